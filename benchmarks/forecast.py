@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 
 from autoscaler.core.forecast import SeriesState, learn, step, steps
 from autoscaler.core.params import SCALE_IN_VMS, SeriesParams
-from autoscaler.core.types import QUANTILE_LEVELS, Horizon, Samples
-from autoscaler.simulator.judging.calibration import calibrated, covered, placed
+from autoscaler.core.types import QUANTILE_LEVELS, Samples
+from autoscaler.simulator.judging.calibration import calibrated, covers
 from autoscaler.traces.per_vm import read_per_vm
 from autoscaler.traces.reading import read_trace
 from benchmarks.calibration import Result, kernel_s
@@ -117,7 +117,7 @@ class Forecasts:
     """What was issued at each tick for `lead` ticks later: quantiles (T, Q), and where the outcome fell (T, 2)."""
 
     quantiles: Float
-    transform: Float
+    below: Float
 
 
 def drive(each: Sequence[Recording]) -> list[Forecasts]:
@@ -129,7 +129,7 @@ def drive(each: Sequence[Recording]) -> list[Forecasts]:
     params = params_of(first.tick_s, len(each))
     state = SeriesState.empty(params)
     quantiles = np.full((count, len(QUANTILE_LEVELS), len(each)), np.nan)
-    transform = np.full((count, len(each), 2), np.nan)
+    below = np.full((count, len(each), len(QUANTILE_LEVELS)), np.nan)
     ones, never = np.ones(len(each)), np.zeros(len(each), np.bool_)
     for tick in range(count):
         now_s = first.start_s + tick * first.tick_s
@@ -137,19 +137,19 @@ def drive(each: Sequence[Recording]) -> list[Forecasts]:
         freshness = np.where(np.isnan(row), 3, 0)
         outlook = step(params, state, Samples(now_s, row, np.full(len(each), now_s), freshness, ones, never))
         quantiles[tick] = outlook.at_lead
-        if tick + first.lead < count and outlook.laws is not None:
-            transform[tick] = placed(outlook.laws, Horizon.LEAD, demand[tick + first.lead])
+        if tick + first.lead < count:
+            below[tick] = covers(outlook, demand[tick + first.lead])
     return [
-        Forecasts(quantiles[: len(each[at].demand), :, at], transform[: len(each[at].demand), at])
+        Forecasts(quantiles[: len(each[at].demand), :, at], below[: len(each[at].demand), at])
         for at in range(len(each))
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Coverage (Q,) by the randomised transform, pinball (Q,) over mean demand."""
+    """Share of outcomes at or below each quantile (Q,), pinball (Q,) over mean demand."""
 
-    transform: Float
+    covered: Float
     pinball: Float
 
 
@@ -161,7 +161,7 @@ def judge(recording: Recording, found: Forecasts) -> Judgement:
     known = ~np.isnan(outcome) & ~np.isnan(found.quantiles[issued, 0])
     outcome, quantiles = outcome[known], found.quantiles[issued][known]
     return Judgement(
-        transform=covered(found.transform[issued][known]),
+        covered=np.mean(found.below[issued][known], axis=0),
         pinball=pinball(quantiles, outcome) / max(float(np.mean(outcome)), 1e-12),
     )
 
@@ -305,10 +305,10 @@ def run(names: Sequence[str] = (), against: Path | None = None) -> list[Result]:
                 judge(recording, Forecasts(naive(recording, back), np.zeros((len(recording.demand), 2))))
                 for back in (0, day)
             ]
-        fits.append(calibrated(told.transform))
+        fits.append(calibrated(told.covered))
         mine, best = float(told.pinball.mean()), min(np.nanmin([r.pinball.mean() for r in rivals]), np.inf)
         naive_skill.append(mine / best)
-        words = "PIT " + " ".join(f"{share:.3f}" for share in told.transform) + ("" if fits[-1] else " (out)")
+        words = "PIT " + " ".join(f"{share:.3f}" for share in told.covered) + ("" if fits[-1] else " (out)")
         words += f"; / naive {mine / best:.3f}"
         if peers is not None:
             for name, ratio in peers.ratios.items():

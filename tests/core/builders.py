@@ -208,6 +208,10 @@ def apply(stage, params, state, view, seen, wish):
     return value, reason
 
 
+UNSAID = frozenset({"read_at", "asked_at", "asked"})
+"""What a `SeriesState` learns of what was said, and so not where nothing is said (`forecast.learn`)."""
+
+
 def arrays_of(state, within: str = "") -> dict[str, np.ndarray]:
     """The arrays of a state and of the states in it, by name."""
     if isinstance(state, SeriesState | Trial):

@@ -10,7 +10,7 @@ import pytest
 from autoscaler.core.forecast import SeriesState, learn, step
 from autoscaler.core.forecast.state import MEANS
 from autoscaler.core.types import Freshness, Samples
-from tests.core.builders import arrays_of, series_params
+from tests.core.builders import series_params
 
 TICK_S = 60.0
 DAY = 1440
@@ -184,7 +184,7 @@ def test_series_go_their_own_way():
         outlook = step(params, state, sample(at, row))
     for series, demand in enumerate(each):
         alone = lived(demand)
-        np.testing.assert_array_equal(alone.outlook.at_lead[:, 0], outlook.at_lead[:, series])
+        np.testing.assert_array_equal(alone.outlook.laws.level[0], outlook.laws.level[series])
         np.testing.assert_array_equal(alone.outlook.laws.excess[0], outlook.laws.excess[series])
 
 
@@ -228,21 +228,6 @@ def test_a_state_within_an_outage_goes_on_wherever_it_is(of):
     live(demand[NOON + 5 :])
     straight(demand[NOON + 5 :])
     np.testing.assert_array_equal(live.outlook.laws.excess, straight.outlook.laws.excess)
-
-
-def test_a_state_of_the_version_before_knows_no_falls_yet():
-    live = lived(days(NOON))
-    dump = live.state.dump()
-    before = {name: value for name, value in dump.items() if name != "falls" and not name.startswith("aside")}
-    found = SeriesState.restore(before | {"version": SeriesState.version - 1})
-    again = SeriesState.restore(dump)
-    for name, array in arrays_of(again).items():
-        if not name.startswith(("falls.", "aside_")):
-            np.testing.assert_array_equal(array, arrays_of(found)[name], err_msg=name)
-    assert (found.falls.last_tick, found.falls.stretch) == (again.falls.last_tick, again.falls.stretch)
-    live.state = found
-    live(np.concatenate([days(NOON + DAY)[NOON:], np.zeros(5)]))
-    assert live.state.falls.before[0] > 0.0
 
 
 def test_a_clock_that_goes_back_begins_anew():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from autoscaler.core.forecast import Recorded, SeriesState, learn, step, steps
 from autoscaler.core.types import Samples
-from tests.core.builders import arrays_of, series_params
+from tests.core.builders import UNSAID, arrays_of, series_params
 
 
 def recorded(seed, ticks, series, tick_s, *, clean=False):
@@ -124,7 +124,8 @@ def test_learning_from_many_ticks_leaves_what_living_through_them_does():
     past, learned = recorded(9, 500, 1, 60.0), SeriesState.empty(params)
     learn(params, learned, *past)
     for name, array in arrays_of(same(params, past)).items():
-        np.testing.assert_array_equal(array, arrays_of(learned)[name], err_msg=name)
+        if name not in UNSAID:
+            np.testing.assert_array_equal(array, arrays_of(learned)[name], err_msg=name)
 
 
 @pytest.mark.parametrize("half_life", [0.5, 3.0])
@@ -158,7 +159,8 @@ def test_stretches_in_which_no_block_ends_are_as_one_by_one_too():
     for at in range(0, len(past), 2):
         learn(params, few, *past[at : at + 2])
     for name, array in arrays_of(one).items():
-        np.testing.assert_array_equal(array, arrays_of(few)[name], err_msg=name)
+        if name not in UNSAID:
+            np.testing.assert_array_equal(array, arrays_of(few)[name], err_msg=name)
 
 
 @pytest.mark.parametrize("series", [1, 2])

@@ -59,10 +59,9 @@ def mix(settings: Settings, state: SeriesState, now_s: float, beyond: SmallFloat
     Returns:
         Of the laws with them.
     """
-    params, tick_s = settings.params, settings.params.tick_s
-    coming = (now_s < _until(settings)) & (params.event_start_s < now_s + settings.farthest_s + tick_s)
+    params = settings.params
     found = Measure(*(each.copy() for each in usual))
-    for row in np.unique(np.nonzero(coming)[0]).tolist():
+    for row in _coming(settings, now_s):
         rows, columns = np.nonzero(_ahead(settings, now_s, row) & ~np.isnan(usual.log_level))
         at = rows, columns
         level = np.log(_with(settings, state, now_s, row, usual) + state.offset)
@@ -80,6 +79,23 @@ def mix(settings: Settings, state: SeriesState, now_s: float, beyond: SmallFloat
         found.log_level[at] += move
         found.spread[at] = unit
         found.room[at] += np.maximum(shift, 0.0) - move
+    return found
+
+
+def told_at_lead(settings: Settings, now_s: float) -> Bool:
+    """Where people have told of demand at the lead time: bool (S,)."""
+    found = np.zeros(len(settings.series), np.bool_)
+    for row in _coming(settings, now_s):
+        found |= _ahead(settings, now_s, row)[:, Horizon.LEAD]
+    return found
+
+
+def _coming(settings: Settings, now_s: float) -> list[int]:
+    """Events within what any horizon is about."""
+    params = settings.params
+    end_s = now_s + settings.farthest_s + params.tick_s
+    coming = (now_s < _until(settings)) & (params.event_start_s < end_s)
+    found: list[int] = np.unique(np.nonzero(coming)[0]).tolist()
     return found
 
 

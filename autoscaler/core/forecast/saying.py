@@ -13,7 +13,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from autoscaler.core.forecast import events, lattice, tables
+from autoscaler.core.forecast import coverage, events, lattice, tables
+from autoscaler.core.forecast.seeing import Read
 from autoscaler.core.forecast.settings import Settings
 from autoscaler.core.forecast.state import SeriesState, as_it_lies
 from autoscaler.core.laws import EDGES, MOST_LOG
@@ -94,7 +95,7 @@ class Basis:
 
 
 class Kept:
-    """What some ticks expect, to be put into words together.
+    """What some ticks expect, and what came at them, to be put into words together.
 
     Args:
         settings: Of the series.
@@ -110,17 +111,23 @@ class Kept:
         self._issued = np.empty((most, series, horizons, 3))
         self._tables = np.empty((most, series, 3, horizons, LAW_BINS), np.float32)
         self._totals = np.empty((most, series, 3, horizons))
-        self._weight, self._offset, self._top = np.empty((3, most, series))
+        self._weight, self._offset, self._top, self._demand = np.empty((4, most, series))
+        self._tick, self._usable = np.empty(most, np.int64), np.ones((most, series), np.bool_)
         self._new, self.ticks = slice(0, 0), 0
 
     def has_room(self, ticks: int) -> bool:
         """Whether it may have so many more."""
         return self.ticks + ticks <= self._most
 
-    def begin(self, ticks: int) -> None:
-        """So many more are coming, one stretch of them."""
-        self._new = slice(self.ticks, self.ticks + ticks)
+    def begin(self, facts: Read) -> None:
+        """More are coming, one stretch of them, at which this came."""
+        ticks = len(facts.demand)
+        new = self._new = slice(self.ticks, self.ticks + ticks)
         self.ticks += ticks
+        self._tick[new] = np.arange(facts.tick, facts.tick + ticks)
+        self._demand[new] = facts.demand
+        if facts.usable is not None:
+            self._usable[new] = facts.usable
 
     def keep(self, state: SeriesState, tick: int, issued: Float) -> None:
         """What is expected at a tick of the stretch, right after it was worked out: of `issuing.expect`."""
@@ -166,6 +173,16 @@ class Kept:
                 done += 1
             by_row.take(mine, axis=0, out=kept, mode="clip")
 
+    def said(self, state: SeriesState) -> Outlook:
+        """The Outlooks of all of them, tick by tick; whatever the state was asked before is answered first."""
+        settings, some = self._settings, slice(self.ticks)
+        heard = coverage.Heard(self._tick[some], self._demand[some], self._usable[some])
+
+        def read_at(law: coverage.AtLead) -> Float:
+            return coverage.through(settings, state, heard, law)
+
+        return said(settings, self.basis(), read_at)
+
     def basis(self) -> Basis:
         """All of it, tick by tick."""
         horizons, some = self._settings.horizons, slice(self.ticks)
@@ -187,45 +204,77 @@ class Kept:
 
 
 def say(
-    settings: Settings, state: SeriesState, basis: Basis, marks: lattice.Marks | None, now_s: float
+    settings: Settings,
+    state: SeriesState,
+    basis: Basis,
+    marks: lattice.Marks | None,
+    now_s: float,
+    tick: int,
 ) -> Outlook:
     """The Outlook of this tick."""
     likely = lattice.by_then(settings, state, marks)
+
+    def read_at(law: coverage.AtLead) -> Float:
+        return coverage.ask(settings, state, tick, law)
+
     if not len(settings.params.event_odds):
-        return said(settings, basis, likely)
+        return said(settings, basis, read_at, likely)
+
+    def read_beside_events(law: coverage.AtLead) -> Float:
+        # What people have told of is no fault of the law.
+        told = events.told_at_lead(settings, now_s)
+        return read_at(law._replace(log_level=np.where(told, np.nan, law.log_level)))
 
     def mixed(beyond: SmallFloat) -> Basis:
         usual = events.Measure(basis.log_level, basis.spread, basis.room)
         found = events.mix(settings, state, now_s, np.moveaxis(beyond, 0, -1), usual)
         return replace(basis, log_level=found.log_level, spread=found.spread, room=found.room)
 
-    return said(settings, basis, likely, mixed)
+    return said(settings, basis, read_beside_events, likely, mixed)
 
 
 def said(
     settings: Settings,
     basis: Basis,
+    read_at: Callable[[coverage.AtLead], Float],
     likely: BurstOdds | None = None,
     mixed: Callable[[SmallFloat], Basis] | None = None,
 ) -> Outlook:
-    """The Outlook on this basis; `mixed` lets what is expected beyond each edge take events into account, and says on what basis."""
+    """The Outlook on this basis.
+
+    Args:
+        settings: Of the series.
+        basis: What words are made of.
+        read_at: At which shares of the laws at the lead time quantiles are read: float64 (N, Q).
+        likely: How likely bursts are, for people.
+        mixed: Lets what is expected beyond each edge take events into account, and says on what basis.
+    """
     beyond = tables.survival(basis.tables, basis.whole, basis.totals, basis.rows, basis.weight)
     if mixed is not None:
         basis = mixed(beyond)
     offset = basis.offset.copy()
+    law = coverage.AtLead(beyond[..., 0], basis.log_level[:, 0], basis.spread[:, 0], offset)
+    shares = read_at(law)
     parts = [slice(first, first + AT_ONCE) for first in range(0, len(offset), AT_ONCE)]
     quantiles: list[_Part] = [
-        (beyond[:, some], basis.log_level[some], basis.spread[some], basis.room[some], offset[some])
+        (
+            beyond[:, some],
+            shares[some],
+            basis.log_level[some],
+            basis.spread[some],
+            basis.room[some],
+            offset[some],
+        )
         for some in parts
     ]
     laws = None
     if settings.horizons > Horizon.KEEP + 1:
         laws = _no_laws(*basis.spread.shape)
         _fill_in(laws, offset, beyond, basis.log_level, basis.spread, basis.room)
-    return Issued(quantiles, basis.evidence, laws, likely)
+    return Issued(quantiles, coverage.Said(law, shares), basis.evidence, laws, likely)
 
 
-_Part: TypeAlias = "tuple[SmallFloat, Float, Float, Float, Float]"
+_Part: TypeAlias = "tuple[SmallFloat, Float, Float, Float, Float, Float]"
 """What the quantiles of some of the series are worked out of, as `_quantiles` takes it."""
 
 
@@ -234,16 +283,22 @@ class Issued(Outlook):
 
     Args:
         parts: What quantiles are worked out of, of some of the series each, one after the other.
+        at_lead_said: What is said of demand at the lead time.
         evidence, laws, bursts: As in `Outlook`.
+
+    Attributes:
+        said: Of demand at the lead time: laws, and at which shares of them quantiles are read.
     """
 
-    __slots__ = ("_both", "_parts")
+    __slots__ = ("_both", "_parts", "said")
     _parts: Sequence[_Part]
+    said: coverage.Said
     _both: tuple[Float, Float] | None
 
     def __init__(
         self,
         parts: Sequence[_Part],
+        at_lead_said: coverage.Said,
         evidence: Float,
         laws: Laws | None,
         bursts: BurstOdds | None,
@@ -251,6 +306,7 @@ class Issued(Outlook):
         note = object.__setattr__
         note(self, "_parts", parts)
         note(self, "_both", None)
+        note(self, "said", at_lead_said)
         note(self, "evidence", evidence)
         note(self, "laws", laws)
         note(self, "bursts", bursts)
@@ -282,8 +338,10 @@ class Issued(Outlook):
         return self._quantiles()[1]
 
 
-def _quantiles(beyond: SmallFloat, log_level: Float, spread: Float, room: Float, offset: Float) -> Float:
-    """Demand, (S, 2, Q), at the lead time and over the keep window: linear in place within a bin."""
+def _quantiles(
+    beyond: SmallFloat, read_at: Float, log_level: Float, spread: Float, room: Float, offset: Float
+) -> Float:
+    """Demand, (S, 2, Q), at the lead time, read at shares of its own, and over the keep window: linear in place within a bin."""
     log_level, spread, room = log_level[:, :2], spread[:, :2], room[:, :2]
     count = 2 * beyond.shape[1]
     first = np.zeros((LAW_BINS + 1, count), np.float32)
@@ -293,12 +351,14 @@ def _quantiles(beyond: SmallFloat, log_level: Float, spread: Float, room: Float,
         # Two horizons as one number of twice the width: numpy copies pair by pair far slower.
         first.view(np.uint64)[:-1] = beyond.view(np.uint64)[:, :, 0]
     index = np.empty((count, len(_BEYOND)), np.int64)
+    threshold = np.empty((count, len(_BEYOND)), np.float32)
+    threshold[0::2], threshold[1::2] = coverage.thresholds(read_at), _BEYOND
     if count <= _FEW:
         by_law = first.T.copy()
-        above = (by_law[:, np.newaxis] > _BEYOND[:, np.newaxis]).view(np.uint8)
+        above = (by_law[:, np.newaxis] > threshold[:, :, np.newaxis]).view(np.uint8)
         index[:] = np.add.reduce(above, axis=-1, dtype=np.uint8)
     else:
-        for at, level in enumerate(_BEYOND):
+        for at, level in enumerate(threshold.T.copy()):
             index[:, at] = np.add.reduce((first > level).view(np.uint8), axis=0, dtype=np.uint8)
     # Where no edge is exceeded by that much, none of that demand is there.
     none = None if np.count_nonzero(index) == index.size else index == 0
@@ -311,7 +371,7 @@ def _quantiles(beyond: SmallFloat, log_level: Float, spread: Float, room: Float,
     flat += np.array(count)
     step = upper - values.take(flat)
     np.maximum(step, _LEAST_STEP, out=step)
-    upper -= _BEYOND
+    upper -= threshold
     upper /= step
     place = upper.astype(np.float64)
     np.maximum(place, _NOTHING, out=place)

@@ -24,7 +24,7 @@ from autoscaler.core.forecast.settings import (
 from autoscaler.core.forecast.tables import PARENTS, REGIMES, ROWS
 from autoscaler.core.params import SeriesParams
 from autoscaler.core.remembered import Dumped, Remembered, length_of
-from autoscaler.core.types import LAW_BINS, Array, Code, Float, Int, SmallFloat
+from autoscaler.core.types import LAW_BINS, QUANTILE_LEVELS, Array, Code, Float, Horizon, Int, SmallFloat
 
 if TYPE_CHECKING:
     from autoscaler.core.forecast.judging import Lessons
@@ -90,6 +90,9 @@ class SeriesState(Remembered):
         blocks: float64 (S, RING, H), highest demand of each block; NaN where unknown, infinite where censored.
         open: float64 (S, H), the same of the block under way.
         high: float64 (S,), highest demand of the last window of the farthest horizon.
+        read_at: float64 (S, Q), the share of its law below which each quantile at the lead time is said to be (`coverage`).
+        asked_at: int64 (S,), the tick of the forecast of which the outcome will move that; -1 where none waits.
+        asked: float64 (S, Q + 3), what that said: places of quantiles in bins, logarithm of the level, spread, offset.
         falls: Demand that fell as it hardly ever did, and may come back; a column is a series.
         aside_track, aside_paces, aside_base, aside_median, aside_short, aside_doubt: What the arrays of these names were before
             demand fell so the last time (`outages`).
@@ -106,7 +109,7 @@ class SeriesState(Remembered):
     few of them of all series, which mostly are the same ones.
     """
 
-    version: ClassVar[int] = 8
+    version: ClassVar[int] = 9
     tick_s: float
     horizons: Int
     last_tick: int
@@ -153,6 +156,9 @@ class SeriesState(Remembered):
     blocks: Float
     open: Float
     high: Float
+    read_at: Float
+    asked_at: Int
+    asked: Float
     falls: Falls
     aside_track: Float
     aside_paces: Float
@@ -220,14 +226,12 @@ class SeriesState(Remembered):
             blocks=unknown,
             open=np.full((series, horizons), np.nan),
             high=np.full(series, np.nan),
+            read_at=_as_laws_have_them(series),
+            asked_at=np.full(series, -1),
+            asked=np.zeros((series, len(QUANTILE_LEVELS) + 3)),
             falls=Falls.empty(series),
-            aside_track=np.full((series, TOP + 1), np.nan),
-            aside_paces=np.full((series, 1 + len(days_back(params))), np.nan),
-            aside_base=np.full(series, np.nan),
-            aside_median=np.full(series, np.nan),
-            aside_short=np.full((series, horizons), np.nan),
-            aside_doubt=np.full((series, 2), np.nan),
             aside_slot=np.full(series, -1),
+            **_nothing_aside(params),
         )
 
     def __post_init__(self) -> None:
@@ -264,18 +268,13 @@ class SeriesState(Remembered):
 
     @classmethod
     def added(cls, before: Dumped) -> Dumped:
-        """The version before knew no falls."""
-        falls = Falls.empty(length_of(before["base"]))
-        tick, tick_s = before["last_tick"], before["tick_s"]
-        assert isinstance(tick, int)
-        assert isinstance(tick_s, int | float)
-        falls.begin(tick, tick_s)
-        aside: Dumped = {}
-        for name in ("track", "paces", "base", "median", "short", "doubt"):
-            array = before[name]
-            assert isinstance(array, np.ndarray)
-            aside[f"aside_{name}"] = np.full(array.shape, np.nan)
-        return aside | {"falls": falls.dump(), "aside_slot": np.full(length_of(before["base"]), -1)}
+        """The version before said quantiles as laws have them."""
+        series = length_of(before["base"])
+        nothing: Dumped = {
+            "asked_at": np.full(series, -1),
+            "asked": np.zeros((series, len(QUANTILE_LEVELS) + 3)),
+        }
+        return nothing | {"read_at": _as_laws_have_them(series)}
 
     @property
     def evidence(self) -> Float:
@@ -314,6 +313,7 @@ class SeriesState(Remembered):
         changed = np.ones((len(columns), count), np.bool_)
         if same_tick:
             changed[known] = new.horizons[known, :count] != self.horizons[was, :count]
+        new.asked_at[changed[:, Horizon.LEAD]] = -1
         for series, horizon in np.argwhere(changed):
             new.issued[series, :, horizon] = new.blocks[series, :, horizon] = np.nan
             new.open[series, horizon] = np.nan
@@ -349,6 +349,25 @@ class SeriesState(Remembered):
         self.unborn = int(np.count_nonzero(np.isnan(self.track[:, LAST])))
         self.lattices = int(np.count_nonzero(self.period_s))
         self.unseasoned = int(np.count_nonzero(np.isnan(self.track[:, SEASONS])))
+
+
+def _as_laws_have_them(series: int) -> Float:
+    """Quantiles of so many series are read where they are named."""
+    return np.tile(np.array(QUANTILE_LEVELS), (series, 1))
+
+
+def _nothing_aside(params: SeriesParams) -> dict[str, Float]:
+    """Of series whose demand never fell away."""
+    series = len(params.scale)
+    shapes = {
+        "track": (series, TOP + 1),
+        "paces": (series, 1 + len(days_back(params))),
+        "base": (series,),
+        "median": (series,),
+        "short": (series, horizon_count(params)),
+        "doubt": (series, 2),
+    }
+    return {f"aside_{name}": np.full(shape, np.nan) for name, shape in shapes.items()}
 
 
 def as_it_lies(array: Kind) -> Kind:

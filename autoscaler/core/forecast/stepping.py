@@ -13,12 +13,12 @@ from itertools import pairwise
 import numpy as np
 
 from autoscaler.core.falls import Falls
-from autoscaler.core.forecast import lattice, level, outages
+from autoscaler.core.forecast import coverage, lattice, level, outages
 from autoscaler.core.forecast.alone import Alone
 from autoscaler.core.forecast.issuing import Grounds, expect
 from autoscaler.core.forecast.judging import Lessons, Outcomes, count_in, judge, logs
 from autoscaler.core.forecast.lattice import Marks
-from autoscaler.core.forecast.saying import Basis, Kept, said, say
+from autoscaler.core.forecast.saying import Basis, Kept, say
 from autoscaler.core.forecast.seeing import Read, Recorded, Seen, again, read, see, weights
 from autoscaler.core.forecast.settings import Settings
 from autoscaler.core.forecast.state import LAST, SEASONS, USUAL, SeriesState, as_it_lies
@@ -44,11 +44,13 @@ class Found:
     """What came of some ticks.
 
     Attributes:
+        facts: What they are.
         top: float64 (T, S), logarithm of the highest that was expected at each.
         marks: Where their lattices are; None where there is none.
         issued: What is expected at the last one, of `issuing.expect`.
     """
 
+    facts: Read
     top: Float
     marks: Marks | None
     issued: Float
@@ -74,8 +76,10 @@ def step(params: SeriesParams, state: SeriesState, samples: Samples) -> Outlook:
 
 def _step(settings: Settings, state: SeriesState, samples: Recorded) -> Outlook:
     found = _live(settings, state, samples)
+    tick, (demand,), usable = found.facts.tick, found.facts.demand, found.facts.usable
+    coverage.answer(settings, state, tick, demand, None if usable is None else usable[0])
     basis = Basis.present(settings, state, found.issued, found.top[0])
-    return say(settings, state, basis, found.marks, samples.now_s[0])
+    return say(settings, state, basis, found.marks, samples.now_s[0], tick)
 
 
 def steps(
@@ -104,7 +108,7 @@ def steps(
         ticks = len(some.now_s)
         is_alone = ticks == 1 or len(params.event_odds) > 0
         if kept is not None and (is_alone or not kept.has_room(ticks)):
-            yield said(settings, kept.basis())
+            yield kept.said(state)
             kept = None
         if is_alone:
             for at in range(ticks):
@@ -113,17 +117,17 @@ def steps(
         kept = kept or Kept(settings, max(most, ticks))
         _live_through(settings, state, some, kept)
         if not kept.has_room(1):
-            yield said(settings, kept.basis())
+            yield kept.said(state)
             kept = None
     if kept is not None:
-        yield said(settings, kept.basis())
+        yield kept.said(state)
 
 
 def learn(params: SeriesParams, state: SeriesState, *samples: Samples) -> None:
     """Learn from samples of the past as if they had been lived through, without saying what was expected then.
 
-    The state is to the bit what `step` would have left, for half to two thirds of its time, and far less where
-    many ticks of few series are given at once. Many series are learned side by side in hardly more time than one.
+    The state is to the bit what `step` would have left, but for where quantiles are read (`coverage`), which only what is said can
+    teach; for half to two thirds of its time, and far less where many ticks of few series are given at once. Many series are learned side by side in hardly more time than one.
 
     Args:
         params: As for `step`.
@@ -178,7 +182,7 @@ def _live(settings: Settings, state: SeriesState, samples: Recorded, kept: Kept 
     if since <= 0:
         grounds = Grounds.of(settings, state, again(settings, state, facts))
         marks = Marks.of(settings, state, facts.now_s)
-        return Found(grounds.top, marks, expect(settings, state, grounds, marks, 0, facts.hidden[0]))
+        return Found(facts, grounds.top, marks, expect(settings, state, grounds, marks, 0, facts.hidden[0]))
     count = outages.note(settings, state, facts)
     if count == ticks:
         return _live_on(settings, state, facts, since, kept)
@@ -201,7 +205,7 @@ def _live_on(settings: Settings, state: SeriesState, facts: Read, since: int, ke
         _skip(settings, state, facts.tick)
     seen = see(settings, state, facts, since)
     if kept is not None:
-        kept.begin(ticks)
+        kept.begin(facts)
     found = go(settings, state, facts, seen, weight, kept)
     state.track[:], state.weight = seen.track[-1], weight[-1].copy()
     if kept is not None:
@@ -252,7 +256,7 @@ def _go_through(
     _put_in(state, lessons)
     if len(weight) > 1 or state.last_tick - lessons.begun + 1 >= settings.together:
         lessons.settle(settings, state)
-    return Found(grounds.top, marks, issued)
+    return Found(facts, grounds.top, marks, issued)
 
 
 def _go_alone(
@@ -296,7 +300,7 @@ def _go_alone(
     else:
         kept.keep_all(issued, one.spoke(), offset, weight)
         kept.fill(state, added)
-    return Found(top, marks, issued[-1])
+    return Found(facts, top, marks, issued[-1])
 
 
 def _dues(settings: Settings, state: SeriesState, tick: int, ticks: int) -> set[int]:
@@ -399,6 +403,7 @@ def _begin_anew(state: SeriesState) -> None:
     for array in (state.issued, state.blocks, state.open):
         array.fill(np.nan)
     state.last_tick, state.falls = -1, Falls.empty(len(state.base))
+    state.asked_at.fill(-1)
 
 
 def _due(settings: Settings, state: SeriesState, tick: int) -> Int | None:

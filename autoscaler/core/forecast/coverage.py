@@ -1,0 +1,334 @@
+"""Quantiles that keep what they say, by adaptive conformal inference (Gibbs and Candès 2021).
+
+Tables remember days, so where demand changes its ways, or comes in lumps, more or fewer outcomes lie below a quantile than it
+says. So each quantile is read from the law at a share of its own (`SeriesState.read_at`), which is raised a little when an outcome
+lies above it, and lowered when one does not, by so much that both are in balance where as many lie below it as it says. In the
+long run they do, whatever comes. Large steps would follow luck and make quantiles worse: these take days.
+
+Now and then a forecast is kept until its outcome comes, one at a time: at ticks drawn by their number, since what comes on the clock
+would show only one face to questions that do, too. Demand in lumps has no plain quantile: where one lies in the bin of the outcome,
+that share of the bin counts as below it (the randomised transform of Czado, Gneiting and Held 2009, on the average).
+
+Only quantiles at the lead time are kept so. Laws (`Outlook.laws`) are what the tables say: models that order by them compete by what
+they cost, and were no cheaper for it.
+
+Rules of this file: what many ticks learn together is to the bit what they learn one by one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from autoscaler.core.forecast.settings import Settings
+from autoscaler.core.forecast.state import SeriesState
+from autoscaler.core.types import LAW_BINS, LAW_LOW, LAW_STEP, QUANTILE_LEVELS, Bool, Float, Int, SmallFloat
+
+LEVELS: Float = np.array(QUANTILE_LEVELS)
+STEP: Float = 0.01 * np.sqrt(LEVELS * (1.0 - LEVELS)) * np.array([1.0, 1.0, 1.0, 1.0 / 3.0])
+"""How far one outcome moves each share: in proportion to its noise; the last less, as what lies beyond it is far away."""
+LOWEST: Float = np.array([0.05, 0.3, 0.5, 0.9])
+HIGHEST: Float = np.array([0.95, 0.995, 0.998, 0.9998])
+"""Bounds of the shares, which only demand that has nothing to do with what came before comes near."""
+ASK_S, MOST_ODDS = 300.0, 0.5
+"""A forecast is kept at one tick of those in so much time, on the average, and of at most one in two, once none waits."""
+_COUNT = len(QUANTILE_LEVELS)
+_LEVELS, _STEPS, _LOWEST, _HIGHEST = (each.tolist() for each in (LEVELS, STEP, LOWEST, HIGHEST))
+_LAST_BIN = LAW_BINS - 1.0
+_MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(32)
+_LOTS = 2.0**64
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What came at T ticks, one after the other.
+
+    Attributes:
+        tick: int64 (T,), ascending.
+        demand: float64 (T, S).
+        usable: bool (T, S), where it may be learned from.
+    """
+
+    tick: Int
+    demand: Float
+    usable: Bool
+
+
+class AtLead(NamedTuple):
+    """Laws of demand at the lead time, N of them.
+
+    Attributes:
+        beyond: float32 (LAW_BINS, N), odds of more than each lower edge, of `tables.survival`.
+        log_level, spread, offset: float64 (N,), logarithm of level and offset, spread, offset.
+    """
+
+    beyond: SmallFloat
+    log_level: Float
+    spread: Float
+    offset: Float
+
+
+class Said(NamedTuple):
+    """Laws, and at which share of each its quantiles are read, float64 (N, Q)."""
+
+    law: AtLead
+    read_at: Float
+
+    def covers(self, outcome: Float) -> Float:
+        """Which share of its bin each outcome has at or below the quantiles: float64 (N, Q), 0..1.
+
+        Args:
+            outcome: float64 (N,), demand; NaN where unknown, as the answer there.
+        """
+        beyond, *measures = self.law
+        known = ~np.isnan(outcome) & ~np.isnan(measures[0])
+        found = np.full(self.read_at.shape, np.nan)
+        bins = _bins(np.where(known, outcome, 0.0), *measures)
+        found[known] = below_each(places(beyond, thresholds(self.read_at)), bins)[known]
+        return found
+
+
+def is_asked(settings: Settings, tick: Int, phase: Int) -> Bool:
+    """Whether forecasts are kept where none waits: by lots (SplitMix64), which series draw at other ticks by their phases.
+
+    Args:
+        settings: Of the series.
+        tick: int64 (T,), or (1,).
+        phase: int64 (S,), of `SeriesState.phase`; (1,) for several ticks.
+    """
+    golden, factor, half = _MIX
+    mixed = phase.astype(np.uint64) * factor + tick.astype(np.uint64)
+    mixed *= golden
+    mixed ^= mixed >> half
+    mixed *= factor
+    mixed ^= mixed >> half
+    found: Bool = mixed < np.uint64(min(settings.params.tick_s / ASK_S, MOST_ODDS) * _LOTS)
+    return found
+
+
+def answer(settings: Settings, state: SeriesState, tick: int, demand: Float, usable: Bool | None) -> None:
+    """Learn from what came of the forecasts that waited for this tick.
+
+    Args:
+        settings: Of the series.
+        state: Its `read_at` and `asked_at` are updated.
+        tick: Now.
+        demand: float64 (S,).
+        usable: bool (S,), where it may be learned from; None for everywhere.
+    """
+    waits = state.asked_at + settings.params.lead_ticks
+    waits -= tick
+    over = np.flatnonzero((waits <= 0) & (state.asked_at >= 0))
+    if not len(over):
+        return
+    state.asked_at[over] = -1
+    known = waits.take(over) == 0
+    if usable is not None:
+        known &= usable.take(over)
+    some = over[known]
+    if not len(some):
+        return
+    asked = state.asked.take(some, axis=0)
+    bins = _bins(demand.take(some), asked[:, _COUNT], asked[:, _COUNT + 1], asked[:, _COUNT + 2])
+    below = below_each(asked[:, :_COUNT], bins)
+    moved = LEVELS - below
+    moved *= STEP
+    moved += state.read_at.take(some, axis=0)
+    np.maximum(moved, LOWEST, out=moved)
+    np.minimum(moved, HIGHEST, out=moved)
+    # What was said before keeps its own.
+    state.read_at = state.read_at.copy()
+    state.read_at[some] = moved
+
+
+def ask(settings: Settings, state: SeriesState, tick: int, law: AtLead) -> Float:
+    """Keep the forecasts of this tick, if it is one of those, of the series of which none waits.
+
+    Args:
+        settings: Of the series.
+        state: Its `asked` and `asked_at` are updated.
+        tick: Now.
+        law: Of the S series.
+
+    Returns:
+        float64 (S, Q), at which share of its law each quantile is to be read; not to be changed.
+    """
+    found = state.read_at
+    drawn = is_asked(settings, np.array([tick]), state.phase)
+    drawn &= state.asked_at < 0
+    some = np.flatnonzero(drawn)
+    if len(some):
+        some = some[~np.isnan(law.log_level.take(some))]
+    if len(some):
+        asked = np.empty((len(some), state.asked.shape[1]))
+        asked[:, :_COUNT] = places(law.beyond[:, some], thresholds(found.take(some, axis=0)))
+        for at, measure in enumerate(law[1:], _COUNT):
+            asked[:, at] = measure.take(some)
+        state.asked[some], state.asked_at[some] = asked, tick
+    return found
+
+
+def thresholds(read_at: Float) -> SmallFloat:
+    """The odds of more than each quantile, (N, Q), as laws are kept: float32; quantiles stay in order where shares have crossed."""
+    odds = np.maximum.accumulate(read_at, axis=1)
+    np.subtract(1.0, odds, out=odds)
+    return odds.astype(np.float32)
+
+
+def places(beyond: SmallFloat, threshold: SmallFloat) -> Float:
+    """Where quantiles lie, in bins: float64 (S, Q), straight from edge to edge; below 1 where that is no demand at all.
+
+    Args:
+        beyond: float32 (LAW_BINS, S), of `tables.survival`.
+        threshold: float32 (S, Q).
+    """
+    columns = _columns(beyond)
+    index = np.empty(threshold.shape, np.int64)
+    for at in range(_COUNT):
+        more = columns[:-1] > threshold[:, at]
+        index[:, at] = np.add.reduce(more.view(np.uint8), axis=0, dtype=np.uint8)
+    index -= 1
+    flat, width = columns.reshape(-1), np.array(columns.shape[1])
+    at_edge = index * width
+    at_edge += np.arange(len(threshold))[:, np.newaxis]
+    upper = flat.take(at_edge).astype(np.float64)
+    at_edge += width
+    found: Float = upper - threshold
+    found /= upper - flat.take(at_edge)
+    found += index
+    return found
+
+
+def _columns(beyond: SmallFloat) -> SmallFloat:
+    """Odds at all edges, (LAW_BINS + 1, S): no demand is a bin of its own, which begins where anything is certain."""
+    columns = np.zeros((LAW_BINS + 1, beyond.shape[1]), np.float32)
+    columns[:-1] = beyond
+    columns[0] = 1.0
+    return columns
+
+
+def _bins(demand: Float, log_level: Float, spread: Float, offset: Float) -> Float:
+    """In which bin of a law outcomes lie, as `tables.flat` has it: float64 (N,)."""
+    at = demand + offset
+    np.log(at, out=at)
+    at -= log_level
+    at /= spread
+    np.arcsinh(at, out=at)
+    at -= LAW_LOW
+    at /= LAW_STEP
+    np.floor(at, out=at)
+    np.maximum(at, 1.0, out=at)
+    np.minimum(at, _LAST_BIN, out=at)
+    at *= demand > 0.0
+    return at
+
+
+def below_each(place: Float, bins: Float) -> Float:
+    """Which share of its bin each outcome, (N,), has at or below quantiles at these places, (N, Q): float64 (N, Q), 0..1."""
+    found = place - bins[:, np.newaxis]
+    np.maximum(found, 0.0, out=found)
+    np.minimum(found, 1.0, out=found)
+    return found
+
+
+def through(settings: Settings, state: SeriesState, heard: Heard, law: AtLead) -> Float:
+    """What `answer` and `ask` do tick by tick, at all of these: float64 (T * S, Q).
+
+    Args:
+        settings: Of the series.
+        state: As it is before the first of them; updated.
+        heard: What came.
+        law: Of T * S series: those of the first tick, then those of the next.
+    """
+    ticks, series = heard.demand.shape
+    read_at = np.empty((ticks, series, _COUNT))
+    for one in range(series):
+        drawn = np.flatnonzero(is_asked(settings, heard.tick, state.phase[one : one + 1]))
+        mine = slice(one, None, series)
+        past = _Past(
+            int(settings.params.lead_ticks[one]),
+            heard.tick,
+            heard.demand[:, one],
+            heard.usable[:, one],
+            AtLead(law.beyond[:, mine], *(each[mine] for each in law[1:])),
+        )
+        _go(state, one, past, drawn, read_at[:, one])
+    return read_at.reshape(-1, _COUNT)
+
+
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """One series at T ticks: how far ahead it looks, what came, and its laws."""
+
+    lead: int
+    tick: Int
+    demand: Float
+    usable: Bool
+    law: AtLead
+
+    def asked(self, drawn: Int, waits_until: int) -> list[int]:
+        """At which of the ticks that were drawn a forecast is kept, where one is until then."""
+        found: list[int] = []
+        no_law = np.isnan(self.law.log_level[drawn]).tolist()
+        for at, tick, unknown in zip(drawn.tolist(), self.tick[drawn].tolist(), no_law, strict=True):
+            if tick >= waits_until and not unknown:
+                found.append(at)
+                waits_until = tick + self.lead
+        return found
+
+    def places(self, at: int, read_at: list[float]) -> list[float]:
+        """As `places` by `thresholds`, of one tick."""
+        odds = thresholds(np.array([read_at]))[0]
+        rising = np.zeros(LAW_BINS + 1, np.float32)
+        np.negative(self.law.beyond[:, at], out=rising[:-1])
+        rising[0] = -1.0
+        index = rising[:-1].searchsorted(np.negative(odds))
+        found = rising.take(index).astype(np.float64)
+        index -= 1
+        upper = rising.take(index).astype(np.float64)
+        found -= upper
+        upper += odds
+        np.divide(np.negative(upper, out=upper), found, out=found)
+        found += index
+        places: list[float] = found.tolist()
+        return places
+
+
+def _go(state: SeriesState, one: int, past: _Past, drawn: Int, read_at: Float) -> None:
+    """`through` for one series; fills in the shares, float64 (T, Q)."""
+    before = int(state.asked_at[one])
+    asked = past.asked(drawn, before + past.lead if before >= 0 else -1)
+    # Who waits, until which tick: what was asked before, and what is asked at these.
+    ends = [before + past.lead] if before >= 0 else []
+    ends += (past.tick[asked] + past.lead).tolist()
+    at_end = past.tick.searchsorted(ends).tolist()
+    measures = np.stack([each[asked] for each in past.law[1:]], axis=1)
+    if before >= 0:
+        measures = np.concatenate([state.asked[one, np.newaxis, _COUNT:], measures])
+    come = np.minimum(np.array(at_end, np.int64), len(past.tick) - 1)
+    bins = _bins(past.demand[come], *measures.T).tolist()
+    is_known = (past.usable[come] & (past.tick[come] == ends)).tolist()
+    shares, since = state.read_at[one].tolist(), 0
+    waiting = state.asked[one, :_COUNT].tolist() if before >= 0 else []
+    for number, at in enumerate(at_end):
+        mine = number - (before >= 0)
+        if mine >= 0:
+            waiting = past.places(asked[mine], shares)
+        if at >= len(past.tick):
+            break
+        if not is_known[number]:
+            continue
+        read_at[since:at], since = shares, at
+        for each, place in enumerate(waiting):
+            below = min(max(place - bins[number], 0.0), 1.0)
+            moved = (_LEVELS[each] - below) * _STEPS[each] + shares[each]
+            shares[each] = min(max(moved, _LOWEST[each]), _HIGHEST[each])
+    read_at[since:] = shares
+    if any(is_known):
+        state.read_at = state.read_at.copy()
+        state.read_at[one] = shares
+    if ends:
+        state.asked_at[one] = ends[-1] - past.lead if ends[-1] > past.tick[-1] else -1
+        state.asked[one, :_COUNT], state.asked[one, _COUNT:] = waiting, measures[-1]
