@@ -25,7 +25,8 @@ from autoscaler.core.types import Signal
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.providers.memory import MemoryProvider
-from autoscaler.simulator.traffic.synth import DEFAULT_START_S, synth_day
+from autoscaler.simulator.traffic.parts import DEFAULT_START_S
+from autoscaler.simulator.traffic.synth import synth_day
 from autoscaler.sources.trace import TraceSource
 from autoscaler.store import SqliteJournal
 from autoscaler.traces.trace import Trace, TraceKind

@@ -80,8 +80,7 @@ def _chosen(only: list[str] | None, known: list[str]) -> list[str]:
 
 
 def _traffic(policy: Policy, trace: Path | None, kind: str | None) -> Trace:
-    from autoscaler.simulator.traffic.parts import Daily, Level, Recipe, generate
-    from autoscaler.simulator.traffic.synth import Crowd
+    from autoscaler.simulator.traffic.parts import Crowd, Daily, Level, Recipe, generate
 
     if trace is not None:
         return recording(trace, kind)

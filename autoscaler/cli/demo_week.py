@@ -28,7 +28,8 @@ from autoscaler.errors import ConfigError
 from autoscaler.ports import ALL_FLEETS, Learned
 from autoscaler.simulator.replay.identity import policy_digest
 from autoscaler.simulator.replay.loopback import LoopRun, run_loop
-from autoscaler.simulator.traffic.synth import DAY_S, DEFAULT_START_S, MORNING_S, morning_crowd, synth_day
+from autoscaler.simulator.traffic.parts import DAY_S, DEFAULT_START_S, MORNING_S
+from autoscaler.simulator.traffic.synth import morning_crowd, synth_day
 from autoscaler.traces.trace import Trace
 
 DAYS = 7

@@ -11,7 +11,8 @@ from autoscaler.cloud.setup import CloudSetup, FleetSetup
 from autoscaler.cloud.vms import State
 from autoscaler.config.loading import require_policy
 from autoscaler.simulator.replay.loopback import LoopRun, run_loop
-from autoscaler.simulator.traffic.synth import Crowd, synth_day
+from autoscaler.simulator.traffic.parts import Crowd
+from autoscaler.simulator.traffic.synth import synth_day
 from autoscaler.traces.writing import write_trace
 
 IN_FORCE = Path(__file__).parents[2] / "policies" / "web.yaml"

@@ -14,7 +14,8 @@ from autoscaler.cloud.setup import CloudSetup, FleetSetup
 from autoscaler.config.policy import policy_from
 from autoscaler.core.types import Reason, Stage
 from autoscaler.simulator.replay.loopback import LoopRun, run_loop
-from autoscaler.simulator.traffic.synth import DEFAULT_START_S, synth_day
+from autoscaler.simulator.traffic.parts import DEFAULT_START_S
+from autoscaler.simulator.traffic.synth import synth_day
 
 RECORDED = Path(__file__).parent / "two_hours.csv"
 BEGIN_S = DEFAULT_START_S + 9 * 3600.0 + 30 * 60.0

@@ -10,7 +10,10 @@ import pytest
 
 from autoscaler.errors import TraceError
 from autoscaler.simulator.traffic.parts import (
+    DAY_S,
+    DEFAULT_START_S,
     PARTS,
+    Crowd,
     Crowds,
     Daily,
     Level,
@@ -25,7 +28,6 @@ from autoscaler.simulator.traffic.parts import (
     generate,
 )
 from autoscaler.simulator.traffic.recipe import read_recipe
-from autoscaler.simulator.traffic.synth import DAY_S, DEFAULT_START_S, Crowd
 from autoscaler.traces.statistics import gaps_of
 from autoscaler.traces.trace import TraceKind
 

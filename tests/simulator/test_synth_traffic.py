@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from autoscaler.errors import TraceError
-from autoscaler.simulator.traffic.synth import DEFAULT_START_S, VM_CAPACITY_PER_S, Crowd, synth_day
+from autoscaler.simulator.traffic.parts import DEFAULT_START_S, VM_CAPACITY_PER_S, Crowd
+from autoscaler.simulator.traffic.synth import synth_day
 from autoscaler.traces.trace import TraceKind, describe_time
 
 HOUR_S = 3600.0
@@ -117,9 +118,9 @@ def test_days_that_the_interval_does_not_divide_are_covered_whole() -> None:
         ({"days": math.nan}, "length must be more than 0"),
         ({"interval_s": -1.0}, "interval must be more than 0"),
         ({"dispersion": 0.5}, r"dispersion must be 1 \(Poisson\) or more, not 0.5"),
-        ({"base": -1.0}, "base must be 0"),
-        ({"daily_amplitude": math.inf}, "amplitude must be 0"),
-        ({"crowds": (Crowd(rise_s=0.0),)}, "a crowd needs a rise"),
+        ({"base": -1.0}, "work of level must be 0"),
+        ({"daily_amplitude": math.inf}, "amplitude of daily must be 0"),
+        ({"crowds": (Crowd(rise_s=0.0),)}, "rise_s of crowd must be more than 0"),
         ({"seed": -1}, "seed must be 0 or more"),
     ],
 )

@@ -6,6 +6,7 @@ What is generated is called generated. Rules of this file: a pure function of th
 from __future__ import annotations
 
 from autoscaler.simulator.traffic.parts import (
+    Crowd,
     Crowds,
     Daily,
     Level,
@@ -16,7 +17,6 @@ from autoscaler.simulator.traffic.parts import (
     Weekly,
     generate,
 )
-from autoscaler.simulator.traffic.synth import Crowd
 from autoscaler.traces.trace import Trace
 
 DAY_S, HOUR_S = 86_400.0, 3600.0

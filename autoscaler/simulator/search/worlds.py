@@ -32,7 +32,7 @@ from autoscaler.simulator.lanes.plant_settings import Duration, PlantSettings, S
 from autoscaler.simulator.search.executors import Executor
 from autoscaler.simulator.search.sweep import Course, run_sweep
 from autoscaler.simulator.search.variants import Variant
-from autoscaler.simulator.traffic.synth import Crowd, crowd_shape
+from autoscaler.simulator.traffic.parts import Crowd, crowd_shape
 from autoscaler.traces.trace import Trace, TraceKind
 
 MORE_DEMAND = 1.5

@@ -23,12 +23,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.errors import TraceError
-from autoscaler.simulator.traffic.synth import DAY_S, DEFAULT_START_S, Crowd, crowd_shape
 from autoscaler.traces.trace import Trace, TraceKind
 
 Float: TypeAlias = NDArray[np.float64]
 
-HOUR_S = 3600.0
+HOUR_S, DAY_S = 3600.0, 86_400.0
+DEFAULT_START_S = 1_772_409_600.0
+"""2026-03-02T00:00:00Z, a Monday."""
+VM_CAPACITY_PER_S = 120.0
+"""Work per second of one VM that the defaults are drawn for: 5 to 18 VMs on a day, 45 in a crowd."""
+MORNING_S = 10 * HOUR_S + 5 * 60.0
+"""When the crowd of a morning is usually there, seconds after midnight."""
 MAX_INTERVALS = 50_000_000
 _MONDAY_S = 4 * DAY_S  # 1970-01-05
 _FADED = 3
@@ -79,6 +84,23 @@ class Trend:
     """
 
     per_day: float
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """One flash crowd.
+
+    Attributes:
+        at_s: When it begins, in seconds after the midnight (UTC) at or before the start of the trace.
+        rise_s: From its beginning to its peak, along half a cosine.
+        height: Work per second that it adds at its peak.
+        decay_s: From its peak to a twentieth of it, falling exponentially.
+    """
+
+    at_s: float = MORNING_S
+    rise_s: float = 240.0
+    height: float = 29.0 * VM_CAPACITY_PER_S
+    decay_s: float = 2400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,12 +235,10 @@ def generate(recipe: Recipe) -> Trace:
     Raises:
         TraceError: The recipe is impossible, or nothing is left of it.
     """
-    _check(recipe)
-    rows = math.ceil(recipe.length_s / recipe.interval_s - 1e-9)
-    stamps = recipe.start_s + recipe.interval_s * np.arange(rows, dtype=np.float64)
+    stamps = stamps_of(checked(recipe))
     rate = expected_rate(recipe, stamps + recipe.interval_s / 2)
     if recipe.kind is TraceKind.COUNT:
-        values = _by_hour(recipe, stamps, rate * recipe.interval_s, _counts)
+        values = _by_hour(recipe, stamps, rate * recipe.interval_s, counts)
     else:
         values = _by_hour(recipe, stamps, rate, _levels)
     gap, zero = _outages(recipe, stamps)
@@ -232,6 +252,19 @@ def generate(recipe: Recipe) -> Trace:
         name=recipe.name or f"generated-{recipe.seed}",
         interval_s=recipe.interval_s,
     )
+
+
+def crowd_shape(since_s: Float, crowd: Crowd) -> Float:
+    """Share of a crowd's height, this many seconds after its beginning."""
+    risen = np.clip(since_s / crowd.rise_s, 0.0, 1.0)
+    falling_s = np.maximum(since_s - crowd.rise_s, 0.0)
+    return (1 - np.cos(np.pi * risen)) / 2 * np.exp(-math.log(20.0) * falling_s / crowd.decay_s)
+
+
+def stamps_of(recipe: Recipe) -> Float:
+    """Epoch seconds at which the intervals of a recipe begin."""
+    rows = math.ceil(recipe.length_s / recipe.interval_s - 1e-9)
+    return recipe.start_s + recipe.interval_s * np.arange(rows, dtype=np.float64)
 
 
 def expected_rate(recipe: Recipe, times_s: Float) -> Float:
@@ -311,7 +344,8 @@ def _by_hour(
     return values
 
 
-def _counts(generator: np.random.Generator, mean: Float, recipe: Recipe) -> Float:
+def counts(generator: np.random.Generator, mean: Float, recipe: Recipe) -> Float:
+    """Numbers around their mean, of the dispersion of a recipe."""
     if recipe.dispersion > 1:
         # Var = E[G] + Var[G] = m + m (d - 1) = m d for G ~ gamma with mean m and scale d - 1.
         mean = generator.gamma(mean / (recipe.dispersion - 1), recipe.dispersion - 1)
@@ -369,7 +403,12 @@ _ABOVE_ZERO = {"rise_s", "decay_s", "period_s", "on_s", "lasts_s"}
 _ANY_SIGN = {"trend.per_day", "ramp.height"}
 
 
-def _check(recipe: Recipe) -> None:
+def checked(recipe: Recipe) -> Recipe:
+    """The recipe.
+
+    Raises:
+        TraceError: It is impossible.
+    """
     rules: list[tuple[bool, str]] = [
         (0 <= recipe.seed < 2**63, f"the seed must be 0 or more, not {recipe.seed}"),
         (math.isfinite(recipe.start_s), f"the start must be a time, not {recipe.start_s}"),
@@ -393,6 +432,7 @@ def _check(recipe: Recipe) -> None:
     for part in recipe.parts:
         if wrong := wrong_value(part):
             raise TraceError(f"No traffic can be generated: {wrong[1]}.")
+    return recipe
 
 
 def wrong_value(part: Part) -> tuple[str, str] | None:
