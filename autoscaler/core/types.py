@@ -255,8 +255,8 @@ class Laws:
     """Whole predictive distributions per series, one for each `Horizon`, as what is expected beyond each edge.
 
     Edge b = 0..LAW_BINS lies at demand `(level + scale) * exp(spread * sinh(LAW_LOW + b * LAW_STEP)) - scale`, so that
-    the place of a demand between the edges is closed-form; `laws.LawReader` reads them. Beyond the last edge nothing
-    is expected; below the first one an outcome is certain.
+    the place of a demand between the edges is closed-form. Beyond the last edge nothing is expected; below the first
+    one an outcome is certain.
 
     Attributes:
         level: float64 (S, H), the point that each law is relative to, work per second; NaN before the first

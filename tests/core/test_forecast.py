@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from autoscaler.core.forecast import SeriesState, learn, step
-from autoscaler.core.laws import LawReader
 from autoscaler.core.types import QUANTILE_LEVELS, Freshness, Horizon, Outlook
 from tests.core.builders import UNSAID, arrays_of, samples, series_params
+from tests.core.law_reader import LawReader
 
 TICK_S = 10.0
 

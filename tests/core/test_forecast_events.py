@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from autoscaler.core.forecast import SeriesState, step
-from autoscaler.core.laws import LawReader
 from autoscaler.core.types import Horizon
 from tests.core.builders import samples, series_params
+from tests.core.law_reader import LawReader
 
 TICK_S = 10.0
 START_S = 20_000.0
