@@ -12,20 +12,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from gzip import GzipFile
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
 from autoscaler.errors import TraceError
-from autoscaler.traces.blocks import BLOCK_BYTES, Progress, check_file, part_of, unreadable
+from autoscaler.traces.blocks import BLOCK_BYTES, Progress, check_file, opened, part_of
 from autoscaler.traces.events import MAX_INTERVALS
 from autoscaler.traces.trace import Trace, TraceKind, describe_time
 
@@ -163,21 +161,14 @@ def told_format(path: Path) -> LogFormat | None:
     """
     check_file(path)
     hits: Counter[LogFormat] = Counter()
-    try:
-        with path.open("rb") as packed, _unpacked(path, packed) as stream:
-            for _ in range(LOOKED_AT):
-                line = stream.readline(MAX_LINE).rstrip(b"\n") + b"\n"
-                hits.update(form for form, pattern in _PATTERNS.items() if pattern.match(line))
-    except (OSError, EOFError, zlib.error) as error:
-        raise unreadable(path, error) from None
+    with opened(path) as (stream, _tell):
+        for _ in range(LOOKED_AT):
+            line = stream.readline(MAX_LINE).rstrip(b"\n") + b"\n"
+            hits.update(form for form, pattern in _PATTERNS.items() if pattern.match(line))
     return max(hits, key=lambda form: hits[form]) if hits else None
 
 
 _PATTERNS = {LogFormat.COMMON: _COMMON, LogFormat.ALB: _ALB}
-
-
-def _unpacked(path: Path, packed: IO[bytes]) -> IO[bytes]:
-    return GzipFile(fileobj=packed) if path.suffix == ".gz" else packed  # type: ignore[return-value]
 
 
 def _read_file(
@@ -198,15 +189,12 @@ def _read_file(
         )
     found.formats.append(form)
     counting = _Counting(path, found, form, interval_s, disorder_s)
-    digest, size = hashlib.sha256(), max(path.stat().st_size, 1)
-    try:
-        with path.open("rb") as packed, _unpacked(path, packed) as stream:
-            for block in _whole_lines(path, stream):
-                digest.update(block)
-                counting.take(block)
-                progress(packed.tell() / size)
-    except (OSError, EOFError, zlib.error) as error:
-        raise unreadable(path, error) from None
+    digest = hashlib.sha256()
+    with opened(path, progress) as (stream, tell):
+        for block in _whole_lines(path, stream):
+            digest.update(block)
+            counting.take(block)
+            tell()
     if counting.steps:
         found.spans.append((min(counting.steps), max(counting.steps)))
         found.per_interval.update(counting.steps)
@@ -352,7 +340,7 @@ def _too_many(files: list[Path], found: LogCounts, max_refused: float) -> str:
 
 
 def _first_line(path: Path) -> str:
-    with path.open("rb") as packed, _unpacked(path, packed) as stream:
+    with opened(path) as (stream, _tell):
         return _printable(stream.readline(MAX_LINE))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TypeAlias
 
@@ -46,15 +47,28 @@ def read_blocks(path: Path, progress: Progress | None = None) -> Generator[bytes
     Raises:
         TraceError: The file cannot be read, is too large, or is not UTF-8 text.
     """
+    with opened(path, progress) as (stream, tell):
+        yield from _whole_lines(path, stream, tell)
+
+
+@contextmanager
+def opened(
+    path: Path, progress: Progress | None = None
+) -> Generator[tuple[IO[bytes], Callable[[], object]], None, None]:
+    """The text of a file, unpacked, and what to call to have told how much of it was read.
+
+    Raises:
+        TraceError: The file cannot be read.
+    """
     try:
         with path.open("rb") as packed, _unpacked(path, packed) as stream:
             size = max(path.stat().st_size, 1)
-            yield from _whole_lines(path, stream, lambda: progress and progress(packed.tell() / size))
+            yield stream, lambda: progress and progress(packed.tell() / size)
     except (OSError, EOFError, zlib.error) as error:
-        raise unreadable(path, error) from None
+        raise _unreadable(path, error) from None
 
 
-def unreadable(path: Path, error: Exception) -> TraceError:
+def _unreadable(path: Path, error: Exception) -> TraceError:
     """What a file that cannot be read or unpacked is told as."""
     if isinstance(error, EOFError):
         return TraceError(

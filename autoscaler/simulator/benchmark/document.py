@@ -41,29 +41,24 @@ def document_of(
         "failed": list(failed),
         "levels": list(LEVELS),
         "shares": list(VOLUME_SHARES),
-        "traces": [_bout(bout) for bout in bouts],
-    }
-
-
-def _bout(bout: Bout) -> dict[str, Any]:
-    return {
-        "trace": bout.trace,
-        "digest": bout.digest,
-        "tick_s": bout.tick_s,
-        "scored_days": bout.scored_days,
-        "long": bout.long,
-        "fleets": [_fleet(fleet) for fleet in bout.fleets],
+        "traces": [
+            {
+                "trace": bout.trace,
+                "digest": bout.digest,
+                "tick_s": bout.tick_s,
+                "scored_days": bout.scored_days,
+                "long": bout.long,
+                "fleets": [_fleet(fleet) for fleet in bout.fleets],
+            }
+            for bout in bouts
+        ],
     }
 
 
 def _fleet(fleet: FleetResult) -> dict[str, Any]:
     return {
         "vms": fleet.size,
-        "clairvoyant": {
-            "cost": list(fleet.clairvoyant.cost),
-            "starts": list(fleet.clairvoyant.starts),
-            "front": list(fleet.clairvoyant.front),
-        },
+        "clairvoyant": asdict(fleet.clairvoyant),
         "rules": {
             key: {
                 "knob": curve.knob,
@@ -78,18 +73,7 @@ def _fleet(fleet: FleetResult) -> dict[str, Any]:
             }
             for key, curve in fleet.curves.items()
         },
-        "promises": {
-            key: [
-                {
-                    "promised": promise.promised,
-                    "unserved": promise.unserved,
-                    "late_unserved": promise.late_unserved,
-                    "cost": promise.cost,
-                }
-                for promise in promises
-            ]
-            for key, promises in fleet.promises.items()
-        },
+        "promises": {key: [asdict(each) for each in given] for key, given in fleet.promises.items()},
         "warm_pools": {key: asdict(pool) for key, pool in fleet.warm_pools.items()},
         "coverage": {key: list(shares) for key, shares in fleet.coverage.items()},
     }

@@ -140,18 +140,6 @@ def _storage_cost(case: Case) -> Float:
     return _seconds(case.sums, case.sums.count(Count.PROVISIONED)) / _HOUR_S * case.prices.stopped_per_h
 
 
-def _vm_hours(case: Case) -> Float:
-    return _seconds(case.sums, case.sums.count(Count.IN_SERVICE)) / _HOUR_S
-
-
-def _billed_vm_hours(case: Case) -> Float:
-    return case.sums.amount(Amount.BILLED_VM_S) / _HOUR_S
-
-
-def _pool_vm_hours(case: Case) -> Float:
-    return _seconds(case.sums, case.sums.count(Count.STOPPED)) / _HOUR_S
-
-
 def _utilisation(case: Case) -> Float:
     served = case.sums.amount(Amount.DEMAND) - case.sums.amount(Amount.SHORTAGE)
     return served / _or_unknown(case.sums.amount(Amount.CAPACITY))
@@ -164,20 +152,8 @@ def _unserved_share(case: Case) -> Float:
     return case.sums.amount(Amount.SHORTAGE) / _or_unknown(case.sums.amount(Amount.DEMAND))
 
 
-def _unserved_work(case: Case) -> Float:
-    return case.sums.amount(Amount.SHORTAGE) * case.sums.tick_s
-
-
 def _shortage_s(case: Case) -> Float:
     return _seconds(case.sums, case.sums.short.ticks)
-
-
-def _unknown_s(case: Case) -> Float:
-    return _seconds(case.sums, case.sums.count(Count.UNKNOWN_TICKS))
-
-
-def _mean_episode_s(case: Case) -> Float:
-    return _shortage_s(case) / _or_unknown(case.sums.short.runs)
 
 
 def _mean_wait_s(case: Case) -> Float:
@@ -230,14 +206,6 @@ def _under_accuracy(case: Case) -> Float:
 def _over_accuracy(case: Case) -> Float:
     """Likewise of the VMs too many; where nothing is needed, as a share of one VM."""
     return _over_known(case, case.sums.amount(Amount.OVER))
-
-
-def _under_time(case: Case) -> Float:
-    return _over_known(case, case.sums.count(Count.UNDER_TICKS))
-
-
-def _over_time(case: Case) -> Float:
-    return _over_known(case, case.sums.count(Count.OVER_TICKS))
 
 
 def _instability(case: Case) -> Float:
@@ -307,17 +275,17 @@ _OF: dict[str, Callable[[Case], Float]] = {
     "running_cost": _running_cost,
     "start_cost": _start_cost,
     "storage_cost": _storage_cost,
-    "vm_hours": _vm_hours,
-    "billed_vm_hours": _billed_vm_hours,
-    "pool_vm_hours": _pool_vm_hours,
+    "vm_hours": lambda case: _seconds(case.sums, case.sums.count(Count.IN_SERVICE)) / _HOUR_S,
+    "billed_vm_hours": lambda case: case.sums.amount(Amount.BILLED_VM_S) / _HOUR_S,
+    "pool_vm_hours": lambda case: _seconds(case.sums, case.sums.count(Count.STOPPED)) / _HOUR_S,
     "capacity_used": _utilisation,
     "unserved_share": _unserved_share,
-    "unserved_work": _unserved_work,
+    "unserved_work": lambda case: case.sums.amount(Amount.SHORTAGE) * case.sums.tick_s,
     "shortage_s": _shortage_s,
-    "unknown_s": _unknown_s,
+    "unknown_s": lambda case: _seconds(case.sums, case.sums.count(Count.UNKNOWN_TICKS)),
     "episodes": lambda case: case.sums.short.runs.astype(np.float64),
     "longest_episode_s": lambda case: _seconds(case.sums, case.sums.short.longest),
-    "mean_episode_s": _mean_episode_s,
+    "mean_episode_s": lambda case: _shortage_s(case) / _or_unknown(case.sums.short.runs),
     "worst_shortage": lambda case: case.sums.worst_shortage,
     "mean_wait_s": _mean_wait_s,
     "longest_wait_s": lambda case: _seconds(case.sums, case.sums.waiting.longest),
@@ -329,8 +297,8 @@ _OF: dict[str, Callable[[Case], Float]] = {
     "thrash_per_day": _thrash,
     "under_accuracy": _under_accuracy,
     "over_accuracy": _over_accuracy,
-    "under_time": _under_time,
-    "over_time": _over_time,
+    "under_time": lambda case: _over_known(case, case.sums.count(Count.UNDER_TICKS)),
+    "over_time": lambda case: _over_known(case, case.sums.count(Count.OVER_TICKS)),
     "instability": _instability,
     "regret": _regret,
     "captured": _captured,
