@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, TypeAlias
 
@@ -49,6 +49,13 @@ def read_blocks(path: Path, progress: Progress | None = None) -> Generator[bytes
     """
     with opened(path, progress) as (stream, tell):
         yield from _whole_lines(path, stream, tell)
+
+
+def beginning(path: Path) -> bytes:
+    """The first block of a file; empty where there is none. Raises as `read_blocks`."""
+    # Left to be closed by itself it would swallow an interrupt that comes just then.
+    with closing(read_blocks(path)) as blocks:
+        return next(blocks, b"")
 
 
 @contextmanager

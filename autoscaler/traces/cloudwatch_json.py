@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,23 +18,15 @@ import numpy as np
 
 from autoscaler.errors import TraceError
 from autoscaler.traces.blocks import Progress, read_blocks
-from autoscaler.traces.tables import is_parquet
+from autoscaler.traces.tables import is_json_with
 from autoscaler.traces.trace import Float, describe_time
 
-_LOOKED_AT = 4096
-"""Letters at the beginning of a file that tell what it is."""
-_MARKS = (b'"Datapoints"', b'"MetricDataResults"')
 _NO_STATISTICS = {"Timestamp", "Unit", "ExtendedStatistics"}
 
 
 def is_cloudwatch(path: Path) -> bool:
     """Whether a file looks like such an answer."""
-    if is_parquet(path):
-        return False
-    # Left to be closed by itself it would swallow an interrupt that comes just then.
-    with closing(read_blocks(path)) as blocks:
-        begin = next(blocks, b"")[:_LOOKED_AT]
-    return begin.lstrip().startswith(b"{") and any(mark in begin for mark in _MARKS)
+    return is_json_with(path, b'"Datapoints"', b'"MetricDataResults"')
 
 
 def read_cloudwatch(

@@ -10,7 +10,6 @@ Rules of this file: text of any shape goes in, a checked Trace comes out; nothin
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 
 from autoscaler.errors import TraceError
 from autoscaler.traces import access_logs
-from autoscaler.traces.blocks import Progress, check_file, part_of, read_blocks
+from autoscaler.traces.blocks import Progress, beginning, check_file, part_of
 from autoscaler.traces.cloudwatch_json import is_cloudwatch
 from autoscaler.traces.events import Measure, trace_of_events
 from autoscaler.traces.json_lines import field_names, is_json_lines
@@ -140,12 +139,11 @@ def _header(path: Path, layout: Layout) -> list[str]:
         from autoscaler.traces.parquet import column_names
 
         return column_names(path)
-    # Left to be closed by itself it would swallow an interrupt that comes just then.
-    with closing(read_blocks(path)) as blocks:
-        for block in blocks:
-            first = block.split(b"\n", layout.skip + 1)[: layout.skip + 1][-1].decode()
-            return [name.strip().strip('"') for name in first.split(layout.separator)]
-    raise TraceError(f"{path}: the file is empty")
+    begin = beginning(path)
+    if not begin:
+        raise TraceError(f"{path}: the file is empty")
+    first = begin.split(b"\n", layout.skip + 1)[: layout.skip + 1][-1].decode()
+    return [name.strip().strip('"') for name in first.split(layout.separator)]
 
 
 def read_series(

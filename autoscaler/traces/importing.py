@@ -5,7 +5,8 @@ Rules of this file: it only chooses; each shape is read by its own module.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from autoscaler.traces.query_range import read_answer
 from autoscaler.traces.reading import manifest_entry, manifest_interval, trace_name
 from autoscaler.traces.stamps import TimeForm
 from autoscaler.traces.tables import Layout
-from autoscaler.traces.trace import RowError, Trace, TraceKind, describe_time
+from autoscaler.traces.trace import Float, RowError, Trace, TraceKind, describe_time
 from autoscaler.traces.wide import Wide, added, read_wide, vms_of
 
 _DECIMALS = 3
@@ -188,6 +189,17 @@ def _series(path: Path, options: ImportOptions, progress: Progress | None) -> Im
     return Imported(trace, Shape.SERIES)
 
 
+@contextmanager
+def _placed(path: Path, stamps: Float) -> Iterator[None]:
+    """Errors with the file, and with the time of the value that they are about."""
+    try:
+        yield
+    except RowError as error:
+        raise TraceError(f"{path}: at {describe_time(float(stamps[error.row]))}: {error}") from None
+    except TraceError as error:
+        raise TraceError(f"{path}: {error}") from None
+
+
 def _prometheus(path: Path, options: ImportOptions, progress: Progress | None) -> Imported:
     kind = _kind(path, options)
     stamps, values, unknown = read_answer(path, progress)
@@ -195,14 +207,10 @@ def _prometheus(path: Path, options: ImportOptions, progress: Progress | None) -
         raise TraceError(f"{path}: it holds {len(stamps)} values, and a trace needs two")
     step_s = options.interval_s or round(float(np.min(np.diff(stamps))), _DECIMALS)
     before = kind is TraceKind.COUNT if options.before is None else options.before
-    try:
+    with _placed(path, stamps):
         trace = Trace.build(
             stamps - (step_s if before else 0.0), values, kind=kind, name=trace_name(path), interval_s=step_s
         )
-    except RowError as error:
-        raise TraceError(f"{path}: at {describe_time(float(stamps[error.row]))}: {error}") from None
-    except TraceError as error:
-        raise TraceError(f"{path}: {error}") from None
     moved = (
         "that ends at its time, so stamps were moved back by one step"
         if before
@@ -219,17 +227,13 @@ def _cloudwatch(path: Path, options: ImportOptions, progress: Progress | None) -
     stamps, values, what = read_cloudwatch(path, options.series.value, progress)
     step_s = options.interval_s or round(float(np.min(np.diff(stamps))), _DECIMALS)
     name = trace_name(path)
-    try:
+    with _placed(path, stamps):
         trace = Trace.build(stamps, values, kind=kind, name=name, interval_s=step_s)
         if trace.missing and options.empty_is_zero:
             grid = np.arange(round((stamps[-1] - stamps[0]) / step_s) + 1) * step_s + stamps[0]
             filled = np.zeros(len(grid))
             filled[np.round((stamps - stamps[0]) / step_s).astype(np.int64)] = values
             trace = Trace.build(grid, filled, kind=kind, name=name, interval_s=step_s)
-    except RowError as error:
-        raise TraceError(f"{path}: at {describe_time(float(stamps[error.row]))}: {error}") from None
-    except TraceError as error:
-        raise TraceError(f"{path}: {error}") from None
     notes = [f"values are {what}"]
     missing = len(trace.values) - len(values) or trace.missing
     if missing:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from autoscaler.errors import TraceError
 from autoscaler.traces import numerals
-from autoscaler.traces.blocks import Progress, read_blocks
+from autoscaler.traces.blocks import Progress, beginning, read_blocks
 from autoscaler.traces.stamps import StampReader
 from autoscaler.traces.trace import Float, RowError
 
@@ -39,9 +39,7 @@ _SETTLED_AT = 65_536
 
 def is_json_lines(path: Path) -> bool:
     """Whether a file's first line is an object of JSON."""
-    # Left to be closed by itself it would swallow an interrupt that comes just then.
-    with closing(read_blocks(path)) as blocks:
-        begin = next(blocks, b"").lstrip()
+    begin = beginning(path).lstrip()
     if not begin.startswith(b"{"):
         return False
     try:

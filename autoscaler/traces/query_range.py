@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +16,15 @@ import numpy as np
 
 from autoscaler.errors import TraceError
 from autoscaler.traces.blocks import Progress, read_blocks
-from autoscaler.traces.tables import is_parquet
+from autoscaler.traces.tables import is_json_with
 from autoscaler.traces.trace import Float
 
-_LOOKED_AT = 4096
-"""Letters at the beginning of a file that tell what it is."""
 _SERIES_NAMED = 3
 
 
 def is_answer(path: Path) -> bool:
     """Whether a file looks like such an answer."""
-    if is_parquet(path):
-        return False
-    # Left to be closed by itself it would swallow an interrupt that comes just then.
-    with closing(read_blocks(path)) as blocks:
-        begin = next(blocks, b"")[:_LOOKED_AT]
-    return begin.lstrip().startswith(b"{") and (b'"resultType"' in begin or b'"metric"' in begin)
+    return is_json_with(path, b'"resultType"', b'"metric"')
 
 
 def read_answer(path: Path, progress: Progress | None = None) -> tuple[Float, Float, int]:

@@ -26,13 +26,15 @@ from numpy.typing import NDArray
 
 from autoscaler.errors import TraceError
 from autoscaler.traces import numerals
-from autoscaler.traces.blocks import Progress, check_file, read_blocks
+from autoscaler.traces.blocks import Progress, beginning, check_file, read_blocks
 from autoscaler.traces.json_lines import is_json_lines, read_json_lines
 from autoscaler.traces.stamps import StampReader, TimeForm
 from autoscaler.traces.trace import Float, RowError
 
 _QUOTE = ord('"')
 _OPEN_QUOTE = "a quoted field is not closed in its line; is a quote missing?"
+_LOOKED_AT = 4096
+"""Letters at the beginning of a file that tell what it is."""
 MAX_FIELD = 64
 """Fields wider than this are left to the csv module."""
 
@@ -143,6 +145,12 @@ class Table:
 def is_parquet(path: Path) -> bool:
     """Whether a file is read as Parquet: by its ending."""
     return path.suffix == ".parquet"
+
+
+def is_json_with(path: Path, *marks: bytes) -> bool:
+    """Whether a file looks like an object of JSON with one of these words near its beginning."""
+    begin = b"" if is_parquet(path) else beginning(path)[:_LOOKED_AT]
+    return begin.lstrip().startswith(b"{") and any(mark in begin for mark in marks)
 
 
 def read_table(path: Path, choose: Choose, layout: Layout = PLAIN, progress: Progress | None = None) -> Table:

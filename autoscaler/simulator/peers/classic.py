@@ -28,12 +28,7 @@ _HOUR_S = 3600.0
 
 
 class Needing(Sized):
-    """A peer that knows need, demand over what it counts on per VM, and never less.
-
-    Args:
-        params: The lanes.
-        utilisation: Share of a VM's capacity to count on.
-    """
+    """A peer that knows need, demand over what it counts on per VM, and never less."""
 
     def __init__(self, params: LaneParams, *, utilisation: float | Float = 1.0) -> None:
         super().__init__(params)

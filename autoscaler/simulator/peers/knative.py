@@ -38,10 +38,6 @@ class Knative(Sized):
     **Ticks longer than 6 s blunt it.** Each window holds at least one tick, so from ticks of a minute on both
     are the same sample, panic only keeps what would be taken back within the next minute, and as many
     evaluations fit into a tick that the limits do not bind.
-
-    Args:
-        params: The lanes.
-        utilisation: Share of a VM's capacity to aim at.
     """
 
     _STABLE_S, _PANIC_S, _TURN_S, _GRACE_S = 60.0, 6.0, 2.0, 30.0

@@ -5,7 +5,8 @@ on the same plant, bounds and prices. It sees what the policy sees and no more: 
 
 Rules of this file: each class states whose rule it is, since when, and what it makes of ticks that are not
 the vendor's own interval. Windows come in seconds and become ticks in the constructor, at least one. All
-arrays are over L lanes, element-wise, so a lane never sees another; a knob is one number or one per lane. A peer
+arrays are over L lanes, element-wise, so a lane never sees another; a knob is one number or one per lane: `utilisation` is
+the share of a VM's capacity to aim at, `ahead_s` the time from an order to service. A peer
 is plain data: a copy or a pickle of it goes on as it would. It is asked once per tick. Where demand is
 unknown, the vendors' rules hold, and so do these.
 

@@ -32,12 +32,6 @@ class SameTimeBefore(Sized):
     of Hyndman and Athanasopoulos 2021). It covers the past from now until a start ordered now would serve.
     Where that past is unknown, as in the first period, it follows the demand of now. A period that is no
     whole number of ticks is rounded to one.
-
-    Args:
-        params: The lanes.
-        utilisation: Share of a VM's capacity to aim at.
-        period_s: A day, or a week.
-        ahead_s: From an order to service: the lead time.
     """
 
     def __init__(
@@ -80,11 +74,6 @@ class PredictiveScaling(TargetTracking):
     the target, from 5 minutes before the hour on; target tracking goes on above it. AWS does not say how it
     forecasts: **a proxy stands here**, the mean of the same hour of the days before, from the second day on. It
     is blind to what happens within an hour, as the product is.
-
-    Args:
-        params: The lanes.
-        utilisation: Share of a VM's capacity to aim at: the target of both.
-        least: As in `TargetTracking`.
     """
 
     _DAYS, _BUFFER_S = 14, 300.0
@@ -118,11 +107,6 @@ class PeriodicQuantile(Sized):
     intensity of arrivals is fitted and arrivals are Poisson; recorded demand is more spread than that, so **the
     quantile is taken of what was seen**: means over 5 minutes of the day, those beside it included, one lead time ahead. On
     the first day it follows the demand of now.
-
-    Args:
-        params: The lanes.
-        level: The quantile.
-        ahead_s: From an order to service.
     """
 
     _DAYS, _SLOT_S = 14, 300.0
