@@ -15,9 +15,9 @@ from autoscaler.simulator.judging.clairvoyant import Terms, cheapest
 from autoscaler.simulator.judging.score import FIGURES, score
 from autoscaler.simulator.judging.standings import (
     RIVALS,
+    Comparison,
     Standings,
     schedule_sums,
-    standings,
     terms_of,
     without_pool,
 )
@@ -60,6 +60,10 @@ def bursty(days: int = 2) -> Trace:
 
 
 TICKS = Ticks.over(BEGIN_S, 2 * DAY_TICKS * TICK_S, TICK_S)
+
+
+def standings(*run, progress=None, enough=None, **more) -> Standings:
+    return Comparison(*run, **more).standings(progress, enough)
 
 
 @pytest.fixture(name="table", scope="module")

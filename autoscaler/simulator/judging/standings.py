@@ -124,23 +124,11 @@ class Own:
     begins: int
 
 
-def standings(
-    policy: Policy,
-    plant: PlantSettings,
-    trace: Trace,
-    ticks: Ticks,
-    *,
-    warm_up_ticks: int = 0,
-    seed: int = 0,
-    rivals: Sequence[Rival] = RIVALS,
-    made: Duration | None = None,
-    cache: OutlookCache | None = None,
-    progress: Callable[[float], None] | None = None,
-    enough: Callable[[], bool] | None = None,
-) -> Standings:
-    """Run a policy and everything it is compared with.
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A policy, and whom it is compared with on one fleet.
 
-    Args:
+    Attributes:
         policy: The policy.
         plant: The fleet, which all of them run.
         trace: What is wanted.
@@ -150,99 +138,82 @@ def standings(
         rivals: The peers in the table.
         made: How long a VM takes that is made from nothing, as of `without_pool`.
         cache: Forecasts of earlier runs of the same trace, to be used and added to.
-        progress: Told the share that is done.
-        enough: Asked now and then whether to stop; nothing is judged then.
-
-    Raises:
-        ConfigError: Lanes cannot express it.
     """
-    contestants = (Contestant(policy, plant), *_others(policy, plant, ticks.tick_s, rivals, made))
-    course = Course(trace, ticks, warm_up_ticks, seed, cache)
-    found = contest(contestants, course, progress=progress, enough=enough)
-    if found.sums is None:
-        return Standings((), None, whole=False)
-    own = Own(found.sums.taken(slice(0, 1)), found.begins)
-    others = found.sums.taken(slice(1, None))
-    return standings_of(
-        own, others, policy, plant, trace, ticks, warm_up_ticks=warm_up_ticks, rivals=rivals, made=made
-    )
 
+    policy: Policy
+    plant: PlantSettings
+    trace: Trace
+    ticks: Ticks
+    warm_up_ticks: int = 0
+    seed: int = 0
+    rivals: Sequence[Rival] = RIVALS
+    made: Duration | None = None
+    cache: OutlookCache | None = None
 
-def others_beside(
-    policy: Policy,
-    plant: PlantSettings,
-    trace: Trace,
-    ticks: Ticks,
-    *,
-    warm_up_ticks: int = 0,
-    seed: int = 0,
-    rivals: Sequence[Rival] = RIVALS,
-    made: Duration | None = None,
-    cache: OutlookCache | None = None,
-    progress: Callable[[float], None] | None = None,
-    enough: Callable[[], bool] | None = None,
-) -> Sums | None:
-    """The sums of all that a policy is compared with, without its own run, for `standings_of`; arguments as of
-    `standings`. None where it was ended before its end.
-    """
-    contestants = _others(policy, plant, ticks.tick_s, rivals, made)
-    course = Course(trace, ticks, warm_up_ticks, seed, cache)
-    return contest(contestants, course, progress=progress, enough=enough).sums
+    def standings(
+        self, progress: Callable[[float], None] | None = None, enough: Callable[[], bool] | None = None
+    ) -> Standings:
+        """Run the policy and everything it is compared with.
 
+        Args:
+            progress: Told the share that is done.
+            enough: Asked now and then whether to stop; nothing is judged then.
 
-def standings_of(
-    own: Own,
-    others: Sums,
-    policy: Policy,
-    plant: PlantSettings,
-    trace: Trace,
-    ticks: Ticks,
-    *,
-    warm_up_ticks: int = 0,
-    rivals: Sequence[Rival] = RIVALS,
-    made: Duration | None = None,
-) -> Standings:
-    """Where a policy stands whose run is there already: arguments as of `standings`, and the sums of its own run and
-    of `others_beside`.
-    """
-    if warm_up_ticks >= ticks.count:
-        return Standings((), None, whole=True)
-    demand = wanted(trace, ticks)[warm_up_ticks:]
-    everybody = (
-        policy,
-        *(each.policy for each in _others(policy, plant, ticks.tick_s, rivals, made)),
-    )
-    terms = replace(terms_of(policy, plant, ticks.tick_s), initial=own.begins)
-    return _judged(Sums.side_by_side([own.sums, others]), everybody, rivals, demand, terms)
+        Raises:
+            ConfigError: Lanes cannot express it.
+        """
+        found = contest(
+            (Contestant(self.policy, self.plant), *self._others),
+            self._course,
+            progress=progress,
+            enough=enough,
+        )
+        if found.sums is None:
+            return Standings((), None, whole=False)
+        return self.beside(Own(found.sums.taken(slice(0, 1)), found.begins), found.sums.taken(slice(1, None)))
 
+    def others(
+        self, progress: Callable[[float], None] | None = None, enough: Callable[[], bool] | None = None
+    ) -> Sums | None:
+        """The sums of all that the policy is compared with, without its own run, for `beside`; arguments as of
+        `standings`. None where it was ended before its end.
+        """
+        return contest(self._others, self._course, progress=progress, enough=enough).sums
 
-def hindsight_beside(
-    own: Own,
-    policy: Policy,
-    plant: PlantSettings,
-    trace: Trace,
-    ticks: Ticks,
-    *,
-    warm_up_ticks: int = 0,
-) -> Beside:
-    """What hindsight says of a policy whose run is there already, at its own prices and bounds: the cost of VMs that
-    are always on, and the least cost of leaving as much unserved as it did. Arguments as of `standings_of`.
-    """
-    demand = wanted(trace, ticks)[warm_up_ticks:]
-    terms = replace(terms_of(policy, plant, ticks.tick_s), initial=own.begins)
-    peak, best, _ = _hindsight(own.sums, demand, terms)
-    return Beside(peak_cost=score(peak)["cost"], optimum_cost=best)
+    def beside(self, own: Own, others: Sums) -> Standings:
+        """Where the policy stands, from the sums of its own run and those of `others`."""
+        if self.warm_up_ticks >= self.ticks.count:
+            return Standings((), None, whole=True)
+        everybody = (self.policy, *(each.policy for each in self._others))
+        sums = Sums.side_by_side([own.sums, others])
+        return _judged(sums, everybody, self.rivals, self._demand, self._terms(own))
 
+    def hindsight(self, own: Own) -> Beside:
+        """What hindsight says of the policy at its own prices and bounds: the cost of VMs that are always on, and the least
+        cost of leaving as much unserved as it did.
+        """
+        peak, best, _ = _hindsight(own.sums, self._demand, self._terms(own))
+        return Beside(peak_cost=score(peak)["cost"], optimum_cost=best)
 
-def _others(
-    policy: Policy, plant: PlantSettings, tick_s: float, rivals: Sequence[Rival], made: Duration | None
-) -> tuple[Contestant, ...]:
-    terms = terms_of(policy, plant, tick_s)
-    return (
-        Contestant(*without_pool(policy, plant, made)),
-        # The policy's own lanes, so that its forecasts, which peers do not look at, are not made twice.
-        *(Contestant(policy, plant, partial(_made, rival, terms)) for rival in rivals),
-    )
+    @property
+    def _course(self) -> Course:
+        return Course(self.trace, self.ticks, self.warm_up_ticks, self.seed, self.cache)
+
+    @property
+    def _demand(self) -> Float:
+        return wanted(self.trace, self.ticks)[self.warm_up_ticks :]
+
+    def _terms(self, own: Own) -> Terms:
+        return replace(terms_of(self.policy, self.plant, self.ticks.tick_s), initial=own.begins)
+
+    @property
+    def _others(self) -> tuple[Contestant, ...]:
+        terms = terms_of(self.policy, self.plant, self.ticks.tick_s)
+        return (
+            Contestant(*without_pool(self.policy, self.plant, self.made)),
+            # The policy's own lanes, so that its forecasts, which peers do not look at, are not made twice.
+            *(Contestant(self.policy, self.plant, partial(_made, rival, terms)) for rival in self.rivals),
+        )
 
 
 def _made(rival: Rival, terms: Terms, params: LaneParams) -> Peer:

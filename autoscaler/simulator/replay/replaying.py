@@ -16,7 +16,6 @@ from typing import Any, Literal
 import numpy as np
 
 from autoscaler.config.compiling import compile_params
-from autoscaler.config.policy import Policy
 from autoscaler.errors import ConfigError
 from autoscaler.ports import TickRecord
 from autoscaler.simulator.judging.forecast_score import FORECAST_FIGURES, forecast_values
@@ -24,21 +23,16 @@ from autoscaler.simulator.judging.ledger import Block, Sums
 from autoscaler.simulator.judging.score import FIGURES, Beside, LanePrices, score
 from autoscaler.simulator.judging.standings import (
     RIVALS,
+    Comparison,
     Own,
     Rival,
-    hindsight_beside,
-    others_beside,
-    standings,
-    standings_of,
     without_pool,
 )
 from autoscaler.simulator.judging.stretches import sums_of_one
 from autoscaler.simulator.lanes.engine import LaneRun, Lanes
 from autoscaler.simulator.lanes.fingerprints import fingerprint
 from autoscaler.simulator.lanes.matching import as_probed, cloud_of, unmatched
-from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.metrics import pipeline_of
-from autoscaler.simulator.lanes.plant_settings import PlantSettings
 from autoscaler.simulator.lanes.refusals import refusals
 from autoscaler.simulator.lanes.run import EnoughError
 from autoscaler.simulator.lanes.segments import run_segmented
@@ -48,7 +42,7 @@ from autoscaler.simulator.replay.preparing import Replay, Wanted, prepare, share
 from autoscaler.simulator.replay.timeline import TimelineRow
 from autoscaler.simulator.report.card import Card, Entry
 from autoscaler.simulator.report.columns import columns_of
-from autoscaler.traces.trace import Trace, TraceKind, describe_time
+from autoscaler.traces.trace import TraceKind, describe_time
 
 __all__ = [
     "Engine",
@@ -330,10 +324,7 @@ def rivals_of(
     """
     if refusals(replay.fitted, replay.plant, replay.tick_s):
         return ()
-    found = standings(
-        *_compared(replay), seed=replay.seed, cache=replay.outlooks, progress=progress, enough=enough,
-        warm_up_ticks=replay.warm_up_ticks, made=replay.made,
-    )  # fmt: skip
+    found = _compared(replay).standings(progress, enough)
     return found.entries if found.whole else ()
 
 
@@ -353,21 +344,26 @@ def others_of(
     """The sums of all that a policy is compared with, for `rivals_beside`, the fleet without its warm pool first; None
     where it was ended before its end.
     """
-    return others_beside(
-        *_compared(replay), seed=replay.seed, cache=replay.outlooks, progress=progress, enough=enough,
-        warm_up_ticks=replay.warm_up_ticks, made=replay.made, rivals=rivals,
-    )  # fmt: skip
+    return _compared(replay, rivals).others(progress, enough)
 
 
 def rivals_beside(replay: Replay, own: Own, others: Sums) -> tuple[Entry, ...]:
     """As `rivals_of`, to the bit, from the policy's own run and `others_of`."""
-    return standings_of(
-        own, others, *_compared(replay), warm_up_ticks=replay.warm_up_ticks, made=replay.made
-    ).entries
+    return _compared(replay).beside(own, others).entries
 
 
-def _compared(replay: Replay) -> tuple[Policy, PlantSettings, Trace, Ticks]:
-    return as_probed(replay.fitted), replay.plant, replay.trace, replay.grid
+def _compared(replay: Replay, rivals: Sequence[Rival] = RIVALS) -> Comparison:
+    return Comparison(
+        as_probed(replay.fitted),
+        replay.plant,
+        replay.trace,
+        replay.grid,
+        replay.warm_up_ticks,
+        replay.seed,
+        rivals,
+        replay.made,
+        replay.outlooks,
+    )
 
 
 def entry_of(
@@ -434,7 +430,7 @@ def _by_hindsight(
         return Beside()
     first = ran.scored[0]
     own = Own(ran.sums, (first.in_service or 0) + (first.starting or 0))
-    found = hindsight_beside(own, *_compared(replay), warm_up_ticks=replay.warm_up_ticks)
+    found = _compared(replay).hindsight(own)
     if ran.from_rows:
         return found
     return replace(found, without_pool=others_of(replay, progress, enough, ()))
@@ -491,8 +487,5 @@ def same_span(runs: Mapping[str, tuple[Replay, Ran]]) -> dict[str, tuple[Replay,
 def _cut(replay: Replay, ran: Ran, ticks: int) -> Ran:
     rows = ran.rows[:ticks]
     scored = rows[replay.warm_up_ticks :]
-    decisions = fingerprint(
-        (row.desired or 0, row.starts or 0, row.stops or 0, row.provisions or 0) for row in rows
-    )
     sums = _sums_of(scored, replay)
-    return Ran(rows, scored, sums, decisions, whole=False, engine=ran.engine, from_rows=True)
+    return Ran(rows, scored, sums, _digest(rows), whole=False, engine=ran.engine, from_rows=True)
