@@ -9,42 +9,48 @@ Exit codes: 0 it ran (also when interrupted by Ctrl-C), 1 it could not, 2 wrong 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from autoscaler.cli.output import errors_in_words, moment, print_json, seconds, set_up_logging
+from autoscaler.cli.replay_options import FAULTS, with_options
 
 
-def demo(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoOptions:
+    """As given on the command line."""
+
     trace: Annotated[
         Path | None,
         typer.Option(
             help="Play this recording instead of a generated day (.csv, .csv.gz, .parquet).", metavar="FILE"
         ),
-    ] = None,
+    ] = None
     kind: Annotated[
         Literal["count", "gauge"] | None,
         typer.Option(help="What its values are, if no manifest.csv beside it says."),
-    ] = None,
+    ] = None
     scale_to_vms: Annotated[
         int, typer.Option(min=1, max=10_000, help="Scale a recording so that its peak needs so many VMs.")
-    ] = 50,
+    ] = 50
     begin_s: Annotated[
         float | None,
         typer.Option(
             "--begin", parser=moment, help="Moment to begin at (generated day: 09:30).", metavar="TIME"
         ),
-    ] = None,
+    ] = None
     end_s: Annotated[
         float | None, typer.Option("--end", parser=moment, help="Moment to end at.", metavar="TIME")
-    ] = None,
+    ] = None
     policy: Annotated[
         Path | None,
         typer.Option(help="Policy file (default: simulations/demo/web.yaml).", metavar="FILE"),
-    ] = None,
-    vms: Annotated[int, typer.Option(min=1, max=20_000, help="VMs that exist, stopped, at the start.")] = 60,
+    ] = None
+    vms: Annotated[int, typer.Option(min=1, max=20_000, help="VMs that exist, stopped, at the start.")] = 60
     speed: Annotated[
         float | None,
         typer.Option(
@@ -52,13 +58,13 @@ def demo(
             max=100_000,
             help="Seconds of the demo per second (default: 400, or what this machine keeps).",
         ),
-    ] = None,
+    ] = None
     cold: Annotated[
         bool, typer.Option("--cold", help="Begin as a fleet on its first day, without the week before.")
-    ] = False,
+    ] = False
     tick_s: Annotated[
         float, typer.Option("--tick", parser=seconds, help="Time between decisions.", metavar="DURATION")
-    ] = 10.0,
+    ] = 10.0
     for_s: Annotated[
         float | None,
         typer.Option(
@@ -67,17 +73,20 @@ def demo(
             help="End after so much of your time, for example 40s.",
             metavar="DURATION",
         ),
-    ] = None,
+    ] = None
     out: Annotated[
         Path | None, typer.Option(help="Leave timeline.csv, report.json and the journal here.", metavar="DIR")
-    ] = None,
-    faults: Annotated[
-        Path | None, typer.Option(help="Schedule of bad days for the cloud (YAML or JSON).", metavar="FILE")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of traffic and cloud.")] = 1,
+    ] = None
+    faults: FAULTS = None
+    seed: Annotated[int, typer.Option(min=0, help="Seed of traffic and cloud.")] = 1
     http_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port of /metrics and /healthz; 0 takes a free one.")
-    ] = 0,
+    ] = 0
+
+
+@partial(with_options, DemoOptions, "options")
+def demo(
+    options: DemoOptions = DemoOptions(),
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the report as JSON at the end, no table.")
     ] = False,
@@ -88,30 +97,13 @@ def demo(
     """
     import asyncio
 
-    from autoscaler.cli.demo_run import DemoOptions, prepare
+    from autoscaler.cli.demo_run import prepare
     from autoscaler.cli.demo_run import run as run_demo
     from autoscaler.cli.demo_screen import Screen, print_summary
     from autoscaler.cli.demo_summary import summarise
 
     set_up_logging("console", "error")
     with errors_in_words("demo"):
-        options = DemoOptions(
-            trace=trace,
-            kind=kind,
-            scale_to_vms=scale_to_vms,
-            begin_s=begin_s,
-            end_s=end_s,
-            policy=policy,
-            vms=vms,
-            speed=speed,
-            tick_s=tick_s,
-            for_s=for_s,
-            out=out,
-            faults=faults,
-            seed=seed,
-            http_port=http_port,
-            cold=cold,
-        )
         prepared = prepare(options)
         screen = Screen(prepared, quiet=as_json)
         finished = asyncio.run(run_demo(prepared, screen))

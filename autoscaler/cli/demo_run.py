@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from autoscaler.cli import demo_week
+from autoscaler.cli.demo import DemoOptions
 from autoscaler.clock import ScaledClock, SystemClock
 from autoscaler.cloud.endpoint_process import EndpointProcess
 from autoscaler.cloud.setup import ClockSetup, CloudSetup, read_faults
@@ -33,9 +34,7 @@ from autoscaler.providers.budgeted import BudgetedProvider
 from autoscaler.providers.ec2.provider import Ec2Provider
 from autoscaler.providers.ec2.settings import Ec2Settings
 from autoscaler.simulator.replay.recording import demand_of, timeline
-from autoscaler.simulator.replay.timeline import (
-    TimelineRow,
-)
+from autoscaler.simulator.replay.timeline import TimelineRow
 from autoscaler.store import JournalReader, SqliteJournal
 from autoscaler.store.history import JournalHistory
 from autoscaler.traces.reading import read_trace
@@ -56,27 +55,6 @@ SPEEDS = 400.0, 240.0, 120.0, 60.0, 30.0
 """The first that the machine keeps is taken where nobody names one."""
 SET_UP_S = 4.0
 """The cloud and its clock begin so many seconds of the machine before the daemon, so that it begins at the hour."""
-
-
-@dataclass(frozen=True, slots=True)
-class DemoOptions:
-    """As on the command line."""
-
-    trace: Path | None
-    kind: str | None
-    scale_to_vms: int
-    begin_s: float | None
-    end_s: float | None
-    policy: Path | None
-    vms: int
-    speed: float | None
-    tick_s: float
-    for_s: float | None
-    out: Path | None
-    faults: Path | None
-    seed: int
-    http_port: int
-    cold: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,12 +22,12 @@ from autoscaler.simulator.replay.identity import identity_of
 from autoscaler.simulator.replay.loopback import LoopRun, run_loop
 from autoscaler.simulator.replay.timeline import (
     REPORT_NAME,
-    REPORT_VERSION,
     TIMELINE_NAME,
     TimelineRow,
     Totals,
+    report_of,
     totals,
-    write_report,
+    write_document,
     write_timeline,
 )
 from autoscaler.traces.trace import describe_time
@@ -64,16 +64,11 @@ def summarise(finished: Finished, progress: Callable[[str], None]) -> dict[str, 
             name: _total(each, prepared.policy) for name, each in {OURS: run_totals, **baselines}.items()
         }
     }
+    document = report_of(identity, run_totals, baselines, details)
     if options.out is not None:
         write_timeline(options.out / TIMELINE_NAME, finished.rows)
-        write_report(options.out / REPORT_NAME, identity, run_totals, baselines, details)
-    return {
-        "version": REPORT_VERSION,
-        "identity": asdict(identity),
-        "totals": asdict(run_totals),
-        "baselines": {name: asdict(t) for name, t in baselines.items()},
-        "details": details,
-    }
+        write_document(options.out / REPORT_NAME, document)
+    return document
 
 
 def _replayed(finished: Finished, policy: Policy, learned: tuple[Learned, ...]) -> tuple[TimelineRow, ...]:

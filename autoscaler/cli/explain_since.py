@@ -16,7 +16,8 @@ import typer
 
 from autoscaler.cli.output import print_json, utc, work
 from autoscaler.core.types import Freshness
-from autoscaler.ports import OutcomeKind, Verb
+from autoscaler.ports import Verb
+from autoscaler.simulator.replay.recording import accepted
 from autoscaler.simulator.report.wording import plural, span
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ def _story(reader: JournalReader, fleet: str, begin_s: float, end_s: float) -> S
         return story
     actions = reader.actions(fleet, begin_s, end_s)
     story.started, story.made, story.stopped = (
-        _accepted(actions, verb) for verb in (Verb.START, Verb.PROVISION, Verb.STOP)
+        accepted(actions, verb) for verb in (Verb.START, Verb.PROVISION, Verb.STOP)
     )
     refused = list(_refused(actions))
     story.refused = len(refused)
@@ -210,15 +211,6 @@ def _refused(actions: Iterable[ActionRecord]) -> Iterator[Line]:
             told = ", ".join(f"{many} {what}" for what, many in failed.items())
             at_s = action.at_s if action.settled_at_s is None else action.settled_at_s
             yield Line(at_s, "refused", f"{action.intent.verb} {action.intent.count}: {told}")
-
-
-def _accepted(actions: Iterable[ActionRecord], verb: Verb) -> int:
-    return sum(
-        outcome.kind is OutcomeKind.ACCEPTED
-        for action in actions
-        if action.intent.verb is verb
-        for outcome in action.outcomes
-    )
 
 
 def _events(events: Iterable[EventRecord], fleet: str) -> Iterator[Line]:

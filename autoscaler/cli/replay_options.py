@@ -1,7 +1,7 @@
 """Options that replays, comparisons, sweeps and recommendations share: which part of a trace, and what VMs are like.
 
-Typer makes an option of each parameter of a command. `with_played` puts those of `Played` in the place of one parameter, so
-that they are declared once.
+Typer makes an option of each parameter of a command. `with_options` puts those of a dataclass in the place of one parameter,
+so that they are declared once.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
@@ -124,26 +124,29 @@ class Played:
         return Wanted(**given, faults=faults, seed=seed)
 
 
-def with_played(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with an option for each field of `Played`, where it takes one as `played`."""
-    options = get_type_hints(Played, include_extras=True)
+def with_options(of: type, name: str, command: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option for each field of a dataclass, where it takes one under this name."""
+    options = get_type_hints(of, include_extras=True)
+    names = {field.name for field in fields(of)}
     shown: list[inspect.Parameter] = []
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
-        if parameter.name != "played":
+        if parameter.name != name:
             shown.append(parameter)
             continue
         shown += [
             inspect.Parameter(
                 field.name, parameter.kind, default=field.default, annotation=options[field.name]
             )
-            for field in fields(Played)
+            for field in fields(of)
         ]
 
     @wraps(command)
     def called(**given: Any) -> None:
-        played = Played(**{field.name: given.pop(field.name) for field in fields(Played)})
-        command(**given, played=played)
+        command(**{name: of(**{each: given.pop(each) for each in names}), **given})
 
     called.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
     called.__annotations__ = {each.name: each.annotation for each in shown}
     return called
+
+
+with_played = partial(with_options, Played, "played")

@@ -17,7 +17,8 @@ from autoscaler.cli.output import errors_in_words, moment_or_ago, print_json, si
 from autoscaler.words import counted
 
 if TYPE_CHECKING:
-    from autoscaler.simulator.replay.shadow_report import Compared, Missed, ShadowReport, Side
+    from autoscaler.simulator.replay.shadow_report import Compared, ShadowReport, Side
+    from autoscaler.simulator.replay.timeline import Episode
     from autoscaler.store import JournalReader
 
 _WEEK_S = 7 * 86_400.0
@@ -231,7 +232,7 @@ def _tell(report: ShadowReport) -> None:
         say(f"  {caveat}")
 
 
-def _episode(e: Missed) -> str:
+def _episode(e: Episode) -> str:
     return (
         f"{utc(e.start_s)}  {_span(e.end_s - e.start_s):>8}  short by up to {_amount(e.worst_per_s)}/s, "
         f"{_amount(e.unserved_work)} of work in all"

@@ -20,7 +20,8 @@ from autoscaler.ports import (
 )
 from autoscaler.providers.coalescing import SharedReader
 from autoscaler.providers.shadow import ShadowProvider
-from autoscaler.simulator.replay.shadow_report import Missed, shadow_report
+from autoscaler.simulator.replay.shadow_report import shadow_report
+from autoscaler.simulator.replay.timeline import Episode
 from autoscaler.store import TickRow
 from tests.contracts.test_journal_contract import fleet_tick
 from tests.daemon.builders import ORIGIN_S, Bench, policy, virtual
@@ -68,7 +69,7 @@ def test_both_sides_by_hand():
     assert t.real.vm_hours == pytest.approx(30 * 10 / 3600)
     assert t.missed_share(t.policy) == pytest.approx(0.25)
     assert found.episodes == 1
-    assert found.longest == Missed(START_S + 10, START_S + 30, pytest.approx(5000.0), 400.0)
+    assert found.longest == Episode(START_S + 10, START_S + 30, pytest.approx(5000.0), 400.0)
 
 
 def test_the_cost_of_an_interval_is_what_the_tick_after_it_closed():

@@ -18,10 +18,11 @@ from autoscaler.simulator.replay.timeline import (
     RunIdentity,
     TimelineRow,
     Totals,
+    report_of,
     reversals,
     shortage_episodes,
     totals,
-    write_report,
+    write_document,
     write_timeline,
 )
 
@@ -202,6 +203,10 @@ def test_an_output_directory_that_is_a_file(tmp_path) -> None:
         ConfigError, match=r"out/timeline\.csv cannot be written: .*Give another output directory"
     ):
         write_timeline(tmp_path / "out" / "timeline.csv", [row(0)])
+
+
+def write_report(path, *report) -> None:
+    write_document(path, report_of(*report))
 
 
 def test_equal_runs_give_equal_reports(tmp_path) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.errors import TraceError
+from autoscaler.simulator.replay.recording import MOST_SKIPPED
 from autoscaler.simulator.replay.timeline import TIMELINE_COLUMNS, TimelineRow, write_rows
 from autoscaler.store.reader import TickRow
 from autoscaler.traces.trace import Trace, TraceKind, describe_time
@@ -29,7 +30,6 @@ from autoscaler.traces.writing import ending_of, write_whole
 
 Float = NDArray[np.float64]
 
-_MOST_SKIPPED = 30
 _GRID_TOLERANCE = 1e-6
 _BATCH = 20_000
 _COUNTS = (
@@ -177,7 +177,7 @@ def tick_lengths(at_s: Float, number: NDArray[np.int64]) -> Float:
         measured = passed_s / steps
         # Decisions come a moment after the point of the grid; the tick's number knows the point itself.
         exact = np.round(at_s[1:] / number[1:], 3)
-    same_grid = (steps >= 1) & (steps <= _MOST_SKIPPED) & (passed_s > 0)
+    same_grid = (steps >= 1) & (steps <= MOST_SKIPPED) & (passed_s > 0)
     # So does one that was late, by less than a tick; and the next one seems to come at once.
     sure = (number[1:] > _SURE_OF_LENGTH) & (np.abs(measured - exact) < exact)
     return np.where(same_grid, np.where(sure, exact, np.round(measured, 3)), np.nan)

@@ -101,15 +101,16 @@ def _row(
         warm_target=r.warm_target,
         capacity=r.capacity,
         shortage=math.nan if math.isnan(demand) else max(demand - r.capacity, 0.0),
-        starts=_accepted(actions, Verb.START),
-        stops=_accepted(actions, Verb.STOP),
-        provisions=_accepted(actions, Verb.PROVISION),
+        starts=accepted(actions, Verb.START),
+        stops=accepted(actions, Verb.STOP),
+        provisions=accepted(actions, Verb.PROVISION),
         cost=cost,
         reason=r.sentence,
     )
 
 
-def _accepted(actions: Sequence[ActionRecord], verb: Verb) -> int:
+def accepted(actions: Sequence[ActionRecord], verb: Verb) -> int:
+    """VMs for which that was accepted."""
     return sum(
         outcome.kind is OutcomeKind.ACCEPTED
         for action in actions

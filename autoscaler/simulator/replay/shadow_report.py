@@ -21,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.ports import ActionRecord, OutcomeKind, Verb
+from autoscaler.simulator.replay.recording import MOST_SKIPPED
+from autoscaler.simulator.replay.timeline import Episode
 from autoscaler.store.reader import TickRow
 
 Float = NDArray[np.float64]
@@ -29,7 +31,6 @@ Flags = NDArray[np.bool_]
 ENOUGH_S = 86_400.0
 """Less history than a day has not seen a day's demand, and concludes nothing."""
 
-_MOST_SKIPPED = 30
 _WORST_KEPT = 5
 _SAME_S = 1e-3
 """Moments closer than this are one; sums of float64 at epoch scale differ in the last bits."""
@@ -80,22 +81,6 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
-class Missed:
-    """A run of intervals in which the policy would have been short.
-
-    Attributes:
-        start_s, end_s: Epoch seconds.
-        unserved_work: Work that would have found no capacity.
-        worst_per_s: The highest shortage, work per second.
-    """
-
-    start_s: float
-    end_s: float
-    unserved_work: float
-    worst_per_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class ShadowReport:
     """The comparison of one fleet.
 
@@ -119,8 +104,8 @@ class ShadowReport:
     total: Compared
     days: tuple[Compared, ...]
     episodes: int
-    longest: Missed | None
-    worst: tuple[Missed, ...]
+    longest: Episode | None
+    worst: tuple[Episode, ...]
     left_out_s: float
     censored_s: float
     capacity_unknown_s: float
@@ -201,7 +186,7 @@ def _intervals(ticks: Iterable[TickRow]) -> _Intervals | None:
         r, length_s = tick.recorded, after.at_s - tick.at_s
         if r.real is None or after.recorded.real is None or length_s <= 0:
             continue
-        if not 1 <= after.tick - tick.tick <= _MOST_SKIPPED:
+        if not 1 <= after.tick - tick.tick <= MOST_SKIPPED:
             continue
         rows.append(
             (
@@ -266,7 +251,7 @@ def _compared(
     )
 
 
-def _episodes(found: _Intervals) -> tuple[Missed, ...]:
+def _episodes(found: _Intervals) -> tuple[Episode, ...]:
     """Runs of adjoining intervals in which the policy would have been short."""
     short = np.flatnonzero(np.nan_to_num(found.shortage, nan=0.0) > 0)
     if not short.size:
@@ -277,7 +262,7 @@ def _episodes(found: _Intervals) -> tuple[Missed, ...]:
     lasts = np.concatenate((begins[1:], [short.size])) - 1
     amounts = found.shortage[short]
     return tuple(
-        Missed(float(start_s), float(end_s), float(work), float(worst))
+        Episode(float(start_s), float(end_s), float(work), float(worst))
         for start_s, end_s, work, worst in zip(
             found.at_s[short[begins]],
             ends_s[short[lasts]],

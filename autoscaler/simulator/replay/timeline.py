@@ -250,33 +250,24 @@ def write_rows(stream: TextIO, rows: Iterable[TimelineRow]) -> int:
     return count
 
 
-def write_report(
-    path: Path,
-    identity: RunIdentity,
-    run: Totals,
-    baselines: Mapping[str, Totals],
-    details: Mapping[str, Any] | None = None,
-) -> None:
-    """Write the report as JSON: equal arguments give equal bytes.
+def report_of(
+    identity: RunIdentity, run: Totals, baselines: Mapping[str, Totals], details: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The document of a run without a score card.
 
     Args:
-        path: Where to.
         identity: What was run.
         run: Its totals.
         baselines: Totals of the baselines on the same run, by name.
-        details: Further facts, of JSON's types; NaN becomes null here too.
-
-    Raises:
-        ConfigError: The file cannot be written.
+        details: Further facts, of JSON's types.
     """
-    document = {
+    return {
         "version": REPORT_VERSION,
         "identity": asdict(identity),
         "totals": asdict(run),
         "baselines": {name: asdict(baseline) for name, baseline in baselines.items()},
-        "details": dict(details or {}),
+        "details": dict(details),
     }
-    write_document(path, document)
 
 
 def write_document(path: Path, document: Mapping[str, Any]) -> None:

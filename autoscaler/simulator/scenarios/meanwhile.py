@@ -23,7 +23,21 @@ from autoscaler.traces.trace import Trace, TraceKind
 _OURS = (State.PENDING, State.RUNNING, State.STOPPING, State.STOPPED)
 
 
-class MistakenSource:
+class _Around:
+    """A source around another one."""
+
+    answers_at_once = True
+    """It waits for nothing; see `autoscaler.at_once`."""
+
+    def __init__(self, inner: MetricSource) -> None:
+        self._inner = inner
+
+    async def close(self) -> None:
+        """Close the inner source."""
+        await self._inner.close()
+
+
+class MistakenSource(_Around):
     """A source whose readings are wrong at times.
 
     Args:
@@ -34,9 +48,6 @@ class MistakenSource:
         each: Whether what is shown is that of each VM, and not of all together.
     """
 
-    answers_at_once = True
-    """It waits for nothing; see `autoscaler.at_once`."""
-
     def __init__(
         self,
         inner: MetricSource,
@@ -46,7 +57,8 @@ class MistakenSource:
         *,
         each: bool,
     ) -> None:
-        self._inner, self._clock, self._begin_s = inner, clock, begin_s
+        super().__init__(inner)
+        self._clock, self._begin_s = clock, begin_s
         self._misreadings, self._each = tuple(misreadings), each
 
     async def read(self, vms: Sequence[Vm]) -> FleetReadings:
@@ -61,12 +73,8 @@ class MistakenSource:
         shown = now.shows if self._each else now.shows / len(got.values)
         return replace(got, values=np.full(len(got.values), shown))
 
-    async def close(self) -> None:
-        """Close the inner source."""
-        await self._inner.close()
 
-
-class RecallingSource:
+class RecallingSource(_Around):
     """A source that tells of the past, too.
 
     Args:
@@ -74,11 +82,9 @@ class RecallingSource:
         trace: What there is to tell.
     """
 
-    answers_at_once = True
-    """It waits for nothing; see `autoscaler.at_once`."""
-
     def __init__(self, inner: MetricSource, trace: Trace) -> None:
-        self._inner, self._trace = inner, trace
+        super().__init__(inner)
+        self._trace = trace
 
     async def read(self, vms: Sequence[Vm]) -> FleetReadings:
         """What the inner source reads."""
@@ -93,12 +99,8 @@ class RecallingSource:
         told = (last >= 0) & (times - known_s[np.maximum(last, 0)] < trace.interval_s)
         return History(times[told], trace.rates[last[told]], ())
 
-    async def close(self) -> None:
-        """Close the inner source."""
-        await self._inner.close()
 
-
-class LossySource:
+class LossySource(_Around):
     """A source whose readings are lost at times.
 
     Args:
@@ -109,13 +111,11 @@ class LossySource:
         seed: Of which VMs.
     """
 
-    answers_at_once = True
-    """It waits for nothing; see `autoscaler.at_once`."""
-
     def __init__(
         self, inner: MetricSource, clock: Clock, begin_s: float, losses: Sequence[LossSection], seed: int
     ) -> None:
-        self._inner, self._clock, self._begin_s, self._seed = inner, clock, begin_s, seed
+        super().__init__(inner)
+        self._clock, self._begin_s, self._seed = clock, begin_s, seed
         self._losses = tuple(losses)
 
     async def read(self, vms: Sequence[Vm]) -> FleetReadings:
@@ -133,10 +133,6 @@ class LossySource:
             got.observed_at_s[kept],
             f"{lost} of {len(kept)} VMs gave no reading" if lost else got.error,
         )
-
-    async def close(self) -> None:
-        """Close the inner source."""
-        await self._inner.close()
 
     def _luck(self, vm_id: str) -> float:
         """Uniform in [0, 1), the same for a VM in all losses."""
