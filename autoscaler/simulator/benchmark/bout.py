@@ -5,7 +5,7 @@ Rules of this file: the order of the steps. What is run is `racing`, what it is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -186,36 +186,18 @@ def fought(
     course = course_of(trace)
     fleets = [Fleet.on(course, size) for size in sizes]
     before = {fleet.size: fleet for fleet in known.fleets} if known else {}
-    curves: dict[int, dict[str, Curve]] = {
-        size: dict(before[size].curves) if size in before else {} for size in sizes
-    }
-    if rivals:
-        for size, raced_ones in race_peers(course, fleets, rivals).items():
-            curves[size].update({curve.key: curve for curve in raced_ones})
-    promises = {size: dict(before[size].promises) if size in before else {} for size in sizes}
-    warm_pools = {size: dict(before[size].warm_pools) if size in before else {} for size in sizes}
-    coverage = {size: dict(before[size].coverage) if size in before else {} for size in sizes}
-    for entrant in entrants:
-        for size, told in race_entrant(course, fleets, entrant).items():
-            curves[size][entrant.key] = told.curve
-            promises[size][entrant.key] = told.promises
-            if told.warm_pool is not None:
-                warm_pools[size][entrant.key] = told.warm_pool
-            if told.coverage is not None:
-                coverage[size][entrant.key] = told.coverage
-    results = []
-    for fleet in fleets:
-        yardstick = before[fleet.size].clairvoyant if fleet.size in before else yardstick_of(course, fleet)
-        results.append(
-            _judged(
-                fleet,
-                curves[fleet.size],
-                yardstick,
-                promises[fleet.size],
-                warm_pools[fleet.size],
-                coverage[fleet.size],
-            )
+    raced_ones = race_peers(course, fleets, rivals) if rivals else {}
+    told = [(entrant.key, race_entrant(course, fleets, entrant)) for entrant in entrants]
+    results = [
+        _judged(
+            course,
+            fleet,
+            before.get(fleet.size),
+            raced_ones.get(fleet.size, ()),
+            {key: each[fleet.size] for key, each in told},
         )
+        for fleet in fleets
+    ]
     return Bout(
         trace.name, trace.digest, course.ticks.tick_s, course.scored_days, course.long, tuple(results)
     )
@@ -291,13 +273,18 @@ def yardstick_of(course: Course, fleet: Fleet) -> Yardstick:
 
 
 def _judged(
+    course: Course,
     fleet: Fleet,
-    curves: dict[str, Curve],
-    yardstick: Yardstick,
-    promises: dict[str, tuple[Promise, ...]],
-    warm_pools: dict[str, PoolVerdict],
-    coverage: dict[str, tuple[float, ...]],
+    known: FleetResult | None,
+    raced_ones: Sequence[Curve],
+    told: Mapping[str, Told],
 ) -> FleetResult:
+    """What is known of a fleet already, with what was run now in its place."""
+    if known is None:
+        known = FleetResult(fleet.size, yardstick_of(course, fleet), {}, {}, {}, {}, {}, {})
+    yardstick = known.clairvoyant
+    curves = known.curves | {curve.key: curve for curve in raced_ones}
+    curves |= {key: each.curve for key, each in told.items()}
     hulls = {key: curve.hull() for key, curve in curves.items()}
     return FleetResult(
         fleet.size,
@@ -310,7 +297,7 @@ def _judged(
             for key, hull in hulls.items()
         },
         {key: volume(hull, yardstick.front) for key, hull in hulls.items()},
-        promises,
-        warm_pools,
-        coverage,
+        known.promises | {key: each.promises for key, each in told.items()},
+        known.warm_pools | {key: each.warm_pool for key, each in told.items() if each.warm_pool is not None},
+        known.coverage | {key: each.coverage for key, each in told.items() if each.coverage is not None},
     )

@@ -66,24 +66,14 @@ class Points:
         return window_ticks(minutes * POINT_S, self.length_s)
 
 
-class TargetTracking(Sized):
-    """Target tracking of AWS Auto Scaling (2017; as documented in 2024).
-
-    AWS makes two alarms itself: out when 3 of 3 one-minute points are above the target, in when 15 of 15 are more
-    than 10 % below it. While one holds, every minute the group is set to what brings the metric to the target: VMs
-    in service times point over target, rounded up. Scale-out never takes back what was ordered. Scale-in waits
-    until all ordered VMs are in service. AWS says that scale-in is gradual and not how; here it goes in one
-    step, which favours its cost. The group keeps its size, so what fails to start is started again; without a
-    VM in service there is no metric, and it stays.
+class Alarmed(Sized):
+    """A group whose size moves when points have been above or below something several times in a row.
 
     Args:
         params: The lanes.
         utilisation: Share of a VM's capacity to aim at: the target.
         least: The group's minimum size, where the lane's own is lower: without a VM there is no metric to grow by.
     """
-
-    _OUT_MINUTES, _IN_MINUTES = 3.0, 15.0
-    _BAND = 0.9
 
     def __init__(
         self, params: LaneParams, *, utilisation: float | Float = USUAL_UTILISATION, least: int = 0
@@ -96,6 +86,21 @@ class TargetTracking(Sized):
         self._above: Int = np.zeros(lanes, np.int64)
         self._below: Int = np.zeros(lanes, np.int64)
         self._size: Int | None = None
+
+
+class TargetTracking(Alarmed):
+    """Target tracking of AWS Auto Scaling (2017; as documented in 2024).
+
+    AWS makes two alarms itself: out when 3 of 3 one-minute points are above the target, in when 15 of 15 are more
+    than 10 % below it. While one holds, every minute the group is set to what brings the metric to the target: VMs
+    in service times point over target, rounded up. Scale-out never takes back what was ordered. Scale-in waits
+    until all ordered VMs are in service. AWS says that scale-in is gradual and not how; here it goes in one
+    step, which favours its cost. The group keeps its size, so what fails to start is started again; without a
+    VM in service there is no metric, and it stays.
+    """
+
+    _OUT_MINUTES, _IN_MINUTES = 3.0, 15.0
+    _BAND = 0.9
 
     def sized(self, snapshot: Snapshot) -> Int:
         """As in `Peer`."""
@@ -123,7 +128,7 @@ class TargetTracking(Sized):
         return np.where(out, np.maximum(size, wanted), np.where(low, np.minimum(size, wanted), size))
 
 
-class StepScaling(Sized):
+class StepScaling(Alarmed):
     """Step scaling of AWS Auto Scaling (2015; as documented in 2024), with the steps of the user guide's example.
 
     The guide keeps a metric near 50 %: at 60 % 10 % more and at 70 % 30 % more, at 40 % 10 % fewer and at 30 % 30 %
@@ -137,7 +142,7 @@ class StepScaling(Sized):
         utilisation: Share of a VM's capacity to aim at: the target.
         out_steps, in_steps: Multiples of the target, the nearer one first, and the change as a share from there on.
         pause_s: Warm-up after scale-out, pause after scale-in.
-        least: As in `TargetTracking`.
+        least: As in `Alarmed`.
     """
 
     _MINUTES = 2.0
@@ -153,18 +158,12 @@ class StepScaling(Sized):
         least: int = 0,
     ) -> None:
         lanes = len(params.vm_capacity)
-        super().__init__(params)
-        self._least = np.maximum(params.minimum, least)
-        self._target = over_lanes(utilisation, params)
+        super().__init__(params, utilisation=utilisation, least=least)
         self._out_steps, self._in_steps = tuple(out_steps), tuple(in_steps)
         self._pause_s = pause_s
-        self._points = Points(params)
-        self._above: Int = np.zeros(lanes, np.int64)
-        self._below: Int = np.zeros(lanes, np.int64)
         self._warm: Int = np.zeros(lanes, np.int64)
         self._warm_at_s: Float = np.full(lanes, _LONG_AGO_S)
         self._in_again_s: Float = np.full(lanes, _LONG_AGO_S)
-        self._size: Int | None = None
 
     def sized(self, snapshot: Snapshot) -> Int:
         """As in `Peer`."""
