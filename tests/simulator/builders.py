@@ -5,6 +5,8 @@ import numpy as np
 from autoscaler.cloud.billing import Prices
 from autoscaler.cloud.setup import CloudSetup, FleetSetup
 from autoscaler.config.policy import policy_from
+from autoscaler.simulator.lanes.measuring import Ticks
+from autoscaler.simulator.lanes.run import LaneRun
 from autoscaler.simulator.replay.loopback import LoopRun
 from autoscaler.simulator.replay.timeline import TimelineRow
 from autoscaler.traces.trace import Trace, TraceKind
@@ -48,6 +50,11 @@ def cloud_of(policy, vms=20, **more):
 def run_of(policy, trace, *, duration_s=None, vms=20, **more):
     length_s = trace.end_s - trace.start_s if duration_s is None else duration_s
     return LoopRun(policy, trace, cloud_of(policy, vms), trace.start_s, length_s, **more)
+
+
+def lane_of(policy, plant, trace, *, start_s, duration_s, tick_s, seed=0):
+    """A run of one lane."""
+    return LaneRun((policy,), (plant,), (trace,), Ticks.over(start_s, duration_s, tick_s), seed)
 
 
 def row(number, **changes):

@@ -17,10 +17,10 @@ from autoscaler.config.policy import Policy
 from autoscaler.ports import FleetTick
 from autoscaler.simulator.judging.ledger import Amount
 from autoscaler.simulator.judging.score import LanePrices, score
-from autoscaler.simulator.lanes.engine import LaneRun, Lanes
+from autoscaler.simulator.lanes.engine import Lanes
 from autoscaler.simulator.lanes.plant_settings import Duration, PlantSettings
 from autoscaler.simulator.lanes.witness import Witness
-from tests.simulator.builders import levels, policy
+from tests.simulator.builders import lane_of, levels, policy
 
 
 @dataclass(slots=True)
@@ -91,7 +91,7 @@ def test_a_bill_is_that_of_its_vms(
         drain_s=drain_s, stop_s=15.0, minimum_billed_s=minimum_s,
     )  # fmt: skip
     trace = levels(*work, each_s=150.0)
-    run = LaneRun.of(
+    run = lane_of(
         fleet, plant, trace, start_s=trace.start_s, duration_s=trace.end_s - trace.start_s, tick_s=tick_s
     )
     witness = Witness([0])

@@ -15,14 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.simulator.judging.ledger import Amount
-from autoscaler.simulator.lanes.engine import LaneRun, Lanes
+from autoscaler.simulator.lanes.engine import Lanes
 from autoscaler.simulator.lanes.fingerprints import Fingerprints, fingerprint
 from autoscaler.simulator.lanes.matching import as_probed, cloud_of, unmatched
 from autoscaler.simulator.lanes.plant_settings import EC2_STARTS, EC2_STOPS, Duration, PlantSettings
 from autoscaler.simulator.lanes.witness import Witness
 from autoscaler.simulator.replay.loopback import LoopRun, run_loop
 from autoscaler.traces.trace import Trace, TraceKind
-from tests.simulator.builders import BEGIN_S, levels, policy
+from tests.simulator.builders import BEGIN_S, lane_of, levels, policy
 
 SAME = (
     "freshness", "censored", "in_service", "starting", "draining", "stopping", "stopped", "provisioned", "stoppable", "wish",
@@ -162,9 +162,7 @@ def both(fleet, plant, trace, tick_s, duration_s=None, seed=0):
     """Ticks, sums and digest of a lane, and ticks and result of the loop."""
     assert all("fail" in words for words in unmatched(plant))
     length_s = trace.end_s - trace.start_s if duration_s is None else duration_s
-    run = LaneRun.of(
-        fleet, plant, trace, start_s=trace.start_s, duration_s=length_s, tick_s=tick_s, seed=seed
-    )
+    run = lane_of(fleet, plant, trace, start_s=trace.start_s, duration_s=length_s, tick_s=tick_s, seed=seed)
     witness = Witness([0])
     lanes = Lanes(replace(run, forecasts=True), witness=witness)
     sums, digest = lanes.sums(), Fingerprints(1)

@@ -22,7 +22,7 @@ from autoscaler.simulator.lanes.refusals import refusals
 from autoscaler.simulator.lanes.start_luck import has_luck
 from autoscaler.simulator.lanes.witness import Witness, timeline
 from autoscaler.traces.trace import Trace, TraceKind
-from tests.simulator.builders import BEGIN_S, levels, policy
+from tests.simulator.builders import BEGIN_S, lane_of, levels, policy
 
 TICK_S = 10.0
 
@@ -64,7 +64,7 @@ class Script:
 def played(plant, trace, ticks, *, starts=None, stops=None, provisions=None, fleet=None, seed=0):
     """Rows of one lane under a script, and its sums."""
     fleet = fleet or policy(guards={"minimum_on_time": "0s"})
-    run = LaneRun.of(
+    run = lane_of(
         fleet, plant, trace, start_s=trace.start_s, duration_s=ticks * TICK_S, tick_s=TICK_S, seed=seed
     )
     witness = Witness([0])
@@ -213,7 +213,7 @@ def test_a_knob_shifts_no_other_stream_and_variants_share_their_luck():
 
 def test_random_dry_spells_are_as_many_as_stated():
     plant = PlantSettings(vms=1, dry_per_day=4.0, dry_mean_s=1800.0)
-    run = LaneRun.of(
+    run = lane_of(
         policy(),
         plant,
         levels(50, each_s=200 * 86400.0),
@@ -383,7 +383,7 @@ def test_how_a_run_is_cut_changes_nothing():
 )
 def test_no_vm_is_lost_or_made_up(seed, starts, stops, provisions, plant):
     fleet = policy(guards={"minimum_on_time": "20s"}, provision=MAKES)
-    run = LaneRun.of(fleet, plant, flat(50, 60), start_s=BEGIN_S, duration_s=600.0, tick_s=TICK_S, seed=seed)
+    run = lane_of(fleet, plant, flat(50, 60), start_s=BEGIN_S, duration_s=600.0, tick_s=TICK_S, seed=seed)
     lanes = Lanes(run, lambda _: Script(1, starts, stops, provisions))
     for _ in range(60):
         lanes.run(1)
@@ -431,7 +431,7 @@ def test_what_lanes_cannot_express_is_refused_with_the_engine_that_can():
     assert "neither engine" in refusals(queued, PlantSettings(shortage=Shortage.QUEUED), 10.0)[0]
     assert refusals(policy(), PlantSettings(), 10.0) == []
     with pytest.raises(ConfigError, match=r"cannot run this\. web: signal\.trace\.loop"):
-        Lanes(LaneRun.of(looping, PlantSettings(), DEMAND, start_s=BEGIN_S, duration_s=100.0, tick_s=10.0))
+        Lanes(lane_of(looping, PlantSettings(), DEMAND, start_s=BEGIN_S, duration_s=100.0, tick_s=10.0))
 
 
 def test_a_run_off_the_grid_or_without_a_tick_is_refused():

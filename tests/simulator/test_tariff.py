@@ -11,10 +11,10 @@ from autoscaler.simulator.judging.block import Amount, Block, Count
 from autoscaler.simulator.judging.ledger import Sums
 from autoscaler.simulator.judging.score import LanePrices, score
 from autoscaler.simulator.judging.stretches import sums_of_one
-from autoscaler.simulator.lanes.engine import LaneRun, Lanes
+from autoscaler.simulator.lanes.engine import Lanes
 from autoscaler.simulator.lanes.plant_settings import Duration, PlantSettings
 from autoscaler.simulator.lanes.witness import Witness
-from tests.simulator.builders import levels, policy
+from tests.simulator.builders import lane_of, levels, policy
 
 TICK_S = 10.0
 PLANTS = {
@@ -35,7 +35,7 @@ def test_a_tariff_adds_up_to_the_books_of_single_ticks(name: str, makes: bool) -
     guards = {"minimum_on_time": "0s", "cooldown_in": "0s", "stabilisation": "0s"}
     fleet = policy(prices=PRICES, guards=guards, forecast="off", **extra)
     trace = levels(*[150, 900, 300, 1200, 80, 700, 90] * 6, each_s=90.0)
-    run = LaneRun.of(fleet, PLANTS[name], trace, start_s=trace.start_s, duration_s=3600.0, tick_s=TICK_S)
+    run = lane_of(fleet, PLANTS[name], trace, start_s=trace.start_s, duration_s=3600.0, tick_s=TICK_S)
     witness = Witness([0])
     lanes = Lanes(run, witness=witness)
     sums = lanes.sums()
@@ -59,7 +59,7 @@ def test_the_parts_of_the_cost_are_those_of_what_came_whatever_is_under_way_at_t
     fleet = policy(prices=PRICES, forecast="off", provision={"launch_template": "web", "maximum": 14})
     plant = PlantSettings(vms=6, in_service=2, start=Duration(34.0), provision=Duration(55.0))
     trace = levels(*[150, 900, 300, 1200, 80, 700, 90] * 2, each_s=90.0)
-    run = LaneRun.of(fleet, plant, trace, start_s=trace.start_s, duration_s=end * TICK_S, tick_s=TICK_S)
+    run = lane_of(fleet, plant, trace, start_s=trace.start_s, duration_s=end * TICK_S, tick_s=TICK_S)
     witness = Witness([0])
     lanes = Lanes(run, witness=witness)
     lanes.run(begin)
@@ -85,6 +85,6 @@ def test_the_parts_of_the_cost_are_those_of_what_came_whatever_is_under_way_at_t
 
 def test_sums_billed_differently_are_not_put_side_by_side() -> None:
     fleet, trace = policy(), levels(100, each_s=600.0)
-    run = LaneRun.of(fleet, PLANTS["plain"], trace, start_s=trace.start_s, duration_s=600.0, tick_s=TICK_S)
+    run = lane_of(fleet, PLANTS["plain"], trace, start_s=trace.start_s, duration_s=600.0, tick_s=TICK_S)
     with pytest.raises(ValueError, match="billed alike"):
         Sums.side_by_side([Lanes(run).sums(), Sums(TICK_S, np.array([100.0]))])

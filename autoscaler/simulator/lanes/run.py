@@ -66,18 +66,3 @@ class LaneRun:
             traces=tuple(self.traces[lane] for lane in lanes),
             shifts=shifts,
         )
-
-    @classmethod
-    def of(
-        cls,
-        policy: Policy,
-        plant: PlantSettings,
-        trace: Trace,
-        *,
-        start_s: float,
-        duration_s: float,
-        tick_s: float,
-        seed: int = 0,
-    ) -> LaneRun:
-        """One lane."""
-        return cls((policy,), (plant,), (trace,), Ticks.over(start_s, duration_s, tick_s), seed)
