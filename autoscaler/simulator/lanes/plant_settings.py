@@ -42,42 +42,29 @@ class Shortage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """A distribution of times: constant, log-normal by mean and 95 % quantile, or as recorded.
+    """A distribution of times: constant, or log-normal by mean and 95 % quantile.
 
     Attributes:
         mean_s: The mean; the constant where nothing else is given.
         p95_s: The 95 % quantile of a log-normal distribution of that mean.
-        recorded_s: Recorded quantiles at evenly spaced levels from 0 to 1, ascending, at least two; drawn by linear
-            interpolation. `mean_s` is not used then.
     """
 
     mean_s: float = 0.0
     p95_s: float | None = None
-    recorded_s: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.mean_s) and 0 <= self.mean_s <= LONGEST_START_S):
             raise ConfigError(f"mean_s must be within 0 and {LONGEST_START_S:g} seconds, not {self.mean_s}")
-        if self.p95_s is not None:
-            if self.recorded_s:
-                raise ConfigError("give p95_s or recorded_s, not both")
-            if not self.mean_s <= self.p95_s <= self.mean_s * _MOST_SKEWED:
-                raise ConfigError(
-                    f"a 95 % quantile of {self.p95_s:g} s does not go with a mean of {self.mean_s:g} s: it must be from "
-                    f"{self.mean_s:g} s to {self.mean_s * _MOST_SKEWED:g} s (no log-normal distribution has another)"
-                )
-        recorded = np.array(self.recorded_s)
-        bad = not np.isfinite(recorded).all() or (recorded < 0).any() or (np.diff(recorded) < 0).any()
-        if self.recorded_s and (len(recorded) < 2 or bad or recorded[-1] > LONGEST_START_S):
+        if self.p95_s is not None and not self.mean_s <= self.p95_s <= self.mean_s * _MOST_SKEWED:
             raise ConfigError(
-                "recorded_s must be at least two quantiles in seconds, ascending, none below 0 or above "
-                f"{LONGEST_START_S:g}"
+                f"a 95 % quantile of {self.p95_s:g} s does not go with a mean of {self.mean_s:g} s: it must be from "
+                f"{self.mean_s:g} s to {self.mean_s * _MOST_SKEWED:g} s (no log-normal distribution has another)"
             )
 
     @property
     def constant(self) -> bool:
         """Whether every draw is the same."""
-        return self.sigma == 0 and len(set(self.recorded_s)) <= 1
+        return self.sigma == 0
 
     @property
     def sigma(self) -> float:
@@ -89,17 +76,11 @@ class Duration:
     @property
     def longest_s(self) -> float:
         """No draw is longer than this."""
-        if self.recorded_s:
-            return self.recorded_s[-1]
         sigma = self.sigma
         return self.mean_s * math.exp(FURTHEST_NORMAL * sigma - 0.5 * sigma**2)
 
     def draw(self, luck: Luck, purpose: Purpose, index: int, count: int) -> Float:
         """float64 (count,), seconds."""
-        if self.recorded_s:
-            levels = np.linspace(0.0, 1.0, len(self.recorded_s))
-            drawn = luck.uniforms(purpose, index, count)
-            return np.asarray(np.interp(drawn, levels, np.array(self.recorded_s)), np.float64)
         sigma = self.sigma
         if sigma == 0:
             return np.full(count, self.mean_s)

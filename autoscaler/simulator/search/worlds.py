@@ -196,11 +196,7 @@ def _slower(duration: Duration, factor: float) -> Duration:
     if factor == 1.0:
         return duration
     try:
-        return Duration(
-            duration.mean_s * factor,
-            None if duration.p95_s is None else duration.p95_s * factor,
-            tuple(each * factor for each in duration.recorded_s),
-        )
+        return Duration(duration.mean_s * factor, None if duration.p95_s is None else duration.p95_s * factor)
     except ConfigError as error:
         raise ConfigError(f"a start cannot take {factor:g} times as long: {error}") from None
 
