@@ -1,8 +1,5 @@
 """`benchmark`: a policy against all peers at their best settings, over a folder of recorded demand.
 
-Exit codes: 0 done, 1 it could not be done, 2 wrong usage, 130 interrupted (the traces that were finished are shown
-and written, marked as a part).
-
 Rules of this file: options, order and printing. What is run is `simulator.benchmark`.
 """
 

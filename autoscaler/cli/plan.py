@@ -1,8 +1,4 @@
-"""`plan`: what a changed policy file would have done, beside the policy in force, as text for a pull request.
-
-Exit codes: 0 done, 1 it could not be done, 2 wrong usage, 130 interrupted (what was finished is shown, marked as a
-part).
-"""
+"""`plan`: what a changed policy file would have done, beside the policy in force, as text for a pull request."""
 
 from __future__ import annotations
 

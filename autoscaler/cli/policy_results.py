@@ -1,7 +1,5 @@
 """`policy results`: a folder of policies on traffic of their kind, as a page.
 
-Exit codes: 0 written, 1 it could not be done, 2 wrong usage, 130 interrupted.
-
 Rules of this file: options and printing. What is run is `simulator.scenarios.shipped`.
 """
 

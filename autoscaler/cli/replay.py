@@ -1,8 +1,5 @@
 """`replay`, `compare` and `report`: policies on recorded traffic, and what a person reads of it.
 
-Exit codes: 0 done, 1 it could not be done, 2 wrong usage, 130 interrupted (what was finished is shown and
-written, marked as a part).
-
 Rules of this file: options, order and printing. What is run is `simulator.replaying`, what is shown of it
 `simulator.report`.
 """

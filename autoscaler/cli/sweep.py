@@ -1,8 +1,5 @@
 """`sweep`: many variants of a policy on one trace, and which of them no other beats.
 
-Exit codes: 0 done, 1 it could not be done, 2 wrong usage, 130 interrupted (what was finished is shown and
-written, marked as a part).
-
 Rules of this file: options, order and printing. What is run is `simulator.sweep`, what it comes to
 `simulator.landscape`. `recommend` takes its variants from here.
 """

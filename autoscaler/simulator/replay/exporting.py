@@ -21,14 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autoscaler.core.types import Float
 from autoscaler.errors import TraceError
 from autoscaler.simulator.replay.recording import MOST_SKIPPED
 from autoscaler.simulator.replay.timeline import TIMELINE_COLUMNS, TimelineRow, write_rows
 from autoscaler.store.reader import TickRow
 from autoscaler.traces.trace import Trace, TraceKind, describe_time
 from autoscaler.traces.writing import ending_of, write_whole
-
-Float = NDArray[np.float64]
 
 _GRID_TOLERANCE = 1e-6
 _BATCH = 20_000

@@ -18,15 +18,12 @@ from datetime import UTC, datetime
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
+from autoscaler.core.types import Bool, Float
 from autoscaler.ports import ActionRecord, OutcomeKind, Verb
 from autoscaler.simulator.replay.recording import MOST_SKIPPED
 from autoscaler.simulator.replay.timeline import Episode
 from autoscaler.store.reader import TickRow
-
-Float = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
 ENOUGH_S = 86_400.0
 """Less history than a day has not seen a day's demand, and concludes nothing."""
@@ -225,7 +222,7 @@ def _ordered(actions: Iterable[ActionRecord], found: _Intervals) -> dict[Verb, F
 
 
 def _compared(
-    name: str, found: _Intervals, real_shortage: Float, ordered: dict[Verb, Float], within: Flags
+    name: str, found: _Intervals, real_shortage: Float, ordered: dict[Verb, Float], within: Bool
 ) -> Compared:
     length_s = found.length_s[within]
     known = np.isfinite(found.demand[within]) & np.isfinite(found.shortage[within])

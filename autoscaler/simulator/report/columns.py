@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from autoscaler.core.types import Float
 from autoscaler.errors import ConfigError
 from autoscaler.simulator.replay.timeline import (
     TIMELINE_COLUMNS,
@@ -25,8 +25,6 @@ from autoscaler.simulator.replay.timeline import (
     column,
     written_whole,
 )
-
-Float: TypeAlias = NDArray[np.float64]
 
 PARQUET_NAME = "timeline.parquet"
 NUMERIC = TIMELINE_COLUMNS[1:-1]

@@ -15,7 +15,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-Float: TypeAlias = NDArray[np.float64]
+from autoscaler.core.types import Float
+
 Rows: TypeAlias = NDArray[np.int64]
 
 _OVERVIEW = 0.7

@@ -11,13 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autoscaler.config.quantities import DURATION, PERCENT
+from autoscaler.core.types import Float
 from autoscaler.simulator.replay.timeline import reversals, shortage_episodes
 from autoscaler.simulator.report.wording import Unit, shown
-
-Float = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

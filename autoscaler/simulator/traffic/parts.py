@@ -22,10 +22,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from autoscaler.core.types import Float
 from autoscaler.errors import TraceError
 from autoscaler.traces.trace import Trace, TraceKind
-
-Float: TypeAlias = NDArray[np.float64]
 
 HOUR_S, DAY_S = 3600.0, 86_400.0
 DEFAULT_START_S = 1_772_409_600.0
