@@ -9,7 +9,7 @@ import typer
 
 from autoscaler.cli.output import forecast_words
 from autoscaler.simulator.replay.timeline import REPORT_NAME, TIMELINE_NAME
-from autoscaler.simulator.report.columns import NUMERIC, PARQUET_NAME, Columns, read_timeline
+from autoscaler.simulator.report.columns import NUMERIC, PARQUET_NAME, read_timeline
 from autoscaler.simulator.report.folder import read_report
 from autoscaler.simulator.report.wording import count, moment
 
@@ -44,12 +44,8 @@ def explained_row(directory: Path, fleet: str, at_s: float | None) -> dict[str, 
         "at_s": float(columns.stamps_s[row]),
         **{name: float(columns[name][row]) for name in NUMERIC},
         "reason": columns.reasons[row],
-        "before": _reason_before(columns, row),
+        "before": columns.reasons[row - 1] if row else "",
     }
-
-
-def _reason_before(columns: Columns, row: int) -> str:
-    return columns.reasons[row - 1] if row else ""
 
 
 def tell_row(row: dict[str, Any]) -> None:

@@ -138,7 +138,7 @@ def _settings_part() -> list[str]:
         (
             _code(row.path),
             _code(f"AUTOSCALER_{row.path.upper()}"),
-            _value(row),
+            f"{row.form}, {row.range}" if row.range else row.form,
             _code(row.default),
             row.meaning,
         )
@@ -368,10 +368,6 @@ def _values_part() -> list[str]:
 
 def _policy_cells(row: Row) -> tuple[str, ...]:
     return _code(row.path), row.form, row.range, _code(row.default), row.meaning
-
-
-def _value(row: Row) -> str:
-    return f"{row.form}, {row.range}" if row.range else row.form
 
 
 def _code(text: str) -> str:

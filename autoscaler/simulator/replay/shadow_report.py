@@ -153,7 +153,7 @@ def shadow_report(
         return None
     real_shortage = _real_shortage(found)
     ordered = _ordered(actions, found)
-    days = np.array([_day(at_s) for at_s in found.at_s])
+    days = np.array([datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d") for at_s in found.at_s])
     everything = np.ones(found.at_s.shape, np.bool_)
     episodes = _episodes(found)
     start_s = float(found.at_s.min())
@@ -268,7 +268,3 @@ def _episodes(found: _Intervals) -> tuple[Episode, ...]:
             strict=True,
         )
     )
-
-
-def _day(at_s: float) -> str:
-    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d")

@@ -72,17 +72,13 @@ def _key_figures(card: Card) -> str:
     for key in _KEY_FIGURES:
         if key in known:
             figure = known[key]
-            against = "" if reference is None else _against(figure, reference)
+            against = "" if reference is None else f"{reference.name}: {reference.told(figure)}"
             value = entry.told(figure)
             parts.append(
                 f"<div><dt>{escape(figure.label)}</dt><dd>{escape(value)}</dd>"
                 f'<dd class="against">{escape(against)}</dd></div>'
             )
     return f'<dl class="key">{"".join(parts)}</dl>'
-
-
-def _against(figure: Figure, reference: Entry) -> str:
-    return f"{reference.name}: {reference.told(figure)}"
 
 
 def card_section(card: Card) -> str:
