@@ -31,8 +31,9 @@ from autoscaler.ports import (
     Unread,
     Vm,
 )
-from autoscaler.providers.ec2.classify import Failure, failure, outcomes_of
+from autoscaler.providers.ec2.classify import failure, outcomes_of
 from autoscaler.providers.ec2.wire import STATES, transition_s
+from autoscaler.providers.failing import Failure
 
 T = TypeVar("T")
 

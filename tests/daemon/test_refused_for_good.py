@@ -8,7 +8,8 @@ from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.cloud.vms import State
 from autoscaler.daemon.vms.marks import MADE_BY_TAG, POOL_TAG, READY
 from autoscaler.ports import OutcomeKind, Verb
-from autoscaler.providers.ec2.classify import Failure, outcomes_of
+from autoscaler.providers.ec2.classify import outcomes_of
+from autoscaler.providers.failing import Failure
 from autoscaler.providers.memory import MemoryProvider
 from tests.daemon.builders import ORIGIN_S, Bench, policy, steady, virtual
 from tests.daemon.pools import chores, pool_bench, states

@@ -3,15 +3,8 @@
 import pytest
 
 from autoscaler.ports import BATCH_REFUSED, OutcomeKind
-from autoscaler.providers.ec2.classify import (
-    CODES,
-    MESSAGE_LIMIT,
-    Failure,
-    failure,
-    kind_of,
-    outcomes_of,
-    shorten,
-)
+from autoscaler.providers.ec2.classify import CODES, failure, kind_of, outcomes_of
+from autoscaler.providers.failing import MESSAGE_LIMIT, Failure, shorten
 
 
 @pytest.mark.parametrize(

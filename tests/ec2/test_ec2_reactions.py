@@ -11,17 +11,11 @@ from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.cloud.setup import CloudSetup, FleetSetup
 from autoscaler.daemon.vms.quarantine import Blame, verdict_of
 from autoscaler.ports import Outcome, OutcomeKind
-from autoscaler.providers.ec2.classify import (
-    CODES,
-    REACTIONS,
-    Failure,
-    Reaction,
-    may_be_read_again,
-    reaction_to,
-)
+from autoscaler.providers.ec2.classify import CODES, REACTIONS, Reaction, may_be_read_again, reaction_to
 from autoscaler.providers.ec2.client import READ_ATTEMPTS
 from autoscaler.providers.ec2.provider import Ec2Provider
 from autoscaler.providers.ec2.settings import Ec2Settings
+from autoscaler.providers.failing import Failure
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -1,17 +1,8 @@
 import pytest
 
 from autoscaler.ports import OutcomeKind
-from autoscaler.providers.libvirt.classify import (
-    KINDS,
-    MESSAGE_LIMIT,
-    NAMES,
-    NO_ROOM,
-    Failure,
-    advice,
-    failure,
-    lost,
-    refuse_all,
-)
+from autoscaler.providers.failing import MESSAGE_LIMIT, Failure
+from autoscaler.providers.libvirt.classify import KINDS, NAMES, NO_ROOM, advice, failure, lost, refuse_all
 from tests.libvirt.driver import require_libvirt
 
 

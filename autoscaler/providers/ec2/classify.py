@@ -11,38 +11,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from autoscaler.ports import BATCH_REFUSED, Outcome, OutcomeKind
+from autoscaler.providers.failing import Failure, shorten
 
 NOT_IN_REPLY: Final = "NotInReply"
 """Code of our own: the call was accepted and the reply does not mention this VM."""
 
 UNREADABLE: Final = "UnreadableAnswer"
 """Code of our own: an answer came, and it is not one of EC2's."""
-
-MESSAGE_LIMIT: Final = 400
-"""Characters of a provider's message that are kept: an HTML page is not a message for a person."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A call that was answered with an error, or whose answer is not known.
-
-    Attributes:
-        kind: What it means.
-        code: EC2's own code, `HTTP503` where there was only a status, or a code of ours.
-        message: For a person, at most MESSAGE_LIMIT characters.
-    """
-
-    kind: OutcomeKind
-    code: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.code}: {self.message}"
 
 
 class Reaction(StrEnum):
@@ -162,12 +141,6 @@ def advice(failed: Failure) -> str:
     return ""
 
 
-def shorten(message: str) -> str:
-    """One line of at most MESSAGE_LIMIT characters."""
-    line = " ".join(message.split())
-    return line if len(line) <= MESSAGE_LIMIT else line[: MESSAGE_LIMIT - 1] + "…"
-
-
 def outcomes_of(failed: Failure, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
     """One Outcome per VM of a call that changed nothing or is in doubt, in order.
 
@@ -176,12 +149,10 @@ def outcomes_of(failed: Failure, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
     says_no = failed.kind in (OutcomeKind.REFUSED, OutcomeKind.DENIED)
     blamed = _named(failed.message, vm_ids) if says_no else frozenset()
     if not blamed:
-        return tuple(Outcome(vm_id, failed.kind, failed.code, failed.message) for vm_id in vm_ids)
+        return tuple(map(failed.of, vm_ids))
     because = f"not tried: the call was refused because of {', '.join(sorted(blamed))} ({failed.code})"
     return tuple(
-        Outcome(vm_id, failed.kind, failed.code, failed.message)
-        if vm_id in blamed
-        else Outcome(vm_id, OutcomeKind.REFUSED, BATCH_REFUSED, because)
+        failed.of(vm_id) if vm_id in blamed else Outcome(vm_id, OutcomeKind.REFUSED, BATCH_REFUSED, because)
         for vm_id in vm_ids
     )
 

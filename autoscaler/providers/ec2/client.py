@@ -33,10 +33,11 @@ from tenacity import (
 
 from autoscaler.errors import ConfigError, InvariantError, ProviderError
 from autoscaler.ports import OutcomeKind
-from autoscaler.providers.ec2.classify import UNREADABLE, Failure, failure, may_be_read_again, shorten
+from autoscaler.providers.ec2.classify import UNREADABLE, failure, may_be_read_again
 from autoscaler.providers.ec2.operations import CHANGES, READS, Operation
 from autoscaler.providers.ec2.settings import Ec2Settings
 from autoscaler.providers.ec2.wire import UnreadableError, read_launched, read_page, request_id
+from autoscaler.providers.failing import Failure, shorten
 
 Reply: TypeAlias = Mapping[str, Any]
 

@@ -25,11 +25,11 @@ from autoscaler.ports import FLEET_TAG, Clock, ProvisionSpec
 from autoscaler.ports.findings import Finding, Level
 from autoscaler.providers.budget import CallBudget
 from autoscaler.providers.ec2 import diagnosis, hibernation_check, target_group_check
-from autoscaler.providers.ec2.classify import shorten
 from autoscaler.providers.ec2.client import open_session, service_client
 from autoscaler.providers.ec2.diagnosis import Described
 from autoscaler.providers.ec2.provider import launch_parameters, named_template
 from autoscaler.providers.ec2.settings import Ec2Settings
+from autoscaler.providers.failing import shorten
 
 PERMISSIONS: Final = frozenset(
     {

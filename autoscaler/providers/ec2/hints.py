@@ -20,9 +20,9 @@ from botocore import exceptions as aws
 
 from autoscaler.errors import ConfigError, ProviderError
 from autoscaler.ports.hints import Hint, HintKind
-from autoscaler.providers.ec2.classify import shorten
 from autoscaler.providers.ec2.client import open_session, service_client
 from autoscaler.providers.ec2.settings import Ec2Settings
+from autoscaler.providers.failing import shorten
 
 PERMISSIONS: Final = frozenset({"sqs:ReceiveMessage", "sqs:DeleteMessage"})
 """What reading the queue needs."""

@@ -10,10 +10,11 @@ from typing import Any, Final
 
 from autoscaler.errors import ProviderError
 from autoscaler.ports import FLEET_TAG
-from autoscaler.providers.ec2.classify import Failure, advice
+from autoscaler.providers.ec2.classify import advice
 from autoscaler.providers.ec2.client import PAGE, Ec2Client
 from autoscaler.providers.ec2.operations import Operation
 from autoscaler.providers.ec2.wire import Page
+from autoscaler.providers.failing import Failure
 
 FIRST_PAGE: Final = 200
 """VMs that are read in the event loop's own process: about 20 ms of it."""

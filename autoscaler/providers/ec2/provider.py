@@ -30,13 +30,14 @@ from autoscaler.ports import (
     Unread,
     Vm,
 )
-from autoscaler.providers.ec2.classify import NOT_IN_REPLY, Failure, outcomes_of
+from autoscaler.providers.ec2.classify import NOT_IN_REPLY, outcomes_of
 from autoscaler.providers.ec2.client import LAUNCHED, Ec2Client, Reply, open_client, open_session
 from autoscaler.providers.ec2.listing import FIRST_PAGE, describe_page
 from autoscaler.providers.ec2.listing_process import ListingProcess
 from autoscaler.providers.ec2.operations import Operation
 from autoscaler.providers.ec2.settings import Ec2Settings
 from autoscaler.providers.ec2.wire import STATES, Page, vm_of
+from autoscaler.providers.failing import Failure
 
 CHECKED_BATCH: Final = 100
 """Most ids of one DescribeInstanceStatus call."""

@@ -8,10 +8,10 @@ used (`IncorrectInstanceState`), else libvirt's own name of the error. Words mat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from autoscaler.ports import BATCH_REFUSED, Outcome, OutcomeKind
+from autoscaler.providers.failing import Failure, shorten
 
 ABSENT: Final = "InvalidInstanceID.NotFound"
 MALFORMED: Final = "InvalidInstanceID.Malformed"
@@ -28,8 +28,6 @@ NO_ANSWER: Final = "NoAnswer"
 NOT_BEGUN: Final = "NotBegun"
 """Code of our own: its turn did not come in time, so nothing was done."""
 
-MESSAGE_LIMIT: Final = 400
-"""Characters of a message that are kept."""
 
 _TABLE: Final = """
     no_capacity  2   NO_MEMORY
@@ -77,28 +75,6 @@ _GONE: Final = (
     "hangup",
 )
 _DENIED: Final = ("permission denied (", "host key verification failed", "access denied by policy")
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A call that was answered with an error, or whose answer is not known.
-
-    Attributes:
-        kind: What it means.
-        code: A code that the daemon knows, libvirt's name of the error, or a code of ours.
-        message: For a person, at most MESSAGE_LIMIT characters.
-    """
-
-    kind: OutcomeKind
-    code: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.code}: {self.message}"
-
-    def of(self, vm_id: str) -> Outcome:
-        """The outcome for one VM."""
-        return Outcome(vm_id, self.kind, self.code, self.message)
 
 
 class RefusedError(Exception):
@@ -155,12 +131,6 @@ def refuse_all(vm_ids: Sequence[str], bad: dict[str, Failure]) -> tuple[Outcome,
         OutcomeKind.REFUSED, BATCH_REFUSED, shorten(f"not tried: the call was refused because of {names}")
     )
     return tuple(bad.get(vm_id, because).of(vm_id) for vm_id in vm_ids)
-
-
-def shorten(message: str) -> str:
-    """One line of at most MESSAGE_LIMIT characters."""
-    line = " ".join(message.split())
-    return line if len(line) <= MESSAGE_LIMIT else line[: MESSAGE_LIMIT - 1] + "…"
 
 
 def _name(number: int) -> str:

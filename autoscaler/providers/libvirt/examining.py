@@ -15,8 +15,9 @@ from typing import Any, Final
 
 from autoscaler.ports import Clock, ProvisionSpec, Vm, VmState
 from autoscaler.ports.findings import Finding, Level
+from autoscaler.providers.failing import Failure
 from autoscaler.providers.libvirt.binding import binding, connect, error_of
-from autoscaler.providers.libvirt.classify import Failure, RefusedError
+from autoscaler.providers.libvirt.classify import RefusedError
 from autoscaler.providers.libvirt.cloning import VOLUME_PREFIX, find_template, volume_behind
 from autoscaler.providers.libvirt.host import FailedError, Host, UnansweredError, UnreachedError
 from autoscaler.providers.libvirt.listing import Known, list_host

@@ -17,8 +17,9 @@ from enum import StrEnum
 from typing import Any, Final, Generic, TypeVar
 
 from autoscaler.ports import Clock, OutcomeKind
+from autoscaler.providers.failing import Failure, shorten
 from autoscaler.providers.libvirt.binding import error_of
-from autoscaler.providers.libvirt.classify import Failure, advice, failure, lost, shorten
+from autoscaler.providers.libvirt.classify import advice, failure, lost
 
 T = TypeVar("T")
 

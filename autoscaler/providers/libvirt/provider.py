@@ -29,6 +29,7 @@ from autoscaler.ports import (
     Vm,
     VmState,
 )
+from autoscaler.providers.failing import Failure
 from autoscaler.providers.libvirt import changes
 from autoscaler.providers.libvirt.binding import binding, connect
 from autoscaler.providers.libvirt.changes import Desk
@@ -37,7 +38,6 @@ from autoscaler.providers.libvirt.classify import (
     MALFORMED,
     NO_ANSWER,
     UNREACHED,
-    Failure,
     RefusedError,
     refuse_all,
 )

@@ -13,15 +13,9 @@ from collections.abc import Mapping
 from functools import partial
 
 from autoscaler.ports import LaunchSpec, Outcome, OutcomeKind, ProvisionSpec, Unread
+from autoscaler.providers.failing import Failure
 from autoscaler.providers.libvirt.changes import Desk
-from autoscaler.providers.libvirt.classify import (
-    MISMATCH,
-    NO_ANSWER,
-    NO_TEMPLATE,
-    UNREACHED,
-    Failure,
-    RefusedError,
-)
+from autoscaler.providers.libvirt.classify import MISMATCH, NO_ANSWER, NO_TEMPLATE, UNREACHED, RefusedError
 from autoscaler.providers.libvirt.cloning import Offer, Request, clone, offer
 from autoscaler.providers.libvirt.host import FailedError, Host, Kind, UnansweredError, UnreachedError
 from autoscaler.providers.libvirt.settings import LibvirtSettings
