@@ -8,7 +8,7 @@ from autoscaler.daemon.acts.drain import Drains
 from autoscaler.daemon.vms.inventory import FleetInventory, Phase
 from autoscaler.ports import ActionIntent, Listing, Verb
 from tests.balancers.haproxy_process import BACKEND, Haproxy, Vms, until
-from tests.daemon.builders import policy
+from tests.daemon.builders import policy, reconcile
 from tests.sources.doubles import vm
 
 
@@ -18,7 +18,7 @@ async def test_a_drained_vm_is_switched_off_under_load_and_no_request_fails(tmp_
         inventory = FleetInventory("web")
         rows = tuple(vm(f"i-{number}", address) for number, address in enumerate(vms.addresses))
         now_s = clock.now()
-        inventory.reconcile(Listing(rows, True, now_s, now_s), rows, now_s)
+        reconcile(inventory, Listing(rows, True, now_s, now_s), rows, now_s)
         inventory.mark_ready([row.id for row in rows], now_s)
         front = HaproxyBalancer([haproxy.place], BACKEND, "address", clock, timeout_s=5.0)
         drains = Drains(front, policy())

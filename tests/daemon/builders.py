@@ -31,6 +31,14 @@ EXACT = Physics(start=Spread(16), boot=Spread(3), launch=Spread(18), first_boot=
 """Nothing is drawn: a start runs after 16 s and is ready after 19 s, a stop takes 25 s."""
 
 
+def reconcile(inventory, listing, vms, now_s):
+    """Have an inventory take in a whole listing at once; what deserves an event."""
+    notes = []
+    for _ in inventory.reconciling(listing, vms, now_s, notes):
+        pass
+    return notes
+
+
 def policy(fleet="web", **changes):
     """Follows demand at once: one VM does 100/s, no headroom, no pauses; sections merge key by key, None is none."""
     data = {

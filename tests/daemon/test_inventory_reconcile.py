@@ -5,7 +5,7 @@ import pytest
 from autoscaler.daemon.vms.hedging import ENOUGH
 from autoscaler.daemon.vms.inventory import PROTECTED_TAG, FleetInventory, Patience, Phase
 from autoscaler.ports import BATCH_REFUSED, Outcome, OutcomeKind, Verb, VmState
-from tests.daemon.builders import listing, vm
+from tests.daemon.builders import listing, reconcile, vm
 
 PENDING, RUNNING, STOPPING, STOPPED, TERMINATED = VmState
 CAPACITY = "Server.InsufficientInstanceCapacity"
@@ -24,14 +24,14 @@ class Fleet:
             self.launched = launched
         shown = vm(state=state, launched=self.launched, reason=reason, tags=tags)
         return [
-            n.kind for n in self.inventory.reconcile(listing(shown, at=at, complete=complete), [shown], at)
+            n.kind for n in reconcile(self.inventory, listing(shown, at=at, complete=complete), [shown], at)
         ]
 
     def miss(self, at, *, complete=True):
         """A listing with another VM, and without this one."""
         other = vm("i-other", STOPPED)
         return [
-            n.kind for n in self.inventory.reconcile(listing(other, at=at, complete=complete), [other], at)
+            n.kind for n in reconcile(self.inventory, listing(other, at=at, complete=complete), [other], at)
         ]
 
     def order(self, verb, at, kind=OutcomeKind.ACCEPTED, code="", back_at=None):
@@ -225,11 +225,11 @@ def test_a_listing_older_than_the_one_before_undoes_nothing(verb, seen, old):
 def test_a_start_that_fell_back_for_capacity_makes_its_place_dry_and_the_rest_is_startable():
     inventory = FleetInventory("web", Patience())
     first = [vm(f"i-{n}", zone="ab"[n % 2]) for n in range(4)]
-    inventory.reconcile(listing(*first, at=0), first, 0)
+    reconcile(inventory, listing(*first, at=0), first, 0)
     inventory.sent(Verb.START, ["i-0"], 1, 1, 10)
     inventory.settle(Verb.START, [Outcome("i-0", OutcomeKind.ACCEPTED)], 10, 10)
     back = [vm("i-0", launched=10, reason=CAPACITY), *first[1:]]
-    notes = inventory.reconcile(listing(*back, at=20), back, 20)
+    notes = reconcile(inventory, listing(*back, at=20), back, 20)
     assert [n.text for n in notes] == [f"i-0 fell back to stopped ({CAPACITY})"]
     assert inventory.dry(20) == [("m", "a")]
     assert sorted(t.vm.id for t in inventory.startable(20)) == ["i-1", "i-3"]
@@ -438,7 +438,7 @@ def test_a_stop_that_was_not_accepted_leaves_the_vm_in_service():
 def test_one_note_tells_of_many_vms_with_the_same_trouble():
     inventory = FleetInventory("web", Patience())
     many = [vm(f"i-{n}") for n in range(8)]
-    inventory.reconcile(listing(*many, at=0), many, 0)
+    reconcile(inventory, listing(*many, at=0), many, 0)
     ids = [v.id for v in many]
     inventory.sent(Verb.START, ids, 8, 1, 1)
     outcomes = [Outcome(i, OutcomeKind.DENIED, "UnauthorizedOperation", "no") for i in ids]

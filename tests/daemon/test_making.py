@@ -11,7 +11,7 @@ from autoscaler.daemon.vms.hedging import ENOUGH, PER_HEDGE_S
 from autoscaler.daemon.vms.inventory import FleetInventory, Patience, Phase
 from autoscaler.daemon.vms.tracked import MADE_BY_TAG
 from autoscaler.ports import VmState
-from tests.daemon.builders import Bench, listing, policy, steady, virtual, vm
+from tests.daemon.builders import Bench, listing, policy, reconcile, steady, virtual, vm
 from tests.daemon.pools import chores, pool_bench, states
 
 TOTAL = {"kind": "total"}
@@ -203,14 +203,14 @@ def test_a_vm_found_on_its_way_is_waited_for_as_new_where_it_may_be(state, tags,
     inventory = FleetInventory("web", Patience(start_s=200.0, made_s=600.0))
     on_its_way = vm("i-1", state, launched=launched, tags=tags)
     for at in (1000.0, 1250.0):
-        inventory.reconcile(listing(on_its_way, at=at), (on_its_way,), at)
+        reconcile(inventory, listing(on_its_way, at=at), (on_its_way,), at)
     assert inventory.vms["i-1"].overdue == overdue
 
 
 def test_a_vm_that_serves_is_not_new_any_more():
     inventory = FleetInventory("web", Patience())
     row = vm("i-1", VmState.RUNNING, launched=990.0, tags=TOKEN)
-    inventory.reconcile(listing(row, at=1000.0), (row,), 1000.0)
+    reconcile(inventory, listing(row, at=1000.0), (row,), 1000.0)
     assert inventory.vms["i-1"].new
     inventory.mark_ready(["i-1"], 1000.0)
     assert not inventory.vms["i-1"].new
@@ -220,9 +220,9 @@ def test_a_vm_that_was_stopped_is_not_new_any_more():
     inventory = FleetInventory("web", Patience(start_s=200.0, made_s=600.0))
     for at, state in ((1000.0, VmState.RUNNING), (1100.0, VmState.STOPPED), (1200.0, VmState.PENDING)):
         row = vm("i-1", state, launched=min(at, 1200.0) - 1.0, tags=TOKEN)
-        inventory.reconcile(listing(row, at=at), (row,), at)
+        reconcile(inventory, listing(row, at=at), (row,), at)
     assert inventory.vms["i-1"].phase is Phase.STARTING
-    inventory.reconcile(listing(row, at=1450.0), (row,), 1450.0)
+    reconcile(inventory, listing(row, at=1450.0), (row,), 1450.0)
     assert inventory.vms["i-1"].overdue
 
 

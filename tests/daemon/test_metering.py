@@ -9,7 +9,7 @@ from autoscaler.daemon.vms.inventory import FleetInventory
 from autoscaler.daemon.vms.metering import Meter, Prices, Run
 from autoscaler.daemon.vms.tracked import Phase, TrackedVm
 from autoscaler.ports import Outcome, OutcomeKind, Verb, VmState
-from tests.daemon.builders import ORIGIN_S, Bench, listing, policy, virtual, vm
+from tests.daemon.builders import ORIGIN_S, Bench, listing, policy, reconcile, virtual, vm
 
 PRICES = Prices(in_service_per_h=3600.0, stopped_per_h=36.0, start=5.0, provision=7.0)
 
@@ -50,7 +50,7 @@ def test_storage_is_charged_between_ticks_for_all_that_is_provisioned_and_new_vm
 def test_a_stop_is_charged_to_the_middle_of_its_call():
     inventory, meter = FleetInventory("web"), Meter(PRICES)
     shown = vm(state=VmState.RUNNING)
-    inventory.reconcile(listing(shown, at=0), [shown], 0)
+    reconcile(inventory, listing(shown, at=0), [shown], 0)
     inventory.mark_ready(["i-1"], 0)
     meter.charge(inventory.vms.values(), 1, 0, 100)
     inventory.sent(Verb.STOP, ["i-1"], 1, 1, 104)
@@ -62,12 +62,12 @@ def test_a_stop_is_charged_to_the_middle_of_its_call():
 def test_a_stop_of_unknown_outcome_that_was_done_is_charged_to_its_call():
     inventory, meter = FleetInventory("web"), Meter(PRICES)
     shown = vm(state=VmState.RUNNING)
-    inventory.reconcile(listing(shown, at=0), [shown], 0)
+    reconcile(inventory, listing(shown, at=0), [shown], 0)
     inventory.sent(Verb.STOP, ["i-1"], 1, 1, 100)
     inventory.settle(Verb.STOP, [Outcome("i-1", OutcomeKind.UNKNOWN)], 100, 130)
     assert meter.charge(inventory.vms.values(), 1, 0, 135).running_s == 135
     gone = vm(state=VmState.STOPPED)
-    inventory.reconcile(listing(gone, at=140), [gone], 140)
+    reconcile(inventory, listing(gone, at=140), [gone], 140)
     assert inventory.vms["i-1"].run is None
     meter.charge(inventory.vms.values(), 1, 0, 140)
     assert meter.total.running_s == 135  # what was charged is not given back
@@ -76,10 +76,10 @@ def test_a_stop_of_unknown_outcome_that_was_done_is_charged_to_its_call():
 def test_a_stop_that_was_not_taken_is_charged_without_a_gap():
     inventory, meter = FleetInventory("web"), Meter(PRICES)
     shown = vm(state=VmState.RUNNING)
-    inventory.reconcile(listing(shown, at=0), [shown], 0)
+    reconcile(inventory, listing(shown, at=0), [shown], 0)
     inventory.sent(Verb.STOP, ["i-1"], 1, 1, 100)
     inventory.settle(Verb.STOP, [Outcome("i-1", OutcomeKind.ACCEPTED)], 100, 100)
-    inventory.reconcile(listing(shown, at=131), [shown], 131)
+    reconcile(inventory, listing(shown, at=131), [shown], 131)
     charge = meter.charge(inventory.vms.values(), 1, 0, 200)
     assert (charge.running_s, charge.starts) == (200, 0)
 
@@ -87,10 +87,10 @@ def test_a_stop_that_was_not_taken_is_charged_without_a_gap():
 def test_a_start_between_two_listings_began_in_the_middle_and_not_before_its_order():
     inventory = FleetInventory("web")
     off, on = vm(), vm(state=VmState.RUNNING, launched=104)
-    inventory.reconcile(listing(off, at=100), [off], 100)
+    reconcile(inventory, listing(off, at=100), [off], 100)
     inventory.sent(Verb.START, ["i-1"], 1, 1, 104)
     inventory.settle(Verb.START, [Outcome("i-1", OutcomeKind.ACCEPTED)], 104, 104)
-    inventory.reconcile(listing(on, at=110), [on], 110)
+    reconcile(inventory, listing(on, at=110), [on], 110)
     assert inventory.vms["i-1"].run == Run(107.0, counts_start=True)
 
 

@@ -13,7 +13,7 @@ from autoscaler.daemon.vms.inventory import FleetInventory, Patience, Phase
 from autoscaler.daemon.vms.parts import Parts
 from autoscaler.ports import Listing, Outcome, OutcomeKind, Verb, VmState
 from autoscaler.store import SqliteJournal
-from tests.daemon.builders import ORIGIN_S, Bench, policy, steady, virtual, vm
+from tests.daemon.builders import ORIGIN_S, Bench, policy, reconcile, steady, virtual, vm
 
 A, B = "us-east-1a", "us-east-1b"
 AWAY = "us-east-1b: no answer within 4 s"
@@ -94,7 +94,7 @@ class Followed:
         self.see(self.one, self.other, at=0)
 
     def see(self, *vms, at, **parts):
-        notes = self.inventory.reconcile(listed(*vms, at=at, **parts), vms, at)
+        notes = reconcile(self.inventory, listed(*vms, at=at, **parts), vms, at)
         return [note.kind for note in notes]
 
     def phase(self, vm_id):
@@ -147,10 +147,10 @@ def test_what_is_out_of_sight_is_neither_late_nor_written_off_until_it_is_looked
 def test_a_fleet_of_which_nothing_is_away_is_listed_whole():
     inventory = FleetInventory("web", Patience())
     only = vm("i-a", VmState.STOPPED, zone="a")
-    inventory.reconcile(listed(only, at=0), (only,), 0)
+    reconcile(inventory, listed(only, at=0), (only,), 0)
     rows = (only,)
     for at in (10, 20, 30):
-        inventory.reconcile(listed(only, at=at, b="b: gone"), rows, at)
+        reconcile(inventory, listed(only, at=at, b="b: gone"), rows, at)
         assert (inventory.unlisted, inventory.listed_at_s) == ("", float(at))
 
 

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from autoscaler.daemon.acts.planning import Wanted, plan
 from autoscaler.daemon.vms.inventory import PROTECTED_TAG, FleetInventory, Patience
 from autoscaler.ports import HIBERNATED_REASON, Outcome, OutcomeKind, ProvisionSpec, Verb, VmState
-from tests.daemon.builders import listing, vm
+from tests.daemon.builders import listing, reconcile, vm
 
 NOW_S = 1000.0
 
 
 def fleet(*vms, name="web"):
     inventory = FleetInventory(name, Patience())
-    inventory.reconcile(listing(*vms, at=0), vms, 0)
+    reconcile(inventory, listing(*vms, at=0), vms, 0)
     inventory.mark_ready([v.id for v in vms if v.state is VmState.RUNNING], 0)
     return inventory
 
@@ -157,7 +157,7 @@ def test_a_plan_never_names_more_than_asked_nor_a_vm_twice_nor_the_wrong_ones(ro
 def test_a_vm_that_was_to_be_stopped_before_it_served_is_not_once_it_is_protected():
     inventory = FleetInventory("web", Patience())
     vms = [running("i-1"), running("i-2", tags={PROTECTED_TAG: ""})]
-    inventory.reconcile(listing(*vms, at=0), vms, 0)
+    reconcile(inventory, listing(*vms, at=0), vms, 0)
     for t in inventory.vms.values():
         t.dismissed = "it came late"
     assert ids(planned(inventory), Verb.STOP) == ["i-1"]

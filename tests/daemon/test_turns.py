@@ -22,7 +22,7 @@ from autoscaler.daemon.vms.inventory import FleetInventory, Phase
 from autoscaler.ports import FleetReadings, Listing, Outcome, OutcomeKind, Verb, Vm, VmState
 from autoscaler.providers.memory import MemoryProvider
 from autoscaler.providers.readiness import StatusCheckProbe
-from tests.daemon.builders import ORIGIN_S, Log, policy
+from tests.daemon.builders import ORIGIN_S, Log, policy, reconcile
 
 MANY = 3 * PART_VMS + 7
 STATES = (VmState.RUNNING, VmState.STOPPED, VmState.PENDING, VmState.STOPPING)
@@ -52,7 +52,7 @@ def test_a_listing_taken_in_part_by_part_means_what_it_means_at_once():
         at_s = 10.0 * number
         notes: list[object] = []
         parts = list(in_parts.reconciling(whole(vms, at_s), vms, at_s, notes))
-        assert at_once.reconcile(whole(vms, at_s), vms, at_s) == notes
+        assert reconcile(at_once, whole(vms, at_s), vms, at_s) == notes
         assert seen(at_once) == seen(in_parts)
         assert max(parts) <= PART_VMS
         assert sum(parts) == len(vms)
@@ -62,7 +62,7 @@ def test_an_order_between_two_parts_is_not_forgotten_where_the_rows_stay_the_sam
     vms = rows(MANY, state=VmState.STOPPED)
     inventory = FleetInventory("web")
     for at_s in (0.0, 5.0, 10.0):
-        inventory.reconcile(whole(vms, at_s), vms, at_s)
+        reconcile(inventory, whole(vms, at_s), vms, at_s)
     assert list(inventory.reconciling(whole(vms, 15.0), vms, 15.0, [])) == []
     # Rows of a listing that changes nothing, so that the next time the very same rows need not be looked at.
     again = (*vms[:1], *vms[1:])
@@ -75,7 +75,7 @@ def test_an_order_between_two_parts_is_not_forgotten_where_the_rows_stay_the_sam
     assert inventory.vms[vms[3].id].phase is Phase.STARTING
     # It never starts; listings go on showing the very same rows, and each must be looked at.
     for at_s in np.arange(30.0, 2000.0, 60.0):
-        inventory.reconcile(whole(again, at_s), again, at_s)
+        reconcile(inventory, whole(again, at_s), again, at_s)
     assert inventory.vms[vms[3].id].phase is Phase.STOPPED
 
 
@@ -84,7 +84,7 @@ def test_counts_worked_out_part_by_part_are_the_counts_whatever_changes_in_betwe
     vms = rows(MANY)
     inventory, like_it = FleetInventory("web"), FleetInventory("web")
     for one in (inventory, like_it):
-        one.reconcile(whole(vms, 0.0), vms, 0.0)
+        reconcile(one, whole(vms, 0.0), vms, 0.0)
     under_way = inventory.counting(5.0, 60.0)
     parts = [next(under_way)]
     if touched:
@@ -111,7 +111,7 @@ def fleets_of(sizes: list[int]) -> list[Fleet]:
         )
         fleet = Fleet(setup)
         vms = rows(size, state=VmState.RUNNING, prefix=f"i-{number}")
-        fleet.inventory.reconcile(whole(vms, ORIGIN_S), vms, ORIGIN_S)
+        reconcile(fleet.inventory, whole(vms, ORIGIN_S), vms, ORIGIN_S)
         fleet.inventory.mark_ready([vm.id for vm in vms], ORIGIN_S)
         found.append(fleet)
     return found

@@ -74,27 +74,13 @@ class FleetInventory(Lateness):
 
     # ── observing ──────────────────────────────────────────────────────────────────────────────────────
 
-    def reconcile(self, listing: Listing, vms: Iterable[Vm], now_s: float) -> list[Note]:
-        """Take in a listing.
-
-        Args:
-            listing: The whole view; only one that is whole for its zone can show that a VM is absent.
-            vms: Those of it that belong to this fleet.
-            now_s: The clock.
-
-        Returns:
-            What deserves an event.
-        """
-        notes: list[Note] = []
-        for _ in self.reconciling(listing, vms, now_s, notes):
-            pass
-        return notes
-
     def reconciling(
         self, listing: Listing, vms: Iterable[Vm], now_s: float, notes: list[Note]
     ) -> Iterator[int]:
-        """The same part by part; yields how many VMs were looked at, and adds to the notes.
+        """Take in a listing part by part; yields how many VMs were looked at, and adds what deserves an event to the notes.
 
+        `listing` is the whole view; only one that is whole for its zone can show that a VM is absent. `vms` are those of it that
+        belong to this fleet.
         Anything may happen between two parts that may happen between two listings.
         """
         self.unlisted = self.parts.follow(listing, self.zones, awaits=bool(self._expected))
