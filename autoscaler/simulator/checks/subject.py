@@ -54,14 +54,13 @@ class Subject:
         traces: Sequence[Trace],
         *,
         plants: Sequence[PlantSettings] | None = None,
-        policies: Sequence[Policy] | None = None,
         shifts: Sequence[int] = (),
     ) -> LaneRun:
         """Lanes of this policy, one per trace, that differ as said."""
         lanes = len(traces)
         ticks = replace(self.ticks, count=self.ticks.count - max(shifts, default=0))
         return LaneRun(
-            tuple(policies or (self.policy,) * lanes),
+            (self.policy,) * lanes,
             tuple(plants or (self.plant,) * lanes),
             tuple(traces),
             ticks,
