@@ -7,7 +7,7 @@ from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.vms.inventory import FleetInventory, Patience
 from autoscaler.daemon.warm.refill import batches
 from autoscaler.ports import VmState
-from tests.daemon.builders import ORIGIN_S, Bench, listing, policy, virtual, vm
+from tests.daemon.builders import ORIGIN_S, Bench, listing, policy, reconcile, virtual, vm
 from tests.daemon.pools import PROVISION, pool_bench
 
 TOTAL = {"kind": "total"}
@@ -92,7 +92,7 @@ def test_a_quota_is_tried_by_one_vm_whatever_its_type_and_zone(types):
     vms = [vm(f"i-{n}", VmState.STOPPED, zone="ab"[n], vm_type=types[n]) for n in range(2)]
     vms.append(vm("i-g", VmState.STOPPED, zone="a", vm_type=OTHER))
     inventory = FleetInventory("web", Patience())
-    inventory.reconcile(listing(*vms, at=0), tuple(vms), 0)
+    reconcile(inventory, listing(*vms, at=0), tuple(vms), 0)
     inventory.places.found_dry(OWN, "a", 0.0, quota=True)
     assert {t.vm.id for t in inventory.startable(10.0)} == {"i-g"}
     tried = {t.vm.id for t in inventory.startable(180.0)}
