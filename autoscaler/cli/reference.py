@@ -12,7 +12,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,11 +40,11 @@ def documents() -> dict[str, str]:
     }
 
 
-def outdated(root: Path) -> list[str]:
-    """Paths of those documents below `root` that are missing or say something else than the code."""
+def outdated(root: Path, texts: Mapping[str, str]) -> list[str]:
+    """Paths of those documents below `root` that are missing or say something else than these texts."""
     return [
         path
-        for path, text in documents().items()
+        for path, text in texts.items()
         if not (root / path).is_file() or (root / path).read_text(encoding="utf-8") != text
     ]
 
@@ -402,12 +402,13 @@ def main(
     if not (root / "pyproject.toml").is_file():
         typer.echo(f"reference: {root} is not a checkout; the documents belong to one", err=True)
         raise typer.Exit(FAILED)
-    stale = outdated(root)
+    texts = documents()
+    stale = outdated(root, texts)
     if check and stale:
         typer.echo(f"not current: {', '.join(stale)}; run `{COMMAND}` and commit what it writes", err=True)
         raise typer.Exit(FAILED)
     for path in stale:
-        (root / path).write_text(documents()[path], encoding="utf-8")
+        (root / path).write_text(texts[path], encoding="utf-8")
         typer.echo(f"written: {path}")
 
 

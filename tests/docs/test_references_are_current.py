@@ -14,9 +14,7 @@ from autoscaler.cli.reference import (
     documents,
     journal_kinds,
     member_docs,
-    operator_reference,
     outdated,
-    policy_reference,
     reasons_of,
     stages,
 )
@@ -84,29 +82,36 @@ def cells(document, heading):
     return [line.split("|")[1].strip().strip("`") for line in part.splitlines() if line.startswith("| `")]
 
 
-def test_the_references_are_current():
-    assert outdated(ROOT) == [], f"run `{COMMAND}` and commit what it writes"
+@pytest.fixture(scope="module", name="made")
+def _made():
+    """All of them, by path: every module is read for them, twice."""
+    return documents()
 
 
-def test_the_check_says_which_and_what_to_run(tmp_path):
-    for path, text in documents().items():
+def test_the_references_are_current(made):
+    assert outdated(ROOT, made) == [], f"run `{COMMAND}` and commit what it writes"
+
+
+def test_the_check_says_which_and_what_to_run(made, tmp_path):
+    for path, text in made.items():
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text(text, encoding="utf-8")
-    assert outdated(tmp_path) == []
+    assert outdated(tmp_path, made) == []
     (tmp_path / "policies/REFERENCE.md").unlink()
     (tmp_path / "deploy/autoscaler.toml").write_text("tick_s = 1\n")
-    assert outdated(tmp_path) == ["policies/REFERENCE.md", "deploy/autoscaler.toml"]
+    assert outdated(tmp_path, made) == ["policies/REFERENCE.md", "deploy/autoscaler.toml"]
 
 
-def test_the_check_command_writes_nothing_and_its_exit_code_tells():
-    before = {path: (ROOT / path).stat().st_mtime_ns for path in documents()}
+def test_the_check_command_writes_nothing_and_its_exit_code_tells(made):
+    before = {path: (ROOT / path).stat().st_mtime_ns for path in made}
     result = generator("--check")
-    assert result.returncode == (1 if outdated(ROOT) else 0)
-    assert (COMMAND in result.stderr) is bool(outdated(ROOT))
-    assert {path: (ROOT / path).stat().st_mtime_ns for path in documents()} == before
+    stale = outdated(ROOT, made)
+    assert result.returncode == (1 if stale else 0)
+    assert (COMMAND in result.stderr) is bool(stale)
+    assert {path: (ROOT / path).stat().st_mtime_ns for path in made} == before
 
 
-def test_neither_the_environment_nor_the_terminal_shows_in_them():
+def test_neither_the_environment_nor_the_terminal_shows_in_them(made):
     code = "from autoscaler.cli.reference import documents; print(documents())"
     said = {
         subprocess.run(
@@ -118,7 +123,7 @@ def test_neither_the_environment_nor_the_terminal_shows_in_them():
             {"PYTHONHASHSEED": "2", "COLUMNS": "200", "TERM": "dumb", "FORCE_COLOR": "1"},
         )
     }  # fmt: skip
-    assert said == {f"{documents()}\n"}
+    assert said == {f"{made}\n"}
 
 
 def flat(data, path=""):
@@ -157,11 +162,11 @@ def test_fields_of_list_items_are_there():
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row.path)
-def test_every_field_says_its_form_and_its_meaning(row):
+def test_every_field_says_its_form_and_its_meaning(made, row):
     assert row.form
     assert row.default
     assert len(row.meaning) > 8
-    assert f"| `{row.path}` | {row.form} | {row.range} |" in policy_reference()
+    assert f"| `{row.path}` | {row.form} | {row.range} |" in made["policies/REFERENCE.md"]
 
 
 def test_ranges_and_units_are_those_of_the_models():
@@ -176,24 +181,24 @@ def test_ranges_and_units_are_those_of_the_models():
     assert told["signal.kind"].form == "`utilisation`, `throughput`, `total`, `concurrency`, `queue`"
 
 
-def test_settings_have_their_defaults():
+def test_settings_have_their_defaults(made):
     told = {row.path: row for row in setting_rows()}
     assert list(told) == list(Settings.model_fields)
     assert (told["tick_s"].default, told["tick_s"].range) == ("10", "from 1 to 300")
     assert told["aws_profile"].default == NOT_SET
-    assert cells(operator_reference(), "Settings") == list(Settings.model_fields)
+    assert cells(made["deploy/REFERENCE.md"], "Settings") == list(Settings.model_fields)
 
 
-def test_metrics_are_those_that_are_served():
+def test_metrics_are_those_that_are_served(made):
     served = {
         f"{metric.name}_total" if metric.type == "counter" else metric.name
         for metric in Telemetry().registry.collect()
     }
-    assert set(cells(operator_reference(), "Metrics")) == served
+    assert set(cells(made["deploy/REFERENCE.md"], "Metrics")) == served
 
 
-def test_log_lines_are_those_of_the_table():
-    assert cells(operator_reference(), "Log lines") == sorted(EVENTS)
+def test_log_lines_are_those_of_the_table(made):
+    assert cells(made["deploy/REFERENCE.md"], "Log lines") == sorted(EVENTS)
 
 
 def test_every_kind_of_journal_event_has_a_meaning():
@@ -217,10 +222,10 @@ def test_stages_are_those_that_decide():
     assert list(stages().items()) == list(CHAIN.items())
 
 
-def test_every_reason_has_its_stage():
+def test_every_reason_has_its_stage(made):
     found = [reason for function in CHAIN.values() for reason in reasons_of(function)]
     assert set(found) == set(Reason) - {Reason.NONE}
-    assert set(cells(operator_reference(), "Reasons")) == {reason.name.lower() for reason in found}
+    assert set(cells(made["deploy/REFERENCE.md"], "Reasons")) == {reason.name.lower() for reason in found}
 
 
 def test_meanings_are_the_sentences_below_the_members():
@@ -228,9 +233,9 @@ def test_meanings_are_the_sentences_below_the_members():
     assert "FRESH" not in member_docs(Freshness)
 
 
-def test_tables_are_whole():
+def test_tables_are_whole(made):
     """Every line of a table has as many cells as its head, so that no cell breaks it."""
-    for name, text in documents().items():
+    for name, text in made.items():
         for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
             widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
             assert len(widths) == 1, f"{name}: {table.splitlines()[0]}"
