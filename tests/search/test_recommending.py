@@ -80,10 +80,9 @@ def test_pure_luck_is_not_recommended():
 
 def test_pure_luck_is_not_recommended_where_choosing_and_judging_share_their_time():
     """The luckiest of forty, judged by the time that made it look so; an interval for one would believe it."""
-    verdicts = [advice(made(noise(seed, size=5.0), plan=SHORT), plan=SHORT).verdict for seed in range(20)]
-    assert verdicts.count(Verdict.CHANGE) <= 1
-    naive = [advice(made(noise(seed, size=5.0), plan=SHORT), plan=SHORT) for seed in range(20)]
-    assert all(each.cost_per_day.level == pytest.approx(1 - 0.05 / 39) for each in naive)
+    found = [advice(made(noise(seed, size=5.0), plan=SHORT), plan=SHORT) for seed in range(20)]
+    assert [each.verdict for each in found].count(Verdict.CHANGE) <= 1
+    assert all(each.cost_per_day.level == pytest.approx(1 - 0.05 / 39) for each in found)
 
 
 @pytest.mark.parametrize("plan", [PLAN, SHORT])

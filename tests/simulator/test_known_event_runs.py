@@ -12,12 +12,12 @@ from autoscaler.simulator.replay.replaying import run
 from autoscaler.traces.trace import Trace, TraceKind
 from tests.simulator.builders import BEGIN_S, policy
 
-BEGINS_S, LASTS_S, HOURS = BEGIN_S + 12 * 3600.0, 1800.0, 14  # 2026-03-02T12:00:00Z
+BEGINS_S, LASTS_S = BEGIN_S + 12 * 3600.0, 1800.0  # 2026-03-02T12:00:00Z
 
 
 def crowd(tick_s):
     """400/s, but for half an hour in which it is four times as much; what came in each tick."""
-    starts_s = BEGIN_S + np.arange(0.0, HOURS * 3600.0, tick_s)
+    starts_s = BEGINS_S + np.arange(-3.0 * 3600.0, 1.5 * 3600.0, tick_s)
     during = (starts_s >= BEGINS_S) & (starts_s < BEGINS_S + LASTS_S)
     work = np.where(during, 1590.0, 397.5) * tick_s
     return Trace.build(starts_s, work, kind=TraceKind.COUNT, name="crowd", interval_s=tick_s)
