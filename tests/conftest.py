@@ -1,5 +1,6 @@
 """How the tests are run: in which order, with which examples, on which ports."""
 
+import os
 import socket
 from pathlib import Path
 
@@ -13,6 +14,23 @@ settings.register_profile("explore", deadline=None, suppress_health_check=[Healt
 # Two runs of the same code try the same examples, so that a change is judged by what it changes. `make explore` tries others.
 settings.register_profile("repeatable", settings.get_profile("explore"), derandomize=True, database=None)
 settings.load_profile("repeatable")
+
+MEMORY, ROOM_BYTES = Path("/dev/shm"), 4 * 2**30
+
+
+def has_room(folder):
+    """Whether folders of tests can be there: they hold some hundred MB, and programs that are run."""
+    try:
+        about = os.statvfs(folder)
+    except OSError:
+        return False
+    return about.f_bavail * about.f_frsize >= ROOM_BYTES and not about.f_flag & (os.ST_NOEXEC | os.ST_RDONLY)
+
+
+# Journals wait for the disk at each tick. What `kill -9` leaves is the same in memory; what an outage of power leaves, no
+# test can try.
+if has_room(MEMORY):
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 ROOT = Path(__file__).parents[1]
 LONGEST_FIRST = (
