@@ -126,8 +126,11 @@ release_name() {
 build_release() {
   local release=$1
   local pip=("$release/bin/python" -m pip --disable-pip-version-check --quiet --no-input)
+  local venv=("$python" -m venv)
+  # Packages that are linked bring pip along, and to unpack another one takes longer than all the rest.
+  if [[ -n $link_venv ]] && "$link_venv/bin/python" -c 'import pip' 2>/dev/null; then venv+=(--without-pip); fi
   rm -rf "$release"
-  "$python" -m venv "$release"
+  "${venv[@]}" "$release"
   if [[ -n $link_venv ]]; then
     "$(cd "$link_venv" && pwd)/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
       >"$("$release/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/linked.pth"
