@@ -104,7 +104,7 @@ async def test_an_endpoint_that_answers_wrongly_from_the_start(tmp_path, answer,
     assert re.search(words, line)
     assert "Traceback" not in said
     assert all(re.search(words, fleet["listing_error"]) for fleet in found["fleets"])
-    assert re.search(f"api: list of VMs: .*{words}", shown.stdout)
+    assert re.search(f"api, web: list of VMs: .*{words}", shown.stdout)
     assert not re.search(r"starting \d|provisioning", said)
 
 

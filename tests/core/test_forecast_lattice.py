@@ -8,9 +8,9 @@ import pytest
 from autoscaler.core.forecast import SeriesState, step
 from autoscaler.core.forecast.lattice import Marks, choose, hazard
 from autoscaler.core.forecast.settings import Settings
-from autoscaler.core.laws import LawReader
 from autoscaler.core.types import Horizon
 from tests.core.builders import arrays_of, samples, series_params
+from tests.core.law_reader import LawReader
 
 TICK_S = 20.0
 DAY = 4320
