@@ -202,6 +202,22 @@ def test_by_hand_with_objectives_vms_go_where_they_earn_most():
     np.testing.assert_allclose([held.worth, held.rival_worth], [10.0, 80.0], rtol=0.02)
 
 
+def test_by_hand_beside_one_with_an_objective_a_lane_without_goes_by_how_busy_its_vms_would_be():
+    params = lane_params(
+        2, economic=[True, False], reactive=[False, True], vm_capacity=1.0, shortage_price=[100.0, 1.0],
+        start_cost=0.1, group=0, group_vms=22.0,
+    )  # fmt: skip
+    sure = joined([laws_of(np.full(50, vms), spread=0.02) for vms in (19.8, 12.0)])
+    state = LaneState.empty(params)
+    state.trial.driver[:] = MODELS.index(Model(Kind.WORTH, 0, Window.LONG))
+    d = decide(params, state, snapshot(2, demand=[19.8, 12.0]), whole(sure))
+    # The 20th VM of the first earns 80 times its cost; with three VMs those of the second would be 4 times busy.
+    assert d.desired.tolist() == [20, 2]
+    (held,) = d.held_back
+    assert (held.lane, held.wanted, held.rival, held.rival_vm) == (1, 12, 0, 20)
+    np.testing.assert_allclose([held.worth, held.rival_worth], [4.0, 80.0], rtol=0.02)
+
+
 def test_starts_that_are_spent_stay_spent_when_fleets_come_and_go():
     params = lane_params(2, reactive=True, group=0, group_starts=6.0)
     state = LaneState.empty(params)
