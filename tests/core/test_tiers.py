@@ -216,13 +216,14 @@ def test_what_there_is_to_do_for_vms_that_start_is_measured():
     assert last < 0.02
 
 
+@pytest.mark.parametrize("capacity", [1.0, 20.0])
 @pytest.mark.parametrize("quick", [False, True])
-def test_it_does_not_matter_whether_they_serve_already(quick):
-    params = lane_params(1, tick_s=60.0, lead_ticks=2, **PRICED)
+def test_it_does_not_matter_whether_they_serve_already(quick, capacity):
+    params = lane_params(1, tick_s=60.0, lead_ticks=2, **(PRICED | {"vm_capacity": capacity}))
     tiering, starting = Tiering(params, np.array([0])), Starting.empty(params)
     for tick, ordered in enumerate((5, 9, 9, 9, 6, 8, 8)):
         serving = ordered if quick else 5
-        view = snapshot(1, tick=tick, demand=7.5, in_service=serving, starting=ordered - serving)
+        view = snapshot(1, tick=tick, demand=7.5 * capacity, in_service=serving, starting=ordered - serving)
         found = tiering.step(starting, view)
     believed = AT_FIRST * AT_FIRST_WEIGHT
     # 2.5 of 4, 0.5 of 2, none of 1; at 6 half a VM is left and has all to do; of 2.25 1.75, of 1.125 0.625.
