@@ -12,7 +12,14 @@ from autoscaler.cli.output import plain_table, print_whole
 from autoscaler.simulator.benchmark.bout import Bout
 from autoscaler.simulator.benchmark.curves import LEVELS
 from autoscaler.simulator.benchmark.rivals import PEERS, RIVALS
-from autoscaler.simulator.benchmark.tables import coverage_sentence, percent, pool_sentence, ratio, sentences
+from autoscaler.simulator.benchmark.tables import (
+    coverage_sentence,
+    percent,
+    pool_sentence,
+    promise_sentence,
+    ratio,
+    sentences,
+)
 from autoscaler.simulator.benchmark.verdict import Match, by_fleet, geometric_mean, matches
 
 _NARROWEST = 140
@@ -38,13 +45,9 @@ def print_bouts(bouts: Sequence[Bout], keys: Sequence[str]) -> None:
         for sentence in sentences(found):
             say(sentence)
         console.print()
-        _print_promises(console, bouts, key)
-        pools = pool_sentence(bouts, key)
-        if pools:
-            say(f"{pools}\n")
-        forecasts = coverage_sentence(bouts, key)
-        if forecasts:
-            say(f"{forecasts}\n")
+        for told in (promise_sentence, pool_sentence, coverage_sentence):
+            if sentence := told(bouts, key):
+                say(f"{sentence}\n")
     if bouts:
         say(
             "all rules: regret at each level (geometric mean of the fleets that it reaches), share of the room covered",
@@ -73,24 +76,6 @@ def _table(found: Sequence[Match]) -> Table:
         ]
         made.add_row(trace if row[0].long else f"{trace} *", str(size), *cells)
     return made
-
-
-def _print_promises(console: Console, bouts: Sequence[Bout], key: str) -> None:
-    made = plain_table()
-    for title in ("promised", "served after a week"):
-        made.add_column(title, no_wrap=True)
-    rows: dict[str, list[str]] = {}
-    for bout in bouts:
-        for fleet in bout.fleets:
-            for promise in fleet.promises.get(key, ()):
-                if promise.late_unserved == promise.late_unserved:
-                    served = f"{bout.trace}/{fleet.size} {1.0 - promise.late_unserved:.2%}"
-                    rows.setdefault(promise.promised, []).append(served)
-    for promised, all_served in rows.items():
-        made.add_row(promised, ", ".join(all_served))
-    if rows:
-        console.print(made)
-        console.print()
 
 
 def _rules(bouts: Sequence[Bout], keys: Sequence[str]) -> Table:

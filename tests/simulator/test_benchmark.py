@@ -22,7 +22,7 @@ from autoscaler.simulator.benchmark.entrants import SHORTAGE_PRICES, Entrant, ou
 from autoscaler.simulator.benchmark.known_law import LawBooks
 from autoscaler.simulator.benchmark.racing import SideBySide, race_peers, raced
 from autoscaler.simulator.benchmark.rivals import PEERS, RIVALS
-from autoscaler.simulator.benchmark.tables import csv_text, markdown_text, pool_sentence
+from autoscaler.simulator.benchmark.tables import csv_text, markdown_text, pool_sentence, promise_sentence
 from autoscaler.simulator.benchmark.verdict import Match, matches, summary
 from autoscaler.simulator.benchmark.warm_pools import Books
 from autoscaler.simulator.judging.clairvoyant import Front
@@ -376,6 +376,26 @@ def test_results_come_back_as_they_were(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text('{"version": 0}')
     with pytest.raises(ConfigError, match="not written by this version"):
         read_bouts(tmp_path)
+
+
+def promising(name: str, *promises: Promise, long: bool = True) -> Bout:
+    """A bout with these promises of ours."""
+    bout = bout_of(name, {"ours": (0.1, 0.2, 0.3)}, long=long)
+    return replace(bout, fleets=(replace(bout.fleets[0], promises={"ours": promises}),))
+
+
+def test_promises_are_told_in_a_sentence_with_those_that_were_not_kept() -> None:
+    """To within twice what may stay unserved; of long traces, where a week has passed."""
+    kept, broken = Promise("99.0%", 0.0, 0.02, 5.0), Promise("99.7%", 0.0, 0.0061, 6.0)
+    unknown = Promise("99.9%", 0.0, math.nan, 6.0)
+    said = promise_sentence(
+        [promising("a", kept, broken, unknown), promising("b", kept), promising("c", broken, long=False)],
+        "ours",
+    )
+    assert said.startswith("Promised shares: 2 of 3 kept to within twice")
+    assert said.endswith(": not 99.7% on a/8 (99.39%).")
+    assert promise_sentence([promising("a", kept)], "ours").endswith("seven scored days or more.")
+    assert promise_sentence([promising("a", unknown)], "ours") == ""
 
 
 def test_tables_say_what_is_in_the_bouts() -> None:

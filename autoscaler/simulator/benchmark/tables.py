@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autoscaler.simulator.benchmark.bout import Bout, PoolVerdict
+from autoscaler.simulator.benchmark.bout import Bout, PoolVerdict, Promise
 from autoscaler.simulator.benchmark.curves import LEVELS
 from autoscaler.simulator.benchmark.verdict import Match, by_fleet, geometric_mean, matches, summary
 from autoscaler.simulator.judging.calibration import LEVELS as QUANTILES
@@ -62,6 +62,7 @@ def markdown_text(bouts: Sequence[Bout], key: str, name: str, peers: Sequence[st
         "A dash is a level that no setting reaches; * less than seven days are scored.",
         "",
         *(f"{sentence}\n" for sentence in sentences(found)),
+        f"{promise_sentence(bouts, key)}\n",
         *promise_lines(bouts, key),
         "",
         *pool_lines(bouts, key),
@@ -91,6 +92,33 @@ def promise_lines(bouts: Sequence[Bout], key: str) -> list[str]:
         f"|---|---:|{'---:|' * len(heads)}",
         *(f"| {trace} | {size} | {' | '.join(cells)} |" for (trace, size), cells in rows.items()),
     ]
+
+
+def promise_sentence(bouts: Sequence[Bout], key: str) -> str:
+    """How many promises of served shares were kept on long traces, and which were not; empty where none was made."""
+    told = [
+        (f"{bout.trace}/{fleet.size}", promise)
+        for bout in bouts
+        if bout.long
+        for fleet in bout.fleets
+        for promise in fleet.promises.get(key, ())
+        if not math.isnan(promise.late_unserved)
+    ]
+    if not told:
+        return ""
+    broken = [(name, promise) for name, promise in told if not _is_kept(promise)]
+    which = "; ".join(
+        f"{promise.promised} on {name} ({1.0 - promise.late_unserved:.2%})" for name, promise in broken
+    )
+    return (
+        f"Promised shares: {len(told) - len(broken)} of {len(told)} kept to within twice what may stay unserved, after a week, on traces "
+        f"with seven scored days or more{': not ' + which if which else ''}."
+    )
+
+
+def _is_kept(promise: Promise) -> bool:
+    allowed = 1.0 - float(promise.promised.removesuffix("%")) / 100.0
+    return promise.late_unserved <= 2.0 * allowed + 1e-12
 
 
 def pool_lines(bouts: Sequence[Bout], key: str) -> list[str]:
