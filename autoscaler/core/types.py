@@ -296,7 +296,8 @@ class Outlook:
 
     Attributes:
         at_lead: float64 (Q, S), quantiles of demand (work per second) at the lead time, the first moment
-            that a start ordered now can serve; NaN before the first fresh sample.
+            that a start ordered now can serve, which outcomes keep to what they say (`forecast.coverage`); NaN before the first
+            fresh sample.
         peak: float64 (Q, S), quantiles of the highest demand from now to the end of the keep window, the
             time until a VM stopped now could serve again.
         evidence: float64 (S,), effective number of outcomes behind the spread (0 at a cold start).
