@@ -68,6 +68,10 @@ class Broken:
 
         return wrong
 
+    async def launch_spec(self, spec):
+        """Defined, since from Python 3.12 on what `__getattr__` gives makes no TemplateReader."""
+        return await self.__getattr__("launch_spec")(spec)
+
 
 def lived(broken="", call="", how=""):
     """The other fleet's rows, the bench, and how often the broken call was made."""
