@@ -3,11 +3,13 @@
 Tables remember days, so where demand changes its ways, or comes in lumps, more or fewer outcomes lie below a quantile than it
 says. So each quantile is read from the law at a share of its own (`SeriesState.read_at`), which is raised a little when an outcome
 lies above it, and lowered when one does not, by so much that both are in balance where as many lie below it as it says. In the
-long run they do, whatever comes. Large steps would follow luck and make quantiles worse: these take days.
+long run they do, of the forecasts that are asked and within bounds. Large steps would follow luck and make quantiles worse: these
+take days.
 
-Now and then a forecast is kept until its outcome comes, one at a time: at ticks drawn by their number, since what comes on the clock
-would show only one face to questions that do, too. Demand in lumps has no plain quantile: where one lies in the bin of the outcome,
-that share of the bin counts as below it (the randomised transform of Czado, Gneiting and Held 2009, on the average).
+Now and then a forecast is kept until its outcome comes, one at a time: at ticks drawn by their number and the series' phase, since
+what comes on the clock would show only one face to questions that do, too. Demand in lumps has no plain quantile: where one lies in
+the bin of the outcome, that share of the bin counts as below it (the randomised transform of Czado, Gneiting and Held 2009, on the
+average).
 
 Only quantiles at the lead time are kept so. Laws (`Outlook.laws`) are what the tables say: models that order by them compete by what
 they cost, and were no cheaper for it.
