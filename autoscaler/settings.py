@@ -73,10 +73,10 @@ class PlaceSettings(BaseModel):
 
     aws_region: str = Field("", description="AWS Region of the VMs.")
     aws_endpoint_url: _Address = Field(
-        None, description="Another EC2 endpoint than AWS's, for the embedded cloud."
+        None, description="EC2 endpoint to use instead of AWS's, for the embedded cloud."
     )
     aws_cloudwatch_endpoint_url: _Address = Field(
-        None, description="Another CloudWatch endpoint than AWS's, for tests."
+        None, description="CloudWatch endpoint to use instead of AWS's, for tests."
     )
     aws_profile: Annotated[str | None, _Unset] = Field(
         None, description="Profile of the AWS configuration files."
@@ -88,16 +88,16 @@ class PlaceSettings(BaseModel):
         None, description="Belongs to aws_access_key_id."
     )
     aws_hint_queue_url: _Address = Field(
-        None, description="SQS queue that EventBridge fills with EC2's events; hints only shorten reactions."
+        None, description="SQS queue that EventBridge fills with EC2 events; hints only shorten reactions."
     )
     libvirt_uris: _Uris = Field(
         (),
-        description="Hosts with libvirt that the VMs are on, instead of AWS, for example qemu:///system or "
-        "qemu+ssh://user@host/system; several with a comma or a space between them.",
+        description="Hosts with libvirt to use instead of AWS, for example qemu:///system or "
+        "qemu+ssh://user@host/system; separate several with a comma or a space.",
     )
     libvirt_heed_memory: bool = Field(
         True,
-        description="Start no VM that its host's free memory does not hold; off where more is given out than there is.",
+        description="Start no VM that does not fit into its host's free memory; turn off if you overcommit memory.",
     )
 
 
@@ -117,11 +117,11 @@ class _DaemonSettings(BaseModel):
     state_dir: Path = Field(Path("state"), description="Directory of the journal; one daemon at a time.")
     lease: bool = Field(
         True,
-        description="Mark each fleet's VMs as this daemon's, and leave alone what another one marks as its own.",
+        description="Tag VMs of each fleet as this daemon's, and leave alone fleets that another daemon has tagged.",
     )
-    tick_s: float = Field(10.0, ge=1.0, le=300.0, description="Seconds from one decision to the next.")
+    tick_s: float = Field(10.0, ge=1.0, le=300.0, description="Seconds between decisions.")
     observe_timeout_s: float = Field(
-        5.0, gt=0.0, le=120.0, description="Longest wait for metrics and listing."
+        5.0, gt=0.0, le=120.0, description="Longest wait for metrics and for the listing."
     )
     act_timeout_s: float = Field(
         30.0, gt=0.0, le=300.0, description="Longest wait for one start or stop call."
@@ -129,7 +129,7 @@ class _DaemonSettings(BaseModel):
     http_host: str = Field("127.0.0.1", description="Address of /metrics, /healthz and the status API.")
     http_port: int = Field(9412, ge=0, le=65535, description="Its port; 0 takes any free one.")
     control_socket: Annotated[Path | None, _Unset] = Field(
-        None, description="Unix socket for pause, resume and override; without it control.sock in state_dir."
+        None, description="Unix socket for pause, resume and override; if not set, control.sock in state_dir."
     )
     control_group: str = Field(
         "",
@@ -137,16 +137,18 @@ class _DaemonSettings(BaseModel):
     )
     push_token_file: Annotated[Path | None, _Unset] = Field(
         None,
-        description="File of the tokens with which samples may be pushed to /v1/samples, one a line; without it none may.",
+        description="File of tokens that allow pushing samples to /v1/samples, one per line; if not set, pushing is off.",
     )
     push_max_body_kb: int = Field(
         1024, ge=1, le=65_536, description="Largest body of one push, in kilobytes."
     )
     push_samples_per_s: float = Field(
-        20_000.0, gt=0.0, description="Most pushed samples a second, of all senders together."
+        20_000.0, gt=0.0, description="Most pushed samples per second, from all senders together."
     )
     push_max_vms: int = Field(
-        100_000, ge=1, description="Most VMs whose pushed samples are kept; a tenth of it for one fleet."
+        100_000,
+        ge=1,
+        description="Most VMs whose pushed samples are kept; one fleet may use a tenth of that.",
     )
 
 
@@ -159,15 +161,15 @@ class Settings(PlaceSettings, _DaemonSettings, BaseSettings):
         30.0, gt=0.0, description="How long the journal keeps ticks, actions and events."
     )
     retention_mb: float = Field(2048.0, gt=1.0, description="Largest size of the journal, in megabytes.")
-    log_format: Literal["console", "json"] = Field("console", description="How log lines look.")
+    log_format: Literal["console", "json"] = Field("console", description="Format of log lines.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Lowest level that is logged."
     )
     providers: dict[ProviderName, ProviderSettings] = Field(
         {},
-        description="Several places in one daemon, instead of the settings above that begin with aws_ and libvirt_: each with "
-        "a name, and those settings in a table of its own, [providers.NAME], at the end of this file; policies name theirs "
-        "by `provider`.",
+        description="Several places in one daemon, instead of the settings above that start with aws_ and libvirt_. Each place has "
+        "a name, and has those settings in a table of its own, [providers.NAME], at the end of this file; policies name "
+        "their place by `provider`.",
     )
 
     @property

@@ -25,50 +25,54 @@ EACH_VM = Annotated[
     bool,
     typer.Option(
         "--each-vm",
-        help="Not the series of the folder but its per-VM tables: the utilisation of each VM as the demand of a fleet.",
+        help="Use the folder's per-VM tables instead of its series: each VM's utilisation becomes the demand of a fleet.",
     ),
 ]
-GENERATED = Annotated[bool, typer.Option("--generated", help="Five generated traces instead of a folder.")]
+GENERATED = Annotated[
+    bool, typer.Option("--generated", help="Use five generated traces instead of a folder.")
+]
 SEED = Annotated[int, typer.Option(min=0, help="Seed of the generated traces.")]
 ONLY = Annotated[
-    str | None, typer.Option(help="Only these series, by the beginnings of their names.", metavar="NAME,NAME")
+    str | None, typer.Option(help="Only series whose names start with one of these.", metavar="NAME,NAME")
 ]
 SIZES = Annotated[
     str,
-    typer.Option("--vms", help="Sizes of fleet: VMs that the 99.9% quantile of demand needs.", metavar="N,N"),
+    typer.Option("--vms", help="Fleet sizes: VMs that the 99.9% quantile of demand needs.", metavar="N,N"),
 ]
 POLICY = Annotated[
     Path | None,
     typer.Option(
-        "--policy", help="Policy file to take part instead of a plain objective; with --vary.", metavar="FILE"
+        "--policy", help="Policy file to run instead of a plain objective; needs --vary.", metavar="FILE"
     ),
 ]
 VARY = Annotated[
     str | None,
     typer.Option(
-        help="The field of the policy that is its knob, and values: objective.shortage_price=2/h,10/h,50/h.",
+        help="The policy field to vary, with its values: objective.shortage_price=2/h,10/h,50/h.",
         metavar="FIELD=VALUES",
     ),
 ]
-PEERS_ONLY = Annotated[bool, typer.Option("--peers-only", help="Peers and optimum, no policy.")]
+PEERS_ONLY = Annotated[bool, typer.Option("--peers-only", help="Only the peers and the optimum, no policy.")]
 AGAINST = Annotated[
     Path | None,
-    typer.Option(help="Take peers and optimum from an earlier run's results.json.", metavar="FILE"),
+    typer.Option(help="Reuse peers and optimum from an earlier run's results.json.", metavar="FILE"),
 ]
-PROCESSES = Annotated[int, typer.Option(min=1, max=256, help="Processes of this machine that compute.")]
+PROCESSES = Annotated[
+    int, typer.Option(min=1, max=256, help="Number of processes to compute with on this machine.")
+]
 OUT = Annotated[
     Path | None,
     typer.Option(
-        help="Leave results.json, results.csv, results.md, results.html and plots (fronts, regret, coverage .svg) here.",
+        help="Write results.json, results.csv, results.md, results.html and plots (fronts, regret, coverage .svg) here.",
         metavar="DIR",
     ),
 ]
 FORCE = Annotated[bool, typer.Option("--force", help="Replace an earlier run in --out.")]
 NO_PAGE = Annotated[
     bool,
-    typer.Option("--no-page", help="Leave out results.html and the plots, which need plotly and matplotlib."),
+    typer.Option("--no-page", help="Skip results.html and the plots, which need plotly and matplotlib."),
 ]
-AS_JSON = Annotated[bool, typer.Option("--json", help="Print the results as JSON, no table.")]
+AS_JSON = Annotated[bool, typer.Option("--json", help="Print the results as JSON instead of a table.")]
 
 
 def benchmark(
@@ -88,7 +92,7 @@ def benchmark(
     no_page: NO_PAGE = False,
     as_json: AS_JSON = False,
 ) -> None:
-    """Run a policy and all peers at every setting over recorded demand, and hold them against hindsight."""
+    """Compare a policy with all peers at every setting, and with hindsight, on recorded demand."""
     from autoscaler.cli.progress import Bar, Lines
 
     with errors_in_words("benchmark"):

@@ -27,7 +27,7 @@ def check(
     trace: Annotated[
         Path | None,
         typer.Argument(
-            help="Traffic to check it on (default: a generated day with a crowd).", metavar="TRACE"
+            help="Traffic for the check (default: a generated day with a crowd).", metavar="TRACE"
         ),
     ] = None,
     kind: KIND = None,
@@ -39,11 +39,11 @@ def check(
     seed: SEED = 1,
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", help="Check this guard only; may be given again.", metavar="GUARD"),
+        typer.Option("--only", help="Run only this check; repeatable.", metavar="GUARD"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Check a policy for looking ahead, depending on its start, on other fleets, on luck, and acting on silence."""
+    """Check that a policy does not look ahead, depend on its start, on other fleets or on luck, or act on silence."""
     from autoscaler.cli.progress import Bar
 
     with errors_in_words("check"):

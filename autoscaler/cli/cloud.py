@@ -26,17 +26,17 @@ def cloud(
         int, typer.Option(min=0, max=65535, help="TCP port on loopback; 0 takes a free one.")
     ] = 4599,
     vms: Annotated[
-        int, typer.Option(min=0, max=100_000, help="VMs that exist, stopped, from the start.")
+        int, typer.Option(min=0, max=100_000, help="Number of VMs that exist at the start, stopped.")
     ] = 20,
     fleet: Annotated[
-        str, typer.Option(help="Their fleet, and the name of a launch template that makes more.")
+        str, typer.Option(help="Name of their fleet, and of a launch template that makes more.")
     ] = "web",
-    seed: Annotated[int, typer.Option(min=0, help="The same seed and calls give the same cloud.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed; the same seed and calls give the same cloud.")] = 0,
     speed: Annotated[
-        float, typer.Option(min=0.01, max=10_000, help="Seconds of the cloud per second of yours.")
+        float, typer.Option(min=0.01, max=10_000, help="Seconds in the cloud per real second.")
     ] = 1.0,
     faults: Annotated[
-        Path | None, typer.Option(help="A YAML or JSON file: the schedule of bad days.", metavar="FILE")
+        Path | None, typer.Option(help="Schedule of faults (YAML or JSON).", metavar="FILE")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:

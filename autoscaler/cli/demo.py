@@ -32,35 +32,37 @@ class DemoOptions:
     ] = None
     kind: Annotated[
         Literal["count", "gauge"] | None,
-        typer.Option(help="What its values are, if no manifest.csv beside it says."),
+        typer.Option(help="Kind of its values, unless a manifest.csv beside it says."),
     ] = None
     scale_to_vms: Annotated[
-        int, typer.Option(min=1, max=10_000, help="Scale a recording so that its peak needs so many VMs.")
+        int, typer.Option(min=1, max=10_000, help="Scale a recording so that its peak needs this many VMs.")
     ] = 50
     begin_s: Annotated[
         float | None,
         typer.Option(
-            "--begin", parser=moment, help="Moment to begin at (generated day: 09:30).", metavar="TIME"
+            "--begin", parser=moment, help="Time to start at (generated day: 09:30).", metavar="TIME"
         ),
     ] = None
     end_s: Annotated[
-        float | None, typer.Option("--end", parser=moment, help="Moment to end at.", metavar="TIME")
+        float | None, typer.Option("--end", parser=moment, help="Time to end at.", metavar="TIME")
     ] = None
     policy: Annotated[
         Path | None,
         typer.Option(help="Policy file (default: simulations/demo/web.yaml).", metavar="FILE"),
     ] = None
-    vms: Annotated[int, typer.Option(min=1, max=20_000, help="VMs that exist, stopped, at the start.")] = 60
+    vms: Annotated[
+        int, typer.Option(min=1, max=20_000, help="Number of VMs that exist at the start, stopped.")
+    ] = 60
     speed: Annotated[
         float | None,
         typer.Option(
             min=0.1,
             max=100_000,
-            help="Seconds of the demo per second (default: 400, or what this machine keeps).",
+            help="Seconds in the demo per real second (default: 400, or as fast as this machine can).",
         ),
     ] = None
     cold: Annotated[
-        bool, typer.Option("--cold", help="Begin as a fleet on its first day, without the week before.")
+        bool, typer.Option("--cold", help="Start as on a fleet's first day, without the week before.")
     ] = False
     tick_s: Annotated[
         float, typer.Option("--tick", parser=seconds, help="Time between decisions.", metavar="DURATION")
@@ -70,12 +72,12 @@ class DemoOptions:
         typer.Option(
             "--for",
             parser=seconds,
-            help="End after so much of your time, for example 40s.",
+            help="Stop after this much real time, for example 40s.",
             metavar="DURATION",
         ),
     ] = None
     out: Annotated[
-        Path | None, typer.Option(help="Leave timeline.csv, report.json and the journal here.", metavar="DIR")
+        Path | None, typer.Option(help="Write timeline.csv, report.json and the journal here.", metavar="DIR")
     ] = None
     faults: FAULTS = None
     seed: Annotated[int, typer.Option(min=0, help="Seed of traffic and cloud.")] = 1
@@ -88,12 +90,12 @@ class DemoOptions:
 def demo(
     options: DemoOptions = DemoOptions(),
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the report as JSON at the end, no table.")
+        bool, typer.Option("--json", help="Print the report at the end as JSON instead of a table.")
     ] = False,
 ) -> None:
-    """Watch a real daemon start and stop 60 VMs through the EC2 protocol, on the day after a week that it remembers.
+    """Watch a real daemon start and stop 60 VMs through the EC2 protocol, with the memory of the week before.
 
-    At the end it is compared with a plain reactive rule and with VMs that are always on, at the same prices.
+    The summary compares it with a plain reactive rule and with always-on VMs, at the same prices.
     """
     import asyncio
 

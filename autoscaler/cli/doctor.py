@@ -44,19 +44,19 @@ def doctor(
         Path | None, typer.Option(help="Folder of policies (setting policies).", metavar="DIR")
     ] = None,
     state_dir: Annotated[
-        Path | None, typer.Option(help="Where the journal is (setting state_dir).", metavar="DIR")
+        Path | None, typer.Option(help="Folder of the journal (setting state_dir).", metavar="DIR")
     ] = None,
     endpoint_url: Annotated[
-        str | None, typer.Option(help="Another EC2 endpoint than AWS's (setting aws_endpoint_url).")
+        str | None, typer.Option(help="EC2 endpoint to use instead of AWS's (setting aws_endpoint_url).")
     ] = None,
     region: Annotated[str | None, typer.Option(help="AWS Region (setting aws_region).")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Show what is well too.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Also show what is fine.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Examine settings, policies, metrics, permissions, quotas and VMs, and say how to mend what is wrong.
+    """Check settings, policies, metrics, permissions, quotas and VMs, and say how to fix what is wrong.
 
-    Run it as the user of the daemon, on its machine: both decide what can be reached. Nothing is changed:
-    permissions for changes are asked with DryRun.
+    Run it as the daemon's user on the daemon's machine, because both affect what can be reached. It changes nothing:
+    permissions for changes are checked with DryRun.
     """
     import asyncio
 

@@ -28,34 +28,32 @@ _MOST_AT_ONCE = 1000
 
 def events(
     fleet: Annotated[
-        str | None, typer.Option(help="Events of this fleet only (default: all).", metavar="FLEET")
+        str | None, typer.Option(help="Only events of this fleet (default: all).", metavar="FLEET")
     ] = None,
     since_s: Annotated[
         float | None,
-        typer.Option(
-            "--since", parser=moment_or_ago, help="From then on: 2h (ago) or a moment.", metavar="TIME"
-        ),
+        typer.Option("--since", parser=moment_or_ago, help="Start: 2h (ago) or a time.", metavar="TIME"),
     ] = None,
     until_s: Annotated[
         float | None,
-        typer.Option("--until", parser=moment_or_ago, help="Up to then, likewise.", metavar="TIME"),
+        typer.Option("--until", parser=moment_or_ago, help="End, in the same form.", metavar="TIME"),
     ] = None,
     kind: Annotated[
         list[str] | None,
-        typer.Option(help="Events of this kind only; may be given several times.", metavar="KIND"),
+        typer.Option(help="Only events of this kind; repeatable.", metavar="KIND"),
     ] = None,
     limit: Annotated[
-        int, typer.Option(min=1, max=1_000_000, help="How many to show, the newest ones.")
+        int, typer.Option(min=1, max=1_000_000, help="Show at most this many, the newest.")
     ] = SHOWN,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Show new events as they come, until Ctrl-C.")
+        bool, typer.Option("--follow", "-f", help="Keep showing new events until Ctrl-C.")
     ] = False,
     state_dir: Annotated[
-        Path | None, typer.Option(help="Where the journal is (setting state_dir).", metavar="DIR")
+        Path | None, typer.Option(help="Folder of the journal (setting state_dir).", metavar="DIR")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document per line.")] = False,
 ) -> None:
-    """Show what happened outside of decisions: VMs that failed, reloads, changes by operators; newest last."""
+    """Show what happened apart from decisions: failed VMs, reloads, operators' changes; newest last."""
     from autoscaler.clock import SystemClock
     from autoscaler.settings import load_settings
     from autoscaler.store import EventFilter, JournalReader

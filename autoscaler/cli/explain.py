@@ -37,12 +37,18 @@ _LONGEST_TICK_S = 300.0
 def explain(
     fleet: Annotated[
         str | None,
-        typer.Argument(help="Which fleet; with --since all of them, a line each.", show_default=False),
+        typer.Argument(
+            help="Name of the fleet; optional with --since, which then prints a line per fleet.",
+            show_default=False,
+        ),
     ] = None,
     at_s: Annotated[
         float | None,
         typer.Option(
-            "--at", parser=moment, help="The decision in force then (default: the last).", metavar="TIME"
+            "--at",
+            parser=moment,
+            help="Time of the decision to explain (default: the latest).",
+            metavar="TIME",
         ),
     ] = None,
     since_s: Annotated[
@@ -50,22 +56,22 @@ def explain(
         typer.Option(
             "--since",
             parser=moment_or_ago,
-            help="Instead: what was ordered, short and in trouble from then on: 2h (ago) or a moment.",
+            help="List orders, shortages and troubles from this time on instead: 2h (ago) or a time.",
             metavar="TIME",
         ),
     ] = None,
     until_s: Annotated[
         float | None,
         typer.Option(
-            "--until", parser=moment_or_ago, help="With --since: up to then, likewise.", metavar="TIME"
+            "--until", parser=moment_or_ago, help="With --since: end, in the same form.", metavar="TIME"
         ),
     ] = None,
     state_dir: Annotated[
-        Path | None, typer.Option(help="Where the journal is (setting state_dir).", metavar="DIR")
+        Path | None, typer.Option(help="Folder of the journal (setting state_dir).", metavar="DIR")
     ] = None,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Say why a fleet has the size it has, inputs, stages and what came back; or what became of it --since."""
+    """Explain a fleet's size by inputs, stages and outcomes, or list what happened to it --since a time."""
     from autoscaler.errors import JournalError
     from autoscaler.settings import load_settings
     from autoscaler.store import JournalReader

@@ -29,41 +29,42 @@ class What(StrEnum):
 
 
 def export(
-    fleet: Annotated[str, typer.Argument(help="Which fleet.")],
+    fleet: Annotated[str, typer.Argument(help="Name of the fleet.")],
     out: Annotated[Path, typer.Argument(help="File to write: .csv, .csv.gz or .parquet.", metavar="FILE")],
     from_s: Annotated[
         float | None,
         typer.Option(
             "--from",
             parser=moment_or_ago,
-            help="From then on: 7d (ago) or a moment (default: all).",
+            help="Start: 7d (ago) or a time (default: everything).",
             metavar="TIME",
         ),
     ] = None,
     to_s: Annotated[
-        float | None, typer.Option("--to", parser=moment_or_ago, help="Up to then, likewise.", metavar="TIME")
+        float | None,
+        typer.Option("--to", parser=moment_or_ago, help="End, in the same form.", metavar="TIME"),
     ] = None,
     what: Annotated[
         What,
-        typer.Option(help="demand: a trace of what was wanted; timeline: one row a tick of what was done."),
+        typer.Option(help="demand: a trace of measured demand; timeline: one row per tick of what was done."),
     ] = What.DEMAND,
     interval_s: Annotated[
         float | None,
         typer.Option(
             "--interval",
             parser=seconds,
-            help="Length of the trace's intervals (default: a tick).",
+            help="Interval of the trace (default: a tick).",
             metavar="DURATION",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     state_dir: Annotated[
-        Path | None, typer.Option(help="Where the journal is (setting state_dir).", metavar="DIR")
+        Path | None, typer.Option(help="Folder of the journal (setting state_dir).", metavar="DIR")
     ] = None,
     manifest: Annotated[bool, MANIFEST_OPTION] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Write a fleet's demand as a trace, or its time line, from the journal to a file."""
+    """Write a fleet's demand as a trace, or its timeline, from the journal to a file."""
     from autoscaler.clock import SystemClock
     from autoscaler.errors import JournalError
     from autoscaler.settings import load_settings

@@ -57,7 +57,7 @@ _CHORE = Printed(("version", "sentences"))
 JSON_OF: dict[str, Printed] = {
     "benchmark": Printed(("version", "partial", "failed", "levels", "shares", "traces")),
     "check": Printed(("version", "policy", "trace", "holds", "guards")),
-    "cloud": Printed(("version", "url", "region", "fleet", "vms", "seed", "speed", "faults"), more="it comes when the cloud listens"),
+    "cloud": Printed(("version", "url", "region", "fleet", "vms", "seed", "speed", "faults"), more="it is printed once the cloud listens"),
     "compare": Printed((*_RUN, "differences")),
     "demo": Printed(("version", "identity", "totals", "baselines", "details")),
     "doctor": Printed(("check", "level", "text", "fix", "fleet"), "list"),

@@ -80,11 +80,13 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Begin with `autoscaler demo`. Exit codes: 0 done, 1 could not be done, 2 wrong usage, 130 interrupted.",
+    epilog="Start with `autoscaler demo`. Exit codes: 0 done, 1 could not be done, 2 wrong usage, 130 interrupted.",
 )
-policies = typer.Typer(no_args_is_help=True, help="Look at policies.")
-shadows = typer.Typer(no_args_is_help=True, help="Look at fleets in shadow: decided on, and not touched.")
-traces = typer.Typer(no_args_is_help=True, help="Make and look at traces: recorded or generated demand.")
+policies = typer.Typer(no_args_is_help=True, help="Inspect policies.")
+shadows = typer.Typer(
+    no_args_is_help=True, help="Inspect fleets in shadow, which are decided on but not changed."
+)
+traces = typer.Typer(no_args_is_help=True, help="Make and inspect traces: recorded or generated demand.")
 
 app.command()(run.run)
 app.command()(demo.demo)
@@ -147,7 +149,7 @@ def begin(
 def version(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Show the version of the program and of what it runs on; `--version` shows that of the program alone."""
+    """Show the versions of the program and its platform; `--version` shows that of the program alone."""
     from importlib.metadata import version as of
 
     found = {

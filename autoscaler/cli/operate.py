@@ -29,23 +29,27 @@ class What(StrEnum):
 _ALL = ("start", "stop", "provision", "refill")
 
 ReasonOption = Annotated[
-    str, typer.Option("--reason", "-m", help="Why, for those who come after you.", metavar="TEXT")
+    str, typer.Option("--reason", "-m", help="Reason, for those who read it later.", metavar="TEXT")
 ]
 FleetOption = Annotated[
-    list[str] | None, typer.Option("--fleet", "-f", help="Which fleet; may be given again.", metavar="FLEET")
+    list[str] | None, typer.Option("--fleet", "-f", help="Name of a fleet; repeatable.", metavar="FLEET")
 ]
 AllFleetsOption = Annotated[
-    bool, typer.Option("--all-fleets", help="All fleets, those that are added later too.")
+    bool, typer.Option("--all-fleets", help="All fleets, including those added later.")
 ]
 ForOption = Annotated[
     float | None,
-    typer.Option("--for", parser=seconds, help="For so long, for example 2h or 1d.", metavar="DURATION"),
+    typer.Option(
+        "--for", parser=seconds, help="How long it applies, for example 2h or 1d.", metavar="DURATION"
+    ),
 ]
 UntilOption = Annotated[
     float | None,
-    typer.Option("--until", parser=moment, help="Until then, for example 2026-03-01T18:00Z.", metavar="TIME"),
+    typer.Option(
+        "--until", parser=moment, help="When it ends, for example 2026-03-01T18:00Z.", metavar="TIME"
+    ),
 ]
-NoExpiryOption = Annotated[bool, typer.Option("--no-expiry", help="Until an operator ends it.")]
+NoExpiryOption = Annotated[bool, typer.Option("--no-expiry", help="Keep it until an operator ends it.")]
 SocketOption = Annotated[
     Path | None,
     typer.Option("--socket", help="The daemon's control socket (setting control_socket).", metavar="PATH"),
@@ -64,10 +68,10 @@ def pause(
     socket: SocketOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Keep a daemon from starting, stopping, provisioning or refilling for a while; deciding and recording go on.
+    """Keep a daemon from starting, stopping, provisioning or refilling for a while; it keeps deciding and recording.
 
-    With stops paused it still starts VMs when demand asks for them, and deletes none but those that operators evict. VMs
-    stay as they are.
+    With stops paused it still starts VMs when demand needs them, and deletes only VMs that operators evict. Pausing itself
+    leaves all VMs as they are.
     """
     change = _fleets(fleet, all_fleets) | _term(for_s, until_s, no_expiry)
     _tell("pause", socket, as_json, change | {"verbs": _verbs(what), "reason": reason})
@@ -75,39 +79,41 @@ def pause(
 
 def resume(
     reason: ReasonOption,
-    what: Annotated[What, typer.Argument(help="What to take up again.")] = What.ALL,
+    what: Annotated[What, typer.Argument(help="What to resume.")] = What.ALL,
     fleet: FleetOption = None,
     all_fleets: AllFleetsOption = False,
     socket: SocketOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """End pauses before their time.
+    """End pauses early.
 
-    With --all-fleets those of single fleets end too. Nothing to end is no error.
+    With --all-fleets, pauses of single fleets end too. It is no error if there is nothing to end.
     """
     change = _fleets(fleet, all_fleets)
     _tell("resume", socket, as_json, change | {"verbs": _verbs(what), "reason": reason})
 
 
 def override(
-    fleet: Annotated[str, typer.Argument(help="Which fleet.")],
+    fleet: Annotated[str, typer.Argument(help="Name of the fleet.")],
     reason: ReasonOption,
     floor: Annotated[
-        int | None, typer.Option(min=1, help="At least so many VMs in service.", metavar="VMS")
+        int | None, typer.Option(min=1, help="At least this many VMs in service.", metavar="VMS")
     ] = None,
     ceiling: Annotated[
-        int | None, typer.Option(min=0, help="At most so many VMs in service.", metavar="VMS")
+        int | None, typer.Option(min=0, help="At most this many VMs in service.", metavar="VMS")
     ] = None,
     for_s: ForOption = None,
     until_s: UntilOption = None,
     no_expiry: NoExpiryOption = False,
-    clear: Annotated[bool, typer.Option("--clear", help="Let the policy's bounds hold again.")] = False,
+    clear: Annotated[
+        bool, typer.Option("--clear", help="End the override: the policy's bounds apply again.")
+    ] = False,
     socket: SocketOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Put other bounds in the place of a fleet's minimum and maximum for a while.
+    """Replace a fleet's minimum and maximum by other bounds for a while.
 
-    A new override takes the place of an earlier one as a whole. A floor only raises the policy's minimum.
+    A new override replaces an earlier one completely. A floor only raises the policy's minimum.
     A ceiling may be above the policy's maximum or below its minimum.
     """
     bounds = {"floor": floor, "ceiling": ceiling}

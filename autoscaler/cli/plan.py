@@ -34,25 +34,25 @@ def plan(
     against: Annotated[
         Path | None,
         typer.Option(
-            help="The policy in force (default: the fleet's in the folder of the setting policies).",
+            help="The policy in force (default: the fleet's own in the policy folder of the settings).",
             metavar="FILE",
         ),
     ] = None,
     trace: Annotated[
         Path | None,
-        typer.Option(help="Traffic to try it on (default: the daemon's own journal).", metavar="TRACE"),
+        typer.Option(help="Traffic to run it on (default: the daemon's own journal).", metavar="TRACE"),
     ] = None,
     since_s: Annotated[
         float | None,
         typer.Option(
             "--since",
             parser=moment_or_ago,
-            help="Journal from then on: 7d (ago) or a moment (default: 7d).",
+            help="Start of the journal's traffic: 7d (ago) or a time (default: 7d).",
             metavar="TIME",
         ),
     ] = None,
     state_dir: Annotated[
-        Path | None, typer.Option(help="Where the journal is (setting state_dir).", metavar="DIR")
+        Path | None, typer.Option(help="Folder of the journal (setting state_dir).", metavar="DIR")
     ] = None,
     kind: KIND = None,
     scale_to_vms: SCALE = None,
@@ -68,11 +68,11 @@ def plan(
     ] = None,
     seed: SEED = 1,
     out: Annotated[
-        Path | None, typer.Option(help="Write the text here too (Markdown).", metavar="FILE")
+        Path | None, typer.Option(help="Also write the text here (Markdown).", metavar="FILE")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Say what a changed policy would have done on recent traffic: decisions, cost and shortage against the one in force."""
+    """Show what a changed policy would have done on recent traffic, compared with the one in force: decisions, cost, shortage."""
     from autoscaler.cli.progress import Bar, interruptible
 
     if trace is None and (kind or scale_to_vms):

@@ -29,7 +29,7 @@ TICK_OPTION = typer.Option(
     "--tick",
     min=1,
     max=3600,
-    help="Length of a tick in seconds, which some checks compare with (default: setting tick_s).",
+    help="Length of a tick in seconds, which some checks use (default: setting tick_s).",
 )
 
 
@@ -45,7 +45,7 @@ def validate(
 ) -> None:
     """Check policies and print each problem as file:line:column: error: what is wrong; what to do.
 
-    Where the settings name the places that VMs are in, as for `run`, also whether each policy is in one of them.
+    If the settings name places, as for `run`, it also checks that each policy is in one of them.
     """
     places = _places("validate", quietly=path is not None and tick_s is not None)
     path, tick_s = _settled("validate", path, tick_s)
@@ -72,7 +72,7 @@ def policy_show(
     name: Annotated[str, typer.Argument(help="Name of a fleet, or a policy file.", metavar="FLEET|FILE")],
     directory: Annotated[
         Path | None,
-        typer.Option("--policies", help="The folder of policies, to find a fleet in (setting policies)."),
+        typer.Option("--policies", help="Folder of policies in which to find a fleet (setting policies)."),
     ] = None,
     as_json: Annotated[bool, JSON_OPTION] = False,
     tick_s: Annotated[float | None, TICK_OPTION] = None,

@@ -16,13 +16,13 @@ from autoscaler.cli.output import errors_in_words, write_text
 def policy_results(
     folder: Annotated[Path, typer.Argument(help="Folder of policies.", metavar="DIR")] = Path("policies"),
     recipes: Annotated[
-        Path, typer.Option(help="Folder of recipes of traffic, by the names of the policies.", metavar="DIR")
+        Path, typer.Option(help="Folder of traffic recipes, named after the policies.", metavar="DIR")
     ] = Path("simulations/recipes"),
     out: Annotated[
-        Path | None, typer.Option(help="File to write (default: RESULTS.md in the folder).", metavar="FILE")
+        Path | None, typer.Option(help="Output file (default: RESULTS.md in the folder).", metavar="FILE")
     ] = None,
 ) -> None:
-    """Replay each policy of a folder on generated traffic of its kind, beside peers, and write the page."""
+    """Replay each policy of a folder on generated traffic of its kind, beside peers, and write a page."""
     with errors_in_words("policy"):
         from autoscaler.cli.progress import Bar
         from autoscaler.simulator.scenarios.shipped import page, section, shipped_in

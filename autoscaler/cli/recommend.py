@@ -56,28 +56,28 @@ def recommend(
         list[str] | None,
         typer.Option(
             "--at-most",
-            help="What a candidate must keep: unserved=0.1%, longest_episode=5m; may be given again "
-            "(no more unserved than now, unless one says how much shortage may be).",
+            help="Upper limit for candidates: unserved=0.1%, longest_episode=5m; repeatable "
+            "(default: no more unserved than now, unless a limit says how much shortage is allowed).",
             metavar="FIGURE=VALUE",
         ),
     ] = None,
     at_least: Annotated[
         list[str] | None,
-        typer.Option("--at-least", help="The same from below: warm_hits=99%.", metavar="FIGURE=VALUE"),
+        typer.Option("--at-least", help="Lower limit for candidates: warm_hits=99%.", metavar="FIGURE=VALUE"),
     ] = None,
     random: RANDOM = None,
     folds: Annotated[
-        int, typer.Option(min=2, max=52, help="Choices that are judged, where the trace is long enough.")
+        int, typer.Option(min=2, max=52, help="Number of choices to judge, if the trace is long enough.")
     ] = 4,
     unserved_price: Annotated[
         float | None,
         typer.Option(
             min=0.0,
-            help="Money per unit of unserved work, for the regret over worlds (default: 10 times what serving costs).",
+            help="Money per unit of unserved work, for the regret over worlds (default: 10 times the cost of serving it).",
             metavar="MONEY",
         ),
     ] = None,
-    no_worlds: Annotated[bool, typer.Option("--no-worlds", help="Leave the other worlds out.")] = False,
+    no_worlds: Annotated[bool, typer.Option("--no-worlds", help="Skip the other worlds.")] = False,
     played: Played = Played(),
     seed: SEED = 1,
     processes: PROCESSES = 1,
@@ -88,7 +88,7 @@ def recommend(
     no_page: NO_PAGE = False,
     as_json: AS_JSON = False,
 ) -> None:
-    """Say what to change in a policy, or that nothing tried is better, or that it may be luck."""
+    """Say what to change in a policy, or that nothing tried is better, or that a difference may be luck."""
     with errors_in_words("recommend"):
         from autoscaler.simulator.search.limits import limits_of
         from autoscaler.simulator.search.worlds import worlds_of

@@ -55,10 +55,10 @@ def policy_reference() -> str:
         "# Policy fields",
         _WRITTEN,
         (
-            "One YAML file per fleet, over `defaults.yaml` of the same folder: a field that the fleet's file leaves out is"
-            " taken from there, and from the default below where neither has it. Units are written. *required*: the"
-            " fleet's file or `defaults.yaml` must have it. A section whose default is `off` is switched on by writing it;"
-            " `{}` takes all of its defaults. Unknown fields are refused. `autoscaler policy show FLEET` prints what holds."
+            "One YAML file per fleet, on top of `defaults.yaml` in the same folder. A field that the fleet's file leaves out is"
+            " taken from there, or from the default below if neither file has it. Units are written. *required* means that the"
+            " fleet's file or `defaults.yaml` must have it. Writing a section whose default is `off` switches it on;"
+            " `{}` takes all of its defaults. Unknown fields are refused. `autoscaler policy show FLEET` prints the effective policy."
         ),
     ]
     for section in policy_sections():
@@ -147,8 +147,8 @@ def _settings_part() -> list[str]:
     return [
         "## Settings",
         (
-            "In `autoscaler.toml` or the environment; the environment wins, the command line wins over both."
-            " `AUTOSCALER_CONFIG` names another file than `autoscaler.toml` of the working directory."
+            "In `autoscaler.toml` or the environment. The environment overrides the file, and the command line overrides both."
+            " `AUTOSCALER_CONFIG` names a file to use instead of `autoscaler.toml` in the working directory."
         ),
         _table(head, rows),
     ]
@@ -217,7 +217,7 @@ def _events_part() -> list[str]:
     rows = [(_code(name), words) for name, words in sorted(EVENTS.items())]
     return [
         "## Log lines",
-        "The field `event` of a line; `text` is the sentence for people.",
+        "The field `event` of a log line; `text` is the sentence for people.",
         _table(("event", "meaning"), rows),
     ]
 
@@ -227,8 +227,8 @@ def _journal_part() -> list[str]:
     return [
         "## Journal events",
         (
-            "What happened outside of a decision, recorded with time, fleet and a sentence. Those about VMs are log"
-            " lines of the event `vm` too, with this word as `kind`; what operators change, of the event `operator`."
+            "What happened apart from decisions, recorded with time, fleet and a sentence. Events about VMs are also log"
+            " lines of the event `vm`, with this word as `kind`; operators' changes are log lines of the event `operator`."
         ),
         _table(("kind", "meaning"), rows),
     ]
@@ -260,8 +260,8 @@ def _reasons_part() -> list[str]:
     return [
         "## Reasons",
         (
-            "Why a number is what it is: label `reason` of `autoscaler_reasons_total`, and what `autoscaler explain` shows"
-            " stage by stage, in the order of this table. The sentence is one with example numbers."
+            "Why a number is what it is: the label `reason` of `autoscaler_reasons_total`, and what `autoscaler explain` shows"
+            " stage by stage, in the order of this table. The last column is an example with made-up numbers."
         ),
         _table(("reason", "stage", "meaning", "for example"), rows),
     ]
@@ -350,7 +350,7 @@ def _values_part() -> list[str]:
 
     parts = [
         "## Words of values",
-        "What labels, `--json` and the journal say, where the meaning is not in the word.",
+        "Values in labels, `--json` and the journal whose meaning is not obvious.",
     ]
     for title, enum in (
         ("Outcome of an action", ports.OutcomeKind),

@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 ENGINE = Annotated[
     Literal["auto", "lanes", "loop"],
     typer.Option(
-        help="lanes: fast; loop: the daemon itself, with a journal; auto: lanes where they can express the run."
+        help="lanes: fast; loop: the daemon itself, with a journal; auto: lanes if they can express the run."
     ),
 ]
-TIMELINE = Annotated[Literal["csv", "parquet"], typer.Option("--timeline", help="Form of the time line.")]
+TIMELINE = Annotated[Literal["csv", "parquet"], typer.Option("--timeline", help="Format of the timeline.")]
 
 
 @with_played
@@ -54,7 +54,7 @@ def replay(
     no_page: NO_PAGE = False,
     as_json: AS_JSON = False,
 ) -> None:
-    """Run a policy on a recorded trace and say what it costs and where it was short, against baselines."""
+    """Run a policy on a recorded trace and show its cost and its shortages, against baselines."""
     from autoscaler.cli.progress import Bar, interruptible
 
     with errors_in_words("replay"):
@@ -103,7 +103,7 @@ def compare(
     no_page: NO_PAGE = False,
     as_json: AS_JSON = False,
 ) -> None:
-    """Run policies on the same trace, fleet and luck: score cards side by side, and where decisions differ."""
+    """Run policies on the same trace and fleet with the same luck: score cards side by side, and where decisions differ."""
     from autoscaler.cli.progress import Bar, interruptible
 
     if len(files) < 3:
@@ -198,10 +198,11 @@ def _judged(
 
 def report(
     directory: Annotated[
-        Path, typer.Argument(help="What `replay`, `compare` or `demo` left with --out.", metavar="DIR")
+        Path,
+        typer.Argument(help="Folder written by `replay`, `compare` or `demo` with --out.", metavar="DIR"),
     ],
 ) -> None:
-    """Make report.html again from report.json and the time line beside it."""
+    """Rebuild report.html from report.json and the timeline beside it."""
     with errors_in_words("report"):
         from autoscaler.simulator.report.folder import rebuild
 

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 KIND = Annotated[
     Literal["count", "gauge"] | None,
-    typer.Option(help="What the trace's values are, if no manifest.csv beside it says."),
+    typer.Option(help="Kind of the trace's values, unless a manifest.csv beside it says."),
 ]
 SCALE = Annotated[
     int | None,
-    typer.Option(min=1, max=100_000, help="Scale the trace so that its peak needs so many VMs."),
+    typer.Option(min=1, max=100_000, help="Scale the trace so that its peak needs this many VMs."),
 ]
 VMS = Annotated[
     int | None,
@@ -44,22 +44,22 @@ TICK = Annotated[
 ]
 FROM = Annotated[
     float | None,
-    typer.Option("--from", parser=moment, help="Moment of the trace to begin at.", metavar="TIME"),
+    typer.Option("--from", parser=moment, help="Time in the trace to start at.", metavar="TIME"),
 ]
 TO = Annotated[
-    float | None, typer.Option("--to", parser=moment, help="Moment of the trace to end at.", metavar="TIME")
+    float | None, typer.Option("--to", parser=moment, help="Time in the trace to end at.", metavar="TIME")
 ]
 FAULTS = Annotated[
-    Path | None, typer.Option(help="Schedule of bad days for the cloud (YAML or JSON).", metavar="FILE")
+    Path | None, typer.Option(help="Schedule of faults of the cloud (YAML or JSON).", metavar="FILE")
 ]
-SEED = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+SEED = Annotated[int, typer.Option(min=0, help="Seed of all random draws.")]
 OUT = Annotated[
     Path | None,
-    typer.Option(help="Leave report.html, report.json, the time line and the journal here.", metavar="DIR"),
+    typer.Option(help="Write report.html, report.json, the timeline and the journal here.", metavar="DIR"),
 ]
 FORCE = Annotated[bool, typer.Option("--force", help="Replace an earlier run in --out.")]
-NO_PAGE = Annotated[bool, typer.Option("--no-page", help="Leave out report.html, which needs plotly.")]
-AS_JSON = Annotated[bool, typer.Option("--json", help="Print the report as JSON, no table.")]
+NO_PAGE = Annotated[bool, typer.Option("--no-page", help="Skip report.html, which needs plotly.")]
+AS_JSON = Annotated[bool, typer.Option("--json", help="Print the report as JSON instead of a table.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,7 @@ class Played:
         typer.Option(
             "--warm-up",
             parser=seconds,
-            help="Time at the beginning that is not scored (default: 10 ticks, and 5 min at least).",
+            help="Time at the start that is not scored (default: 10 ticks, but at least 5 min).",
             metavar="DURATION",
         ),
     ] = None
@@ -86,7 +86,7 @@ class Played:
         typer.Option(
             "--start-time",
             parser=seconds,
-            help="Mean time from an order to service (default: vm.start_time).",
+            help="Mean time from start request to in service (default: vm.start_time).",
             metavar="DURATION",
         ),
     ] = None
@@ -100,20 +100,22 @@ class Played:
         ),
     ] = None
     start_failure: Annotated[
-        float, typer.Option(parser=share, help="Share of starts that fail, such as 5%.", metavar="SHARE")
+        float, typer.Option(parser=share, help="Share of starts that fail, for example 5%.", metavar="SHARE")
     ] = 0.0
     provision_time_s: Annotated[
         float | None,
         typer.Option(
             "--provision-time",
             parser=seconds,
-            help="Time until a VM that is made from nothing serves (default: objective.provision_time).",
+            help="Time until a VM made from nothing serves (default: objective.provision_time).",
             metavar="DURATION",
         ),
     ] = None
     metric_lag_s: Annotated[
         float | None,
-        typer.Option("--metric-lag", parser=seconds, help="How late metrics are known.", metavar="DURATION"),
+        typer.Option(
+            "--metric-lag", parser=seconds, help="Delay until metrics are known.", metavar="DURATION"
+        ),
     ] = None
 
     def wanted(self, seed: int, faults: tuple[Fault, ...] = ()) -> Wanted:

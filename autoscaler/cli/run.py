@@ -34,28 +34,28 @@ def run(
         Path | None, typer.Option(help="Folder of policies (setting policies).", metavar="DIR")
     ] = None,
     state_dir: Annotated[
-        Path | None, typer.Option(help="Where the journal is (setting state_dir).", metavar="DIR")
+        Path | None, typer.Option(help="Folder of the journal (setting state_dir).", metavar="DIR")
     ] = None,
     http_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port of /metrics and /healthz (setting http_port).")
     ] = None,
     endpoint_url: Annotated[
-        str | None, typer.Option(help="Another EC2 endpoint than AWS's (setting aws_endpoint_url).")
+        str | None, typer.Option(help="EC2 endpoint to use instead of AWS's (setting aws_endpoint_url).")
     ] = None,
     region: Annotated[str | None, typer.Option(help="AWS Region (setting aws_region).")] = None,
     for_s: Annotated[
         float | None,
         typer.Option(
-            "--for", parser=seconds, help="End after this long, for example 40s.", metavar="DURATION"
+            "--for", parser=seconds, help="Stop after this long, for example 40s.", metavar="DURATION"
         ),
     ] = None,
     log_format: Annotated[
-        Literal["console", "json"] | None, typer.Option(help="How log lines look (setting log_format).")
+        Literal["console", "json"] | None, typer.Option(help="Format of log lines (setting log_format).")
     ] = None,
 ) -> None:
     """Run the daemon until it is told to stop; VMs in service then stay as they are.
 
-    Only fleets whose policy says `act: true` are touched; all others run in shadow.
+    It acts only on fleets whose policy says `act: true`; all others run in shadow.
     """
     from autoscaler.clock import SystemClock
     from autoscaler.daemon import event_loop

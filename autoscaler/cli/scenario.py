@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from autoscaler.simulator.scenarios.judging import Verdict
     from autoscaler.simulator.scenarios.playing import Played
 
-app = typer.Typer(no_args_is_help=True, help="Play stories of bad days and check what comes of them.")
+app = typer.Typer(no_args_is_help=True, help="Play bad days and check the outcome.")
 
 PLACES = Annotated[
     list[Path], typer.Argument(help="Scenario files, or folders of them.", metavar="FILE|DIR...")
@@ -30,11 +30,11 @@ PLACES = Annotated[
 def scenario_run(
     places: PLACES,
     out: Annotated[
-        Path | None, typer.Option(help="Leave the time line of each scenario here.", metavar="DIR")
+        Path | None, typer.Option(help="Write the timeline of each scenario here.", metavar="DIR")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Play scenarios with the real daemon on virtual time, and hold what happened against what is expected."""
+    """Play scenarios with the real daemon on virtual time, and compare the outcome with the expectations."""
     with errors_in_words("scenario"):
         broken = 0
         document: list[dict[str, Any]] = []
@@ -61,10 +61,10 @@ def scenario_run(
 def scenario_results(
     folder: Annotated[Path, typer.Argument(help="Folder of scenarios.", metavar="DIR")] = Path("simulations"),
     out: Annotated[
-        Path | None, typer.Option(help="File to write (default: RESULTS.md in the folder).", metavar="FILE")
+        Path | None, typer.Option(help="Output file (default: RESULTS.md in the folder).", metavar="FILE")
     ] = None,
 ) -> None:
-    """Play all scenarios of a folder and write the page of their results."""
+    """Play all scenarios of a folder and write a page with their results."""
     with errors_in_words("scenario"):
         from autoscaler.simulator.scenarios.page import page
 

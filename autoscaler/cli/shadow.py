@@ -25,26 +25,26 @@ _WEEK_S = 7 * 86_400.0
 
 
 def shadow_report(
-    fleet: Annotated[str | None, typer.Argument(help="Which fleet (default: all in shadow).")] = None,
+    fleet: Annotated[str | None, typer.Argument(help="Name of the fleet (default: all in shadow).")] = None,
     since_s: Annotated[
         float | None,
         typer.Option(
             "--since",
             parser=moment_or_ago,
-            help="From then on: 7d (ago) or a moment (default: 7d).",
+            help="Start: 7d (ago) or a time (default: 7d).",
             metavar="TIME",
         ),
     ] = None,
     until_s: Annotated[
         float | None,
-        typer.Option("--until", parser=moment_or_ago, help="Up to then, likewise.", metavar="TIME"),
+        typer.Option("--until", parser=moment_or_ago, help="End, in the same form.", metavar="TIME"),
     ] = None,
     state_dir: Annotated[
-        Path | None, typer.Option(help="Where the journal is (setting state_dir).", metavar="DIR")
+        Path | None, typer.Option(help="Folder of the journal (setting state_dir).", metavar="DIR")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Say what fleets in shadow would have cost and missed under their policies, beside what really ran."""
+    """Show what fleets in shadow would have cost and missed under their policies, beside what really ran."""
     from autoscaler.clock import SystemClock
     from autoscaler.settings import load_settings
     from autoscaler.store import JournalReader

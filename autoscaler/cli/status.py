@@ -36,7 +36,7 @@ _ANY_WIDTH = 10_000
 PATIENCE_S = 30.0
 """A daemon of a thousand fleets may take seconds to answer while it decides."""
 
-JSON_OPTION = typer.Option("--json", help="Print JSON for programs; watched, one document per line.")
+JSON_OPTION = typer.Option("--json", help="Print JSON for programs; with --watch, one document per line.")
 
 
 def status(
@@ -46,20 +46,20 @@ def status(
     url: Annotated[
         str | None, typer.Option(help="Address of the daemon (default: from the settings).", metavar="URL")
     ] = None,
-    watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Show it again and again, until Ctrl-C.")
-    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh until Ctrl-C.")] = False,
     every_s: Annotated[
         float | None,
-        typer.Option("--every", parser=seconds, help="How often, watched (default: 2s).", metavar="DURATION"),
+        typer.Option(
+            "--every", parser=seconds, help="Refresh interval with --watch (default: 2s).", metavar="DURATION"
+        ),
     ] = None,
     timeout_s: Annotated[
         float,
-        typer.Option("--timeout", parser=seconds, help="How long an answer may take.", metavar="DURATION"),
+        typer.Option("--timeout", parser=seconds, help="How long to wait for an answer.", metavar="DURATION"),
     ] = PATIENCE_S,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Show what the daemon sees, wants and does now: first what needs a look, then a line per fleet, then why."""
+    """Show what the daemon sees, wants and does now: first what needs attention, then a line per fleet, then why."""
     from autoscaler.settings import load_settings
 
     if every_s is not None and not watch:

@@ -29,21 +29,28 @@ VARY = Annotated[
     list[str] | None,
     typer.Option(
         "--vary",
-        help="A field and its values: warm_pool.spare=0%..40%/5 or guards.cooldown_in=1m,5m or plant.start=20s; "
-        "may be given again.",
+        help="A field with its values: warm_pool.spare=0%..40%/5 or guards.cooldown_in=1m,5m or plant.start=20s; "
+        "repeatable.",
         metavar="FIELD=VALUES",
     ),
 ]
 RANDOM = Annotated[
     int | None,
-    typer.Option("--random", min=1, max=1_000_000, help="Draw so many variants instead of the product."),
+    typer.Option(
+        "--random",
+        min=1,
+        max=1_000_000,
+        help="Draw this many variants at random instead of taking all combinations.",
+    ),
 ]
-PROCESSES = Annotated[int, typer.Option(min=1, max=256, help="Processes of this machine that compute.")]
+PROCESSES = Annotated[
+    int, typer.Option(min=1, max=256, help="Number of processes to compute with on this machine.")
+]
 SCHEDULER = Annotated[
     str | None,
-    typer.Option(help="Dask scheduler whose machines compute (extra dask).", metavar="ADDRESS"),
+    typer.Option(help="Address of a Dask scheduler to compute on (extra dask).", metavar="ADDRESS"),
 ]
-RESULTS = Annotated[Literal["csv", "parquet"], typer.Option("--results", help="Form of the results.")]
+RESULTS = Annotated[Literal["csv", "parquet"], typer.Option("--results", help="Format of the results.")]
 
 _WIDEST_PART, _NARROWEST_PART, _PARTS = 1000, 64, 4
 """Variants per part: wide is quick (a long trace is cut less often), narrow shows progress and loses less when it is
@@ -66,7 +73,7 @@ def sweep(
     no_page: NO_PAGE = False,
     as_json: AS_JSON = False,
 ) -> None:
-    """Run every combination of values of some fields, and show which no other beats in cost and unserved work."""
+    """Run every combination of values of some fields, and show those that no other beats in both cost and unserved work."""
     with errors_in_words("sweep"):
         if not vary:
             raise typer.BadParameter(

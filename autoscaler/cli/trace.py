@@ -27,13 +27,13 @@ _WIDE = 110
 JSON_OPTION = typer.Option("--json", help="Print JSON for programs.")
 KIND_OPTION = typer.Option(
     "--kind",
-    help="What the values are: count (work in the interval) or gauge (a level).",
+    help="Kind of the values: count (work in the interval) or gauge (a level).",
     metavar="count|gauge",
 )
-FORCE_OPTION = typer.Option("--force", help="Replace a file that is there.")
+FORCE_OPTION = typer.Option("--force", help="Replace an existing file.")
 MANIFEST_OPTION = typer.Option(
     "--manifest/--no-manifest",
-    help="Note kind and interval in the manifest.csv beside the file, so that no --kind is needed.",
+    help="Record kind and interval in the manifest.csv beside the file, so that no --kind is needed.",
 )
 
 
@@ -53,7 +53,7 @@ def info(
     kind: Annotated[str | None, KIND_OPTION] = None,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Say what files hold: extent, gaps, level, burstiness, daily rhythm, and what to beware of."""
+    """Describe files: extent, gaps, level, burstiness, daily rhythm, and what to beware of."""
     from autoscaler.cli.progress import Bar
 
     with errors_in_words("trace info"):
@@ -210,19 +210,20 @@ def _show_many(told: list[dict[str, Any]]) -> None:
 
 def cut(
     source: Annotated[Path, typer.Argument(help="The trace.", metavar="IN")],
-    out: Annotated[Path, typer.Argument(help="Where to: .csv, .csv.gz or .parquet.", metavar="OUT")],
+    out: Annotated[Path, typer.Argument(help="Output file: .csv, .csv.gz or .parquet.", metavar="OUT")],
     from_s: Annotated[
-        float | None, typer.Option("--from", parser=moment, help="First moment kept.", metavar="TIME")
+        float | None, typer.Option("--from", parser=moment, help="Keep from this time on.", metavar="TIME")
     ] = None,
     to_s: Annotated[
-        float | None, typer.Option("--to", parser=moment, help="First moment no longer kept.", metavar="TIME")
+        float | None,
+        typer.Option("--to", parser=moment, help="Keep up to this time, exclusive.", metavar="TIME"),
     ] = None,
     every_s: Annotated[
         float | None,
         typer.Option(
             "--every",
             parser=seconds,
-            help="A longer interval: counts are added, a gauge is averaged, and what is not whole is a gap.",
+            help="A longer interval: counts are added, gauges averaged, and incomplete intervals become gaps.",
             metavar="DURATION",
         ),
     ] = None,
@@ -231,7 +232,7 @@ def cut(
     manifest: Annotated[bool, MANIFEST_OPTION] = True,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Write a part of a trace, or the trace in longer intervals."""
+    """Write part of a trace, or the trace in longer intervals."""
     with errors_in_words("trace cut"):
         check_out(out, force=force, manifest=manifest)
         trace = _read(source, kind)
@@ -247,14 +248,16 @@ def cut(
 def merge(
     files: Annotated[
         list[Path],
-        typer.Argument(help="Traces of the same kind and interval, then where to.", metavar="A B… OUT"),
+        typer.Argument(
+            help="Traces of the same kind and interval, then the output file.", metavar="A B… OUT"
+        ),
     ],
     kind: Annotated[str | None, KIND_OPTION] = None,
     force: Annotated[bool, FORCE_OPTION] = False,
     manifest: Annotated[bool, MANIFEST_OPTION] = True,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Join recordings of the same thing; where they overlap they must agree, and gaps stay gaps."""
+    """Join recordings of the same demand; overlaps must agree, and gaps stay gaps."""
     *sources, out = files
     if len(sources) < 2:
         raise typer.BadParameter(

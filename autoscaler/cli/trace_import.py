@@ -41,7 +41,7 @@ def import_trace(
     shape: Annotated[
         str | None,
         typer.Option(
-            help="What the file holds; told from it where left out.",
+            help="What the file holds (default: detected).",
             metavar="series|wide|per-vm|wide-vms|events|access-log|prometheus|cloudwatch",
         ),
     ] = None,
@@ -57,7 +57,7 @@ def import_trace(
     ] = None,
     time: Annotated[str, typer.Option(help="Column of times.", metavar="COLUMN")] = "",
     value: Annotated[
-        str, typer.Option(help="Column of values; of CloudWatch a statistic or an Id.", metavar="COLUMN")
+        str, typer.Option(help="Column of values; for CloudWatch, a statistic or an Id.", metavar="COLUMN")
     ] = "",
     columns: Annotated[
         str,
@@ -66,7 +66,7 @@ def import_trace(
     empty: Annotated[
         Literal["unknown", "zero"],
         typer.Option(
-            help="What it means that a wide table's cell or a period of CloudWatch has no value; zero only where nothing is "
+            help="Meaning of an empty cell in a wide table, or of a CloudWatch period without a value; zero only if nothing is "
             "recorded when nothing happens."
         ),
     ] = "unknown",
@@ -76,20 +76,21 @@ def import_trace(
     measure: Annotated[
         str | None,
         typer.Option(
-            help="What to make of events; concurrency where they have durations.", metavar="count|concurrency"
+            help="What to derive from events; concurrency if they have durations.",
+            metavar="count|concurrency",
         ),
     ] = None,
-    sort: Annotated[bool, typer.Option("--sort", help="Sort rows that are not in order of time.")] = False,
+    sort: Annotated[bool, typer.Option("--sort", help="Sort rows that are not in time order.")] = False,
     floor: Annotated[
         bool, typer.Option("--floor", help="Move each time to the start of its --interval.")
     ] = False,
     separator: Annotated[
-        str, typer.Option(help="What separates columns; `tab` for tabulators.", rich_help_panel=_TEXT)
+        str, typer.Option(help="Column separator; `tab` for tabs.", rich_help_panel=_TEXT)
     ] = ",",
     decimal: Annotated[
         str,
         typer.Option(
-            help="What separates decimals: a point, or a comma as in 3,14.",
+            help="Decimal separator: a point, or a comma as in 3,14.",
             metavar=".|,",
             rich_help_panel=_TEXT,
         ),
@@ -124,12 +125,12 @@ def import_trace(
     ] = "cpu_percent",
     full_at: Annotated[
         float,
-        typer.Option(help="Utilisation of a VM that is used to the full.", min=1e-9, rich_help_panel=_VMS),
+        typer.Option(help="Utilisation of a fully used VM.", min=1e-9, rich_help_panel=_VMS),
     ] = 100.0,
     capacity: Annotated[
         float,
         typer.Option(
-            help="Work per second of one VM; 1 gives demand in VMs used to the full.",
+            help="Work per second of one VM; 1 gives demand in fully used VMs.",
             min=1e-9,
             rich_help_panel=_VMS,
         ),
@@ -144,7 +145,7 @@ def import_trace(
         float,
         typer.Option(
             parser=share,
-            help="Mean utilisation from which demand is hidden.",
+            help="Mean utilisation above which demand counts as hidden.",
             metavar="SHARE",
             rich_help_panel=_VMS,
         ),
@@ -153,7 +154,7 @@ def import_trace(
         float,
         typer.Option(
             parser=share,
-            help="Least share of the VMs that must have a row.",
+            help="Smallest share of the VMs that must have a row.",
             metavar="SHARE",
             rich_help_panel=_VMS,
         ),
@@ -161,7 +162,7 @@ def import_trace(
     log_format: Annotated[
         str | None,
         typer.Option(
-            help="Told from the lines where left out; combined is common.",
+            help="Format of the log lines (default: detected); combined counts as common.",
             metavar="common|alb",
             rich_help_panel=_LOGS,
         ),
@@ -170,7 +171,7 @@ def import_trace(
         float,
         typer.Option(
             parser=share,
-            help="Largest share of lines that may be unreadable, of events in JSON lines too.",
+            help="Largest share of lines that may be unreadable; also for events in JSON lines.",
             metavar="SHARE",
             rich_help_panel=_LOGS,
         ),
@@ -180,7 +181,7 @@ def import_trace(
         typer.Option(
             "--disorder",
             parser=seconds,
-            help="How far a line may be behind those before it.",
+            help="How much earlier a line may be than those before it.",
             metavar="DURATION",
             rich_help_panel=_LOGS,
         ),
@@ -188,11 +189,16 @@ def import_trace(
     prometheus: Annotated[
         str | None,
         typer.Option(
-            help="Ask this Prometheus instead of reading a file.", metavar="URL", rich_help_panel=_PROMETHEUS
+            help="Query this Prometheus instead of reading a file.",
+            metavar="URL",
+            rich_help_panel=_PROMETHEUS,
         ),
     ] = None,
     query: Annotated[
-        str, typer.Option(help="PromQL that gives one series.", metavar="PROMQL", rich_help_panel=_PROMETHEUS)
+        str,
+        typer.Option(
+            help="PromQL query that returns one series.", metavar="PROMQL", rich_help_panel=_PROMETHEUS
+        ),
     ] = "",
     start_s: Annotated[
         float | None,
@@ -209,7 +215,7 @@ def import_trace(
         typer.Option(
             "--end",
             parser=moment_or_ago,
-            help="Up to then, likewise (default: now).",
+            help="End, in the same form (default: now).",
             metavar="TIME",
             rich_help_panel=_PROMETHEUS,
         ),
@@ -219,7 +225,7 @@ def import_trace(
         typer.Option(
             "--step",
             parser=seconds,
-            help="From one value to the next.",
+            help="Time between values.",
             metavar="DURATION",
             rich_help_panel=_PROMETHEUS,
         ),
@@ -227,7 +233,7 @@ def import_trace(
     describes: Annotated[
         str | None,
         typer.Option(
-            help="Which step a value describes; before for counts and queries over a range, else after. A file does not "
+            help="Which step a value describes: before for counts and queries over a range, else after. A file does not "
             "tell its query: say before where that was one of a rate or another range.",
             metavar="before|after",
             rich_help_panel=_PROMETHEUS,
@@ -238,13 +244,13 @@ def import_trace(
     ] = None,
     ca_file: Annotated[
         Path | None,
-        typer.Option(help="Certificates to trust instead of the system's.", rich_help_panel=_PROMETHEUS),
+        typer.Option(help="CA certificates to trust instead of the system's.", rich_help_panel=_PROMETHEUS),
     ] = None,
     force: Annotated[bool, FORCE_OPTION] = False,
     manifest: Annotated[bool, MANIFEST_OPTION] = True,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Make a trace of a table, of events, of VMs' utilisation, of logs, or of an answer of Prometheus or CloudWatch."""
+    """Make a trace from a table, events, VM utilisation, logs, or a response of Prometheus or CloudWatch."""
     *sources, out = files
     if bool(sources) == bool(prometheus):
         raise typer.BadParameter(

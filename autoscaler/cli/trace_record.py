@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 def record(
     policy: Annotated[
-        Path, typer.Argument(help="Policy of the fleet: its signal is read.", metavar="POLICY")
+        Path, typer.Argument(help="Policy of the fleet whose signal to read.", metavar="POLICY")
     ],
-    out: Annotated[Path, typer.Argument(help="Where to: .csv, .csv.gz or .parquet.", metavar="OUT")],
+    out: Annotated[Path, typer.Argument(help="Output file: .csv, .csv.gz or .parquet.", metavar="OUT")],
     for_s: Annotated[
-        float, typer.Option("--for", parser=seconds, help="How long.", metavar="DURATION")
+        float, typer.Option("--for", parser=seconds, help="How long to record.", metavar="DURATION")
     ] = 3600.0,
     every_s: Annotated[
         float | None,
@@ -39,11 +39,11 @@ def record(
     vm: Annotated[
         list[str] | None,
         typer.Option(
-            help="Address of a VM, as often as there are VMs; else EC2 lists them.", metavar="ADDRESS"
+            help="Address of a VM; repeat for each VM. By default EC2 lists them.", metavar="ADDRESS"
         ),
     ] = None,
     endpoint_url: Annotated[
-        str | None, typer.Option(help="Another EC2 endpoint than AWS's (setting aws_endpoint_url).")
+        str | None, typer.Option(help="EC2 endpoint to use instead of AWS's (setting aws_endpoint_url).")
     ] = None,
     region: Annotated[str | None, typer.Option(help="AWS Region (setting aws_region).")] = None,
     force: Annotated[bool, FORCE_OPTION] = False,
@@ -52,7 +52,7 @@ def record(
 ) -> None:
     """Record a running fleet's demand from its policy's own source; nothing is started or stopped.
 
-    What a daemon has already measured is in its journal: `autoscaler export`.
+    To get what a daemon has already measured, use `autoscaler export`.
     """
     import asyncio
 

@@ -28,19 +28,23 @@ _PARTS = "Without a recipe"
 
 
 def synth(
-    out: Annotated[Path, typer.Argument(help="Where to: .csv, .csv.gz or .parquet.", metavar="OUT")],
+    out: Annotated[Path, typer.Argument(help="Output file: .csv, .csv.gz or .parquet.", metavar="OUT")],
     recipe: Annotated[
         Path | None,
-        typer.Option(help="A YAML file of parts; the options below it then do not hold.", metavar="FILE"),
+        typer.Option(help="YAML file of parts; the options below then do not apply.", metavar="FILE"),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of all draws (default 1).", min=0)] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all random draws (default 1).", min=0)] = None,
     start_s: Annotated[
         float | None,
-        typer.Option("--start", parser=moment, help="First moment (default: a Monday).", metavar="TIME"),
+        typer.Option(
+            "--start", parser=moment, help="Time of the first value (default: a Monday).", metavar="TIME"
+        ),
     ] = None,
     length_s: Annotated[
         float | None,
-        typer.Option("--length", parser=seconds, help="How long (default 1d).", metavar="DURATION"),
+        typer.Option(
+            "--length", parser=seconds, help="Length of the trace (default 1d).", metavar="DURATION"
+        ),
     ] = None,
     interval_s: Annotated[
         float | None,
@@ -69,27 +73,33 @@ def synth(
     weekend: Annotated[
         float,
         typer.Option(
-            parser=share, help="What is left of it at weekends.", metavar="SHARE", rich_help_panel=_PARTS
+            parser=share,
+            help="Share of it that remains at weekends.",
+            metavar="SHARE",
+            rich_help_panel=_PARTS,
         ),
     ] = 1.0,
     trend: Annotated[
-        float, typer.Option(help="Growth in percent a day; may be negative.", rich_help_panel=_PARTS)
+        float, typer.Option(help="Growth in per cent per day; may be negative.", rich_help_panel=_PARTS)
     ] = 0.0,
     crowds_per_day: Annotated[
-        float, typer.Option(help="Flash crowds a day, at random.", min=0, max=1000, rich_help_panel=_PARTS)
+        float,
+        typer.Option(help="Flash crowds per day, at random times.", min=0, max=1000, rich_help_panel=_PARTS),
     ] = 0.0,
     crowd_height: Annotated[
         float,
-        typer.Option(help="Mean of the work per second that a crowd adds.", min=0, rich_help_panel=_PARTS),
+        typer.Option(help="Mean work per second that a crowd adds.", min=0, rich_help_panel=_PARTS),
     ] = 3000.0,
     outages_per_day: Annotated[
         float,
-        typer.Option(help="Gaps in the recording a day, at random.", min=0, max=1000, rich_help_panel=_PARTS),
+        typer.Option(
+            help="Gaps in the recording per day, at random times.", min=0, max=1000, rich_help_panel=_PARTS
+        ),
     ] = 0.0,
     dispersion: Annotated[
         float,
         typer.Option(
-            help="Variance over mean of counts: 1 is Poisson, more is burstier.",
+            help="Variance over mean of counts: 1 is Poisson, higher is burstier.",
             min=1,
             rich_help_panel=_PARTS,
         ),
@@ -107,7 +117,7 @@ def synth(
     manifest: Annotated[bool, MANIFEST_OPTION] = True,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Generate traffic: daily and weekly cycles, trends, crowds, ramps, batches, outages, noise; the same for a seed."""
+    """Generate traffic: daily and weekly cycles, trends, crowds, ramps, batches, outages, noise; repeatable by seed."""
     with errors_in_words("trace synth"):
         check_out(out, force=force, manifest=manifest)
         from autoscaler.simulator.traffic.parts import (

@@ -16,12 +16,12 @@ import typer
 from autoscaler.cli.operate import JsonOption, ReasonOption, SocketOption, print_answer
 from autoscaler.cli.output import errors_in_words, seconds
 
-app = typer.Typer(no_args_is_help=True, help="Look at VMs one by one, and keep the warm pool in order.")
+app = typer.Typer(no_args_is_help=True, help="Inspect single VMs, and maintain the warm pool.")
 
-FleetArgument = Annotated[str, typer.Argument(help="Which fleet.")]
+FleetArgument = Annotated[str, typer.Argument(help="Name of the fleet.")]
 VmsArgument = Annotated[list[str], typer.Argument(help="Ids of VMs.", metavar="VM...")]
 SomeVmsArgument = Annotated[
-    list[str] | None, typer.Argument(help="Ids of VMs; none for all that are stopped.", metavar="[VM...]")
+    list[str] | None, typer.Argument(help="Ids of VMs (default: all that are stopped).", metavar="[VM...]")
 ]
 
 
@@ -35,23 +35,25 @@ def list_vms(
     ] = None,
     version: Annotated[
         str | None,
-        typer.Option("--version", help="Only VMs whose tag autoscaler:version says this.", metavar="TEXT"),
+        typer.Option(
+            "--version", help="Only VMs whose tag autoscaler:version has this value.", metavar="TEXT"
+        ),
     ] = None,
     older_than_s: Annotated[
         float | None,
         typer.Option(
             "--older-than",
             parser=seconds,
-            help="Only VMs whose image was made longer ago (tag autoscaler:baked-at), or that were where no tag tells.",
+            help="Only VMs whose image is older (tag autoscaler:baked-at); without the tag, VMs that are older themselves.",
             metavar="DURATION",
         ),
     ] = None,
     socket: SocketOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show every VM: where it is in its life, image, version, age, and what keeps it from being started.
+    """Show every VM: its state, image, version, age, and what keeps it from being started.
 
-    With --image, --version and --older-than it finds those that lack what was patched meanwhile.
+    Use --image, --version and --older-than to find VMs that lack a patch.
     """
     from urllib.parse import quote
 
@@ -83,7 +85,7 @@ def exercise(
     socket: SocketOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Try stopped VMs: each is started, seen ready and stopped again; one that fails is kept from being started."""
+    """Exercise stopped VMs: each is started, checked for readiness and stopped; a VM that fails is barred from starting."""
     _tell("exercise", fleet, vms or [], reason, socket, as_json)
 
 
@@ -91,7 +93,7 @@ def exercise(
 def refresh(
     fleet: FleetArgument, reason: ReasonOption, socket: SocketOption = None, as_json: JsonOption = False
 ) -> None:
-    """Replace the VMs of the pool that are out of date now, whatever the windows of the policy."""
+    """Replace outdated VMs of the pool now, regardless of the policy's windows."""
     _tell("refresh", fleet, [], reason, socket, as_json)
 
 
@@ -110,10 +112,10 @@ def _of_vms(what: str) -> Callable[..., None]:
 
 for _what, _does in (
     ("evict", "Delete stopped VMs for good, whoever made them."),
-    ("quarantine", "Keep VMs from being started until they are released."),
-    ("release", "Let VMs be started again, whatever kept them from it."),
-    ("adopt", "Make VMs belong to a fleet, by the ownership tag."),
-    ("disown", "Let go of VMs: they belong to no fleet any more and stay as they are."),
+    ("quarantine", "Bar VMs from being started until they are released."),
+    ("release", "Allow VMs to be started again, whatever barred them."),
+    ("adopt", "Assign VMs to a fleet by the ownership tag."),
+    ("disown", "Release VMs from their fleet; they stay as they are."),
 ):
     app.command(_what, help=_does)(_of_vms(_what))
 

@@ -19,7 +19,7 @@ class HaproxySection(Section):
     backend: Filled = Field(description="The fleet's backend.")
     join: Literal["address", "id", "name"] = Field(
         "address",
-        description="What an entry of the backend has of its VM: address, its private address; id or name, the VM's id or its tag Name as the entry's name.",
+        description="How entries of the backend identify VMs: address, by private address; id or name, by the VM's id or its tag Name as the entry's name.",
     )
     timeout_s: Annotated[float, Quantity(DURATION, 0.1, 60)] = Field(
         2.0, description="How long one HAProxy may take to answer."
@@ -31,7 +31,7 @@ class HaproxyInput(HaproxySection):
 
     queue_within_s: Annotated[float, Quantity(DURATION, 1, HOUR_S)] | None = Field(
         None,
-        description="Time in which what waits at the backend is to be worked off: it counts as so much work per second (kind total); where missing it does not count.",
+        description="Time in which work queued at the backend must be worked off; it counts as that much work per second (kind total). If not set, it does not count.",
     )
 
 
@@ -40,7 +40,7 @@ class TargetGroupSection(Section):
 
     arn: Filled = Field(description="The target group (arn:aws:elasticloadbalancing:...), of type instance.")
     port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
-        None, description="Port of the VMs; where missing, the target group's."
+        None, description="Port of the VMs; if not set, the target group's."
     )
     timeout_s: Annotated[float, Quantity(DURATION, 0.1, 60)] = Field(
         5.0, description="How long one call may take."
@@ -48,23 +48,24 @@ class TargetGroupSection(Section):
 
 
 class CommandSection(Section):
-    """A program of yours, run without a shell for every VM with one of admit, cordon, look as its last argument.
+    """Your own program, run without a shell for one VM at a time with admit, cordon or look as its last argument.
 
-    With exit code 0 it prints how the VM stands then (in, cordoned, out, or unknown where the balancer has no such VM) and how many
-    sessions it has, as in `cordoned 3`. Without a number the VM is never seen idle, and its drain ends by `drain.timeout`. Nothing printed (by admit or cordon) means
-    that what was asked for is done; any other exit code, that nothing is known: such a VM is neither put into service nor taken for drained.
+    With exit code 0 it prints the state of the VM (in, cordoned, out, or unknown if the balancer has no such VM) and the number
+    of its sessions, as in `cordoned 3`. Without a number the VM never counts as idle, and its drain ends by `drain.timeout`. If admit or
+    cordon print nothing, the request counts as done. Any other exit code means that the state is not known: the VM is then neither put
+    into service nor counted as drained.
     """
 
     run: Annotated[tuple[Filled, ...], Field(strict=False, min_length=1, max_length=50)] = Field(
         description="The program and its first arguments; the VM is in AUTOSCALER_VM_ID and AUTOSCALER_VM_ADDRESS."
     )
     timeout_s: Annotated[float, Quantity(DURATION, 0.1, 60)] = Field(
-        3.0, description="How long one run may take before it is ended with its children."
+        3.0, description="Longest run before the program is ended with its children."
     )
 
 
 class BalancerSection(Section):
-    """Who gives the fleet's VMs their work: exactly one of the three."""
+    """What sends work to the fleet's VMs: exactly one of the three."""
 
     haproxy: Annotated[HaproxySection | None, Off] = Field(
         None, description="HAProxy, over its runtime socket."
@@ -87,7 +88,7 @@ class DrainSection(Section):
         120.0, description="Longest time that a VM may take to become idle."
     )
     on_timeout: Literal["stop", "return"] = Field(
-        "stop", description="What becomes of a VM that is still busy then: it is stopped, or serves again."
+        "stop", description="What happens to a VM that is still busy then: it is stopped, or serves again."
     )
     idle_sessions: int = Field(
         0, ge=0, le=100_000, description="A VM with at most this many sessions is idle, in sessions."

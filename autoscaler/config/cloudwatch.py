@@ -73,11 +73,11 @@ class CloudWatchInput(Section):
     )
     statistic: Statistic | None = Field(
         None,
-        description="Statistic; where missing, the usual one of the metric (Average, for counts Sum, for ages Maximum).",
+        description="Statistic; if not set, the usual one of the metric (Average, for counts Sum, for ages Maximum).",
     )
     value: Literal["gauge", "count", "percent"] | None = Field(
         None,
-        description="What a custom metric's value is: a level, work within the period, or a percentage; where missing, a level.",
+        description="What a custom metric's value is: a level, work within the period, or a percentage; if not set, a level.",
     )
     expression: Annotated[str, Field(max_length=1024), BeforeValidator(_expression)] | None = Field(
         None,
@@ -85,7 +85,7 @@ class CloudWatchInput(Section):
     )
     clear_within_s: Annotated[float, Quantity(DURATION, 1, DAY_S)] | None = Field(
         None,
-        description="sqs_visible with kind total: waiting messages are demand that is to be worked off in this time; where missing, in a second.",
+        description="sqs_visible with kind total: time in which waiting messages must be worked off, as demand; if not set, one second.",
     )
     period_s: Annotated[float, Quantity(DURATION, 1, HOUR_S), BeforeValidator(_period)] = Field(
         60.0,

@@ -31,7 +31,7 @@ class RefillSection(Section):
     """How VMs are made for the warm pool, from the template of `provision`, when nobody waits for them."""
 
     calm_s: Annotated[float, Quantity(DURATION, 0, DAY_S)] = Field(
-        120.0, description="How long no VM must have been on its way for demand before one is made."
+        120.0, description="How long no VM may have been on its way for demand before one is made."
     )
     at_once: int = Field(2, ge=1, le=1000, description="Most VMs that are being prepared at a time, in VMs.")
     status_checks: bool = Field(
@@ -42,7 +42,7 @@ class RefillSection(Section):
         description="Whether the image must have set the tag autoscaler:prepared=true on its VM before it is in the pool.",
     )
     timeout_s: Annotated[float, Quantity(DURATION, 60, DAY_S)] = Field(
-        1800.0, description="Longest time of preparing; a VM that takes longer is deleted and told of."
+        1800.0, description="Longest time for preparing; a VM that takes longer is deleted and reported."
     )
     weights: Annotated[tuple[int, ...], Field(strict=False, max_length=21)] = Field(
         (),
@@ -50,7 +50,7 @@ class RefillSection(Section):
     )
     trim_after_s: Annotated[float, Quantity(DURATION, HOUR_S, 90 * DAY_S)] | None = Field(
         None,
-        description="After how long VMs beyond the wanted number are deleted, oldest first; where missing, none is; only those that the daemon made or that have the tag autoscaler:terminable=true.",
+        description="Time after which VMs beyond the wanted number are deleted, oldest first; if not set, none are. Only VMs that the daemon made or that have the tag autoscaler:terminable=true are deleted.",
     )
     trim_rate: RateLimit = Field(
         RateLimit.model_validate({"vms": 2, "per": "1h"}), description="How many VMs may be deleted."
@@ -69,13 +69,13 @@ class RefreshSection(Section):
 
 
 class ExerciseCommandSection(Section):
-    """A program of yours on this machine, run without a shell; exit code 0 means that the VM is well."""
+    """Your own program on this machine, run without a shell; exit code 0 means that the VM is healthy."""
 
     run: Annotated[tuple[Filled, ...], Field(strict=False, min_length=1, max_length=50)] = Field(
         description="The program and its arguments; the VM is in AUTOSCALER_VM_ID and AUTOSCALER_VM_ADDRESS."
     )
     timeout_s: Annotated[float, Quantity(DURATION, 1, HOUR_S)] = Field(
-        300.0, description="How long one run may take before it is ended with its children."
+        300.0, description="Longest run before the program is ended with its children."
     )
 
 
@@ -101,18 +101,18 @@ class SsmSection(Section):
 
 
 class ExerciseSection(Section):
-    """How stopped VMs are tried: started, seen ready, stopped again."""
+    """How stopped VMs are exercised: started, checked for readiness, stopped again."""
 
     every_s: Annotated[float, Quantity(DURATION, HOUR_S, 60 * DAY_S)] = Field(
-        7 * DAY_S, description="How long a VM may wait without having run."
+        7 * DAY_S, description="Longest time that a VM may wait without running."
     )
-    at_once: int = Field(1, ge=1, le=100, description="Most VMs that are tried at a time, in VMs.")
+    at_once: int = Field(1, ge=1, le=100, description="Most VMs exercised at a time, in VMs.")
     windows: Annotated[tuple[QuietWindow, ...], Field(strict=False, max_length=20)] = Field(
         (), description="When it is done; empty: whenever no VM is on its way for demand."
     )
     command: Annotated[ExerciseCommandSection | None, Off] = Field(
         None,
-        description="A program of yours that patches or checks a VM once it is ready, or off; where it fails, the VM is quarantined.",
+        description="Your own program that patches or checks a VM once it is ready, or off; if it fails, the VM is quarantined.",
     )
     ssm: Annotated[SsmSection | None, Off] = Field(
         None, description="The same by AWS Systems Manager, or off; one of the two."
@@ -124,15 +124,15 @@ class FreshnessSection(Section):
 
     max_age_s: Annotated[float, Quantity(DURATION, HOUR_S, 3650 * DAY_S)] | None = Field(
         None,
-        description="How long after it was made a VM is out of date; where missing, age does not matter.",
+        description="Age at which a VM is out of date; if not set, age does not matter.",
     )
     max_stopped_age_s: Annotated[float, Quantity(DURATION, HOUR_S, 3650 * DAY_S)] | None = Field(
         None,
-        description="How long after its last start a stopped VM is out of date; where missing, age does not matter.",
+        description="Time since its last start after which a stopped VM is out of date; if not set, it does not matter.",
     )
     refresh: Annotated[RefreshSection | None, Off] = Field(
-        None, description="Replace what is out of date or made from an older template, or off."
+        None, description="Replace VMs that are out of date or made from an older template, or off."
     )
     exercise: Annotated[ExerciseSection | None, Off] = Field(
-        None, description="Try stopped VMs now and then, or off."
+        None, description="Exercise stopped VMs from time to time, or off."
     )

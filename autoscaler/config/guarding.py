@@ -11,7 +11,7 @@ from autoscaler.config.section import DAY_S, Section
 
 
 class RateLimit(Section):
-    """A token bucket: so many VMs at once, full again after the period."""
+    """A token bucket: this many VMs at once, full again after the period."""
 
     vms: int = Field(ge=1, le=100_000, description="VMs within the period, in VMs.")
     per_s: Annotated[float, Quantity(DURATION, 1, DAY_S)] = Field(60.0, description="The period.")
@@ -24,11 +24,11 @@ class GuardsSection(Section):
         300.0, description="Scale in at most to the highest wish within this time."
     )
     cooldown_out_s: Annotated[float, Quantity(DURATION, 0, DAY_S)] = Field(
-        0.0, description="Pause after an order to scale out before the next one; 0s is none."
+        0.0, description="Pause between a scale-out and the next one; 0s is none."
     )
     cooldown_in_s: Annotated[float, Quantity(DURATION, 0, DAY_S)] = Field(
         120.0,
-        description="Pause before a scale-in after the last one, and after the last ordered VM came into service.",
+        description="Pause between a scale-in and the next one, and after the last ordered VM came into service.",
     )
     minimum_on_time_s: Annotated[float, Quantity(DURATION, 0, 30 * DAY_S)] = Field(
         180.0,
@@ -41,9 +41,9 @@ class GuardsSection(Section):
     rate_in: RateLimit = Field(RateLimit(vms=5), description="How many VMs may be stopped.")
     hands_off_s: Annotated[float, Quantity(DURATION, 0, 7 * DAY_S)] = Field(
         600.0,
-        description="How long a VM that somebody else started is not stopped, and one that a person stopped is not started; 0s not at all.",
+        description="How long the daemon does not stop a VM that somebody else started, nor start one that a person stopped; 0s not at all.",
     )
     stop_share: Annotated[float, Quantity(PERCENT, 0.001, 1)] = Field(
         1.0,
-        description="Largest share of the VMs in service that may be leaving it at a time (one always may).",
+        description="Largest share of the VMs in service that may be leaving at a time (one always may).",
     )

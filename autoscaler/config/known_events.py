@@ -39,10 +39,10 @@ class KnownEvent(Section):
     )
     lasts_s: Annotated[float, Quantity(DURATION, 60, 30 * DAY_S)] = Field(description="How long it lasts.")
     factor: Annotated[float, Field(gt=0, le=1000)] = Field(
-        description="How many times the demand of just before is expected, in times."
+        description="Expected demand as a multiple of demand just before, in times."
     )
     odds: Annotated[float, Quantity(PERCENT, 0, 1)] = Field(
-        0.8, description="How likely that is; the demand that comes without it has the rest."
+        0.8, description="How likely that is; otherwise demand is expected as without the event."
     )
 
 

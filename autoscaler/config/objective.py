@@ -41,7 +41,7 @@ class ObjectiveSection(Section):
     )
     shortage_price_per_h: Annotated[float, Quantity(PRICE, 0, 1e9)] | None = Field(
         None,
-        description="Money per VM-hour of unserved work: what is lost when the work of one VM finds no VM for an hour.",
+        description="Money per VM-hour of unserved work: the loss if the work of one VM finds no VM for an hour.",
     )
     provision_time_s: Annotated[float, Quantity(DURATION, 1, HOUR_S)] = Field(
         PROVISION_TIME_S,

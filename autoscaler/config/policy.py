@@ -29,24 +29,24 @@ class Policy(Section):
     """The policy of one fleet."""
 
     fleet: Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")] = Field(
-        description="Name of the fleet: lower-case letters, digits and dashes; VMs belong to it by the tag autoscaler:fleet."
+        description="Name of the fleet: lower-case letters, digits and dashes; the tag autoscaler:fleet assigns VMs to it."
     )
     act: bool = Field(
-        False, description="Whether VMs are really started and stopped; without it the fleet runs in shadow."
+        False, description="Whether VMs are really started and stopped; otherwise the fleet runs in shadow."
     )
     provider: Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$")] | None = Field(
         None,
         description="Where its VMs are: a name that the settings give to one of several places (`providers`); without it the only one.",
     )
     signal: SignalSection = Field(description="What is measured, and how it is read.")
-    vm: VmSection = Field(description="What one VM can do, and how long it takes to come and go.")
+    vm: VmSection = Field(description="What one VM can do, and how long it takes to start and stop.")
     readiness: ReadinessSection = Field(
         ReadinessSection(), description="When a running VM counts as in service."
     )
     condition: ConditionSection = Field(
         ConditionSection(), description="When a VM counts as slow, and what is done about it."
     )
-    bounds: BoundsSection = Field(description="Between how many VMs the fleet moves.")
+    bounds: BoundsSection = Field(description="Fewest and most VMs of the fleet.")
     objective: Annotated[ObjectiveSection | None, Off] = Field(
         None,
         description="What shortage costs, or how much work must be served; the number of VMs then follows from prices and forecast; or off.",
@@ -80,7 +80,7 @@ class Policy(Section):
         None, description="How VMs are made from nothing, or off."
     )
     refill: Annotated[RefillSection | None, Off] = Field(
-        None, description="How VMs are made for the warm pool, or off: then it is filled by hand."
+        None, description="How VMs are made for the warm pool, or off, which means by hand."
     )
     freshness: FreshnessSection = Field(FreshnessSection(), description="How old VMs of the pool may be.")
     prices: PricesSection = Field(PricesSection(), description="What the fleet costs.")

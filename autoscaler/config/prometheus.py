@@ -59,19 +59,19 @@ class JoinSection(Section):
     )
     by: Literal["address", "id", "name"] = Field(
         "address",
-        description="What of a VM the label holds: its private address (a port after it does not matter), its id, or its tag Name.",
+        description="What the label holds: the VM's private address (a port after it does not matter), its id, or its tag Name.",
     )
 
 
 class TlsSection(Section):
-    """How an https address is trusted."""
+    """How an https address is verified."""
 
     ca_file: Filled | None = Field(None, description="Certificates to trust instead of the system's.")
-    cert_file: Filled | None = Field(None, description="Our certificate, where it asks for one.")
+    cert_file: Filled | None = Field(None, description="Client certificate, if the server asks for one.")
     key_file: Filled | None = Field(
-        None, description="The key of our certificate, where it is not in the same file."
+        None, description="Key of the client certificate, if it is not in the same file."
     )
-    verify: bool = Field(True, description="Whether its certificate and name are checked.")
+    verify: bool = Field(True, description="Whether the server's certificate and name are checked.")
 
 
 class BasicAuthSection(Section):
@@ -94,7 +94,7 @@ class PrometheusInput(Section):
     )
     join: Annotated[JoinSection | None, Off] = Field(
         None,
-        description="How series belong to VMs; where missing, label instance by address (kind total: none).",
+        description="How series belong to VMs; if not set, label instance by address (kind total: none).",
     )
     select: Annotated[Matchers, MATCHERS] | None = Field(
         None,
@@ -105,19 +105,19 @@ class PrometheusInput(Section):
     )
     lag_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] = Field(
         0.0,
-        description="How much older values are than Prometheus says, for example the step of a recording rule.",
+        description="How much older values are than their Prometheus timestamp, for example the step of a recording rule.",
     )
     bearer_token_file: Filled | None = Field(
         None, description="File that holds a bearer token and nothing else; read again when it changes."
     )
     basic_auth: Annotated[BasicAuthSection | None, Off] = Field(None, description="A name and a password.")
-    tls: TlsSection = Field(TlsSection(), description="How an https address is trusted.")
+    tls: TlsSection = Field(TlsSection(), description="How an https address is verified.")
     headers: Annotated[tuple[Header, ...], Field(strict=False, max_length=20)] = Field(
         (), description="Headers sent with each question, for example `X-Scope-OrgID: web`; no secrets."
     )
     history_query: Filled | None = Field(
         None,
-        description="PromQL of the fleet's demand as one series, in the unit of the signal summed over VMs, for learning from the past; where missing, sum(query).",
+        description="PromQL of the fleet's demand as one series, in the unit of the signal summed over VMs, for learning from the past; if not set, sum(query).",
     )
 
 

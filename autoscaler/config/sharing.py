@@ -17,9 +17,9 @@ from autoscaler.config.section import Filled, Section
 
 
 class SharedLimits(Section):
-    """Limits on fleets together; what there is goes to the VMs that earn most (only in `defaults.yaml`)."""
+    """Limits on several fleets together; capacity goes to the VMs that earn most (only in `defaults.yaml`)."""
 
-    name: Filled = Field(description="What the group is called; appears in reasons.")
+    name: Filled = Field(description="Name of the group; appears in reasons.")
     fleets: Annotated[tuple[Filled, ...], Field(strict=False, max_length=1000)] = Field(
         description="Names of its fleets; `*` stands for any letters. Acting fleets and those in shadow share apart."
     )

@@ -22,18 +22,18 @@ class Scrape(Section):
 
     url: Url = Field(
         "http://{address}:9100/metrics",
-        description="Where a VM shows its metrics; {address} is its private address (kind total: one address without it).",
+        description="URL of a VM's metrics; {address} is its private address (kind total: one address without it).",
     )
     metric: Annotated[MetricSelector, METRIC] | None = Field(
         None,
-        description='Metric to read, by name and optionally exact labels, for example requests_total{code="200"}; series that match are summed (type cpu: node_cpu_seconds_total where missing).',
+        description='Metric to read, by name and optionally exact labels, for example requests_total{code="200"}; series that match are summed (type cpu: node_cpu_seconds_total if not set).',
     )
     type: Literal["gauge", "counter", "cpu"] = Field(
         "gauge",
         description="gauge: the value counts as it is; counter: its rate between two scrapes; cpu: the share of time not idle.",
     )
     timeout_s: Annotated[float, Quantity(DURATION, 0.1, 60)] = Field(
-        3.0, description="How long one VM may take to answer."
+        3.0, description="Longest wait for the answer of one VM."
     )
 
 
@@ -42,20 +42,20 @@ class TraceInput(Section):
 
     file: Filled | None = Field(
         None,
-        description="Trace file, relative to this policy's folder; where missing, the command supplies it.",
+        description="Trace file, relative to this policy's folder; if not set, the command supplies it.",
     )
     kind: Literal["count", "gauge"] | None = Field(
-        None, description="What its values mean; where missing, the manifest.csv beside it says it."
+        None, description="What its values mean; if not set, the manifest.csv beside it says so."
     )
-    loop: bool = Field(False, description="Whether it begins again at its end.")
+    loop: bool = Field(False, description="Whether it starts again when it ends.")
     scale_to_vms: Annotated[int, Field(ge=1, le=100_000)] | None = Field(
         None, description="Scale it so that its peak needs this many VMs at their capacity."
     )
     start_at: Annotated[datetime, MOMENT] | None = Field(
-        None, description="Moment of the recording that plays first; where missing, its beginning."
+        None, description="Time in the recording to start from; if not set, its start."
     )
     lag_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] = Field(
-        0.0, description="How late a reading is known, as with a monitoring system that lags."
+        0.0, description="How late readings are known, as with a lagging monitoring system."
     )
 
 
@@ -79,7 +79,7 @@ class SignalSection(Section):
         description="Work in flight in a VM that just meets its service objective, a number (kind concurrency only).",
     )
     drain_time_s: Annotated[float, Quantity(DURATION, 1, DAY_S)] = Field(
-        300.0, description="Time in which a backlog is to be worked off (kind queue only)."
+        300.0, description="Time in which a backlog must be worked off (kind queue only)."
     )
     loss_hold_s: Annotated[float, Quantity(DURATION, 0, DAY_S)] = Field(
         300.0,
@@ -87,17 +87,17 @@ class SignalSection(Section):
     )
     zero_hold_s: Annotated[float, Quantity(DURATION, 0, DAY_S)] = Field(
         300.0,
-        description="How long demand that vanishes at all VMs at once is taken for an outage (kinds measured per VM); 0s not at all.",
+        description="How long demand that vanishes at all VMs at once counts as an outage (kinds measured per VM); 0s not at all.",
     )
     backfill: Annotated[BackfillSection | None, Off] = Field(
-        BackfillSection(), description="What is learned at the start from before it, or off."
+        BackfillSection(), description="What is learned at startup from the past, or off."
     )
     scrape: Annotated[Scrape | None, Off] = Field(None, description="How VMs are scraped (source scrape).")
     prometheus: Annotated[PrometheusInput | None, Off] = Field(
-        None, description="How a Prometheus is asked (source prometheus)."
+        None, description="How a Prometheus is queried (source prometheus)."
     )
     cloudwatch: Annotated[CloudWatchInput | None, Off] = Field(
-        None, description="What is asked of CloudWatch (source cloudwatch)."
+        None, description="What is requested from CloudWatch (source cloudwatch)."
     )
     haproxy: Annotated[HaproxyInput | None, Off] = Field(
         None, description="Which HAProxy is read (source haproxy)."

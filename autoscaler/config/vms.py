@@ -21,10 +21,10 @@ class CapacityLearning(Section):
         1.0, description="Utilisation up to which a VM meets its service objective."
     )
     within: float = Field(
-        3.0, ge=1, le=10, description="What is planned with stays within this factor of capacity, a number."
+        3.0, ge=1, le=10, description="The planned capacity stays within this factor of capacity, a number."
     )
     most_per_day: Annotated[float, Quantity(PERCENT, 0.01, 1)] = Field(
-        0.2, description="Share by which what is planned with moves in a day at most."
+        0.2, description="Largest share by which the planned capacity may move in a day."
     )
 
 
@@ -40,7 +40,7 @@ class TypeWeight(Section):
 
 
 class VmSection(Section):
-    """What one VM can do, and how long it takes to come and go."""
+    """What one VM can do, and how long it takes to start and stop."""
 
     capacity_per_s: Annotated[float, Quantity(WORK, 1e-6, 1e9)] = Field(
         description="Work per second that one VM does while it meets its service objective."
@@ -54,29 +54,29 @@ class VmSection(Section):
         description="Learn the capacity from the work of VMs and their CPU use meanwhile, beginning with capacity, or off.",
     )
     start_time_s: Annotated[float, Quantity(DURATION, 1, HOUR_S)] = Field(
-        40.0, description="Expected time from the order to start a stopped VM until it serves."
+        40.0, description="Expected time from the request to start a stopped VM until it serves."
     )
     learn_start_time: bool = Field(
         False,
         description="Whether the 90 % quantile of measured start times takes the place of start_time once 20 starts were seen, within half and three times of it.",
     )
     stop_time_s: Annotated[float, Quantity(DURATION, 1, HOUR_S)] = Field(
-        40.0, description="Expected time from the order to stop a VM until it could be started again."
+        40.0, description="Expected time from the request to stop a VM until it could be started again."
     )
     types: Annotated[tuple[Filled, ...], Field(strict=False, max_length=20)] = Field(
         (),
-        description="Machine types that a VM may be started as, best first, each able to do the capacity; empty: only as it is.",
+        description="Machine types that a VM may be started as, best first, each able to do the capacity; empty: only its own.",
     )
 
 
 class AfterStartSection(Section):
-    """A program of yours on this machine, run without a shell once per start of a VM; exit code 0 lets it serve."""
+    """Your own program on this machine, run without a shell once per start of a VM; exit code 0 lets the VM serve."""
 
     run: Annotated[tuple[Filled, ...], Field(strict=False, min_length=1, max_length=50)] = Field(
         description="The program and its arguments; the VM is in AUTOSCALER_VM_ID, AUTOSCALER_VM_ADDRESS and AUTOSCALER_VM_PUBLIC_ADDRESS."
     )
     timeout_s: Annotated[float, Quantity(DURATION, 1, 600)] = Field(
-        30.0, description="How long one run may take before it is ended with its children."
+        30.0, description="Longest run before the program is ended with its children."
     )
 
 
@@ -91,14 +91,14 @@ class ReadinessSection(Section):
         10.0, description="Time after a VM was first seen running (probe running)."
     )
     url: Url | None = Field(
-        None, description="What is asked, for example http://{address}/health (probe http)."
+        None, description="URL to request, for example http://{address}/health (probe http)."
     )
     timeout_s: Annotated[float, Quantity(DURATION, 0.1, 60)] = Field(
-        2.0, description="How long one answer may take (probe http)."
+        2.0, description="Longest wait for one answer (probe http)."
     )
     after_start: Annotated[AfterStartSection | None, Off] = Field(
         None,
-        description="A program of yours that is run once the probe passes after a start, before the VM serves, or off.",
+        description="Your own program to run once the probe passes after a start, before the VM serves, or off.",
     )
 
 
@@ -107,16 +107,16 @@ class ConditionSection(Section):
 
     slow_below: Annotated[float, Quantity(PERCENT, 0.1, 0.95)] = Field(
         0.5,
-        description="A VM is slow whose speed is below this share of the others', or of its own past where that can be compared.",
+        description="A VM is slow if its speed is below this share of the others' speed, or of its own past if that is comparable.",
     )
     replace: Annotated[float, Quantity(PERCENT, 0, 0.5)] = Field(
         0.0,
-        description="Share of the VMs in service that may be replaced at once for being slow or silent, at least one; 0% only watches.",
+        description="Share of the VMs in service that may be replaced at a time for being slow or silent, at least one; 0% only watches.",
     )
 
 
 class BoundsSection(Section):
-    """Between how many VMs the fleet moves."""
+    """Fewest and most VMs of the fleet."""
 
     minimum: int = Field(1, ge=0, le=100_000, description="Fewest VMs in service, in VMs.")
     maximum: int = Field(ge=1, le=100_000, description="Most VMs in service, in VMs.")
@@ -125,14 +125,14 @@ class BoundsSection(Section):
 class HibernationSection(Section):
     """How VMs that go into the warm pool keep their memory.
 
-    With an objective, so many of those that wait are hibernated as are worth it, those that are started first: where the
-    start is quicker by `start_time`, and the work that is expected to wait meanwhile costs more than saving the memory and
-    holding it (`prices.memory`). Without one, and until it is known how quick the starts are, all are.
+    With an objective, as many waiting VMs are hibernated as are worth it, those that start first. A VM is worth it if its
+    start is faster by `start_time`, and the work expected to wait meanwhile costs more than saving and holding the memory
+    (`prices.memory`). Without an objective, and until start times are known, all are hibernated.
     """
 
     start_time_s: Annotated[float, Quantity(DURATION, 1, HOUR_S)] | None = Field(
         None,
-        description="Expected time from the order to start a hibernated VM until it serves, weighed against vm.start_time; where missing, learned with vm.learn_start_time, and until then all that may hibernate do.",
+        description="Expected time from the request to start a hibernated VM until it serves, compared with vm.start_time; if not set, learned with vm.learn_start_time, and until then all VMs that may hibernate do.",
     )
     save_time_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] = Field(
         60.0, description="How long saving a memory takes, during which the VM is billed as running."
@@ -148,7 +148,7 @@ class WarmPoolSection(Section):
 
     minimum: int = Field(0, ge=0, le=100_000, description="Fewest VMs wanted stopped, in VMs.")
     maximum: Annotated[int, Field(ge=0, le=100_000)] | None = Field(
-        None, description="Most VMs wanted stopped, in VMs; where missing, as many as the fleet may have."
+        None, description="Most VMs wanted stopped, in VMs; if not set, as many as the fleet may have."
     )
     memory_s: Annotated[float, Quantity(DURATION, 60, 30 * DAY_S)] = Field(
         DAY_S, description="How long a peak keeps its VMs in the warm pool."
@@ -178,9 +178,9 @@ class ProvisionSection(Section):
         None, description="Subnet instead of the template's; it also decides the zone. On libvirt the host."
     )
     types: Annotated[tuple[Filled, ...], Field(strict=False, max_length=20)] = Field(
-        (), description="Machine types to take where there is no room for vm_type, best first."
+        (), description="Machine types to use if there is no room for vm_type, best first."
     )
     subnets: Annotated[tuple[Filled, ...], Field(strict=False, max_length=20)] = Field(
-        (), description="Subnets to take where there is no room in subnet, best first."
+        (), description="Subnets to use if there is no room in subnet, best first."
     )
     maximum: int = Field(ge=1, le=100_000, description="Most VMs of the fleet that may exist, in VMs.")

@@ -28,10 +28,10 @@ class ReactiveSection(Section):
         0.3, description="Planned surplus over demand."
     )
     tolerance: Annotated[float, Quantity(PERCENT, 0, 0.9)] = Field(
-        0.1, description="Relative difference between wanted and ordered VMs within which nothing moves."
+        0.1, description="Relative difference between wanted and ordered VMs within which nothing changes."
     )
     censored_growth: Annotated[float, Quantity(PERCENT, 0, 10)] = Field(
-        0.5, description="How much more demand is planned for while saturated VMs hide it."
+        0.5, description="How much more demand to plan for while saturated VMs hide it."
     )
 
 
@@ -42,7 +42,7 @@ class ForecastSection(Section):
         0.95, description="Share of outcomes that is covered: 50%, 90%, 95% or 99%."
     )
     half_life_s: Annotated[float, Quantity(DURATION, 60, 365 * DAY_S)] = Field(
-        5 * DAY_S, description="Age at which what was learned weighs half."
+        5 * DAY_S, description="Age at which learned data has half its weight."
     )
 
 
@@ -50,10 +50,10 @@ class StepRule(Section):
     """One step: while utilisation is within [above, below), change the number of VMs."""
 
     above: Annotated[float, Quantity(PERCENT, 0, 10)] | None = Field(
-        None, description="Utilisation from which the rule matches; where missing, from zero."
+        None, description="Utilisation from which the rule matches; if not set, from zero."
     )
     below: Annotated[float, Quantity(PERCENT, 0, 10)] | None = Field(
-        None, description="Utilisation below which the rule matches; where missing, without end."
+        None, description="Utilisation below which the rule matches; if not set, without limit."
     )
     change: Annotated[Change, CHANGE] = Field(
         description="VMs to add or remove, or a share of those ordered."
@@ -87,11 +87,11 @@ class PricesSection(Section):
         0.0, description="Money per VM-hour of storage, due for every provisioned VM whether it runs or not."
     )
     start: Annotated[float, Quantity(MONEY, 0, 1e6)] = Field(
-        0.0, description="Money per start, beside what is billed until it serves."
+        0.0, description="Money per start, in addition to the time billed until it serves."
     )
     start_billed_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] | None = Field(
         None,
-        description="How long a start is billed before the VM serves; where missing, `vm.start_time`.",
+        description="How long a start is billed before the VM serves; if not set, `vm.start_time`.",
     )
     provision: Annotated[float, Quantity(MONEY, 0, 1e6)] = Field(
         0.0, description="Money per VM made from nothing."

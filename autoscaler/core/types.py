@@ -116,9 +116,9 @@ class Reason(IntEnum):
     DEMAND = 1
     """Demand plus headroom."""
     TOLERANCE = 2
-    """The wish differs from what is ordered by less than the tolerance, so what is ordered stays."""
+    """The wish differs from the VMs ordered by less than the tolerance, so their number stays."""
     CENSORED = 3
-    """VMs are saturated, so demand is hidden: plan for more than is seen."""
+    """VMs are saturated, which hides demand, so the plan is for more than is measured."""
     STEP_RULE = 4
     """A step rule matched the utilisation."""
     SCHEDULE = 5
@@ -126,15 +126,15 @@ class Reason(IntEnum):
     FORECAST_COVER = 6
     """The forecast quantile at the lead time needs this many."""
     FORECAST_KEEP = 7
-    """The forecast of the highest demand until a stopped VM could be had back needs this many."""
+    """The highest demand forecast until a stopped VM could serve again needs this many."""
     STABILISATION = 8
     """A higher wish within the stabilisation window delays scale-in."""
     DATA_ABSENT = 9
-    """No reading came, so nothing is stopped."""
+    """No reading arrived, so nothing is stopped."""
     DATA_STALE = 10
     """All readings are older than the policy allows, so nothing is stopped."""
     DATA_INVALID = 11
-    """No reading is a possible value, so nothing is stopped."""
+    """All readings have impossible values, so nothing is stopped."""
     LOW_COVERAGE = 12
     """Too few of the VMs in service reported for a scale-in."""
     COOLDOWN_OUT = 13
@@ -142,70 +142,70 @@ class Reason(IntEnum):
     COOLDOWN_IN = 14
     """The pause before a scale-in is not over."""
     MINIMUM = 15
-    """The operator's minimum."""
+    """The policy's minimum."""
     MAXIMUM = 16
-    """The operator's maximum."""
+    """The policy's maximum."""
     RATE_LIMIT_OUT = 17
-    """As many VMs were started as the period allows."""
+    """No more VMs may be started in this period."""
     RATE_LIMIT_IN = 18
-    """As many VMs were stopped as the period allows."""
+    """No more VMs may be stopped in this period."""
     MINIMUM_ON_TIME = 19
-    """VMs in service have not been on for their minimum time, or are protected."""
+    """VMs in service have not been on for the minimum time, or are protected."""
     WARM_POOL_EMPTY = 20
-    """Fewer stopped VMs than wanted starts, and the policy does not allow to provision more."""
+    """There are fewer stopped VMs than wanted starts, and the policy does not allow provisioning more."""
     PROVISION = 21
     """The warm pool is empty; the rest is provisioned from nothing."""
     LISTING_INCOMPLETE = 22
-    """The provider's listing is missing or partial, so nothing is stopped."""
+    """The provider's listing is missing or incomplete, so nothing is stopped."""
     OVERRIDE_FLOOR = 23
-    """An operator's override of the minimum; where it is above the maximum, it is the maximum too."""
+    """An operator's override of the minimum; if it is above the maximum, it replaces the maximum too."""
     OVERRIDE_CEILING = 24
     """An operator's override of the maximum."""
     PAUSED_STOP = 25
     """An operator has paused stops."""
     PAUSED_START = 26
-    """An operator has paused starts from the warm pool; what may be provisioned still is."""
+    """An operator has paused starts from the warm pool; VMs may still be provisioned."""
     PAUSED_PROVISION = 27
-    """An operator has paused provisioning, and the warm pool has fewer than wanted."""
+    """An operator has paused provisioning, and the warm pool has fewer VMs than wanted."""
     DEMAND_VANISHED = 28
-    """All demand vanished at once, which is taken for an outage for a while, so nothing is stopped."""
+    """All demand vanished at once, which counts as an outage for a while, so nothing is stopped."""
     DATA_FALLBACK = 29
-    """Data has been missing for long: the largest of the last good wish, the schedule and the forecast."""
+    """Data has been missing for a long time: the largest of the last good wish, the schedule and the forecast."""
     WORTH_START = 30
-    """By the prices and the forecast at the lead time, so many VMs earn more than they cost."""
+    """Given the prices and the forecast at the lead time, this many VMs earn more than they cost."""
     WORTH_KEEP = 31
-    """By the prices and the forecast of the highest demand to come, so many VMs earn more than they cost."""
+    """Given the prices and the forecast of the highest demand to come, this many VMs earn more than they cost."""
     MODEL_DEMAND = 32
-    """Demand plus headroom drives: of all models it would lately have cost the fleet least."""
+    """Demand plus headroom drives: of all models, it would recently have cost the fleet least."""
     MODEL_USUAL = 33
-    """What is usually needed drives: of all models it would lately have cost the fleet least."""
+    """The usual need drives: of all models, it would recently have cost the fleet least."""
     MODEL_YESTERDAY = 34
-    """What this time yesterday or a week ago needed drives: of all models it would lately have cost the fleet least."""
+    """The need at this time on earlier days drives: of all models, it would recently have cost the fleet least."""
     WORTH_UNKNOWN = 35
-    """There is no forecast yet, so demand plus headroom is planned for."""
+    """There is no forecast yet, so the plan is for demand plus headroom."""
     MODEL_PEAK = 36
-    """Demand plus headroom drives, and its highest of a window keeps so many."""
+    """Demand plus headroom drives, and its maximum over a window keeps this many."""
     SHARED_VMS = 37
-    """The group of fleets may run no more VMs, and those of others earn more or run already."""
+    """The group of fleets may run no more VMs, and VMs of other fleets earn more or already run."""
     SHARED_MONEY = 38
-    """The group of fleets may cost no more, and VMs of others earn more or run already."""
+    """The group of fleets may cost no more, and VMs of other fleets earn more or already run."""
     SHARED_STARTS = 39
     """The group of fleets may start no more VMs for now."""
     FALL_DOUBTED = 40
-    """Demand fell at once as deep as it hardly ever did, which may be an outage: what it needed before stays while that is worth it."""
+    """Demand fell suddenly and unusually deep, which may be an outage: the VMs needed before stay while that is worthwhile."""
 
 
 class TierReason(IntEnum):
-    """Why so many of the VMs that wait should wait hibernated."""
+    """Why this many of the waiting VMs should wait hibernated."""
 
     UNPRICED = 0
-    """The fleet has no objective, so nothing says what a slower start costs: all that may hibernate do."""
+    """The fleet has no objective, so the cost of a slower start is unknown: all VMs that may hibernate do."""
     NO_FORECAST = 1
-    """There is no forecast yet: all that may hibernate do."""
+    """There is no forecast yet: all VMs that may hibernate do."""
     UNMEASURED = 2
-    """Nobody knows yet how much sooner hibernated VMs serve: all that may hibernate do."""
+    """It is not yet known how much sooner hibernated VMs serve: all VMs that may hibernate do."""
     WEIGHED = 3
-    """So many memories are worth what saving and keeping them costs, by the prices and the forecast."""
+    """Given the prices and the forecast, this many memories are worth saving and holding."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,11 +64,11 @@ def waiting(memories: Memories) -> str:
     """How VMs should wait that may hibernate, and why."""
     if memories.hibernated is None:
         why = _NOT_WEIGHED.get(
-            memories.reason, "holding a memory costs nothing, and a quicker start is worth saving it"
+            memories.reason, "holding a memory costs nothing, and a faster start is worth saving it"
         )
         return f"all that may hibernate, since {why}"
     if memories.least is None or memories.least > 1.0:
-        return "none hibernated: a start would not be enough quicker for what a memory costs"
+        return "none hibernated: the faster start is not worth what a memory costs"
     shares = [
         f"{whose} {share:.0%}"
         for whose, share in (
@@ -80,8 +80,8 @@ def waiting(memories: Memories) -> str:
     first = (
         f"the first {memories.hibernated} to start hibernated" if memories.hibernated else "none hibernated"
     )
-    told = f"within the refill horizon {' and '.join(shares)} of its work are expected, and "
-    return f"{first}: {told if shares else ''}a memory pays from {memories.least:.0%} on"
+    told = f"within the refill horizon {' and '.join(shares)} of its work is expected, and "
+    return f"{first}: {told if shares else ''}a memory pays off from {memories.least:.0%}"
 
 
 def _earned(value: int, earnings: Earnings | None) -> str:
@@ -102,7 +102,7 @@ def _burst(due: DueBurst | None) -> str:
         return ""
     moment = datetime.fromtimestamp(due.at_s, UTC)
     when = moment.strftime(":%M" if due.period_s <= _HOUR_S else "%H:%M UTC")
-    return f"; a burst at {when} has odds {due.odds:g}"
+    return f"; the odds of a burst at {when} are {due.odds:g}"
 
 
 def _shared(reason: Reason, value: int, held: SharedHold | None) -> str:
@@ -163,7 +163,7 @@ _NO_MORE = {
 _NOT_WEIGHED = {
     TierReason.UNPRICED.name.lower(): "the fleet has no objective that would say what a slower start costs",
     TierReason.NO_FORECAST.name.lower(): "there is no forecast yet",
-    TierReason.UNMEASURED.name.lower(): "it is not known yet how much sooner hibernated VMs serve",
+    TierReason.UNMEASURED.name.lower(): "it is not yet known how much sooner hibernated VMs serve",
 }
 _HOUR_S = 3600.0
 _PROPOSALS_TO = int(Stage.ECONOMIC)
@@ -171,26 +171,26 @@ _REASONS = {int(reason): reason for reason in Reason}
 _WORDS: dict[Reason, str] = {
     Reason.DEMAND: "demand {demand} with headroom needs {vms}",
     Reason.TOLERANCE: "demand {demand} is within tolerance of {vms}",
-    Reason.CENSORED: "VMs are saturated at {demand}, so more is hidden: plan for {vms}",
+    Reason.CENSORED: "VMs are saturated at {demand}, which hides further demand: plan for {vms}",
     Reason.STEP_RULE: "a step rule on utilisation asks for {vms}",
     Reason.SCHEDULE: "the schedule asks for at least {vms}",
     Reason.FORECAST_COVER: "by the time a start serves, demand may reach {high}, which needs {vms}",
-    Reason.FORECAST_KEEP: "{stay}, since demand may rise before a stopped VM could be had back",
-    Reason.WORTH_START: "by the time a start serves, 95 % of outcomes lie below {high}; by prices {vms} are worth it{earned}",
-    Reason.WORTH_KEEP: "{stay}, since by prices and forecast they are worth keeping{earned}",
+    Reason.FORECAST_KEEP: "{stay}, since demand may rise before a stopped VM could serve again",
+    Reason.WORTH_START: "by the time a start serves, demand is below {high} with 95 % probability; at these prices it pays to have {vms}{earned}",
+    Reason.WORTH_KEEP: "{stay}: worth keeping by forecast and prices{earned}",
     Reason.WORTH_UNKNOWN: "no forecast yet: demand {demand} with headroom needs {vms}",
-    Reason.MODEL_DEMAND: "demand {demand} with headroom needs {vms}; to go by that would lately have cost least ({model})",
-    Reason.MODEL_PEAK: "{stay}, since the highest demand of a while needed them; to go by that would lately have cost least ({model})",
-    Reason.MODEL_USUAL: "{vms} are usually needed; to go by that would lately have cost least ({model})",
-    Reason.MODEL_YESTERDAY: "this time on earlier days says {vms}; to go by that would lately have cost least ({model})",
-    Reason.FALL_DOUBTED: "demand fell to {demand} at once, as it hardly ever did: that may be an outage, so {stay} for a while",
-    Reason.STABILISATION: "{stay}, since lately as many were needed",
+    Reason.MODEL_DEMAND: "demand {demand} with headroom needs {vms}; this model would recently have cost least ({model})",
+    Reason.MODEL_PEAK: "{stay}, since the highest recent demand needed as many; this model would recently have cost least ({model})",
+    Reason.MODEL_USUAL: "the usual need is {vms}; this model would recently have cost least ({model})",
+    Reason.MODEL_YESTERDAY: "this time on earlier days needed {vms}; this model would recently have cost least ({model})",
+    Reason.FALL_DOUBTED: "demand fell suddenly to {demand}, which is rare and may be an outage, so {stay} for a while",
+    Reason.STABILISATION: "{stay}, since as many were needed recently",
     Reason.DATA_ABSENT: "no metrics arrive, so {stay}",
     Reason.DATA_STALE: "metrics are too old, so {stay}",
-    Reason.DATA_INVALID: "metrics are not possible values, so {stay}",
+    Reason.DATA_INVALID: "metrics have impossible values, so {stay}",
     Reason.LOW_COVERAGE: "only {coverage:.0%} of VMs report, so {stay}",
     Reason.DEMAND_VANISHED: "demand vanished at all VMs at once, which may be an outage, so {stay}",
-    Reason.DATA_FALLBACK: "no metrics for long: {value} is the largest of the last good wish, schedule and forecast",
+    Reason.DATA_FALLBACK: "no metrics for a long time: {value} is the largest of the last good wish, schedule and forecast",
     Reason.LISTING_INCOMPLETE: "the list of VMs is incomplete, so {stay}",
     Reason.COOLDOWN_OUT: "cooldown after the last scale-out holds {value}",
     Reason.COOLDOWN_IN: "cooldown before scale-in holds {value}",
@@ -200,15 +200,15 @@ _WORDS: dict[Reason, str] = {
     Reason.MAXIMUM: "the policy's maximum is {value}",
     Reason.RATE_LIMIT_OUT: "the rate limit allows {value} for now",
     Reason.RATE_LIMIT_IN: "the rate limit keeps {value} for now",
-    Reason.MINIMUM_ON_TIME: "{stay}: on for less than the minimum, or protected",
+    Reason.MINIMUM_ON_TIME: "{stay}: on for less than the minimum time, or protected",
     Reason.PAUSED_STOP: "an operator has paused stops, so {stay}",
     Reason.PAUSED_START: "an operator has paused starts, which leaves {value}",
     Reason.PAUSED_PROVISION: "an operator has paused provisioning, and the warm pool leaves {value}",
-    Reason.WARM_POOL_EMPTY: "the warm pool is short: only {value} of {desired} can be had",
+    Reason.WARM_POOL_EMPTY: "the warm pool is short: only {value} of {desired} are available",
     Reason.SHARED_VMS: "the group {group} {shared}",
     Reason.SHARED_MONEY: "the group {group} {shared}",
     Reason.SHARED_STARTS: "the group {group} {shared}",
-    Reason.PROVISION: "the warm pool is empty: {provision} are provisioned from nothing",
+    Reason.PROVISION: "the warm pool is empty, so {provision} are provisioned from nothing",
 }
 """Each reason in words; the names in braces are those of `_TOLD`."""
 _TOLD: dict[str, Callable[[Reason, int, Told | FleetTick], object]] = {

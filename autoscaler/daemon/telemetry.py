@@ -26,38 +26,38 @@ from autoscaler.ports.budget import Budget
 EVENTS = {
     "tick": "One turn of the loop: what was done for each fleet that changed, and why.",
     "tick_late": "The loop woke too late and skipped ticks.",
-    "clock_set_ahead": "The clock was set ahead; starts, drains and what is being prepared are waited for as long as before.",
-    "clock_set_back": "The clock was set back; guards begin anew, orders in flight are kept.",
-    "act_failed": "The handling of an action's outcome failed; a listing will tell what became of it.",
+    "clock_set_ahead": "The clock was set ahead; the daemon waits for starts, drains and preparations as long as before.",
+    "clock_set_back": "The clock was set back; guards start over, and orders in flight are kept.",
+    "act_failed": "Handling the outcome of an action failed; a listing will show what became of it.",
     "tick_failed": "A turn of the loop failed as a whole; nothing was done in it.",
-    "listing_failed": "The provider's listing is missing or partial; nothing is stopped until it is whole. Said once an hour.",
-    "listing_recovered": "The provider's listing is whole again.",
-    "provider_failed": "A place could not be used when the daemon began; its fleets are held and it is tried again, ever more seldom.",
-    "provider_recovered": "A place that could not be used can be used now; its fleets go on.",
+    "listing_failed": "The provider's listing is missing or incomplete; nothing is stopped until it is complete. Logged once an hour.",
+    "listing_recovered": "The provider's listing is complete again.",
+    "provider_failed": "A place could not be used at startup; its fleets are held, and it is retried at growing intervals.",
+    "provider_recovered": "A place that could not be used can be used now; its fleets continue.",
     "source_failed": "A fleet's metrics could not be read.",
-    "source_recovered": "A fleet's metrics are read again.",
+    "source_recovered": "A fleet's metrics can be read again.",
     "journal_failed": "The journal cannot be written; nothing is started or stopped until it can.",
-    "journal_recovered": "The journal was damaged: it was set aside and a new one was begun.",
-    "acting_held": "The provider denies us; the fleet's actions are held for a while.",
-    "balancer_failed": "A fleet's load balancer did not do or say what it was asked; its VMs serve on.",
-    "balancer_recovered": "A fleet's load balancer does what it is asked again.",
+    "journal_recovered": "The journal was damaged: it was set aside and a new one was started.",
+    "acting_held": "The provider denies access; the fleet's actions are held for a while.",
+    "balancer_failed": "A fleet's load balancer did not do or answer what it was asked; its VMs keep serving.",
+    "balancer_recovered": "A fleet's load balancer works again.",
     "vm": "Something happened to a VM outside of a decision.",
-    "listening": "Where metrics, health and status are served.",
-    "daemon_started": "The daemon begins; which fleets act and which run in shadow.",
-    "daemon_stopping": "The daemon ends; VMs in service stay as they are.",
-    "site_silent": "Nothing answered any more where metrics, status or operators' commands are served, so it listens anew; or too many are connected.",
-    "close_failed": "An adapter did not close in order at the end.",
-    "history_learned": "Forecasts, and with an objective models, have learned from the demand of before the start: how much, and from where.",
-    "history_failed": "The demand of before the start could not be learned from; what is learned is learned from now on only.",
-    "policies_reloaded": "The policies were read again and are in use; what has changed.",
-    "policies_not_kept": "The policies in use could not be kept for the next run, which would then leave out a fleet whose file is broken.",
-    "policies_rejected": "Policies cannot be used. The last good ones stay in use, over a restart too; where there are none, their fleets are left out.",
-    "policy_doubtful": "A policy works and probably not as it is meant.",
+    "listening": "The address at which metrics, health and status are served.",
+    "daemon_started": "The daemon started; the text says which fleets act and which run in shadow.",
+    "daemon_stopping": "The daemon is stopping; VMs in service stay as they are.",
+    "site_silent": "The server for metrics, status or operators' commands stopped answering and was restarted; or it has too many connections.",
+    "close_failed": "An adapter did not close cleanly at the end.",
+    "history_learned": "Forecasts, and with an objective also models, have learned from demand before the start; the text says how much, and from where.",
+    "history_failed": "Demand before the start could not be learned from; learning begins now.",
+    "policies_reloaded": "The policies were reloaded and are in use; the text says what changed.",
+    "policies_not_kept": "The policies in use could not be saved for the next run, which would then leave out a fleet whose file is broken.",
+    "policies_rejected": "Policies cannot be used. The last good ones stay in use, even across a restart; fleets without any are left out.",
+    "policy_doubtful": "A policy is valid but probably does not do what was intended.",
     "task_failed": "A background task died; it is started again after a pause.",
-    "push_refused": "Pushed samples were not taken, and what to do; at most one line a minute for each reason.",
-    "setting_unknown": "An environment variable looks like a setting and is none.",
-    "operator": "An operator paused, resumed or overrode something, or what one did ended by the clock.",
-    "hint": "The cloud told of maintenance, an interruption or a lack of room that concerns a VM.",
+    "push_refused": "Pushed samples were refused; the text says what to do. At most one line a minute for each reason.",
+    "setting_unknown": "An environment variable looks like a setting but is not one.",
+    "operator": "An operator paused, resumed or overrode something, or such a change expired.",
+    "hint": "The cloud announced maintenance, an interruption or a lack of room that concerns a VM.",
     "action_settled": "An action left open by an earlier run was settled by a listing.",
 }
 """Every event that is logged, with its meaning."""
@@ -100,30 +100,30 @@ class Telemetry:
         self.desired, self.held_back = (
             gauge("desired_vms", "VMs wanted in service, after guards."),
             gauge(
-                "held_back_vms", "VMs that the fleet wants and a limit shared with others does not leave it."
+                "held_back_vms", "VMs that the fleet wants but a limit shared with other fleets denies it."
             ),
         )
         self.condition = gauge(
             "condition",
-            "How the VMs do: 0 unknown, 1 well, 2 a few are slow or silent, 3 about half, 4 nearly all.",
+            "Condition of the VMs: 0 unknown, 1 well, 2 a few are slow or silent, 3 about half, 4 nearly all.",
         )
         self.slow_vms = gauge("slow_vms", "VMs in service that are slow or silent.")
         self.learned_start = gauge(
             "learned_start_seconds",
-            "Learned 90 % quantile of start times, by what starts begin from; absent before the first.",
+            "Learned 90 % quantile of start times, by the state that starts begin from; absent before the first start.",
             ("fleet", "source"),
         )
         self.warm_target, self.hibernated_target = (
             gauge("warm_target_vms", "Stopped VMs wanted in the warm pool."),
             gauge(
                 "hibernated_target_vms",
-                "VMs wanted hibernated of those that wait; NaN where all that may be are, absent where none may.",
+                "Waiting VMs that should be hibernated; NaN if all that may hibernate should, absent if none may.",
             ),
         )
         self.vms = gauge("vms", "VMs by phase.", ("fleet", "phase"))
-        self.evaluated = gauge("last_evaluation_timestamp_seconds", "When the fleet was last decided on.")
+        self.evaluated = gauge("last_evaluation_timestamp_seconds", "Time of the fleet's last decision.")
         self.acts = gauge("acts", "1 if the fleet's VMs are really started and stopped, 0 in shadow.")
-        self.paused = gauge("paused", "1 where an operator has paused the verb, else 0.", ("fleet", "verb"))
+        self.paused = gauge("paused", "1 if an operator has paused the verb, else 0.", ("fleet", "verb"))
         self.override_floor = gauge(
             "override_floor_vms", "An operator's floor in place of the policy's minimum; absent without one."
         )
@@ -139,35 +139,33 @@ class Telemetry:
         self.cost = counter("cost", "Money spent, in the settings' currency.")
         self.actions, self.missed_starts = _of_acting(counter)
         self.reasons = counter("reasons", "Ticks in which a reason shaped the decision.", ("fleet", "reason"))
-        self.source_errors = counter("source_errors", "Ticks in which a source had something to complain of.")
+        self.source_errors = counter("source_errors", "Ticks in which a source reported a problem.")
         self.listing_errors, self.last_listing, self.provider_usable = _of_places(counter, gauge)
         self.journal_errors = counter("journal_errors", "Writes to the journal that failed.", ())
         self.ticks_skipped = counter("ticks_skipped", "Ticks skipped because the loop was late.", ())
-        self.ticks_failed = counter("ticks_failed", "Ticks that failed as a whole.", ())
-        self.push_samples = counter("push_samples", "Pushed samples, by what became of them.", ("result",))
+        self.ticks_failed = counter("ticks_failed", "Ticks that failed entirely.", ())
+        self.push_samples = counter("push_samples", "Pushed samples, by result.", ("result",))
         self.push_requests_refused = counter(
-            "push_requests_refused", "Requests with pushed samples that were refused as a whole.", ("reason",)
+            "push_requests_refused", "Requests with pushed samples that were refused entirely.", ("reason",)
         )
         self.cloudwatch_metrics_requested = counter(
-            "cloudwatch_metrics_requested", "Metrics asked of CloudWatch, by what came back.", ("outcome",)
+            "cloudwatch_metrics_requested", "Metrics requested from CloudWatch, by outcome.", ("outcome",)
         )
         self.cloudwatch_cost = counter(
             "cloudwatch_cost_dollars",
-            "What the answers of CloudWatch cost, estimated from its list price.",
+            "Cost of CloudWatch requests, estimated from the list price.",
             (),
         )
         self.early_turns = counter(
-            "early_turns", "Decisions within a tick, by what could not wait for the next one.", ("cause",)
+            "early_turns", "Decisions made within a tick, by what triggered them.", ("cause",)
         )
-        self.hints = counter(
-            "hints", "News of the cloud, by kind and by what became of them.", ("kind", "result")
-        )
+        self.hints = counter("hints", "Hints from the cloud, by kind and result.", ("kind", "result"))
         self.policy_reloads = counter("policy_reloads", "Reloads of policies, by result.", ("result",))
         self.policy_reload_success = gauge(
             "policy_reload_success_timestamp_seconds", "When the policies in use were loaded.", ()
         )
         self.policy_reload_failed = gauge(
-            "policy_reload_failed", "1 if what the policy folder holds is not in use as a whole, else 0.", ()
+            "policy_reload_failed", "1 if the policy folder is not in use entirely, else 0.", ()
         )
         self.task_restarts = counter(
             "task_restarts", "Background tasks that died and were restarted.", ("task",)
@@ -175,7 +173,7 @@ class Telemetry:
         self.api_tokens, self.api_refill, self.api_burst, self.api_refusals = _api_budget(gauge)
         self.start_s = Histogram(
             "autoscaler_start_seconds",
-            "From the order to start a VM until it is in service.",
+            "Time from the request to start a VM until it is in service.",
             fleet,
             buckets=_START_BUCKETS_S,
             registry=self.registry,
@@ -267,15 +265,15 @@ def _of_acting(counter: Callable[..., Counter]) -> tuple[Counter, Counter]:
 def _of_places(counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> tuple[Counter, Gauge, Gauge]:
     """The metrics of the places where VMs are."""
     return (
-        counter("listing_errors", "Listings that failed or were partial.", ()),
+        counter("listing_errors", "Listings that failed or were incomplete.", ()),
         gauge(
             "last_whole_listing_timestamp_seconds",
-            "When a place was last listed whole; before the first time, when the daemon began.",
+            "Time of a place's last complete listing; before the first one, the time when the daemon started.",
             ("provider",),
         ),
         gauge(
             "provider_usable",
-            "1 where a place can be used, 0 where it could not be at the start and is tried again.",
+            "1 if a place can be used, 0 if it could not be at startup and is being retried.",
             ("provider",),
         ),
     )
@@ -284,16 +282,14 @@ def _of_places(counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> 
 def _api_budget(gauge: Callable[[str, str, Sequence[str]], Gauge]) -> tuple[Gauge, Gauge, Gauge, Gauge]:
     """The metrics of the provider's API budget."""
     return (
-        gauge("api_budget_tokens", "What is left of the provider's API budget.", ("provider", "bucket")),
+        gauge("api_budget_tokens", "Tokens left in the provider's API budget.", ("provider", "bucket")),
+        gauge("api_budget_refill_per_second", "Estimated refill rate of the budget.", ("provider", "bucket")),
         gauge(
-            "api_budget_refill_per_second", "What comes back of it, as believed now.", ("provider", "bucket")
+            "api_burst_seconds",
+            "Time until the last of this many starts could be requested.",
+            ("provider", "vms"),
         ),
-        gauge(
-            "api_burst_seconds", "Until the last of so many starts could be ordered now.", ("provider", "vms")
-        ),
-        gauge(
-            "api_budget_refusals", "Calls that the provider refused for it since the start.", ("provider",)
-        ),
+        gauge("api_budget_refusals", "Calls that the provider throttled since startup.", ("provider",)),
     )
 
 

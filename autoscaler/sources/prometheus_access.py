@@ -54,7 +54,7 @@ def trusting(ca_file: Path | None) -> ssl.SSLContext:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """How an https address is trusted.
+    """How an https address is verified.
 
     Attributes:
         ca_file: Certificates to trust instead of the system's.

@@ -125,7 +125,7 @@ def test_work_that_found_no_vm_has_its_price_in_the_totals(run):
 def test_it_goes_on_from_the_week_before(run, rows):
     assert strict_json(run.stdout)["details"]["remembers"] is True
     first = next(row for row in rows if float(row["starts"]) > 2)
-    assert "by prices" in first["reason"]
+    assert "at these prices" in first["reason"]
     assert numbers(rows, "forecast"), "forecasts are there from the beginning"
 
 

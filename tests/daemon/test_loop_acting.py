@@ -142,7 +142,7 @@ async def test_intents_are_in_the_journal_before_the_provider_is_called():
     settled = bench.actions()
     assert all(action.settled_at_s is not None and action.outcomes for action in settled)
     assert {action.intent.reason for action in settled[:2]} == {
-        "starting 4 (0 to 4): demand 400/s with headroom needs 4 VMs; the warm pool is empty: 2 are provisioned from nothing"
+        "starting 4 (0 to 4): demand 400/s with headroom needs 4 VMs; the warm pool is empty, so 2 are provisioned from nothing"
     }
 
 
@@ -242,7 +242,7 @@ async def test_a_vm_is_provisioned_where_the_warm_pool_is_empty_and_serves():
     assert bench.column("in_service")[:5] == [0, 0, 1, 3, 3]
     assert bench.column("starting")[:5] == [0, 3, 2, 0, 0]
     assert bench.column("provisioned")[:3] == [1, 3, 3]
-    assert bench.rows()[3].sentence.endswith("the warm pool is short: only 3 of 5 can be had")
+    assert bench.rows()[3].sentence.endswith("the warm pool is short: only 3 of 5 are available")
     meter = bench.daemon.fleets.all[0].meter
     bill = bench.world.bill(ORIGIN_S + 80, "web")
     assert meter.total.starts == bill.starts == 3
@@ -322,7 +322,7 @@ async def test_a_dry_zone_is_left_alone_and_another_is_used():
     assert refused == [(0, 2), (0, 1), (0, 1)]
     assert starts(bench) == [(0, 2), (0, 1)]
     assert bench.column("in_service")[2] == 3
-    assert bench.rows()[5].sentence.endswith("the warm pool is short: only 3 of 4 can be had")
+    assert bench.rows()[5].sentence.endswith("the warm pool is short: only 3 of 4 are available")
 
 
 @virtual

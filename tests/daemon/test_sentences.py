@@ -56,7 +56,7 @@ def test_every_reason_has_words_of_its_own(reason):
         ),
         (
             tick((Stage.ECONOMIC, Reason.FALL_DOUBTED, 4), demand=0.0),
-            "holding 4: demand fell to 0/s at once, as it hardly ever did: that may be an outage, so 4 VMs stay for a while",
+            "holding 4: demand fell suddenly to 0/s, which is rare and may be an outage, so 4 VMs stay for a while",
         ),
         (
             tick((Stage.REACTIVE, Reason.DEMAND, 1), stop=3, demand=0.25),
@@ -73,7 +73,7 @@ def test_every_reason_has_words_of_its_own(reason):
                 (Stage.DATA, Reason.LOW_COVERAGE, 4),
             ),
             (
-                "holding 4: demand 480/s with headroom needs 2 VMs; 3 VMs stay, since lately as many were needed; "
+                "holding 4: demand 480/s with headroom needs 2 VMs; 3 VMs stay, since as many were needed recently; "
                 "only 50% of VMs report, so 4 VMs stay"
             ),
         ),
@@ -87,8 +87,8 @@ def test_every_reason_has_words_of_its_own(reason):
                 provision=3,
             ),
             (
-                "starting 4 (4 to 8): VMs are saturated at 480/s, so more is hidden: plan for 12 VMs; the policy's maximum "
-                "is 10; the rate limit allows 8 for now; the warm pool is empty: 3 are provisioned from nothing"
+                "starting 4 (4 to 8): VMs are saturated at 480/s, which hides further demand: plan for 12 VMs; the policy's maximum "
+                "is 10; the rate limit allows 8 for now; the warm pool is empty, so 3 are provisioned from nothing"
             ),
         ),
     ],
@@ -99,7 +99,7 @@ def test_a_sentence(row, words):
 
 @pytest.mark.parametrize(
     ("period_s", "words"),
-    [(1800.0, "a burst at :30 has odds 0.7"), (86400.0, "a burst at 11:30 UTC has odds 0.7")],
+    [(1800.0, "the odds of a burst at :30 are 0.7"), (86400.0, "the odds of a burst at 11:30 UTC are 0.7")],
 )
 def test_a_burst_that_is_due_is_told(period_s, words):
     row = replace(tick(), burst=DueBurst(1_795_606_200.0, 0.7, period_s))
@@ -157,10 +157,10 @@ async def test_sentences_of_a_run():
         "holding 2: demand 200/s with headroom needs 2 VMs",
         "holding 2: demand 200/s with headroom needs 2 VMs",
         "holding 2: demand 200/s with headroom needs 2 VMs",
-        "holding 2: demand 100/s with headroom needs 1 VM; 2 VMs stay: on for less than the minimum, or protected",
-        "holding 2: demand 100/s with headroom needs 1 VM; 2 VMs stay: on for less than the minimum, or protected",
-        "holding 2: demand 100/s with headroom needs 1 VM; 2 VMs stay: on for less than the minimum, or protected",
-        "holding 2: demand 100/s with headroom needs 1 VM; 2 VMs stay: on for less than the minimum, or protected",
+        "holding 2: demand 100/s with headroom needs 1 VM; 2 VMs stay: on for less than the minimum time, or protected",
+        "holding 2: demand 100/s with headroom needs 1 VM; 2 VMs stay: on for less than the minimum time, or protected",
+        "holding 2: demand 100/s with headroom needs 1 VM; 2 VMs stay: on for less than the minimum time, or protected",
+        "holding 2: demand 100/s with headroom needs 1 VM; 2 VMs stay: on for less than the minimum time, or protected",
         "stopping 1 (2 to 1): demand 100/s with headroom needs 1 VM",
         "holding 1: demand 100/s with headroom needs 1 VM",
     ]

@@ -45,7 +45,7 @@ async def test_an_outage_in_front_of_a_fleet_with_an_objective_stops_nothing_and
     assert {row.earnings.doubted for row in low} == {20}
     assert low[-1].in_service == 20
     assert low[-1].sentence == (
-        "holding 20: demand fell to 9/s at once, as it hardly ever did: that may be an outage, so 20 VMs stay for a while"
+        "holding 20: demand fell suddenly to 9/s, which is rare and may be an outage, so 20 VMs stay for a while"
     )
     assert told(bench) == [(AT_S + 600.0, "demand_fell"), (AT_S + 3000.0, "demand_believed")]
     text = next(text for _, kind, text in bench.events() if kind == "demand_fell")
