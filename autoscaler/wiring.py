@@ -134,7 +134,9 @@ class Wiring:
             if isinstance(was.provider, ShadowProvider):
                 return was.provider.at_pace(start_time_s=start_time_s, stop_time_s=stop_time_s)
         reader = self._readers[name]
-        return ShadowProvider(reader, self._clock, start_time_s=start_time_s, stop_time_s=stop_time_s)
+        return ShadowProvider(
+            reader, self._clock, policy.fleet, start_time_s=start_time_s, stop_time_s=stop_time_s
+        )
 
 
 def wire(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -24,6 +24,7 @@ from autoscaler.config.policy import policy_from
 from autoscaler.core.types import Signal
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry
+from autoscaler.ports import Listing
 from autoscaler.providers.memory import MemoryProvider
 from autoscaler.simulator.traffic.parts import DEFAULT_START_S
 from autoscaler.simulator.traffic.synth import synth_day
@@ -44,6 +45,8 @@ PER_VM = 120.0
 class Case:
     """So many fleets of so many VMs over so many ticks; `idle`, `steady` or else `busy`.
 
+    `told` is busy too, with demand that is measured elsewhere than on the VMs, as fleets in shadow need here, none of
+    whose VMs really runs. All rows of listings are made anew there, as over a network; the time of that does not count.
     Forecasts that no policy decides on are made where `forecasts` says so, as the daemon does for its operators.
     """
 
@@ -54,8 +57,16 @@ class Case:
     traffic: str = "busy"
     forecasts: bool = False
     rounds: int = 3
+    act: bool = True
+
+    @property
+    def total(self) -> bool:
+        """Whether demand is told as a whole, not measured on VMs."""
+        return self.traffic in ("idle", "told")
 
 
+ACTING = Case("100 busy fleets of 10 VMs, demand told", 100, 10, 120, "told")
+IN_SHADOW = replace(ACTING, name="100 such fleets in shadow", act=False)
 CASES = (
     Case("one busy fleet of 50 VMs", 1, 50, 720, rounds=8),
     Case("one fleet of 50 VMs, demand never changes", 1, 50, 720, "steady", rounds=8),
@@ -64,8 +75,23 @@ CASES = (
     Case("20 busy fleets of 10 VMs", 20, 10, 360),
     Case("20 idle fleets of 10 stopped VMs", 20, 10, 720, "idle"),
     Case("100 busy fleets of 10 VMs", 100, 10, 120),
+    ACTING,
+    IN_SHADOW,
     Case("1,000 busy fleets of 10 VMs", 1000, 10, 30),
 )
+
+
+class _Anew(MemoryProvider):
+    """A provider whose listings hold equal rows, never the same."""
+
+    spent_s = 0.0
+
+    async def list_vms(self) -> Listing:
+        listing = await super().list_vms()
+        before_s = time.process_time()
+        listing = replace(listing, vms=tuple([replace(vm) for vm in listing.vms]))
+        self.spent_s += time.process_time() - before_s
+        return listing
 
 
 def _policy(name: str, case: Case) -> dict[str, object]:
@@ -73,7 +99,7 @@ def _policy(name: str, case: Case) -> dict[str, object]:
     return {
         "fleet": name,
         "signal": {
-            "kind": "total" if idle else "throughput",
+            "kind": "total" if case.total else "throughput",
             "source": "trace",
             "max_age": "150s",
             "trace": {},
@@ -104,18 +130,21 @@ async def _seconds(case: Case, traces: dict[str, Trace]) -> float:
     clock = VirtualClock(BEGIN_S)
     cloud = CloudSetup(seed=1, fleets=tuple(FleetSetup(name, case.vms) for name in traces), api_limits=False)
     policies = [simulated(policy_from(_policy(name, case))) for name in traces]
-    signal = Signal.TOTAL if case.traffic == "idle" else Signal.THROUGHPUT
+    if not case.act:
+        policies = [policy.model_copy(update={"act": False}) for policy in policies]
+    signal = Signal.TOTAL if case.total else Signal.THROUGHPUT
     sources = {name: TraceSource(trace, clock, signal, PER_VM) for name, trace in traces.items()}
-    wired = wire(
-        policies, MemoryProvider(cloud.world(BEGIN_S), clock), clock, lambda policy: sources[policy.fleet]
-    )
+    world = cloud.world(BEGIN_S)
+    anew = _Anew(world, clock)
+    provider = anew if case.traffic == "told" else MemoryProvider(world, clock)
+    wired = wire(policies, provider, clock, lambda policy: sources[policy.fleet])
     journal = SqliteJournal(":memory:", inline=True)
     settings = LoopSettings(tick_s=TICK_S, forecasts=case.forecasts)
     daemon = Daemon(clock, wired.setups, journal, Telemetry(log=Quiet()), settings)
     asyncio.get_running_loop().call_later(case.ticks * TICK_S - 0.5 * TICK_S, daemon.stop)
     before_s = time.process_time()
     await daemon.run()
-    seconds = time.process_time() - before_s
+    seconds = time.process_time() - before_s - anew.spent_s
     assert daemon.last_record is not None
     assert daemon.last_record.tick - int(BEGIN_S // TICK_S) == case.ticks - 1
     await journal.close()
@@ -141,12 +170,16 @@ def run() -> list[Result]:
             "skeleton: the event loop alone", 1.0 / bare_s, "tick/s", f"{bare_s / unit_s:,.0f} adds of 1,000"
         )
     )
+    seconds_of: dict[Case, float] = {}
     for case in CASES:
         traces = {f"fleet-{number:04d}": trace for number, trace in enumerate(_traces(case))}
         seconds = min(run_virtual(partial(_seconds, case, traces)) for _ in range(case.rounds))
+        seconds_of[case] = seconds
         per_tick_s = seconds / case.ticks
         note = f"{per_tick_s / unit_s:,.0f} adds of 1,000; {per_tick_s / bare_s:,.0f} skeletons"
         if case.fleets > 1:
             note += f"; {per_tick_s / case.fleets * 1e6:,.0f} us per fleet"
         results.append(Result(case.name, 1.0 / per_tick_s, "tick/s", note))
+    ratio = seconds_of[IN_SHADOW] / seconds_of[ACTING]
+    results.append(Result("time of a tick in shadow / acting, 100 fleets", ratio, "x", "less is better"))
     return results

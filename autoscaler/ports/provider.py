@@ -77,7 +77,7 @@ class Listing:
         error: For a person, why it is not complete; empty when it is.
         parts: Where the provider asks zone by zone (hosts): for each of its zones what is wrong with it, empty where its
             VMs are all here. Empty where all is one, which is then whole or not.
-        real: Where `vms` is a simulated view (shadow), the VMs as they really are; None where `vms` is that.
+        real: Where `vms` is a simulated view of one fleet (shadow), all VMs as they really are; None where `vms` is that.
     """
 
     vms: tuple[Vm, ...]
@@ -87,6 +87,11 @@ class Listing:
     error: str = ""
     real: tuple[Vm, ...] | None = None
     parts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def all_real(self) -> tuple[Vm, ...]:
+        """All VMs as they really are, of whichever fleet."""
+        return self.vms if self.real is None else self.real
 
     def is_whole_of(self, zone: str) -> bool:
         """Whether a VM of this zone that is not here is not there."""

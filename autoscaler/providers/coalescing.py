@@ -15,6 +15,7 @@ from autoscaler.ports import (
     ProvisionSpec,
     TemplateReader,
     Unread,
+    Vm,
 )
 from autoscaler.ports.budget import budget_of
 
@@ -38,6 +39,9 @@ class SharedReader:
         self._patience_s = patience_s
         self._under_way: Begun[Listing] | None = None
         self._began_s = 0.0
+        self._split: tuple[Vm, ...] = ()
+        self._by_fleet: dict[str, tuple[Vm, ...]] = {}
+        """The rows of `_split` by owner."""
 
     async def list_vms(self) -> Listing:
         """As in the Provider port; a caller that gives up does not cancel it for the others."""
@@ -53,10 +57,19 @@ class SharedReader:
             under_way = begun(self._list, at_once=self.answers_at_once)
             if isinstance(under_way, asyncio.Future):
                 under_way.add_done_callback(self._heard)
+                # Rows that are made anew each time are not kept beside those that come.
+                self._split, self._by_fleet = (), {}
             self._under_way, self._began_s = under_way, now_s
         if isinstance(under_way, asyncio.Future) and not under_way.done():
             return await asyncio.shield(under_way)
         return under_way.result()
+
+    async def list_of(self, fleet: str) -> tuple[Listing, tuple[Vm, ...]]:
+        """The listing, and those of its rows that are this fleet's; they are split once for all who ask."""
+        listing = await self.list_vms()
+        if self._split is not listing.vms:
+            self._split, self._by_fleet = listing.vms, _by_fleet(listing.vms)
+        return listing, self._by_fleet.get(fleet, ())
 
     def changed(self) -> None:
         """The next one who asks gets a new listing, unless one is under way."""
@@ -73,6 +86,13 @@ class SharedReader:
             self._under_way = None
         if not task.cancelled():
             task.exception()
+
+
+def _by_fleet(vms: Sequence[Vm]) -> dict[str, tuple[Vm, ...]]:
+    found: dict[str, list[Vm]] = {}
+    for vm in vms:
+        found.setdefault(vm.fleet, []).append(vm)
+    return {fleet: tuple(own) for fleet, own in found.items()}
 
 
 class SharedProvider:

@@ -1,5 +1,8 @@
 """Shadow: a provider that reads the real one and cannot change anything; what a fleet without `act` runs on.
 
+Each fleet has its own, which shows that fleet's VMs only: a new installation has all its fleets in shadow, and were each to
+go through the VMs of all, a tick would take time by the square of their number.
+
 Its starts and stops are simulated on top of the real listing with the policy's own start and stop times, so
 that cooldowns, in-flight counts and forecasts go on as they would, and the journal shows what would have
 been done. Once a VM was seen at rest, running or stopped, what others do to it is not followed any more: the
@@ -37,8 +40,8 @@ RUNNING_SHARE = 0.7
 class VmReader(Protocol):
     """The reading half of a provider."""
 
-    async def list_vms(self) -> Listing:
-        """As in the Provider port."""
+    async def list_of(self, fleet: str) -> tuple[Listing, tuple[Vm, ...]]:
+        """A listing as in the Provider port, and those of its rows that are this fleet's."""
         ...
 
     async def checked(self, vm_ids: Sequence[str]) -> frozenset[str]:
@@ -71,15 +74,19 @@ class ShadowProvider:
     Args:
         reader: Lists the real VMs.
         clock: Time.
+        fleet: Whose VMs are shown.
         start_time_s: From an order to start until ready.
         stop_time_s: From an order to stop until stopped.
     """
 
-    def __init__(self, reader: VmReader, clock: Clock, *, start_time_s: float, stop_time_s: float) -> None:
+    def __init__(
+        self, reader: VmReader, clock: Clock, fleet: str, *, start_time_s: float, stop_time_s: float
+    ) -> None:
         self.answers_at_once = answers_at_once(reader)
         self.name = name_of(reader)
         self._reader = reader
         self._clock = clock
+        self._fleet = fleet
         self._start_time_s = start_time_s
         self._stop_time_s = stop_time_s
         self._simulated: dict[str, _Simulated] = {}
@@ -95,27 +102,30 @@ class ShadowProvider:
         self._moves = True
 
     async def list_vms(self) -> Listing:
-        """The real listing with the simulated states in place of the real ones, which go along as they are."""
-        listing = await self._reader.list_vms()
+        """The fleet's VMs with simulated states in place of the real ones; all VMs as they are go along."""
+        listing, own = await self._reader.list_of(self._fleet)
         now_s = self._clock.now()
         last = self._last
-        if last is None or last.listed is not listing.vms or self._moves:
-            last = self._last = _Shown(listing.vms, self._view(listing, now_s))
+        if last is not None and last.listed == own:
+            # Who makes all rows anew each time has the same ones for as long as they are equal.
+            own = last.listed
+        if last is None or self._moves or last.listed is not own:
+            last = self._last = _Shown(own, self._view(own, now_s, whole=listing.complete))
             self._moves = now_s < self._moving_until_s
         last.at_s = now_s
         return replace(listing, vms=last.vms, real=listing.vms)
 
-    def _view(self, listing: Listing, now_s: float) -> tuple[Vm, ...]:
+    def _view(self, own: tuple[Vm, ...], now_s: float, *, whole: bool) -> tuple[Vm, ...]:
         last = self._last
         for vm in last.listed if last is not None else ():
             self._listed_at_s[vm.id] = last.at_s if last is not None else now_s
-        for vm in listing.vms:
+        for vm in own:
             self._listed_at_s[vm.id] = now_s
             if vm.state in (VmState.RUNNING, VmState.STOPPED):
                 self._first.setdefault(vm.id, vm)
-        if listing.complete:
+        if whole:
             self._forget(now_s)
-        return tuple([self._seen(vm, now_s) for vm in (*listing.vms, *self._made.values())])
+        return tuple([self._seen(vm, now_s) for vm in (*own, *self._made.values())])
 
     async def start(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
         """Pretend to start."""
@@ -177,7 +187,9 @@ class ShadowProvider:
 
     def at_pace(self, *, start_time_s: float, stop_time_s: float) -> ShadowProvider:
         """This shadow with other start and stop times; this one is not used any more afterwards."""
-        other = ShadowProvider(self._reader, self._clock, start_time_s=start_time_s, stop_time_s=stop_time_s)
+        other = ShadowProvider(
+            self._reader, self._clock, self._fleet, start_time_s=start_time_s, stop_time_s=stop_time_s
+        )
         other._simulated, other._first, other._listed_at_s = self._simulated, self._first, self._listed_at_s
         other._made, other._tokens = self._made, self._tokens
         other._hold_still_later()

@@ -5,6 +5,7 @@ What they measure is not looked at here: a benchmark that nobody runs for a week
 
 import importlib
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -88,6 +89,7 @@ def clairvoyant(module, patch):
 def loop(module, patch):
     del patch
     cases = [module.Case("an idle fleet", 1, 3, 3, "idle"), module.Case("two busy fleets", 2, 3, 3)]
+    cases += [replace(case, fleets=2, vms=3, ticks=3) for case in (module.ACTING, module.IN_SHADOW)]
     for case in cases:
         traces = {f"fleet-{at}": trace for at, trace in enumerate(module._traces(case))}
         assert run_virtual(partial(module._seconds, case, traces)) > 0.0

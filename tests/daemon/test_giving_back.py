@@ -10,6 +10,7 @@ from autoscaler.daemon.acts.giving_back import give_back
 from autoscaler.daemon.fleets import FleetSetup
 from autoscaler.ports import Verb
 from autoscaler.ports.hooks import HookResult
+from autoscaler.providers.coalescing import SharedReader
 from autoscaler.providers.readiness import StatusCheckProbe
 from autoscaler.providers.shadow import ShadowProvider
 from tests.control.builders import STOP, Commands, asked
@@ -24,7 +25,9 @@ DEMAND = steady((0, 400), (20, 200))
 
 def shadow(bench, demand):
     own = policy(act=False, signal=TOTAL, balancer=BALANCER)
-    provider = ShadowProvider(bench.provider, bench.clock, start_time_s=20.0, stop_time_s=30.0)
+    provider = ShadowProvider(
+        SharedReader(bench.provider), bench.clock, "web", start_time_s=20.0, stop_time_s=30.0
+    )
     source = Demand(bench.clock, demand, total=True)
     balancer = SimulatedBalancer(bench.clock, busy_s=1000)
     return FleetSetup(own, provider, source, StatusCheckProbe(provider), balancer)

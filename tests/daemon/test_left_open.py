@@ -2,6 +2,7 @@
 
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.ports import ActionIntent, Outcome, OutcomeKind, TickRecord, Verb
+from autoscaler.providers.coalescing import SharedReader
 from autoscaler.providers.shadow import ShadowProvider
 from tests.daemon.builders import ORIGIN_S, TICK_0, Bench, policy, steady, virtual
 
@@ -82,7 +83,9 @@ async def test_only_a_whole_listing_settles_what_was_left_open_and_other_chores_
 
 
 def in_shadow(bench, demand, **changes):
-    provider = ShadowProvider(bench.provider, bench.clock, start_time_s=20.0, stop_time_s=30.0)
+    provider = ShadowProvider(
+        SharedReader(bench.provider), bench.clock, "web", start_time_s=20.0, stop_time_s=30.0
+    )
     bench.add(policy(act=False, signal=TOTAL, **changes), demand, provider=provider)
 
 

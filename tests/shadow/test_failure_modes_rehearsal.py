@@ -22,7 +22,7 @@ async def lived(levels, *, act):
         guards={"minimum_on_time": "60s", "cooldown_in": "60s", "stabilisation": "30s"},
     )
     reader = SharedReader(bench.provider)
-    pretended = ShadowProvider(reader, bench.clock, start_time_s=20.0, stop_time_s=30.0)
+    pretended = ShadowProvider(reader, bench.clock, "web", start_time_s=20.0, stop_time_s=30.0)
     provider = bench.provider if act else pretended
     bench.add(own, lambda s: 100.0 * levels[int(s * len(levels) // 601)], provider=provider)
     await bench.run(600)

@@ -18,7 +18,9 @@ START_S, STOP_S = 20.0, 30.0
 def quiet_bench(demand, *, running=4, **changes):
     """A fleet in shadow; its VMs run until somebody else stops them."""
     bench = Bench(vms=6, running=running, zones="a")
-    own = ShadowProvider(SharedReader(bench.provider), bench.clock, start_time_s=START_S, stop_time_s=STOP_S)
+    own = ShadowProvider(
+        SharedReader(bench.provider), bench.clock, "web", start_time_s=START_S, stop_time_s=STOP_S
+    )
     source = bench.add(policy(act=False, **changes), demand, provider=own)
     return bench, source
 
@@ -131,7 +133,7 @@ async def test_other_start_times_go_on_with_what_was_simulated():
 async def test_vms_that_are_gone_for_good_are_forgotten_and_others_are_not():
     clock = VirtualClock(1000.0)
     reader = Reader(vm("i-1", VmState.RUNNING), vm("i-2", VmState.RUNNING))
-    own = ShadowProvider(reader, clock, start_time_s=START_S, stop_time_s=STOP_S)
+    own = ShadowProvider(reader, clock, "web", start_time_s=START_S, stop_time_s=STOP_S)
     await own.list_vms()
     await own.stop(["i-1", "i-2"])
     (_, stays) = reader.vms

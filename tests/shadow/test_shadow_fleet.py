@@ -21,12 +21,15 @@ class Reader:
     async def list_vms(self):
         return Listing(self.vms, True, 0.0, 0.0)
 
+    async def list_of(self, fleet):
+        return (await self.list_vms()), tuple(v for v in self.vms if v.fleet == fleet)
+
     async def checked(self, vm_ids):
         return self.passed & frozenset(vm_ids)
 
 
-def shadow(reader, clock):
-    return ShadowProvider(reader, clock, start_time_s=START_S, stop_time_s=STOP_S)
+def shadow(reader, clock, fleet="web"):
+    return ShadowProvider(reader, clock, fleet, start_time_s=START_S, stop_time_s=STOP_S)
 
 
 async def states(provider):
@@ -56,7 +59,7 @@ async def test_an_acting_fleet_and_one_in_shadow_share_one_listing_a_tick():
     bench.place("api", 3, running=1)
     reader = SharedReader(bench.provider)
     bench.add(policy("web"), 200, provider=SharedProvider(bench.provider, reader))
-    bench.add(policy("api", act=False), 200, provider=shadow(reader, bench.clock))
+    bench.add(policy("api", act=False), 200, provider=shadow(reader, bench.clock, "api"))
     await bench.run(50)
     assert len(bench.calls("DescribeInstances")) == 6
     assert {view.fleet for view in bench.world.views(ORIGIN_S + 50) if view.state == "running"} == {

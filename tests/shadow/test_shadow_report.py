@@ -306,7 +306,9 @@ def test_caveats_say_what_is_not_known():
 @virtual
 async def test_a_fleet_that_is_always_on_beside_a_policy_that_follows_a_wave():
     bench = Bench(vms=0, running=10, zones="a")
-    own = ShadowProvider(SharedReader(bench.provider), bench.clock, start_time_s=20.0, stop_time_s=30.0)
+    own = ShadowProvider(
+        SharedReader(bench.provider), bench.clock, "web", start_time_s=20.0, stop_time_s=30.0
+    )
     quiet = policy(act=False, guards={"stabilisation": "60s"}, bounds={"minimum": 1, "maximum": 20})
     bench.add(quiet, lambda second: 500 + 400 * math.sin(second / 300), provider=own)
     await bench.run(3600)

@@ -364,7 +364,7 @@ class FleetInventory(Lateness):
         unseen = self.vms.keys() - seen
         if not unseen or not seen:
             return
-        for vm in listing.vms:
+        for vm in listing.all_real:
             # One whose tag is empty belongs to nobody: an operator gave it up, and it may have to be put back.
             if vm.id in unseen and vm.fleet not in ("", self.fleet) and vm.state is not VmState.TERMINATED:
                 self.touch()

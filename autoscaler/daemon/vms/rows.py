@@ -100,8 +100,8 @@ async def _kept(last: tuple[Vm, ...], rows: Sequence[Vm], turns: Turns) -> tuple
     kept: list[Vm] = []
     known: dict[str, Vm] = {}
     for at, new in enumerate(rows):
-        if at < len(last) and last[at] == new:
-            kept.append(last[at])
+        if at < len(last) and ((row := last[at]) is new or row == new):
+            kept.append(row)
         else:
             # Changed, or not where it was.
             known = known or {vm.id: vm for vm in last}
