@@ -30,7 +30,7 @@ from autoscaler.core.types import (
 )
 from autoscaler.daemon.sentences import Told, sentence
 from autoscaler.daemon.vms.tracked import Counts
-from autoscaler.ports import DueBurst, Earnings, FleetTick, Memories, SharedHold, name_of
+from autoscaler.ports import DueBurst, Earnings, FleetTick, Memories, RealVms, SharedHold, name_of
 
 if TYPE_CHECKING:
     from autoscaler.daemon.fleets import Fleet
@@ -56,13 +56,16 @@ class Row:
     counts: Counts
     row: FleetTick
 
-    def is_of(self, fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: float) -> bool:
+    def is_of(
+        self, fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: float, real: RealVms | None
+    ) -> bool:
         """Whether a row of these would be the same in every bit."""
         row = self.row
         return (
             values is self.values
             and (counts is self.counts or counts == self.counts)
             and cost == row.cost
+            and real == row.real
             and fleet.source_error == row.source_error
             and counts.in_service * fleet.capacity_per_s == row.capacity
         )
@@ -211,7 +214,9 @@ def _few(number: float) -> float | None:
     return None if math.isnan(number) else float(f"{number:.3g}")
 
 
-def fleet_tick(fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: float) -> FleetTick:
+def fleet_tick(
+    fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: float, real: RealVms | None = None
+) -> FleetTick:
     """One lane of a tick as the journal records it.
 
     Args:
@@ -219,16 +224,19 @@ def fleet_tick(fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: floa
         values: Of `lane_values`.
         counts: VMs by phase.
         cost: Money over the interval that this tick closes.
+        real: What a fleet in shadow really has.
     """
     last = fleet.row
-    if last is not None and last.is_of(fleet, values, counts, cost):
+    if last is not None and last.is_of(fleet, values, counts, cost, real):
         return last.row
-    row = _fleet_tick(fleet, values, counts, cost)
+    row = _fleet_tick(fleet, values, counts, cost, real)
     fleet.row = Row(values, counts, row)
     return row
 
 
-def _fleet_tick(fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: float) -> FleetTick:
+def _fleet_tick(
+    fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: float, real: RealVms | None
+) -> FleetTick:
     (
         demand, observed_at_s, freshness, coverage, censored, forecast, forecast_hi,
         wish, desired, start, provision, stop, warm_target, stages, reasons, earnings, shared, burst, memories,
@@ -286,6 +294,7 @@ def _fleet_tick(fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: flo
         shared=shared,
         burst=burst,
         memories=memories,
+        real=real,
         source_error=fleet.source_error,
         provider=name_of(fleet.provider),
     )

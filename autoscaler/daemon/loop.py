@@ -353,11 +353,10 @@ class Daemon:
             self._hear_source(fleet, complaint(got, values[lane], now_s, max_age_s, fleet.beyond))
             cost = fleet.charge(counts[lane].provisioned, now_s)
             fleet.evaluated_at_s = now_s
-            row = fleet_tick(fleet, values[lane], counts[lane], cost)
+            real = fleet.real.charge(now_s) if fleet.real is not None else None
+            row = fleet_tick(fleet, values[lane], counts[lane], cost, real)
             if (told := in_full(fleet, row, now_s)) is not row.sentence:
                 row = replace(row, sentence=told)
-            if fleet.real is not None:
-                row = replace(row, real=fleet.real.charge(now_s))
             self.fleets.news += self._falling.follow(row)
             rows.append(allowed.noted(row, lane))
             if turns.spent(FLEET_ROWS):

@@ -17,7 +17,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache, lru_cache
 from operator import attrgetter, is_
 from typing import Any
@@ -143,8 +143,8 @@ def blob(of: Raw) -> bytes:
     fleets = of.fleets
     texts = tuple([fleet.sentence for fleet in fleets]), tuple([fleet.source_error for fleet in fleets])
     parts: dict[str, dict[int, tuple[Any, ...]]] = {}
-    for name, part in _PARTS:
-        known = {at: astuple(value) for at, fleet in enumerate(fleets) if (value := part(fleet)) is not None}
+    for name, part, of_part in _PARTS:
+        known = {at: of_part(value) for at, fleet in enumerate(fleets) if (value := part(fleet)) is not None}
         if known:
             parts[name] = known
     if any(places := tuple([fleet.provider for fleet in fleets])):
@@ -153,14 +153,17 @@ def blob(of: Raw) -> bytes:
     return zlib.compress(head + of.rows, _ZLIB_LEVEL)
 
 
-_PARTS = (
-    ("real", attrgetter("real")),
-    ("earnings", attrgetter("earnings")),
-    ("shared", attrgetter("shared")),
-    ("bursts", attrgetter("burst")),
-    ("memories", attrgetter("memories")),
+_PARTS = tuple(
+    (name, attrgetter(of), attrgetter(*[f.name for f in fields(kind)]))
+    for name, of, kind in (
+        ("real", "real", RealVms),
+        ("earnings", "earnings", Earnings),
+        ("shared", "shared", SharedHold),
+        ("bursts", "burst", DueBurst),
+        ("memories", "memories", Memories),
+    )
 )
-"""Entries of the head by position of the fleet, which are absent where no fleet has such a thing."""
+"""Entries of the head by position of the fleet, which are absent where no fleet has such a thing; and their fields."""
 
 
 def _head(

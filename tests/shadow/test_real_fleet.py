@@ -3,9 +3,12 @@
 import asyncio
 import math
 
+import numpy as np
+
 from autoscaler.clock import VirtualClock
 from autoscaler.cloud.faults import Fault, FaultKind
-from autoscaler.ports import ProvisionSpec, RealVms, VmState
+from autoscaler.daemon.loop import LoopSettings
+from autoscaler.ports import FleetReadings, ProvisionSpec, RealVms, VmState
 from autoscaler.providers.coalescing import SharedReader
 from autoscaler.providers.shadow import FORGET_AFTER_S, ShadowProvider
 from autoscaler.wiring import Wiring
@@ -151,3 +154,27 @@ async def test_vms_that_are_gone_for_good_are_forgotten_and_others_are_not():
         "i-1": VmState.RUNNING,
         "i-2": VmState.STOPPED,
     }
+
+
+class ToldOnce:
+    """A source that has had nothing new since the beginning."""
+
+    def __init__(self):
+        values, observed_at_s = np.zeros(1), np.full(1, ORIGIN_S)
+        values.flags.writeable = observed_at_s.flags.writeable = False
+        self._readings = FleetReadings(("",), values, observed_at_s)
+
+    async def read(self, vms):
+        return self._readings
+
+    async def close(self):
+        pass
+
+
+@virtual
+async def test_a_tick_in_shadow_in_which_nothing_changed_has_the_very_row_of_the_one_before():
+    bench, _ = quiet_bench(ToldOnce(), running=0, signal={"kind": "total", "max_age": "10m"})
+    bench.settings = LoopSettings(forecasts=False)
+    await bench.run(100)
+    assert bench.rows()[-1].real == RealVms(0, 6, 0.6)
+    assert bench.rows()[-1] is bench.rows()[-2]
