@@ -398,15 +398,17 @@ class Daemon:
         return intents
 
     def _account(self, record: TickRecord, counts: dict[str, Counts], early: Early | None) -> None:
+        learned = {}
         for fleet in self.fleets.all:
             if not fleet.inventory.start_times_s:
                 continue
             started = fleet.inventory.take_started()
             if fleet.policy.act:
-                self.fleets.learning.started(fleet.name, started, record.at_s)
+                learned[fleet.name] = started
             for seconds in fleet.inventory.take_start_times():
                 self.telemetry.start_s.labels(fleet.name).observe(seconds)
                 fleet.start_times_s.append(seconds)
+        self.fleets.learning.started(learned, record.at_s)
         record = unrecorded(record) if self.recorder.trouble else record
         self.telemetry.ticked(record, counts)
         for name, budget in self._budgets:

@@ -26,8 +26,32 @@ def start(whole_s, source=StartSource.STOPPED, ready_s=5.0):
 
 def taught(count=30, whole_s=70.0, fleets=WEB_API):
     learning = Learning(fleets)
-    learning.started("web", [start(whole_s)] * count, 0.0)
+    learning.started({"web": [start(whole_s)] * count}, 0.0)
     return learning
+
+
+def test_starts_of_many_fleets_are_learned_in_one_call_to_the_bit_as_one_after_the_other():
+    class Counted:
+        def __init__(self, lead_times):
+            self.times, self._take, self.calls = lead_times.times, lead_times.take, []
+
+        def take(self, lane, source, seconds):
+            self.calls.append(lane.tolist())
+            self._take(lane, source, seconds)
+
+    together, apart = Learning(WEB_API), Learning(WEB_API)
+    counted = together.lead_times = Counted(together.lead_times)
+    for seconds in (20.0, 35.0, 90.0):
+        came = {
+            "web": [start(seconds), start(2.0 * seconds)],
+            "api": [start(3.0 * seconds, StartSource.FRESH)],
+        }
+        together.started(came, 0.0)
+        for fleet, own in came.items():
+            apart.started({fleet: own}, 0.0)
+    together.started({"web": []}, 0.0)
+    assert counted.calls == [[0, 0, 1]] * 3
+    assert np.array_equal(counted.times.weight, apart.lead_times.times.weight)
 
 
 def asking(fleet="web", **vm):
@@ -142,7 +166,7 @@ def test_the_rate_of_starts_from_the_pool_needs_an_hour_and_looks_back_a_day():
     learning = Learning(WEB_API)
     fresh = start(90.0, StartSource.FRESH)
     for hour in range(48):
-        learning.started("web", [start(20.0), start(20.0), fresh], 3600.0 * hour + 60.0)
+        learning.started({"web": [start(20.0), start(20.0), fresh]}, 3600.0 * hour + 60.0)
     assert learning.pool_starts_per_h("web", 0.0, 3599.0) is None
     assert learning.pool_starts_per_h("web", 0.0, 48 * 3600.0) == 2.0
     assert learning.pool_starts_per_h("api", 0.0, 48 * 3600.0) == 0.0
@@ -154,11 +178,11 @@ def test_the_worth_of_the_pool_is_what_was_measured():
     prices = Prices(in_service_per_h=3.6, stopped_per_h=0.01, start=0.0, provision=0.02)
     none = pool_benefit(learning.lead_times, 0, prices, 12, None)
     assert none.sentence() == "its worth is not known: no start from the warm pool has been measured"
-    learning.started("web", [start(25.0, ready_s=5.0)] * 50, 0.0)
+    learning.started({"web": [start(25.0, ready_s=5.0)] * 50}, 0.0)
     half = pool_benefit(learning.lead_times, 0, prices, 12, None)
     assert (half.saved_s, half.saved_money) == (None, None)
     assert half.sentence() == "its worth is not known: no VM made from nothing has been measured"
-    learning.started("web", [start(120.0, StartSource.FRESH, ready_s=80.0)] * 50, 0.0)
+    learning.started({"web": [start(120.0, StartSource.FRESH, ready_s=80.0)] * 50}, 0.0)
     known = pool_benefit(learning.lead_times, 0, prices, 12, 2.0)
     assert known.saved_s == pytest.approx(95.0, rel=0.15)
     # 75 s of a VM at 0.001 a second, and the price of making one.

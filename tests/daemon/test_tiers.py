@@ -142,7 +142,7 @@ def learned(starts):
     learning = Learning(["web"])
     for source, seconds, count in starts:
         measured = MeasuredStart(source, math.nan, math.nan, math.nan, seconds)
-        learning.started("web", [measured] * count, 0.0)
+        learning.started({"web": [measured] * count}, 0.0)
     return learning
 
 

@@ -75,18 +75,23 @@ class Learning:
         new._applied_at_s = self._applied_at_s
         return new
 
-    def started(self, fleet: str, starts: Iterable[MeasuredStart], now_s: float) -> None:
-        """Learn starts that came into service."""
-        starts = list(starts)
-        from_pool = sum(start.source is not StartSource.FRESH for start in starts)
-        self._pool_starts_s[fleet].extend([now_s] * from_pool)
-        if not starts:
+    def started(self, starts: Mapping[str, Sequence[MeasuredStart]], now_s: float) -> None:
+        """Learn starts that came into service, by fleet: those of all fleets at once."""
+        lanes: list[int] = []
+        found: list[MeasuredStart] = []
+        for fleet, own in starts.items():
+            if not own:
+                continue
+            from_pool = sum(start.source is not StartSource.FRESH for start in own)
+            self._pool_starts_s[fleet].extend([now_s] * from_pool)
+            lanes += [self._lane_of[fleet]] * len(own)
+            found += own
+            self._changed.add((fleet, START_TIMES))
+        if not found:
             return
-        lane = np.full(len(starts), self._lane_of[fleet])
-        source = np.array([start.source for start in starts], np.int64)
-        seconds = np.array([start.parts for start in starts], np.float64).T
-        self.lead_times.take(lane, source, seconds)
-        self._changed.add((fleet, START_TIMES))
+        source = np.array([start.source for start in found], np.int64)
+        seconds = np.array([start.parts for start in found], np.float64).T
+        self.lead_times.take(np.array(lanes, np.int64), source, seconds)
 
     def heard(self, policies: Sequence[Policy], readings: Mapping[str, FleetReadings], now_s: float) -> None:
         """Learn what VMs can do from readings that say how busy they were, as often as that says something new."""
