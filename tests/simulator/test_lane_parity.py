@@ -124,6 +124,15 @@ SCENARIOS = {
     "starts slower than anybody waits": (
         policy(guards={"rate_out": {"vms": 2, "per": "60s"}}), replace(PLANT, start=Duration(290.0)), DAY, 10.0
     ),
+    "slower than anybody waits until they run, and then for some ticks until they are ready": (
+        policy(guards={"rate_out": {"vms": 2, "per": "60s"}}), replace(PLANT, start=Duration(290.0), boot_s=40.0), DAY, 10.0
+    ),
+    "slower than anybody waits only as a whole": (
+        policy(guards={"rate_out": {"vms": 2, "per": "60s"}}), replace(PLANT, start=Duration(230.0), boot_s=100.0), DAY, 10.0
+    ),
+    "slower than anybody waits in both parts": (
+        policy(guards={"rate_out": {"vms": 2, "per": "60s"}}), replace(PLANT, start=Duration(400.0), boot_s=190.0), DAY, 10.0
+    ),
     "made as slowly as it is planned": (
         policy(provision={"launch_template": "web", "maximum": 18}), replace(PLANT, vms=4, provision=Duration(290.0)), DAY, 10.0
     ),

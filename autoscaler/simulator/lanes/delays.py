@@ -11,7 +11,7 @@ Rules of this file: counts only; ticks are relative to the start of the run; ele
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -109,7 +109,7 @@ class Arrivals:
 
     Attributes:
         ready: int32 (L,), VMs that come into service.
-        late: int32 (L,), of these, VMs that nobody counted on any more.
+        late: int32 (L,), VMs that nobody counted on any more and that are counted on again, since they run or are ready.
         given_up: int32 (L,), VMs that are not counted on from now.
         failed: int32 (L,), VMs that fall back to where they were.
         billed_s: float64 (L,), what the ready ones have been billed before now, VM-seconds.
@@ -130,7 +130,7 @@ class Odds:
         purpose: Of the draws of its duration.
         stuck_purpose: Of the draws of whether it hangs.
         failure: Chance that it fails.
-        patience_s: After how long nobody counts on it.
+        patience_s: After how long nobody counts on either part of it, until it runs and from there.
         shift: Ticks that the lanes are ahead of the run's.
     """
 
@@ -223,10 +223,13 @@ class Lottery:
             self._ready[at, lanes] += _first(arrives, counts)
             self._billed[at, lanes] += _first_sum(np.where(arrives, fates.billed_s, 0.0), counts)
             self._failed[at, lanes] += _first((fates.due == due) & fates.fails, counts)
-            self._late[at, lanes] += _first(arrives & fates.given_up, counts)
-        if fates.given_up.any():
-            at = (tick + fates.patience) % self._rows
-            self._given_up[at, lanes] += _first(fates.given_up, counts)
+        for lapses, since, until in fates.lapses():
+            for on in np.unique(since[lapses]):
+                at = (tick + int(on)) % self._rows
+                self._given_up[at, lanes] += _first(lapses & (since == on), counts)
+            for on in np.unique(until[lapses & (until > 0)]):
+                at = (tick + int(on)) % self._rows
+                self._late[at, lanes] += _first(lapses & (until == on), counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,15 +238,15 @@ class _Fates:
 
     Attributes:
         due: int64 (n,), ticks until they arrive or fail; 0 for never.
+        runs: int64 (n,), ticks until they are seen to run; 0 for never.
         fails: bool (n,).
-        given_up: bool (n,), nobody counts on them before they arrive.
         billed_s: float64 (n,), billed before they are in service.
-        patience: Ticks until that.
+        patience: Ticks after which nobody counts on either part of a start any more, until it runs and from there.
     """
 
     due: Int
+    runs: Int
     fails: Bool
-    given_up: Bool
     billed_s: Float
     patience: int
 
@@ -264,15 +267,25 @@ class _Fates:
             takes_s = np.where(fails, plant.failure_s, takes_s)
         never = ~np.isfinite(takes_s)
         finite_s = np.where(never, 0.0, takes_s)
-        due = np.where(never, 0, np.maximum(1, np.ceil(finite_s / tick_s - 1e-9))).astype(np.int64)
-        patience = math.floor(odds.patience_s / tick_s) + 1
+        due = _ticks_of(finite_s, never, tick_s)
         return cls(
             due=due,
+            runs=_ticks_of(np.maximum(finite_s - boot_s, 0.0), never, tick_s),
             fails=fails,
-            given_up=~fails & (never | (due > patience)),
             billed_s=np.asarray(due * tick_s - finite_s + boot_s, np.float64),
-            patience=patience,
+            patience=math.floor(odds.patience_s / tick_s) + 1,
         )
+
+    def lapses(self) -> Iterator[tuple[Bool, Int, Int]]:
+        """Who is not counted on for a while, since which tick, and until which (0 for ever), in either part of a start."""
+        if self.patience < int(self.due.max()) or not self.due.all():
+            hangs = ~self.fails & ((self.runs == 0) | (self.runs > self.patience))
+            yield hangs, np.full_like(self.runs, self.patience), self.runs
+            yield ~self.fails & (self.due > self.runs + self.patience), self.runs + self.patience, self.due
+
+
+def _ticks_of(span_s: Float, never: Bool, tick_s: float) -> Int:
+    return np.where(never, 0, np.maximum(1, np.ceil(span_s / tick_s - 1e-9))).astype(np.int64)
 
 
 def _first(mask: Bool, counts: Vms) -> Vms:
