@@ -66,10 +66,16 @@ def import_trace(
     empty: Annotated[
         Literal["unknown", "zero"],
         typer.Option(
-            help="Meaning of an empty cell in a wide table, or of a CloudWatch period without a value; zero only if nothing is "
+            help="Meaning of an empty cell, or of a CloudWatch period without a value; zero only if nothing is "
             "recorded when nothing happens."
         ),
     ] = "unknown",
+    counter: Annotated[
+        bool,
+        typer.Option(
+            "--counter", help="Values are a running total: take its increase over each interval."
+        ),
+    ] = False,
     duration: Annotated[
         str, typer.Option(help="Column of durations of events, in seconds.", metavar="COLUMN")
     ] = "",
@@ -163,7 +169,7 @@ def import_trace(
         str | None,
         typer.Option(
             help="Format of the log lines (default: detected); combined counts as common.",
-            metavar="common|alb",
+            metavar="common|haproxy|alb",
             rich_help_panel=_LOGS,
         ),
     ] = None,
@@ -273,7 +279,7 @@ def import_trace(
                 no_header=no_header, time_format=time_format, zone=zone, vm=vm, utilisation=utilisation, full_at=full_at,
                 capacity=capacity, capacity_column=capacity_column, saturation=saturation, coverage=coverage,
                 log_format=log_format, max_refused=max_refused, disorder_s=disorder_s, describes=describes,
-                columns=columns, empty=empty, skip=skip,
+                columns=columns, empty=empty, skip=skip, counter=counter,
             )  # fmt: skip
             trace, notes = _from_files(sources, options)
         write(out, trace, force=force, manifest=manifest, as_json=as_json, notes=notes)
@@ -323,6 +329,7 @@ def _options(**given: Any) -> Any:
         columns=given["columns"],
         empty_is_zero=given["empty"] == "zero",
         skip=given["skip"],
+        counter=given["counter"],
     )
 
 

@@ -1,7 +1,8 @@
-"""Access logs as a trace of requests: common and combined format, and AWS application load balancers.
+"""Access logs as a trace of requests: common and combined format, HAProxy, and AWS application load balancers.
 
-Each line is one request at the time it arrived: the bracketed time of common and combined logs, and the creation
-time of a load balancer's line (its first time is that of the response; older lines have no other).
+Each line is one request at the time it arrived: the bracketed time of common, combined and HAProxy's logs, and the
+creation time of a line of AWS (its first time is that of the response; older lines have no other). HAProxy's times
+are local and say no offset, so the zone must be told. A prefix of syslog is passed over.
 
 Rules of this file: a line that cannot be read is counted and shown, and too many of them end the reading. A file
 covers the time from its first to its last line: within it an interval without lines is a measured zero, and what
@@ -15,7 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 from pathlib import Path
 from typing import IO
@@ -42,6 +43,8 @@ class LogFormat(StrEnum):
 
     COMMON = "common"
     """Common and combined: `host ident user [10/Oct/2000:13:55:36 -0700] "GET / HTTP/1.0" 200 2326 …`."""
+    HAPROXY = "haproxy"
+    """HAProxy's `option httplog` or `tcplog`: `10.0.1.2:33317 [06/Feb/2009:12:14:14.655] http-in static/srv1 10/0/30/69/109 200 …`."""
     ALB = "alb"
     """AWS application load balancer."""
 
@@ -49,9 +52,13 @@ class LogFormat(StrEnum):
 _STAMP = rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?Z"
 _QUOTED = rb'"[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+"'
 _COMMON = re.compile(
-    rb"^\S+ \S+ [^\n]*?\[(\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4})\] "
+    rb"^\S+ +\S+ [^\n]*?\[(\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4})\] "
     + _QUOTED
     + rb" (?:\d{3}|-) (?:\d+|-)(?: [^\n]*+)?\r?\n()",
+    re.MULTILINE,
+)
+_HAPROXY = re.compile(
+    rb"^[^\n]*?\[(\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d)\.\d{3}\] \S+ [^ /\n]+/\S+ [-+\d]+(?:/[-+\d]+)+ [^\n]*\n()",
     re.MULTILINE,
 )
 _ALB = re.compile(
@@ -122,6 +129,7 @@ def read_access_logs(
     log_format: LogFormat | None = None,
     max_refused: float = 0.01,
     disorder_s: float = 600.0,
+    zone: tzinfo = UTC,
     progress: Progress | None = None,
 ) -> tuple[Trace, LogCounts]:
     """Count the requests of some log files per interval.
@@ -132,6 +140,7 @@ def read_access_logs(
         log_format: Of all files; told from each file's first lines where None.
         max_refused: Largest share of lines that may be refused, 0..1.
         disorder_s: How far a line may be behind the latest line before it in its file.
+        zone: Of times that say no offset, which are HAProxy's.
         progress: Told which share of the files has been read.
 
     Raises:
@@ -142,7 +151,7 @@ def read_access_logs(
     for number, path in enumerate(files):
         check_file(path)
         share = part_of(progress, number, len(files))
-        digest = _read_file(path, found, interval_s, log_format, disorder_s, share)
+        digest = _read_file(path, found, interval_s, log_format, (disorder_s, zone), share)
         if digest in seen:
             raise TraceError(
                 f"{path}: this is the same as {seen[digest]}; its requests would be counted twice"
@@ -168,7 +177,7 @@ def told_format(path: Path) -> LogFormat | None:
     return max(hits, key=lambda form: hits[form]) if hits else None
 
 
-_PATTERNS = {LogFormat.COMMON: _COMMON, LogFormat.ALB: _ALB}
+_PATTERNS = {LogFormat.COMMON: _COMMON, LogFormat.HAPROXY: _HAPROXY, LogFormat.ALB: _ALB}
 
 
 def _read_file(
@@ -176,7 +185,7 @@ def _read_file(
     found: LogCounts,
     interval_s: float,
     log_format: LogFormat | None,
-    disorder_s: float,
+    how: tuple[float, tzinfo],
     progress: Progress,
 ) -> str:
     """Count a file's lines; the digest of its content."""
@@ -188,7 +197,7 @@ def _read_file(
             "once that stands in a column of its own (`--shape events --no-header --time 1`)"
         )
     found.formats.append(form)
-    counting = _Counting(path, found, form, interval_s, disorder_s)
+    counting = _Counting(path, found, form, interval_s, *how)
     digest = hashlib.sha256()
     with opened(path, progress) as (stream, tell):
         for block in _whole_lines(path, stream):
@@ -227,15 +236,18 @@ class _Counting:
     form: LogFormat
     interval_s: float
     disorder_s: float
+    zone: tzinfo = UTC
     line: int = 0
     latest_s: float = -np.inf
     known: dict[bytes, float] = field(default_factory=dict)
     steps: Counter[int] = field(default_factory=Counter)
+    newest_s: float = -np.inf
 
     def take(self, block: bytes) -> None:
         """Count the lines of a block."""
         lines = block.count(b"\n")
         if not self._take_whole(block, lines):
+            self.newest_s = self.latest_s
             for at, line in enumerate(_lines(block), 1):
                 self._take_line(self.line + at, line)
         self.line += lines
@@ -274,30 +286,37 @@ class _Counting:
         """Epoch seconds, NaN where there is no such time; lines of one second are many, so it is parsed once."""
         at_s = self.known.get(text)
         if at_s is None:
-            parse = _common_time if self.form is LogFormat.COMMON else _alb_time
             try:
-                at_s = parse(text.decode())
+                at_s, twice = self._parsed(text.decode())
             except (ValueError, KeyError):
-                at_s = np.nan
+                at_s, twice = np.nan, False
+            if twice:
+                return at_s
             if len(self.known) > REMEMBERED:
                 self.known.clear()
             self.known[text] = at_s
         return at_s
 
+    def _parsed(self, text: str) -> tuple[float, bool]:
+        """Epoch seconds, and whether the night has that time twice: then the lines before it tell which it is."""
+        if self.form is LogFormat.ALB:
+            return datetime.fromisoformat(f"{text}+00:00").timestamp(), False
+        month = _MONTHS[text[3:6]]  # not strptime, whose month names are those of the locale
+        iso = f"{text[7:11]}-{month:02}-{text[:2]}T{text[12:20]}"
+        if self.form is LogFormat.COMMON:
+            return datetime.fromisoformat(f"{iso}{text[21:24]}:{text[24:]}").timestamp(), False
+        local = datetime.fromisoformat(iso).replace(tzinfo=self.zone)
+        at_s, second_s = local.timestamp(), local.replace(fold=1).timestamp()
+        twice = at_s < second_s
+        if twice and at_s < self.newest_s - self.disorder_s:
+            at_s = second_s
+        self.newest_s = max(self.newest_s, at_s)
+        return at_s, twice
+
 
 def _lines(block: bytes) -> list[bytes]:
     """Lines with their ends, where only a newline ends one."""
     return [line + b"\n" for line in block.split(b"\n")[:-1]]
-
-
-def _common_time(text: str) -> float:
-    month = _MONTHS[text[3:6]]  # not strptime, whose month names are those of the locale
-    iso = f"{text[7:11]}-{month:02}-{text[:2]}T{text[12:20]}{text[21:24]}:{text[24:]}"
-    return datetime.fromisoformat(iso).timestamp()
-
-
-def _alb_time(text: str) -> float:
-    return datetime.fromisoformat(f"{text}+00:00").timestamp()
 
 
 def _trace(path: Path, found: LogCounts, interval_s: float) -> Trace:

@@ -125,7 +125,26 @@ def _whole_lines(path: Path, stream: IO[bytes], tell: Callable[[], object]) -> I
         yield _clean(path, rest + b"\n", lines)
 
 
+_KINDS = {
+    b"\x1f\x8b": "packed by gzip; give it a name that ends in .gz",
+    b"PAR1": "a Parquet file; give it a name that ends in .parquet",
+    b"PK\x03\x04": "a zip archive or a workbook of a spreadsheet (.xlsx); unpack it, or save the sheet as CSV in UTF-8",
+    b"\xd0\xcf\x11\xe0": "a workbook of a spreadsheet (.xls); save the sheet as CSV in UTF-8",
+    b"\x28\xb5\x2f\xfd": "packed by zstd; unpack it",
+    b"BZh": "packed by bzip2; unpack it",
+    b"\xfd7zXZ": "packed by xz; unpack it",
+}
+"""How files of other kinds begin, and what to do about each."""
+
+
 def _without_mark(path: Path, data: bytes) -> bytes:
+    for mark, told in _KINDS.items():
+        if data.startswith(mark):
+            raise TraceError(f"{path}: this is {told}")
+    if data.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
+        raise TraceError(
+            f"{path}: this is a web page, perhaps one that asks for a password; save the data themselves"
+        )
     if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data[:200]:
         raise TraceError(f"{path}:1: this is UTF-16 or no text at all; save it as UTF-8")
     return data.removeprefix(b"\xef\xbb\xbf")

@@ -22,7 +22,7 @@ from autoscaler.traces.blocks import Progress, beginning, check_file, part_of
 from autoscaler.traces.cloudwatch_json import is_cloudwatch
 from autoscaler.traces.events import Measure, trace_of_events
 from autoscaler.traces.json_lines import field_names, is_json_lines
-from autoscaler.traces.per_vm import FLOOR_NEEDS_INTERVAL
+from autoscaler.traces.per_vm import FLOOR_NEEDS_INTERVAL, PerVmColumns
 from autoscaler.traces.query_range import is_answer
 from autoscaler.traces.reading import manifest_entry, trace_name
 from autoscaler.traces.tables import (
@@ -31,16 +31,18 @@ from autoscaler.traces.tables import (
     Layout,
     Table,
     Wanted,
+    declared,
     is_parquet,
     read_table,
 )
-from autoscaler.traces.trace import Float, RowError, Trace, TraceKind
+from autoscaler.traces.trace import GRID_TOLERANCE_S, Float, RowError, Trace, TraceKind
 
 TIME_NAMES = ("timestamp", "time", "datetime", "date", "ts", "@timestamp")
 """Headers that are taken for times, in this order of preference."""
 VALUE_NAMES = ("value", "count", "requests", "invocations")
 DURATION_NAMES = ("duration_s", "duration")
 CENSORED_NAME = "censored"
+_HOUR_S = 3600.0
 _TIME_LINE = {"demand", "desired", "in_service", "warm_target"}
 """Columns that tell a time line."""
 
@@ -79,13 +81,16 @@ class SeriesColumns:
     duration: str = ""
 
 
-def told_shape(path: Path, layout: Layout, columns: SeriesColumns | None = None) -> Shape:
+def told_shape(
+    path: Path, layout: Layout, columns: SeriesColumns | None = None, vms: PerVmColumns | None = None
+) -> Shape:
     """What a file holds, by the manifest beside it, by its header, or as the lines of a log look.
 
     Args:
         path: The file.
         layout: How its text is written.
         columns: Which columns are asked for.
+        vms: And which of a table of VMs.
 
     Raises:
         TraceError: Nothing tells.
@@ -111,18 +116,20 @@ def told_shape(path: Path, layout: Layout, columns: SeriesColumns | None = None)
             f"{path}: it looks like JSON, and of JSON the answers of Prometheus and CloudWatch are read, and lines of an "
             "object each (`jq -c '.[]' FILE` makes such of a list)"
         )
-    if {"vm", "cpu_percent"} <= set(names):
+    of_vms = vms or PerVmColumns()
+    if {of_vms.vm, of_vms.utilisation} <= set(names):
         return Shape.PER_VM
     asked = columns or SeriesColumns()
     times = (asked.time.lower(), *TIME_NAMES)
+    # First, since a browser that names itself with one comma makes two columns of it.
+    if not (is_parquet(path) or logged) and access_logs.told_format(path):
+        return Shape.ACCESS_LOG
     if any({name.lower(), name.lower().split(" ")[0]} & {*times} for name in names) or len(names) == 2:
         has_duration = any(name in names for name in (asked.duration, *DURATION_NAMES)) and not asked.value
         # An object without a value of its own tells that something happened.
         valued = asked.value or any(name in names for name in VALUE_NAMES)
         happened = logged and len(names) > 2 and not valued
         return Shape.EVENTS if has_duration or happened else Shape.SERIES
-    if not is_parquet(path) and access_logs.told_format(path):
-        return Shape.ACCESS_LOG
     raise TraceError(
         f"{path}: it is not clear what this file holds; make a trace of it with `autoscaler trace import`, which is told "
         f"with `--shape` ({', '.join(Shape)}), its columns with `--time` and `--value`, and what separates them with "
@@ -139,6 +146,7 @@ def _header(path: Path, layout: Layout) -> list[str]:
         from autoscaler.traces.parquet import column_names
 
         return column_names(path)
+    layout = declared(path, layout)
     begin = beginning(path)
     if not begin:
         raise TraceError(f"{path}: the file is empty")
@@ -155,9 +163,10 @@ def read_series(
     interval_s: float | None = None,
     sort: bool = False,
     floor: bool = False,
+    empty_is_zero: bool = False,
     progress: Progress | None = None,
-) -> Trace:
-    """A table with a row an interval.
+) -> tuple[Trace, int]:
+    """A table with a row an interval, and how many of its cells have no value.
 
     Args:
         path: Text, gzip or Parquet.
@@ -167,6 +176,7 @@ def read_series(
         interval_s: Length of an interval; where None, the smallest step.
         sort: Sort rows that are not in order of time.
         floor: Move each stamp to the start of its interval, which `interval_s` must then say.
+        empty_is_zero: Whether a cell without a value says that nothing happened; else it is unknown.
         progress: Told which share has been read.
 
     Raises:
@@ -174,19 +184,24 @@ def read_series(
     """
     if floor and interval_s is None:
         raise TraceError(FLOOR_NEEDS_INTERVAL)
-    table = read_table(path, _series_choice(columns or SeriesColumns()), layout or Layout(), progress)
+    # A line of JSON may be of something else; what it lacks is no empty cell.
+    form = Form.NUMBER if not is_parquet(path) and is_json_lines(path) else Form.CELL
+    table = read_table(path, _series_choice(columns or SeriesColumns(), form), layout or Layout(), progress)
     time, value = list(table.numbers)[:2]
     stamps, values = table.numbers[time], table.numbers[value]
     marks = table.numbers.get(CENSORED_NAME)
+    empty = np.isnan(values)
     order = np.arange(len(stamps))
     if sort:
         order = np.argsort(stamps, kind="stable")
+    if empty.all():
+        raise TraceError(f"{path}: no cell of the column `{value}` has a value")
     if floor and interval_s is not None:
         stamps = np.floor(stamps / interval_s) * interval_s
     try:
-        return Trace.build(
+        trace = Trace.build(
             stamps[order],
-            values[order],
+            np.where(empty, 0.0, values)[order],
             kind=kind,
             name=trace_name(path),
             interval_s=interval_s,
@@ -194,19 +209,50 @@ def read_series(
         )
     except RowError as error:
         column = {"timestamp": time, "value": value}.get(error.column, "")
-        raise table.error(int(order[error.row]), f"{error}{_way_out(error)}", column) from None
+        raise table.error(int(order[error.row]), _explained(error, stamps[order]), column) from None
     except TraceError as error:
         raise TraceError(f"{path}: {error}") from None
+    if empty.any() and not empty_is_zero:
+        # What is unknown tells the grid too.
+        known = ~empty[order]
+        trace = Trace.build(
+            trace.timestamps[known],
+            trace.values[known],
+            kind=kind,
+            name=trace.name,
+            interval_s=trace.interval_s,
+            censored=trace.censored[known],
+        )
+    return trace, int(empty.sum())
 
 
-def _way_out(error: RowError) -> str:
-    """The option that helps, where one may."""
+def _explained(error: RowError, stamps: Float) -> str:
+    """The error with what helps, where something may; `stamps` are those that it counts."""
     text = str(error)
     if "before the row above" in text:
-        return " (`--sort` does it here)"
+        what = text.split(";", maxsplit=1)[0]
+        if _put_back(stamps, error.row):
+            return (
+                f"{what}, by an hour as where clocks are put back: if these are local times, say their zone "
+                "(`--zone Europe/Berlin`)"
+            )
+        if stamps[error.row] == stamps[0]:
+            return (
+                f"{what}, and all begins again there: where it has a row for each service and time, make a column of each (in "
+                "Grafana: Data options, “Series joined by time”) and say `--shape wide`"
+            )
+        return f"{text} (`--sort` does it here)"
     if "not on the grid" in text:
-        return " (`--floor` with `--interval` moves each to the start of its interval)"
-    return ""
+        return f"{text} (`--floor` with `--interval` moves each to the start of its interval)"
+    return text
+
+
+def _put_back(stamps: Float, row: int) -> bool:
+    """Whether the time of a row is an hour less than it would be, by the rows before it."""
+    if row < 2:
+        return False
+    step_s = stamps[row - 1] - stamps[row - 2]
+    return bool(abs(stamps[row] - stamps[row - 1] + _HOUR_S - step_s) <= GRID_TOLERANCE_S)
 
 
 def read_events(
@@ -296,14 +342,14 @@ def _covered(trace: Trace, tables: Sequence[Table]) -> Trace:
     )
 
 
-def _series_choice(columns: SeriesColumns) -> Choose:
+def _series_choice(columns: SeriesColumns, form: Form) -> Choose:
     def choose(names: list[str]) -> tuple[Wanted, ...]:
         time = time_column(columns.time)(names)
         others = [name for name in names if name not in {time, CENSORED_NAME}]
         value = others[0] if len(others) == 1 and not columns.value else ""
         value = value or _named(others, columns.value, VALUE_NAMES, "value", "--value")
         marks = [Wanted(CENSORED_NAME, Form.NUMBER)] if CENSORED_NAME in names else []
-        return (Wanted(time, Form.TIME), Wanted(value, Form.NUMBER), *marks)
+        return (Wanted(time, Form.TIME), Wanted(value, form), *marks)
 
     return choose
 

@@ -30,7 +30,9 @@ from autoscaler.traces.numerals import check_decimal
 from autoscaler.traces.per_vm import PerVmColumns, PerVmTrace, counterfactual, read_per_vm
 from autoscaler.traces.query_range import read_answer
 from autoscaler.traces.reading import manifest_entry, manifest_interval, trace_name
+from autoscaler.traces.shaping import increases
 from autoscaler.traces.stamps import TimeForm
+from autoscaler.traces.statistics import doubts_of
 from autoscaler.traces.tables import Layout
 from autoscaler.traces.trace import Float, RowError, Trace, TraceKind, describe_time
 from autoscaler.traces.wide import Wide, added, read_wide, vms_of
@@ -56,6 +58,7 @@ class ImportOptions:
         sort, floor: As of `importing.read_series`.
         before: Whether a value of Prometheus describes the step that ends at its time; where None, counts do.
         capacity_per_s, saturation, coverage: As of `per_vm.counterfactual`.
+        counter: Whether values are a counter of all that ever came, of which the increase is taken.
         measure: What to make of events.
         log_format, max_refused, disorder_s: As of `access_logs.read_access_logs`.
     """
@@ -82,6 +85,7 @@ class ImportOptions:
     disorder_s: float = 600.0
     columns: str = "*"
     empty_is_zero: bool = False
+    counter: bool = False
     skip: int = 0
 
 
@@ -110,12 +114,14 @@ def import_files(paths: Sequence[Path], options: ImportOptions, progress: Progre
     """
     if len(options.separator) != 1 or options.separator in '"\r\n':
         raise TraceError(f"the separator must be one character, not {options.separator!r}")
-    shape = options.shape or told_shape(paths[0], _layout(options, repeats=False), options.series)
+    shape = options.shape or told_shape(
+        paths[0], _layout(options, repeats=False), options.series, options.per_vm
+    )
     if shape in {Shape.EVENTS, Shape.ACCESS_LOG} and (options.sort or options.floor):
         raise TraceError(f"{paths[0]}: {shape} needs neither --sort nor --floor: order does not matter to it")
-    if options.empty_is_zero and shape not in {Shape.WIDE, Shape.CLOUDWATCH}:
+    if options.empty_is_zero and shape not in {Shape.SERIES, Shape.WIDE, Shape.CLOUDWATCH}:
         raise TraceError(
-            f"{paths[0]}: `--empty zero` is for wide tables and answers of CloudWatch, and this is {shape}; leave it out"
+            f"{paths[0]}: `--empty zero` is for tables of values and answers of CloudWatch, and this is {shape}; leave it out"
         )
     if options.columns != "*" and shape not in {Shape.WIDE, Shape.WIDE_VMS}:
         raise TraceError(f"{paths[0]}: `--columns` is for wide tables, and this is {shape}; leave it out")
@@ -123,7 +129,14 @@ def import_files(paths: Sequence[Path], options: ImportOptions, progress: Progre
         raise TraceError(
             f"{paths[0]}: --describes is for answers of Prometheus, and this is {shape}; leave it out"
         )
+    if options.counter and shape not in {Shape.SERIES, Shape.PROMETHEUS}:
+        raise TraceError(
+            f"{paths[0]}: `--counter` is for one column of values, and this is {shape}; leave it out"
+        )
     found = _read(paths, shape, options, progress)
+    if options.counter:
+        found = _uncounted(found)
+    found = replace(found, notes=(*found.notes, *doubts_of(found.trace)))
     if options.kind not in {None, found.trace.kind}:
         raise TraceError(
             f"{paths[0]}: what is made of it is a {found.trace.kind}, and --kind says {options.kind}; leave it out, or "
@@ -153,6 +166,15 @@ def _read(paths: Sequence[Path], shape: Shape, options: ImportOptions, progress:
     return read(paths[0], options, progress)
 
 
+def _uncounted(found: Imported) -> Imported:
+    values = found.trace.values
+    begun = int((np.diff(values) < 0).sum())
+    note = (
+        f"the increase of a counter in each interval; {_many(begun, 'time', 'times')} it began at zero again"
+    )
+    return replace(found, trace=increases(found.trace), notes=(note,))
+
+
 def _layout(options: ImportOptions, *, repeats: bool, max_refused: float = 0.0) -> Layout:
     times = TimeForm.build(options.time_style, options.zone, repeats=repeats)
     decimal = check_decimal(options.decimal)
@@ -161,6 +183,8 @@ def _layout(options: ImportOptions, *, repeats: bool, max_refused: float = 0.0) 
 
 def _kind(path: Path, options: ImportOptions) -> TraceKind:
     said = (manifest_entry(path) or {}).get("kind", "")
+    if options.counter:  # its level, until its increase is taken
+        return TraceKind.GAUGE
     if options.kind is not None:
         return options.kind
     if said in set(TraceKind):
@@ -176,7 +200,7 @@ def _series(path: Path, options: ImportOptions, progress: Progress | None) -> Im
     interval_s = options.interval_s
     if interval_s is None and said.get("interval_s"):
         interval_s = manifest_interval(path, said["interval_s"])
-    trace = read_series(
+    trace, empty = read_series(
         path,
         kind=kind,
         columns=options.series,
@@ -184,9 +208,16 @@ def _series(path: Path, options: ImportOptions, progress: Progress | None) -> Im
         interval_s=interval_s,
         sort=options.sort,
         floor=options.floor,
+        empty_is_zero=options.empty_is_zero,
         progress=progress,
     )
-    return Imported(trace, Shape.SERIES)
+    cells = _many(empty, "empty cell", "empty cells")
+    told = (
+        f"{cells}: taken as 0 (`--empty`)"
+        if options.empty_is_zero
+        else f"{cells}: unknown; or say `--empty zero`"
+    )
+    return Imported(trace, Shape.SERIES, (told,) if empty else ())
 
 
 @contextmanager
@@ -374,6 +405,7 @@ def _logs(paths: Sequence[Path], options: ImportOptions, progress: Progress | No
         log_format=options.log_format,
         max_refused=options.max_refused,
         disorder_s=options.disorder_s,
+        zone=TimeForm.build(zone=options.zone).zone,
         progress=progress,
     )
     return Imported(trace, Shape.ACCESS_LOG, tuple(access_logs.notes(found, trace)))

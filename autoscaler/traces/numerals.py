@@ -16,7 +16,7 @@ from autoscaler.traces.trace import Float, RowError
 
 DECIMALS = (".", ",")
 """What may separate decimals."""
-NOTHING = frozenset({"", "nan", "null", "none", "n/a", "-"})
+NOTHING = frozenset({"", "nan", "null", "none", "undefined", "n/a", "-"})
 """How exports write that a cell has no value, in small letters."""
 
 
@@ -99,5 +99,5 @@ def _advice(text: str, decimal: str) -> str:
             )
         return "write it without separators of thousands"
     if text.strip()[:1].isdigit():
-        return "write the bare number, without a unit"
+        return "write the bare number, without a unit (in Grafana: Data options, without “Formatted data”)"
     return "leave the row out where nothing was recorded"

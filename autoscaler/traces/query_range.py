@@ -24,7 +24,7 @@ _SERIES_NAMED = 3
 
 def is_answer(path: Path) -> bool:
     """Whether a file looks like such an answer."""
-    return is_json_with(path, b'"resultType"', b'"metric"')
+    return is_json_with(path, b'"resultType"', b'"metric"', b'"errorType"')
 
 
 def read_answer(path: Path, progress: Progress | None = None) -> tuple[Float, Float, int]:
@@ -40,12 +40,15 @@ def read_answer(path: Path, progress: Progress | None = None) -> tuple[Float, Fl
             f"{path}: this is not JSON: {error}; save the whole answer of /api/v1/query_range"
         ) from None
     series = _series(path, answer)
+    if not series:
+        raise TraceError(
+            f"{path}: the answer is empty: nothing has these names and labels, or had any value within these times"
+        )
     if len(series) != 1:
         named = "; ".join(series_name(labels) for labels, _ in series[:_SERIES_NAMED])
         more = f" and {len(series) - _SERIES_NAMED} more" if len(series) > _SERIES_NAMED else ""
-        told = f" ({named}{more})" if series else ""
         raise TraceError(
-            f"{path}: it holds {len(series)} series{told}, and a trace is one: aggregate them in the query, for example "
+            f"{path}: it holds {len(series)} series ({named}{more}), and a trace is one: aggregate them in the query, for example "
             "with sum(…)"
         )
     ((_, pairs),) = series

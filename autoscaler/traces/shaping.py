@@ -13,6 +13,9 @@ import numpy as np
 from autoscaler.errors import TraceError
 from autoscaler.traces.trace import GRID_TOLERANCE_S, Trace, TraceKind, describe_time
 
+_MOST_RESETS = 0.1
+"""A larger share of falls is none of a counter's beginnings."""
+
 
 def merge(traces: Sequence[Trace], *, name: str = "merged") -> Trace:
     """One trace of several recordings of the same thing; where they overlap they must agree.
@@ -70,6 +73,38 @@ def _check_fit(first: Trace, other: Trace) -> None:
         raise TraceError(
             f"{other.name} begins at {describe_time(other.start_s)}, which is {off_s:g} s off the grid of {first.name}"
         )
+
+
+def increases(trace: Trace) -> Trace:
+    """What came in each interval, of a counter of all that ever came.
+
+    A fall is a counter that began at zero again. What came while it was not read is not known to which interval it
+    belongs, so that stays a gap.
+
+    Args:
+        trace: The counter at the end of an interval, which is the start of the next one.
+
+    Raises:
+        TraceError: It falls too often for a counter, or no two rows follow one another.
+    """
+    adjoin = np.round(np.diff(trace.timestamps) / trace.interval_s) == 1
+    if not adjoin.any():
+        raise TraceError(
+            f"trace {trace.name} has no two rows that follow one another, so nothing tells what came between"
+        )
+    rises = np.diff(trace.values)
+    if (falls := float((rises < 0).mean())) > _MOST_RESETS:
+        raise TraceError(
+            f"trace {trace.name} falls at {falls:.0%} of its rows, so it is no counter of all that ever came"
+        )
+    came = np.where(rises < 0, trace.values[1:], rises)
+    return Trace.build(
+        trace.timestamps[:-1][adjoin],
+        came[adjoin],
+        kind=TraceKind.COUNT,
+        name=trace.name,
+        interval_s=trace.interval_s,
+    )
 
 
 def resample(trace: Trace, interval_s: float) -> Trace:

@@ -117,6 +117,10 @@ def _correlation_after(trace: Trace, lag_s: float) -> float:
 
 _SERIAL_DAYS = 20_000.0
 """Days of a spreadsheet in 1954; what is read of relative seconds begins before, at zero mostly."""
+_MANY_STEPS = 12
+"""So many equal steps in a row, longer than others, are no gaps."""
+_RESETS = 0.02
+"""A larger share of falls is none of a counter's beginnings."""
 _YEAR_1980_S = 315_532_800.0
 
 
@@ -149,9 +153,46 @@ def warnings_of(trace: Trace, found: Statistics) -> list[str]:
     late_s = 253_402_300_800.0
     if trace.start_s < 0 or trace.end_s > late_s:
         told.append(f"Its times are odd: it begins at {describe_time(trace.start_s)}; are they in seconds?")
-    if text := odd_unit(trace):
-        told.append(text)
-    return told
+    return told + doubts_of(trace)
+
+
+def doubts_of(trace: Trace) -> list[str]:
+    """What a trace may be instead of what it was read as, in sentences."""
+    return [text for text in (odd_unit(trace), _two_steps(trace), _counter(trace)) if text]
+
+
+def _two_steps(trace: Trace) -> str:
+    """A doubt where a long part of a trace has a longer step than the rest: its counts would be taken for too many per second."""
+    steps = np.round(np.diff(trace.timestamps) / trace.interval_s).astype(np.int64)
+    if len(steps) < _MANY_STEPS:
+        return ""
+    begins = np.concatenate(([0], np.flatnonzero(np.diff(steps) != 0) + 1))
+    lengths = np.diff(np.append(begins, len(steps)))
+    long = (lengths >= _MANY_STEPS) & (steps[begins] > 1)
+    if not long.any():
+        return ""
+    at = int(begins[int(np.argmax(long))])
+    return (
+        f"From {describe_time(float(trace.timestamps[at]))} on its rows are {float(steps[at]) * trace.interval_s:g} s "
+        f"apart and elsewhere {trace.interval_s:g} s, and all are read as of the shorter step: were there two "
+        "recordings? Then cut it there, and bring the finer part to the longer step (`autoscaler trace cut --every`)."
+    )
+
+
+def _counter(trace: Trace) -> str:
+    """A doubt where values look like the sum of all that ever came, which begins at zero again at times."""
+    rises = np.diff(trace.values)
+    if len(rises) < _ENOUGH_ROWS or trace.values[-1] == trace.values[0]:
+        return ""
+    falls = rises < 0
+    # A reset is to what came within one interval, which is little beside what had come before.
+    small = trace.values[1:][falls] <= 0.1 * trace.values[:-1][falls]
+    if falls.mean() > _RESETS or not small.all() or (rises > 0).mean() < 0.5:
+        return ""
+    return (
+        "Its values rise all the time, but for falls to almost nothing: is it a counter of all that ever came? What came in "
+        "each interval is its increase, in PromQL `sum(increase(…[1m]))`; `autoscaler trace import --counter` takes it."
+    )
 
 
 def odd_unit(trace: Trace) -> str:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from pathlib import Path
 from typing import TypeAlias
@@ -153,6 +153,16 @@ def is_json_with(path: Path, *marks: bytes) -> bool:
     return begin.lstrip().startswith(b"{") and any(mark in begin for mark in marks)
 
 
+def declared(path: Path, layout: Layout) -> Layout:
+    """The layout, with the separator that the first line declares as spreadsheets do (`sep=;`), which is no row then."""
+    if is_parquet(path) or layout.skip:
+        return layout
+    first = beginning(path)[:6].decode("utf-8", "replace").strip("\n")
+    if first[:4].lower() != "sep=" or len(first) != 5:
+        return layout
+    return replace(layout, separator=first[4], skip=1)
+
+
 def read_table(path: Path, choose: Choose, layout: Layout = PLAIN, progress: Progress | None = None) -> Table:
     """Read the columns that `choose` names.
 
@@ -160,6 +170,7 @@ def read_table(path: Path, choose: Choose, layout: Layout = PLAIN, progress: Pro
         TraceError: The file cannot be read, has another header, a row that is wrong, or no rows.
     """
     check_file(path)
+    layout = declared(path, layout)
     if is_parquet(path):
         from autoscaler.traces.parquet import read_parquet
 

@@ -114,7 +114,7 @@ def write_whole(path: Path, write: Callable[[Path], None], *, overwrite: bool = 
 def kind_note(path: Path, trace: Trace) -> str:
     """One sentence: what whoever reads this file must be told, since the file does not say it."""
     line = f"{path.name},{trace.kind},{trace.interval_s:.12g}"
-    told = "" if _interval_shows(trace) else f" and that an interval is {trace.interval_s:g} s"
+    told = "" if _interval_shows(trace) else f", and an interval is {trace.interval_s:g} s"
     return (
         f"The values are a {trace.kind}{told}: say so where it is read (`--kind {trace.kind}`), or put the line "
         f"`{line}` into a {MANIFEST} beside it, below `file,kind,interval_s`."

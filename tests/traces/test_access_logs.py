@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from autoscaler.errors import TraceError
 from autoscaler.traces.access_logs import MAX_LINE, LogFormat, notes, read_access_logs, told_format
 from autoscaler.traces.blocks import BLOCK_BYTES
+from autoscaler.traces.column_roles import Shape
+from autoscaler.traces.importing import ImportOptions, import_files
 
 AT_S = 1772366400  # 2026-03-01T12:00:00Z
 
@@ -41,6 +44,16 @@ def alb(after_s, slow_s=30, created=True):
     )
 
 
+def haproxy(after_s, tcp=False):
+    clock = f"{12 + after_s // 3600:02}:{after_s // 60 % 60:02}:{after_s % 60:02}"
+    served = (
+        "10/0/130 212"
+        if tcp
+        else '10/0/30/69/109 200 2750 - - ---- 1/1/1/1/0 0/0 {1wt.eu} {} "GET /a HTTP/1.1"'
+    )
+    return f"Mar  1 {clock} lb1 haproxy[14389]: 10.0.1.2:33317 [01/Mar/2026:{clock}.655] http-in~ static/srv1 {served}\n"
+
+
 def put(folder, text, name="access.log"):
     path = folder / name
     data = text if isinstance(text, bytes) else text.encode()
@@ -54,6 +67,9 @@ def put(folder, text, name="access.log"):
         (common, LogFormat.COMMON),
         (combined, LogFormat.COMMON),
         (alb, LogFormat.ALB),
+        (haproxy, LogFormat.HAPROXY),
+        (lambda at: haproxy(at, tcp=True), LogFormat.HAPROXY),
+        (lambda at: "Mar  1 12:00:00 web1 nginx: " + combined(at), LogFormat.COMMON),
         (lambda at: alb(at, created=False), LogFormat.ALB),
         (lambda at: common(at, zone="+0530").replace(":17:", f":{12 + 5}:"), LogFormat.COMMON),
     ],
@@ -185,3 +201,22 @@ def test_a_file_without_lines_is_no_log(tmp_path):
     path = put(tmp_path, common(0) + "x" * (MAX_LINE + BLOCK_BYTES))
     with pytest.raises(TraceError, match="line of more than 16 MiB"):
         read_access_logs([path], 60.0)
+
+
+def test_times_of_haproxy_are_local(tmp_path):
+    def log(*local):
+        return "".join(haproxy(0).replace("01/Mar/2026:12:00:00", each) for each in local)
+
+    path = put(tmp_path, log("01/Mar/2026:12:00:00", "01/Mar/2026:12:01:00"))
+    trace, _ = read_access_logs([path], 60.0, zone=ZoneInfo("Europe/Berlin"))
+    assert trace.timestamps.tolist() == [AT_S - 3600, AT_S - 3540]
+    # 02:50 and 02:10 of the night in which clocks are put back from 03:00 to 02:00.
+    again = put(tmp_path, log("25/Oct/2026:02:50:00", "25/Oct/2026:02:10:00"), "again.log")
+    trace, counts = read_access_logs([again], 60.0, zone=ZoneInfo("Europe/Berlin"))
+    assert (trace.end_s - trace.start_s, counts.refused) == (21 * 60.0, 0)
+
+
+def test_a_browser_that_names_itself_with_one_comma_makes_no_table(tmp_path):
+    line = common(0).rstrip() + ' "-" "Mozilla/5.0 (X11) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/1"\n'
+    found = import_files([put(tmp_path, line * 3)], ImportOptions())
+    assert (found.shape, found.trace.values.tolist()) == (Shape.ACCESS_LOG, [3.0])

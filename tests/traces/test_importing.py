@@ -298,7 +298,7 @@ def test_a_saved_answer_of_prometheus_is_a_series(tmp_path, text, name):
             answer(("web", MINUTES), ("api", MINUTES)),
             r'2 series \(\{job="web"\}; \{job="api"\}\), and a trace is one',
         ),
-        (answer(), "it holds 0 series, and"),
+        (answer(), "the answer is empty: nothing has these names"),
         (answer(("web", MINUTES[:1])), "1 values, and a trace needs two"),
         (answer(("web", [[60, "1"], [60, "2"]])), "the answer|twice|interval"),
         (answer(("web", [[60, "-1"], [120, "2"]])), "1970-01-01T00:01:00Z: .*negative"),
@@ -330,3 +330,114 @@ def test_ways_out_are_named_where_times_and_lines_are_written_otherwise(tmp_path
         )
     with pytest.raises(TraceError, match="`--shape events --no-header --time 1`"):
         import_files([put(tmp_path, '{"time": 1}\n')], ImportOptions(shape=Shape.ACCESS_LOG))
+
+
+# ── what people have ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_empty_cell_is_unknown_and_tells_the_grid(tmp_path):
+    path = put(tmp_path, "time,requests\n0,5\n60,\n120,7\n180,undefined\n240,9\n")
+    found = import_files([path], GAUGE)
+    assert rows(found) == [(0.0, 5.0), (120.0, 7.0), (240.0, 9.0)]
+    assert (found.trace.interval_s, found.trace.missing) == (60.0, 2)
+    assert found.notes == ("2 empty cells: unknown; or say `--empty zero`",)
+    zero = import_files([path], replace(GAUGE, empty_is_zero=True))
+    assert rows(zero)[1] == (60.0, 0.0)
+    with pytest.raises(TraceError, match="no cell of the column `requests` has a value"):
+        import_files([put(tmp_path, "time,requests\n0,\n60,\n")], GAUGE)
+    # In the format itself a row without a value stays refused.
+    with pytest.raises(TraceError, match="is not a number"):
+        read_trace(put(tmp_path, "timestamp,value\n0,1\n60,\n"), kind=TraceKind.GAUGE)
+
+
+def test_a_spreadsheet_declares_its_separator(tmp_path):
+    found = import_files(
+        [put(tmp_path, 'sep=;\r\n"Time";"load"\r\n"0";1,5\r\n"60";2\r\n')], replace(GAUGE, decimal=",")
+    )
+    assert rows(found) == [(0.0, 1.5), (60.0, 2.0)]
+    with pytest.raises(TraceError, match=r"t\.csv:4:3: load `x` is not a number"):
+        import_files([put(tmp_path, "sep=;\nTime;load\n0;1\n1;x\n")], GAUGE)
+
+
+def test_columns_that_are_named_tell_a_table_of_vms(tmp_path):
+    path = put(tmp_path, "time,host,cpu\n0,a,50\n0,b,100\n60,a,0\n60,b,50\n")
+    found = import_files([path], ImportOptions(per_vm=PerVmColumns("time", "host", "cpu")))
+    assert (found.shape, rows(found)) == (Shape.PER_VM, [(0.0, 1.5), (60.0, 0.5)])
+
+
+COUNTER = [0.0, *np.cumsum(np.full(99, 6.0)), 3.0, 9.0, *np.arange(15.0, 600.0, 6.0)]
+
+
+def counted(folder, values, drop=()):
+    lines = [f"{60 * at},{value:g}" for at, value in enumerate(values) if at not in drop]
+    return put(folder, "\n".join(["time,requests_total", *lines]) + "\n")
+
+
+def test_the_increase_of_a_counter_is_what_came_in_each_interval(tmp_path):
+    found = import_files([counted(tmp_path, COUNTER, drop=(7,))], ImportOptions(counter=True))
+    assert found.trace.kind is TraceKind.COUNT
+    came = dict(rows(found))
+    # Nobody knows of which of the two intervals around the row that is missing it was.
+    assert sorted(set(np.arange(0.0, 60.0 * (len(COUNTER) - 1), 60.0)) - set(came)) == [360.0, 420.0]
+    assert came.pop(99 * 60.0) == 3.0
+    assert set(came.values()) == {6.0}
+    assert found.notes[0].endswith("1 time it began at zero again")
+    doubted = import_files([counted(tmp_path, COUNTER)], GAUGE)
+    assert "is it a counter of all that ever came?" in doubted.notes[0]
+    with pytest.raises(TraceError, match="falls at 50% of its rows, so it is no counter"):
+        import_files([counted(tmp_path, [1, 2, 1, 2, 1])], ImportOptions(counter=True))
+    with pytest.raises(TraceError, match="a count, and --kind says gauge"):
+        import_files([counted(tmp_path, COUNTER)], replace(GAUGE, counter=True))
+    with pytest.raises(TraceError, match="`--counter` is for one column of values, and this is wide"):
+        import_files([counted(tmp_path, COUNTER)], replace(GAUGE, counter=True, shape=Shape.WIDE))
+
+
+def test_two_steps_in_one_file_are_doubted(tmp_path):
+    times = [*range(0, 1200, 60), *range(1200, 6000, 300)]
+    (note,) = import_files([put(tmp_path, "time,value\n" + "".join(f"{t},1\n" for t in times))], GAUGE).notes
+    assert note.startswith("From 1970-01-01T00:20:00Z on its rows are 300 s apart and elsewhere 60 s")
+    gaps = "".join(f"{60 * at},1\n" for at in range(200) if at % 17)
+    assert import_files([put(tmp_path, f"time,value\n{gaps}")], GAUGE).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("begin", "told"),
+    [
+        (b"\x1f\x8b\x08", "packed by gzip; give it a name that ends in .gz"),
+        (b"PK\x03\x04", "a workbook of a spreadsheet"),
+        (b"PAR1", "a Parquet file; give it a name"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+    ],
+)
+def test_files_of_other_kinds_are_named(tmp_path, begin, told):
+    path = tmp_path / "t.csv"
+    path.write_bytes(begin + b"\0\n1,2\n")
+    with pytest.raises(TraceError, match=told):
+        import_files([path], GAUGE)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "time,load\n7200,1\n9000,2\n7200,3\n9000,4\n",
+            "by an hour as where clocks are put back.*`--zone Europe/Berlin`",
+        ),
+        (
+            "Series,time,value\na,0,1\na,60,2\nb,0,1\nb,60,2\n",
+            "all begins again there: where it has a row for each service",
+        ),
+        ("time,load\n0,1\n60,2\n30,1\n", "`--sort` does it here"),
+    ],
+)
+def test_what_may_be_behind_times_that_go_back_is_said(tmp_path, text, told):
+    with pytest.raises(TraceError, match=told):
+        import_files([put(tmp_path, text)], GAUGE)
+
+
+def test_an_error_of_prometheus_is_told_as_it_came(tmp_path):
+    path = put(
+        tmp_path, '{"status":"error","errorType":"bad_data","error":"exceeded maximum resolution"}', "p.json"
+    )
+    with pytest.raises(TraceError, match="it is an error of Prometheus: exceeded maximum resolution"):
+        import_files([path], GAUGE)

@@ -120,7 +120,7 @@ def test_parquet_of_a_column_a_vm(tmp_path):
         ("time,a\n0,1\n60,1\n", replace(COUNT, kind=None), ": say whether the values are counts"),
         ("time,a\n0,1\n60,1\n", replace(COUNT, floor=True), "to move stamps to the start of their interval"),
         ("time,value\n0,1\n60,1\n", replace(COUNT, shape=None, columns="a"), ": `--columns` is for wide tables, and this is series"),
-        ("time,value\n0,1\n60,1\n", replace(COUNT, shape=None, empty_is_zero=True), ": `--empty zero` is for wide tables and answers"),
+        ("time,duration\n0,1\n60,1\n", replace(COUNT, shape=None, empty_is_zero=True), ": `--empty zero` is for tables of values and answers"),
         ("time,a\n0,1\n60,1\n", replace(VMS, per_vm=PerVmColumns(capacity="c")), ": a wide table has no column of capacities"),
     ],
 )  # fmt: skip

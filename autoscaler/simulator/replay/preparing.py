@@ -29,7 +29,7 @@ from autoscaler.simulator.lanes.plant_settings import Duration, PlantSettings
 from autoscaler.simulator.replay.identity import identity_of
 from autoscaler.simulator.replay.timeline import RunIdentity
 from autoscaler.simulator.report.wording import count, plural, share, span
-from autoscaler.traces.statistics import odd_unit
+from autoscaler.traces.statistics import doubts_of
 from autoscaler.traces.trace import Trace, TraceKind, describe_time
 
 MAX_TICK_S = 3600.0
@@ -337,8 +337,7 @@ def _cautions(policy: Policy, trace: Trace, needed: int, vms: int) -> Iterator[s
         )
     if not any((policy.prices.in_service_per_h, policy.prices.stopped_per_h, policy.prices.start)):
         yield "The policy has no prices, so nothing costs anything: fill in `prices` to compare money."
-    if odd := odd_unit(trace):
-        yield odd
+    yield from doubts_of(trace)
     if trace.missing:
         yield (
             f"The trace has no values for {span(trace.missing * trace.interval_s)}; demand is unknown there, and "
