@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from autoscaler.clock import ScaledClock, SystemClock
 from autoscaler.cloud.billing import Prices
 from autoscaler.cloud.buckets import PUBLISHED
-from autoscaler.cloud.faults import Fault
+from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.cloud.physics import Physics
 from autoscaler.cloud.vms import DEFAULT_IMAGE, DEFAULT_VM_TYPE, LaunchData, State
 from autoscaler.cloud.world import World
@@ -220,10 +220,26 @@ def parse_fault(row: object, where: str) -> Fault:
             near = difflib.get_close_matches(str(key), names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(names)}"
             raise ConfigError(f"{where}: unknown key {key!r}; {hint}")
+    kind = row.get("kind")
+    if isinstance(kind, str) and kind not in set(FaultKind):
+        near = difflib.get_close_matches(kind, list(FaultKind), n=1)
+        hint = f"did you mean {str(near[0])!r}?" if near else f"known kinds: {', '.join(FaultKind)}"
+        raise ConfigError(f"{where}: unknown kind {kind!r}; {hint}")
     try:
-        return TypeAdapter(Fault).validate_python(dict(row))
+        return TypeAdapter(Fault).validate_python({**row, **_as_share(row)})
     except ValidationError as error:
         raise ConfigError(f"{where}: {_explain(error)}") from None
+
+
+def _as_share(row: Mapping[str, object]) -> dict[str, object]:
+    """The probability where it is written as elsewhere in YAML: `30%`."""
+    given = row.get("probability")
+    if not isinstance(given, str):
+        return {}
+    try:
+        return {"probability": float(given.removesuffix("%")) / 100.0 if given.endswith("%") else given}
+    except ValueError:
+        return {}
 
 
 def _explain(error: ValidationError) -> str:

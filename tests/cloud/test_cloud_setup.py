@@ -93,7 +93,7 @@ faults:
   - {kind: no_capacity, start_s: 60, end_s: 300, zone: us-east-1a}
   - kind: throttle
     actions: [StartInstances]
-    probability: 0.5
+    probability: 50%
 """
     expected = (
         Fault(FaultKind.NO_CAPACITY, 60, 300, zone="us-east-1a"),
@@ -109,7 +109,12 @@ faults:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- kind: throttle\n- kind: thrttle\n", r"faults\.yaml:2: kind: .*'throttle'"),
+        (
+            "- kind: throttle\n- kind: thrttle\n",
+            r"faults\.yaml:2: unknown kind 'thrttle'; did you mean 'throttle'",
+        ),
+        ("- kind: rain\n", r"faults\.yaml:1: unknown kind 'rain'; known kinds: no_capacity, fall_back"),
+        ("- kind: throttle\n  probability: x%\n", r"faults\.yaml:1: probability: .*number"),
         (
             "- kind: throttle\n\n- kind: latency\n  dely_s: 3\n",
             r"faults\.yaml:3: unknown key 'dely_s'; did you mean 'delay_s'",

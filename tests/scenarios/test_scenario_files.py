@@ -57,6 +57,10 @@ WRONG = {
     ),
     "policy that is not there": ([("policy: ", "policy: no-such/")], r"no-such.*cannot be read"),
     "typo in the traffic": ([("work: 240", "wok: 240")], r"hour\.yaml:12:\d+: error: unknown key `wok`; did you mean"),
+    "a recording in the traffic": (
+        [("    - level: {work: 240}\n    - ramp: {begin: 15m, end: 20m, height: 600}\n", "    - level: {work: 240}\n  recording: {file: day.csv}\n")],
+        r"hour\.yaml:13:\d+: error: `traffic` is a recipe; write `recording` in the place of `traffic`, not in it",
+    ),
     "unknown figure": ([("figure: unserved", "figure: unservd")], r"did you mean `unserved`"),
     "bound without a unit": ([("at_most: 5%", "at_most: 5")], r"hour\.yaml:15:\d+: error: `at_most`: 5 is no share"),
     "no bound": ([("at_most: 5%, ", "")], r"the expectation has no bound; add `at_most` or `at_least`"),
@@ -79,7 +83,12 @@ def test_what_is_wrong_is_said_with_its_place(written, changes, said):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ("faults:\n  - {kind: no_capcity, from: 1m, to: 2m}\n", r"hour\.yaml:17"),
+        ("faults:\n  - {kind: no_capcity, from: 1m, to: 2m}\n", r"hour\.yaml:17.*did you mean 'no_capacity'"),
+        (
+            "faults:\n  - {kind: no_capacity, from: 3m, to: 2m}\n",
+            r"hour\.yaml:17.*to \(120\.0\) must be after from \(180\.0\)",
+        ),
+        ("faults:\n  - {kind: latency, from: 1m, to: 2m}\n", r"hour\.yaml:17.*latency needs delay"),
         ("faults:\n  - {kind: no_capacity, zne: a}\n", r"unknown key 'zne'; did you mean 'zone'"),
         ("faults:\n  - {kind: no_capacity, from: 1}\n", r"hour\.yaml:17"),
         ("kills:\n  - {at: 5m, back_after: 2m}\n  - {at: 6m}\n", r"a daemon that is dead cannot be killed"),

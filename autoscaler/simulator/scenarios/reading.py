@@ -7,6 +7,7 @@ own readers, so that its errors read as they do elsewhere.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -154,10 +155,17 @@ def _faults(document: Document, given: ScenarioFile, problems: list[Problem]) ->
         try:
             found.append(parse_fault(_in_seconds(row), f"{mark.file}:{mark.line}"))
         except ConfigError as error:
-            problems.append(Problem(mark, str(error).split(": ", 1)[-1]))
+            problems.append(Problem(mark, _as_written(str(error).split(": ", 1)[-1])))
         except ValueError as error:
             problems.append(Problem(mark, str(error)))
     return tuple(found)
+
+
+def _as_written(text: str) -> str:
+    """What is wrong with a fault, by the names that its fields have in a scenario."""
+    for here, there in _WITH_UNITS.items():
+        text = re.sub(rf"\b{there}\b", here, text)
+    return text
 
 
 def _in_seconds(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,6 +237,14 @@ def _times(document: Document, given: ScenarioFile, problems: list[Problem]) -> 
                 document.mark(("traffic",)),
                 "there must be either `traffic` or `recording`",
                 "give one of them",
+            )
+        )
+    elif "recording" in (given.traffic or {}):
+        problems.append(
+            Problem(
+                document.mark(("traffic", "recording")),
+                "`traffic` is a recipe",
+                "write `recording` in the place of `traffic`, not in it",
             )
         )
     if given.fleet.running + given.fleet.stopped == 0:
