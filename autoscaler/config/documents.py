@@ -9,6 +9,7 @@ Rules of this file: nothing about policies. All problems of a text are collected
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from typing import Any, TypeAlias
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 20
@@ -177,7 +179,10 @@ def _read_text(document: Document, instead: bytes | None) -> str | None:
 
 
 def _read(file: Path) -> bytes:
-    with file.open("rb") as stream:
+    # To open a pipe that nobody writes to would wait for ever; opened so, it is empty.
+    number = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(number, "rb") as stream:
+        os.set_blocking(number, True)
         return stream.read(MAX_BYTES + 1)
 
 
@@ -189,6 +194,9 @@ def _fill(document: Document, text: str) -> None:
         root = YAML(typ="safe", pure=True).compose(text)
     except MarkedYAMLError as error:
         document.problems.append(_syntax_problem(document.file, error, text))
+        return
+    except ReaderError as error:
+        document.problems.append(_character_problem(document.file, error, text))
         return
     except (YAMLError, ValueError) as error:
         sentence = " ".join(str(error).split())[:200]
@@ -219,6 +227,16 @@ def _bracket_depth(text: str) -> int:
     """
     steps = (1 if bracket in "[{" else -1 for bracket in re.findall(r"[\[\]{}]", text))
     return max(accumulate(steps), default=0)
+
+
+def _character_problem(file: Path, error: ReaderError, text: str) -> Problem:
+    before = text[: error.position]
+    mark = Mark(file, before.count("\n") + 1, len(before) - before.rfind("\n"))
+    character = text[error.position : error.position + 1]
+    said = f"U+{ord(character):04X}" if character else "a character"
+    return Problem(
+        mark, f"not YAML: {said} is no text", "remove it; was the file cut off or is it no text file?"
+    )
 
 
 def _syntax_problem(file: Path, error: MarkedYAMLError, text: str) -> Problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -345,7 +346,7 @@ def test_two_files_of_one_fleet_are_both_refused(tmp_path):
         ("fleet: web\n---\nfleet: api\n", "2:1", "not YAML"),
         ("{[a]: b}\n", "1:2", "a key must be a word"),
         (b"fleet: w\xe9b\n", "1:9", "the text is not UTF-8"),
-        (b"fleet: web\x00\n", "1:1", "not YAML"),
+        (b"act: true\nfleet: web\x00\n", "2:11", "not YAML: U+0000 is no text; remove it"),
         ("a: " + "[" * 60_000, "1:1", "brackets are nested too deeply"),
         ("- " * 2_000, "1:1", "nested too deeply"),
         ("a: " + "[" * 40 + "]" * 40, "1:24", "too deeply nested"),
@@ -369,6 +370,24 @@ def test_a_bad_text(tmp_path, text, place, message):
 def test_python_objects_in_yaml_are_text(tmp_path):
     write(tmp_path, WEB + "act: !!python/object/apply:os.system [echo]\n")
     assert "`act`: a list is neither true nor false" in str(only(load_policies(tmp_path).errors))
+
+
+def test_a_pipe_that_nobody_writes_to_is_empty_and_holds_nobody_up(tmp_path):
+    write(tmp_path, WEB)
+    os.mkfifo(tmp_path / "pipe.yaml")
+    loaded = load_policies(tmp_path)
+    assert str(only(loaded.errors)).startswith(f"{tmp_path / 'pipe.yaml'}:1:1: error: the file is empty")
+    assert [policy.fleet for policy in loaded.policies] == ["web"]
+
+
+def test_a_pipe_that_somebody_writes_to_is_read_to_its_end():
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, WEB.encode())
+        os.close(writing)
+        assert require_policy(Path(f"/dev/fd/{reading}"), SHIPPED / "defaults.yaml").fleet == "web"
+    finally:
+        os.close(reading)
 
 
 def test_a_folder_in_the_place_of_a_file(tmp_path):
