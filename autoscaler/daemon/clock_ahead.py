@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.telemetry import Telemetry
+from autoscaler.daemon.vms.leasing import Leasing
 from autoscaler.daemon.vms.tracked import TrackedVm
 from autoscaler.daemon.warm.warm_pool import WarmPool
 from autoscaler.ports import Clock
@@ -27,11 +28,13 @@ class SetAhead:
     Args:
         clock: Time.
         telemetry: Where it is told.
+        leasing: Whose leases wait too; None where there are none.
     """
 
-    def __init__(self, clock: Clock, telemetry: Telemetry) -> None:
+    def __init__(self, clock: Clock, telemetry: Telemetry, leasing: Leasing | None = None) -> None:
         self._clock = clock
         self._telemetry = telemetry
+        self._leasing = leasing
         self._ahead_s = clock.now() - clock.monotonic()
 
     def set_back_by_s(self) -> float:
@@ -51,6 +54,8 @@ class SetAhead:
             return
         text = f"the clock was set ahead by about {by_s:.0f} s; what is waited for is waited for as long as before"
         self._telemetry.log.warning("clock_set_ahead", tick=tick, text=text)
+        if self._leasing is not None:
+            self._leasing.set_ahead_by(by_s)
         for fleet in fleets:
             _move(fleet, warm_pools.get(fleet.name), by_s)
 

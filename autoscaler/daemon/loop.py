@@ -171,7 +171,7 @@ class Daemon:
         self.keeping = Keeping(self.recorder, telemetry, self.warm_pools)
         self.chores = Chores(clock, self.recorder, telemetry, waits)
         self._budgets = budgets_among(fleet.provider for fleet in self.fleets.all)
-        self._failing, self._set_ahead = Failing(telemetry), SetAhead(clock, telemetry)
+        self._failing, self._set_ahead = Failing(telemetry), SetAhead(clock, telemetry, leasing)
 
     # ── the loop ───────────────────────────────────────────────────────────────────────────────────────
 

@@ -34,6 +34,7 @@ from autoscaler.providers.readiness import StatusCheckProbe
 from autoscaler.store import SqliteJournal
 from autoscaler.web.status import status
 from tests.daemon.builders import EXACT, ORIGIN_S, Demand, Log, policy, steady, virtual, vm
+from tests.daemon.test_loop_time import SetClock
 
 TICK_S = 10.0
 
@@ -230,23 +231,22 @@ class Two:
         self.calls = []
         """(seconds since the origin, daemon, start or stop, VMs)"""
 
-    def begin(self, name, *, leases=True, provider=None, own=(), **adapters):
+    def begin(self, name, *, leases=True, provider=None, own=(), clock=None, source=None, **adapters):
         self.began[name] += 1
+        clock = clock or self.clock
         self.logs[name] = log = Log()
         self.journals.setdefault(name, SqliteJournal(":memory:", inline=True))
         provider = provider or _Named(MemoryProvider(self.world, self.clock), self, name)
         telemetry = Telemetry(log=log)
-        leasing = Leasing(self.clock, name, f"run{self.began[name]}") if leases else None
+        leasing = Leasing(clock, name, f"run{self.began[name]}") if leases else None
         setup = FleetSetup(
             policy(signal={"kind": "total"}, bounds={"maximum": 20}, **dict(own)),
             provider,
-            Demand(self.clock, self.demand, total=True),
+            source or Demand(clock, self.demand, total=True),
             StatusCheckProbe(provider),
             **adapters,
         )
-        daemon = Daemon(
-            self.clock, [setup], self.journals[name], telemetry, LoopSettings(TICK_S), leasing=leasing
-        )
+        daemon = Daemon(clock, [setup], self.journals[name], telemetry, LoopSettings(TICK_S), leasing=leasing)
         self.daemons[name], self.tasks[name] = daemon, asyncio.create_task(daemon.run())
 
     async def kill(self, name):
@@ -318,6 +318,33 @@ async def test_one_acts_the_other_says_so_and_takes_over_when_the_first_is_gone(
     for name in "ab":
         assert two.logs[name].texts("tick_failed") == []
         await two.kill(name)
+
+
+# Between two ticks; while the tick of 400 waits for metrics.
+@pytest.mark.parametrize("second", [396.0, 400.5])
+@pytest.mark.parametrize("ahead_s", [600.0, 3600.0])
+def test_one_that_waits_takes_nothing_over_since_its_clock_was_set_ahead(second, ahead_s):
+    class SlowlyRead(Demand):
+        async def read(self, vms):
+            await self.clock.sleep_until(self.clock.monotonic() + 1.0)
+            return await super().read(vms)
+
+    async def main():
+        two = Two(seesaw)
+        two.begin("a")
+        await two.until(60)
+        clock = SetClock((second, ahead_s))
+        two.begin(
+            "b", clock=clock, source=SlowlyRead(clock, lambda _: seesaw(two.clock.monotonic()), total=True)
+        )
+        await two.until(1200)
+        assert two.logs["b"].events().count("clock_set_ahead") == 1
+        assert {name for _, name, *_ in two.calls} == {"a"}
+        assert two.daemons["a"].fleets.all[0].leased_to == ""
+        for name in "ab":
+            await two.kill(name)
+
+    run_virtual(main)
 
 
 @pytest.mark.parametrize("late_s", [5.0, 12.0, 14.0])

@@ -91,6 +91,8 @@ class Lease:
         self._began_s: float | None = None
         self._other: Mark | None = None
         self._changed_s = -math.inf
+        self._ahead_s = 0.0
+        """By how much the clock was set ahead since the beginning."""
         self._written = 0
         self._asked_s: float | None = None
         """When this term's first tag was about to be written."""
@@ -118,7 +120,8 @@ class Lease:
         )
         if other != self._other:
             self._other, self._changed_s = other, now_s
-        if other is not None and now_s - self._changed_s < VALID_S and now_s - other.at_s < VALID_S + SKEW_S:
+        may_be_new = other is not None and now_s - self._ahead_s - other.at_s < VALID_S + SKEW_S
+        if other is not None and may_be_new and now_s - self._changed_s < VALID_S:
             self.held_by, self.ours = other.name, False
             self._asked_s = self._taken_s = None
             self._due_s = -math.inf
@@ -134,6 +137,13 @@ class Lease:
         self._due_s = min(self._due_s, now_s + RENEW_S)
         self._asked_s = None if self._asked_s is None else min(self._asked_s, now_s)
         self._taken_s = None if self._taken_s is None else min(self._taken_s, now_s)
+
+    def set_ahead_by(self, by_s: float) -> None:
+        """The clock was set ahead: nobody has waited for so long, so that another daemon's tag is no older than it was."""
+        self._ahead_s += by_s
+        self._changed_s += by_s
+        self._asked_s = None if self._asked_s is None else self._asked_s + by_s
+        self._taken_s = None if self._taken_s is None else self._taken_s + by_s
 
     def _is_anothers(self, mark: Mark, began_s: float) -> bool:
         if mark.name == self._name:

@@ -77,6 +77,11 @@ class Leasing:
                 self._writing[name] = asyncio.create_task(self._write(fleet, lease, vm_ids))
         return notes
 
+    def set_ahead_by(self, by_s: float) -> None:
+        """As of each lease, in seconds."""
+        for lease in self._of.values():
+            lease.set_ahead_by(by_s)
+
     async def finish(self) -> None:
         """Leave what is under way: the tags say the same a little longer."""
         tasks = [*self._writing.values()]
