@@ -16,7 +16,7 @@ import typer
 
 from autoscaler.cli.output import print_json, utc, work
 from autoscaler.core.types import Freshness
-from autoscaler.ports import Verb
+from autoscaler.ports import OutcomeKind, Verb
 from autoscaler.simulator.replay.recording import accepted
 from autoscaler.simulator.report.wording import plural, span
 
@@ -54,7 +54,7 @@ class Story:
         lines: In order of time.
         decisions: How many there were.
         started, made, stopped: VMs for which the provider accepted that; those for the warm pool's upkeep are not among them.
-        refused: Calls that did not do all that they were for.
+        refused, unknown: Calls that did not do all that they were for; that were not answered, so that listings told it.
         least, most: VMs in service.
         short_s, longest_s: How long there was shortage, and the longest of it.
         episodes: How often a shortage began.
@@ -67,6 +67,7 @@ class Story:
     made: int = 0
     stopped: int = 0
     refused: int = 0
+    unknown: int = 0
     least: int = 0
     most: int = 0
     short_s: float = 0.0
@@ -192,9 +193,11 @@ def _story(reader: JournalReader, fleet: str, begin_s: float, end_s: float) -> S
     story.started, story.made, story.stopped = (
         accepted(actions, verb) for verb in (Verb.START, Verb.PROVISION, Verb.STOP)
     )
-    refused = list(_refused(actions))
-    story.refused = len(refused)
-    story.lines += [*refused, *_events(reader.events(begin_s, end_s), fleet)]
+    story.refused = sum(
+        any(o.code and o.kind is not OutcomeKind.UNKNOWN for o in a.outcomes) for a in actions
+    )
+    story.unknown = sum(any(o.kind is OutcomeKind.UNKNOWN for o in a.outcomes) for a in actions)
+    story.lines += [*_refused(actions), *_events(reader.events(begin_s, end_s), fleet)]
     story.lines.sort(key=lambda line: line.at_s)
     return story
 
@@ -229,6 +232,8 @@ def _summary(story: Story, fleet: str) -> str:
     done = f"{story.started} started, {story.made} made, {story.stopped} stopped"
     if story.refused:
         done += f", {plural(story.refused, 'call was', 'calls were')} refused"
+    if story.unknown:
+        done += f", {plural(story.unknown, 'call was', 'calls were')} not answered, so that listings told what became of it"
     served = f"{story.least} to {story.most}" if story.least != story.most else str(story.most)
     return f"{fleet}, {plural(story.decisions, 'decision', 'decisions')}: {served} VMs in service; {done}; {short}."
 
@@ -244,6 +249,7 @@ def _document(story: Story, fleet: str, begin_s: float, end_s: float) -> dict[st
         "made": story.made,
         "stopped": story.stopped,
         "refused_calls": story.refused,
+        "unknown_calls": story.unknown,
         "in_service_least": story.least,
         "in_service_most": story.most,
         "short_s": story.short_s,

@@ -29,9 +29,10 @@ from autoscaler.daemon.clock_ahead import SetAhead
 from autoscaler.daemon.clock_back import keep_orders
 from autoscaler.daemon.doubted_readings import complaint
 from autoscaler.daemon.failed_listings import Unlisted
+from autoscaler.daemon.failed_sources import Unread
 from autoscaler.daemon.failed_ticks import Failing
 from autoscaler.daemon.fleet_rows import LaneValues, fleet_tick
-from autoscaler.daemon.fleets import Fleet, Fleets, FleetSetup
+from autoscaler.daemon.fleets import Fleets, FleetSetup
 from autoscaler.daemon.health import stale
 from autoscaler.daemon.holding import in_full, provisioned, unrecorded
 from autoscaler.daemon.learned.condition import Conditions
@@ -158,7 +159,7 @@ class Daemon:
         self.waking = Waking(clock, self.settings.tick_s)
         self._turn = asyncio.Lock()
         self._observer = Observer(clock)
-        self.unlisted = Unlisted(telemetry, self.began_at_s)
+        self.unlisted, self._unread = Unlisted(telemetry, self.began_at_s), Unread(telemetry)
         self._readings: dict[str, FleetReadings] = {}
         self._lane_values, self._falling = LaneValues(), Falling()
         self._left_open = LeftOpen(self.recorder, telemetry, self.began_at_s)
@@ -228,6 +229,7 @@ class Daemon:
             self.acting.govern(self.fleets.by_name)
             self.warm_pools.govern(self.fleets.by_name)
             self._budgets = budgets_among(fleet.provider for fleet in self.fleets.all)
+        self._unread.keep(self.fleets.by_name)
         for fleet in self.fleets.all:
             self.telemetry.acts.labels(fleet.name).set(fleet.policy.act)
         for name in before.by_name.keys() - self.fleets.by_name.keys():
@@ -350,7 +352,8 @@ class Daemon:
             if early is not None and not early.has(fleet.name):
                 continue
             got, max_age_s = seen.readings[fleet.name], fleet.policy.signal.max_age_s
-            self._hear_source(fleet, complaint(got, values[lane], now_s, max_age_s, fleet.beyond))
+            told = complaint(got, values[lane], now_s, max_age_s, fleet.beyond)
+            self._unread.follow(fleet, told, now_s)
             cost = fleet.charge(counts[lane].provisioned, now_s)
             fleet.evaluated_at_s = now_s
             real = fleet.real.charge(now_s) if fleet.real is not None else None
@@ -470,13 +473,6 @@ class Daemon:
         keep_orders([fleet.inventory for fleet in self.fleets.all], before, by_s)
         self.acting.govern(self.fleets.by_name, anew=True)
         self.warm_pools.govern(self.fleets.by_name, anew=True)
-
-    def _hear_source(self, fleet: Fleet, error: str) -> None:
-        if error and error != fleet.source_error:
-            self.telemetry.log.warning("source_failed", fleet=fleet.name, text=error)
-        elif fleet.source_error and not error:
-            self.telemetry.log.info("source_recovered", fleet=fleet.name, text="metrics are read again")
-        fleet.source_error = error
 
     async def _announce(self) -> None:
         acting = [f.name for f in self.fleets.all if f.policy.act]

@@ -80,7 +80,7 @@ STORY = (
         None,
     ),
     (60, {"in_service": 5}, None),
-    (1000, {"stop": 1, "sentence": "stopping 1"}, ("stop", ("accepted",))),
+    (1000, {"stop": 1, "sentence": "stopping 1"}, ("stop", ("accepted", "unknown"))),
     (1010, {"shortage": 7.0}, None),
     (1030, {"shortage": 3.0}, None),
 )
@@ -121,10 +121,13 @@ def test_without_a_fleet_there_is_a_line_of_each_the_longest_short_first(invoke,
     assert told.exit_code == 0, told.output
     lines = told.stdout.splitlines()
     assert lines[0].startswith("web, 9 decisions: 4 to 5 VMs in service; 1 started, ")
-    assert "1 call was refused; short for 60 s in 2 episodes" in lines[0]
+    assert (
+        "1 call was refused, 1 call was not answered, so that listings told what became of it; " in lines[0]
+    )
+    assert "; short for 60 s in 2 episodes" in lines[0]
     document = strict_json(invoke("explain", *span, "--json").stdout)
     assert [each["fleet"] for each in document["fleets"]] == [line.partition(",")[0] for line in lines[:-1]]
-    assert document["fleets"][0]["refused_calls"] == 1
+    assert [document["fleets"][0][key] for key in ("refused_calls", "unknown_calls")] == [1, 1]
     nothing = invoke("explain", "--since", "2020-03-01", "--until", "2020-03-02", "--state-dir", story_dir)
     assert (nothing.exit_code, nothing.stdout) == (1, "")
     assert "has no decision from 2020-03-01" in nothing.stderr
@@ -151,10 +154,11 @@ def test_what_became_of_a_fleet_is_told_in_order_and_summed(invoke, story_dir):
         "01:10Z  paused: all of web",
         "16:40Z  nothing was decided for 16 min before",
         "16:40Z  stopping 1",
+        "16:41Z  stop 2: 1 unknown Insufficient",
         "16:50Z  short of 7/s: demand 2/s, 4 in service, 8 starting, 11 stopped",
         (
-            "web, 9 decisions: 4 to 5 VMs in service; 1 started, 0 made, 1 stopped, 1 call was refused; short for 60 s in 2 "
-            "episodes, the longest of 40 s, of 80/s at worst."
+            "web, 9 decisions: 4 to 5 VMs in service; 1 started, 0 made, 1 stopped, 1 call was refused, 1 call was not "
+            "answered, so that listings told what became of it; short for 60 s in 2 episodes, the longest of 40 s, of 80/s at worst."
         ),
     ]
     document = strict_json(

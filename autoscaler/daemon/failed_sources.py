@@ -1,0 +1,54 @@
+"""Sources that fail: in the log when it begins, when it is for another reason, hourly, and when it ended.
+
+A source that is down for a night fails at every tick, and often in two ways that take turns (it hangs; it says itself that
+it had no answer). Its metric counts each time; a person reads it once.
+
+Rules of this file: words and times; the clock comes in as an argument.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container
+
+from autoscaler.daemon.failed_listings import AGAIN_S
+from autoscaler.daemon.fleets import Fleet
+from autoscaler.daemon.telemetry import Telemetry
+
+_NUMBER = re.compile(r"\d+(\.\d+)?")
+
+
+class Unread:
+    """What was said of which fleet's source.
+
+    Args:
+        telemetry: Where it is said.
+    """
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+        self._said_s: dict[str, dict[str, float]] = {}
+        """By fleet and reason, whatever its numbers, when it was last said; while the source fails."""
+
+    def follow(self, fleet: Fleet, error: str, now_s: float) -> None:
+        """Say what is new; the fleet keeps the error.
+
+        Args:
+            fleet: Whose source it is.
+            error: For a person, what it complains of; empty where it is well.
+            now_s: The clock.
+        """
+        if error:
+            reason, said_s = _NUMBER.sub("0", error), self._said_s.setdefault(fleet.name, {})
+            # A clock that was set back would keep it quiet until it is as late again.
+            if not 0.0 <= now_s - said_s.get(reason, now_s - AGAIN_S) < AGAIN_S:
+                said_s[reason] = now_s
+                self._telemetry.log.warning("source_failed", fleet=fleet.name, text=error)
+        elif fleet.source_error:
+            self._said_s.pop(fleet.name, None)
+            self._telemetry.log.info("source_recovered", fleet=fleet.name, text="metrics are read again")
+        fleet.source_error = error
+
+    def keep(self, fleets: Container[str]) -> None:
+        """Forget all others."""
+        self._said_s = {name: said_s for name, said_s in self._said_s.items() if name in fleets}
