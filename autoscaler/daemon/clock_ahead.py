@@ -10,13 +10,16 @@ comes early harms nobody. Small corrections are as good as lateness.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.telemetry import Telemetry
-from autoscaler.daemon.vms.leasing import Leasing
 from autoscaler.daemon.vms.tracked import TrackedVm
-from autoscaler.daemon.warm.warm_pool import WarmPool
 from autoscaler.ports import Clock
+
+if TYPE_CHECKING:
+    from autoscaler.daemon.fleets import Fleet
+    from autoscaler.daemon.vms.leasing import Leasing
+    from autoscaler.daemon.warm.warm_pool import WarmPool
 
 LEAST_S = 30.0
 """What is smaller is no setting."""

@@ -23,6 +23,7 @@ from autoscaler.core.state import LaneState
 from autoscaler.core.types import Decision, Float, Int, Samples, Snapshot
 from autoscaler.daemon.acts.arriving import Arrivals
 from autoscaler.daemon.acts.drain import Drains, carry_on
+from autoscaler.daemon.clock_back import what_stays
 from autoscaler.daemon.fleet_rows import Row, Said
 from autoscaler.daemon.gathering import Gathering
 from autoscaler.daemon.impossible_readings import Beyond
@@ -291,13 +292,13 @@ class Fleets:
         """The position of a fleet."""
         return self.all.index(self.by_name[fleet])
 
-    def begin_anew(self, now_s: float) -> None:
-        """Forget everything that is noted by the clock; what forecasts have learned stays."""
+    def begin_anew(self, now_s: float, back_s: float) -> None:
+        """Forget everything that is noted by a clock that was set back by so much; what was learned stays, as `clock_back` says."""
         for fleet in self.all:
             fleet.begin_anew()
         self._planned()
         self._compiled, self._compiled_at_s = self._compile(now_s), now_s
-        self._lane_state = LaneState.empty(self._compiled.lanes)
+        self._lane_state = what_stays(self._lane_state, self._compiled.lanes, back_s)
         self._series_state.last_tick = -1
 
     def _compile(self, now_s: float) -> CompiledPolicies:

@@ -462,15 +462,15 @@ class Daemon:
     def _clock_set_back(self, done_tick: int, tick: int) -> None:
         """Times noted by the old clock lie ahead and would hold everything until they come."""
         seconds = (done_tick - tick) * self.settings.tick_s
-        text = f"set back by about {seconds:.0f} s; guards begin anew, orders in flight are kept"
+        text = f"set back by about {seconds:.0f} s; guards begin anew, orders in flight and what was learned are kept"
         self.telemetry.log.warning("clock_set_back", tick=tick, text=text)
         self.warm_pools.resuming.go_on(self.fleets.all, self.warm_pools.by_name, self.clock.now())
         for fleet in self.fleets.all:
             if fleet.drains is not None:
                 fleet.drains.go_on(self.clock.now())
         before, by_s = [fleet.inventory for fleet in self.fleets.all], self._set_ahead.set_back_by_s()
-        self.fleets.begin_anew(self.clock.now())
-        keep_orders([fleet.inventory for fleet in self.fleets.all], before, by_s)
+        self.fleets.begin_anew(self.clock.now(), by_s)
+        keep_orders([fleet.inventory for fleet in self.fleets.all], before, by_s, self.clock.now())
         self.acting.govern(self.fleets.by_name, anew=True)
         self.warm_pools.govern(self.fleets.by_name, anew=True)
 

@@ -27,7 +27,7 @@ EVENTS = {
     "tick": "One turn of the loop: what was done for each fleet that changed, and why.",
     "tick_late": "The loop woke too late and skipped ticks.",
     "clock_set_ahead": "The clock was set ahead; the daemon waits for starts, drains and preparations as long as before.",
-    "clock_set_back": "The clock was set back; guards start over, and orders in flight are kept.",
+    "clock_set_back": "The clock was set back; guards start over; orders in flight and what was learned are kept.",
     "act_failed": "Handling the outcome of an action failed; a listing will show what became of it.",
     "tick_failed": "A turn of the loop failed as a whole; nothing was done in it.",
     "listing_failed": "The provider's listing is missing or incomplete; nothing is stopped until it is complete. Logged once an hour.",

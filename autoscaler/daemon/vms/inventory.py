@@ -153,14 +153,18 @@ class FleetInventory(Lateness):
         """The VMs that are left alone, to be remembered over a restart."""
         return aside_rows(self.vms.values(), now_s)
 
-    def recall_aside(self, rows: Sequence[Sequence[Any]]) -> None:
+    def recall_aside(self, rows: Sequence[Sequence[Any]], earlier_s: float = 0.0) -> None:
         """What an earlier run remembered of VMs, which holds for those that listings show.
+
+        Args:
+            rows: Of `aside_rows`.
+            earlier_s: By how much the clock was set back since, in seconds.
 
         Raises:
             ValueError: These are no rows of `aside_rows`.
             TypeError: Likewise.
         """
-        self._recalled = aside_of(rows)
+        self._recalled = aside_of(rows, earlier_s)
 
     @property
     def listed(self) -> bool:

@@ -61,8 +61,8 @@ def aside_rows(vms: Iterable[TrackedVm], now_s: float) -> list[list[object]]:
     ]
 
 
-def aside_of(rows: Sequence[Sequence[Any]]) -> dict[str, Aside]:
-    """By VM what an earlier run remembered.
+def aside_of(rows: Sequence[Sequence[Any]], earlier_s: float = 0.0) -> dict[str, Aside]:
+    """By VM what an earlier run remembered; arguments as of `FleetInventory.recall_aside`.
 
     Raises:
         ValueError: These are no such rows.
@@ -75,7 +75,9 @@ def aside_of(rows: Sequence[Sequence[Any]]) -> dict[str, Aside]:
             raise TypeError("this is no VM that is left alone")
         if not all(isinstance(each, int | float) and math.isfinite(each) for each in numbers) or failures < 0:
             raise ValueError("this is no VM that is left alone")
-        found[vm_id] = Aside(float(until_s), reason[:MOST_WORDS], int(failures), float(hands_off_s))
+        found[vm_id] = Aside(
+            float(until_s) - earlier_s, reason[:MOST_WORDS], int(failures), float(hands_off_s) - earlier_s
+        )
     return found
 
 
