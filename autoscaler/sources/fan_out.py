@@ -5,8 +5,8 @@ the VMs do; a single VM has its own limit; so many requests run at once; an answ
 off. Whatever goes wrong with one VM is a value in its Answer and touches no other.
 
 Rules of this file: no meaning of bodies; whoever asks says what to make of one, which is done as each arrives,
-so that neither the bodies of a whole round are held nor their reading stalls the loop. Redirects are not followed and proxies not used: a VM that points
-elsewhere is not answering for itself.
+so that neither the bodies of a whole round are held nor their reading stalls the loop. Redirects are not followed, proxies not used
+and cookies not kept: a VM that points elsewhere is not answering for itself, and what one says reaches no other.
 """
 
 from __future__ import annotations
@@ -212,6 +212,7 @@ class FanOut:
             )
             self._session = aiohttp.ClientSession(
                 connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=self._limits.timeout_s),
                 headers={"Accept": "text/plain;version=0.0.4, */*;q=0.1"},
             )
@@ -231,7 +232,7 @@ class FanOut:
             return Answer(value, at_s=at_s)
         except UnreadableBodyError as error:
             return Answer(error=str(error))
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001  whatever it is, the others of the round are still to be asked
             _let_go(error)
             return Answer(error=self._words(error))
 

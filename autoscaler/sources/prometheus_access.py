@@ -281,6 +281,7 @@ class PrometheusAccess:
         connector = aiohttp.TCPConnector(ssl=self._context(), limit=AT_ONCE, ttl_dns_cache=60)
         session = aiohttp.ClientSession(
             connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
             headers=dict(self.address.headers),
             timeout=aiohttp.ClientTimeout(total=self.address.timeout_s),
             trust_env=False,

@@ -34,6 +34,7 @@ REMEDIES = tuple(
             "look there with curl and mend the labels in `signal.scrape.metric`",
         ),
         (r"metric .* cannot be read", "look there with curl: its lines are not Prometheus text"),
+        (r"numbers too large", "look there with curl: these are no counts of work"),
         (r"CPU counters", "they are not those of a node_exporter on Linux, so mend `signal.scrape.url`"),
         (r"", "does an exporter listen there, and may this machine reach it? `signal.scrape.url` says where"),
     )

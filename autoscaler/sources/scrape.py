@@ -83,7 +83,7 @@ class _Shown:
         stamps = [one.stamp_s for one in series if one.stamp_s is not None]
         return cls(
             min(stamps, default=None),
-            math.fsum(one.value for one in series),
+            _sum(one.value for one in series),
             {one.labels: one.value for one in series},
         )
 
@@ -285,8 +285,20 @@ class ScrapeSource:
             raise UnreadableBodyError(FIRST)
         if self._type is MetricType.CPU:
             return _cpu_use({labels: now.values[labels] - before.values[labels] for labels in both})
-        grown = math.fsum(_growth(before.values[labels], now.values[labels]) for labels in both)
+        grown = _sum(_growth(before.values[labels], now.values[labels]) for labels in both)
         return grown / (now.at_s - before.at_s)
+
+
+def _sum(numbers: Iterable[float]) -> float:
+    """Of what one VM shows.
+
+    Raises:
+        UnreadableBodyError: They are beyond all numbers together, or infinite in both directions.
+    """
+    try:
+        return math.fsum(numbers)
+    except (OverflowError, ValueError):
+        raise UnreadableBodyError("numbers too large to be added up") from None
 
 
 def _growth(before: float, now: float) -> float:
@@ -304,9 +316,9 @@ def _cpu_use(grown: dict[Labels, float]) -> float:
         raise UnreadableBodyError(FIRST)
     grown = {labels: max(seconds, 0.0) for labels, seconds in grown.items()}
     idle = [seconds for labels, seconds in grown.items() if ("mode", "idle") in labels]
-    total = math.fsum(grown.values())
+    total = _sum(grown.values())
     if not idle or total <= 0:
         raise UnreadableBodyError(
             "CPU counters without idle time" if not idle else "CPU counters stand still"
         )
-    return min(1.0, max(0.0, 1.0 - math.fsum(idle) / total))
+    return min(1.0, max(0.0, 1.0 - _sum(idle) / total))
