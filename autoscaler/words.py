@@ -1,4 +1,4 @@
-"""How all layers say to a person how many there are, and which.
+"""How all layers say to a person how many there are, and which; and what of others' words may be said.
 
 Rules of this file: words only, for messages; nothing is measured, and nothing else is imported.
 """
@@ -17,3 +17,12 @@ def some(names: Sequence[str], shown: int = 3) -> str:
     """The first of these, and how many more there are: `a, b, c and 4 more`."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + more
+
+
+def printable(text: str) -> str:
+    """Words of others, without what a terminal would obey: VMs, metrics and clouds are read to operators who may be root."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )

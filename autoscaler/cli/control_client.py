@@ -8,6 +8,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
+from autoscaler.cli.output import on_screen
 from autoscaler.errors import DaemonError
 
 PATIENCE_S = 25.0
@@ -52,7 +53,7 @@ def ask(path: Path, what: str, change: dict[str, Any] | None = None) -> dict[str
             body = json.dumps(change).encode()
             connection.request("POST", f"/v1/{what}", body, {"Content-Type": "application/json"})
         answer = connection.getresponse()
-        found: Any = json.loads(answer.read())
+        found: Any = on_screen(json.loads(answer.read()))
     except (OSError, HTTPException, ValueError) as error:
         raise DaemonError(_why(path, error, changing=change is not None)) from None
     finally:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autoscaler.cli.output import FAILED, errors_in_words
-from autoscaler.words import counted, some
+from autoscaler.words import counted, printable, some
 
 if TYPE_CHECKING:
     from autoscaler.config.policy import Policy
@@ -413,6 +413,7 @@ async def _read_twice(
 def _show(findings: Sequence[Finding], *, everything: bool) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     counts = Counter(str(each.level) for each in findings)
     console = Console()
@@ -425,7 +426,9 @@ def _show(findings: Sequence[Finding], *, everything: bool) -> None:
         for each in sorted(shown, key=lambda each: _ORDER.index(str(each.level))):
             alike.setdefault((str(each.level), each.text, each.fix), []).append(each.fleet or "-")
         for (level, text, fix), fleets in alike.items():
-            table.add_row(_MARKS[level], some(fleets), text, fix or "-")
+            table.add_row(
+                _MARKS[level], *(Text(printable(cell)) for cell in (some(fleets), text, fix or "-"))
+            )
         console.print(table)
     told = ", ".join(f"{counts[level]} {word}" for level, word in _WORDS.items() if counts[level])
     console.print(f"{len(findings)} questions: {told}", highlight=False)

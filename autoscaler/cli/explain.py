@@ -19,6 +19,7 @@ from autoscaler.cli.output import (
     moment,
     moment_or_ago,
     print_json,
+    say,
     since_epoch,
     unknown_word,
     utc,
@@ -203,7 +204,6 @@ def _tell(row: TickRow, actions: list[ActionRecord]) -> None:
     from autoscaler.daemon.sentences import phrase, waiting
 
     r = row.recorded
-    say = typer.echo
     where = f" in {r.provider}" if r.provider else ""
     say(f"{r.fleet}{where} at {utc(row.at_s)} (tick {row.tick})")
     say(f"  {r.sentence}")
@@ -256,9 +256,9 @@ def _tell_action(action: ActionRecord) -> None:
 
     counts = Counter(str(o.kind) for o in action.outcomes)
     told = ", ".join(f"{n} {kind}" for kind, n in counts.items()) or "no outcome yet"
-    typer.echo(f"  {action.intent.verb} {action.intent.count}: {told}")
+    say(f"  {action.intent.verb} {action.intent.count}: {told}")
     failed = [o for o in action.outcomes if o.code]
     for outcome in failed[:_SHOWN_OUTCOMES]:
-        typer.echo(f"    {outcome.vm_id}: {outcome.kind} {outcome.code} {outcome.message}".rstrip())
+        say(f"    {outcome.vm_id}: {outcome.kind} {outcome.code} {outcome.message}".rstrip())
     if len(failed) > _SHOWN_OUTCOMES:
         typer.echo(f"    and {len(failed) - _SHOWN_OUTCOMES} more")

@@ -9,12 +9,14 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import typer
+
+from autoscaler.words import printable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +43,7 @@ def errors_in_words(command: str) -> Iterator[None]:
     try:
         yield
     except AutoscalerError as error:
-        typer.echo(f"{command}: {error}", err=True)
+        typer.echo(printable(f"{command}: {error}"), err=True)
         raise typer.Exit(FAILED) from None
     except KeyboardInterrupt:
         typer.echo(f"{command}: interrupted", err=True)
@@ -104,6 +106,22 @@ def since_epoch(given_s: float | None, now_s: float, otherwise_s: float) -> floa
     if given_s is None:
         return otherwise_s
     return given_s if given_s >= 0 else now_s + given_s
+
+
+def say(text: str) -> None:
+    """Print a line that may hold words of others."""
+    typer.echo(printable(text))
+
+
+def on_screen(document: Any) -> Any:
+    """What a daemon answers, its words made safe to print."""
+    if isinstance(document, str):
+        return printable(document)
+    if isinstance(document, list):
+        return [on_screen(item) for item in document]
+    if isinstance(document, dict):
+        return {printable(key): on_screen(value) for key, value in document.items()}
+    return document
 
 
 def plain_table(*, show_header: bool = True) -> Table:
@@ -208,6 +226,11 @@ def unknown_word(word: str, known: Iterable[str], what: str, where: str) -> str:
     return f"{where} has no {what} {word}; {hint}"
 
 
+def _printable_event(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A line for people; JSON has escapes of its own."""
+    return {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}
+
+
 def set_up_logging(style: Literal["console", "json"], level: str) -> None:
     """Send structlog's lines to standard error, for people or for programs."""
     import structlog
@@ -221,6 +244,7 @@ def set_up_logging(style: Literal["console", "json"], level: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            *([] if style == "json" else [_printable_event]),
             last,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),

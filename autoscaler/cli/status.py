@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from autoscaler.cli.json_keys import FORM
-from autoscaler.cli.output import FAILED, errors_in_words, seconds, unknown_word, utc, work
+from autoscaler.cli.output import FAILED, errors_in_words, on_screen, seconds, unknown_word, utc, work
 from autoscaler.words import counted, some
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _fetch(base: str, timeout_s: float, fleets: list[str] | None = None) -> dict
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(f"{base.rstrip('/')}/api/v1/status", timeout=timeout_s) as answer:
-            found: Any = json.load(answer)
+            found: Any = on_screen(json.load(answer))
     except (urllib.error.HTTPError, http.client.HTTPException, ValueError):
         found = None
     except TimeoutError:  # somebody took the question: where nobody does, urllib wraps it

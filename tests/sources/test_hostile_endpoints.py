@@ -35,7 +35,9 @@ async def test_as_many_vms_as_are_asked_at_once_whose_numbers_have_no_sum_hide_n
     web.texts = dict.fromkeys(bad, HUGE) | {"good": "n 5\n"}
     found = await make(Metric("n"), MetricType.GAUGE).read(on(*bad, "good"))
     assert (found.vm_ids, found.values.tolist()) == (("i-good",), [5.0])
-    assert found.error.startswith("2 of 3 gave no reading: numbers too large to be added up at bad0 and 1 more")
+    assert found.error.startswith(
+        "2 of 3 gave no reading: numbers too large to be added up at bad0 and 1 more"
+    )
 
 
 @pytest.mark.parametrize(
@@ -84,10 +86,10 @@ async def test_what_makes_of_a_body_what_nobody_foresaw_fails_alone():
 
 async def test_what_one_wants_remembered_is_told_to_no_other():
     """VMs by name share a domain: a cookie of one would go to all of them, as large as it likes."""
-    async with Answering({"Set-Cookie": f"a={'x' * 1000}; Domain=localhost; Path=/"}) as server:
-        async with FanOutAt(server) as (fan_out, url):
-            for _ in range(2):
-                assert (await fan_out.get_all({"vm": f"{url}/1"}, bytes))["vm"].value == b"1"
+    cookie = {"Set-Cookie": f"a={'x' * 1000}; Domain=localhost; Path=/"}
+    async with Answering(cookie) as server, FanOutAt(server) as (fan_out, url):
+        for _ in range(2):
+            assert (await fan_out.get_all({"vm": f"{url}/1"}, bytes))["vm"].value == b"1"
     assert [asked.headers.get("Cookie") for asked in server.asked] == [None, None]
 
 
