@@ -4,13 +4,15 @@ Monitoring that reads these cannot tell a site that has gone deaf from a daemon 
 own site now and then, and where nothing answers it says so and listens anew.
 
 Rules of this file: whoever connects costs the daemon little. Connections are bounded in number, or else they would take
-the files that calls to the cloud need; those that say nothing, and those that do not read their answer, are ended.
+the files that calls to the cloud need; those that say nothing, and those that do not read their answer, are ended. What
+answers may take of the loop and of the memory is bounded (`answers`); whether the daemon is well is always told.
 Garbage is answered, and nothing is logged of it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import resource
@@ -25,13 +27,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from autoscaler.daemon.loop import Daemon
 from autoscaler.errors import DaemonError
 from autoscaler.ports.history import History
+from autoscaler.web.answers import MOST_UNREAD, SharedAnswer, Unread
 from autoscaler.web.ingest import PATH as SAMPLES
 from autoscaler.web.ingest import Ingest
 from autoscaler.web.pages import Pages
 from autoscaler.web.status import status, unhealthy
 
 _DAEMON = web.AppKey("daemon", Daemon)
-_INGEST: web.AppKey[Ingest | None] = web.AppKey("ingest")
 
 PATHS = ("/metrics", "/healthz", "/api/v1/status")
 
@@ -59,12 +61,14 @@ class Guests:
         silent_s: How long one may be without a request, the first one included.
         longest_s: After so long it takes no further request.
         ending_s: After so much longer it is ended, whatever it does.
+        unread: Bytes of answers that wait to be read by all of them.
     """
 
     most: int = field(default_factory=_most_connections)
     silent_s: float = 75.0
     longest_s: float = 600.0
     ending_s: float = 60.0
+    unread: int = MOST_UNREAD
 
 
 class Site:
@@ -93,16 +97,18 @@ class Site:
         self._daemon = daemon
         app = web.Application()
         app[_DAEMON] = daemon
-        app.add_routes(
-            [
-                *Pages(daemon, history).routes(),
-                web.get("/metrics", _metrics),
-                web.get("/healthz", _healthz),
-                web.get("/api/v1/status", _status),
-            ]
-        )
+        self._unread = Unread(self._connections, self._guests.unread)
+        self._metrics = SharedAnswer(lambda: generate_latest(daemon.telemetry.registry))
+        self._status = SharedAnswer(lambda: _status(daemon, ingest))
+        large = [
+            *Pages(daemon, history).routes(),
+            web.get("/metrics", self._tell_metrics),
+            web.get("/api/v1/status", self._tell_status),
+        ]
+        app.add_routes([web.get(each.path, self._unread.guarded(each.handler)) for each in large])
+        app.add_routes([web.get("/healthz", _healthz)])
+        app.on_response_prepare.append(_as_it_is)
         self.paths = PATHS if ingest is None else (*PATHS, SAMPLES)
-        app[_INGEST] = ingest
         if ingest is not None:
             app.add_routes(ingest.routes())
         # The library would write a traceback for every line of garbage that a guest sends.
@@ -117,7 +123,7 @@ class Site:
         )
         self._listening: asyncio.Server | None = None
         self._since_s: dict[RequestHandler, float] = {}
-        self._said_full = False
+        self._said_trouble = False
         self.url = ""
         """Where it listens, while the context lasts."""
 
@@ -151,19 +157,30 @@ class Site:
         while True:
             await clock.sleep_until(clock.monotonic() + ASK_EVERY_S)
             self._end_old()
-            if self._is_full():
-                if not self._said_full:
-                    text = f"{self._guests.most} connections to {self.url} are open, so further ones are hung up on; see who leaves them open"
-                    telemetry.log.error("site_silent", text=text)
-                self._said_full = True
+            trouble = self._trouble()
+            if trouble:
+                if not self._said_trouble:
+                    telemetry.log.error("site_silent", text=trouble)
+                self._said_trouble = True
                 continue
-            self._said_full = False
+            self._said_trouble = False
             if await self._answers():
                 continue
             text = f"nothing answers at {self.url} any more; it listens anew"
             telemetry.log.error("site_silent", text=text)
             self._stop_listening()
             await self._listen()
+
+    def _trouble(self) -> str:
+        """Why guests are turned away, for a person; empty where none is."""
+        if self._is_full():
+            return f"{self._guests.most} connections to {self.url} are open, so further ones are hung up on; see who leaves them open"
+        if self._unread.is_too_much:
+            return (
+                f"{self._guests.unread >> 20} MB of answers of {self.url} wait to be read, so that status and metrics are not told; "
+                "see who asks and does not read"
+            )
+        return ""
 
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
@@ -184,8 +201,11 @@ class Site:
             asyncio.get_running_loop().call_later(0.0, protocol.force_close)
         return protocol
 
+    def _connections(self) -> list[RequestHandler]:
+        return [] if self._runner.server is None else self._runner.server.connections
+
     def _is_full(self) -> bool:
-        return self._runner.server is not None and len(self._runner.server.connections) >= self._guests.most
+        return len(self._connections()) >= self._guests.most
 
     def _end_old(self) -> None:
         """A sender that never reads its answer would hold it, and its place, for ever."""
@@ -215,6 +235,12 @@ class Site:
         except (OSError, TimeoutError):
             return False
 
+    async def _tell_metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._metrics.now(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _tell_status(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._status.now(), content_type="application/json", charset="utf-8")
+
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -223,17 +249,17 @@ class Site:
         await self._runner.cleanup()
 
 
-async def _metrics(request: web.Request) -> web.Response:
-    body = generate_latest(request.app[_DAEMON].telemetry.registry)
-    return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-
 async def _healthz(request: web.Request) -> web.Response:
     problems = unhealthy(request.app[_DAEMON])
     return web.Response(status=503 if problems else 200, text="\n".join(problems or ["ok"]) + "\n")
 
 
-async def _status(request: web.Request) -> web.Response:
-    ingest = request.app[_INGEST]
-    push = {"push": ingest.status()} if ingest is not None else {}
-    return web.json_response(status(request.app[_DAEMON]) | push)
+def _status(daemon: Daemon, ingest: Ingest | None) -> bytes:
+    push = {} if ingest is None else {"push": ingest.status()}
+    return json.dumps(status(daemon) | push).encode()
+
+
+async def _as_it_is(_: web.Request, answer: web.StreamResponse) -> None:
+    """Names and words of others are in it: no browser is to take text for a page, nor another site's page to load it."""
+    answer.headers["X-Content-Type-Options"] = "nosniff"
+    answer.headers["Cross-Origin-Resource-Policy"] = "same-origin"
