@@ -478,7 +478,7 @@ def open_journal(
 
 def _lock(state_dir: Path) -> StateLock:
     with schema.translated(str(state_dir / schema.FILE_NAME), "opened"):
-        state_dir.mkdir(parents=True, exist_ok=True)
+        state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
     return StateLock(state_dir)
 
 

@@ -2,7 +2,8 @@
 
 Rules: the lock is a `flock` on a file that also names its holder, so that it ends with the process however
 that ends, and a second daemon can say whom it met. The file is never removed: removing a lock file races
-with the next one who opens it.
+with the next one who opens it. Nobody else may open it: whoever can read a file can lock it, and keep the daemon from starting.
+So the directory is made for its user and group alone.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from autoscaler.errors import JournalError
 
 LOCK_NAME = "lock"
 """Name of the lock file in the state directory."""
+MODE = 0o600
 
 
 class StateLock:
@@ -32,12 +34,14 @@ class StateLock:
     def __init__(self, state_dir: Path) -> None:
         path = state_dir / LOCK_NAME
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT, MODE)
         except OSError as error:
             raise JournalError(
                 f"The state directory {state_dir} cannot be written to: {error.strerror}. "
                 "Check its owner and mode, or give another one."
             ) from error
+        with suppress(OSError):  # one that an earlier version has left
+            os.fchmod(self._fd, MODE)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
