@@ -27,6 +27,7 @@ MAX_BYTES = 64 * 1024
 MAX_DEPTH = 20
 MAX_VALUES = 20_000
 MAX_BRACKETS = 100
+MAX_DIGITS = 100
 """Limits on one file. A policy has some hundred values; more is a mistake or an attack (nested aliases)."""
 
 YamlPath: TypeAlias = tuple[str | int, ...]
@@ -309,7 +310,8 @@ def _scalar(node: Node) -> object:
             return None
         if kind == "bool":
             return text.lower() == "true"
-        if kind == "int":
+        # Python refuses to write long numbers in decimals, and so to say what is wrong with them.
+        if kind == "int" and len(text) <= MAX_DIGITS:
             return int(text, 10) if text.lstrip("+-").isdigit() else int(text, 0)
         if kind == "float":
             return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))

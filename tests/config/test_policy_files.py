@@ -390,6 +390,12 @@ def test_a_pipe_that_somebody_writes_to_is_read_to_its_end():
         os.close(reading)
 
 
+@pytest.mark.parametrize("number", ["0x" + "f" * 20_000, "0o" + "7" * 20_000, "9" * 20_000])
+def test_a_number_too_long_for_python_is_a_mistake_like_any_other(tmp_path, number):
+    write(tmp_path, WEB.replace("maximum: 10", f"maximum: {number}"))
+    assert "is not a whole number" in str(only(load_policies(tmp_path).errors))
+
+
 def test_a_folder_in_the_place_of_a_file(tmp_path):
     (tmp_path / "web.yaml").mkdir()
     assert "the file cannot be read" in str(only(load_policies(tmp_path).errors))
