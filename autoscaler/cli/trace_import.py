@@ -72,9 +72,7 @@ def import_trace(
     ] = "unknown",
     counter: Annotated[
         bool,
-        typer.Option(
-            "--counter", help="Values are a running total: take its increase over each interval."
-        ),
+        typer.Option("--counter", help="Values are a running total: take its increase over each interval."),
     ] = False,
     duration: Annotated[
         str, typer.Option(help="Column of durations of events, in seconds.", metavar="COLUMN")
