@@ -129,6 +129,9 @@ print([name for name in {HEAVY!r} if name in sys.modules])
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True
     )
     assert found.stdout.splitlines() == [f"autoscaler {number}", "[]"]
+    module = [sys.executable, "-m", "autoscaler", "--version"]
+    found = subprocess.run(module, capture_output=True, text=True, timeout=300, check=True)
+    assert found.stdout.splitlines() == [f"autoscaler {number}"]
     assert invoke("--version", "status").exit_code == 0
 
 
