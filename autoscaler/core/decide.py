@@ -1,7 +1,6 @@
 """One decision for all lanes: the fixed chain of stages, then the counts to act on.
 
-This is what the daemon and every simulation call. It never asks what time it is, whether it is live, or how many
-lanes there are.
+The daemon and every simulation call this. It never asks what time it is, whether it is live, or how many lanes there are.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ CHAIN: dict[Stage, StageFunction] = {
     Stage.SHARED: shared,
     Stage.SUPPLY: guards.supply,
 }
-"""Every stage in order, the same objects live and simulated."""
+"""Every stage in order; live and simulated runs use the same objects."""
 
 _AFTER_WISH, _AFTER_BOUNDS, _AFTER_GUARDS = (
     int(stage) + 1 for stage in (Stage.ECONOMIC, Stage.BOUNDS, Stage.SHARED)
@@ -61,23 +60,23 @@ _NOBODY: Int = np.zeros(0, np.int64)
 def decide(params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook | None) -> Decision:
     """Decide for every lane.
 
-    The chain is compiled at the first call and kept in `state` for as long as `params` is the same object, whose
-    arrays must not be changed then. So there is no quicker form for a hot loop; what makes ticks cheap is said
-    in `Snapshot`.
+    The chain is compiled at the first call and kept in `state` for as long as `params` is the same object; its arrays
+    must not change in that time. There is therefore no faster variant for a hot loop; `Snapshot` says what makes ticks
+    cheap.
 
     Args:
         params: Compiled policies, L lanes.
         state: Updated in place.
         snapshot: Inputs of this tick, L lanes.
-        outlook: Forecasts over series; lanes read theirs through `params.series`. None where no lane orders by
-            forecast; the decision's forecasts are NaN then.
+        outlook: Forecasts over series; lanes read theirs through `params.series`. None if no lane orders by forecast; the
+            decision's forecasts are then NaN.
 
     Returns:
-        The decision with one reason per stage. Starting VMs are never stopped, and `stop` never brings the
-        VMs in service below `desired`. What an operator has paused is zero.
+        The decision, with one reason per stage. VMs that are starting are never stopped, and `stop` never takes the
+        VMs in service below `desired`. Counts of paused actions are zero.
 
     Raises:
-        ValueError: A lane orders by forecast and there is no Outlook, or has an objective and there are no laws.
+        ValueError: A lane orders by forecast but there is no Outlook, or has an objective but there are no laws.
     """
     chain, counts = state.chain, snapshot.in_service.dtype
     if chain is None or chain.params is not params or chain.counts != counts:
@@ -88,17 +87,17 @@ def decide(params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Ou
 def decide_later(
     params: LaneParams, state: LaneState, now_s: float, tick: int, outlook: Outlook | None
 ) -> Decision | None:
-    """What `decide` says at another time, where nothing else has changed: none is made of a snapshot that says so.
+    """The result of `decide` at a later time if nothing else has changed, without building a snapshot.
 
     Args:
         params: Compiled policies, L lanes.
-        state: Updated in place, where there is an answer.
-        now_s: As in a Snapshot all of whose arrays are those of the last one that was decided on.
-        tick: Likewise.
+        state: Updated in place if there is an answer.
+        now_s: As in a Snapshot whose arrays are all those of the last decision's snapshot.
+        tick: As in such a Snapshot.
         outlook: As in `decide`.
 
     Returns:
-        The decision; None where it has to be worked out.
+        The decision; None if it has to be computed.
     """
     chain = state.chain
     if chain is None or chain.params is not params:
@@ -107,7 +106,7 @@ def decide_later(
 
 
 class Chain:
-    """The chain of stages compiled for some policies; a stage that no lane uses costs nothing.
+    """The chain of stages, compiled for a set of policies; a stage that no lane uses costs nothing.
 
     Args:
         params: The policies, L lanes.
@@ -132,7 +131,7 @@ class Chain:
         self._until_s, self._now_s = -np.inf, -np.inf
         self._last: StagedDecision | None = None
         self.warm_target = WarmTarget(params, counts)
-        # An operator's floor may be higher: what it wants beyond ends with it, and nothing is held for that.
+        # An operator's floor may be higher; VMs beyond end with it, so nothing is held for them.
         self._most = within(params.maximum, counts)
         self._economic = np.flatnonzero(params.economic)
         self._holding = Holding(params, self._economic) if len(self._economic) else None
@@ -158,11 +157,11 @@ class Chain:
         return decision
 
     def _lasts_until_s(self, seen: Seen, decision: StagedDecision) -> float:
-        """Until when the same is decided and nothing new is remembered, if nothing but time changes; -inf if not known."""
+        """Until when the decision stays the same and state does not change, if only time changes; -inf if not known."""
         moving = (seen.snapshot.starting, decision.start, decision.provision, decision.stop)
         if self._holding is not None or any(map(np.count_nonzero, moving)):
             return -np.inf
-        # What is handed out again must not be changed by who got it first.
+        # A result that is returned again must not be changed by its first receiver.
         for array in moving[1:]:
             array.flags.writeable = False
         values, until_s = decision.story.values, np.inf
@@ -174,7 +173,7 @@ class Chain:
     def later(
         self, state: LaneState, now_s: float, tick: int, outlook: Outlook | None
     ) -> StagedDecision | None:
-        """As `decide_later`: the last decision where it lasts, and time is noted."""
+        """As `decide_later`: the last decision if it still holds; the time is noted."""
         decision = self._last
         if decision is None or not self._now_s <= now_s < self._until_s:
             return None
@@ -191,7 +190,7 @@ class Chain:
     def _anew(
         self, state: LaneState, snapshot: Snapshot, outlook: Outlook | None
     ) -> tuple[StagedDecision, Seen]:
-        """The decision by all stages, and what they saw."""
+        """The decision by all stages, and the inputs that they saw."""
         seen = self._look.at(state, snapshot, outlook)
         values, whys = [self._none], list[Why]()
         start = provision = stop = self._none
@@ -215,7 +214,7 @@ class Chain:
         return StagedDecision(start, provision, stop, story), seen
 
     def _go_through(self, seen: Seen, values: list[Int], whys: list[Why], first: int, end: int) -> None:
-        """Ask some stages one after the other, and add what they say."""
+        """Run some stages one after another, and append their results."""
         wish = values[-1]
         for rule in self.rules[first:end]:
             why: Why = UNCHANGED
@@ -225,7 +224,7 @@ class Chain:
             whys.append(why)
 
     def _rests(self, seen: Seen, values: list[Int], whys: list[Why]) -> bool:
-        """Ask the stages as far as that is needed, and say whether those after the data say what they said in the tick before."""
+        """Run the stages that are needed, and say whether those after the data guard repeat their results of the last tick."""
         rest, rate = self._rest, self.rules[Stage.RATE]
         self._go_through(seen, values, whys, 0, AFTER_DATA)
         if rest is None or not rest.goes_on(seen, values[-1]):
@@ -235,14 +234,14 @@ class Chain:
             return False
         seen.settled = rest.settled
         if rate is not None:
-            # Buckets fill up all the same.
+            # Token buckets refill all the same.
             rate(seen, rest.settled)
         values.extend(values[-1] if each is None else each for each in rest.values)
         whys.extend(rest.whys)
         return True
 
     def _acts(self, seen: Seen, wish: Int, desired: Int) -> tuple[Int, Int, Int]:
-        """VMs to start, to make and to stop: int (L,) each, one array for all where there are none; they are noted for the guards."""
+        """VMs to start, to make and to stop: int (L,) each, or one shared array if there are none; noted for the guards."""
         snapshot, none = seen.snapshot, self._none
         if wish is seen.settled:
             if self._note is not None:
@@ -267,7 +266,7 @@ class Chain:
         return start, provision, stop
 
     def _acts_of(self, seen: Seen, lanes: Int, wish: Int, desired: Int) -> tuple[Int, Int, Int]:
-        """As `_acts`, where only some lanes may do anything, int64 (m,), and none makes VMs."""
+        """As `_acts`, if only some lanes, int64 (m,), may do anything and none makes VMs."""
         snapshot, start, stop = seen.snapshot, self._none, self._none
         change = wish.take(lanes) - seen.ordered.take(lanes)
         more = (change > 0).nonzero()[0]
@@ -290,9 +289,9 @@ class Chain:
         return start, self._none, stop
 
     def _wants(self, values: list[Int]) -> bool:
-        """Note what is desired, and say whether it is known to be what it was in the tick before, in all lanes.
+        """Note the desired numbers, and say whether they are known to equal those of the last tick, in all lanes.
 
-        Where lanes have an objective it is the same array then, which tells all who work with it.
+        With an objective they are then the same array, which all later steps can rely on.
         """
         desired = values[_AFTER_GUARDS]
         if self._holding is None:
@@ -311,7 +310,7 @@ class Chain:
 
 
 class Story:
-    """How a decision came about, worked out as far as somebody asks.
+    """How a decision came about, worked out only as far as it is read.
 
     Args:
         chain: The policies.
@@ -319,8 +318,8 @@ class Story:
         whys: The reasons of each stage.
         outlook: As given.
         peak: int32 (L,), highest desired that the warm pool remembers.
-        economics: What the economic stage tells of its numbers; None where no lane has an objective.
-        held: int64 (n,), VMs worth holding in lanes that have an objective; None where none has.
+        economics: The numbers behind the economic stage; None if no lane has an objective.
+        held: int64 (n,), VMs worth holding in lanes with an objective; None if there are none.
     """
 
     __slots__ = (
@@ -364,7 +363,7 @@ class Story:
         self._tiers: Tiers | None = None
 
     def with_later(self, outlook: Outlook | None, peak: SmallInt) -> Story:
-        """The same for a later tick in which nothing else has changed; this one where these have not either."""
+        """The same for a later tick in which nothing else has changed; this object if the arguments are unchanged too."""
         if peak is not self._peak and peak.tobytes() == self._peak.tobytes():
             peak = self._peak
         if peak is self._peak and outlook is self._outlook:
@@ -394,7 +393,7 @@ class Story:
         return self._warm_target
 
     def tiers(self) -> Tiers | None:
-        """How VMs should wait; None where no lane's may hibernate."""
+        """How VMs should wait; None if no lane's VMs may hibernate."""
         tiering = self._chain.tiering
         if self._tiers is None and tiering is not None:
             laws = None if self._outlook is None else self._outlook.laws
@@ -407,18 +406,18 @@ class Story:
         return None if self._outlook is None else self._outlook.bursts
 
     def forecast(self, level: float) -> Float:
-        """Demand at the lead time that is not exceeded with this probability: float64 (L,)."""
+        """The quantile of demand at the lead time with this probability: float64 (L,)."""
         if self._outlook is None:
             return np.full(len(self._peak), np.nan)
         return self._chain.forecasts[level](self._outlook.at_lead)
 
 
 class StagedDecision(Decision):
-    """A decision that works out what is seldom read when it is first read.
+    """A decision that computes rarely read fields on first access.
 
-    A simulation needs what is to be done of a million ticks and the reasons of a few. They come from the wish after
-    each stage and from the arrays of the snapshot and the Outlook that were given: read them before those are
-    changed in place. Arrays that a later decision uses too are read-only.
+    A simulation needs the actions of a million ticks, but the reasons of only a few. Reasons are derived from the wish
+    after each stage and from the arrays of the given snapshot and Outlook: read them before those arrays are changed in
+    place. Arrays that a later decision also uses are read-only.
 
     Args:
         start, provision, stop: As in `Decision`.

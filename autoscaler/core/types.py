@@ -30,27 +30,27 @@ Code: TypeAlias = NDArray[np.uint16]
 Bool: TypeAlias = NDArray[np.bool_]
 Array: TypeAlias = Float | SmallFloat | Int | SmallInt | Code | Bool
 CountType: TypeAlias = np.dtype[np.int64]
-"""Type of counts of VMs: int64, or int32 or int16 where a simulation asks for it."""
+"""Type of VM counts: int64, or int32 or int16 if a simulation asks for it."""
 
 NO_CEILING = 2**31 - 1
-"""`Snapshot.ceiling` where no operator has overridden the policy's maximum."""
+"""`Snapshot.ceiling` if no operator has overridden the policy's maximum."""
 
 MOST_VMS = 10**9
-"""No number of VMs is higher, so that counts and sums of two fit into 32 bits."""
+"""No number of VMs is higher, so that counts, and sums of two counts, fit into 32 bits."""
 
 QUANTILE_LEVELS: tuple[float, ...] = (0.5, 0.9, 0.95, 0.99)
 """Levels of the predictive distribution that an Outlook carries, ascending; the first is the median."""
 
 
 class Horizon(IntEnum):
-    """What of the demand to come a predictive law describes."""
+    """Which part of future demand a predictive law describes."""
 
     LEAD = 0
     """Demand at the lead time, the first tick that a start ordered now can serve."""
     KEEP = 1
     """The highest demand until just before a VM stopped now could serve again (stop time plus lead time)."""
     HOLD = 2
-    """The highest demand within the hold window, some times the keep window: what scaling in weighs."""
+    """The highest demand within the hold window, a multiple of the keep window; scaling in weighs it."""
     REFILL = 3
     """The highest demand within the refill horizon of the warm pool."""
 
@@ -58,7 +58,7 @@ class Horizon(IntEnum):
 LAW_BINS = 64
 """Bins of a predictive law."""
 LAW_LOW, LAW_STEP = -5.5, 12.5 / LAW_BINS
-"""Where the bins of a law begin and how wide they are, in the place `arsinh(log ratio / spread)`: even and narrow
+"""Where the bins of a law start and how wide they are, in terms of `arsinh(log ratio / spread)`: even and narrow
 where outcomes are likely, ever wider in the tails (spread * sinh(7) is 548 times the spread)."""
 
 
@@ -66,27 +66,27 @@ class Signal(IntEnum):
     """What a reading measures."""
 
     UTILISATION = 0
-    """Share of the VM's capacity in use, 0..1 (more than 1 where the metric allows it)."""
+    """Share of the VM's capacity in use, 0..1 (above 1 if the metric allows it)."""
     THROUGHPUT = 1
     """Work per second that arrived at the VM, served or not."""
     TOTAL = 2
-    """Work per second wanted from the whole fleet, measured outside of it (a load balancer)."""
+    """Work per second wanted from the whole fleet, measured outside it (by a load balancer)."""
     CONCURRENCY = 3
     """Work in flight in the VM (requests, sessions)."""
     QUEUE = 4
-    """Work that waits for the whole fleet (a backlog); `core.queues` makes demand of it."""
+    """Work waiting for the whole fleet (a backlog); `core.queues` turns it into demand."""
 
 
 class Freshness(IntEnum):
-    """How far the demand of a lane may be trusted; ordered from best to worst."""
+    """How far the demand of a lane can be trusted, ordered from best to worst."""
 
     FRESH = 0
     STALE = 1
-    """Readings came, all older than the policy allows."""
+    """Readings arrived, all older than the policy allows."""
     INVALID = 2
-    """Readings came, none a possible value (NaN, infinite, negative)."""
+    """Readings arrived, none with a possible value (NaN, infinite, negative)."""
     ABSENT = 3
-    """Nothing came."""
+    """Nothing arrived."""
 
 
 class Stage(IntEnum):
@@ -217,7 +217,7 @@ class Readings:
         value: float64 (N,), in the unit of the lane's signal.
         observed_at_s: float64 (N,), end of the window that the value describes.
         capacity: float64 (N,), work per second of that VM at the objective (unused for TOTAL).
-        received_at_s: float64 (N,), when the reading came in, by the clock of `fold`; None where that is now.
+        received_at_s: float64 (N,), when the reading arrived, by the clock of `fold`; None means now.
     """
 
     lane: Int
@@ -229,16 +229,16 @@ class Readings:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """One folded demand sample per series: what `demand.fold` makes of Readings.
+    """One demand sample per series, folded from Readings by `demand.fold`.
 
     Attributes:
         now_s: Time of the fold.
         demand: float64 (S,), work per second; NaN unless fresh.
-        observed_at_s: float64 (S,), age of the oldest reading used; NaN unless fresh.
+        observed_at_s: float64 (S,), when the oldest reading used was observed; NaN unless fresh.
         freshness: int64 (S,) of `Freshness`.
-        coverage: float64 (S,), share of the VMs in service that reported fresh, 0..1.
-        censored: bool (S,), demand is at least this much because VMs are saturated.
-        beyond: int64 (n,), which of the Readings were left out as beyond anything that a VM can do; None where none was.
+        coverage: float64 (S,), share of the VMs in service with a fresh reading, 0..1.
+        censored: bool (S,), whether demand is only a lower bound because VMs are saturated.
+        beyond: int64 (n,), indices of the Readings that were ignored as beyond what a VM can do; None if there were none.
     """
 
     now_s: float
@@ -252,19 +252,19 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Laws:
-    """Whole predictive distributions per series, one for each `Horizon`, as what is expected beyond each edge.
+    """Full predictive distributions per series, one for each `Horizon`, as the expected excess over each edge.
 
-    Edge b = 0..LAW_BINS lies at demand `(level + scale) * exp(spread * sinh(LAW_LOW + b * LAW_STEP)) - scale`, so that
-    the place of a demand between the edges is closed-form. Beyond the last edge nothing is expected; below the first
-    one an outcome is certain.
+    Edge b = 0..LAW_BINS lies at demand `(level + scale) * exp(spread * sinh(LAW_LOW + b * LAW_STEP)) - scale`, so the
+    position of a demand between the edges has a closed form. No outcome is expected above the last edge; every outcome
+    is expected above the first.
 
     Attributes:
         level: float64 (S, H), the point that each law is relative to, work per second; NaN before the first
-            fresh sample, and where nobody asks for the law (`SeriesParams.refill_laws`).
+            fresh sample, and if nobody asks for the law (`SeriesParams.refill_laws`).
         spread: float64 (S, H), the unit of the log ratio, above 0.
-        scale: float64 (S,), at least `SeriesParams.scale`; more where demand comes in lumps.
-        excess: float32 (S, H, LAW_BINS + 1), E[max(outcome - edge, 0)], work per second, edges below 0 counted as
-            0: convex in the edge, never rising. The expected work that the k-th VM of capacity c serves is
+        scale: float64 (S,), at least `SeriesParams.scale`; more if demand comes in lumps.
+        excess: float32 (S, H, LAW_BINS + 1), E[max(outcome - edge, 0)], work per second, with edges below 0 taken as
+            0: convex in the edge, never rising. The k-th VM of capacity c is expected to serve
             excess((k - 1) * c) - excess(k * c).
     """
 
@@ -279,10 +279,10 @@ class BurstOdds:
     """How likely a burst is by the time that a start ordered now serves.
 
     Attributes:
-        odds: float64 (S,), probability that a burst runs or begins by then; 1 where one runs now.
-        at_s: float64 (S,), epoch seconds at which one usually begins, where bursts come on the clock and a point of
-            theirs is due by then; NaN elsewhere. Within a minute or a tick, whichever is longer.
-        period_s: float64 (S,), from one such point to the next; 0 where bursts do not come on the clock.
+        odds: float64 (S,), probability that a burst runs or begins by then; 1 if one runs now.
+        at_s: float64 (S,), epoch seconds at which a burst is due, if bursts follow the clock and one is due by then; NaN
+            otherwise. Accurate to a minute or a tick, whichever is longer.
+        period_s: float64 (S,), time between such bursts; 0 if bursts do not follow the clock.
     """
 
     odds: Float
@@ -295,14 +295,13 @@ class Outlook:
     """Predictive distribution per series, issued now.
 
     Attributes:
-        at_lead: float64 (Q, S), quantiles of demand (work per second) at the lead time, the first moment
-            that a start ordered now can serve, which outcomes keep to what they say (`forecast.coverage`); NaN before the first
-            fresh sample.
+        at_lead: float64 (Q, S), quantiles of demand (work per second) at the lead time, the first moment that a start
+            ordered now can serve, kept calibrated by outcomes (`forecast.coverage`); NaN before the first fresh sample.
         peak: float64 (Q, S), quantiles of the highest demand from now to the end of the keep window, the
             time until a VM stopped now could serve again.
         evidence: float64 (S,), effective number of outcomes behind the spread (0 at a cold start).
-        laws: The whole distributions; None where no series is asked for them.
-        bursts: How likely a burst is, for people to read; None where it was not kept.
+        laws: The full distributions; None if no series needs them.
+        bursts: How likely a burst is, for people to read; None if it was not kept.
     """
 
     at_lead: Float
@@ -314,28 +313,28 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All inputs of one decision. Counts are int64 (L,), or int32 or int16 all; demand fields as in `Samples`, per lane.
+    """All inputs of one decision. Counts are int64 (L,), or all int32 or all int16; demand fields as in `Samples`, per lane.
 
-    Arrays that stay the same from tick to tick are best given as the same read-only arrays (`flags.writeable` off,
-    owning their memory), since what is asked of them is then asked once: freshness, coverage, listed and
-    censored where nothing ever fails, and what operators have done. `stoppable` may be `in_service` itself.
+    Pass arrays that do not change from tick to tick as the same read-only arrays (`flags.writeable` off, owning their
+    memory), because core then evaluates them only once. Candidates are the operators' overrides and, if nothing ever
+    fails, freshness, coverage, listed and censored. `stoppable` may be `in_service` itself.
 
     Attributes:
         now_s: Time of the decision; the only time that core sees.
         tick: Number of the tick on the absolute grid, floor(now / tick length).
         demand, observed_at_s, freshness, coverage, censored: as in `Samples`.
-        in_service: VMs that serve.
-        starting: VMs ordered (started or provisioned) and not yet in service.
+        in_service: VMs in service.
+        starting: VMs ordered (started or provisioned) but not yet in service.
         draining: VMs leaving service, still running.
         stopping: VMs on their way to stopped.
-        stopped: VMs that could be started now (the warm pool less quarantined ones).
+        stopped: VMs that could be started now (the warm pool without quarantined VMs).
         provisioned: All VMs of the fleet that exist, whatever their state.
         stoppable: VMs in service that are past their minimum on-time and not protected.
-        listed: bool (L,), the counts rest on a complete listing of this tick.
-        may_start, may_provision, may_stop: bool (L,), False where an operator has paused that.
-        floor: An operator's override of the policy's minimum, 0 where there is none; only raises it.
-        ceiling: An operator's override of the policy's maximum, `NO_CEILING` where there is none; may be
-            above the policy's maximum or below its minimum. A floor above the maximum raises it to itself.
+        listed: bool (L,), whether the counts rest on a complete listing of this tick.
+        may_start, may_provision, may_stop: bool (L,), False if an operator has paused the action.
+        floor: An operator's override of the policy's minimum, 0 if there is none; it only raises the minimum.
+        ceiling: An operator's override of the policy's maximum, `NO_CEILING` if there is none; may be above the policy's
+            maximum or below its minimum. A floor above the maximum raises the maximum to the floor.
     """
 
     now_s: float
@@ -362,23 +361,23 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do now, with the reasons. Counts are int64 (L,), or narrower where the snapshot's counts are.
+    """What to do now, with the reasons. Counts are int64 (L,), or narrower if the snapshot's counts are.
 
     Attributes:
-        wish: What the policy stages ask for, before guards.
-        desired: VMs wanted in service, after guards and pauses; what supply leaves of it is the last row of `value`.
+        wish: VMs that the policy stages propose, before guards.
+        desired: VMs wanted in service, after guards and pauses; the last row of `value` is what supply allows of that.
         start: Stopped VMs to start.
         provision: VMs to make from nothing.
         stop: VMs in service to stop.
         warm_target: Stopped VMs wanted in the warm pool.
         forecast: float64 (L,), median demand at the lead time, work per second.
-        forecast_hi: float64 (L,), 95 % quantile of the same.
-        reason: int64 (K, L) of `Reason`, one row a `Stage`; NONE where the stage changed nothing.
+        forecast_hi: float64 (L,), 95 % quantile of demand at the lead time.
+        reason: int64 (K, L) of `Reason`, one row per `Stage`; NONE where the stage changed nothing.
         value: int64 (K, L), the wish after each stage.
-        economics: The numbers behind the economic stage; None where no lane has an objective.
-        held_back: Lanes that shared limits keep below what they want.
-        bursts: As in the Outlook, over series; None without one.
-        tiers: How many of the VMs that wait should wait hibernated; None where no lane's VMs may.
+        economics: The numbers behind the economic stage; None if no lane has an objective.
+        held_back: Lanes that shared limits keep below their wish.
+        bursts: As in the Outlook, over series; None without an Outlook.
+        tiers: How many of the waiting VMs should wait hibernated; None if no lane's VMs may hibernate.
     """
 
     wish: Int

@@ -1,14 +1,14 @@
-"""The loop: one tick after the other, for all fleets at once.
+"""The loop: one tick after another, for all fleets at once.
 
     wake ─ observe ─ reconcile ─ fold, forecast, decide ─ select ─ record ─ act ─ account ─┐
       └──────────────────────────── the next point of the grid ◄───────────────────────────┘
 
-Within a tick there may be early turns (`waking`), for the fleets that ask: they read, decide, record and act like a
-tick, and forecasts take their samples for those of the tick that it is.
+A tick may contain early turns (`waking`) for the fleets that ask for one. An early turn reads, decides, records and acts
+like a tick; forecasts treat its samples as samples of the current tick.
 
 Rules of this file: the order of a tick is the order of the lines in `tick`. Nothing is done that the journal
-has not recorded. A failure is a value of one fleet; what still raises fails the tick, holds everything, and
-the loop goes on.
+has not recorded. A failure is a value of one fleet. If something still raises, the tick fails, everything is held, and
+the loop continues.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ from autoscaler.words import counted
 
 _GRID_TOLERANCE_S = 1e-6
 _READING_SHARE, _OBSERVING_SHARE = 0.6, 0.8
-"""Of a tick: what listing and reading, and all of observing, may take at most."""
+"""Largest shares of a tick for listing and reading, and for all observing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +76,12 @@ class LoopSettings:
     Attributes:
         tick_s: Length of a tick, in seconds of the clock.
         observe_timeout_s: Longest wait for listings and for readings, in seconds of the event loop.
-        act_timeout_s: Longest wait for one provider call, likewise.
-        act_wait_s: Longest time that a tick waits for its calls, likewise; later ones are settled when they
-            come back, so that a slow account does not cost the other fleets their ticks.
-        journal_wait_s: Longest wait for one write to the journal, likewise.
-        forecasts: Whether forecasts are made, shown and recorded even where no policy decides on them, so that
-            one that is written begins with what was learned. A virtual run that nobody asks for forecasts saves
-            more than half of its time without them.
+        act_timeout_s: Longest wait for one provider call, in seconds of the event loop.
+        act_wait_s: Longest time that a tick waits for its calls, in seconds of the event loop. Later calls are settled
+            when they return, so that a slow account does not cost the other fleets their ticks.
+        journal_wait_s: Longest wait for one write to the journal, in seconds of the event loop.
+        forecasts: Whether forecasts are made, shown and recorded even if no policy decides by them, so that a policy
+            written later starts with what was learned. Without forecasts, a virtual run takes less than half of the time.
     """
 
     tick_s: float = 10.0
@@ -94,25 +93,25 @@ class LoopSettings:
 
     @property
     def reading_s(self) -> float:
-        """Longest wait for listings and readings: what is set, as far as it leaves probes a part of the tick."""
+        """Longest wait for listings and readings: the setting, limited so that probes keep a part of the tick."""
         return min(self.observe_timeout_s, _READING_SHARE * self.tick_s)
 
     @property
     def observing_s(self) -> float:
-        """Longest time of all observing, probes included, so that a tick ends before the next one begins."""
+        """Longest time for all observing, including probes, so that a tick ends before the next one begins."""
         return _OBSERVING_SHARE * self.tick_s
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """The raw inputs of one tick, and until when (event loop) observing may go on."""
+    """The raw inputs of one tick, and the deadline for observing, in event-loop time."""
 
     readings: dict[str, FleetReadings]
     listings: dict[int, Listing]
     until_s: float
 
     def left_s(self) -> float:
-        """What is left of the time for observing, in seconds of the event loop."""
+        """Time left for observing, in seconds of the event loop."""
         return max(self.until_s - asyncio.get_running_loop().time(), 0.0)
 
 
@@ -124,10 +123,10 @@ class Daemon:
         setups: The fleets with their adapters.
         journal: Where ticks and intents are recorded.
         telemetry: Metrics and log.
-        settings: Lengths and limits.
+        settings: Tick length and time limits.
         on_tick: Called after each tick with its record, for displays and tests.
-        notifier: Tells the service manager; None tells nobody.
-        leasing: Keeps off other daemons' fleets; None acts on all.
+        notifier: Reports to the service manager; None reports to nobody.
+        leasing: Keeps this daemon off other daemons' fleets; None acts on all.
     """
 
     def __init__(
@@ -177,7 +176,7 @@ class Daemon:
     # ── the loop ───────────────────────────────────────────────────────────────────────────────────────
 
     async def run(self) -> None:
-        """Tick until `stop` is called; the tick and the calls under way are finished."""
+        """Tick until `stop` is called; then finish the current tick and the calls in flight."""
         await self._left_open.load(self._longest_lag_s())
         await recall(self.fleets.all, self.recorder, self.began_at_s)
         await self.warm_pools.resuming.load(self.fleets.all, self.recorder, self.began_at_s)
@@ -206,7 +205,7 @@ class Daemon:
         await self.chores.finish()
 
     def stop(self) -> None:
-        """End the loop after the tick under way; VMs stay as they are."""
+        """End the loop after the current tick; VMs stay as they are."""
         if not self.waking.stopping:
             self.telemetry.log.info("daemon_stopping", text="VMs in service stay as they are")
             self.notifier.stopping()
@@ -214,14 +213,14 @@ class Daemon:
 
     @property
     def is_ticking(self) -> bool:
-        """Whether a tick or an early turn is under way."""
+        """Whether a tick or an early turn is in progress."""
         return self._turn.locked()
 
     async def take_over(self, setups: Sequence[FleetSetup]) -> None:
-        """Go on with these fleets after the tick under way; what is known of those that stay is kept.
+        """Continue with these fleets after the current tick; what is known of fleets that remain is kept.
 
-        Calls under way are finished and recorded as they would have been. VMs of fleets that are not among
-        these stay as they are. Where this raises, the fleets are as they were.
+        Calls in flight are finished and recorded as usual. VMs of fleets that are not among these stay as they are. If this
+        raises, the fleets are unchanged.
         """
         async with self._turn:
             before, self.fleets = self.fleets, self.fleets.carried_over(setups, self.clock.now())
@@ -236,7 +235,7 @@ class Daemon:
             self.telemetry.forget(name)
 
     def unhealthy(self) -> list[str]:
-        """For a person, one sentence per fleet that is not being decided on; empty when all is well."""
+        """One sentence, for people, per fleet without current decisions; empty if all is well."""
         return stale(
             self.fleets.all,
             now_s=self.clock.now(),
@@ -245,7 +244,7 @@ class Daemon:
         )
 
     async def tick(self, tick: int, early: Early | None = None) -> TickRecord:
-        """One turn of the loop: for all fleets, or within a tick that was decided already for those that ask."""
+        """One turn of the loop: for all fleets, or, within a tick that was already decided, for those that ask."""
         if early is None or early.lists:
             seen = await self._observe()
             self._set_ahead.within(tick, self.fleets.all, self.warm_pools.by_name)
@@ -292,7 +291,7 @@ class Daemon:
         return Observed(readings, listings, until_s)
 
     async def _read(self, early: Early) -> Observed:
-        """New readings of the fleets of an early turn that lists nothing, and the last ones of the others."""
+        """New readings for the fleets of an early turn without a listing, and the last readings of the others."""
         asked = [f for f in self.fleets.all if early.has(f.name)]
         _, readings = await self._observer.observe(
             (),
@@ -312,7 +311,7 @@ class Daemon:
             notes += self._leasing.follow(self.fleets.all, seen.listings, self._observer.rows_by_fleet, now_s)
         if self._left_open:
             await self._left_open.settle(self.fleets.by_name, seen.listings, now_s)
-        # Each asks two questions in a row, and probes still have to be asked after them.
+        # Each makes two requests in a row, and probes still have to be asked after them.
         if self.fleets.drain:
             notes += await follow(self.fleets.all, self.clock, seen.left_s() / 4.0, self.telemetry)
         notes += await self.warm_pools.follow(self.fleets.all, seen.left_s() / 4.0)
@@ -334,7 +333,7 @@ class Daemon:
         many = len(counts) >= MANY_FLEETS or sum(each.provisioned for each in counts) >= SLICE_ROWS
         if many:
             await give_way()
-        # Where nothing is listed, nothing is scaled in.
+        # Without a listing, nothing is scaled in.
         lists = bool(seen.listings)
         listed = [lists and not (f.listing_error or f.inventory.vanished) for f in self.fleets.all]
         allowed = decided = self.operators.allowed(now_s)
@@ -373,7 +372,7 @@ class Daemon:
         may_refill = self.operators.allowed(record.at_s).may_refill
         for lane, row in enumerate(record.fleets):
             fleet = self.fleets.by_name[row.fleet]
-            # Before the first whole listing nobody knows which VMs there are: all would be made anew.
+            # Before the first complete listing the VMs are unknown: all of them would be made again.
             fleet.wants(row)
             pool = self.warm_pools.by_name[fleet.name]
             ending = bool(fleet.inventory.dismissed() or fleet.inventory.stuck())
@@ -436,7 +435,7 @@ class Daemon:
         self.telemetry.tick_s.observe(loop.time() - before)
 
     def _sentence(self) -> str:
-        """How the daemon is, for the service manager."""
+        """The state of the daemon, for the service manager."""
         serving = sum(len(f.inventory.in_phase(Phase.IN_SERVICE)) for f in self.fleets.all)
         acting = sum(f.policy.act for f in self.fleets.all)
         stale_fleets = self.unhealthy()
@@ -448,7 +447,7 @@ class Daemon:
         return int((self.clock.now() + _GRID_TOLERANCE_S) // self.settings.tick_s)
 
     def _to_next(self, done_tick: int) -> float:
-        """Seconds to the next point of the grid; never longer than a tick, should the clock be set back."""
+        """Seconds to the next point of the grid; at most a tick, even if the clock is set back."""
         wait_s = (done_tick + 1) * self.settings.tick_s - self.clock.now()
         return min(max(wait_s, 0.0), self.settings.tick_s)
 
@@ -460,7 +459,7 @@ class Daemon:
             self.telemetry.log.warning("tick_late", tick=tick, text=f"{skipped} ticks were skipped")
 
     def _clock_set_back(self, done_tick: int, tick: int) -> None:
-        """Times noted by the old clock lie ahead and would hold everything until they come."""
+        """Handle a clock that was set back: times noted by the old clock lie ahead, and would hold everything until then."""
         seconds = (done_tick - tick) * self.settings.tick_s
         text = f"set back by about {seconds:.0f} s; guards begin anew, orders in flight and what was learned are kept"
         self.telemetry.log.warning("clock_set_back", tick=tick, text=text)
@@ -488,6 +487,6 @@ class Daemon:
 
 
 def _renewed(last: TickRecord | None, early: TickRecord) -> TickRecord:
-    """The last record with the rows of an early turn in place of its own."""
+    """The last record, with the rows of an early turn replacing its own."""
     rows = {row.fleet: row for record in (last, early) if record is not None for row in record.fleets}
     return replace(early, fleets=tuple(rows.values()))

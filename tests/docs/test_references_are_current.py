@@ -229,7 +229,7 @@ def test_every_reason_has_its_stage(made):
 
 
 def test_meanings_are_the_sentences_below_the_members():
-    assert member_docs(Freshness)["ABSENT"] == "Nothing came."
+    assert member_docs(Freshness)["ABSENT"] == "Nothing arrived."
     assert "FRESH" not in member_docs(Freshness)
 
 

@@ -1,7 +1,7 @@
-"""`step`: learn from the new samples, then say what is to be expected.
+"""`step`: learn from the new samples, then issue a forecast.
 
-Rules of this file: a sample is judged against forecasts made before it, then it may change what is expected. Missing and
-impossible samples teach nothing; nor does what saturation hides, or a window in which it hid something.
+Rules of this file: a sample is first judged against forecasts made before it, and only then changes the forecast. Missing and
+impossible samples teach nothing, and neither does demand hidden by saturation, or a window in which some was hidden.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from autoscaler.core.params import SeriesParams
 from autoscaler.core.types import Float, Int, Outlook, Samples, SmallFloat
 
 BACK_S = 300.0
-"""A clock that goes back by less holds still for the forecaster; by more, time begins anew there."""
+"""If the clock goes back by less than this, time stands still for the forecaster; if by more, time starts over there."""
 YOUNG, YOUNG_TICKS = 8, 8
-"""A series is fitted so many times as often until it is as many fits old, where that is not more often than so many ticks."""
+"""A young series is fitted this many times as often, until it is this many fits old, but at most once in this many ticks."""
 CHOICE_FITS = 4
-"""Fits of the level to one look for a lattice, about once an hour."""
+"""Number of fits of the level per search for a lattice: about one search an hour."""
 SAID_TOGETHER = 480
-"""Ticks times series whose forecasts are put into words together at most, where their samples are at hand."""
+"""Most ticks times series whose quantiles and laws are computed together, if their samples are known."""
 _ONE_MORE = np.array(1)
 _MOST_GRAIN = 2.0
 """The grain of the noise is at most this many times the usual demand."""
@@ -41,13 +41,13 @@ _MOST_GRAIN = 2.0
 
 @dataclass(slots=True)
 class Found:
-    """What came of some ticks.
+    """Results of T ticks.
 
     Attributes:
-        facts: What they are.
-        top: float64 (T, S), logarithm of the highest that was expected at each.
-        marks: Where their lattices are; None where there is none.
-        issued: What is expected at the last one, of `issuing.expect`.
+        facts: What follows from their demand.
+        top: float64 (T, S), logarithm of the highest expected demand at each tick.
+        marks: Positions on their lattices; None if there is none.
+        issued: The forecast at the last tick, from `issuing.expect`.
     """
 
     facts: Read
@@ -62,9 +62,8 @@ def step(params: SeriesParams, state: SeriesState, samples: Samples) -> Outlook:
     Args:
         params: Horizons and forgetting, over S series; not to be changed afterwards.
         state: Updated in place.
-        samples: One per series; called once a tick, ticks may be skipped. A second call within a tick
-            replaces the sample and learns nothing more. Values that are no demand (negative, not a number)
-            count as missing.
+        samples: One per series. Call once per tick; ticks may be skipped. A second call within a tick replaces the sample and
+            learns nothing more. Values that cannot be demand (negative, not a number) count as missing.
 
     Returns:
         The Outlook issued at `samples.now_s`.
@@ -85,18 +84,18 @@ def _step(settings: Settings, state: SeriesState, samples: Recorded) -> Outlook:
 def steps(
     params: SeriesParams, state: SeriesState, samples: Iterable[Samples] | Recorded
 ) -> Iterator[Outlook]:
-    """What `step` says tick by tick, to the bit, of many ticks together, for a third of its time where series are few, a seventh of one.
+    """The results of `step` for many ticks together, identical to the bit: in a third of the time for few series, a seventh for one.
 
-    Samples must be known beforehand, so this is for replays.
+    Samples must be known in advance, so this is for replays.
 
     Args:
         params: As for `step`.
         state: Updated in place as the Outlooks are taken, some ticks ahead of them.
-        samples: As for `step`, one tick after the other; those that are all at hand take less as `Recorded`.
+        samples: As for `step`, one tick after another; samples that are all known take less time as `Recorded`.
 
     Yields:
-        Outlooks of a tick or of some, which follow each other along their axis of series: as many for each tick as
-        there are series. They do not tell of bursts.
+        Outlooks of one tick or several. Ticks follow each other along the axis of series, with as many entries per tick as
+        there are series. They contain no odds of bursts.
     """
     settings = _settings(params, state)
     if isinstance(samples, Recorded):
@@ -124,15 +123,16 @@ def steps(
 
 
 def learn(params: SeriesParams, state: SeriesState, *samples: Samples) -> None:
-    """Learn from samples of the past as if they had been lived through, without saying what was expected then.
+    """Learn from past samples as if they had been lived through, without issuing forecasts.
 
-    The state is to the bit what `step` would have left, but for where quantiles are read (`coverage`), which only what is said can
-    teach; for half to two thirds of its time, and far less where many ticks of few series are given at once. Many series are learned side by side in hardly more time than one.
+    The state equals to the bit what `step` would have left, except for the quantile correction (`coverage`), which only issued
+    forecasts can teach. This takes half to two thirds of the time of `step`, and far less for many ticks of few series at
+    once. Many series together take hardly more time than one.
 
     Args:
         params: As for `step`.
         state: Updated in place.
-        samples: As for `step`, one tick after the other; ticks may be missing.
+        samples: As for `step`, one tick after another; ticks may be missing.
     """
     settings = _settings(params, state)
     for some in as_they_come(settings, state, samples):

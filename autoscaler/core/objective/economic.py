@@ -1,11 +1,12 @@
-"""The economic stage: so many VMs as earn more than they cost, by the forecast and the prices.
+"""The economic stage: as many VMs as earn more than they cost, given the forecast and the prices.
 
-Order up to `low` VMs, those worth starting by demand at the lead time, a start's price spread over the time it will be
-of use; go down to `high`, those worth keeping by the highest demand until a stopped VM could be had back; in between
-stay. This takes the place of target utilisation, cooldowns and stabilisation windows. Which forecast window keeps a VM,
-and whether a plain rule would do better, is not known beforehand: models compete (`experts`).
+The stage has two thresholds. `low` is the number of VMs worth starting, by demand at the lead time and with the price of a
+start spread over the time it will be useful. `high` is the number worth keeping, by the highest demand until a stopped VM
+could serve again. Below `low` the stage orders up to it, above `high` it goes down to it, and in between it changes nothing.
+This replaces target utilisation, cooldowns and stabilisation windows. It is not known in advance which forecast window
+should keep a VM, or whether a plain rule would do better, so models compete (`experts`).
 
-Rules of this file: a stage as `rules` describes them. A lane without fresh data proposes nothing.
+Rules of this file: a stage as described in `rules`. A lane without fresh data proposes nothing.
 """
 
 from __future__ import annotations
@@ -40,35 +41,35 @@ _REASON_OF = {
 }
 _KEEPING = np.arange(len(Reason))
 _KEEPING[[Reason.WORTH_START, Reason.MODEL_DEMAND]] = [Reason.WORTH_KEEP, Reason.MODEL_PEAK]
-"""What a reason is called where VMs are kept, not started."""
+"""The reason to give if VMs are kept rather than started."""
 _LEAST_PRICE = 1e-9
 _HAS_COME = 0.75
-"""The share of what is likely that demand has at least where an event has come."""
+"""An event counts as arrived once demand reaches this share of what is likely."""
 _BY_FORECAST = next(at for at, model in enumerate(MODELS) if model.kind == Kind.WORTH)
 _PARTINGS = 8
-"""After so many ticks in which lanes parted none shares with another any more: each time costs a copy."""
+"""After this many ticks in which lanes diverged, no lanes share a column any more, because each divergence costs a copy."""
 _REASONS = np.array([_REASON_OF[model.kind] for model in MODELS], np.int64)
 
 
 def economic(params: LaneParams, counts: CountType) -> Rule | None:
-    """So many VMs as earn more than they cost, with a dead zone; None where no lane has an objective."""
+    """As many VMs as earn more than they cost, with a dead zone; None if no lane has an objective."""
     lanes = np.flatnonzero(params.economic)
     return Economy(params, counts, lanes).rule if len(lanes) else None
 
 
 class Economy:
-    """The stage compiled for the lanes that have an objective.
+    """The stage, compiled for the lanes with an objective.
 
     Args:
         params: The policies, L lanes.
         counts: The type of the snapshots' counts.
-        lanes: int64 (n,), which have one.
+        lanes: int64 (n,), the lanes with an objective.
     """
 
     def __init__(self, params: LaneParams, counts: CountType, lanes: Int) -> None:
         self._params, self._lanes, self._counts = params, lanes, counts
         self._everywhere = len(lanes) == len(params.series)
-        # All at once are had far sooner than one by one.
+        # Taking all at once is far faster than one by one.
         self._mine = slice(None) if self._everywhere else lanes
         self._dearness = Dearness(params, lanes)
         self._series = params.series[lanes]
@@ -100,7 +101,7 @@ class Economy:
             np.minimum(proposal, np.maximum(down_to, up_to), out=proposal)
         else:
             proposal = np.minimum(now, np.maximum(down_to, up_to))
-            # Of those on their way some will not come; more are ordered in their place.
+            # Some of the starting VMs will not arrive, so more are ordered in their place.
             coming = seen.snapshot.starting[mine] * self._success
             lacking = (up_to - seen.snapshot.in_service[mine] - coming) / self._success
             more = np.floor(np.maximum(lacking, 0.0) + 0.5).astype(np.int64)
@@ -121,9 +122,9 @@ class Economy:
         return value, why
 
     def _wanted(self, seen: Seen, laws: Laws, fresh: Bool) -> tuple[Int, Int, Callable[[Int], Int]]:
-        """Up to and down to how many VMs, int64 (n,) each, and what gives the reasons by how many there are.
+        """`low` and `high`, int64 (n,) each, and a function that gives the reasons for a number of VMs.
 
-        Moves the models on by a tick.
+        Advances the models by a tick.
         """
         view, trial = seen.snapshot, seen.state.trial
         demand = view.demand[self._mine]
@@ -178,10 +179,11 @@ class Economy:
     def _with_events(
         self, now_s: float, laws: Laws, demand: Float, price: Float, model: Int, up_to: Int
     ) -> tuple[Int, Int]:
-        """By which model and up to how many VMs where orders meet a known event, of which only the forecast knows.
+        """The driving model and its upper number of VMs if orders meet a known event, which only the forecast knows about.
 
-        Whoever drives, as many are wanted as are worth it by the forecast: until the event begins, and after that while what
-        is likely has not come. Who goes by demand sees it then, and a law of a crowd that just began is wide.
+        Whichever model drives, at least as many VMs are wanted as the forecast makes worthwhile, until the event begins, and then
+        until the likely demand has arrived. From then on models that follow demand see the event, while the law of a crowd
+        that has just begun is wide.
         """
         from_s, begins_s, end_s = self._known
         coming = (from_s < now_s) & (now_s < end_s)
@@ -195,14 +197,14 @@ class Economy:
         return np.where(more, _BY_FORECAST, model), np.where(more, worth, up_to)
 
     def _columns_of(self, trial: Trial) -> Columns:
-        """The columns of the state, each for lanes that have seen the same."""
+        """The columns of the state, each shared by lanes that have seen the same inputs."""
         columns = self._columns
         if columns is None or columns.column is not trial.column:
             columns = self._columns = Columns(self._params, self._lanes, trial.column)
         return columns
 
     def _parted(self, columns: Columns, trial: Trial, present: Float, known: Bool, fresh: Bool) -> Columns:
-        """The same; who sees anything else than the others now parts from them first."""
+        """The same, after separating lanes that now see something different from the others in their column."""
         if columns.shared:
             apart = columns.alike.part(fresh, known, present)
             if np.count_nonzero(apart):

@@ -1,15 +1,17 @@
-"""Models that compete (`models`): the one that would lately have cost least drives.
+"""Competing models (`models`): the one that would recently have cost least drives.
 
-Demand does not react to how a fleet is sized, so what each would have cost is known exactly: every model runs in shadow
-on the live demand, with VMs that take the lead time to come and are billed as real ones are. Autopilot (Rzadca et al.
-2020) chooses among its models in this way. What a model would cost in a crowd that nobody has seen yet counts, too: by
-the rule of succession one comes once in all the time that was seen, and how much higher it is than the highest ever is
-taken to be Pareto's with index 1, up to `CROWD` times. That is a guess, and is held against what came, as forecasts are judged by
-what they said before (Dawid 1984): once it is told that so many crowds do not come, or not as high, as many as may yet come are
-allowed for and no more. While little was seen, who drives must have proven itself (`proving`).
+Demand does not react to the size of a fleet, so the cost that each model would have had is known exactly. Every model runs in
+shadow on the live demand, with VMs that take the lead time to arrive and are billed like real ones. Autopilot (Rzadca et al.
+2020) chooses among its models in the same way.
 
-Rules of this file: shadows never touch a decision but by which model drives. Missing and censored demand costs
-nobody anything. No reduction over lanes.
+The cost of a crowd that nobody has seen yet counts too. By the rule of succession, one such crowd is expected in a time as
+long as all the time seen so far. How far it exceeds the highest demand ever is assumed to follow a Pareto law with
+index 1, up to `CROWD` times. That is a guess, so it is tested against what happens, as forecasts are judged by what they said
+before (Dawid 1984). Once the record shows that crowds come less often or less high, only as many are allowed for as may still
+come. While little has been seen, a model must first prove itself before it may drive (`proving`).
+
+Rules of this file: shadows affect a decision only through the choice of the driving model. Missing and censored demand costs
+no model anything. No reduction over lanes.
 """
 
 from __future__ import annotations
@@ -34,39 +36,39 @@ from autoscaler.core.params import LaneParams
 from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallFloat, SmallInt
 
 Rows: TypeAlias = "slice[int, int, None]"
-"""Models that follow each other."""
+"""Consecutive models."""
 HALF_LIFE_S = 32 * 86400.0
-"""What a model has cost counts half after this time."""
+"""Age at which a model's cost has half its weight."""
 CHOICE_S = 300.0
-"""How often the driver may change, where five ticks take that long."""
+"""How often the driver may change, if five ticks take that long."""
 _CHOICES_S = (150.0, 100.0, 60.0)
-"""Where they take less, how often: the longest of these that is no longer, or the last. Until then who drives may let a shortage
-last that others would have ended. All go into the first, and so into an hour of `bands`."""
+"""If five ticks take less: the longest of these that is no longer than that, or the last. Until the next choice, the driver
+may let a shortage last that others would have ended. All divide `CHOICE_S`, and so an hour of `bands`."""
 HYSTERESIS, EARLY, MOST_HYSTERESIS = 0.02, 0.06, 0.1
-"""A driver stays until another would have saved this share of what it has cost beyond the least that anybody could pay: the first,
-and the second over the days that were seen, since early differences are luck; at most the third. Of all that it has cost it would
-be more, where demand is smooth, than the best model can save."""
+"""A driver stays until another model would have saved a share of the driver's cost beyond the least that anybody could pay. The
+share is the first number, plus the second divided by the days seen, because early differences are luck; at most the third.
+It is not a share of the whole cost, because with smooth demand that would be more than the best model can save."""
 DOUBT_S, MOST_DOUBT = 600.0, 0.01
-"""For how long it may have been so unseen; that much of the time that was seen counts, at most this share, and where a
-share of work is promised no more than may stay unserved."""
+"""How long the worst may have lasted unseen. That much of the time seen counts, at most this share, and for a promised
+share no more than the work that may stay unserved."""
 MOST_SEEN_S = 5 * 86400.0
-"""No more time than this counts as seen there: demand changes its ways, so doubt does not go away."""
+"""At most this much time counts as seen for that doubt: demand changes, so doubt never goes away."""
 MOST_FEAR = 0.001
 """A crowd that was never seen takes at most this share of the time."""
 LOWEST_PRICE, HIGHEST_PRICE = 1.5, 20_000.0
 """Bounds of a price that is found, in VM-ticks per VM-tick of unserved work."""
 _HALVINGS = 9
 _MEAN_CROWD = math.log(CROWD)
-"""By how much demand is above the highest ever in a crowd that was never seen, on the average, over that."""
+"""Mean excess of an unseen crowd over the highest demand ever, as a multiple of that demand."""
 _HEAVY = 1e9
-# As arrays, since numpy takes a while to make one of a plain number, which is much where columns are few.
+# As arrays, because numpy takes a while to convert a plain number, which matters if there are few columns.
 _ONE, _THREE, _DOUBT_S, _MOST_SEEN_S, _MOST_FEAR = (
     np.array(number) for number in (1.0, THREE, DOUBT_S, MOST_SEEN_S, MOST_FEAR)
 )
 _BLOCK = 25_000
-"""What is worked out of more numbers than these is worked out of some models at a time, so that it stays near."""
+"""Work on more numbers than this is done for some models at a time, so that the data stays in the cache."""
 TRIAL_VM_TICKS = 20.0
-"""And by so many VM-ticks more, so that a few early ticks decide nothing."""
+"""VM-ticks by which another model must also be cheaper, so that a few early ticks decide nothing."""
 
 
 def _count_type(most: int) -> ShadowType:
@@ -79,13 +81,13 @@ def _count_type(most: int) -> ShadowType:
 
 
 def _alike(ticks: Int, counts: ShadowType) -> list[tuple[int, SmallInt | None]]:
-    """Each number of ticks, and 1 for the lanes that have it, 0 for others; None where all have it."""
+    """Each distinct number of ticks, with 1 for the lanes that have it and 0 for others; None if all have it."""
     found = [(int(each), (ticks == each).astype(counts)) for each in np.unique(ticks)]
     return [(ticks, None) for ticks, _ in found] if len(found) == 1 else list(found)
 
 
 def _clear(slot: SmallInt, mine: SmallInt | None) -> None:
-    """Nothing of these lanes is left in a slot."""
+    """Clear these lanes in a slot."""
     if mine is None:
         slot.fill(0)
     else:
@@ -98,21 +100,21 @@ def choice_s(tick_s: float) -> float:
 
 
 class Contest:
-    """The models of the lanes that have an objective, compiled; n of the L lanes.
+    """The models, compiled for the n of L lanes with an objective.
 
-    Passes over (M, n) numbers are what a tick costs, so all are in place or into arrays that are kept. The higher of two
-    arrays is found several times as fast as that of an array and one number: hence `max(a, b) - b` for what `a` is above `b`.
+    A tick costs as much as its passes over (M, n) numbers, so all passes work in place or on arrays that are reused. numpy finds
+    the maximum of two arrays several times as fast as that of an array and a number: hence `max(a, b) - b` for the
+    excess of `a` over `b`.
 
     Args:
         params: The policies, L lanes.
-        lanes: int64 (n,), which have one.
+        lanes: int64 (n,), the lanes with an objective.
 
     Attributes:
-        want: int32 (2, M, n), up to and down to how many VMs each model wants to go, in the order of `MODELS`: filled
-            anew every tick, by whoever knows. int16 or int8, as all counts of shadows, where no policy
-            allows more VMs.
-        most: No lane may have more VMs; whoever fills in more fills in this.
-        alike: Columns in groups of which plain models want the same, if they have seen the same.
+        want: int32 (2, M, n), the lower and upper number of VMs that each model wants, in the order of `MODELS`; callers fill
+            it every tick. int16 or int8, like all counts of shadows, if no policy allows more VMs.
+        most: Most VMs of any lane; callers that would fill in more fill in this.
+        alike: Groups of columns whose plain models want the same if they have seen the same.
     """
 
     def __init__(self, params: LaneParams, lanes: Int) -> None:
@@ -150,10 +152,10 @@ class Contest:
         self._count_in(_count_type(self.most))
 
     def _count_in(self, counts: ShadowType) -> None:
-        """Make room for counts of this type."""
+        """Allocate arrays for counts of this type."""
         self._counts = counts
         self._charging.count_in(counts)
-        # As many as there are counts, since a row at a time takes longer.
+        # As many as there are counts, because one row at a time takes longer.
         self._least, self._most = (
             np.broadcast_to(bound.astype(counts), self._cost.shape).copy() for bound in self._bounds
         )
@@ -163,7 +165,7 @@ class Contest:
         self._plain.count_in(counts)
 
     def fit(self, state: Trial) -> None:
-        """Have the counts of the state and those of this in one type: ask for it before `want` is filled."""
+        """Give the counts of the state and of this contest one type; call it before filling `want`."""
         if state.serving.dtype == self._counts:
             return
         state.settle()
@@ -174,19 +176,19 @@ class Contest:
         state.count_in(self._counts)
 
     def plain(self, state: Trial, tick: int, demand: Float, before: Before) -> SmallInt:
-        """What plain models want, by demand and by what was `before`, as in `Plain.fill`: their rows of `want`, int (2, m, n)."""
+        """What plain models want, by demand and by earlier days (`before`), as in `Plain.fill`: their rows of `want`, int (2, m, n)."""
         self._plain.fill(state, tick, demand, before, self.want)
         return self.want[:, PLAIN]
 
     def plain_page(self, state: Trial, tick: int, demand: Float, before: Before, want: SmallInt) -> Passed:
-        """The same of a page of ticks, as in `Plain.fill_page`."""
+        """The same for a page of ticks, as in `Plain.fill_page`."""
         return self._plain.fill_page(state, tick, demand, before, want)
 
     def shadows(self, state: Trial, before: Before) -> Shadows | None:
-        """Shadows of this trial that go through ticks to come at once; None where columns do not see the same.
+        """Shadows of this trial that go through future ticks at once; None if the columns do not all see the same.
 
         Args:
-            state: Owes its charges to them from now on.
+            state: From now on, its charges are owed through them.
             before: As in `plain_page`.
         """
         columns = len(self._columns)
@@ -213,16 +215,16 @@ class Contest:
         want: SmallInt,
         price: Float,
     ) -> None:
-        """Charge every shadow for the tick that is over, and let it order.
+        """Charge every shadow for the tick that just ended, and let it order.
 
         Args:
             state: Updated in place; within a tick only the first call counts.
-            tick: Now.
-            demand: float64 (n,), of the tick that is over.
-            counts: bool (n,), where it may be charged for.
-            want: int32 (2, M, n), up to and down to how many VMs the models want to go; brought within the policy's bounds in
+            tick: The current tick.
+            demand: float64 (n,), work per second of the tick that just ended.
+            counts: bool (n,), whether that tick may be charged for.
+            want: int32 (2, M, n), lower and upper number of VMs that the models want; clipped to the policy's bounds in
                 place.
-            price: float64 (n,), of a VM-tick of unserved work, in VM-ticks.
+            price: float64 (n,), price of a VM-tick of unserved work, in VM-ticks.
         """
         if tick <= state.last_tick:
             return
@@ -235,7 +237,7 @@ class Contest:
             state.settle()
 
     def bound(self, want: SmallInt) -> None:
-        """Bring what models want, int (..., 2, M, n), within the policy's bounds, in place."""
+        """Clip the models' wishes, int (..., 2, M, n), to the policy's bounds, in place."""
         np.maximum(want, self._least, out=want)
         np.minimum(want, self._most, out=want)
         low, high = want[..., 0, :, :], want[..., 1, :, :]
@@ -244,15 +246,15 @@ class Contest:
     def move(
         self, state: Trial, tick: int, work: Float, counts: Bool | None, want: SmallInt, price: Float
     ) -> None:
-        """As `step`, later than the last, with wishes that are within bounds.
+        """As `step`, for a later tick than the last, with wishes that are already within bounds.
 
         Args:
             state: Updated in place.
-            tick: Now.
-            work: float64 (n,), VM-ticks of work of the tick that is over; 0 where it may not be charged for.
-            counts: bool (n,), where it may; None for everywhere.
-            want: int (2, M, n).
-            price: float64 (n,).
+            tick: The current tick.
+            work: float64 (n,), VM-ticks of work of the tick that just ended; 0 where it may not be charged for.
+            counts: bool (n,), whether it may be charged for; None for everywhere.
+            want: int (2, M, n), VMs.
+            price: float64 (n,), in VM-ticks.
         """
         if isinstance(state.owed.get(CHARGES), Shadows):
             state.settle(CHARGES)
@@ -277,19 +279,19 @@ class Contest:
             self._choose(state, price, bands=self.bands.may_change(tick - passed, tick))
 
     def move_through(self, state: Trial, tick: int, shadows: Shadows, price: Float) -> None:
-        """As `move`, by shadows that went through this tick at once."""
+        """As `move`, with shadows that have already gone through this tick."""
         shadows.move(state, tick)
         if self.chooses(tick - 1, tick):
             self._choose(state, price, bands=self.bands.may_change(tick - 1, tick), shadows=shadows)
 
     def chooses(self, before: int, tick: int) -> bool:
-        """Whether models are compared after a tick and up to another."""
+        """Whether models are compared after one tick and up to another."""
         return int(tick * self._tick_s // self._choice_s) != int(before * self._tick_s // self._choice_s)
 
     def _order(self, state: Trial, tick: int, low: SmallInt, high: SmallInt) -> None:
         """Let every shadow order and stop."""
         over = np.add(state.serving, state.coming, out=self._over)
-        # Where all VMs take equally long, what is ordered goes straight to the tick at which it comes.
+        # If all VMs take equally long, orders go straight to the tick at which they arrive.
         rows, (lead, all_of_them) = len(state.ordered), self._leads[0]
         out = state.ordered[(tick + lead) % rows] if all_of_them is None else np.empty_like(low)
         np.maximum(low, over, out=out)
@@ -307,10 +309,10 @@ class Contest:
         self._charging.charge_starts(state, tick, out)
 
     def _weigh(self, state: Trial, rows: Rows, weight: Float) -> None:
-        """Weigh what the last minutes have cost some models, as their last tick."""
+        """Add the recent costs of some models to the sums, weighted as of their last tick."""
         sums = state.paid, state.unserved, state.nearly
         for of, lately in zip(sums, state.lately, strict=True):
-            # Copied first, since numpy multiplies numbers of two widths in small pieces.
+            # Copied first, because numpy multiplies numbers of two widths in small pieces.
             weighed = self._left[: rows.stop - rows.start]
             weighed[...] = lately[rows]
             weighed *= weight
@@ -331,17 +333,17 @@ class Contest:
                 state.young -= settled
 
     def price_for(self, state: Trial, unserved: Float) -> Float:
-        """The lowest price of shortage at which the cheapest model leaves at most this share of work: float64 (n,).
+        """The lowest price of shortage at which the cheapest model leaves at most this share of work unserved: float64 (n,).
 
         Args:
-            state: What models have cost.
-            unserved: float64 (n,), the share.
+            state: The models' costs.
+            unserved: float64 (n,), the share, 0..1.
 
         Returns:
-            Between `LOWEST_PRICE` and `HIGHEST_PRICE`, to a few percent.
+            Prices between `LOWEST_PRICE` and `HIGHEST_PRICE`, accurate to a few per cent.
         """
         state.settle(CHARGES)
-        # Twice the demand for as long as a start takes: a crowd of ten minutes would be insured at any price for days.
+        # Twice the demand for as long as a start takes. A crowd of ten minutes would be insured against at any price for days.
         paid, missed, nearly = (
             of + lately * state.weight
             for of, lately in zip((state.paid, state.unserved, state.nearly), state.lately, strict=True)
@@ -361,19 +363,19 @@ class Contest:
         return found
 
     def _avoidable(self, state: Trial, cost: Float) -> Float:
-        """What of a cost exceeds the least that whoever knows what comes would have paid, starts aside: float64 (n,)."""
+        """The part of a cost beyond the least in hindsight, which leaves starts out: float64 (n,)."""
         found: Float = np.maximum(cost - state.needed, 0.0)
         return found
 
     def _known_s(self, seen: Float) -> Float:
-        """The time of which, so many ticks seen, float64 (n,), a share may yet be otherwise: if it is so once, as long as that lasts."""
+        """Seconds that count as seen after this many ticks, float64 (n,); a share of them may yet turn out otherwise."""
         found: Float = np.minimum(np.maximum(seen, _ONE) * self._tick_s, _MOST_SEEN_S)
         return found
 
     def _fear(self, state: Trial, rows: Rows, highest: SmallFloat, since: Float) -> None:
-        """Charge some shadows for a crowd that was never seen, for so many ticks: what it would leave, at the VMs that they have now.
+        """Charge some shadows for this many ticks of a crowd that was never seen: the work it would leave unserved by their present VMs.
 
-        That is in `_short` until the next tick is charged.
+        The result stays in `_short` until the next tick is charged.
         """
         vms, left = self._vms[rows], self._short[rows]
         vms[...] = state.serving[rows]
@@ -384,7 +386,7 @@ class Contest:
         state.crowd[rows] += weighed
 
     def _settle(self, state: Trial, shadows: Shadows | None) -> None:
-        """Charge for all ticks that are over, and know the highest demand ever."""
+        """Charge for all past ticks, and bring the highest demand ever up to date."""
         if shadows is None:
             state.settle(CHARGES)
         else:
@@ -402,7 +404,7 @@ class Contest:
         shown: Float | None,
         shadows: Shadows | None,
     ) -> None:
-        """Fill in what models have cost with all that was never seen, in `_cost`, and what they have cost so far, if asked."""
+        """Fill `_cost` with the models' costs including what was never seen, and, if asked, the costs so far."""
         if shadows is not None:
             shadows.compare(state, price, doubt, fear, self._cost, shown)
             return
@@ -423,34 +425,34 @@ class Contest:
         state.asked = state.ticks
 
     def _believed(self, state: Trial, fear: Float) -> Float:
-        """Which share of the crowds that were allowed for may have been to come, by what came of them: float64 (n,).
+        """The share of the crowds allowed for that remains credible, given how many came: float64 (n,).
 
-        Three more than came, by the rule of three (`proving`), both counted in crowds as high as one is expected to be. What a
-        fleet sees on its first day is new because the day is. All of them where a share is promised: at an unknown price less would
-        be held for what was promised all the same.
+        By the rule of three (`proving`), that is three more than came, both counted in crowds of the expected height. What a
+        fleet sees on its first day is new only because the day is. For a promised share it is all of them: the price is unknown,
+        and the fleet would otherwise hold less for the same promise.
 
         Args:
-            state: Updated in place by what was allowed for since models were last compared.
-            fear: float64 (n,), how much a crowd would count.
+            state: Updated in place with what was allowed for since models were last compared.
+            fear: float64 (n,), weight of a crowd.
         """
         habits, lead = state.habits, self._lead_ticks
         habits.allowed += (state.ticks - state.asked) * fear / (state.weight * lead)
         first = state.ticks * self._tick_s < DAY_S * state.weight
         if np.count_nonzero(first):
             habits.allowed[first] = habits.beyond[first] = 0.0
-        # Once it has lasted demand is the highest ever, and not beyond it any more.
+        # Once a crowd has lasted, its demand is the highest ever and no longer exceeds it.
         came = habits.beyond / self._beyond_of_one
         share: Float = np.minimum((came + _THREE) / np.maximum(habits.allowed, _THREE), _ONE)
         return share if self._all_given else np.where(self._given, share, 1.0)
 
     def _choose(self, state: Trial, shortage: Float, *, bands: bool, shadows: Shadows | None = None) -> None:
-        """Say who drives."""
+        """Choose the driver."""
         self._settle(state, shadows)
         seen = state.ticks / state.weight
         known_s = self._known_s(seen)
-        # The worst has seldom been seen: some minutes may yet be like the rest but higher.
+        # The worst has rarely been seen: some minutes may still be like the rest, but higher.
         doubt = np.minimum(_DOUBT_S / known_s, self._most_doubt)
-        # A crowd is alone with the VMs that it finds for as long as a start takes.
+        # For as long as a start takes, a crowd has only the VMs that it finds.
         fear = np.minimum(self._lead_s / known_s, _MOST_FEAR)
         fear *= self._believed(state, fear)
         days = np.maximum(seen * (self._tick_s / 86400.0), 1e-3)
@@ -464,7 +466,7 @@ class Contest:
             # That is five times as fast as `copyto`.
             np.putmask(cost, unproven(state, shown, TRIAL_VM_TICKS, young), np.inf)
             now = cost[state.driver, self._columns]
-        # Who drives already, until its price was raised, is compared as it is.
+        # `now` is as before this mask: a driver that a raised price has made untold is still compared at its own cost.
         untold_of = untold(seen, shortage, self._given)
         if untold_of is not None:
             np.putmask(cost[ODDS], untold_of, np.inf)

@@ -40,7 +40,7 @@ SLOT_S, WEEK_SLOT_S = 60.0, 300.0
 
 EDGES: Float = (2.0 ** (np.arange(BINS + 1) / PER_OCTAVE) - 1.0).astype(np.float64)
 """float64 (BINS + 1,), edges of the bins in VMs."""
-# As arrays, since numpy takes a while to make one of a plain number, which is much where columns are few.
+# As arrays, because numpy takes a while to convert a plain number, which matters if there are few columns.
 _ONE, _PER_OCTAVE, _LITTLE, _LAST = (
     np.array(number) for number in (1.0, float(PER_OCTAVE), 1e-9, BINS - 1.0)
 )

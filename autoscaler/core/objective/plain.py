@@ -131,7 +131,7 @@ class Plain:
         self.count_in(np.dtype(np.int32))
 
     def count_in(self, counts: ShadowType) -> None:
-        """Make room for counts of this type."""
+        """Allocate arrays for counts of this type."""
         self._now = np.zeros(self._each.shape, counts)
         self._last_week = np.zeros((2, EITHER_HEADROOMS, len(self._capacity)), counts)
         self._by_days = np.zeros((len(_WITH_DAYS), len(self._capacity)), counts)

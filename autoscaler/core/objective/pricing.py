@@ -1,14 +1,15 @@
 """The price of shortage: given, or found so that no more work stays unserved than the objective allows.
 
-An objective such as 99.9 % says nothing about money, and everything else here is decided by prices. So every hour the
-price is looked up at which the cheapest of the models that run in shadow (`experts`) would have left as much work as
-is allowed. What the fleet itself has missed in the last weeks corrects how much is aimed at: less where it missed more
-than is allowed, down to a fifth where it missed twice as much; never more, since a quiet week says little of the next
-crowd. Beyond the price that is found it rises only in hours in which more is missed than is allowed: one crowd is
-remembered for weeks, and would else raise it all the while. In a first week reasons to move the price are believed by how
-much of it was seen. Prices move slowly, and within bounds.
+An objective such as 99.9 % says nothing about money, but everything else here is decided by prices. So every hour this module
+finds the price at which the cheapest of the shadow models (`experts`) would have left just as much work unserved as is
+allowed. What the fleet itself missed in the last weeks corrects that aim. If it missed more than is allowed, the aim is lower,
+down to a fifth if it missed twice as much. The aim is never raised, because a quiet week says little about the next crowd.
 
-Rules of this file: element-wise over the n lanes that have an objective. Missing and censored demand teaches nothing.
+Beyond the price found in this way, the price rises only in hours in which more is missed than is allowed. One crowd is remembered
+for weeks, and would otherwise raise the price all that time. In a first week, the evidence for a move counts in proportion to how much
+of the week has been seen. Prices move slowly and within bounds.
+
+Rules of this file: element-wise over the n lanes with an objective. Missing and censored demand teaches nothing.
 """
 
 from __future__ import annotations
@@ -25,21 +26,21 @@ from autoscaler.core.remembered import Dumped, Remembered, columns_before, lengt
 from autoscaler.core.types import Bool, Float, Int
 
 HALF_LIFE_S = 14 * 86400.0
-"""Work that was missed counts half after this time."""
+"""Age at which missed work has half its weight."""
 PROMISED_S = 7 * 86400.0
-"""A share is promised of the work of so long a time. On a first day one minute that is missed is more than the day allows, and hardly any
-model would have missed less: as much of that is believed as of a week was seen."""
+"""A share is promised of the work of this long a time. On a first day, one missed minute exceeds what the day allows, and hardly any
+model would have missed less: such evidence counts in proportion to how much of a week has been seen."""
 STEP_S = 3600.0
 """How often the price moves."""
 STEP = 0.3
-"""How far it moves towards the price that was found, in its logarithm."""
+"""How far the price moves towards the price that was found, as a share of the difference in logarithms."""
 DRIFT, MOST_OFF = 0.05, 3.0
-"""How far it rises at least, in its logarithm, in an hour in which more is missed than is allowed, where what was missed before is
-off by as much as is allowed; off by more counts as this far off."""
+"""Least rise of the logarithm of the price in an hour in which more is missed than is allowed, if earlier misses exceed the allowance by
+as much as the allowance itself; the rise grows with the excess, which counts up to the second number."""
 _ENOUGH = 1e9
 _CARRIED = ("price", "missed", "wanted", "excess", "in_service", "seen")
 LEAST_AIM = 0.2
-"""What is aimed at at least, as a share of what is allowed."""
+"""Lowest aim, as a share of what is allowed."""
 
 
 @dataclass(slots=True)
@@ -51,11 +52,11 @@ class Budget(Remembered):
         given: float64 (n,), the price as the policy gives it, or its first guess.
         price: float64 (n,), the price in force.
         missed: float64 (n,), VM-ticks of work that found no VM, forgotten exponentially.
-        wanted: float64 (n,), VM-ticks of work, likewise.
+        wanted: float64 (n,), VM-ticks of work, forgotten exponentially.
         excess: float64 (n,), VM-ticks of work that found no VM in this hour, beyond what is allowed of that hour's work.
-        in_service: float64 (n,), VMs that served when this was last asked.
+        in_service: float64 (n,), VMs in service at the last step.
         seen: float64 (n,), ticks in which demand was known.
-        last_tick: When that was; -1 before the first time.
+        last_tick: The tick of the last step; -1 before the first.
     """
 
     version: ClassVar[int] = 3
@@ -87,7 +88,7 @@ class Budget(Remembered):
     def carried_over(self, after: LaneParams, lanes: Int) -> Budget:
         """The state for other lanes, each of which may have been a lane of these; this one is not changed.
 
-        A price that was found goes on only where the policy would begin at the same one.
+        A price that was found is carried over only if the policy would start at the same price.
 
         Args:
             after: The parameters of the other lanes, N of them.
@@ -103,7 +104,7 @@ class Budget(Remembered):
         return new
 
     def take_in(self, lanes: Int, other: Budget) -> None:
-        """Know some lanes, int64 (N,), as another state does, of the same parameters and at the same tick."""
+        """Take over some lanes, int64 (N,), from another state with the same parameters and at the same tick."""
         if other.last_tick < 0:
             return  # none of them has a price that is found
         at, theirs = (np.flatnonzero(np.isin(state.lanes, lanes)) for state in (self, other))
@@ -111,11 +112,11 @@ class Budget(Remembered):
 
 
 class Dearness:
-    """The feedback on the price, compiled for the lanes that have an objective.
+    """The feedback on the price, compiled for the lanes with an objective.
 
     Args:
         params: The policies, L lanes.
-        lanes: int64 (n,), which have one.
+        lanes: int64 (n,), the lanes with an objective.
     """
 
     def __init__(self, params: LaneParams, lanes: Int) -> None:
@@ -136,15 +137,15 @@ class Dearness:
         in_service: Float | Int,
         price_for: Callable[[Float], Float],
     ) -> Float:
-        """Take in a tick and give the price in force: float64 (n,), not to be changed.
+        """Take in a tick and return the price in force: float64 (n,), not to be changed.
 
         Args:
             state: Updated in place; within a tick only the first call counts.
-            tick: Now.
-            demand: float64 (n,), work per second of the tick that is over.
-            counts: bool (n,), where it is known.
-            in_service: float64 or int (n,), VMs that serve now.
-            price_for: The price at which models leave a share of work, float64 (n,).
+            tick: The current tick.
+            demand: float64 (n,), work per second of the tick that just ended.
+            counts: bool (n,), whether it is known.
+            in_service: float64 or int (n,), VMs in service now.
+            price_for: Gives the price at which models leave a share of work unserved, float64 (n,).
         """
         if not self._any or tick <= state.last_tick:
             return state.price

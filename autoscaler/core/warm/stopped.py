@@ -1,26 +1,26 @@
-"""How many VMs should exist, stopped ones included: by how often levels of the fleet come back after such a wait, at such a time.
+"""How many VMs should exist, stopped ones included, by how likely each level of the fleet is to be wanted again.
 
-Level k is VM k. A VM that waits stopped costs `stopped_cost` a tick. If it is wanted while it waits, it saves making it
-anew, and the work that would find no VM until that one serves: together V. How likely it is wanted within an hour follows
-from how long it has waited and from whether it was wanted at that time of the day before (`returns`). So whether to hold it, to give it
-up, or to make it anew before it is wanted is a question of what the next hours are expected to bring, worked out backwards hour by
-hour: the problem of renting skis, with a season that depends on the hour and with skis that can be bought again,
+Level k is VM k. A VM that waits stopped costs `stopped_cost` per tick. If it is wanted while it waits, it saves the cost of making a
+new one, and the work that would find no VM until the new one serves: together V. The odds that it is wanted within an hour follow from
+how long it has waited, and from whether it was wanted at that time of day before (`returns`). So the choice to hold it, to give it
+up, or to make it again before it is wanted depends on what the next hours are expected to bring. That is worked out backwards, hour
+by hour. It is the ski-rental problem, with a season that depends on the hour and with skis that can be bought again:
 
     having(h) = -stopped_cost * E[wait] + (1 - odds(h)) max(having(h + 1), none(h + 1))
     none(h) = -V * odds(h) + (1 - odds(h)) max(none(h + 1), having(h + 1) - made)
 
-Who is there is held as long as having is worth no less than having none; who is not there is made where having is worth
-more than making costs. Levels are wanted from below, so none is held above one that is not. Keeping VMs by the law of idle
-times is what Shahrad et al. (2020, "Serverless in the Wild") do for functions. Levels that were never wanted never wait: while
-little was seen, a quarter as many again as ever are held, as long as one in all the time that was seen would pay. If nothing
-is held, a pool is not worth its price.
+A VM that exists is held as long as having it is worth no less than having none. A VM that does not exist is made if having it is
+worth more than making it costs. Levels are wanted from the lowest up, so no level is held above one that is not held. Shahrad et al.
+(2020, "Serverless in the Wild") keep functions by the law of idle times in the same way. Levels that were never wanted never wait.
+So while little has been seen, the pool holds a quarter more VMs than were ever wanted, as long as one use in all the time seen
+would pay for a VM. If nothing is held, a pool is not worth its price.
 
-Variants of a policy that have had the same past, and are given and want the same, are kept and asked once, for as long as they
-do (`waits.Together`): what is called a column here stands for all of them.
+Variants of a policy with the same past, settings and wishes are kept and evaluated once, for as long as they stay the same
+(`waits.Together`): a column here stands for all of them.
 
-Rules of this file: element-wise, sums along bins in their order. Once an hour all that waits is asked, from below up to the first
-level that is not held; every five minutes what has waited for less than an hour. What has not waited for an hour will wait for as
-long in the hours to come, whenever it is asked, so the worth of those hours is worked out once in an hour.
+Rules of this file: element-wise, sums along bins in their order. Once an hour all waiting levels are evaluated, from the lowest up to
+the first that is not held. Every five minutes the levels that have waited for less than an hour are evaluated. Their waits in later
+hours do not depend on the minute, so the worth of those hours is computed once an hour.
 """
 
 from __future__ import annotations
@@ -54,33 +54,33 @@ from autoscaler.core.warm.returns import (
 from autoscaler.core.warm.waits import Together, WarmPool
 
 HALF_LIFE_S = 14 * 86400.0
-"""A wait counts half after this time."""
+"""Age at which a wait has half its weight."""
 UNSEEN = 1.25
-"""What has not been seen yet may need so many times as many VMs as ever."""
+"""What has not been seen yet may need this many times the VMs ever wanted."""
 LOOK_S = 300.0
-"""How often what has waited for less than an hour is asked."""
+"""How often levels that have waited for less than an hour are evaluated."""
 AHEAD_H = 6
-"""So many hours to come are weighed."""
+"""Number of future hours that are weighed."""
 USED = 1.0
-"""The share of its work that a VM which is wanted is taken to have at first. It has less, so a start that is missed counts for
-more than it costs: that is what a pool is there to prevent."""
+"""The share of its work that a wanted VM is assumed to have at first. It really has less, so a missed start counts for more than it
+costs; preventing missed starts is what a pool is for."""
 LATER: Int = FRESH + np.log2(np.arange(1, AHEAD_H)).astype(np.int64)[:, np.newaxis]
-"""The bins of a wait of less than an hour after one hour, two and so on."""
+"""The bins of a wait of less than an hour, after one more hour, two more and so on."""
 _MORE = 4
-"""So many rungs above one that turned out to be held are asked together."""
+"""Number of rungs above a held one that are evaluated together."""
 _CLEAR = 1e-9
-"""A difference that is a larger share of what is at stake in an hour is none of rounding."""
+"""A difference above this share of what is at stake in an hour does not come from rounding."""
 _NOBODY: Int = np.zeros(0, np.int64)
 _PARTINGS = 32
-"""After so many ticks in which lanes parted each is asked itself: each time they are put into groups again."""
+"""After this many ticks in which lanes diverged, each is evaluated by itself, because each divergence means regrouping."""
 
 
 class Holding:
-    """The rule, compiled for the lanes that have an objective.
+    """The rule, compiled for the lanes with an objective.
 
     Args:
         params: The policies, L lanes.
-        lanes: int64 (n,), which have one.
+        lanes: int64 (n,), the lanes with an objective.
     """
 
     def __init__(self, params: LaneParams, lanes: Int) -> None:
@@ -119,16 +119,16 @@ class Holding:
         self._later: Float = np.zeros((2, 0))
 
     def step(self, warm_pool: WarmPool, tick: int, desired: Int, price: Float) -> Int:
-        """Take in what is wanted at a tick, and give how many VMs should exist: int64 (n,), not to be changed.
+        """Take in the VMs wanted at a tick, and return how many VMs should exist: int64 (n,), not to be changed.
 
         Args:
             warm_pool: Updated in place; within a tick only the first call counts.
-            tick: Now.
+            tick: The current tick.
             desired: int (n,), VMs wanted in service.
-            price: float64 (n,), of a VM-tick of unserved work. Not to be changed.
+            price: float64 (n,), price of a VM-tick of unserved work, in VM-ticks. Not to be changed.
 
         Returns:
-            -1 where nothing is known yet. The same array while nothing has changed.
+            VMs; -1 where nothing is known yet. The same array while nothing has changed.
         """
         if tick <= warm_pool.last_tick:
             return warm_pool.wanted

@@ -143,7 +143,7 @@ class WarmPool(Remembered):
         return new
 
     def take_in(self, lanes: Int, other: WarmPool) -> None:
-        """Know some lanes, int64 (N,), as another state does, of the same parameters and at the same tick."""
+        """Take over some lanes, int64 (N,), from another state with the same parameters and at the same tick."""
         self.settle()
         other.settle()
         self.together = self.known_law = None

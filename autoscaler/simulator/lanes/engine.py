@@ -1,13 +1,13 @@
-"""The lane engine: thousands of simulated fleets at once, decided on by the very function that the daemon calls.
+"""The lane engine: thousands of simulated fleets at once, with the same decision function that the daemon calls.
 
 A lane is one fleet under one policy on one plant: a variant, a segment of a long trace, or both. All lanes of a run
-tick together; per tick the plant advances, what is known becomes a Snapshot, the decider decides, the plant
-acts (the order is told and fixed in `plant`). Sums stream into the ledger a block of ticks at a time, so memory
-does not grow with the trace.
+tick together. In each tick the plant advances, what is known becomes a Snapshot, the decider decides, and the plant
+acts (`plant` explains and fixes this order). Sums stream into the ledger in blocks of ticks, so memory does not grow with
+the trace.
 
 Rules of this file: a lane's numbers do not depend on the other lanes, their order or their number, nor on how a
-run is cut into calls of `Lanes.run`. Nothing here knows a policy's rules: any object that turns a Snapshot
-and an Outlook into a Decision may decide. What lanes cannot express is refused (`refusals`).
+run is split into calls of `Lanes.run`. Nothing here knows a policy's rules: any object that turns a Snapshot
+and an Outlook into a Decision may decide. Runs that lanes cannot express are refused (`refusals`).
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class PolicyDecider:
 
     Args:
         params: Compiled policies.
-        schedules: Lays their windows out as time goes on.
-        kind: Of counts, which are remembered likewise.
+        schedules: Lays out the windows of their schedules as time goes on.
+        kind: Type of the counts, also of remembered ones.
     """
 
     def __init__(self, params: LaneParams, schedules: Schedules, kind: Kind = INT32) -> None:
@@ -88,12 +88,12 @@ class Lanes:
 
     Args:
         run: What to run.
-        decider: Who decides, made from the compiled policies; None for the policies themselves.
-        cache: Outlooks of earlier runs, to be used and added to.
-        witness: Keeps every tick of some lanes; None keeps none.
+        decider: Makes the object that decides from the compiled policies; None for the policies themselves.
+        cache: Outlooks of earlier runs, to use and to add to.
+        witness: Keeps every tick of some lanes; None keeps no ticks.
 
     Raises:
-        ConfigError: Lanes cannot express it.
+        ConfigError: Lanes cannot express the run.
     """
 
     def __init__(
@@ -150,19 +150,19 @@ class Lanes:
         return len(self.run_of.policies)
 
     def sums(self, *, elasticity: bool = True) -> Sums:
-        """Empty sums for these lanes, with or without the figures that hold supply against need tick by tick."""
+        """Empty sums for these lanes, with or without the figures that compare supply with need tick by tick."""
         return Sums(self._tick_s, self.accounts.capacity, elasticity=elasticity, tariff=self.accounts.tariff)
 
     def run(self, ticks: int, sums: Sums | None = None, fingerprints: Fingerprints | None = None) -> None:
-        """Go on for so many ticks.
+        """Continue for this many ticks.
 
         Args:
-            ticks: At most what is left of the run.
+            ticks: At most the remaining ticks of the run.
             sums: Take in every tick.
-            fingerprints: Likewise.
+            fingerprints: Take in every tick.
 
         Raises:
-            ValueError: The run is not as long.
+            ValueError: The run has fewer ticks left.
         """
         end = self.tick + ticks
         if end > self.run_of.ticks.count:
@@ -182,9 +182,9 @@ class Lanes:
             self._close(first, count, sums, fingerprints)
 
     def continued(self, lanes: Sequence[int], ticks: int, witness: Witness | None = None) -> Lanes:
-        """Some of these lanes, going on from here for so many ticks; these are not changed.
+        """A copy of some of these lanes that continues from here for this many ticks.
 
-        Only for lanes on which the policies themselves decide, by forecasts that do not depend on the plant.
+        Only if the policies themselves decide, by forecasts that do not depend on the plant.
         """
         assert isinstance(self.decider, PolicyDecider)
         run, which = self.run_of, np.array(lanes)
@@ -211,7 +211,7 @@ class Lanes:
         return new
 
     def state(self) -> list[NDArray[Any]]:
-        """All that the future of each lane depends on: arrays (n, L), equal where the futures are."""
+        """Everything that the future of each lane depends on: arrays (n, L), equal where the futures are equal."""
         assert isinstance(self.decider, PolicyDecider)
         now_s = (self.run_of.ticks.first + self.tick) * self._tick_s
         return [
@@ -325,25 +325,25 @@ class Lanes:
 
 
 def keep_freed_memory() -> None:
-    """Have what is freed kept for the next tick.
+    """Keep freed memory for the next tick.
 
-    glibc gives the end of its heap back to the system once more is free than twice the largest block of its own mapping that
-    was freed so far, up to 32 MB. What a tick of thousands of series frees is just about that much at first, and having it
-    mapped again page by page each tick takes a fifth of a run, or nothing, by how blocks happen to lie. So a block
-    is freed that nobody has touched, and which therefore has never taken any memory. Elsewhere this does nothing.
+    glibc returns the end of its heap to the system once the free part exceeds twice the largest separately mapped block freed so
+    far, up to 32 MB. A tick of thousands of series frees about that much at first. Mapping it again page by page in every
+    tick takes up to a fifth of a run, depending on how blocks happen to lie. So this frees one large block that was never
+    touched, and therefore never took any memory. With other C libraries it does nothing.
     """
     np.empty(_FREED_BYTES, np.uint8)
 
 
 def _most_vms(params: LaneParams, plants: Sequence[PlantSettings]) -> float:
-    """No count of VMs of these lanes is higher."""
+    """The highest possible count of VMs in these lanes."""
     wanted = np.maximum(params.maximum, params.minimum) * (1.0 + params.warm_spare) + 1.0
     held = max(float(bound.max()) for bound in (params.warm_minimum, params.max_provisioned))
     return max(float(wanted.max()), held, *(float(plant.vms) for plant in plants))
 
 
 def fits_narrow(params: LaneParams, run: LaneRun) -> bool:
-    """Whether 16 bits do for fleets that are small: prices are weighed in wide numbers, and luck is drawn in such."""
+    """Whether 16-bit counts suffice: fleets must be small, and neither prices nor luck, which need wide numbers, be involved."""
     return not params.economic.any() and not has_luck(run.plants, run.policies)
 
 
