@@ -121,8 +121,7 @@ class Wiring:
         name = "" if self._names is None else provider_of(policy, self._names)
         if was is not None and name_of(was.provider) != name:
             raise ConfigError(
-                f"fleet {policy.fleet}: `provider` was {name_of(was.provider)} and is {name}, where its VMs are others; "
-                "restart the daemon for that"
+                f"fleet {policy.fleet}: `provider` was {name_of(was.provider)} and is {name}, which has different VMs; restart the daemon to move the fleet"
             )
         if policy.act:
             return self._acting[name]

@@ -130,8 +130,7 @@ def _cloud(settings: Settings, given: PlaceSettings, name: str) -> Cloud:
         )
     if aws:
         raise ConfigError(
-            f"{where}libvirt_uris and {', '.join(aws)} are set, and one provider is one of the two: leave out one, or give each "
-            "a table [providers.NAME]"
+            f"{where}libvirt_uris and {', '.join(aws)} are set, but a provider is either one or the other: leave out one, or give each a table [providers.NAME]"
         )
     libvirt = LibvirtSettings(given.libvirt_uris, given.libvirt_heed_memory, **_waits(settings))
     return Cloud(libvirt=libvirt)

@@ -103,7 +103,7 @@ def benchmark(
         from autoscaler.simulator.search.executors import Processes
 
         if (folder is None) is not generated:
-            raise typer.BadParameter("name a folder of traces, or say --generated", param_hint="FOLDER")
+            raise typer.BadParameter("name a folder of traces, or pass --generated", param_hint="FOLDER")
         if each_vm and folder is None:
             raise typer.BadParameter("generated traces have no VMs; name a folder", param_hint="--each-vm")
         entrants = () if peers_only else (_entrant(policy, vary),)
@@ -135,7 +135,7 @@ def _entrant(policy: Path | None, vary: str | None) -> Entrant:
         return ours()
     if policy is None or vary is None:
         raise typer.BadParameter(
-            "a policy takes part with its file and the field that is its knob: --policy FILE --vary FIELD=VALUES",
+            "a policy needs its file and a field to vary: --policy FILE --vary FIELD=VALUES",
             param_hint="--policy",
         )
     return from_file(policy, vary)

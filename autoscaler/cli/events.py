@@ -60,7 +60,7 @@ def events(
 
     if follow and until_s is not None:
         raise typer.BadParameter(
-            "new events come after any --until; leave one of both out", param_hint="--follow"
+            "--follow shows events after any --until; leave out one of the two", param_hint="--follow"
         )
     with errors_in_words("events"):
         directory = load_settings(state_dir=state_dir).state_dir

@@ -80,11 +80,11 @@ def explain(
 
     if (at_s is not None and since_s is not None) or (until_s is not None and since_s is None):
         raise typer.BadParameter(
-            "say --at for one decision, or --since, and --until with it, for what came of many",
+            "pass --at for one decision, or --since (with --until) for what happened over a time",
             param_hint="--since",
         )
     if fleet is None and since_s is None:
-        raise typer.BadParameter("name one, or say --since for a line of each of them", param_hint="FLEET")
+        raise typer.BadParameter("name one, or pass --since for one line per fleet", param_hint="FLEET")
     one = fleet or ""
     with errors_in_words("explain"):
         directory = load_settings(state_dir=state_dir).state_dir

@@ -71,7 +71,9 @@ def export(
     from autoscaler.store import JournalReader
 
     if what is What.TIMELINE and interval_s is not None:
-        raise typer.BadParameter("a time line has one row a tick; leave it out", param_hint="--interval")
+        raise typer.BadParameter(
+            "a timeline has one row per tick; leave this option out", param_hint="--interval"
+        )
     with errors_in_words("export"):
         directory = load_settings(state_dir=state_dir).state_dir
         now_s = SystemClock().now()

@@ -61,7 +61,7 @@ def seconds(text: str | float) -> float:
     except Exception:  # noqa: BLE001  the reader raises pydantic's own error; the user needs the form only
         raise typer.BadParameter(f"{text!r} is not a duration; write for example 40s, 5m or 1h30m") from None
     if not isinstance(value, float) or not value > 0:
-        raise typer.BadParameter(f"{text!r} is not longer than nothing")
+        raise typer.BadParameter(f"{text!r} is not longer than 0")
     return value
 
 

@@ -77,7 +77,7 @@ def plan(
 
     if trace is None and (kind or scale_to_vms):
         raise typer.BadParameter(
-            "these belong to --trace; a journal knows its unit", param_hint="--kind, --scale-to-vms"
+            "these options belong to --trace; a journal knows its unit", param_hint="--kind, --scale-to-vms"
         )
     with errors_in_words("plan"):
         from autoscaler.simulator.replay import replaying

@@ -146,8 +146,7 @@ def _refuse_given(tried: Tried) -> None:
     wrong = [path for path in tried.current if is_given(path)]
     if wrong:
         raise ConfigError(
-            f"`{wrong[0]}` is what the fleet is like and not yours to choose, so it cannot be recommended; "
-            "see what it costs with `autoscaler sweep`"
+            f"`{wrong[0]}` describes the fleet rather than a choice of yours, so it cannot be recommended; see what it costs with `autoscaler sweep`"
         )
 
 

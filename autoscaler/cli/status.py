@@ -63,7 +63,7 @@ def status(
     from autoscaler.settings import load_settings
 
     if every_s is not None and not watch:
-        raise typer.BadParameter("say --watch too", param_hint="--every")
+        raise typer.BadParameter("pass --watch too", param_hint="--every")
     with errors_in_words("status"):
         settings = load_settings()
         base = url or _own_address(settings.http_host, settings.http_port)

@@ -77,7 +77,7 @@ def sweep(
     with errors_in_words("sweep"):
         if not vary:
             raise typer.BadParameter(
-                "say what is varied, for example --vary reactive.headroom=10%..60%/6", param_hint="--vary"
+                "say what to vary, for example --vary reactive.headroom=10%..60%/6", param_hint="--vary"
             )
         executor = executor_for(processes, scheduler)
         if out is not None:

@@ -297,13 +297,9 @@ def check_out(out: Path, sources: Sequence[Path] = (), *, force: bool, manifest:
 
     ending_of(out)
     if any(out.exists() and source.exists() and out.samefile(source) for source in sources):
-        raise TraceError(
-            f"{out}: this is what the trace is made of, and it was left alone; give another name"
-        )
+        raise TraceError(f"{out}: this is an input of the trace and was left alone; give another name")
     if out.exists() and not force:
-        raise TraceError(
-            f"{out}: there is a file already and it was left alone; give another name or --force"
-        )
+        raise TraceError(f"{out}: the file already exists and was left alone; give another name or --force")
     if manifest:
         try:
             read_manifest(out)

@@ -89,8 +89,8 @@ def _nothing(sampled: Sampled, *, stopped: bool) -> None:
         typer.echo("trace record: interrupted before there was enough for a trace", err=True)
         raise typer.Exit(INTERRUPTED)
     raise TraceError(
-        f"{sampled.ticks - sampled.unknown} of {sampled.ticks} readings gave a value, and a trace needs two"
-        + (f"; the last trouble was: {sampled.error}" if sampled.error else "")
+        f"{sampled.ticks - sampled.unknown} of {sampled.ticks} readings gave a value, but a trace needs two"
+        + (f"; the last error was: {sampled.error}" if sampled.error else "")
     )
 
 

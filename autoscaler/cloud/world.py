@@ -291,7 +291,8 @@ class World:
         first_request, ids = self._tokens[token]
         if first_request != request:
             raise ProviderError(
-                "This client token was used before with other parameters", code="IdempotentParameterMismatch"
+                "This client token was used before with different parameters",
+                code="IdempotentParameterMismatch",
             )
         found = (self._vms.find(vm_id) for vm_id in ids)
         return tuple(record.view for record in found if record is not None)

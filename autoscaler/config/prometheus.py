@@ -29,7 +29,7 @@ def _plain_address(raw: object) -> object:
             raise refuse("an address with a password in it would be logged", "use `basic_auth` instead")
         if parts.query or parts.fragment or parts.path.rstrip("/").endswith("/api/v1/query"):
             raise refuse(
-                f"{shown(raw)} is more than the address of a Prometheus",
+                f"{shown(raw)} is more than the address of a Prometheus server",
                 "leave out /api/v1/query and what follows it",
             )
     return raw
@@ -42,7 +42,7 @@ def _header(raw: object) -> object:
     if found[1].lower() in SECRET_HEADERS:
         raise refuse(
             f"the header {found[1]} would put a secret into a policy",
-            "use `bearer_token_file` or `basic_auth`, whose secrets are in files",
+            "use `bearer_token_file` or `basic_auth`, which keep secrets in files",
         )
     return f"{found[1]}: {found[2]}"
 

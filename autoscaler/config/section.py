@@ -49,7 +49,8 @@ def _http(raw: object) -> object:
         raise refuse(f"{shown(raw)} is not a web address", "write for example http://{address}:9100/metrics")
     if isinstance(raw, str) and "@" in re.split(r"[/?#]", raw.partition("://")[2], maxsplit=1)[0]:
         raise refuse(
-            "an address with a password in it would be logged", "let this machine in there without one"
+            "an address with a password in it would be logged",
+            "let the service admit this machine without one",
         )
     return raw
 

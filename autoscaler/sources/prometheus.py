@@ -171,7 +171,7 @@ class PrometheusQueries:
             return await asyncio.shield(asked.answer)
         except asyncio.CancelledError:
             if asked.answer.cancelled() and not _is_being_cancelled():
-                raise SourceError("the query was given up, since its source was closed") from None
+                raise SourceError("the query was abandoned, because its source was closed") from None
             raise
 
     async def _instant(self, query: str) -> Vector:
@@ -241,8 +241,7 @@ class PrometheusSource:
         vector = await self._queries.instant(self._query)
         if not vector.samples:
             raise SourceError(
-                f"the query gives no series now: {shortened(self._query)}; does the metric exist under this name, and "
-                "was it scraped lately?"
+                f"the query returns no series now: {shortened(self._query)}; does the metric exist under this name, and was it scraped recently?"
             )
         found = self._total(vector) if self._signal is Signal.TOTAL else self._per_vm(vector, vms)
         now_s = self._clock.now()
@@ -393,7 +392,9 @@ def _vector(answer: Answer) -> Vector:
         SourceError: It holds something else.
     """
     if answer.kind == "matrix":
-        raise SourceError("the query gives a range of time; put it into a function, for example rate(…[1m])")
+        raise SourceError(
+            "the query returns a range of time; put it into a function, for example rate(…[1m])"
+        )
     try:
         pairs = [({}, answer.result)] if answer.kind == "scalar" else [
             (dict(one["metric"]), one["value"]) for one in answer.result
@@ -401,8 +402,7 @@ def _vector(answer: Answer) -> Vector:
         samples = tuple(Sample(labels, float(value), float(at_s)) for labels, (at_s, value) in pairs)
     except (KeyError, TypeError, ValueError):
         raise SourceError(
-            "the answer holds no plain numbers (strings and histograms cannot be used; histogram_quantile(…) or "
-            "histogram_count(…) make numbers of the latter)"
+            "the answer holds no plain numbers (strings and histograms cannot be used; histogram_quantile(…) or histogram_count(…) turn histograms into numbers)"
         ) from None
     return Vector(samples, samples[0].at_s if samples else 0.0, answer.warnings)
 

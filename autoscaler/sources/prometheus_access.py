@@ -154,7 +154,7 @@ class PrometheusAccess:
             ) from None
         except aiohttp.ClientConnectorError as error:
             raise SourceError(
-                f"{where}: {plain_reason(error.os_error)}; does it run, and is `{section}.url` right?"
+                f"{where}: {plain_reason(error.os_error)}; is it running, and is `{section}.url` right?"
             ) from None
         except (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, ConnectionError):
             raise SourceError(f"{where}: the connection was closed before the answer was complete") from None
@@ -213,7 +213,7 @@ class PrometheusAccess:
         if status in {401, 403}:
             self._secrets.clear()  # whoever renews a token quickly may leave its time and size as they were
             raise self._error(
-                f"it does not let us in ({status}): the credentials are missing, wrong or expired; see "
+                f"it denies access ({status}): the credentials are missing, wrong or expired; see "
                 f"`{section}.bearer_token_file` or `{section}.basic_auth`"
             )
         if status == 429:
@@ -229,7 +229,7 @@ class PrometheusAccess:
             raise self._failed(status, found)
         if found.get("isPartial"):
             raise self._error(
-                "the answer is partial, which would look like less demand; some of its stores are away"
+                "the answer is partial, which would look like less demand; some of its stores are unavailable"
             )
         if not isinstance(data, dict) or "result" not in data:
             raise self._strange(status, body)

@@ -85,7 +85,7 @@ async def read_history(
         await access.close()
     possible = np.isfinite(values) & (values >= 0.0)
     if not possible.any():
-        raise SourceError("the past holds no value of the query; how long does Prometheus keep data?")
+        raise SourceError("the past holds no value of the query; for how long does Prometheus keep data?")
     return History(times - past.lag_s, np.where(possible, values, np.nan), tuple(sorted(reading.warnings)))
 
 

@@ -220,7 +220,7 @@ async def _ask_once(
     except (ValueError, KeyError, TypeError):
         if status in {401, 403}:
             raise SourceError(
-                f"{asked.url}: it refuses us ({status}); is `--token-file` right?", retryable=False
+                f"{asked.url}: it denies access ({status}); is `--token-file` right?", retryable=False
             ) from None
         retryable = status >= 500
         raise SourceError(
@@ -278,7 +278,7 @@ def _trace(found: _Found, asked: RangeQuery, shift_s: float) -> Trace:
     if len(found.stamps) < 2:
         raise TraceError(
             f"the query gives {len(found.stamps)} values from {describe_time(asked.start_s)} to "
-            f"{describe_time(asked.end_s)}, and a trace needs two; does the metric exist then, and under this name?"
+            f"{describe_time(asked.end_s)}, and a trace needs two; does the metric exist in that time, and under this name?"
         )
     stamps = np.array(found.stamps) - shift_s
     try:

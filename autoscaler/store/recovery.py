@@ -96,7 +96,7 @@ def open_checked(path: Path, mark: Progress | None) -> sqlite3.Connection:
         JournalError: It is not a journal, of a newer version, or cannot be written.
     """
     if mark is not None and not path.exists():
-        raise JournalDamagedError(f"The journal {path} was removed while its mark was left.")
+        raise JournalDamagedError(f"The journal {path} was removed, but its mark was left.")
     try:
         connection = schema.open_for_writing(path)
     except JournalDamagedError as error:

@@ -254,8 +254,7 @@ def decode(number: int, body: bytes, names: Sequence[str], wanted: Sequence[int]
         return tuple(map(_as_today, ticks))
     except (zlib.error, struct.error, ValueError, KeyError, TypeError) as error:
         raise JournalError(
-            f"A tick in the journal is damaged ({error}). Restore a backup, or move the journal aside and let the "
-            "daemon begin a new one."
+            f"A tick in the journal is damaged ({error}). Restore a backup, or move the journal aside and let the daemon start a new one."
         ) from error
 
 

@@ -207,8 +207,7 @@ def translated(name: str, doing: str) -> Iterator[None]:
         ) from error
     except (FileExistsError, NotADirectoryError) as error:
         raise JournalError(
-            f"The journal {name} cannot be {doing}: {Path(name).parent} is no folder. "
-            "Give a state directory that is one, or that is not there yet."
+            f"The journal {name} cannot be {doing}: {Path(name).parent} is not a folder. Give a state directory that is a folder or does not exist yet."
         ) from error
     except OSError as error:
         raise JournalError(
@@ -302,7 +301,7 @@ def _refuse_older(version: int, name: str, newest: int) -> None:
     if version < newest:
         raise JournalError(
             f"The journal {name} has version {version}, this program reads version {newest}. "
-            "Start the daemon of this version on it once: it brings the journal up to date."
+            "Start the daemon of this version on it once: that migrates the journal."
         )
 
 

@@ -36,7 +36,7 @@ def check_file(path: Path) -> None:
         raise TraceError(f"{path}: this is not a file")
     if path.suffix in (".yaml", ".yml"):
         raise TraceError(
-            f"{path}: this is YAML and no trace; where a command takes a policy, it comes before the trace"
+            f"{path}: this is YAML, not a trace; if a command takes a policy, the policy comes before the trace"
         )
 
 
@@ -119,7 +119,7 @@ def _whole_lines(path: Path, stream: IO[bytes], tell: Callable[[], object]) -> I
             yield block
         elif len(rest) > MAX_LINE:
             raise TraceError(
-                f"{path}:{lines + 1}: {MAX_LINE >> 20} MiB without a line end or of empty lines only; this is no table"
+                f"{path}:{lines + 1}: {MAX_LINE >> 20} MiB without a line end or with empty lines only; this is not a table"
             )
     if rest := rest.rstrip(b"\r\n "):
         yield _clean(path, rest + b"\n", lines)
@@ -146,7 +146,7 @@ def _without_mark(path: Path, data: bytes) -> bytes:
             f"{path}: this is a web page, perhaps one that asks for a password; save the data themselves"
         )
     if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data[:200]:
-        raise TraceError(f"{path}:1: this is UTF-16 or no text at all; save it as UTF-8")
+        raise TraceError(f"{path}:1: this is UTF-16 or not text at all; save it as UTF-8")
     return data.removeprefix(b"\xef\xbb\xbf")
 
 

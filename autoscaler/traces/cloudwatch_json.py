@@ -52,7 +52,7 @@ def read_cloudwatch(
     except (ValueError, RecursionError) as error:
         raise TraceError(f"{path}: not JSON: {error}") from None
     if not isinstance(answer, dict):
-        raise TraceError(f"{path}: it is no answer of CloudWatch")
+        raise TraceError(f"{path}: it is not a CloudWatch response")
     if answer.get("NextToken"):
         raise TraceError(
             f"{path}: it is one page of several (`NextToken`); save all of them as one, which the AWS command line does "
@@ -69,7 +69,7 @@ def read_cloudwatch(
     again = np.flatnonzero(np.diff(stamps) == 0)
     if len(again):
         raise TraceError(
-            f"{path}: {describe_time(float(stamps[again[0]]))} is there twice; save one metric with one period"
+            f"{path}: {describe_time(float(stamps[again[0]]))} appears twice; save one metric with one period"
         )
     return stamps, values, what
 
@@ -102,7 +102,7 @@ def _result(path: Path, results: Any, value: str) -> tuple[list[tuple[float, flo
 def _statistic(path: Path, points: Any, value: str, label: Any) -> tuple[list[tuple[float, float]], str]:
     if not (isinstance(points, list) and all(isinstance(one, dict) for one in points)):
         raise TraceError(
-            f"{path}: it is no answer of CloudWatch: wanted is what `get-metric-statistics` or `get-metric-data` prints"
+            f"{path}: it is not a CloudWatch response: wanted is what `get-metric-statistics` or `get-metric-data` prints"
         )
     rows = [_flat(one) for one in points]
     known = list(dict.fromkeys(name for row in rows for name in row))

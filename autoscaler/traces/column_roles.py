@@ -131,8 +131,7 @@ def told_shape(
         happened = logged and len(names) > 2 and not valued
         return Shape.EVENTS if has_duration or happened else Shape.SERIES
     raise TraceError(
-        f"{path}: it is not clear what this file holds; make a trace of it with `autoscaler trace import`, which is told "
-        f"with `--shape` ({', '.join(Shape)}), its columns with `--time` and `--value`, and what separates them with "
+        f"{path}: it is not clear what this file holds; make a trace of it with `autoscaler trace import`, and say what it is with `--shape` ({', '.join(Shape)}), its columns with `--time` and `--value`, and what separates them with "
         f"`--separator`; its columns are: {', '.join(names)[:200]}{_separated(names)}"
     )
 

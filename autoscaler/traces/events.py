@@ -69,7 +69,7 @@ def trace_of_events(
 
 def _checked(durations_s: Float | None) -> Float:
     if durations_s is None:
-        raise TraceError("how many were under way cannot be told without the duration of each event")
+        raise TraceError("concurrency cannot be worked out without the duration of each event")
     good = np.isfinite(durations_s) & (durations_s >= 0)
     if not good.all():
         row = int(np.argmin(good))

@@ -33,7 +33,7 @@ def read_manifest(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TraceError(f"{manifest}: the manifest cannot be read: {error}") from None
     if not set(_COLUMNS) <= set(columns) or any(None in row for row in rows):
-        raise TraceError(f"{manifest}: this is no manifest; it needs the columns {', '.join(_COLUMNS)}")
+        raise TraceError(f"{manifest}: this is not a manifest; it needs the columns {', '.join(_COLUMNS)}")
     return columns, rows
 
 

@@ -60,7 +60,7 @@ class TimeForm:
 
         if style not in {AUTO, ISO, *UNITS_PER_S} and "%" not in style:
             raise TraceError(
-                f"`{style}` is not a form of times; write {AUTO}, {ISO}, {', '.join(UNITS_PER_S)}, or a pattern "
+                f"`{style}` is not a time format; write {AUTO}, {ISO}, {', '.join(UNITS_PER_S)}, or a pattern "
                 "such as %d/%m/%Y %H:%M"
             )
         try:
@@ -271,8 +271,7 @@ def to_utc(local: Float, zone: tzinfo, *, repeats: bool) -> Float:
         row = int(np.argmax(first < second))
         raise RowError(
             row,
-            f"timestamp {describe_time(local[row]).removesuffix('Z')} does not exist in {zone}, where the clock was "
-            "put forward then; the times may be in another zone",
+            f"timestamp {describe_time(local[row]).removesuffix('Z')} does not exist in {zone}, where the clock was set forward then; the times may be in another zone",
         )
     twice = np.flatnonzero(first > second)
     late = np.zeros(len(local), np.bool_)
@@ -284,9 +283,7 @@ def to_utc(local: Float, zone: tzinfo, *, repeats: bool) -> Float:
                 row = int(night[0])
                 raise RowError(
                     row,
-                    f"timestamp {describe_time(local[row]).removesuffix('Z')} is twice in {zone}, where the clock "
-                    "was put back then, and the order of the rows does not tell which; export it in UTC or with "
-                    "offsets",
+                    f"timestamp {describe_time(local[row]).removesuffix('Z')} occurs twice in {zone}, where the clock was set back then, and the order of the rows does not tell which one is meant; export in UTC or with offsets",
                 )
             late[night[int(np.argmax(back)) + 1 :]] = True
     offset: Float = np.where(late, second, first)

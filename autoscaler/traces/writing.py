@@ -53,8 +53,7 @@ def write_trace(
     ending = ending_of(path)
     if len(trace.values) < 2:
         raise TraceError(
-            f"{path}: trace {trace.name} has one row only ({describe_time(trace.start_s)}), which does not make a "
-            "trace; take a longer time"
+            f"{path}: trace {trace.name} has one row only ({describe_time(trace.start_s)}), which does not make a trace; choose a longer time"
         )
     if ending == ".parquet":
         write_whole(path, lambda unfinished: _write_parquet(unfinished, trace), overwrite=overwrite)
@@ -93,9 +92,7 @@ def write_whole(path: Path, write: Callable[[Path], None], *, overwrite: bool = 
     if path.is_dir():
         raise TraceError(f"{path}: this is a folder; give the name of a file in it")
     if path.exists() and not overwrite:
-        raise TraceError(
-            f"{path}: there is a file already and it was left alone; give another name or --force"
-        )
+        raise TraceError(f"{path}: the file already exists and was left alone; give another name or --force")
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -68,8 +68,7 @@ def bind(path: Path, group: str = "") -> BoundSocket:
     """
     if len(os.fsencode(path)) > LONGEST_PATH:
         raise DaemonError(
-            f"the path of the control socket {path} is longer than {LONGEST_PATH} bytes, which is all that Linux "
-            f"allows; give a shorter one {_SETTING}"
+            f"the path of the control socket {path} is longer than {LONGEST_PATH} bytes, the most that Linux allows; give a shorter one {_SETTING}"
         )
     group_id = _group_id(group)
     try:
@@ -101,14 +100,13 @@ def _alone_in(folder: Path) -> Iterator[None]:
     try:
         if os.fstat(opened).st_mode & stat.S_IWOTH:
             raise DaemonError(
-                f"the control socket cannot be made in {folder}: everybody may write to it, so anybody could put "
-                f"their own in its place; give a folder that only the daemon may write to {_SETTING}"
+                f"the control socket cannot be made in {folder}: everybody may write to it, so anybody could replace the socket; give a folder that only the daemon may write to {_SETTING}"
             )
         try:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise DaemonError(
-                f"another daemon is just making its control socket in {folder}; give each daemon a state directory "
+                f"another daemon is making its control socket right now in {folder}; give each daemon a state directory "
                 "of its own"
             ) from None
         yield
@@ -123,7 +121,7 @@ def _make_room(path: Path) -> None:
         return
     if not stat.S_ISSOCK(found.st_mode):
         raise DaemonError(
-            f"{path} is in the way of the control socket and is no socket; move it away, or give another path {_SETTING}"
+            f"{path} exists where the control socket should be and is not a socket; move it away, or give another path {_SETTING}"
         )
     if _is_alive(path):
         raise DaemonError(

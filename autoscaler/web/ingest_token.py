@@ -109,7 +109,7 @@ def _read(path: Path) -> tuple[Holder, ...]:
         ) from None
     if readable_by_all:
         raise ConfigError(
-            f"the file of push tokens {path} can be read by everybody on this machine; chmod 640 it, nobody may push"
+            f"the file of push tokens {path} can be read by everybody on this machine; chmod 640 it; until then nobody may push"
         )
     if len(raw) > LARGEST_FILE:
         raise ConfigError(f"the file of push tokens {path} is larger than {LARGEST_FILE} bytes")
@@ -140,7 +140,7 @@ def _holder(path: Path, number: int, words: list[str]) -> Holder:
         else:
             # Not what it is: a token with a blank in it would be told in part.
             raise ConfigError(
-                f"{path}:{number}: word {place} is not an option of a token; there are expires=TIME and fleets=NAME,NAME"
+                f"{path}:{number}: word {place} is not an option of a token; the options are expires=TIME and fleets=NAME,NAME"
             )
     return Holder(hashlib.sha256(token.encode(errors="surrogateescape")).digest(), expires_s, fleets)
 

@@ -127,7 +127,7 @@ def test_no_journal(invoke, tmp_path):
     ("options", "words"),
     [
         (("--since", "yesterday"), "2h (ago)"),
-        (("--follow", "--until", "1h"), "leave one of both"),
+        (("--follow", "--until", "1h"), "leave out one of the two"),
         (("--limit", "0"), "it must be at least 1"),
     ],
 )

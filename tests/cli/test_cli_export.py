@@ -194,7 +194,7 @@ def test_a_file_that_is_there_is_left_alone_unless_forced(invoke, tmp_path):
     for what in ("demand", "timeline"):
         result = invoke("export", "web", tmp_path / "d.csv", "--what", what, "--state-dir", state_dir)
         assert result.exit_code == 1
-        assert "there is a file already and it was left alone; give another name or --force" in result.stderr
+        assert "the file already exists and was left alone; give another name or --force" in result.stderr
         assert (tmp_path / "d.csv").read_text() == "mine"
     assert invoke("export", "web", tmp_path / "d.csv", "--force", "--state-dir", state_dir).exit_code == 0
     assert read_trace(tmp_path / "d.csv", kind=TraceKind.GAUGE).values.tolist() == [1, 2]
@@ -206,9 +206,9 @@ def test_a_file_that_is_there_is_left_alone_unless_forced(invoke, tmp_path):
         (("wbe", "d.csv"), "has no fleet wbe; did you mean web?"),
         (("web", "d.txt"), "the name must end in .csv, .csv.gz or .parquet"),
         (("web", "d.csv", "--to", "2020-01-01"), "has nothing of fleet web in this time; it has 2026-03-01T00:00:00Z"),
-        (("web", "d.csv", "--to", "2026-03-01T00:00:05Z"), "has one tick only in this time"),
+        (("web", "d.csv", "--to", "2026-03-01T00:00:05Z"), "has only one tick in this time"),
         (("web", "d.csv", "--from", "2026-03-01T00:00:15Z"), "none of the 2 ticks of fleet web in this time has"),
-        (("web", "d.csv", "--what", "timeline", "--to", "2026-03-01T00:00:05Z"), "it takes two ticks to make one"),
+        (("web", "d.csv", "--what", "timeline", "--to", "2026-03-01T00:00:05Z"), "because a row takes two ticks"),
         (("web", "state/journal.sqlite/d.csv"), "cannot be written"),
     ],
 )  # fmt: skip

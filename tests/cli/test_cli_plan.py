@@ -104,7 +104,7 @@ def test_the_daemons_own_journal_is_the_traffic_where_no_trace_is_given(places, 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--kind", "count"), "these belong to --trace"),
+        (("--kind", "count"), "these options belong to --trace"),
         (("--trace", "no-such.csv", "--kind", "count"), "no-such.csv"),
         (("--state-dir", "no-such-state"), "There is no journal"),
     ],

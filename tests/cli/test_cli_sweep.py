@@ -83,7 +83,7 @@ def test_processes_and_random_draws_change_no_figure(here):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        ((), 2, "say what is varied"),
+        ((), 2, "say what to vary"),
         (("--vary", "reactive.headrom=5%"), 1, "did you mean `reactive.headroom`?"),
         (("--vary", "reactive.headroom=2000%"), 1, "out of range; it must be 0% to 1000%"),
         (("--vary", "reactive.headroom=5%..9%"), 1, "how many values?"),
@@ -161,8 +161,8 @@ def test_candidates_are_chosen_where_nobody_says_any(here):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--vary", "plant.start=5s,50s"), "not yours to choose"),
-        (("--vary", "prices.in_service=0.01/h,0.02/h"), "not yours to choose"),
+        (("--vary", "plant.start=5s,50s"), "rather than a choice of yours"),
+        (("--vary", "prices.in_service=0.01/h,0.02/h"), "rather than a choice of yours"),
         (("--at-most", "unservd=1%"), "did you mean unserved?"),
         (("--at-most", "unserved=0.1"), "write a number with a percent sign"),
     ],

@@ -115,7 +115,7 @@ def test_where_something_else_is_called_manifest_nothing_is_written(trace, here,
     (here / "manifest.csv").write_text("part,price\nscrew,3\n")
     arguments = [here / each if each.endswith(".csv") else each for each in command]
     told = " ".join(trace(*arguments, ends=1).stderr.split())
-    assert "this is no manifest" in told
+    assert "this is not a manifest" in told
     assert "--no-manifest" in told
     assert not (here / "new.csv").exists()
     assert (here / "manifest.csv").read_text() == "part,price\nscrew,3\n"
@@ -241,7 +241,7 @@ def test_import_of_an_export_with_a_column_for_each_service(trace, here):
 
 def test_a_source_is_never_written_over(trace, here):
     result = trace("import", here / "t.csv", here / "t.csv", "--kind", "count", "--force", ends=1)
-    assert "what the trace is made of" in result.stderr
+    assert "an input of the trace" in result.stderr
     assert (here / "t.csv").read_text() == SERIES
 
 
@@ -468,6 +468,6 @@ def test_record_without_a_region_or_readings_is_one_sentence(here, free_port):
         "trace", "record", policy, "o.csv", "--for", "2s", "--every", "1s", "--vm", "127.0.0.1", cwd=here
     )
     assert told.returncode == 1
-    assert "0 of 2 readings gave a value, and a trace needs two" in told.stderr
+    assert "0 of 2 readings gave a value, but a trace needs two" in told.stderr
     assert "refused" in told.stderr
     assert not (here / "o.csv").exists()

@@ -191,7 +191,7 @@ BAD_VALUES = [
         "readiness: {probe: http, url: 'http://scaler:s3cret@{address}/health'}",
         "31",
         "an address with a password in it would be logged",
-        "let this machine in there without one",
+        "let the service admit this machine without one",
     ),
     ("schedule: [{name: a, from: 8, to: '9:00', at_least: 1}]", "28", "`8` is not a time of day", '"08:00"'),
     ("schedule: [{name: a, from: '25:00', to: '9:00', at_least: 1}]", "28", "not a time of day", ""),

@@ -115,7 +115,10 @@ def test_a_socket_in_use_keeps_a_second_daemon_from_starting_and_harms_none(tmp_
     ("change", "words"),
     [
         (lambda path: path.parent.chmod(0o777), "everybody may write to it"),
-        (lambda path: path.write_text("notes"), "is in the way of the control socket and is no socket"),
+        (
+            lambda path: path.write_text("notes"),
+            "exists where the control socket should be and is not a socket",
+        ),
         (lambda path: path.parent.rmdir(), "cannot be made, since its folder does not exist"),
     ],
     ids=["open to all", "no socket", "no folder"],

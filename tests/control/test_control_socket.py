@@ -116,7 +116,7 @@ def test_what_is_no_socket_is_left_alone(tmp_path, kind):
         (tmp_path / "notes").write_text("notes")
         path.symlink_to("notes")
     with pytest.raises(
-        DaemonError, match="is in the way of the control socket and is no socket; move it away"
+        DaemonError, match="exists where the control socket should be and is not a socket; move it away"
     ):
         bind(path)
     assert path.exists()
@@ -124,9 +124,7 @@ def test_what_is_no_socket_is_left_alone(tmp_path, kind):
 
 def test_a_folder_that_everybody_may_write_to_is_refused(tmp_path):
     tmp_path.chmod(0o1777)
-    with pytest.raises(
-        DaemonError, match="everybody may write to it, so anybody could put their own in its place"
-    ):
+    with pytest.raises(DaemonError, match="everybody may write to it, so anybody could replace the socket"):
         bind(tmp_path / "c.sock")
     assert list(tmp_path.iterdir()) == []
 
@@ -135,7 +133,7 @@ def test_two_daemons_that_begin_at_once_do_not_take_each_others(tmp_path):
     folder = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     fcntl.flock(folder, fcntl.LOCK_EX)
     try:
-        with pytest.raises(DaemonError, match="another daemon is just making its control socket"):
+        with pytest.raises(DaemonError, match="another daemon is making its control socket right now"):
             bind(tmp_path / "c.sock")
     finally:
         os.close(folder)

@@ -68,7 +68,7 @@ def test_hosts_in_the_file_are_a_list(monkeypatch, tmp_path):
 def test_one_provider_is_aws_or_hosts():
     with pytest.raises(
         ConfigError,
-        match="libvirt_uris and aws_region, aws_profile are set, and one provider is one of the two",
+        match="libvirt_uris and aws_region, aws_profile are set, but a provider is either one or the other",
     ):
         only(Settings(libvirt_uris=("qemu:///system",), aws_region="eu-central-1", aws_profile="p"))
     with pytest.raises(ConfigError, match="or name hosts with libvirt by libvirt_uris"):

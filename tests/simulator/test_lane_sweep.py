@@ -88,9 +88,9 @@ def test_random_variants_are_in_range_and_an_axis_more_shifts_no_other():
     [
         (
             {"reactive.headrom": "5%"},
-            r"`reactive\.headrom` is no field of a policy; did you mean `reactive\.headroom`\?",
+            r"`reactive\.headrom` is not a field of a policy; did you mean `reactive\.headroom`\?",
         ),
-        ({"headroom": "5%"}, r"no field of a policy; it belongs at `reactive\.headroom`"),
+        ({"headroom": "5%"}, r"not a field of a policy; it belongs at `reactive\.headroom`"),
         ({"plnt.vms": 5}, r"did you mean `plant`\?"),
         ({"reactive.headroom": "2000%"}, r"headroom = 2000%.*out of range; it must be 0% to 1000%"),
         ({"reactive.headroom": 0.2}, r"not a percentage"),
@@ -98,12 +98,12 @@ def test_random_variants_are_in_range_and_an_axis_more_shifts_no_other():
         ({"steps.0.change": 3}, r"`steps\.0`: the policy has 0 entries"),
         (
             {"plant.strat.mean_s": 4},
-            r"`plant\.strat\.mean_s` is no field of the plant; did you mean `plant\.start`\?",
+            r"`plant\.strat\.mean_s` is not a field of the plant; did you mean `plant\.start`\?",
         ),
         ({"plant.start.mean": 4}, r"did you mean `plant\.start\.mean_s`\?"),
-        ({"plant": 4}, r"is no field of the plant"),
+        ({"plant": 4}, r"is not a field of the plant"),
         ({"plant.vms": -4}, r"`plant\.vms`: vms must be within 0"),
-        ({"plant.vms": "many"}, r"`plant\.vms`: 'many' is no number"),
+        ({"plant.vms": "many"}, r"`plant\.vms`: 'many' is not a number"),
         ({"plant.vms": 2.5}, r"a number of VMs, not 2\.5"),
         ({"plant.start_budget.vms": 5.0}, r"`start_budget` is None and has no fields"),
         ({"plant.shortage": "gone"}, r"shortage is one of lost, queued, slows"),

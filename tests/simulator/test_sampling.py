@@ -133,7 +133,7 @@ def test_nothing_at_all_makes_no_trace():
 
 
 def test_a_time_too_short_for_a_trace():
-    with pytest.raises(TraceError, match="hold no two ticks"):
+    with pytest.raises(TraceError, match="do not hold two ticks"):
         recorded([None], for_s=15.0)
 
 

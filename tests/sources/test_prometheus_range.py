@@ -188,7 +188,7 @@ def refusal(status, **body):
         ),
         (refusal(422, errorType="execution", error="too many samples"), "too many samples"),
         (web.Response(text="<html>", status=200), "not that of a Prometheus"),
-        (web.Response(text="no", status=401), r"refuses us \(401\); is `--token-file` right"),
+        (web.Response(text="no", status=401), r"denies access \(401\); is `--token-file` right"),
         (web.Response(status=302, headers={"Location": "http://127.0.0.1:9/"}), "not that of a Prometheus"),
         (
             web.json_response({"status": "success", "data": {"result": [{"metric": {}}]}}),

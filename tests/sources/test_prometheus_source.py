@@ -277,8 +277,8 @@ TROUBLES = {
     "shape": ("no plain numbers",),
     "matrix": ("a range of time", "rate("),
     "bad query": ("refuses the query (bad_data: parse error: unexpected ))", "its own page"),
-    "401": ("does not let us in (401)", "expired", "bearer_token_file"),
-    "403": ("does not let us in (403)",),
+    "401": ("denies access (401)", "expired", "bearer_token_file"),
+    "403": ("denies access (403)",),
     "404": ("nothing is there (404)", "/prometheus"),
     "429": ("fewer queries (429)", "share one query"),
     "500": ("in trouble (status 500)",),
@@ -303,11 +303,11 @@ async def test_a_refused_connection_says_where(make, unused_tcp_port):
     text = await failing(make(url=f"http://127.0.0.1:{unused_tcp_port}"))
     assert f"http://127.0.0.1:{unused_tcp_port}: " in text
     assert "connection refused" in text
-    assert "does it run" in text
+    assert "is it running" in text
 
 
 async def test_a_name_that_does_not_exist(make):
-    assert "does it run, and is `signal.prometheus.url` right?" in await failing(
+    assert "is it running, and is `signal.prometheus.url` right?" in await failing(
         make(url="http://prometheus.invalid:9090")
     )
 

@@ -171,7 +171,7 @@ async def test_tls_client_certificate_and_password(tmp_path, unused_tcp_port, so
 
         await refused(source, "its certificate is not trusted")
         shutil.copy(tmp_path / "ours.crt", ca)
-        await refused(source, "does not let us in (401)")
+        await refused(source, "denies access (401)")
         password.write_text("s3cret\n")
         assert (await _later(source)).values.tolist() == [1.0]
         await refused(nobody, f"{url}: ")

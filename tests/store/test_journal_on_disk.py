@@ -318,7 +318,7 @@ async def test_a_migration_keeps_what_was_written(tmp_path) -> None:
     await write_and_close(tmp_path, ticks=3)
     newer = (*schema.MIGRATIONS, "ALTER TABLE events ADD COLUMN severity TEXT NOT NULL DEFAULT 'note'")
     file = tmp_path / "journal.sqlite"
-    with pytest.raises(JournalError, match="brings the journal up to date"):
+    with pytest.raises(JournalError, match="migrates the journal"):
         schema.open_for_reading(file, newest=len(newer))
     with closing(schema.open_for_writing(file, newer)) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (len(newer),)
@@ -340,7 +340,7 @@ async def test_a_migration_that_fails_changes_nothing(tmp_path) -> None:
 
 async def test_an_empty_file_becomes_a_journal(tmp_path) -> None:
     (tmp_path / "journal.sqlite").touch()
-    with pytest.raises(JournalError, match="brings the journal up to date"):
+    with pytest.raises(JournalError, match="migrates the journal"):
         JournalReader(tmp_path)
     await write_and_close(tmp_path)
     with JournalReader(tmp_path / "journal.sqlite") as reader:
@@ -454,7 +454,7 @@ def test_a_state_directory_that_is_a_file(tmp_path) -> None:
     (tmp_path / "state").touch()
     for path in (tmp_path / "state", tmp_path / "state" / "below"):
         with pytest.raises(
-            JournalError, match=r"cannot be opened: .*/state.* is no folder\. Give a state directory"
+            JournalError, match=r"cannot be opened: .*/state.* is not a folder\. Give a state directory"
         ):
             SqliteJournal(path)
 

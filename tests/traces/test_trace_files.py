@@ -145,7 +145,7 @@ def test_text_that_claims_to_be_gzip(tmp_path):
 def test_missing_files_and_folders(tmp_path):
     (tmp_path / "web.yaml").write_text("fleet: web\n")
     with pytest.raises(
-        TraceError, match="this is YAML and no trace; where a command takes a policy, it comes before"
+        TraceError, match="this is YAML, not a trace; if a command takes a policy, the policy comes before"
     ):
         read_trace(tmp_path / "web.yaml")
     with pytest.raises(TraceError, match="no such file"):

@@ -151,8 +151,8 @@ def test_a_packed_file_that_unpacks_to_one_endless_line_is_given_up(tmp_path, by
 @pytest.mark.parametrize(
     ("text", "place", "message"),
     [
-        ("t,v,name\n0,1,a\n".encode("utf-16"), "1", "UTF-16 or no text"),
-        ("t,v,name\n0,1,a\n".encode("utf-16-le"), "1", "UTF-16 or no text"),
+        ("t,v,name\n0,1,a\n".encode("utf-16"), "1", "UTF-16 or not text"),
+        ("t,v,name\n0,1,a\n".encode("utf-16-le"), "1", "UTF-16 or not text"),
         ("t,v,name\n0,1,M\xfcnchen\n".encode("latin-1"), "2:6", "not UTF-8"),
         (b"t,v,name\n" + b"0,1,a\n" * 99 + b"0,1\0,a\n", "101:4", "NUL byte"),
         (b"t,v,name\r0,1,a\r", "1:9", "bare carriage return"),
@@ -278,7 +278,7 @@ def test_two_such_nights_are_told_apart_each_by_its_own_order(tmp_path):
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        (["2026-10-25T02:00:00", "2026-10-25T02:30:00"], "is twice in Europe/Berlin"),
+        (["2026-10-25T02:00:00", "2026-10-25T02:30:00"], "occurs twice in Europe/Berlin"),
         (
             ["2026-03-29T01:00:00", "2026-03-29T02:30:00"],
             "2026-03-29T02:30:00 does not exist in Europe/Berlin",
@@ -291,7 +291,7 @@ def test_local_times_that_are_no_moment(tmp_path, texts, message):
 
 
 @pytest.mark.parametrize(
-    ("form", "message"), [({"style": "soon"}, "not a form"), ({"zone": "Moon"}, "not a time zone")]
+    ("form", "message"), [({"style": "soon"}, "not a time format"), ({"zone": "Moon"}, "not a time zone")]
 )
 def test_forms_that_do_not_exist(form, message):
     with pytest.raises(TraceError, match=message):

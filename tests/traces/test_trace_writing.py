@@ -88,7 +88,7 @@ def test_the_gzip_carries_no_time_of_its_making(tmp_path):
 def test_a_file_that_is_there_is_left_alone_unless_asked_for(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("mine")
-    with pytest.raises(TraceError, match=r"t\.csv: there is a file already and it was left alone; .*--force"):
+    with pytest.raises(TraceError, match=r"t\.csv: the file already exists and was left alone; .*--force"):
         write_trace(path, trace_of([1.0, 2.0]))
     assert path.read_text() == "mine"
     write_trace(path, trace_of([1.0, 2.0]), overwrite=True)
@@ -107,7 +107,7 @@ def test_endings():
 
 
 def test_one_row_makes_no_trace(tmp_path):
-    with pytest.raises(TraceError, match=r"has one row only \(2026-03-01T00:00:00Z\).*take a longer time"):
+    with pytest.raises(TraceError, match=r"has one row only \(2026-03-01T00:00:00Z\).*choose a longer time"):
         write_trace(tmp_path / "t.csv", trace_of([1.0]))
     assert not list(tmp_path.iterdir())
 

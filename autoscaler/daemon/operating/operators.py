@@ -285,7 +285,7 @@ class Operators:
         reason = asked.reason
         if not reason.strip() or len(reason) > LONGEST_REASON:
             raise ChangeRefusedError(
-                f"a reason is needed, of 1 to {LONGEST_REASON} characters, for those who come after you"
+                f"a reason is needed, of 1 to {LONGEST_REASON} characters, for those who read it later"
             )
         # It is printed on terminals as it is.
         if not reason.isprintable():

@@ -300,7 +300,7 @@ class PoolWords:
         reason = word.reason
         if not reason.strip() or len(reason) > LONGEST_REASON or not reason.isprintable():
             raise ChangeRefusedError(
-                f"a reason is needed, one line of 1 to {LONGEST_REASON} characters, for those who come after you"
+                f"a reason is needed, one line of 1 to {LONGEST_REASON} characters, for those who read it later"
             )
         note = Note(kind, word.fleet, f"{word.who} {what} ({reason})")
         daemon = self._daemon

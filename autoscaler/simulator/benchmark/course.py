@@ -103,7 +103,7 @@ def course_of(trace: Trace) -> Course:
         raise TraceError(f"trace {trace.name}: its intervals of {tick_s:g} s are not between 1 s and 1 h")
     peak = float(np.quantile(trace.rates, PEAK_LEVEL))
     if not peak > 0:
-        raise TraceError(f"trace {trace.name} is zero in all but one of a thousand intervals")
+        raise TraceError(f"trace {trace.name} is zero in all but one in a thousand intervals")
     # Stamps between two points of the clock's grid move to the earlier one; all move alike.
     stamps = trace.timestamps - trace.start_s % tick_s
     values = trace.rates * (WORK_PER_S / peak * tick_s)
@@ -112,7 +112,7 @@ def course_of(trace: Trace) -> Course:
     learn = int(ticks.count * LEARN_SHARE)
     if learn < 3:
         raise TraceError(
-            f"trace {trace.name} has only {ticks.count} intervals, too few to learn from a third"
+            f"trace {trace.name} has only {ticks.count} intervals, too few to learn from a third of them"
         )
     week = min(max(learn, math.ceil(WEEK_S / tick_s)), ticks.count)
     return Course(known, ticks, learn, week)

@@ -76,7 +76,7 @@ def demand_trace(fleet: str, ticks: Iterable[TickRow], interval_s: float | None 
     """
     found = [(t.at_s, t.tick, t.recorded.demand, t.recorded.censored) for t in ticks]
     if not found:
-        raise TraceError(f"fleet {fleet} has no tick in this time; take a longer one")
+        raise TraceError(f"fleet {fleet} has no tick in this time; choose a longer time")
     at_s, number, demand, censored = (np.array(column) for column in zip(*found, strict=True))
     at_s, demand = at_s.astype(np.float64), demand.astype(np.float64)
     lengths = tick_lengths(at_s, number.astype(np.int64))
@@ -89,7 +89,7 @@ def demand_trace(fleet: str, ticks: Iterable[TickRow], interval_s: float | None 
     step_s = interval_s or usual_s
     if step_s is None:
         raise TraceError(
-            f"fleet {fleet} has one tick only in this time, which makes no trace; take a longer one"
+            f"fleet {fleet} has only one tick in this time, which makes no trace; choose a longer time"
         )
     known = np.isfinite(demand)
     if not known.any():
@@ -119,7 +119,7 @@ def export_timeline(path: Path, rows: Iterable[TimelineRow], *, overwrite: bool 
         )
         if not count:
             raise TraceError(
-                "there is no row in this time: it takes two ticks to make one; take a longer one"
+                "there is no row in this time, because a row takes two ticks; choose a longer time"
             )
 
     write_whole(path, write, overwrite=overwrite)

@@ -116,12 +116,12 @@ def _read_csv(path: Path) -> Columns:
         with path.open(encoding="utf-8", newline="") as stream:
             reader = csv.reader(stream)
             if tuple(next(reader, ())) != TIMELINE_COLUMNS:
-                raise ConfigError(f"{path}:1: is not the header of a time line: {','.join(TIMELINE_COLUMNS)}")
+                raise ConfigError(f"{path}:1: is not the header of a timeline: {','.join(TIMELINE_COLUMNS)}")
             for cell in reader:
                 if len(cell) != len(TIMELINE_COLUMNS):
                     raise ConfigError(
                         f"{path}:{reader.line_num}: has {len(cell)} columns instead of {len(TIMELINE_COLUMNS)}; "
-                        "was the run interrupted while it wrote?"
+                        "was the run interrupted while writing?"
                     )
                 stamps.append(_stamp(cell[0], path, reader.line_num))
                 cells.append(cell)
@@ -165,7 +165,7 @@ def _read_parquet(path: Path) -> Columns:
         raise ConfigError(f"{path}: cannot be read as Parquet: {error}") from None
     missing = [name for name in TIMELINE_COLUMNS if name not in table.column_names]
     if missing:
-        raise ConfigError(f"{path}: is not a time line: it has no column {', '.join(missing)}")
+        raise ConfigError(f"{path}: is not a timeline: it has no column {', '.join(missing)}")
     try:
         stamps = table["timestamp"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy() / 1e6
         numbers = {name: table[name].cast(pa.float64()).to_numpy().astype(np.float64) for name in NUMERIC}
@@ -176,7 +176,7 @@ def _read_parquet(path: Path) -> Columns:
 
 def _checked(path: Path, stamps: Float, numbers: dict[str, Float], reasons: list[str]) -> Columns:
     if len(stamps) < 2:
-        raise ConfigError(f"{path}: has {len(stamps)} rows, which is too short to tell anything from")
+        raise ConfigError(f"{path}: has {len(stamps)} rows, which is too few to conclude anything")
     steps = np.diff(stamps)
     if not (steps > 0).all():
         row = int(np.argmin(steps > 0)) + 1

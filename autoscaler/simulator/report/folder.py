@@ -97,7 +97,7 @@ def replace(directory: Path, *, force: bool, staged: Path | None = None) -> None
     used = _left_in(directory)
     if used and not force:
         raise ConfigError(
-            f"another run was written to {directory} meanwhile, and was left alone; name another --out"
+            f"another run was written to {directory} in the meantime and was left alone; name another --out"
         )
     for file in used:
         with suppress(FileNotFoundError):

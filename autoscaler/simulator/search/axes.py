@@ -43,7 +43,7 @@ def read_axis(text: str, base: Base, *, at_random: bool = False) -> Axis | Betwe
     """
     path, equals, values = (part.strip() for part in text.partition("="))
     if not equals or not path or not values:
-        raise ConfigError(f"{text!r} does not say what is varied; {_HOW}")
+        raise ConfigError(f"{text!r} does not say what to vary; {_HOW}")
     path = _full(path, base.plant)
     # Any value shows whether there is such a field; whether the value is right is told when it is set.
     _require_field(path, base)

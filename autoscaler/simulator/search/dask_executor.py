@@ -104,7 +104,7 @@ class Dask:
         if not client.scheduler_info().get("workers"):
             client.close()
             raise ConfigError(
-                f"the Dask scheduler at {self._address} has nobody who computes; start `dask worker {self._address}`"
+                f"the Dask scheduler at {self._address} has no workers; start `dask worker {self._address}`"
             )
         return client
 

@@ -36,8 +36,7 @@ def nearby(policy: Policy) -> tuple[Axis, ...]:
     if not axes and policy.objective:
         example = "served=99%,99.5%,99.9%" if policy.objective.served else "shortage_price=2/h,5/h,10/h,20/h"
         raise ConfigError(
-            f"policy {policy.fleet} goes by an objective and has no headroom or cover to be bettered; what other objectives "
-            f"would cost is told by varying it: --vary objective.{example}"
+            f"policy {policy.fleet} has an objective, and no headroom or cover to improve; to see what other objectives would cost, vary it: --vary objective.{example}"
         )
     if not axes:
         raise ConfigError(

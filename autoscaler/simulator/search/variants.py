@@ -174,7 +174,7 @@ def keys_of(path: str) -> YamlPath:
 def _set(data: dict[str, Any], keys: YamlPath, value: object, path: str) -> None:
     """Put a value at a path; a section that is off is switched on by it."""
     if field_at(keys) is None:
-        raise ConfigError(f"`{path}` is no field of a policy; {_nearest(keys)}")
+        raise ConfigError(f"`{path}` is not a field of a policy; {_nearest(keys)}")
     here: Any = data
     for at, key in enumerate(keys[:-1]):
         inner = _inner(here, key, keys[: at + 1])
@@ -232,7 +232,9 @@ def _with_plant_field(plant: PlantSettings, keys: YamlPath, value: object, path:
             raise
         raise ConfigError(f"`{path}`: {error}") from None
     except TypeError:
-        raise ConfigError(f"`{path}`: {value!r} is no number; a plant's values are plain numbers") from None
+        raise ConfigError(
+            f"`{path}`: {value!r} is not a number; a plant's values are plain numbers"
+        ) from None
 
 
 def _replaced(settings: Settings, keys: YamlPath, value: object, path: str) -> Settings:
@@ -242,7 +244,7 @@ def _replaced(settings: Settings, keys: YamlPath, value: object, path: str) -> S
         close = difflib.get_close_matches(word, names, 1)
         section = path.removesuffix(".".join(map(str, keys)))
         advice = f"did you mean `{section}{close[0]}`?" if close else f"its fields are {', '.join(names)}"
-        raise ConfigError(f"`{path}` is no field of the plant; {advice}")
+        raise ConfigError(f"`{path}` is not a field of the plant; {advice}")
     name, old = str(keys[0]), getattr(settings, str(keys[0]))
     if len(keys) > 1:
         if not is_dataclass(old):
@@ -309,7 +311,7 @@ def ends_of(between: Between, *, apart: bool = False) -> tuple[Text | None, floa
     keys = keys_of(between.path)
     info = None if keys[0] == PLANT else field_at(keys)
     if keys[0] != PLANT and info is None:
-        raise ConfigError(f"`{between.path}` is no field of a policy; {_nearest(keys)}")
+        raise ConfigError(f"`{between.path}` is not a field of a policy; {_nearest(keys)}")
     text = written_as(info) if info else None
     low, high = (_number(text, end, between.path) for end in (between.low, between.high))
     if low > high or (apart and low == high):

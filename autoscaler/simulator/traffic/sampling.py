@@ -84,11 +84,11 @@ class Sampling:
         """
         if self.policy.signal.kind == "queue":
             raise TraceError(
-                "a backlog is no demand, and a trace is one: record a fleet whose signal.kind is another"
+                "a trace is demand and a backlog is not: record a fleet with another signal.kind"
             )
         if for_s < 2 * self.every_s:
             raise TraceError(
-                f"{for_s:g} s hold no two ticks of {self.every_s:g} s, and a trace needs two; record for longer"
+                f"{for_s:g} s do not hold two ticks of {self.every_s:g} s, and a trace needs two; record for longer"
             )
         observer = Observer(self.clock)
         stopping = asyncio.create_task(stop.wait())
