@@ -266,6 +266,8 @@ class Daemon:
         record = TickRecord(tick, now_s, tuple(rows))
         intents = self._select(record, early)
         action_ids = await self.recorder.tick(record, intents)
+        if self.recorder.trouble:
+            self.acting.not_recorded(record)
         if intents:
             await self.chores.act(self.fleets.by_name, self.warm_pools.by_name, intents, action_ids, FIRST)
         await self.acting.act(record, intents, action_ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autoscaler.cloud.vms import LaunchData
+from autoscaler.daemon.fleets import Fleet, FleetSetup
 from tests.daemon.builders import EXACT, ORIGIN_S, Bench, policy
 
 TOTAL = {"kind": "total"}
@@ -32,6 +33,13 @@ def pool_bench(demand, *, vms=0, running=0, faults=(), physics=EXACT, **changes)
     renew_template(bench, "ami-0000000b")
     bench.add(pool_policy(**changes), demand)
     return bench
+
+
+def fleet_in_two_subnets():
+    """A fleet whose pool of four may be filled at once, in two subnets, the first one rather."""
+    provision = {**PROVISION, "subnet": "subnet-a", "subnets": ["subnet-b"]}
+    own = pool_policy(provision=provision, warm_pool={"minimum": 4}, refill={"at_once": 4})
+    return Fleet(FleetSetup(own, None, None, None))
 
 
 def renew_template(bench, image="ami-0000000c"):

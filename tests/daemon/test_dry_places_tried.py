@@ -3,12 +3,12 @@
 import pytest
 
 from autoscaler.cloud.faults import Fault, FaultKind
-from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.vms.inventory import FleetInventory, Patience
 from autoscaler.daemon.warm.refill import batches
 from autoscaler.ports import VmState
 from tests.daemon.builders import ORIGIN_S, Bench, listing, policy, reconcile, virtual, vm
-from tests.daemon.pools import PROVISION, pool_bench
+from tests.daemon.pools import fleet_in_two_subnets, pool_bench
+from tests.daemon.test_loop_bounds import Hung
 
 TOTAL = {"kind": "total"}
 OWN, OTHER = "m7i.large", "g6.xlarge"
@@ -45,6 +45,53 @@ async def test_a_dry_place_is_tried_by_one_new_vm_of_one_fleet_and_the_rest_foll
     assert "no VM is provisioned, since it failed lately" in told
 
 
+NOT_SENT = {
+    "throttled": lambda bench: bench.world.add_fault(
+        Fault(FaultKind.THROTTLE, start_s=175, end_s=185, actions=("RunInstances", "StartInstances"))
+    ),
+    "not recorded": lambda bench: setattr(
+        bench, "journal", Hung(bench.journal, bench.clock, 175, 187, "record_tick")
+    ),
+}
+
+
+@pytest.mark.parametrize("way", NOT_SENT)
+@pytest.mark.parametrize("made_anew", [True, False])
+def test_a_try_that_was_never_sent_is_made_in_the_next_tick(way, made_anew):
+    @virtual
+    async def run():
+        bench = Bench(vms=0, zones="a", limits=None)
+        bench.world.add_fault(Fault(FaultKind.NO_CAPACITY, end_s=175))
+        NOT_SENT[way](bench)
+        if made_anew:
+            with_new_vms(bench)
+        for name in () if made_anew else FLEETS:
+            bench.place(name, 3)
+            bench.add(policy(name, signal=TOTAL), 300)
+        await bench.run(260)
+        tried = [(at, code) for at, _, _, code in bench.calls("RunInstances", "StartInstances") if at > 170]
+        refused = [(180, "RequestLimitExceeded")] if way == "throttled" else []
+        assert tried == [*refused, (190, ""), (200, ""), (200, ""), (200, "")]
+
+    run()
+
+
+@virtual
+async def test_a_refill_that_was_throttled_leaves_a_place_to_whoever_tries_it_next():
+    faults = (
+        Fault(FaultKind.NO_CAPACITY, end_s=100),
+        Fault(FaultKind.THROTTLE, start_s=200, end_s=300, actions=("RunInstances",)),
+    )
+    bench = pool_bench(100, running=1, faults=faults, warm_pool={"minimum": 1})
+    await bench.run(400)
+    # After the second failure in a row nothing is made for two minutes; the place is dry for three where it was tried.
+    assert [(at, code) for at, _, _, code in made(bench)] == [
+        (60, SHORT),
+        (240, "RequestLimitExceeded"),
+        (360, ""),
+    ]
+
+
 @virtual
 async def test_what_one_vm_tries_in_a_dry_place_the_others_are_made_elsewhere_meanwhile():
     bench = Bench(vms=0, zones="ab", limits=None)
@@ -63,16 +110,8 @@ async def test_what_one_vm_tries_in_a_dry_place_the_others_are_made_elsewhere_me
     assert len(set(tokens)) == len(tokens)
 
 
-@virtual
-async def test_refills_try_a_dry_place_with_one_vm_and_leave_it_to_one_fleet():
-    bench = pool_bench(
-        100,
-        running=1,
-        provision={**PROVISION, "subnet": "subnet-a", "subnets": ["subnet-b"]},
-        warm_pool={"minimum": 4},
-        refill={"at_once": 4},
-    )
-    one, other = Fleet(bench.setups[0]), Fleet(bench.setups[0])
+def test_refills_try_a_dry_place_with_one_vm_and_leave_it_to_one_fleet():
+    one, other = fleet_in_two_subnets(), fleet_in_two_subnets()
     places = other.inventory.places = one.inventory.places
     for subnet in ("subnet-a", "subnet-b"):
         places.found_dry("", subnet, ORIGIN_S)

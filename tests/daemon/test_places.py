@@ -38,6 +38,26 @@ def test_one_vm_is_tried_when_the_time_is_over_and_nobody_else_until_that_is_kno
     assert places.at_most(OWN, ZONE, 181.0) == math.inf
 
 
+def test_a_try_that_was_not_sent_is_anybodys_again_and_one_that_was_claimed_since_is_not():
+    places = Places()
+    places.found_dry(OWN, ZONE, 0.0)
+    places.claim(OWN, ZONE, 180.0)
+    version = places.version
+    places.give_back(OWN, ZONE, 179.0, 181.0)
+    places.give_back_all_of(179.0)
+    assert (places.at_most(OWN, ZONE, 181.0), places.version) == (0, version)
+    places.give_back(OWN, ZONE, 180.5, 181.0)
+    assert (places.at_most(OWN, ZONE, 181.0), places.version) == (1, version + 1)
+    places.claim(OWN, ZONE, 190.0)
+    places.give_back_all_of(190.0)
+    assert places.at_most(OWN, ZONE, 190.0) == 1
+    # It is found dry again as after any other try.
+    places.claim(OWN, ZONE, 190.0)
+    places.found_dry(OWN, ZONE, 191.0)
+    places.give_back(OWN, ZONE, 190.0, 192.0)
+    assert places.free_from_s(OWN, ZONE) == 191.0 + 2 * 180.0
+
+
 def test_a_quota_holds_the_whole_family_everywhere_and_a_lack_of_room_its_place_only():
     places = Places()
     places.found_dry(OWN, ZONE, 0.0, quota=True)

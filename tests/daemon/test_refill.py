@@ -7,7 +7,7 @@ from autoscaler.daemon.warm.refill import batches
 from autoscaler.ports import Listing, Verb
 from tests.control.builders import Commands, asked
 from tests.daemon.builders import ORIGIN_S, policy, steady, virtual
-from tests.daemon.pools import PROVISION, TOTAL, chores, pool_bench, states
+from tests.daemon.pools import PROVISION, TOTAL, chores, fleet_in_two_subnets, pool_bench, states
 
 
 def views(bench):
@@ -108,16 +108,8 @@ async def test_refills_can_be_paused_and_starts_go_on():
     assert [at for at, *_ in chores(bench, Verb.START)] == [200]
 
 
-@virtual
-async def test_a_place_without_room_is_left_for_the_next_and_the_pool_is_spread():
-    bench = pool_bench(
-        100,
-        running=1,
-        provision={**PROVISION, "subnet": "subnet-a", "subnets": ["subnet-b"]},
-        warm_pool={"minimum": 4},
-        refill={"at_once": 4},
-    )
-    fleet = Fleet(bench.setups[0])
+def test_a_place_without_room_is_left_for_the_next_and_the_pool_is_spread():
+    fleet = fleet_in_two_subnets()
     found = batches(fleet, 4, "x", 1, ORIGIN_S)
     assert [(b.spec.subnet, b.intent.count) for b in found] == [("subnet-a", 2), ("subnet-b", 2)]
     fleet.inventory.places.found_dry("", "subnet-a", ORIGIN_S)

@@ -132,6 +132,11 @@ class Acting:
         await self._follow_shortages(record)
         self._restore_types(record)
 
+    def not_recorded(self, record: TickRecord) -> None:
+        """Nothing of a tick could be made durable, so that nothing of it is done."""
+        for _, places in self._places.values():
+            places.give_back_all_of(record.at_s)
+
     async def _carry_out_all(self, record: TickRecord, numbered: Sequence[tuple[int, ActionIntent]]) -> None:
         rows = {row.fleet: row for row in record.fleets}
         for verbs in ((Verb.START, Verb.PROVISION), (Verb.STOP,)):
@@ -204,7 +209,8 @@ class Acting:
             if not intents:
                 return
             ids = await self._recorder.more(turn.tick, now_s, intents)
-            if not self._current(name, turn):
+            if not ids or not self._current(name, turn):
+                fleet.inventory.places.give_back_all_of(now_s)
                 await self._not_sent(ids, intents)
                 return
             calls = [self._begun(*each, turn) for each in zip(ids, intents, strict=False)]
@@ -314,6 +320,8 @@ class Acting:
         elif OutcomeKind.NO_CAPACITY in kinds:
             quota = any(o.code in QUOTAS for o in done.outcomes)
             places.found_dry(*place, now_s, quota=quota)
+        elif kinds == {OutcomeKind.THROTTLED}:
+            places.give_back(*place, done.sent_s, now_s)
         if OutcomeKind.REFUSED in kinds:
             fleet.provision_held_until_s = now_s + _PROVISION_HOLD_S
 

@@ -157,7 +157,7 @@ class Orders(Holdings):
                     words += "; asked again later, and others meanwhile"
                 failed.setdefault(words, []).append(outcome.vm_id)
             if verb is Verb.START:
-                self._settle_start(t, outcome, received_s)
+                self._settle_start(t, outcome, sent_s, received_s)
             else:
                 self._settle_stop(t, outcome, sent_s, received_s)
         return [
@@ -165,12 +165,14 @@ class Orders(Holdings):
             for why, ids in failed.items()
         ]
 
-    def _settle_start(self, t: TrackedVm, outcome: Outcome, now_s: float) -> None:
+    def _settle_start(self, t: TrackedVm, outcome: Outcome, sent_s: float, now_s: float) -> None:
         vm_type, t.start_as = t.start_as or t.vm.vm_type, ""
         t.denied = outcome.kind is OutcomeKind.DENIED
         if outcome.kind is OutcomeKind.ACCEPTED:
             self.places.found_room(vm_type, t.vm.zone)
             return
+        if outcome.kind is OutcomeKind.THROTTLED:
+            self.places.give_back(vm_type, t.vm.zone, sent_s, now_s)
         verdict = verdict_of(outcome)
         if verdict is not None:
             self._failed(t, verdict, now_s, f"{outcome.code}: {outcome.message}", vm_type)

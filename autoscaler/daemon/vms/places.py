@@ -5,7 +5,7 @@ asked once when its time is over, not once by each fleet.
 
 Rules of this file: pure values; time is an argument. A place that had no room is dry for a while, twice as long
 each time it is found so again. When the time is over one VM may be tried there, by one fleet, whatever it is
-wanted for: the place is dry again until that is known to have worked.
+wanted for: the place is dry again until that is known to have worked, or never to have been sent.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class _Dry:
     since_s: float
     probing: bool = False
     """A VM is being tried there."""
+    claimed_s: float = -math.inf
+    """Since when."""
 
 
 @dataclass(slots=True)
@@ -110,9 +112,33 @@ class Places:
         """A VM is about to be tried in this place: where it was dry, nobody else tries before this is known."""
         for known in self._known(vm_type, zone):
             if known.until_s <= now_s:
-                known.probing = True
+                known.probing, known.claimed_s = True, now_s
                 known.until_s = now_s + DRY_S
                 self.version += 1
+
+    def give_back(self, vm_type: str, zone: str, sent_s: float, now_s: float) -> None:
+        """What was to try this place was surely not sent: somebody else may.
+
+        Args:
+            vm_type: Of the place.
+            zone: Likewise.
+            sent_s: When it was about to be sent; who has claimed the place since then still tries it.
+            now_s: The clock.
+        """
+        for known in self._known(vm_type, zone):
+            if known.probing and known.claimed_s <= sent_s:
+                self._free(known, now_s)
+
+    def give_back_all_of(self, at_s: float) -> None:
+        """Nothing is sent of what was planned at this moment."""
+        for known in self._dry.values():
+            if known.probing and known.claimed_s == at_s:
+                self._free(known, at_s)
+
+    def _free(self, known: _Dry, now_s: float) -> None:
+        known.probing = False
+        known.until_s = min(known.until_s, now_s)
+        self.version += 1
 
     def free_from_s(self, vm_type: str, zone: str) -> float:
         """From when on something may be tried in this place; minus infinity where it is not dry."""

@@ -302,6 +302,8 @@ def _refilled(fleet: Fleet, pool: WarmPool, done: Done) -> list[Note]:
         return []
     if any(o.kind is OutcomeKind.NO_CAPACITY for o in failed):
         inventory.places.found_dry(*place, now_s)
+    elif all(o.kind is OutcomeKind.THROTTLED for o in done.outcomes):
+        inventory.places.give_back(*place, done.sent_s, now_s)
     pool.failures += 1
     pool.held_until_s = now_s + hold_s(pool.failures)
     first = failed[0]
