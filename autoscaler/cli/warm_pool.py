@@ -7,6 +7,7 @@ recorded by the daemon with who and why.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ import typer
 
 from autoscaler.cli.operate import JsonOption, ReasonOption, SocketOption, print_answer
 from autoscaler.cli.output import errors_in_words, seconds
+from autoscaler.words import counted
 
 app = typer.Typer(no_args_is_help=True, help="Inspect single VMs, and maintain the warm pool.")
 
@@ -154,6 +156,17 @@ def _show(vms: list[dict[str, Any]]) -> None:
         images[vm["image"]] = images.get(vm["image"], 0) + 1
     shown = ", ".join(f"{image or 'unknown'}: {count}" for image, count in sorted(images.items()))
     typer.echo(f"VMs by image: {shown}")
+    typer.echo(total(vms))
+
+
+def total(vms: list[dict[str, Any]]) -> str:
+    """How many there are, and of these in each state; the most first."""
+    fleets = len({vm["fleet"] for vm in vms})
+    where = f" of {fleets} fleets" if fleets > 1 else ""
+    states = Counter(vm["phase"].replace("_", " ") for vm in vms)
+    # Of as many the first that is listed, which is in the order of a VM's life.
+    shown = ", ".join(f"{count} {state}" for state, count in states.most_common())
+    return f"{counted(len(vms), 'VM')}{where}: {shown}"
 
 
 def _remarks(vm: dict[str, Any]) -> list[str]:

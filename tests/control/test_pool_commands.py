@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from autoscaler.cli.json_keys import JSON_OF
+from autoscaler.cli.warm_pool import total
 from autoscaler.web.control import Control
 from tests.cli.conftest import _invoke, strict_json  # noqa: F401  a fixture
 from tests.control.test_control_api import ME, Serving
@@ -46,6 +47,17 @@ async def test_looking_and_quarantining(serving, run):
     assert "VMs by image:" in out
     told = [text for _, kind, text in serving.bench.events() if kind == "pool_quarantine"]
     assert told == [f"{ME} quarantined {stopped[0]} (smells)"]
+
+
+async def test_a_list_ends_with_how_many_vms_are_in_which_state(serving, run):
+    for arguments in ((), ("-f", "web")):
+        _, out, _ = await run("list", *arguments)
+        assert out.splitlines()[-1] == "6 VMs: 4 stopped, 2 in service"
+    (one, *_) = strict_json((await run("list", "--json"))[1])["vms"]
+    assert total([one]) == "1 VM: 1 stopped"
+    assert total([one, one | {"fleet": "api", "phase": "in_service"}]) == (
+        "2 VMs of 2 fleets: 1 stopped, 1 in service"
+    )
 
 
 async def test_vms_that_lack_a_patch_are_found_by_image_version_and_age(serving, run):
