@@ -147,24 +147,41 @@ def fails(_):
     raise ProviderError("CreateTags: cannot reach the endpoint")
 
 
-ALLOW = "; allow ec2:CreateTags on its VMs, or set AUTOSCALER_LEASE=false"
+def breaks(_):
+    raise KeyError("x")
+
+
+ALLOW = "we may not write their tags; allow ec2:CreateTags on them, or set AUTOSCALER_LEASE=false"
 ACCEPTED = (OutcomeKind.ACCEPTED,)
 TROUBLES = {
     "denied": (
         of_each(ACCEPTED, (OutcomeKind.DENIED, "UnauthorizedOperation", "no")),
-        f"UnauthorizedOperation no{ALLOW}",
+        f"{ALLOW} (UnauthorizedOperation no)",
     ),
     "denied at last": (
         of_each((OutcomeKind.THROTTLED, "RequestLimitExceeded", "slow"), (OutcomeKind.DENIED, "X", "no")),
-        f"RequestLimitExceeded slow{ALLOW}",
+        f"{ALLOW} (X no)",
     ),
     "refused": (
         of_each((OutcomeKind.REFUSED, "TagLimitExceeded", ""), (OutcomeKind.REFUSED, "Other", "")),
-        "TagLimitExceeded",
+        "the provider refuses these tags (TagLimitExceeded)",
     ),
-    "without a word": (of_each((OutcomeKind.UNKNOWN,), ACCEPTED), str(OutcomeKind.UNKNOWN)),
-    "an error": (fails, "ProviderError: CreateTags: cannot reach the endpoint"),
-    "no answer": (never, f"no answer within {WRITE_WITHIN_S:g} s"),
+    "throttled": (
+        of_each((OutcomeKind.THROTTLED, "RequestLimitExceeded", "slow"), ACCEPTED),
+        "there was no room for the call in the account's API budget (RequestLimitExceeded slow)",
+    ),
+    "a library's words": (
+        of_each((OutcomeKind.UNKNOWN, "ReadTimeoutError", 'Read timeout on endpoint URL: "x"'), ACCEPTED),
+        'it is not known whether the call was carried out (ReadTimeoutError Read timeout on endpoint URL: "x")',
+    ),
+    "without a word": (
+        of_each((OutcomeKind.UNKNOWN,), ACCEPTED),
+        "it is not known whether the call was carried out",
+    ),
+    "no sense": (of_each((OutcomeKind.NO_CAPACITY,), ACCEPTED), "the provider did not write their tags"),
+    "an error": (fails, "the call could not be made (CreateTags: cannot reach the endpoint)"),
+    "a bug": (breaks, "the call failed unexpectedly; please report (KeyError: 'x')"),
+    "no answer": (never, f"the call had no answer within {WRITE_WITHIN_S:g} s"),
 }
 
 

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.vms.lease import LEASE_TAG, VALID_S, Lease
-from autoscaler.ports import Clock, Listing, Note, OutcomeKind, Vm
+from autoscaler.errors import AutoscalerError
+from autoscaler.ports import Clock, Listing, Note, Outcome, OutcomeKind, Vm
 
 WRITE_WITHIN_S = 30.0
 """Longest wait for one tag, in seconds of the event loop."""
@@ -92,16 +93,14 @@ class Leasing:
 
     async def _write(self, fleet: Fleet, lease: Lease, vm_ids: Sequence[str]) -> None:
         tags = {LEASE_TAG: str(lease.mark(self._clock.now()))}
-        trouble = ""
         try:
-            outcomes = await within(lambda: fleet.provider.tag(vm_ids, tags), WRITE_WITHIN_S)
-            bad = [outcome for outcome in outcomes if outcome.kind is not OutcomeKind.ACCEPTED]
-            trouble = f"{bad[0].code} {bad[0].message}".strip() or str(bad[0].kind) if bad else ""
-            denied = any(outcome.kind is OutcomeKind.DENIED for outcome in bad)
+            trouble = _trouble(await within(lambda: fleet.provider.tag(vm_ids, tags), WRITE_WITHIN_S))
         except TimeoutError:
-            trouble, denied = f"no answer within {WRITE_WITHIN_S:g} s", False
+            trouble = f"the call had no answer within {WRITE_WITHIN_S:g} s"
+        except AutoscalerError as error:
+            trouble = f"the call could not be made ({error})"
         except Exception as error:  # noqa: BLE001  a lease that cannot be written holds nobody
-            trouble, denied = f"{type(error).__name__}: {error}", False
+            trouble = f"the call failed unexpectedly; please report ({type(error).__name__}: {error})"
         finally:
             self._writing.pop(fleet.name, None)
         lease.wrote(self._clock.now(), done=not trouble)
@@ -109,11 +108,28 @@ class Leasing:
             self._refused.discard(fleet.name)
         elif fleet.name not in self._refused:
             self._refused.add(fleet.name)
-            more = "; allow ec2:CreateTags on its VMs, or set AUTOSCALER_LEASE=false" if denied else ""
-            text = (
-                f"its VMs could not be marked as ours, so another daemon may act on them too: {trouble}{more}"
-            )
+            text = f"its VMs could not be marked as ours, so another daemon may act on them too: {trouble}"
             self._notes.append(Note("lease_not_written", fleet.name, text))
+
+
+_WORDS = {
+    OutcomeKind.DENIED: "we may not write their tags; allow ec2:CreateTags on them, or set AUTOSCALER_LEASE=false",
+    OutcomeKind.THROTTLED: "there was no room for the call in the account's API budget",
+    OutcomeKind.REFUSED: "the provider refuses these tags",
+    OutcomeKind.UNKNOWN: "it is not known whether the call was carried out",
+}
+
+
+def _trouble(outcomes: Iterable[Outcome]) -> str:
+    """Why not all VMs carry the tag: our words, then the provider's own; empty where they do."""
+    bad = [outcome for outcome in outcomes if outcome.kind is not OutcomeKind.ACCEPTED]
+    if not bad:
+        return ""
+    # What a person must allow is told first, since nothing else repairs it.
+    told = next((outcome for outcome in bad if outcome.kind is OutcomeKind.DENIED), bad[0])
+    words = _WORDS.get(told.kind, "the provider did not write their tags")
+    detail = f"{told.code} {told.message}".strip()
+    return f"{words} ({detail})" if detail else words
 
 
 def _hold(fleet: Fleet, lease: Lease, now_s: float) -> None:
