@@ -372,12 +372,8 @@ class Journal(Protocol):
         """Write one event: an error, a recovery, a daemon start."""
         ...
 
-    async def open_actions(self) -> tuple[ActionRecord, ...]:
-        """Actions whose outcomes were never written: what a crash left behind."""
-        ...
-
     async def recent_actions(self, settled_since_s: float) -> tuple[ActionRecord, ...]:
-        """Those, and the actions whose outcomes were written since then, oldest first."""
+        """Actions whose outcomes were never written, which a crash left behind, or were since then; oldest first."""
         ...
 
     async def record_changes(

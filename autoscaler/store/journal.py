@@ -34,7 +34,7 @@ from autoscaler.store.changes import StandingFile, insert_change, read_in_force
 from autoscaler.store.files import Files
 from autoscaler.store.learned import forget_learned, insert_learned, read_learned
 from autoscaler.store.lock import StateLock
-from autoscaler.store.reader import OPEN, OPEN_OR_SETTLED_SINCE, JournalReader, read_actions
+from autoscaler.store.reader import OPEN_OR_SETTLED_SINCE, JournalReader, read_actions
 from autoscaler.store.rows import FORMAT, Encoded, Raw
 from autoscaler.store.thread import OneThread
 
@@ -167,12 +167,8 @@ class SqliteJournal:
         """All that was learned and is kept, by fleet and name."""
         return await self._run(lambda: read_learned(self._connection))
 
-    async def open_actions(self) -> tuple[ActionRecord, ...]:
-        """Actions whose outcomes were never written, oldest first: what a crash left behind."""
-        return await self._run(lambda: read_actions(self._connection, OPEN))
-
     async def recent_actions(self, settled_since_s: float) -> tuple[ActionRecord, ...]:
-        """The open actions and those settled at or after a time, oldest first: what a listing may not show yet."""
+        """The actions without outcomes and those settled at or after a time, oldest first: what a listing may not show yet."""
         return await self._run(lambda: read_actions(self._connection, OPEN_OR_SETTLED_SINCE, settled_since_s))
 
     async def prune(self, *, before_s: float, max_bytes: int) -> int:

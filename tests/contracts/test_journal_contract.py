@@ -99,7 +99,7 @@ async def test_unknown_demand_is_unknown_when_it_comes_back(journal) -> None:
 async def test_intents_are_open_until_they_are_settled(journal) -> None:
     first, second = await journal.record_tick(TickRecord(1, 10.0, (fleet_tick(),)), (START, PROVISION))
     assert first < second
-    opened = await journal.open_actions()
+    opened = await journal.recent_actions(math.inf)
     assert [(a.id, a.at_s, a.tick, a.intent, a.settled_at_s, a.outcomes) for a in opened] == [
         (first, 10.0, 1, START, None, ()),
         (second, 10.0, 1, PROVISION, None, ()),
@@ -109,7 +109,7 @@ async def test_intents_are_open_until_they_are_settled(journal) -> None:
         Outcome("i-1", OutcomeKind.NO_CAPACITY, "InsufficientInstanceCapacity", "no room in zone b"),
     )
     await journal.record_outcomes(first, 11.5, outcomes)
-    assert [action.id for action in await journal.open_actions()] == [second]
+    assert [action.id for action in await journal.recent_actions(math.inf)] == [second]
     with journal.reader() as reader:
         settled, still_open = reader.actions_of_tick(1)
     assert (settled.settled_at_s, settled.outcomes) == (11.5, outcomes)
@@ -119,7 +119,7 @@ async def test_intents_are_open_until_they_are_settled(journal) -> None:
 async def test_an_action_may_be_settled_without_outcomes(journal) -> None:
     (action,) = await journal.record_tick(TickRecord(1, 10.0, (fleet_tick(),)), (START,))
     await journal.record_outcomes(action, 11.0, ())
-    assert await journal.open_actions() == ()
+    assert await journal.recent_actions(math.inf) == ()
 
 
 async def test_settling_twice_or_what_does_not_exist_is_an_error_and_changes_nothing(journal) -> None:
@@ -148,7 +148,7 @@ async def test_a_tick_that_contradicts_itself_is_refused_with_its_intents(journa
     await journal.record_tick(TickRecord(1, 10.0, (fleet_tick(),)), ())
     with pytest.raises(InvariantError):
         await journal.record_tick(record, (START,))
-    assert await journal.open_actions() == ()
+    assert await journal.recent_actions(math.inf) == ()
     with journal.reader() as reader:
         assert [row.tick for row in reader.ticks("web", 0.0, 99.0)] == [1]
 
@@ -253,7 +253,7 @@ async def test_prune_by_age_keeps_open_actions_and_the_last_tick(journal) -> Non
         assert [row.tick for row in reader.ticks("web", 0.0, 99.0)] == [3, 4]
         assert [action.tick for action in reader.actions("web", 0.0, 99.0)] == [0, 3, 4]
         assert [event.text for event in reader.events(0.0, 99.0)] == ["3", "4"]
-    assert [action.tick for action in await journal.open_actions()] == [0]
+    assert [action.tick for action in await journal.recent_actions(math.inf)] == [0]
     assert await journal.prune(before_s=1e9, max_bytes=2**40) == 1
     with journal.reader() as reader:
         assert [row.tick for row in reader.ticks("web", 0.0, 99.0)] == [4]

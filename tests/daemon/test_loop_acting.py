@@ -1,5 +1,7 @@
 """The loop and what it does: recorded before done, held when in doubt, settled by listings."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -82,7 +84,7 @@ async def test_an_outcome_that_cannot_be_handled_fails_neither_the_tick_nor_othe
     ]
     assert "tick_failed" not in bench.log.events()
     assert bench.column("in_service", "web")[-1] == bench.column("in_service", "api")[-1] == 1
-    assert [action.id for action in await bench.journal.open_actions()] == [1]
+    assert [action.id for action in await bench.journal.recent_actions(math.inf)] == [1]
 
 
 class Doubting:
@@ -367,7 +369,7 @@ async def test_actions_left_open_by_an_earlier_run_are_held_then_settled():
     # Three wanted: one runs, one was started, and the lost one counts until a listing is surely newer.
     assert starts(bench) == [(15, 1), (50, 1)]
     assert [row.in_service + row.starting for row in bench.rows()] == [3, 3, 3, 2, 3, 3, 3]
-    assert await bench.journal.open_actions() == ()
+    assert await bench.journal.recent_actions(math.inf) == ()
     settled = [(at, text) for at, kind, text in bench.events() if kind == "action_settled"]
     assert settled == [
         (20, "stop of 1: the fleet is no longer in the policies"),

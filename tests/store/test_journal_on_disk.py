@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
+import math
 import os
 import shutil
 import signal
@@ -125,7 +126,7 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path) -> None:
     tick, action_id = map(int, acknowledged.split())
     assert tick >= 19
     journal = SqliteJournal(tmp_path)
-    opened = await journal.open_actions()
+    opened = await journal.recent_actions(math.inf)
     assert (tick, action_id, START) in [(action.tick, action.id, action.intent) for action in opened]
     assert [action.tick for action in opened] == list(range(len(opened)))
     with journal.reader() as reader:
@@ -300,7 +301,7 @@ async def test_a_version_1_file_opens_with_todays_program(tmp_path) -> None:
     (tmp_path / "journal.sqlite").write_bytes(gzip.decompress(VERSION_1.read_bytes()))
     journal = SqliteJournal(tmp_path)
     assert await journal.changes_in_force() == ()
-    (opened,) = await journal.open_actions()
+    (opened,) = await journal.recent_actions(math.inf)
     assert (opened.tick, opened.intent) == (1, START)
     with journal.reader() as reader:
         assert [(row.tick, row.at_s, row.recorded) for row in reader.ticks("web", 0.0, 99.0)] == [
@@ -394,10 +395,10 @@ async def test_a_full_disk_is_an_error_and_the_journal_goes_on_when_there_is_spa
     for _ in range(2):
         with pytest.raises(JournalError, match="cannot be written: the disk is full"):
             await journal.record_tick(TickRecord(1, 10.0, fleets), (START,))
-    assert len(await journal.open_actions()) == 1
+    assert len(await journal.recent_actions(math.inf)) == 1
     journal._connection.execute("PRAGMA max_page_count = 1000000")
     await journal.record_tick(TickRecord(2, 20.0, fleets), (START,))
-    assert [action.tick for action in await journal.open_actions()] == [0, 2]
+    assert [action.tick for action in await journal.recent_actions(math.inf)] == [0, 2]
     await journal.close()
 
 

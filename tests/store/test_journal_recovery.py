@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import shutil
 import sqlite3
@@ -195,7 +196,7 @@ async def test_damage_is_found_at_opening_and_set_aside(tmp_path, damage, checkp
     assert "comes from the cloud's listing" in text
     # The identity of a damaged file is looked at before it is opened for writing, so most are untouched.
     assert len((state / ASIDE).read_bytes()) >= len(damaged)
-    carried = await journal.open_actions()
+    carried = await journal.recent_actions(math.inf)
     # A log that is cut may end between an action and its outcome: what was open there is settled by a listing.
     at_the_cut = [action.id for action in carried]
     assert at_the_cut in ([], [60]) or (damage is cut_log and len(at_the_cut) == 1)
@@ -229,7 +230,7 @@ async def test_its_mark_or_what_is_left_of_it_says_that_it_was_a_journal(tmp_pat
     journal = told.open(state)
     assert len(told) == 1
     assert (state / ASIDE).exists()
-    assert await journal.open_actions() == ()
+    assert await journal.recent_actions(math.inf) == ()
     await journal.close()
 
 
@@ -238,11 +239,11 @@ async def test_what_was_under_way_is_carried_over_where_it_can_be_read(tmp_path)
     delete_log(state)
     told = Told()
     journal = told.open(state)
-    (carried,) = await journal.open_actions()
+    (carried,) = await journal.recent_actions(math.inf)
     assert (carried.id, carried.tick, carried.at_s, carried.intent) == (60, 59, 590.0, START)
     assert "1 actions under way were carried over" in told[0]
     await journal.record_outcomes(60, 1e3, ())
-    assert await journal.open_actions() == ()
+    assert await journal.recent_actions(math.inf) == ()
     await journal.close()
 
 
@@ -263,7 +264,7 @@ async def test_no_damage_anywhere_keeps_a_daemon_from_its_journal(tmp_path, seed
     (number,) = await journal.record_tick(tick(1000), (START,))
     await journal.record_outcomes(number, 1.0, (Outcome("i-1", OutcomeKind.ACCEPTED),))
     await journal.prune(before_s=300.0, max_bytes=2**30)
-    for action in await journal.open_actions():
+    for action in await journal.recent_actions(math.inf):
         assert action.intent == START
     with journal.reader() as reader:
         assert reader.last("web").tick == 1000
@@ -307,7 +308,7 @@ async def test_damage_is_found_while_running(tmp_path, damage, inline) -> None:
     assert number > 60
     # The outcome of what was under way when it happened is kept, as an outcome or as an event.
     await journal.record_outcomes(60, 2.0, (Outcome("i-1", OutcomeKind.ACCEPTED),))
-    still_open = [action.id for action in await journal.open_actions()]
+    still_open = [action.id for action in await journal.recent_actions(math.inf)]
     assert still_open == ([61, number] if damage is tear_pages else [number])
     with JournalReader(tmp_path) as reader:
         assert reader.last("web").tick == (1001 if damage is tear_pages else 1000)
@@ -334,7 +335,7 @@ async def test_a_daemon_killed_and_looked_at_with_another_program_is_no_damage(t
     assert not (state / "journal.sqlite-wal").exists()  # that program was the last to leave
     told = Told()
     journal = told.open(state)
-    assert [action.id for action in await journal.open_actions()] == [60]
+    assert [action.id for action in await journal.recent_actions(math.inf)] == [60]
     await journal.close()
     assert told == []
 
@@ -402,7 +403,7 @@ async def test_a_journal_without_a_mark_is_taken_as_it_is(tmp_path) -> None:
     (tmp_path / "journal.mark").unlink()
     told = Told()
     journal = told.open(tmp_path)
-    assert len(await journal.open_actions()) == 1
+    assert len(await journal.recent_actions(math.inf)) == 1
     await journal.close()
     assert told == []
 

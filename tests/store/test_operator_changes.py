@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -222,7 +223,7 @@ async def test_a_version_2_file_opens_with_todays_program(tmp_path) -> None:
     journal = SqliteJournal(tmp_path)
     (override,) = await journal.changes_in_force()
     assert (override.id, override.at_s, override.change) == (2, 5.0, OVERRIDE)
-    (opened,) = await journal.open_actions()
+    (opened,) = await journal.recent_actions(math.inf)
     assert (opened.tick, opened.intent) == (1, START)
     stages = {"stages": (4,) * 10 + (6, 5, 5, 5), "reasons": (1,) + (0,) * 9 + (19, 25, 0, 0)}
     later = replace(fleet_tick(desired=6), may_stop=False, floor=4, ceiling=9, **stages)
