@@ -105,7 +105,7 @@ def open_checked(path: Path, mark: Progress | None) -> sqlite3.Connection:
         raise
     try:
         with schema.translated(str(path), "opened"):
-            _check(connection, path)
+            check(connection, path)
             if mark is not None:
                 require(connection, mark, path)
     except BaseException:
@@ -264,8 +264,13 @@ def _of_operators(carried: Carried) -> str:
     )
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> None:
-    limit = threading.Timer(CHECK_WITHIN_S, connection.interrupt)
+def check(connection: sqlite3.Connection, path: Path, within_s: float = CHECK_WITHIN_S) -> None:
+    """Look whether the tables are whole, for as long as that may take.
+
+    Raises:
+        JournalDamagedError: One is not.
+    """
+    limit = threading.Timer(within_s, connection.interrupt)
     limit.daemon = True
     limit.start()
     try:

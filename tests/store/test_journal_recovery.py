@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -16,7 +17,8 @@ import pytest
 from autoscaler.core.types import Stage
 from autoscaler.errors import JournalDamagedError, JournalError
 from autoscaler.ports import ActionIntent, FleetTick, Outcome, OutcomeKind, TickRecord, Verb
-from autoscaler.store import JournalReader, SqliteJournal, open_journal
+from autoscaler.store import JournalReader, SqliteJournal, open_journal, schema
+from autoscaler.store.recovery import check
 
 START = ActionIntent("web", Verb.START, ("i-1", "i-2"), 2, "", "demand needs 2 more")
 NOW_S = 1_795_514_400.0  # 2026-11-24T10:00:00Z
@@ -314,6 +316,55 @@ async def test_damage_is_found_while_running(tmp_path, damage, inline) -> None:
         assert reader.last("web").tick == (1001 if damage is tear_pages else 1000)
         assert reader.events(0, 1e12)[0].kind == "journal_recovered"
     await journal.close()
+
+
+class Interruptible(sqlite3.Connection):
+    """Keeps what is asked; where it `hangs`, its first step takes until it is interrupted, or for longer than that may take."""
+
+    def __init__(self, *given):
+        super().__init__(*given)
+        self.asked, self.interrupted = [], threading.Event()
+
+    def hangs(self):
+        patience = iter([10.0])
+        self.set_progress_handler(lambda: self.interrupted.wait(next(patience, 0.0)) and 0, 1)
+
+    def execute(self, *given):
+        self.asked.append(given)
+        return super().execute(*given)
+
+    def interrupt(self):
+        super().interrupt()
+        self.interrupted.set()
+
+
+def test_a_check_that_takes_long_ends_in_time_and_is_no_damage(tmp_path):
+    path = tmp_path / "journal.sqlite"
+    schema.open_for_writing(path).close()
+    with closing(Interruptible(path)) as connection:
+        connection.hangs()
+        check(connection, path, within_s=0.01)
+        assert connection.interrupted.is_set()
+        assert len(connection.asked) == 1
+
+
+def test_a_check_that_ends_before_its_time_interrupts_nobody_later(tmp_path):
+    path = tmp_path / "journal.sqlite"
+    schema.open_for_writing(path).close()
+    with closing(Interruptible(path)) as connection:
+        check(connection, path, within_s=30.0)
+        assert len(connection.asked) == 8
+        timers = [each for each in threading.enumerate() if isinstance(each, threading.Timer)]
+        assert all(timer.finished.is_set() for timer in timers)
+
+
+def test_a_check_that_fails_otherwise_is_told(tmp_path):
+    path = tmp_path / "journal.sqlite"
+    schema.open_for_writing(path).close()
+    with closing(Interruptible(path)) as connection:
+        connection.execute("DROP TABLE events")
+        with pytest.raises(sqlite3.OperationalError, match="events"):
+            check(connection, path)
 
 
 async def test_a_checkpoint_by_another_program_is_no_damage(tmp_path) -> None:
