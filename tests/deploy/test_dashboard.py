@@ -78,6 +78,16 @@ def test_each_metric_and_label_that_it_asks_for_exists():
         assert set(re.findall(r"\{\{(\w+)\}\}", legend)) <= known, legend
 
 
+def test_places_are_told_apart_also_where_the_only_one_has_no_name():
+    """A legend of a label that is empty would be none, and two places must not have the same."""
+    there = labels_of_metrics()
+    for expression, legend in expressions():
+        if any("provider" in there[name] for name in metrics_in(expression)):
+            named = re.search(r'label_(?:replace|join)\(.*, "(\w+)", .*"provider"', expression)
+            assert named, expression
+            assert f"{{{{{named[1]}}}}}" in legend, expression
+
+
 def test_every_metric_of_the_daemon_is_on_it():
     """One that is added has to be given a place, so that somebody sees it."""
     shown = metrics_in(" ".join(expression for expression, _ in expressions()))
