@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, time
+from decimal import Decimal
 from typing import Any
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -121,7 +122,8 @@ def shown(raw: object) -> str:
 
 
 def _plain(number: float) -> str:
-    return f"{number:.12g}" if abs(number) < 1e12 else repr(number)
+    """All its digits and no exponent, which is not read either."""
+    return f"{Decimal(f'{number:.12g}' if abs(number) < 1e12 else repr(number)):f}"
 
 
 def _unit_reader(unit: str, factor: float, hint: str) -> Callable[[object], float]:

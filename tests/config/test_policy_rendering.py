@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 
 from autoscaler.config.loading import require_policy
@@ -21,6 +22,7 @@ from autoscaler.config.quantities import (
     WORK,
     Change,
     MetricSelector,
+    Quantity,
 )
 from autoscaler.config.rendering import effective_data, effective_yaml, policy_json_schema
 from autoscaler.config.section import Section
@@ -133,6 +135,27 @@ def test_whole_seconds_survive_writing(seconds):
 def test_percents_written_by_people_survive(hundredths):
     value = PERCENT.validate(f"{hundredths / 100}%")
     assert PERCENT.validate(PERCENT.write(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1e-6, "0.000001/s"),
+        (2.5e-5, "0.000025/s"),
+        (1e9, "1000000000/s"),
+        (1e16, "10000000000000000/s"),
+        (0.1, "0.1/s"),
+    ],
+)
+def test_small_and_large_numbers_are_written_as_people_write_them_and_read_again(value, text):
+    assert WORK.write(value) == text
+    assert WORK.validate(text) == value
+
+
+def test_a_range_is_told_as_people_write_it():
+    with pytest.raises(PydanticCustomError) as refused:
+        Quantity(WORK, 1e-6, 1e9).validate("0/s")
+    assert "0.000001/s to 1000000000/s" in str(refused.value.context)
 
 
 @given(st.sets(st.integers(0, 6), min_size=1))
