@@ -10,7 +10,7 @@ comes to `simulator.recommending`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -187,7 +187,8 @@ def _found(
         raise ConfigError("; ".join(map(str, walked.unfinished)) + ". The policy as it is was among them.")
     advice = advise(walked, plan, limits, tick_s=replay.tick_s, seed=replay.seed)
     judged = landscape_of(walked.variants, walked.numbers, walked.whole, walked.digests, tried.current)
-    return _Found(tried, course, plan, walked, advice, judged, cache)
+    found = _Found(tried, course, plan, walked, advice, judged, cache)
+    return replace(found, advice=replace(advice, sentences=(*advice.sentences, *_beyond(found))))
 
 
 def _weather(
@@ -291,6 +292,19 @@ def _changes(found: _Found) -> dict[str, Any]:
             "unserved_alone": None if alone is None else float(unserved[alone] - unserved[now]),
         }
     return changes
+
+
+def _beyond(found: _Found) -> list[str]:
+    """Which values that move the cost are the last that were tried, so that better ones may lie beyond them."""
+    from autoscaler.simulator.search.nearby import at_edge
+    from autoscaler.simulator.search.recommending import WORTH
+
+    return [
+        f"{path} {change['then']} is the {edge} that was tried, and what lies beyond may cost less yet: say values with --vary."
+        for path, change in _changes(found).items()
+        if abs(change["cost_alone"] or 0.0) >= WORTH
+        and (edge := at_edge(found.judged.parameters[path], change["then"]))
+    ]
 
 
 def _in_words(changes: dict[str, Any]) -> list[str]:

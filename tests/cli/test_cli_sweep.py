@@ -184,3 +184,15 @@ def test_what_was_finished_before_ctrl_c_is_written_and_said_to_be_a_part(here, 
     assert len(document["sweep"]["rows"]) == 128
     assert "variants 128 to 191 have no result: the sweep was interrupted" in document["details"]["cautions"]
     assert "variants 128 to 191" in " ".join(capsys.readouterr().out.split())
+
+
+def test_advice_at_the_edge_of_what_was_tried_says_that_more_may_lie_beyond(here):
+    edge = "reactive.headroom 20% is the lowest that was tried, and what lies beyond may cost less yet: say values with --vary."
+    lax = ("--at-most", "unserved=50%", "--no-worlds")
+    told = run(here, "recommend", "--vary", "reactive.headroom=20%,35%,50%", *lax).stdout
+    assert edge in " ".join(told.split())
+    for others in ("20%,50%", "0%,20%,50%"):
+        assert (
+            "was tried, and"
+            not in run(here, "recommend", "--vary", f"reactive.headroom={others}", *lax).stdout
+        )

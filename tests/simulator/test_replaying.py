@@ -334,3 +334,13 @@ def test_what_the_rules_of_others_aim_at_is_said():
     notes = details_of(replay, run(replay))["notes"]
     assert any("aim at 77% of vm.capacity, which is 30% headroom" in note for note in notes)
     assert all("77%" in rival.what for rival in RIVALS)
+
+
+def test_a_recording_that_is_nothing_or_no_rate_is_a_caution():
+    flat = minutes(300)
+    zero, counter = (
+        Trace.build(flat.timestamps, values, kind=TraceKind.GAUGE, name="odd", interval_s=60.0)
+        for values in (np.zeros(300), np.cumsum(flat.values))
+    )
+    assert prepared(zero).cautions == ("The trace is zero throughout, so nothing is wanted of any VM.",)
+    assert any("is it a counter of all that ever came?" in text for text in prepared(counter).cautions)

@@ -184,6 +184,20 @@ def test_what_is_unknown_is_not_said_to_be_good():
     assert "how much work it left unserved is not known" in known_cost.headline
 
 
+def test_a_baseline_that_costs_nothing_is_no_unknown_cost():
+    free = entry("static_peak", "always on at peak", cost=0.0, unserved_share=math.nan)
+    quiet = policy(cost=0.12, unserved_share=math.nan, unserved_work=0.0)
+    said = words(quiet, free).headline
+    assert said == "This policy costs 0.12, always on at peak nothing, and there was no work to serve"
+
+
+def test_a_rule_that_serves_next_to_nothing_is_not_compared_by_money():
+    idle = entry("target_tracking", "AWS target tracking", cost=10.0, unserved_share=0.996)
+    said = words(policy(), PEAK, idle).sentences
+    assert "AWS target tracking leaves 99.6% of the work unserved here, so its cost says nothing." in said
+    assert not any(sentence.startswith("Against") for sentence in said)
+
+
 def test_without_prices_nothing_is_compared():
     free = entry("static_peak", "always on at peak", cost=0.0)
     said = words(policy(cost=0.0), free, entry("clairvoyant", "clairvoyant", cost=0.0))

@@ -330,7 +330,9 @@ def _cautions(policy: Policy, trace: Trace, needed: int, vms: int) -> Iterator[s
         )
     elif needed > vms and policy.provision is None:
         yield f"Peak demand needs {needed:,} VMs and only {vms:,} exist: part of the shortage is theirs."
-    if trace.peak_per_s < policy.vm.capacity_per_s:
+    if trace.peak_per_s == 0:
+        yield "The trace is zero throughout, so nothing is wanted of any VM."
+    elif trace.peak_per_s < policy.vm.capacity_per_s:
         yield (
             f"One VM of {count(policy.vm.capacity_per_s)}/s serves the whole trace, whose peak is "
             f"{trace.peak_per_s:.3g}/s: if it is in another unit than vm.capacity, scale it with --scale-to-vms."

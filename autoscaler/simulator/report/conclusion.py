@@ -20,6 +20,8 @@ REFERENCES = ("static_peak", "target_tracking", "plain_reactive")
 CLAIRVOYANT = "clairvoyant"
 _NO_RULES = {"static_peak", CLAIRVOYANT}
 """Baselines that know what comes, so that nobody could run them instead."""
+_SERVES_LITTLE = 0.5
+"""A rule that leaves a larger share unserved is not compared by money: it may be cheap for never starting a first VM."""
 _IN_SAMPLE = "All were judged on the traffic that they were chosen on: try it on another period before you change anything."
 
 
@@ -130,9 +132,13 @@ def _compared(entry: Entry, other: Entry, name: str = "") -> str:
     cost = _change(entry.values["cost"], other.values["cost"])
     if entry.values["cost"] == other.values["cost"] == 0:
         return f"{_who(entry, name)} has no prices and {_service(entry, other)}"
+    told = _who(entry, name)
+    if other.values["cost"] == 0 and not math.isnan(entry.values["cost"]):
+        return (
+            f"{told} costs {money(entry.values['cost'])}, {other.name} nothing, and {_service(entry, other)}"
+        )
     if math.isnan(cost):
         return f"The cost of {entry.name} or of {other.name} is not known"
-    told = _who(entry, name)
     if abs(cost) < 0.005:
         costs = f"costs as much as {other.name}"
     else:
@@ -199,6 +205,11 @@ def _against(subject: Entry, reference: Entry) -> str:
         if abs(cost) < 0.005
         else f"costs {rounded_share(cost)} {'less' if cost < 0 else 'more'}"
     )
+    unserved = reference.values["unserved_share"]
+    if unserved > _SERVES_LITTLE and subject.values["unserved_share"] < unserved:
+        return (
+            f"{reference.name} leaves {share(unserved)} of the work unserved here, so its cost says nothing."
+        )
     never = not subject.values["shortage_s"] and short == 0
     shorts = (
         "neither is ever short"

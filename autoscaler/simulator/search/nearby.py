@@ -6,6 +6,8 @@ value is one that the policy's models allow. A policy's own values are always am
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from autoscaler.config.policy import Policy
 from autoscaler.config.quantities import DURATION, PERCENT
 from autoscaler.errors import ConfigError
@@ -16,7 +18,33 @@ _TIMES = (1 / 3, 1.0, 3.0)
 _LEAST_HEADROOM = 0.1
 _LEAST_TIME_S = 60.0
 _LONGEST_S = 86_400.0
+_ENOUGH = 3
 _COVERS = (0.5, 0.9, 0.95, 0.99)
+
+
+def at_edge(tried: Iterable[object], taken: object) -> str:
+    """`lowest` or `highest` where the value that is taken is that of three or more, so that the best may lie beyond; else empty.
+
+    A zero is an end and no edge.
+    """
+    numbers = {_number(each) for each in tried}
+    own = _number(taken)
+    if None in numbers or len(numbers) < _ENOUGH or not own:
+        return ""
+    known = [each for each in numbers if each is not None]
+    return "lowest" if own == min(known) else "highest" if own == max(known) else ""
+
+
+def _number(written: object) -> float | None:
+    for unit in (PERCENT, DURATION):
+        try:
+            return unit.read(written)
+        except ValueError:
+            continue
+    try:
+        return float(str(written))
+    except ValueError:
+        return None
 
 
 def nearby(policy: Policy) -> tuple[Axis, ...]:
