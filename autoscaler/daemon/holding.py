@@ -11,12 +11,12 @@ from dataclasses import replace
 from autoscaler.core.types import Reason
 from autoscaler.daemon.acts.ladder import may_be_made
 from autoscaler.daemon.fleets import Fleet
-from autoscaler.ports import FleetTick, TickRecord
+from autoscaler.ports import FLEET_TAG, FleetTick, TickRecord
 from autoscaler.words import some
 
-_MAXIMUM = int(Reason.MAXIMUM)
+_MAXIMUM, _MINIMUM = int(Reason.MAXIMUM), int(Reason.MINIMUM)
 UNLISTED = "held until its VMs have been listed: "
-_INCOMPLETE = int(Reason.LISTING_INCOMPLETE)
+_INCOMPLETE, _POOL_EMPTY = int(Reason.LISTING_INCOMPLETE), int(Reason.WARM_POOL_EMPTY)
 UNKNOWN_TO_BALANCER = "no VM leaves, since the load balancer has too few of them: "
 NOT_LET_GO = "no VM leaves for a minute, since the load balancer did not take it out: "
 UNMADE = "no VM is provisioned, since it failed lately: "
@@ -26,10 +26,14 @@ UNRECORDED = "held, since the journal cannot be written: "
 def in_full(fleet: Fleet, row: FleetTick, now_s: float) -> str:
     """The sentence of a decision with what holds it back; the very same one where nothing does."""
     why, told = held(fleet, row, now_s), row.sentence
-    # With an objective no more than the maximum is ever proposed, so that no stage is seen to lower it.
-    short = row.desired == fleet.policy.bounds.maximum and row.demand > row.desired * fleet.capacity_per_s
-    if short and _MAXIMUM not in row.reasons:
+    # With an objective nothing beyond the bounds is ever proposed, so that no stage is seen to bring it within them.
+    bounds, fits = fleet.policy.bounds, row.demand / fleet.capacity_per_s
+    if fits > row.desired == bounds.maximum and _MAXIMUM not in row.reasons:
         told = f"{told}; more would be needed, but the policy's maximum is {row.desired}"
+    if fits <= row.desired - 1 and row.desired == bounds.minimum and _MINIMUM not in row.reasons:
+        told = f"{told}; the policy's minimum is {row.desired}"
+    if _POOL_EMPTY in row.reasons and fleet.inventory.listed and not fleet.inventory.vms:
+        told = f"{told}; no VM carries the tag {FLEET_TAG}={fleet.name}"
     lacking = fleet.inventory.parts.lacking
     if lacking and (why == UNLISTED or _INCOMPLETE in row.reasons):
         told = f"{told}; the list lacks {some(lacking)}"
