@@ -27,6 +27,7 @@ from pydantic_settings import (
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -223,9 +224,34 @@ def load_settings(**overrides: Any) -> Settings:
     except OSError as error:
         msg = f"{config_file()} cannot be read: {error.strerror}"
         raise ConfigError(msg) from None
-    except ValueError as error:  # not TOML
-        msg = f"{config_file()}: {error}"
-        raise ConfigError(msg) from None
+    except SettingsError as error:
+        raise ConfigError(_unparsed(str(error))) from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{config_file()}: the text is not UTF-8 (line {line}); save it as UTF-8") from None
+    except ValueError as error:
+        raise ConfigError(f"{config_file()} is not TOML: {_toml_words(str(error))}") from None
+
+
+def _unparsed(said: str) -> str:
+    """Why a variable of the environment, which alone is read as JSON, could not be."""
+    name = next((field for field in Settings.model_fields if f'"{field}"' in said), "")
+    return (
+        f"{PREFIX}{name.upper()} cannot be read: it is a table, which the environment gives as JSON; better write "
+        f"it in {config_file()}, as [{name}.NAME]"
+    )
+
+
+def _toml_words(said: str) -> str:
+    """The parser's words; of a key that is written twice, ours."""
+    what, _, where = said.partition(" (at ")
+    if what.startswith(("Cannot overwrite", "Cannot declare")):
+        what = "a setting or table is there twice; keep one of the two"
+    elif what.startswith("Invalid value"):
+        what = 'no value stands after the "="; texts need quotes'
+    else:
+        what = f"{what[:1].lower()}{what[1:]}"
+    return f"{what} ({where}" if where else what
 
 
 def unknown_variables(names: Iterable[str]) -> tuple[str, ...]:

@@ -123,14 +123,37 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path):
     assert len(failure().splitlines()) == 3
 
 
-def test_a_file_that_is_not_toml_is_refused(tmp_path):
-    write(tmp_path / "autoscaler.toml", "tick_s: 20\n")
-    assert failure().startswith("autoscaler.toml: ")
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("tick_s: 20\n", "expected '=' after a key in a key/value pair (line 1, column 7)"),
+        (
+            "tick_s = 1\ntick_s = 2\n",
+            "a setting or table is there twice; keep one of the two (line 2, column 11)",
+        ),
+        (
+            "[providers.a]\n[providers.b]\n[providers.a]\n",
+            "a setting or table is there twice; keep one of the two (line 3, column 13)",
+        ),
+        ("log_level = debug\n", 'no value stands after the "="; texts need quotes (line 1, column 13)'),
+    ],
+)
+def test_a_file_that_is_not_toml_is_refused(text, words, tmp_path):
+    write(tmp_path / "autoscaler.toml", text)
+    assert failure() == f"autoscaler.toml is not TOML: {words}"
 
 
-def test_a_file_that_cannot_be_read_is_refused_in_words(tmp_path, monkeypatch):
-    write(tmp_path / "autoscaler.toml", "").write_bytes(b"tick_s = 20 # \xff\n")
-    assert failure().startswith("autoscaler.toml: ")
+def test_a_file_that_cannot_be_read_is_refused_in_words(tmp_path):
+    write(tmp_path / "autoscaler.toml", "").write_bytes(b"tick_s = 20\n# \xff\n")
+    assert failure() == "autoscaler.toml: the text is not UTF-8 (line 2); save it as UTF-8"
+
+
+def test_a_table_in_the_environment_that_is_no_json_is_refused_in_words(monkeypatch):
+    monkeypatch.setenv("AUTOSCALER_PROVIDERS", "frankfurt")
+    assert failure() == (
+        "AUTOSCALER_PROVIDERS cannot be read: it is a table, which the environment gives as JSON; better write it in "
+        "autoscaler.toml, as [providers.NAME]"
+    )
 
 
 def test_a_secret_is_in_no_text(monkeypatch, tmp_path):
