@@ -2,12 +2,13 @@
 
 Rules of this file: a write that does not come back in time has failed for its caller and is left to end when
 it likes. Until it has, nothing else is written, so that writes do not pile up behind it. Every failure is
-counted and said.
+counted, and said once an hour for as long as it lasts.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -32,6 +33,8 @@ from autoscaler.ports import (
 
 T = TypeVar("T")
 
+AGAIN_S = 3600.0
+"""The same failure is said again after so long."""
 OPEN_WITHIN_S = 60.0
 """Longest wait for the journal at the start, where a large one may have to be read."""
 
@@ -54,6 +57,9 @@ class Recorder:
         self._wait_s = wait_s
         self.trouble = ""
         """Why nothing can be recorded now, so that nothing is done; empty where the last tick was."""
+        self._said_s: dict[str, float] = {}
+        """What was said of failures since the last tick that was written, and when, in seconds of the event loop."""
+        self._failed_since_s: float | None = None
         self._hung: set[asyncio.Future[Any]] = set()
         self._unsettled: dict[int, tuple[float, tuple[Outcome, ...]]] = {}
         self._too_late: list[tuple[tuple[int, ...], tuple[ActionIntent, ...]]] = []
@@ -68,6 +74,7 @@ class Recorder:
         if ids is None:
             intents.clear()
             return ()
+        self._written()
         if self._too_late:
             await self._settle_too_late(record.at_s)
         if self._unsettled:
@@ -242,5 +249,19 @@ class Recorder:
             await self.outcomes(action_id, at_s, outcomes)
 
     def _failed(self, text: str) -> None:
+        """Count it, and say it where it was not said within the hour: a full disk fails at every tick, and logs may lie on it."""
         self._telemetry.journal_errors.inc()
-        self._telemetry.log.error("journal_failed", text=text)
+        now_s = asyncio.get_running_loop().time()
+        if self._failed_since_s is None:
+            self._failed_since_s = now_s
+        if now_s - self._said_s.get(text, -math.inf) >= AGAIN_S:
+            self._said_s[text] = now_s
+            self._telemetry.log.error("journal_failed", text=text)
+
+    def _written(self) -> None:
+        if self._failed_since_s is None:
+            return
+        lasted_s = asyncio.get_running_loop().time() - self._failed_since_s
+        self._failed_since_s = None
+        self._said_s.clear()
+        self._telemetry.log.info("journal_written", text=f"the journal is written again, after {lasted_s:.0f} s")

@@ -38,6 +38,7 @@ EVENTS = {
     "source_recovered": "A fleet's metrics can be read again.",
     "journal_failed": "The journal cannot be written; nothing is started or stopped until it can.",
     "journal_recovered": "The journal was damaged: it was set aside and a new one was started.",
+    "journal_written": "The journal can be written again.",
     "acting_held": "The provider denies access; the fleet's actions are held for a while.",
     "balancer_failed": "A fleet's load balancer did not do or answer what it was asked; its VMs keep serving.",
     "balancer_recovered": "A fleet's load balancer works again.",

@@ -194,7 +194,9 @@ async def test_while_the_journal_fails_nothing_is_done_and_ticks_go_on():
     ]
     assert told == [False] * 2 + [True] * 4 + [False] * 4
     assert bench.telemetry.registry.get_sample_value("autoscaler_journal_errors_total") == 4
-    assert bench.log.texts("journal_failed")[0] == "the disk is full; 1 actions are held"
+    # Once for as long as it lasts, in these words, and once that it is over.
+    assert bench.log.texts("journal_failed") == ["the disk is full; 1 actions are held"]
+    assert bench.log.texts("journal_written") == ["the journal is written again, after 40 s"]
     assert bench.column("in_service")[-1] == 3
 
 
