@@ -295,6 +295,7 @@ async def _asked_ec2(ec2: Ec2Settings, policies: Sequence[Policy], clock: Clock)
             reads_template=policy.reads_template,
             reads_cloudwatch=str(policy.signal.source) == "cloudwatch",
             hibernates=policy.warm_pool.hibernate is not None,
+            retypes=bool(policy.vm.types),
             target_group=policy.balancer.target_group.arn
             if policy.balancer is not None and policy.balancer.target_group is not None
             else "",

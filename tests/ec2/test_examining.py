@@ -18,6 +18,7 @@ KEYS = {"access_key_id": "AKIDEXAMPLE", "secret_access_key": "not-a-secret"}
 MOTO_IMAGE = "ami-12c6146b"
 CHANGES = (
     "DescribeInstanceStatus", "StartInstances", "StopInstances", "TerminateInstances", "CreateTags", "RunInstances",
+    "ModifyInstanceAttribute",
 )  # fmt: skip
 WEB = Examined("web", ProvisionSpec("web", "web"), may_provision=4, reads_cloudwatch=True)
 
@@ -115,6 +116,24 @@ async def test_a_launch_template_that_is_not_there_is_told_apart_from_a_permissi
     (template,) = of(findings, "launch_template")
     assert template.level is Level.PROBLEM
     assert "launch template web" in template.fix
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("retypes", [True, False])
+async def test_whether_the_type_of_a_vm_may_be_changed_is_asked_where_a_policy_may_want_it(ec2, say, retypes):
+    fine = say.error(412, "DryRunOperation", "would have succeeded")
+    ec2.script = {operation: [fine] for operation in CHANGES} | {
+        "DescribeInstances": [say.page([1])],
+        "ModifyInstanceAttribute": [say.error(403, "UnauthorizedOperation", "not authorized")],
+    }
+    before = len(ec2.requests["ModifyInstanceAttribute"])
+    findings = await examine(settings_for(ec2.url), [replace(WEB, retypes=retypes)], SystemClock())
+    problems = [each.text for each in of(findings, "permission") if each.level is Level.PROBLEM]
+    assert [text.split()[0] for text in problems] == ["ec2:ModifyInstanceAttribute"] * retypes
+    asked = ec2.requests["ModifyInstanceAttribute"][before:]
+    assert [(each["DryRun"], bool(each["InstanceType.Value"])) for each in asked] == [
+        ("true", True)
+    ] * retypes
 
 
 async def test_an_unreachable_account_is_one_finding_and_no_traceback():

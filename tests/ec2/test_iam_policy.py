@@ -50,9 +50,13 @@ def test_changes_of_vms_need_the_ownership_tag(statements):
     owned = {"Null": {f"aws:ResourceTag/{FLEET_TAG}": "false"}}
     existing = {each.value for each in CHANGES} - {Operation.RUN_INSTANCES.value}
     (guarded,) = [each for each in statements if each.get("Condition") == owned]
-    assert actions(guarded) == existing
+    typed = {"Null": {**owned["Null"], "ec2:Attribute/InstanceType": "false"}}
+    (of_type,) = [each for each in statements if each.get("Condition") == typed]
+    # Of all attributes only the type: who may change user data runs what they like as root at the next start.
+    assert actions(of_type) == {Operation.MODIFY_INSTANCE_ATTRIBUTE.value}
+    assert actions(guarded) == existing - actions(of_type)
     for statement in statements:
-        if statement is not guarded and actions(statement) & existing:
+        if statement not in (guarded, of_type) and actions(statement) & existing:
             assert statement["Condition"] == {"StringEquals": {"ec2:CreateAction": "RunInstances"}}
             assert actions(statement) == {Operation.CREATE_TAGS.value}
 

@@ -61,6 +61,7 @@ class Examined:
         reads_cloudwatch: Its metrics come from CloudWatch.
         reads_template: The daemon must know what its launch template says.
         hibernates: Its VMs shall save their memory.
+        retypes: Its stopped VMs may be started as another type.
         target_group: The target group before it; empty where there is none.
         start_time_s: What a start is planned with.
         drain_timeout_s: How long a VM may take to become idle.
@@ -72,6 +73,7 @@ class Examined:
     reads_cloudwatch: bool
     reads_template: bool = False
     hibernates: bool = False
+    retypes: bool = False
     target_group: str = ""
     start_time_s: float = 40.0
     drain_timeout_s: float = 120.0
@@ -180,6 +182,9 @@ class Examination:
                 "ec2:TerminateInstances": (self._ec2.terminate_instances, {"InstanceIds": ids}),
                 "ec2:CreateTags": (self._ec2.create_tags, {"Resources": ids, "Tags": tags}),
             }
+            if any(each.retypes for each in fleets):
+                other = {"InstanceId": owned[0].id, "InstanceType": {"Value": owned[0].vm_type}}
+                asked["ec2:ModifyInstanceAttribute"] = (self._ec2.modify_instance_attribute, other)
             for action, (call, parameters) in asked.items():
                 found.append(await self._permitted(action, call, parameters))
         else:
