@@ -19,6 +19,9 @@ from autoscaler.traces.trace import Float, RowError
 if TYPE_CHECKING:
     from autoscaler.traces.tables import Choose, Texts
 
+MAX_ROWS = 200_000_000
+"""The longest table read, as long as text may be: rows that are all alike take no room in a file, and gigabytes of memory."""
+
 
 def read_parquet(
     path: Path, choose: Choose, times: TimeForm
@@ -38,6 +41,9 @@ def read_parquet(
     except TraceError as error:
         raise TraceError(f"{path}: {error}") from None
     try:
+        rows = parquet.read_metadata(path).num_rows
+        if rows > MAX_ROWS:
+            raise TraceError(f"{path}: it has {rows:,} rows, and {MAX_ROWS:,} are read; cut it into parts")
         data = parquet.read_table(path, columns=[column.name for column in wanted])
     except (ArrowException, OSError) as error:
         raise TraceError(f"{path}: not a readable Parquet file: {error}") from None

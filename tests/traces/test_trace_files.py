@@ -93,6 +93,18 @@ def test_what_parquet_is_refused(tmp_path, table, message):
         read(tmp_path / "t.parquet")
 
 
+def test_a_parquet_file_of_more_rows_than_memory_has_room_for_is_refused_before_it_is_read(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("autoscaler.traces.parquet.MAX_ROWS", 3)
+    for rows in (3, 4):
+        table = pa.table({"timestamp": [60 * row for row in range(rows)], "value": [1.0] * rows})
+        parquet.write_table(table, tmp_path / f"{rows}.parquet")
+    assert len(read(tmp_path / "3.parquet").values) == 3
+    with pytest.raises(TraceError, match=r"it has 4 rows, and 3 are read; cut it into parts"):
+        read(tmp_path / "4.parquet")
+
+
 def test_a_broken_parquet_file(tmp_path):
     with pytest.raises(TraceError, match="not a readable Parquet file"):
         read(write(tmp_path, b"PAR1 but not really", "t.parquet"))
