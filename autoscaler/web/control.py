@@ -143,7 +143,9 @@ class Control:
         # The library would write a traceback for every line of garbage that a guest sends.
         quiet = logging.Logger("control")  # noqa: LOG001  of its own, without handlers and above no other
         quiet.addHandler(logging.NullHandler())
-        self._runner = web.AppRunner(app, access_log=None, logger=quiet, shutdown_timeout=2.0)
+        self._runner = web.AppRunner(
+            app, access_log=None, logger=quiet, shutdown_timeout=2.0, auto_decompress=False
+        )
         self._bound: BoundSocket | None = None
         self._listening: asyncio.Server | None = None
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ UNPACKED = 4
 """How many times its size a body may unpack to, of the largest body."""
 TELL_EVERY_S = 60.0
 _BEARER = "bearer "
+_CUT_OFF = "the body was cut off, or is not packed as its Content-Encoding says; send it again"
 
 
 class Refused(StrEnum):
@@ -272,9 +274,13 @@ class Ingest:
             text = f"the body did not arrive within {READ_WITHIN_S:g} s"
             raise _RefusedError(408, Refused.TOO_SLOW, text) from None
         except (web.RequestPayloadError, OSError):
-            text = "the body was cut off, or is not packed as its Content-Encoding says; send it again"
-            raise _RefusedError(400, Refused.MALFORMED, text) from None
-        return b"".join(parts)
+            raise _RefusedError(400, Refused.MALFORMED, _CUT_OFF) from None
+        packed = b"".join(parts)
+        encoding = request.headers.get("Content-Encoding", "")
+        body = _unpacked(packed, most) if encoding in {"gzip", "deflate"} else packed
+        if len(body) > most:
+            raise _RefusedError(413, Refused.OVERSIZED, text)
+        return body
 
     def _from_json(self, body: bytes) -> tuple[list[PushedSample], int]:
         try:
@@ -354,6 +360,18 @@ class Ingest:
                 waking.append(name)
         if waking:
             self._daemon.waking.ask(waking, Cause.PUSH)
+
+
+def _unpacked(packed: bytes, most: int) -> bytes:
+    """What a body by gzip or deflate holds, and no more than one byte more than `most`."""
+    unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)  # either form, told by its beginning
+    try:
+        body = unpacking.decompress(packed, most + 1)
+    except zlib.error:
+        raise _RefusedError(400, Refused.MALFORMED, _CUT_OFF) from None
+    if not unpacking.eof and len(body) <= most:
+        raise _RefusedError(400, Refused.MALFORMED, _CUT_OFF)
+    return body
 
 
 def _answer(taken: Taken, unasked: int, *, empty: bool) -> web.Response:

@@ -120,6 +120,8 @@ class Site:
             logger=quiet,
             shutdown_timeout=2.0,
             keepalive_timeout=self._guests.silent_s,
+            # It would be unpacked whoever sends it, and a thousand times its size, also where nobody reads it.
+            auto_decompress=False,
         )
         self._listening: asyncio.Server | None = None
         self._since_s: dict[RequestHandler, float] = {}

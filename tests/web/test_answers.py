@@ -1,10 +1,12 @@
 """Answers that are dear: made once for all who ask, and none that nobody reads beyond what memory is given to them."""
 
 import asyncio
+import gzip
 import json
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from autoscaler.daemon.loop import Daemon
 from autoscaler.web.answers import LONG_S, SharedAnswer
@@ -93,6 +95,34 @@ async def test_while_too_much_waits_to_be_read_no_more_is_told_but_whether_all_i
         async with asyncio.timeout(60):
             while (await asked(f"{site.url}/metrics"))[0] != 200:
                 await turns(1)
+
+
+class Hearing:
+    """In the place of what takes samples: keeps the bodies as they come."""
+
+    def __init__(self):
+        self.bodies = []
+
+    def routes(self):
+        return [web.post("/heard", self.hear)]
+
+    async def hear(self, request):
+        self.bodies.append(await request.read())
+        return web.Response()
+
+
+async def test_a_body_is_not_unpacked_before_somebody_wants_it():
+    """Of a hundred kilobytes by gzip come a hundred megabytes: most of a second of the loop, whoever sends them."""
+    bench = Bench(vms=4, running=2, clock=SetClock())
+    bench.add(policy("web"), 150.0)
+    daemon = Daemon(bench.clock, bench.setups, bench.journal, bench.telemetry, bench.settings)
+    packed, hearing = gzip.compress(bytes(8 << 20)), Hearing()
+    async with Site(daemon, "127.0.0.1", 0, hearing) as site, aiohttp.ClientSession() as session:
+        headers = {"Content-Encoding": "gzip"}
+        async with session.post(f"{site.url}/heard", data=packed, headers=headers) as answer:
+            assert answer.status == 200
+    assert hearing.bodies == [packed]
+    await bench.journal.close()
 
 
 async def test_no_browser_takes_what_is_told_for_something_else():

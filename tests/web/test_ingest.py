@@ -5,6 +5,7 @@ import gzip
 import json
 import math
 import os
+import zlib
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -274,6 +275,9 @@ async def test_bodies_are_bounded_as_they_are_and_unpacked(pushing):
         packed = gzip.compress(json.dumps([sample()]).encode())
         assert (await p.post(packed, **{"Content-Encoding": "gzip"}))[0] == 200
         assert (await p.post(b"no gzip", **{"Content-Encoding": "gzip"}))[0] == 400
+        assert (await p.post(packed[:-9], **{"Content-Encoding": "gzip"}))[0] == 400
+        deflated = zlib.compress(json.dumps([sample(251.0)]).encode())
+        assert (await p.post(deflated, **{"Content-Encoding": "deflate"}))[0] == 200
         snappy_bomb = bytes(cramjam.snappy.compress_raw(bytes(100_000)))
         assert len(snappy_bomb) < 10_000
         status, answer = await p.post(
