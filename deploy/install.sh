@@ -6,6 +6,8 @@
 # Running it again with nothing new changes nothing.
 set -euo pipefail
 umask 022
+# This runs as root from wherever it is called, and Python would take modules from there before its own.
+export PYTHONSAFEPATH=1
 
 usage() {
   cat <<'TEXT'

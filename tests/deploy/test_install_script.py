@@ -150,6 +150,16 @@ def test_again_with_nothing_new_changes_nothing(place):
     assert place.files() == before
 
 
+def test_no_module_is_taken_from_where_it_is_called(place, tmp_path):
+    """It runs as root, and anybody may write to /tmp."""
+    trap = "import pathlib\n\npathlib.Path(__file__ + '.run').touch()\nraise ImportError\n"
+    for name in ("venv", "ensurepip", "pip", "sysconfig"):
+        (tmp_path / f"{name}.py").write_text(trap)
+    again = install(place.checkout, "--root", place.root, *OURS, "--link-venv", sys.prefix, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".py"] * 4
+
+
 def test_an_upgrade_keeps_what_operators_wrote_and_the_last_version(own):
     place = own
     first = (place.code / "current").readlink()
