@@ -5,13 +5,15 @@ own site now and then, and where nothing answers it says so and listens anew.
 
 Rules of this file: whoever connects costs the daemon little. Connections are bounded in number, or else they would take
 the files that calls to the cloud need; those that say nothing, and those that do not read their answer, are ended. What
-answers may take of the loop and of the memory is bounded (`answers`); whether the daemon is well is always told.
+answers may take of the loop and of the memory is bounded (`answers`); whether the daemon is well is always told. On this machine
+alone it is asked by address or local name: a page of elsewhere, whose name leads here in an operator's browser, would read all.
 Garbage is answered, and nothing is logged of it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import logging
 import os
@@ -19,6 +21,7 @@ import resource
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -27,7 +30,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from autoscaler.daemon.loop import Daemon
 from autoscaler.errors import DaemonError
 from autoscaler.ports.history import History
-from autoscaler.web.answers import MOST_UNREAD, SharedAnswer, Unread
+from autoscaler.web.answers import MOST_UNREAD, Handler, SharedAnswer, Unread
 from autoscaler.web.ingest import PATH as SAMPLES
 from autoscaler.web.ingest import Ingest
 from autoscaler.web.pages import Pages
@@ -105,7 +108,9 @@ class Site:
             web.get("/metrics", self._tell_metrics),
             web.get("/api/v1/status", self._tell_status),
         ]
-        app.add_routes([web.get(each.path, self._unread.guarded(each.handler)) for each in large])
+        for each in large:
+            told = self._unread.guarded(each.handler)
+            app.router.add_get(each.path, _by_local_name(told) if _is_loopback(host) else told)
         app.add_routes([web.get("/healthz", _healthz)])
         app.on_response_prepare.append(_as_it_is)
         self.paths = PATHS if ingest is None else (*PATHS, SAMPLES)
@@ -249,6 +254,41 @@ class Site:
         """Stop listening."""
         self._stop_listening()
         await self._runner.cleanup()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _by_local_name(handler: Handler) -> Handler:
+    """The handler, for those who ask by an address, or by a name that no server elsewhere can have."""
+
+    async def guard(request: web.Request) -> web.StreamResponse:
+        name = _name_asked(request.host)
+        if name:
+            text = f"this site is for this machine alone; ask for it as localhost, or let your proxy do so, not as {name}\n"
+            return web.Response(status=421, text=text)
+        return await handler(request)
+
+    return guard
+
+
+def _name_asked(host: str) -> str:
+    """The name in a header Host that may be of another server; empty where it is none."""
+    try:
+        name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return ascii(host[:200])
+    if "." not in name or name.endswith(".localhost"):
+        return ""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return ascii(name[:200])
+    return ""
 
 
 async def _healthz(request: web.Request) -> web.Response:

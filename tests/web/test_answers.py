@@ -139,3 +139,36 @@ async def test_no_browser_takes_what_is_told_for_something_else():
             assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
             assert json.loads(await answer.text())["fleets"][0]["fleet"] == "web"
     await bench.journal.close()
+
+
+@pytest.mark.parametrize(
+    ("asked_as", "code"),
+    [
+        ("127.0.0.1:9412", 200),
+        ("localhost:9412", 200),
+        ("[::1]:9412", 200),
+        ("10.1.2.3", 200),
+        ("management", 200),
+        ("autoscaler.localhost", 200),
+        ("evil.example", 421),
+        ("evil.example.:9412", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("[", 421),
+    ],
+)
+async def test_a_page_of_elsewhere_whose_name_leads_to_this_machine_reads_nothing(asked_as, code):
+    """By DNS rebinding; programs that ask for nothing but whether it is well are let be."""
+    bench = Bench(vms=4, running=2, clock=SetClock())
+    bench.add(policy("web"), 150.0)
+    daemon = Daemon(bench.clock, bench.setups, bench.journal, bench.telemetry, bench.settings)
+    async with Site(daemon, "127.0.0.1", 0) as site, aiohttp.ClientSession() as session:
+        for path in ("/", "/metrics", "/api/v1/status", "/status.js"):
+            async with session.get(f"{site.url}{path}", headers={"Host": asked_as}) as answer:
+                assert answer.status == code
+        async with session.get(f"{site.url}/healthz", headers={"Host": asked_as}) as answer:
+            assert answer.status == 200
+    async with Site(daemon, "0.0.0.0", 0) as site, aiohttp.ClientSession() as session:
+        url = site.url.replace("0.0.0.0", "127.0.0.1")
+        async with session.get(f"{url}/metrics", headers={"Host": asked_as}) as answer:
+            assert answer.status == 200
+    await bench.journal.close()
