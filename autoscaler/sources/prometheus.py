@@ -400,7 +400,7 @@ def _vector(answer: Answer) -> Vector:
             (dict(one["metric"]), one["value"]) for one in answer.result
         ]  # fmt: skip
         samples = tuple(Sample(labels, float(value), float(at_s)) for labels, (at_s, value) in pairs)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise SourceError(
             "the answer holds no plain numbers (strings and histograms cannot be used; histogram_quantile(…) or histogram_count(…) turn histograms into numbers)"
         ) from None

@@ -33,6 +33,8 @@ POINTS_AT_ONCE = 10_000
 """Prometheus refuses more than 11,000 points per series in one answer."""
 MAX_POINTS = 50_000_000
 MAX_ANSWER_BYTES = 64 << 20
+MOST_SAID = 300
+"""Characters of its own words that are told."""
 TRIES = 3
 WAIT_S = 2.0
 _RANGE = re.compile(r"\[\s*([0-9a-z]+)\s*(?::[^\]]*)?\]")
@@ -217,7 +219,7 @@ async def _ask_once(
     try:
         found = json.loads(body)
         good = found["status"] == "success"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         if status in {401, 403}:
             raise SourceError(
                 f"{asked.url}: it denies access ({status}); is `--token-file` right?", retryable=False
@@ -227,7 +229,7 @@ async def _ask_once(
             f"{asked.url}: the answer (status {status}) is not that of a Prometheus", retryable=retryable
         ) from None
     if not good:
-        why = f"{found.get('errorType', status)}: {found.get('error', 'no reason given')}"
+        why = f"{found.get('errorType', status)}: {str(found.get('error', 'no reason given'))[:MOST_SAID]}"
         raise SourceError(f"{asked.url}: the query failed: {why}", retryable=status >= 500)
     data: dict[str, Any] = found["data"]
     data["warnings"] = found.get("warnings", [])
@@ -251,7 +253,7 @@ def _take(found: _Found, data: dict[str, Any], asked: RangeQuery) -> None:
     try:
         series = [(dict(one["metric"]), one["values"]) for one in data["result"]]
         pairs = [(float(at), float(value)) for _, values in series for at, value in values]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise SourceError(
             f"{asked.url}: the answer holds no series of numbers (histograms cannot be used)", retryable=False
         ) from None

@@ -91,6 +91,9 @@ class PrometheusOverHttp:
                 return _json(
                     {"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}}]}}
                 )
+            case "beyond":
+                value = {"metric": {}, "value": [10**400, "5"]}
+                return _json({"status": "success", "data": {"resultType": "vector", "result": [value]}})
             case "matrix":
                 return _json({"status": "success", "data": {"resultType": "matrix", "result": []}})
             case "bad query":

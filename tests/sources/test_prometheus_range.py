@@ -187,6 +187,14 @@ def refusal(status, **body):
             "bad_data: parse error at char 3",
         ),
         (refusal(422, errorType="execution", error="too many samples"), "too many samples"),
+        (refusal(422, errorType="execution", error="x" * 1000), "execution: x{300}$"),
+        (web.Response(body=b"[" * 100_000, status=200), "not that of a Prometheus"),
+        (
+            web.json_response(
+                {"status": "success", "data": {"result": [{"metric": {}, "values": [[10**400, "5"]]}]}}
+            ),
+            "no series of numbers",
+        ),
         (web.Response(text="<html>", status=200), "not that of a Prometheus"),
         (web.Response(text="no", status=401), r"denies access \(401\); is `--token-file` right"),
         (web.Response(status=302, headers={"Location": "http://127.0.0.1:9/"}), "not that of a Prometheus"),
