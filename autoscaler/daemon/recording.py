@@ -264,4 +264,6 @@ class Recorder:
         lasted_s = asyncio.get_running_loop().time() - self._failed_since_s
         self._failed_since_s = None
         self._said_s.clear()
-        self._telemetry.log.info("journal_written", text=f"the journal is written again, after {lasted_s:.0f} s")
+        self._telemetry.log.info(
+            "journal_written", text=f"the journal is written again, after {lasted_s:.0f} s"
+        )
