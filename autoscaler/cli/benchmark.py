@@ -164,7 +164,7 @@ def _parts(
         vms, unusable = vms_in(folder, names)
         if unusable:
             typer.echo(
-                f"benchmark: {counted(len(unusable), 'VM')} that hardly ever did anything, or not for long, left out: "
+                f"benchmark: {counted(len(unusable), 'VM')} that did almost nothing, or not for long, left out: "
                 f"{some(unusable)}",
                 err=True,
             )

@@ -117,5 +117,5 @@ With Python (boto3; aiobotocore likewise):
   ids = [i["InstanceId"] for r in ec2.describe_instances()["Reservations"] for i in r["Instances"]]
   ec2.start_instances(InstanceIds=ids[:3])
 
-The truth, which no daemon may read:  {url}/_world/state · /_world/bill · /_world/calls
+The true state, which no daemon may read:  {url}/_world/state · /_world/bill · /_world/calls
 Ctrl-C ends it."""

@@ -77,10 +77,7 @@ def _why(path: Path, error: Exception, *, changing: bool) -> str:
             f"({_group_of(path)}), or use sudo"
         )
     if isinstance(error, TimeoutError | ConnectionError | HTTPException) and changing:
-        return (
-            f"the daemon at {path} did not answer, so it is not known whether it is done; `autoscaler operations` "
-            "tells"
-        )
+        return f"the daemon at {path} did not answer, so it is not known whether it was done; see `autoscaler operations`"
     if isinstance(error, OSError):
         return f"the daemon at {path} does not answer: {(error.strerror or str(error)).lower()}"
     return f"what answers at {path} is not an autoscaler of this version; name the socket of yours (--socket)"

@@ -52,8 +52,8 @@ class Screen:
         p = self._prepared
         lines = [
             f"A real daemon starts and stops the VMs of the fleet {p.policy.fleet} through the EC2 protocol, for {_traffic(p)}:",
-            "ahead of demand, and no more than it is worth. At the end it is compared with simpler ways, in money.",
-            "It remembers the week before, as any installation does after a week; with --cold it is its first day."
+            "ahead of demand, and no more than they are worth. At the end it is compared with simpler ways, in money.",
+            "It remembers the week before, like any installation after a week; with --cold it is its first day."
             if p.learned
             else "It remembers nothing, as on its first day.",
             f"Policy: {p.policy_file}",
@@ -144,9 +144,7 @@ def print_summary(report: dict[str, Any], prepared: Prepared, finished: Finished
     console.print(_comparison(report))
     for sentence in _verdict(report):
         say(sentence)
-    say(
-        "The first row is what ran here; the others are worked out, with neither calls nor this machine taking time."
-    )
+    say("The first row is the live run; the others are computed as if calls and this machine took no time.")
     calls, vms = d["calls"], d["vms_by_call"]
     say(
         f"Through the EC2 protocol: {vms.get('StartInstances', 0)} VMs started in {calls.get('StartInstances', 0)} "
@@ -161,16 +159,16 @@ def print_summary(report: dict[str, Any], prepared: Prepared, finished: Finished
     say(_recovered(d))
     if d["ticks_skipped"]:
         say(
-            f"{counted(d['ticks_skipped'], 'tick was', 'ticks were')} skipped: this machine was too slow for the speed, and the first row suffered by it.",
+            f"{counted(d['ticks_skipped'], 'tick was', 'ticks were')} skipped: this machine was too slow for that speed, which distorts the first row.",
             style="yellow",
         )
     if finished.state_dir is not None:
         where = finished.state_dir
-        say(f"Left in {where}: timeline.csv, report.json, the journal. Ask it why, or make a page of it:")
+        say(f"Written to {where}: timeline.csv, report.json, the journal. To see reasons, or to make a page:")
         say(f"  autoscaler explain {prepared.policy.fleet} --state-dir {where}")
         say(f"  autoscaler report {where}")
     else:
-        say("With --out DIR it leaves a journal to ask why (`autoscaler explain`), and numbers for a page.")
+        say("With --out DIR it writes a journal for `autoscaler explain`, and numbers for a page.")
 
 
 def _traffic(p: Prepared) -> str:
@@ -184,9 +182,7 @@ def _verdict(report: dict[str, Any]) -> list[str]:
     d, rows = report["details"], report["baselines"]
     ours, other, total = rows[VIRTUAL], rows[REACTIVE], d["total_cost"]
     if total[OURS] is None:
-        left = (
-            f"{share(ours['unserved_share'])} of the work unserved and not {share(other['unserved_share'])}"
-        )
+        left = f"{share(ours['unserved_share'])} of the work unserved instead of {share(other['unserved_share'])}"
         return [
             f"On virtual time this policy ({d['policy_in_words']}) costs {_than(ours['cost'], other['cost'])} than plain reactive,",
             f"leaving {left}; and {_than(ours['cost'], rows[ALWAYS_ON]['cost'])} than always on at the peak, which had to know it.",
@@ -211,7 +207,7 @@ def _recovered(details: dict[str, Any]) -> str:
     found = details["recoveries"]
     count = counted(len(found), "shortage episode")
     if math.isnan(details["recovery_limit_s"]):
-        return f"{count}; no start was measured to hold them against."
+        return f"{count}; no measured start to compare them with."
     late = sum(not recovery["within_limit"] for recovery in found)
     return (
         f"{count}; {late} ended later than {details['recovery_limit_s']:.0f} s after the last rise (signal age "

@@ -167,10 +167,7 @@ def _one_account(name: str, others: Sequence[str]) -> Finding:
     """That places are one account and Region."""
     from autoscaler.ports.findings import Finding, Level
 
-    text = (
-        f"{name} and {some(others)} show the same VMs, so they are one account and Region: each keeps a budget of API calls "
-        "as if it were alone, and together they ask for more than the account has"
-    )
+    text = f"{name} and {some(others)} show the same VMs, so they are one account and Region: each keeps an API budget as if it were alone, and together they exceed that of the account"
     return Finding("places", Level.WARNING, text, "make them one place, with one profile or role")
 
 
@@ -221,7 +218,7 @@ def room(directory: Path, free: int) -> Finding:
     if free >= _LITTLE_SPACE:
         return Finding("state_dir", Level.OK, text)
     level = Level.PROBLEM if free < _NO_SPACE else Level.WARNING
-    return Finding("state_dir", level, text, "make room: what cannot be recorded is not done")
+    return Finding("state_dir", level, text, "free some space: the daemon does nothing that it cannot record")
 
 
 async def _asked(
@@ -353,14 +350,14 @@ async def _metrics(
     from autoscaler.wiring_sources import source_for
 
     if policy.signal.source == "push":
-        text = "samples are pushed to a running daemon; its status says what came and what was refused"
+        text = "samples are pushed to a running daemon; its status shows what was accepted and refused"
         return Finding("metrics", Level.UNKNOWN, text, "see `autoscaler status`", policy.fleet)
     running = [vm for vm in vms if vm.state is VmState.RUNNING]
     name = f"{policy.signal.kind} from {policy.signal.source}"
     if not running and not policy.signal.of_the_fleet:
         text = f"{name} could not be tried, since none of its VMs runs"
         return Finding("metrics", Level.UNKNOWN, text, "try again while some run", policy.fleet)
-    fix = "correct the policy's signal, or what answers there"
+    fix = "correct the policy's signal, or the service that answers there"
     try:
         source = source_for(policy, clock, folder, lambda _: aws)
     except AutoscalerError as error:

@@ -186,7 +186,7 @@ def write_text(file: Path, text: str) -> None:
 def end_of_part(interrupted: Interruption) -> None:
     """End a command whose run somebody ended before its time."""
     if interrupted.pressed:
-        typer.echo("interrupted: the figures are of the part that was run", err=True)
+        typer.echo("interrupted: the figures cover the part that was run", err=True)
         raise typer.Exit(INTERRUPTED)
 
 
@@ -207,7 +207,7 @@ def forecast_words(median: float, high: float, number: Callable[[float], str]) -
         number: Writes one.
     """
     if math.isnan(median):
-        return "none: nothing goes by one, or nothing was known to make it from"
+        return "none: no policy uses one, or there was no data for it"
     return f"{number(median)}/s at the lead time; 95 % of outcomes below {number(high)}/s"
 
 

@@ -115,14 +115,16 @@ def recommend(
             write_run(out, document, None, {}, with_page=not no_page)
         _tell(found, document, weathered, out, as_json=as_json, with_page=not no_page)
         if found.walked.interrupted:
-            typer.echo("interrupted: the advice is of the variants that had finished", err=True)
+            typer.echo("interrupted: the advice rests on the variants that had finished", err=True)
             raise typer.Exit(INTERRUPTED)
         if found.walked.unfinished:
             for lost in found.walked.unfinished:
                 typer.echo(f"recommend: {lost}", err=True)
             raise typer.Exit(FAILED)
         if not no_worlds and len(weathered) < len(worlds_of(found.course)):
-            typer.echo("interrupted: the advice is whole, and some of the other worlds are missing", err=True)
+            typer.echo(
+                "interrupted: the advice is complete, but some of the other worlds are missing", err=True
+            )
             raise typer.Exit(INTERRUPTED)
 
 

@@ -138,7 +138,7 @@ def conclusion(report: ShadowReport) -> str:
             f"{_less(t.policy.vm_hours, t.real.vm_hours)}"
         )
     if t.known_s == 0:
-        return f"{begin} {money}. Demand was never known, so what it would have missed is not either."
+        return f"{begin} {money}. Demand was never known, so neither is what it would have missed."
     return f"{begin} {money} and would have missed {_misses(report)}"
 
 
@@ -168,7 +168,7 @@ def caveats(report: ShadowReport) -> list[str]:
     t = report.total
     said = [
         "Demand is what the VMs that really run measured: work that never reached them does not show.",
-        "A VM that really runs counts as serving at once, one that the policy would have started after its start time.",
+        "A VM that really runs counts as serving at once; a VM that the policy would have started counts after its start time.",
     ]
     unknown_s = t.span_s - t.known_s
     if unknown_s >= 1:
@@ -190,7 +190,7 @@ def caveats(report: ShadowReport) -> list[str]:
     if report.restarts:
         times = "once" if report.restarts == 1 else f"{report.restarts} times"
         said.append(
-            f"The daemon began {times} in that time; the policy's side then begins with what really ran."
+            f"The daemon began {times} in that time; the policy's side then starts from what really ran."
         )
     if not report.priced:
         said.append("The policy has no prices; write them under `prices` to see money.")

@@ -344,8 +344,12 @@ def _policy_troubles(found: dict[str, Any]) -> list[str]:
     policies = found.get("policies", {})
     error = policies.get("error", "")
     if error and policies.get("partial"):
-        return [f"nothing is done for the fleets of what cannot be used in the folder: {error}"]
-    return [f"the last good ones stay in use, since the folder's cannot be used: {error}"] if error else []
+        return [f"fleets whose policies cannot be used are left out in the folder: {error}"]
+    return (
+        [f"the last good ones stay in use, since those in the folder cannot be used: {error}"]
+        if error
+        else []
+    )
 
 
 def _journal_troubles(found: dict[str, Any]) -> list[str]:
@@ -355,7 +359,7 @@ def _journal_troubles(found: dict[str, Any]) -> list[str]:
 
 
 def _old_places(found: dict[str, Any]) -> list[tuple[str, str]]:
-    """Of each place of which there has been no whole list of VMs for long: why, and that in a sentence."""
+    """Of each place of which there has been no complete list of VMs for long: why, and that in a sentence."""
     places = found.get("providers", ())
     return [(each["error"], each["sentence"]) for each in places if each["sentence"]]
 
@@ -402,6 +406,6 @@ def _troubles(fleet: dict[str, Any]) -> list[tuple[str, str]]:
     if unsettled := len(fleet.get("unsettled_actions", ())):
         calls = counted(unsettled, "call")
         told.append(
-            ("outcomes", f"what became of {calls} is not known until a listing tells; nothing is repeated")
+            ("outcomes", f"what became of {calls} is not known until a listing shows it; nothing is repeated")
         )
     return [(what, error) for what, error in told if error]

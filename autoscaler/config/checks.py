@@ -72,7 +72,7 @@ def _check_readiness(policy: Policy) -> Iterator[Finding]:
         yield Finding(
             (("readiness", "after"), ("vm", "start_time")),
             f"a VM counts as in service {_s(ready.after_s)} after it runs, but `vm.start_time`, which includes that, is {_s(policy.vm.start_time_s)}",
-            "raise `vm.start_time` to the whole time from order to service",
+            "raise `vm.start_time` to the whole time from start request to in service",
             Severity.WARNING,
         )
 
@@ -92,14 +92,14 @@ def _check_bounds(policy: Policy) -> Iterator[Finding]:
     if policy.schedule:
         yield Finding(
             at,
-            f"the fleet may go to zero, and {only} but the schedule",
+            f"the fleet may scale in to zero, and {only} but the schedule",
             "make sure that is meant",
             Severity.WARNING,
         )
     else:
         yield Finding(
             at,
-            f"the fleet may go to zero, and {only}",
+            f"the fleet may scale in to zero, and {only}",
             "write `minimum: 1`, use a signal of kind total, or add a schedule",
         )
 
@@ -142,7 +142,7 @@ def _check_objective(policy: Policy) -> Iterator[Finding]:
             paths,
             f"an hour of unserved work of one VM ({PRICE.write(objective.shortage_price_per_h)}) is worth no more than that "
             f"VM costs ({PRICE.write(price_per_h)}): nothing would ever be started",
-            "write what is lost when that work is not done, usually some hundred times the price of a VM",
+            "write the loss if that work is not done, usually some hundred times the price of a VM",
         )
 
 
@@ -165,7 +165,7 @@ def _check_forecast(policy: Policy) -> Iterator[Finding]:
     if quantile_index(forecast.cover) < 0:
         yield Finding(
             (("forecast", "cover"),),
-            f"`forecast.cover` of {PERCENT.write(forecast.cover)} is not one of the quantiles that are computed",
+            f"`forecast.cover` of {PERCENT.write(forecast.cover)} is not one of the available quantiles",
             f"write {' or '.join(str(PERCENT.write(level)) for level in QUANTILE_LEVELS)}",
         )
     at: tuple[YamlPath, ...] = (("forecast", "half_life"), ("vm", "start_time"))
@@ -178,7 +178,7 @@ def _check_forecast(policy: Policy) -> Iterator[Finding]:
     if forecast.half_life_s > 60 * DAY_S:
         yield Finding(
             at,
-            f"`forecast.half_life` of {_s(forecast.half_life_s)} hardly ever forgets: a change of traffic is not learned",
+            f"`forecast.half_life` of {_s(forecast.half_life_s)} hardly ever forgets, so a change of traffic is not learned",
             "hours to days are usual",
             Severity.WARNING,
         )
@@ -239,7 +239,7 @@ def _check_hunting(policy: Policy, at: int) -> Iterator[Finding]:
             first = int(np.argmax(hunted))
             yield Finding(
                 (("steps", at), ("steps", other_at)),
-                f"steps {at + 1} and {other_at + 1} can undo each other for ever: with {before[first]:g} VMs at "
+                f"steps {at + 1} and {other_at + 1} can undo each other forever: with {before[first]:g} VMs at "
                 f"{PERCENT.write(max(low, other_low * after[first] / before[first]))} the first orders {after[first]:g}, "
                 f"whose utilisation lies {_edges_text(other)}",
                 "widen the gap between the two, or make the steps smaller",
@@ -279,7 +279,7 @@ def _check_events(policy: Policy, now_s: float | None) -> Iterator[Finding]:
         if (event.begins is None) == (event.at is None):
             yield Finding(
                 (("events", at, "begins"), ("events", at)),
-                f"event `{event.name}` must begin either once or again and again",
+                f"event `{event.name}` must either begin once or recur",
                 'write `begins: 2026-03-01T08:00:00Z`, or `days: mon-fri` and `at: "08:00"`',
             )
         zone = unknown_zone(event.time_zone)

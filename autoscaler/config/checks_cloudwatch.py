@@ -120,7 +120,7 @@ def _check_times(policy: Policy, given: CloudWatchInput) -> Iterator[Finding]:
     elif given.period_s < 60.0 and given.metric != "custom":
         yield Finding(
             _at("period"),
-            f"metric {given.metric} has no value oftener than every minute",
+            f"metric {given.metric} has a value once a minute at most",
             "write `period: 1m`",
             Severity.WARNING,
         )

@@ -27,7 +27,7 @@ def check_pool(policy: Policy, tick_s: float) -> Iterator[Finding]:
     if tried is not None and tried.command is not None and tried.ssm is not None:
         yield Finding(
             (("freshness", "exercise", "ssm"),),
-            "`freshness.exercise` has both `command` and `ssm`, and one of them is run",
+            "`freshness.exercise` has both `command` and `ssm`, but only one can be run",
             "keep one, and let it call the other",
         )
     if fresh.refresh is not None and policy.refill is None:

@@ -157,7 +157,7 @@ def _check_access(asked: PrometheusInput) -> Iterator[Finding]:
     if asked.bearer_token_file and asked.basic_auth:
         yield Finding(
             (_at("bearer_token_file"), _at("basic_auth")),
-            "a question carries one kind of credentials, and both `bearer_token_file` and `basic_auth` are given",
+            "a request carries one kind of credentials, but both `bearer_token_file` and `basic_auth` are given",
             "remove one",
         )
     if tls.key_file and not tls.cert_file:
@@ -175,7 +175,7 @@ def _check_access(asked: PrometheusInput) -> Iterator[Finding]:
     if where.scheme == "https" and not tls.verify:
         yield Finding(
             (_at("tls"),),
-            "`tls.verify: false` trusts whoever answers, who could then move the fleet",
+            "`tls.verify: false` trusts any server, which could then scale the fleet",
             "name the authority with `tls.ca_file`",
             Severity.WARNING,
         )

@@ -55,7 +55,7 @@ class SetAhead:
         by_s, self._ahead_s = ahead_s - self._ahead_s, ahead_s
         if by_s < LEAST_S:
             return
-        text = f"the clock was set ahead by about {by_s:.0f} s; what is waited for is waited for as long as before"
+        text = f"the clock was set ahead by about {by_s:.0f} s; waits last as long as before"
         self._telemetry.log.warning("clock_set_ahead", tick=tick, text=text)
         if self._leasing is not None:
             self._leasing.set_ahead_by(by_s)

@@ -58,13 +58,11 @@ def doubts(readings: FleetReadings, now_s: float, max_age_s: float) -> str:
         kinds = (("not a number", no_number), ("infinite", endless), ("negative", negative))
         named = [f"{what}{_where(readings, which)}" for what, which in kinds if which.any()]
         told.append(
-            f"{_share(readings, impossible)} impossible: {', '.join(named)}; demand is a finite number of at least 0, "
-            f"so mend what is measured there{' (0 divided by 0 gives no number)' if no_number.any() else ''}"
+            f"{_share(readings, impossible)} impossible: {', '.join(named)}; demand is a finite number of at least 0, so fix what is measured there{' (0 divided by 0 gives no number)' if no_number.any() else ''}"
         )
     if old.any():
         told.append(
-            f"{_share(readings, old)} older than {max_age_s:g} s{_where(readings, old)}; see whether what measures "
-            "still runs and its clock is right, or allow more by `signal.max_age`"
+            f"{_share(readings, old)} older than {max_age_s:g} s{_where(readings, old)}; check that the exporter runs and its clock is right, or allow more by `signal.max_age`"
         )
     if ahead.any():
         told.append(
@@ -77,8 +75,8 @@ def doubts(readings: FleetReadings, now_s: float, max_age_s: float) -> str:
 def _left_out_as_beyond(ids: Sequence[str]) -> str:
     if not ids:
         return ""
-    verb, its = ("reports", "its") if len(ids) == 1 else ("report", "their")
-    return f"{some(ids, _SHOWN)} {verb} many times what a VM can do, unlike {its} fellows; mend what is measured there"
+    verb = "reports" if len(ids) == 1 else "report"
+    return f"{some(ids, _SHOWN)} {verb} many times what a VM can do, unlike the others; fix what is measured there"
 
 
 def counting(readings: FleetReadings, now_s: float, max_age_s: float) -> int:

@@ -87,7 +87,7 @@ class Unlisted:
         age_s = now_s - (self._began_at_s if one.whole_at_s is None else one.whole_at_s)
         if not one.error or age_s <= max(OLD_S, OLD_TICKS * tick_s):
             return ""
-        return f"no whole list of VMs for {_span(age_s)}: {one.error}"
+        return f"no complete list of VMs for {_span(age_s)}: {one.error}"
 
 
 class _Unlisted:
@@ -119,14 +119,14 @@ class _Unlisted:
         for error in errors:
             if error not in self._said_s:
                 self._said_s[error] = now_s
-                lasting = f" (no whole listing for {_span(now_s - first_s)})" if now_s > first_s else ""
+                lasting = f" (no complete listing for {_span(now_s - first_s)})" if now_s > first_s else ""
                 self.log.warning("listing_failed", text=error + lasting)
         return len(errors)
 
     def _ended(self, now_s: float) -> None:
         if self._since_s is not None:
             what = f"{self._name}: the list" if self._name else "the list"
-            text = f"{what} of VMs is whole again, after {_span(now_s - self._since_s)}"
+            text = f"{what} of VMs is complete again, after {_span(now_s - self._since_s)}"
             self.log.info("listing_recovered", text=text)
         self._since_s = None
         self._said_s.clear()

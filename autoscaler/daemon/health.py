@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from autoscaler.daemon.fleets import Fleet
 
 STALE_AFTER_TICKS = 3
-"""A fleet that has not been decided on for so many ticks makes the daemon unhealthy."""
+"""A fleet that has had no decision for so many ticks makes the daemon unhealthy."""
 
 
 def stale(fleets: Iterable[Fleet], *, now_s: float, began_at_s: float, tick_s: float) -> list[str]:
@@ -24,5 +24,5 @@ def stale(fleets: Iterable[Fleet], *, now_s: float, began_at_s: float, tick_s: f
     for fleet in fleets:
         since_s = now_s - (fleet.evaluated_at_s if fleet.evaluated_at_s is not None else began_at_s)
         if since_s > limit_s:
-            found.append(f"{fleet.name} has not been decided on for {since_s:.0f} s (limit {limit_s:.0f} s)")
+            found.append(f"{fleet.name} has had no decision for {since_s:.0f} s (limit {limit_s:.0f} s)")
     return found

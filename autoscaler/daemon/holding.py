@@ -49,7 +49,7 @@ def held(fleet: Fleet, row: FleetTick, now_s: float) -> str:
     if fleet.held_until_s == math.inf:
         return "held until it is known that no other daemon acts on the fleet: "
     if now_s < fleet.held_until_s:
-        return "held, since the provider denies us: "
+        return "held, since the provider denies access: "
     if not fleet.inventory.listed:
         return UNLISTED
     if row.stop and fleet.drains is not None and fleet.drains.members.holds:

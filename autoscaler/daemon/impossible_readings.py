@@ -69,7 +69,4 @@ def _words(fleet: Fleet, vm_id: str, value: float) -> str:
         "utilisation": f"to be busy {value:,.0f} times over",
         "concurrency": f"{value:,.0f} in flight",
     }.get(fleet.policy.signal.kind, f"{value:,.0f}/s, and a VM does {fleet.capacity_per_s:.4g}/s")
-    return (
-        f"{vm_id} reports {said}; that is left out as if it had not been read, since its fellows report nothing like it: "
-        "mend what is measured there"
-    )
+    return f"{vm_id} reports {said}; this reading is ignored, since the other VMs report nothing like it: fix what is measured there"

@@ -69,9 +69,7 @@ class LastGood:
         mended = folder.load({name: kept[name] for name in replaced})
         if len(mended.policies) <= len(found.policies):
             return found, ()
-        return mended, tuple(
-            f"{name} is used as it was when it was last good: {broken[name]}" for name in replaced
-        )
+        return mended, tuple(f"{name} is used in its last good version: {broken[name]}" for name in replaced)
 
     def _read(self) -> dict[str, bytes]:
         """The files by name; none where nothing is kept, or it is damaged."""

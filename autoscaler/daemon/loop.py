@@ -463,7 +463,7 @@ class Daemon:
     def _clock_set_back(self, done_tick: int, tick: int) -> None:
         """Handle a clock that was set back: times noted by the old clock lie ahead, and would hold everything until then."""
         seconds = (done_tick - tick) * self.settings.tick_s
-        text = f"set back by about {seconds:.0f} s; guards begin anew, orders in flight and what was learned are kept"
+        text = f"set back by about {seconds:.0f} s; guards start over, orders in flight and what was learned are kept"
         self.telemetry.log.warning("clock_set_back", tick=tick, text=text)
         self.warm_pools.resuming.go_on(self.fleets.all, self.warm_pools.by_name, self.clock.now())
         for fleet in self.fleets.all:

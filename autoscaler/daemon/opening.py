@@ -69,7 +69,7 @@ class Opening:
             return
         self._said, now_s = trouble, self._daemon.clock.now()
         if trouble:
-            text = f"{self._name} cannot be used, so its fleets are held, and it is tried again: {trouble}"
+            text = f"{self._name} cannot be used, so its fleets are held; it is being retried: {trouble}"
             telemetry.log.error("provider_failed", text=text)
             await self._daemon.recorder.event("provider_failed", text, now_s)
         else:

@@ -186,7 +186,7 @@ class Recorder:
         try:
             await within(lambda: self._journal.prune(before_s=before_s, max_bytes=max_bytes), within_s)
         except TimeoutError:
-            text = f"pruning did not end within {within_s:g} s; it goes on next time"
+            text = f"pruning did not end within {within_s:g} s; it continues next time"
             self._telemetry.log.warning("journal_failed", text=text)
         except JournalError as error:
             self._telemetry.log.warning("journal_failed", text=f"pruning: {error}")

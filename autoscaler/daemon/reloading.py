@@ -30,7 +30,7 @@ from autoscaler.errors import AutoscalerError, ConfigError
 
 T = TypeVar("T")
 
-LEFT_OUT = "nothing is done for the fleets of what cannot be used"
+LEFT_OUT = "fleets whose policies cannot be used are left out"
 MENDED = "policies of an earlier run are used"
 LONGEST_POLL_S = 10.0
 READ_WITHIN_S = 30.0
@@ -198,7 +198,7 @@ class Reloads:
         try:
             await self._aside(lambda: last_good.keep(self._folder, digest))
         except (TimeoutError, OSError, ConfigError) as error:
-            text = f"a restart will not know these policies should a file be broken then: {str(error) or 'no answer'}"
+            text = f"a restart will not know these policies if a file is broken then: {str(error) or 'no answer'}"
             self._daemon.telemetry.log.warning("policies_not_kept", text=text)
 
     def _warn(self, warnings: Sequence[str]) -> None:
@@ -215,7 +215,7 @@ class Reloads:
         if why == daemon.policies.error:
             return
         daemon.policies = replace(daemon.policies, error=why)
-        text = f"the policies in use stay, since the folder's cannot be used: {why}"
+        text = f"the policies in use stay, since those in the folder cannot be used: {why}"
         daemon.telemetry.log.error("policies_rejected", text=text)
         await daemon.recorder.event("policies_rejected", text, daemon.clock.now())
 
@@ -262,6 +262,6 @@ def _changes(before: Sequence[Fleet], after: Sequence[Fleet]) -> str:
     if added and removed:
         old, new = (removed[0], added[0]) if len(added) == len(removed) == 1 else ("one", "another")
         parts.append(
-            f"if {old} was renamed to {new}, tag its VMs for the new name (autoscaler:fleet), or they run on beside it"
+            f"if {old} was renamed to {new}, tag its VMs with the new name (autoscaler:fleet), or they keep running unmanaged"
         )
     return "; ".join(parts) or "no policy has changed"

@@ -38,7 +38,7 @@ async def keep_alive(daemon: Daemon, name: str, body: Callable[[], Awaitable[obj
         if clock.monotonic() - began_s >= LIVED_S:
             pause_s = FIRST_PAUSE_S
         counted.inc()
-        text = f"{name}: {why}; it is started again in {pause_s:g} s"
+        text = f"{name}: {why}; it is restarted in {pause_s:g} s"
         daemon.telemetry.log.error("task_failed", task=name, text=text)
         await daemon.recorder.event("task_failed", text, clock.now())
         await clock.sleep_until(clock.monotonic() + pause_s)

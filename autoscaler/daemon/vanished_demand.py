@@ -22,8 +22,8 @@ class Falling:
         if held and row.fleet not in self._fell:
             self._fell.add(row.fleet)
             text = (
-                f"demand fell to {work(row.demand)} at once; that may be an outage in front of the fleet, so up to "
-                f"{held} of its VMs stay for a while: look whether requests reach it"
+                f"demand fell suddenly to {work(row.demand)}; that may be an outage in front of the fleet, so up to "
+                f"{held} of its VMs stay for a while: check whether requests reach it"
             )
             return [Note("demand_fell", row.fleet, text)]
         if not held and row.fleet in self._fell:

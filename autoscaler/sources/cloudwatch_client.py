@@ -202,12 +202,12 @@ class CloudWatchClient:
         if code in _THROTTLED:
             self._called(metrics, "throttled")
             return ThrottledError(
-                f"{self._where} throttles us ({code}); fewer metrics or a longer signal.cloudwatch.period helps, or a raised quota"
+                f"{self._where} throttles the daemon ({code}); fewer metrics or a longer signal.cloudwatch.period helps, or a raised quota"
             )
         if code in _DENIED:
             self._called(metrics, "denied")
             return SourceError(
-                f"{self._where} denies us: {code} {message}; allow cloudwatch:GetMetricData (deploy/iam-policy.json) and check the credentials"
+                f"{self._where} denies access: {code} {message}; allow cloudwatch:GetMetricData (deploy/iam-policy.json) and check the credentials"
             )
         if code in _REFUSED:
             self._called(metrics, "refused")
@@ -253,7 +253,7 @@ def _problem(result: Mapping[str, Any]) -> str:
     words = {
         "PartialData": "CloudWatch returned a part of the data only",
         "InternalError": "CloudWatch failed on this metric",
-        "Forbidden": "CloudWatch denies us this metric",
+        "Forbidden": "CloudWatch denies access to this metric",
     }
     return f"{words.get(status, f'CloudWatch answered {status}')}{f': {told}' if told else ''}"
 

@@ -254,7 +254,7 @@ def _unlikely(sample: PushedSample, intake: Intake | None, now_s: float) -> tupl
         return None
     value, age_s = sample.value, now_s - sample.at_s
     if not math.isfinite(value):
-        return Result.NOT_A_NUMBER, f"the value {value} is no number; send nothing where nothing is known"
+        return Result.NOT_A_NUMBER, f"the value {value} is not a number; send nothing if nothing is known"
     if value < 0.0:
         return (
             Result.OUT_OF_RANGE,

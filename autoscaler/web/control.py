@@ -169,7 +169,7 @@ class Control:
         while True:
             await clock.sleep_until(clock.monotonic() + LOOK_EVERY_S)
             if self._bound is None or not self._bound.is_in_place:
-                text = f"the control socket {self.path} was removed or replaced; it is made anew"
+                text = f"the control socket {self.path} was removed or replaced; it is being made again"
                 log.error("site_silent", text=text)
                 self._stop_listening()
                 await self._listen()

@@ -118,7 +118,7 @@ def _malformed(kind: str, location: tuple[int | str, ...], message: str) -> str:
     place = f"[{location[0]}]" + "".join(f".{step}" for step in location[1:2]) if location else "body"
     field = str(location[1]) if len(location) > 1 else ""
     if kind == "extra_forbidden":
-        return f"{place} is no field of a sample; there are {', '.join(_WRITE)}"
+        return f"{place} is not a field of a sample; there are {', '.join(_WRITE)}"
     if kind == "missing":
         return f"{place} is missing; {_WRITE[field]}"
     if field in _WRITE:
@@ -223,7 +223,7 @@ class Ingest:
 
     async def _take(self, request: web.Request) -> web.Response:
         if self._under_way > MOST_AT_ONCE:
-            text = f"{MOST_AT_ONCE} requests are under way; send fewer and larger ones"
+            text = f"{MOST_AT_ONCE} requests are in progress; send fewer and larger ones"
             raise _RefusedError(429, Refused.BUSY, text, 1.0)
         holder = self._holder(request)
         is_json = request.content_type == "application/json"
@@ -384,7 +384,7 @@ def _answer(taken: Taken, unasked: int, *, empty: bool) -> web.Response:
         said[str(Result.UNASKED)] = unasked
     if not refused:
         return web.json_response(said)
-    said["error"] = f"{taken.refused} samples were refused; those that were not are known now"
+    said["error"] = f"{taken.refused} samples were refused; the others were accepted"
     said["refused"] = [
         {"at": each.at, "reason": str(each.result), "text": each.text} for each in taken.refusals
     ]

@@ -173,7 +173,7 @@ class Site:
             self._said_trouble = False
             if await self._answers():
                 continue
-            text = f"nothing answers at {self.url} any more; it listens anew"
+            text = f"nothing answers at {self.url} any more; it is being restarted"
             telemetry.log.error("site_silent", text=text)
             self._stop_listening()
             await self._listen()
@@ -181,11 +181,11 @@ class Site:
     def _trouble(self) -> str:
         """Why guests are turned away, for a person; empty where none is."""
         if self._is_full():
-            return f"{self._guests.most} connections to {self.url} are open, so further ones are hung up on; see who leaves them open"
+            return f"{self._guests.most} connections to {self.url} are open, so further ones are refused; check who leaves them open"
         if self._unread.is_too_much:
             return (
-                f"{self._guests.unread >> 20} MB of answers of {self.url} wait to be read, so that status and metrics are not told; "
-                "see who asks and does not read"
+                f"{self._guests.unread >> 20} MB of answers of {self.url} are waiting to be read, so status and metrics are refused; "
+                "check who asks and does not read"
             )
         return ""
 

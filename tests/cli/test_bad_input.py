@@ -123,9 +123,9 @@ async def test_credentials_that_expire_while_it_runs_hold_the_acts_and_it_says_w
             OPENER.open(request, timeout=300).close()
             with Program("run", cwd=tmp_path, **daemon_settings(url, tmp_path / "state")) as program:
                 program.hears(
-                    r"acting_held .*denies us: RequestExpired .*; check credentials and permissions"
+                    r"acting_held .*denies access: RequestExpired .*; check credentials and permissions"
                 )
-                program.hears("held, since the provider denies us")
+                program.hears("held, since the provider denies access")
                 assert program.end(TERMINATE) == 0
                 return program.said()
 

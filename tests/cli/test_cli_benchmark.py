@@ -151,7 +151,7 @@ def test_each_vm_of_a_table_takes_part(here):
     (here / "traces" / "vms.csv").write_text("\n".join(["timestamp,vm,cpu_percent", *rows, ""]))
     (here / "traces" / "manifest.csv").write_text("file,kind,interval_s\nvms.csv,per-vm,600\n")
     result = run(here, "traces", *VARIED, "--each-vm", "--no-page", "--out", "out")
-    assert "1 VM that hardly ever did anything, or not for long, left out: vms/idle" in result.stderr
+    assert "1 VM that did almost nothing, or not for long, left out: vms/idle" in result.stderr
     assert [row["trace"] for row in strict_json((here / "out" / "results.json").read_text())["traces"]] == [
         "vms/web"
     ]

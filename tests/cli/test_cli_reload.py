@@ -88,7 +88,10 @@ def test_a_daemon_is_reloaded_twice_and_told_a_mistake_in_between(tmp_path, mana
         program.hears("policies_rejected")
         assert "web.yaml:6:" in status(url)["policies"]["error"]
         shown = call("status", "--url", url, cwd=tmp_path)
-        assert "policies: the last good ones stay in use, since the folder's cannot be used" in shown.stdout
+        assert (
+            "policies: the last good ones stay in use, since those in the folder cannot be used"
+            in shown.stdout
+        )
         assert "web.yaml:6:" in shown.stdout
         assert status(url)["policies"]["digest"] == reloaded["digest"]
         assert "\nautoscaler_policy_reload_failed 1.0\n" in get(f"{url}/metrics")[1]
@@ -104,13 +107,12 @@ def test_a_daemon_is_reloaded_twice_and_told_a_mistake_in_between(tmp_path, mana
         web.write_text("")
         with Program("run", cwd=tmp_path, **daemon_settings(cloud, tmp_path / "state")) as again:
             again.url = again.listens()
-            again.hears(
-                "policies of an earlier run are used: web.yaml is used as it was when it was last good: "
-            )
+            again.hears("policies of an earlier run are used: web.yaml is used in its last good version: ")
             again.hears(r"web: holding 5")
             shown = call("status", "--url", again.url, cwd=tmp_path)
             assert (
-                "policies: the last good ones stay in use, since the folder's cannot be used" in shown.stdout
+                "policies: the last good ones stay in use, since those in the folder cannot be used"
+                in shown.stdout
             )
     assert any(line.startswith("STATUS=2 fleets (1 acting), ") for line in manager.lines)
     assert "Traceback" not in program.said()

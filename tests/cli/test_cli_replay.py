@@ -179,7 +179,7 @@ def test_a_replay_by_lanes_is_explained_by_its_time_line(here):
     assert said.returncode == 0, said.stderr
     assert said.stdout.startswith("web at Mon 02 Mar 2026 03:22 UTC (replayed)\n")
     assert "demand" in said.stdout
-    assert "  forecast  none: nothing goes by one" in said.stdout
+    assert "  forecast  none: no policy uses one" in said.stdout
     found = call("explain", "web", "--state-dir", "out", "--json", cwd=here)
     assert strict_json(found.stdout)["at_s"] == 1_772_409_600 + 8 * 3600 - 60
     for arguments, words in (
@@ -420,7 +420,7 @@ def test_ctrl_c_keeps_what_was_run(here):
         # Before the first hundredth nothing was run that could be kept.
         reads(rb"replaying .*[1-9]\d?%")
         process.send_signal(INTERRUPT)
-        reads(b"interrupted: the figures are of the part that was run")
+        reads(b"interrupted: the figures cover the part that was run")
         assert process.wait(PATIENCE_S) == 130
     assert "The run was interrupted: it covers" in (here / "said").read_text()
     document = strict_json((here / "out" / "report.json").read_text())

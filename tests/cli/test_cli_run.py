@@ -49,11 +49,11 @@ def _daemon(cloud, tmp_path_factory):
 
 def test_a_broken_policy_and_one_without_its_trace_do_not_stop_the_others(daemon):
     said = daemon.err.read_text()
-    left_out = "policies_rejected  text=.nothing is done for the fleets of what cannot be used: "
+    left_out = "policies_rejected  text=.fleets whose policies cannot be used are left out: "
     assert re.search(f"{left_out}.*broken.yaml:2:1: error: unknown key `zone`", said)
     assert re.search(f"{left_out}fleet silent is left out: ", said)
     shown = call("status", "--url", daemon.url, cwd=daemon.state_dir.parent)
-    assert "policies: nothing is done for the fleets of what cannot be used in the folder: " in shown.stdout
+    assert "policies: fleets whose policies cannot be used are left out in the folder: " in shown.stdout
     asked = ("--kind", "policies_rejected", "--state-dir", daemon.state_dir)
     event = call("events", *asked, cwd=daemon.state_dir.parent).stdout
     assert "broken.yaml:2:1" in event

@@ -112,7 +112,7 @@ def test_one_has_a_bad_day_and_the_fleet_on_the_other_goes_on(two, trouble):
         if trouble == "hangs":
             two.process.send_signal(signal.SIGCONT)
             until(lambda: two.fleet(url, "api")["listing_error"] == "", program.said)
-            program.hears("far: the list of VMs is whole again")
+            program.hears("far: the list of VMs is complete again")
         assert "StopInstances" not in two.calls(two.far)
         assert program.end(TERMINATE) == 0
         assert "Traceback" not in program.said()

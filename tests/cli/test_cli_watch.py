@@ -68,16 +68,16 @@ async def test_elsewhere_than_in_a_terminal_there_is_one_line_per_change(tmp_pat
         await hears(program, "00:00:30Z  web: 2 serve, 2 start, 5 warm: holding 4")
         await hears(program, "00:00:30Z  web: metrics: 10.0.0.7 timed out")
         await hears(
-            program, "00:00:30Z  web: outcomes: what became of 1 call is not known until a listing tells"
+            program, "00:00:30Z  web: outcomes: what became of 1 call is not known until a listing shows it"
         )
         place = {"provider": "far", "listed_at_s": None, "error": "far: gone", "sentence": ""}
         daemon.says = answer(4, desired=4) | {"providers": [place]}
         for minutes in (2, 3):
-            old = place | {"sentence": f"no whole list of VMs for {minutes} min: far: gone"}
+            old = place | {"sentence": f"no complete list of VMs for {minutes} min: far: gone"}
             daemon.says = answer(4, desired=4) | {"providers": [old]}
-            await hears(program, "00:00:40Z  places: no whole list of VMs for 2 min: far: gone")
+            await hears(program, "00:00:40Z  places: no complete list of VMs for 2 min: far: gone")
         shown = await asyncio.to_thread(call, "status", cwd=tmp_path, http_port=free_port)
-        assert "places: no whole list of VMs for 3 min: far: gone" in shown.stdout
+        assert "places: no complete list of VMs for 3 min: far: gone" in shown.stdout
         daemon.says = answer(4, desired=4, healthy=False)
         await hears(program, "00:00:40Z  unhealthy: fleet web is stale")
         await daemon.end()

@@ -91,8 +91,8 @@ def test_lanes_know_from_when_on_orders_meet_an_event_and_until_when_it_may_not_
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({}, "must begin either once or again and again"),
-        ({"begins": "2026-06-03T18:00:00Z", "at": "08:00"}, "must begin either once or again and again"),
+        ({}, "must either begin once or recur"),
+        ({"begins": "2026-06-03T18:00:00Z", "at": "08:00"}, "must either begin once or recur"),
         ({"at": "08:00", "time_zone": "Europe/Berln"}, "there is no time zone `Europe/Berln`"),
     ],
 )

@@ -250,7 +250,7 @@ def test_steps_that_undo_each_other(tmp_path):
     the_warning(
         load(tmp_path, steps),
         10,
-        "can undo each other for ever",
+        "can undo each other forever",
         "with 1 VMs at 70% the first orders 3",
         "below 50%",
     )
@@ -285,7 +285,7 @@ def test_which_steps_undo_each_other(tmp_path, case):
     if words is None:
         clean(loaded)
     else:
-        the_warning(loaded, 11, f"steps 2 and 1 can undo each other for ever: {words}")
+        the_warning(loaded, 11, f"steps 2 and 1 can undo each other forever: {words}")
 
 
 def test_no_such_time_zone(tmp_path):

@@ -72,7 +72,7 @@ def test_what_is_refused(tmp_path, more, words):
         ("timeout: 5s", "100 * avg_over_time(busy[1m])", "utilisation", "looks like a percentage"),
         ("timeout: 5s", "avg_over_time(busy[1m]) * 100", "utilisation", "looks like a percentage"),
         ("url: http://p:9090\n    bearer_token_file: a", "rate(x[1m])", "total", "unencrypted"),
-        ("url: https://p:9090\n    tls: {verify: false}", "rate(x[1m])", "total", "trusts whoever answers"),
+        ("url: https://p:9090\n    tls: {verify: false}", "rate(x[1m])", "total", "trusts any server"),
     ],
 )
 def test_what_is_warned_of(tmp_path, more, query, kind, words):

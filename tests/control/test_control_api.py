@@ -307,7 +307,7 @@ async def test_a_socket_that_somebody_removes_is_made_anew(tmp_path, left):
         watching = asyncio.ensure_future(control.watch())
         await until_true(lambda: made.path.exists() and control._bound.is_in_place)
         assert (await made.post("pause", PAUSE))[0] == 200
-        assert "was removed or replaced; it is made anew" in made.bench.log.texts("site_silent")[0]
+        assert "was removed or replaced; it is being made again" in made.bench.log.texts("site_silent")[0]
         watching.cancel()
     assert not made.path.exists()
     await made.bench.journal.close()

@@ -46,7 +46,7 @@ async def test_pausing_looking_and_resuming(serving, run):
     assert (code, err) == (0, "")
     assert out.splitlines() == [
         "Nothing is stopped in web until 2026-11-24T12:00:00Z; starts, provisioning and refills go on.",
-        "It holds from the next decision on, within 10 s; calls under way are not taken back.",
+        "It applies from the next decision on, within 10 s; calls in flight are not cancelled.",
     ]
     told = f"nothing is stopped in web until 2026-11-24T12:00:00Z ({ME}: migration)\n"
     assert await run("operations") == (0, told, "")
@@ -221,7 +221,7 @@ STRANGERS = {
     "another protocol": (b"SSH-2.0-x\r\n", "pause: the daemon at .* did not answer, so it is not known"),
     "nothing": (
         b"",
-        "pause: the daemon at .* did not answer, so it is not known whether it is done; `autoscaler op",
+        "pause: the daemon at .* did not answer, so it is not known whether it was done; see `autoscaler op",
     ),
     "another program": (
         b"HTTP/1.1 200 OK\r\n\r\n<html>",

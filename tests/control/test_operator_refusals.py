@@ -63,7 +63,7 @@ def test_what_makes_no_sense_is_refused_in_words_and_changes_nothing(name):
     ("floor", "ceiling", "words"),
     [
         (None, None, "neither a floor nor a ceiling"),
-        (0, None, "the floor 0 is not from 1 to 100000 VMs; to let the policy's minimum hold, leave it out"),
+        (0, None, "the floor 0 is not from 1 to 100000 VMs; to keep the policy's minimum, leave it out"),
         (100_001, None, "the floor 100001 is not from 1"),
         (None, -1, "the ceiling -1 is not from 0"),
         (9, 5, "the floor 9 is above the ceiling 5; exchange them"),

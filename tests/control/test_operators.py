@@ -71,7 +71,7 @@ def test_paused_stops_stop_nothing_and_leave_every_start_as_it_was():
     (text,) = said
     assert text == (
         "Nothing is stopped in web until 2026-11-24T10:02:30Z; starts, provisioning and refills go on. "
-        "It holds from the next decision on, within 10 s; calls under way are not taken back."
+        "It applies from the next decision on, within 10 s; calls in flight are not cancelled."
     )
 
 

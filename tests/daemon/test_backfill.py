@@ -96,7 +96,7 @@ def test_forecasts_that_were_kept_go_on_and_learn_nothing_twice(tmp_path):
     same(once, run_virtual(lambda: lived(again, 60, recorded)))
     assert recorded.asked == []
     assert again.log.texts("history_learned") == [
-        "forecasts go on from what was kept at the end of the last run"
+        "forecasts continue from what was saved at the end of the last run"
     ]
     # After a longer time down they learn the rest from the journal.
     late = on_disk(tmp_path / "twice", ORIGIN_S + 1800.0 + FRESH_S + 60.0)

@@ -14,12 +14,12 @@ from autoscaler.ports import FleetReadings
 from autoscaler.web.status import status
 from tests.daemon.builders import Bench, policy
 
-MEND = "demand is a finite number of at least 0, so mend what is measured there"
+MEND = "demand is a finite number of at least 0, so fix what is measured there"
 DOUBTS = {
     "not a number": ((math.nan, 0.0), f"1 of 3 readings is impossible: not a number at {{0}}; {MEND}"),
     "infinite": ((math.inf, 0.0), f"1 of 3 readings is impossible: infinite at {{0}}; {MEND}"),
     "negative": ((-5.0, 0.0), f"1 of 3 readings is impossible: negative at {{0}}; {MEND}"),
-    "old": ((100.0, -40.0), "1 of 3 readings is older than 30 s at {0}; see whether what measures still runs"),
+    "old": ((100.0, -40.0), "1 of 3 readings is older than 30 s at {0}; check that the exporter runs"),
     "ahead": ((100.0, 40.0), "1 of 3 readings is stamped more than 5 s ahead of our clock at {0}; set both clocks"),
 }  # fmt: skip
 
@@ -96,9 +96,9 @@ def three(*values, at_s=100.0, error=""):
 
 def test_only_a_missing_number_may_be_nothing_divided_by_nothing():
     some = doubts(three(math.nan, -1.0, 1.0), 100.0, 60.0)
-    assert some.endswith("so mend what is measured there (0 divided by 0 gives no number)")
+    assert some.endswith("so fix what is measured there (0 divided by 0 gives no number)")
     assert doubts(three(0.0, -1.0, 1.0), 100.0, 60.0) == (
-        "1 of 3 readings is impossible: negative at b; demand is a finite number of at least 0, so mend what is measured there"
+        "1 of 3 readings is impossible: negative at b; demand is a finite number of at least 0, so fix what is measured there"
     )
 
 
@@ -123,7 +123,7 @@ FRESH, STALE = 0, 1
 def test_a_complaint_is_what_the_source_says_and_what_is_wrong_with_what_came():
     odd = three(-1.0, 1.0, 2.0, error="c: refused")
     doubted = doubts(odd, 100.0, 60.0)
-    beyond = "b, c report many times what a VM can do, unlike their fellows; mend what is measured there"
+    beyond = "b, c report many times what a VM can do, unlike the others; fix what is measured there"
     for values in ((0, 0, STALE, 1.0), (0, 0, FRESH, 0.9)):
         assert complaint(odd, values, 100.0, 60.0) == f"c: refused; {doubted}"
     # Where all count, nothing is looked for.

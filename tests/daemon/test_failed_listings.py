@@ -30,9 +30,9 @@ def test_it_is_said_when_it_begins_hourly_and_when_it_ended():
     said, counts = followed(*((at, ["down"]) for at in range(0, 7201, 10)), (7210, [""]), (7220, [""]))
     assert said == [
         ("listing_failed", "down"),
-        ("listing_failed", "down (no whole listing for 60 min)"),
-        ("listing_failed", "down (no whole listing for 2.0 h)"),
-        ("listing_recovered", "the list of VMs is whole again, after 2.0 h"),
+        ("listing_failed", "down (no complete listing for 60 min)"),
+        ("listing_failed", "down (no complete listing for 2.0 h)"),
+        ("listing_recovered", "the list of VMs is complete again, after 2.0 h"),
     ]
     assert counts == [1] * 721 + [0, 0]
 
@@ -41,7 +41,7 @@ def test_another_reason_is_said_at_once_and_reasons_that_take_turns_are_not_said
     said, _ = followed(*((10 * n, ["down" if n % 2 else "denied"]) for n in range(20)))
     assert said == [
         ("listing_failed", "denied"),
-        ("listing_failed", "down (no whole listing for 10 s)"),
+        ("listing_failed", "down (no complete listing for 10 s)"),
     ]
 
 
@@ -49,7 +49,7 @@ def test_equal_failures_count_once_and_all_must_be_whole():
     said, counts = followed((0, ["down", "down"]), (10, ["down", ""]), (20, []), (30, ["", ""]))
     assert (counts, said) == (
         [1, 1, 0, 0],
-        [("listing_failed", "down"), ("listing_recovered", "the list of VMs is whole again, after 30 s")],
+        [("listing_failed", "down"), ("listing_recovered", "the list of VMs is complete again, after 30 s")],
     )
 
 
@@ -83,10 +83,10 @@ SPANS = {
 def test_how_long_it_was_is_said_in_the_unit_that_fits(lasted_s):
     began_s = 7200
     said, _ = followed((began_s, ["down"]), (began_s + lasted_s, [""]))
-    assert said[-1] == ("listing_recovered", f"the list of VMs is whole again, after {SPANS[lasted_s]}")
+    assert said[-1] == ("listing_recovered", f"the list of VMs is complete again, after {SPANS[lasted_s]}")
     if lasted_s > 0:
         said, _ = followed((began_s, ["down"]), (began_s + lasted_s, ["denied"]))
-        assert said[-1] == ("listing_failed", f"denied (no whole listing for {SPANS[lasted_s]})")
+        assert said[-1] == ("listing_failed", f"denied (no complete listing for {SPANS[lasted_s]})")
 
 
 @virtual
@@ -135,7 +135,7 @@ def test_of_each_place_it_is_known_when_it_was_last_listed_whole():
         ("near", 20.0, "", ""),
     ]
     (old, _) = unlisted.places(125.0, 10.0)
-    assert old.sentence == "no whole list of VMs for 2 min: far: down"
+    assert old.sentence == "no complete list of VMs for 2 min: far: down"
     assert unlisted.places(125.0, 60.0)[0].sentence == ""
     unlisted.follow([("near", listing(at=30))], 30.0)
     assert ages(telemetry) == {"near": 30.0}
@@ -148,4 +148,4 @@ def test_a_place_of_which_a_part_is_away_is_as_old_as_its_last_whole_list():
     for at, error in ((10, ""), (20, "hv2: gone"), (200, "hv2: gone")):
         unlisted.follow([("", failed(error, at) if error else listing(at=at))], float(at))
     assert ages(telemetry) == {"": 10.0}
-    assert unlisted.places(200.0, 10.0)[0].sentence == "no whole list of VMs for 3 min: hv2: gone"
+    assert unlisted.places(200.0, 10.0)[0].sentence == "no complete list of VMs for 3 min: hv2: gone"

@@ -113,7 +113,7 @@ async def test_without_a_balancer_none_is_waited_for_since_it_was_not_heard():
         loop = asyncio.get_running_loop()
         loop.call_later(second, lambda: seen.append(bench.daemon.fleets.by_name["web"].inventory.unasked))
     await bench.run(300)
-    assert seen == ["its load balancer is not heard: the socket is gone", ""]
+    assert seen == ["its load balancer does not answer: the socket is gone", ""]
     assert bench.column("in_service")[-1] == 2
 
 

@@ -53,15 +53,10 @@ async def test_nothing_is_started_and_it_is_told_once_and_when_it_is_over():
     assert set(bench.column("demand")[1:]) == {320.0}
     assert bench.changes() == []
     assert {row.coverage for row in bench.rows()[6:30]} == {0.75}
-    text = (
-        f"{source.odd} reports 81,520/s, and a VM does 100/s; that is left out as if it had not been read, since its "
-        "fellows report nothing like it: mend what is measured there"
-    )
+    text = f"{source.odd} reports 81,520/s, and a VM does 100/s; this reading is ignored, since the other VMs report nothing like it: fix what is measured there"
     over = f"{source.odd} reports what a VM can do again"
     assert told(bench) == [(60.0, "reading_beyond", text), (350.0, "reading_believed", over)]
-    said = (
-        f"{source.odd} reports many times what a VM can do, unlike its fellows; mend what is measured there"
-    )
+    said = f"{source.odd} reports many times what a VM can do, unlike the others; fix what is measured there"
     assert bench.log.texts("source_failed") == [said]
     assert status(bench.daemon)["fleets"][0]["source_error"] == ""
 
@@ -135,4 +130,4 @@ def test_other_measures_are_told_in_their_words(kind):
 
     ((at_s, event, text),), odd = run_virtual(life)
     assert (at_s, event) == (60.0, "reading_beyond")
-    assert text.startswith(f"{odd} reports {words}; that is left out as if it had not been read")
+    assert text.startswith(f"{odd} reports {words}; this reading is ignored")

@@ -55,7 +55,9 @@ def test_a_restart_with_a_broken_file_goes_on_with_what_it_said_and_says_so(life
     assert rows(life) == {"web": 4, "api": 2}
     name = "defaults.yaml" if broken is bad_defaults else "web.yaml"
     (said,) = life.said("policies_rejected")
-    begins = f"policies of an earlier run are used: {name} is used as it was when it was last good: {tmp_path}/{name}"
+    begins = (
+        f"policies of an earlier run are used: {name} is used in its last good version: {tmp_path}/{name}"
+    )
     assert said.startswith(begins)
     assert life.value("policy_reload_failed") == 1
     assert life.daemon.policies.error
@@ -84,9 +86,7 @@ def test_a_file_that_was_removed_stays_removed_and_one_that_never_was_good_is_le
     life.run(30)
     assert rows(life) == {"web": 4}
     left_out, *_, mended = life.said("policies_rejected")
-    assert left_out.startswith(
-        f"nothing is done for the fleets of what cannot be used: {tmp_path}/new.yaml:1:1"
-    )
+    assert left_out.startswith(f"fleets whose policies cannot be used are left out: {tmp_path}/new.yaml:1:1")
     assert mended.startswith("policies of an earlier run are used: web.yaml is used")
     assert life.daemon.policies.partial
 
@@ -135,4 +135,4 @@ def test_a_folder_that_changed_meanwhile_and_a_disk_that_is_full_keep_the_daemon
     life.run(40)
     assert rows(life)["web"] == 3
     (said,) = life.said("policies_not_kept")
-    assert said.startswith("a restart will not know these policies should a file be broken then: ")
+    assert said.startswith("a restart will not know these policies if a file is broken then: ")

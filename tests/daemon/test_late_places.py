@@ -60,7 +60,7 @@ async def test_its_fleets_are_held_in_words_and_the_others_are_looked_after():
     told = f"far: the place cannot be used: {NO_CREDENTIALS} (it is tried again)"
     assert two.bench.daemon.fleets.by_name["api"].listing_error == told
     assert two.bench.log.texts("listing_failed") == [told]
-    said = f"far cannot be used, so its fleets are held, and it is tried again: {NO_CREDENTIALS}"
+    said = f"far cannot be used, so its fleets are held; it is being retried: {NO_CREDENTIALS}"
     assert two.bench.log.texts("provider_failed") == [said]
     assert [text for _, kind, text in two.bench.events() if kind == "provider_failed"] == [said]
     assert two.usable() == 0

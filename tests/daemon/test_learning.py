@@ -99,7 +99,7 @@ def test_what_was_kept_is_taken_up_by_other_lanes():
 def test_what_cannot_be_read_is_said_and_learned_anew(row):
     learning = Learning(("web",))
     (text,) = learning.take_up((row,))
-    assert text == "what was learned of the start_times of web cannot be read and is learned anew"
+    assert text == "what was learned of the start_times of web cannot be read and is learned again"
     assert learning.lead_times.evidence(Span.WHOLE, StartSource.STOPPED)[0] == 0.0
 
 

@@ -113,7 +113,7 @@ async def test_it_is_told_once_that_another_daemon_acts_and_once_that_it_is_over
     one = Followed(policy())
     one.provider.seen["i-web-0"] = {LEASE_TAG: str(Mark("b", "7", 1, ORIGIN_S - 5.0))}
     told = await one.lives(45)
-    text = f"the daemon b acts on it: nothing is done here until it has not said so for {VALID_S:g} s"
+    text = f"the daemon b acts on it: nothing is done here until that one has been silent for {VALID_S:g} s"
     over = "the daemon b has not renewed its lease: the fleet is taken over"
     assert told == [
         (0.0, Note("lease_of_another", "web", text)),
@@ -188,7 +188,7 @@ TROUBLES = {
 @pytest.mark.parametrize("trouble", TROUBLES)
 def test_tags_that_cannot_be_written_are_told_once_and_again_after_they_could(trouble):
     answer, words = TROUBLES[trouble]
-    text = f"its VMs could not be marked as ours, so another daemon may act on them too: {words}"
+    text = f"its VMs could not be tagged as ours, so another daemon may act on them too: {words}"
     note = Note("lease_not_written", "web", text)
 
     async def life():

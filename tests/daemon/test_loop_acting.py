@@ -80,7 +80,7 @@ async def test_an_outcome_that_cannot_be_handled_fails_neither_the_tick_nor_othe
     bench.add(policy("api", signal=TOTAL), 100)
     await bench.run(40)
     assert bench.log.texts("act_failed") == [
-        "InvariantError: action 1 is not open; a listing will tell what became of it, please report"
+        "InvariantError: action 1 is not open; a listing will show what became of it; please report this"
     ]
     assert "tick_failed" not in bench.log.events()
     assert bench.column("in_service", "web")[-1] == bench.column("in_service", "api")[-1] == 1
@@ -226,7 +226,9 @@ async def test_a_denial_holds_the_fleet_for_a_minute_and_says_so():
     await bench.run(90)
     calls = [(at, code) for at, action, _, code in bench.changes() if action == "StartInstances"]
     assert calls == [(0, "UnauthorizedOperation"), (60, "")]
-    held = [row.sentence.startswith("held, since the provider denies us: starting 2") for row in bench.rows()]
+    held = [
+        row.sentence.startswith("held, since the provider denies access: starting 2") for row in bench.rows()
+    ]
     assert held == [False, *[True] * 5, *[False] * 4]
     assert len(bench.log.texts("acting_held")) == 1
     assert bench.column("starting")[1:6] == [0] * 5

@@ -114,7 +114,7 @@ async def test_a_clock_set_back_by_an_hour_neither_stops_the_loop_nor_holds_a_sc
     await bench.run(110)
     assert bench.log.events().count("clock_set_back") == 1
     assert bench.log.texts("clock_set_back") == [
-        "set back by about 3590 s; guards begin anew, orders in flight and what was learned are kept"
+        "set back by about 3590 s; guards start over, orders in flight and what was learned are kept"
     ]
     assert len(bench.records) == 12
     after = [(r.at_s - ORIGIN_S, r.fleets[0].in_service, r.fleets[0].start) for r in bench.records[5:]]
@@ -231,7 +231,7 @@ async def _drained_on(second):
     await bench.run(130)
     assert [(round(a.at_s - ORIGIN_S), a.intent.verb) for a in bench.actions()] == [(23, Verb.DRAIN)]
     assert bench.log.texts("clock_set_ahead") == [
-        "the clock was set ahead by about 3600 s; what is waited for is waited for as long as before"
+        "the clock was set ahead by about 3600 s; waits last as long as before"
     ]
 
 

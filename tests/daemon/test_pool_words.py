@@ -258,8 +258,8 @@ def test_what_was_asked_of_the_pool_is_done_after_a_crash(tmp_path):
         await asyncio.wait({running})
         tried, evicted = bench.answers
         assert tried == (
-            f"{bench.ids[1]} of web will be tried, as soon as no VM has been on its way for demand for 90 s; "
-            "`autoscaler events` tells how it went."
+            f"{bench.ids[1]} of web will be exercised, as soon as no VM has been on its way for demand for 90 s; "
+            "`autoscaler events` will show the result."
         )
         assert evicted == f"{bench.ids[2]} of web will be deleted for good, at the next tick."
         assert chores(bench) == []
@@ -301,7 +301,7 @@ REFUSED = {
     "a vm in service": ("evict", "running", "is in_service"),
     "no such vm": ("quarantine", "i-0", "web has no VM i-0"),
     "nothing to replace with": ("refresh", "", "needs the sections provision and refill"),
-    "one that runs": ("exercise", "running", "only stopped VMs are tried"),
+    "one that runs": ("exercise", "running", "only stopped VMs are exercised"),
     "no vm": ("release", "", "no VM is named"),
 }
 

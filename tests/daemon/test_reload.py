@@ -187,7 +187,7 @@ def test_what_cannot_be_used_leaves_the_last_good_set_and_is_said_once(life, spo
     assert rows(life, "api") == undisturbed["api"][: len(rows(life, "api"))]
     assert rows(life, "web") == undisturbed["web"][: len(rows(life, "web"))]
     (said,) = life.said("policies_rejected")
-    assert said.startswith("the policies in use stay, since the folder's cannot be used: ")
+    assert said.startswith("the policies in use stay, since those in the folder cannot be used: ")
     assert words in said
     assert words in life.daemon.policies.error
     assert life.daemon.policies.loaded_at_s == ORIGIN_S
@@ -223,8 +223,7 @@ def test_a_new_fleet_starts_cold_and_a_removed_one_is_dropped_with_its_vms_left_
     life.when(95, swap).when(95, life.ask).run(200)
     assert life.said("policies_reloaded") == [
         (
-            "added new; removed web, whose 12 VMs in service stay as they are; if web was renamed to new, tag its VMs for the "
-            "new name (autoscaler:fleet), or they run on beside it"
+            "added new; removed web, whose 12 VMs in service stay as they are; if web was renamed to new, tag its VMs with the new name (autoscaler:fleet), or they keep running unmanaged"
         )
     ]
     assert rows(life, "api") == undisturbed["api"][: len(rows(life, "api"))]

@@ -117,7 +117,7 @@ async def test_a_disk_that_hangs_costs_its_bound_and_one_thread_and_is_heard_of_
         await until(lambda asked=asked: failures(bench) == asked)
     assert folder.waiting == 1
     (said,) = bench.log.texts("policies_rejected")
-    assert said.endswith(f"the folder's cannot be used: {tmp_path} did not answer within 0.05 s")
+    assert said.endswith(f"those in the folder cannot be used: {tmp_path} did not answer within 0.05 s")
     folder.free.set()
     await until(reloads._reading.done)
     reloads.ask()

@@ -86,8 +86,8 @@ async def test_a_shortage_says_how_many_why_and_for_how_long():
     bench.add(policy(signal=TOTAL), steady((0, 100), (60, 300), (120, 200)))
     await bench.run(400)
     assert [(at, kind, text) for at, kind, text in bench.events() if kind.startswith("shortage")] == [
-        (10, "shortage_began", "1 VM cannot be had now: no room for m7i.large in us-east-1a"),
-        (240, "shortage_ended", "what is wanted can be had again; up to 3 were lacking over 170 s"),
+        (10, "shortage_began", "1 VM not available now: no room for m7i.large in us-east-1a"),
+        (240, "shortage_ended", "all wanted VMs are available again; up to 3 were missing for 170 s"),
     ]
 
 

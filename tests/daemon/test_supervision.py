@@ -41,8 +41,8 @@ async def test_a_task_that_dies_is_told_counted_and_restarted_ever_more_slowly()
     pauses = [1, 2, 4, 8, 16, 32, 64, 128, 256, *[LONGEST_PAUSE_S] * 4]
     assert began == [sum(pauses[:n]) for n in range(len(pauses) + 1)]
     assert restarts(bench, "watch") == len(began)
-    assert bench.log.texts("task_failed")[0] == "watch: ZeroDivisionError: a bug; it is started again in 1 s"
-    assert bench.log.texts("task_failed")[2] == "watch: ZeroDivisionError: a bug; it is started again in 4 s"
+    assert bench.log.texts("task_failed")[0] == "watch: ZeroDivisionError: a bug; it is restarted in 1 s"
+    assert bench.log.texts("task_failed")[2] == "watch: ZeroDivisionError: a bug; it is restarted in 4 s"
     assert [kind for _, kind, _ in bench.events()] == ["task_failed"] * len(began)
 
 

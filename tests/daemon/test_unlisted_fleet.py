@@ -43,7 +43,7 @@ async def test_vms_that_vanish_together_are_taken_to_be_there_for_ten_minutes():
     assert set(bench.column("in_service")) == {4}
     (told,) = [(at, text) for at, kind, text in bench.events() if kind == "vms_unlisted"]
     assert told[0] == 120
-    assert told[1].startswith("none of its 6 VMs is in the list any more; taken to be as before for 10 min")
+    assert told[1].startswith("none of its 6 VMs is in the list any more; counted as unchanged for 10 min")
     assert "vm_gone" not in {kind for _, kind, _ in bench.events()}
 
 

@@ -50,8 +50,7 @@ async def test_an_outage_in_front_of_a_fleet_with_an_objective_stops_nothing_and
     assert told(bench) == [(AT_S + 600.0, "demand_fell"), (AT_S + 3000.0, "demand_believed")]
     text = next(text for _, kind, text in bench.events() if kind == "demand_fell")
     assert text == (
-        "demand fell to 9/s at once; that may be an outage in front of the fleet, so up to 20 of its VMs stay for a while: "
-        "look whether requests reach it"
+        "demand fell suddenly to 9/s; that may be an outage in front of the fleet, so up to 20 of its VMs stay for a while: check whether requests reach it"
     )
 
 

@@ -284,7 +284,7 @@ def test_without_prices_it_speaks_of_vm_hours():
 def test_demand_that_was_never_known():
     found = report(*[tick(n, NAN) for n in range(5)])
     assert words.conclusion(found).endswith(
-        "Demand was never known, so what it would have missed is not either."
+        "Demand was never known, so neither is what it would have missed."
     )
 
 

@@ -71,7 +71,7 @@ WRONG = {
     ),
     "period": (("cloudwatch: {metric: sqs_visible, queue: q, period: 90s}",), {}, "is no period of CloudWatch"),
     "oftener": (
-        ("cloudwatch: {metric: sqs_visible, queue: q, period: 10s}",), {}, "no value oftener than every minute"
+        ("cloudwatch: {metric: sqs_visible, queue: q, period: 10s}",), {}, "a value once a minute at most"
     ),
     "typo": (("cloudwatch: {metric: sqs_visible, queue: q, delai: 1m}",), {}, "delay"),
     "whole metric": (

@@ -204,7 +204,7 @@ async def test_a_metric_without_datapoints_is_absent_and_never_zero(asking):
 
 THROTTLED = (400, "Throttling", "Rate exceeded")
 FAILURES = {
-    "throttled": ([THROTTLED], "throttles us (Throttling)"),
+    "throttled": ([THROTTLED], "throttles the daemon (Throttling)"),
     "denied": ([(400, "AccessDenied", "User is not authorized")], "allow cloudwatch:GetMetricData"),
     "expired": ([(400, "ExpiredToken", "The token has expired")], "check the credentials"),
     "broken": ([(500, "InternalFailure", "oops")], "failed: InternalFailure oops; it is asked again"),

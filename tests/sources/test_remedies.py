@@ -64,17 +64,17 @@ REASONS = {
     "HTTP 403": Scrape("no credentials", "status403"),
     "HTTP 407": Scrape("no credentials", "status407"),
     "HTTP 404": Scrape("the path of `signal.scrape.url`", "status404"),
-    "HTTP 302": Scrape("write where it leads", "moved"),
+    "HTTP 302": Scrape("write the final address", "moved"),
     "HTTP 503": Scrape("its own log", "status503"),
-    "not a URL": Scrape("mend `signal.scrape.url`", "[::1", direct=True),
-    "broken answer": Scrape("see what comes with curl: it ends", "cut"),
+    "not a URL": Scrape("fix `signal.scrape.url`", "[::1", direct=True),
+    "broken answer": Scrape("check with curl: the answer ends", "cut"),
     "answer larger than 1 MiB": Scrape(
         "ask for less", "huge", limits=Limits(timeout_s=9.0, deadline_s=10.0, max_bytes=1 << 20)
     ),
     "no metric load (a web page came)": Scrape("no page of metrics", "html"),
     "no metric load": Scrape("renamed", texts=("other 1\n",)),
     "metric load has no series with these labels": Scrape(
-        "mend the labels", texts=("load 1\n",), metric=CODED
+        "fix the labels", texts=("load 1\n",), metric=CODED
     ),
     "metric load cannot be read": Scrape("not Prometheus text", texts=("load one\n",)),
     "numbers too large to be added up": Scrape(

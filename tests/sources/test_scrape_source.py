@@ -203,13 +203,13 @@ async def test_cpu_counters_that_begin_again_or_stand_still_give_nothing(web, cl
 
 BAD = {
     "html": ("no metric requests_total (a web page came)", "no page of metrics"),
-    "garbage": ("no metric requests_total", "mend `signal.scrape.metric`"),
+    "garbage": ("no metric requests_total", "fix `signal.scrape.metric`"),
     "huge": ("answer larger than 4 MiB", "ask for less"),
     "bomb": ("answer larger than 4 MiB", "ask for less"),
-    "broken-gzip": ("broken answer", "see what comes with curl"),
-    "cut": ("broken answer", "see what comes with curl"),
+    "broken-gzip": ("broken answer", "check with curl: the answer"),
+    "cut": ("broken answer", "check with curl: the answer"),
     "hang": ("no answer within 1 s", "allow more by `signal.scrape.timeout`"),
-    "moved": ("HTTP 302", "write where it leads"),
+    "moved": ("HTTP 302", "write the final address"),
     "error": ("HTTP 500", "its own log"),
 }
 
@@ -242,7 +242,7 @@ async def test_nothing_at_all_is_an_error_that_may_heal(make, address):
         ("load\n", "no metric load at a; .* renamed"),
         ("load one\n", "metric load cannot be read at a; .* not Prometheus text"),
         ('load{a="b} 1\n', "metric load cannot be read at a; .* not Prometheus text"),
-        ('load{x="other"} 1\n', "metric load has no series with these labels at a; .* mend the labels"),
+        ('load{x="other"} 1\n', "metric load has no series with these labels at a; .* fix the labels"),
         ("load 1_000\n", "metric load cannot be read at a; .* not Prometheus text"),
     ],
 )

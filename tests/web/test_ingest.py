@@ -160,7 +160,7 @@ MALFORMED = {
     b'{"fleet": "web"}': "body: Input should be a valid array",
     b'[{"fleet": "web", "value": 1, "timestamp": 1}, {"fleet": "web", "value": "x", "timestamp": 1}]': "[1].value cannot be read; write a number, without quotes;",
     b'[{"fleet": "web", "timestamp": 1}]': "[0].value is missing; write a number, without quotes;",
-    b'[{"fleet": "web", "value": 1, "timestamp": 1, "vn": "i-1"}]': "[0].vn is no field of a sample; there are fleet, vm, value, timestamp, id;",
+    b'[{"fleet": "web", "value": 1, "timestamp": 1, "vn": "i-1"}]': "[0].vn is not a field of a sample; there are fleet, vm, value, timestamp, id;",
     b'[{"fleet": "", "value": 1, "timestamp": 1}]': "[0].fleet cannot be read; write the name of the fleet, as text;",
     b'[{"fleet": "web", "value": 1, "timestamp": "2026-01-01T00:00:00"}]': "[0].timestamp cannot be read; write epoch seconds as a number, or ISO 8601 with an",
     b"[" * 100_000: "body: Invalid JSON",

@@ -124,7 +124,7 @@ async def test_where_places_have_names_each_fleet_has_its_own_and_what_is_old_of
         assert (await page.inner_text("#fleets tbody tr")).split()[:3] == ["web", "in", "far"]
         assert await page.inner_text("#one-head") == "web in far"
         problems = await page.inner_text("#problems")
-        assert problems == "Places: no whole list of VMs for 80 s: far: the endpoint is gone"
+        assert problems == "Places: no complete list of VMs for 80 s: far: the endpoint is gone"
         await page.fill("#filter", "far", force=True)
         assert shown.said == []
 
@@ -148,7 +148,7 @@ async def test_trouble_is_at_the_top_in_words(shown, browser):
     async with Site(shown.daemon, "127.0.0.1", 0, history=JournalHistory(shown.state_dir)) as site:
         page = await shown.open(browser, site)
         assert await page.inner_text("#health") == "trouble"
-        assert "web has not been decided on for" in await page.inner_text("#problems")
+        assert "web has had no decision for" in await page.inner_text("#problems")
 
 
 async def test_many_fleets_are_found_by_name_and_opened_by_their_address(tmp_path, browser):

@@ -78,7 +78,7 @@ async def test_health_turns_when_a_fleet_has_not_been_decided_on_for_three_ticks
         assert await asked(f"{site.url}/healthz") == (200, "ok\n")
         bench.clock.at_s = 31.0
         code, text = await asked(f"{site.url}/healthz")
-        assert (code, text) == (503, "web has not been decided on for 31 s (limit 30 s)\n")
+        assert (code, text) == (503, "web has had no decision for 31 s (limit 30 s)\n")
         await daemon.tick(TICK_0 + 3)
         assert await asked(f"{site.url}/healthz") == (200, "ok\n")
         bench.clock.at_s = 61.0
@@ -87,7 +87,7 @@ async def test_health_turns_when_a_fleet_has_not_been_decided_on_for_three_ticks
         assert (await asked(f"{site.url}/healthz"))[0] == 503
         served = strict_json((await asked(f"{site.url}/api/v1/status"))[1])
         assert served["healthy"] is False
-        assert served["problems"] == ["web has not been decided on for 32 s (limit 30 s)"]
+        assert served["problems"] == ["web has had no decision for 32 s (limit 30 s)"]
 
 
 async def test_status_is_strict_json_before_and_after_the_first_tick(bench, daemon):
@@ -117,7 +117,7 @@ async def test_the_status_says_of_each_place_when_it_was_last_listed_and_that_it
         await daemon.tick(TICK_0 + int(second // 10))
         (place,) = strict_json(json.dumps(status(daemon)))["providers"]
         assert place["error"] == "the endpoint is gone"
-        old = "no whole list of VMs for 70 s: the endpoint is gone" if second > 60 else ""
+        old = "no complete list of VMs for 70 s: the endpoint is gone" if second > 60 else ""
         assert place["sentence"] == old
 
 
@@ -297,7 +297,7 @@ async def test_a_site_that_has_gone_deaf_is_said_and_listens_anew_at_the_same_ad
 
     answer, before, after = await watched(bench, 3, deafen)
     assert (answer, before) == (200, after)
-    assert bench.log.texts("site_silent") == [f"nothing answers at {before} any more; it listens anew"]
+    assert bench.log.texts("site_silent") == [f"nothing answers at {before} any more; it is being restarted"]
 
 
 async def test_a_site_that_is_full_is_said_once_and_is_not_deaf(bench):
@@ -346,8 +346,7 @@ async def test_what_runs_beside_the_daemon_is_kept_alive():
     await run_to_the_end(daemon, beside={"site": body}, for_s=4.0)
     assert began == [0, 1, 3]
     assert (
-        bench.log.texts("task_failed")[0]
-        == "site: OSError: address already in use; it is started again in 1 s"
+        bench.log.texts("task_failed")[0] == "site: OSError: address already in use; it is restarted in 1 s"
     )
 
 

@@ -221,7 +221,7 @@ class Acting:
         return name in self._fleets and self._turns[name] == turn.number
 
     async def _not_sent(self, action_ids: Sequence[int], intents: Sequence[ActionIntent]) -> None:
-        why = "the fleet was decided on anew before it was sent"
+        why = "the fleet got a new decision before it was sent"
         for action_id, intent in zip(action_ids, intents, strict=False):
             ids = intent.vm_ids or ("",)
             outcomes = [Outcome(vm_id, OutcomeKind.THROTTLED, NOT_SENT, why) for vm_id in ids]
@@ -303,9 +303,7 @@ class Acting:
             if done.intent.verb is not Verb.STOP and not taken:
                 # Whom we may not stop we may well start, and whom we may not start may be one of many: others go on.
                 fleet.held_until_s = done.received_s + _DENIED_HOLD_S
-            text = (
-                f"the provider denies us: {denied.code} {denied.message}; check credentials and permissions"
-            )
+            text = f"the provider denies access: {denied.code} {denied.message}; check credentials and permissions"
             self._telemetry.log.error("acting_held", fleet=fleet.name, text=text)
         await self._recorder.note(notes, done.received_s)
 

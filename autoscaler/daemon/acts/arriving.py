@@ -107,7 +107,7 @@ class Arrivals:
             self._news.append(Note("arrival_failed", vm.fleet, text))
             return False
         if result.well is None:
-            text = f"{vm.id} serves without what is to be done after its start, since {result.said}"
+            text = f"{vm.id} serves without the command after its start, since {result.said}"
             self._news.append(Note("arrival_not_run", vm.fleet, text))
         del self._runs[vm.id]
         self._arrived[vm.id] = vm.launched_at_s

@@ -61,7 +61,9 @@ class Calls:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            text = f"{type(error).__name__}: {error}; a listing will tell what became of it, please report"
+            text = (
+                f"{type(error).__name__}: {error}; a listing will show what became of it; please report this"
+            )
             self._telemetry.log.error("act_failed", text=text)
 
 

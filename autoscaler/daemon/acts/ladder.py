@@ -145,7 +145,7 @@ class Shortage:
         why = _why(fleet, now_s)
         if not why:
             return None
-        note = Note("shortage_began", fleet.name, f"{counted(lacking, 'VM')} cannot be had now: {why}")
+        note = Note("shortage_began", fleet.name, f"{counted(lacking, 'VM')} not available now: {why}")
         return cls(now_s, now_s, lacking), note
 
     def ended(self, fleet: Fleet, lacking: int, now_s: float) -> Note | None:
@@ -155,7 +155,7 @@ class Shortage:
         if lacking or now_s - self.seen_s < SETTLED_S:
             return None
         lasted_s = self.seen_s - self.since_s
-        text = f"what is wanted can be had again; up to {self.most} were lacking over {lasted_s:.0f} s"
+        text = f"all wanted VMs are available again; up to {self.most} were missing for {lasted_s:.0f} s"
         return Note("shortage_ended", fleet.name, text)
 
 

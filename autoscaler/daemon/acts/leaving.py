@@ -81,7 +81,7 @@ async def follow(fleets: Sequence[Fleet], clock: Clock, timeout_s: float, teleme
     for fleet in fleets:
         if fleet.drains is None:
             continue
-        silent = fleet.drains.silent and f"its load balancer is not heard: {fleet.drains.silent}"
+        silent = fleet.drains.silent and f"its load balancer does not answer: {fleet.drains.silent}"
         fleet.inventory.hear(silent, clock.now())
         if not is_ours(fleet):
             fleet.drains.watch(fleet.leased_to)

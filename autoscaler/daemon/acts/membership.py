@@ -107,7 +107,7 @@ class Membership:
         )
         if begins:
             self.holds, self._next_s = True, now_s + ASK_EVERY_S
-            text = f"{self.doubt}, for {DOUBTED_S / 60.0:.0f} min at most; scaling out goes on"
+            text = f"{self.doubt}, for {DOUBTED_S / 60.0:.0f} min at most; scaling out continues"
             self._news.append(Note("balancer_lacks_vms", self._fleet, text))
         elif self.holds and now_s - self._since_s >= DOUBTED_S:
             self.holds = False

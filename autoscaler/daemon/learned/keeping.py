@@ -55,7 +55,7 @@ class Keeping:
         for text in wrong:
             self._telemetry.log.warning("journal_failed", text=text)
         for name in sorted(fleets.remembered):
-            text = "forecasts go on from what was kept at the end of the last run"
+            text = "forecasts continue from what was saved at the end of the last run"
             self._telemetry.log.info("history_learned", fleet=name, text=text)
         self._publish(fleets.learning)
 

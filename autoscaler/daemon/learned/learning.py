@@ -214,7 +214,7 @@ class Learning:
                 continue
             if not self._put(row, lane):
                 wrong.append(
-                    f"what was learned of the {row.name} of {row.fleet} cannot be read and is learned anew"
+                    f"what was learned of the {row.name} of {row.fleet} cannot be read and is learned again"
                 )
         return wrong
 

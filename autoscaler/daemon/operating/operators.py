@@ -270,7 +270,7 @@ class Operators:
                 said.append(f"Nothing to clear: the bounds of {fleet} are not overridden.")
                 continue
             changes.append(_other(record, ChangeKind.OVERRIDE_CLEARED, asked))
-            said.append(f"The bounds of the policy of {fleet} hold again.")
+            said.append(f"The bounds of the policy of {fleet} apply again.")
             text = f"{asked.who} ended the override ({asked.reason}): {words.standing(record.change)}"
             notes.append(Note("override_cleared", fleet, text))
         if changes:
@@ -370,11 +370,11 @@ class Operators:
         return (
             ""
             if held is None or held.policy.act
-            else f"; {fleet} runs in shadow, where nothing is really done"
+            else f"; {fleet} runs in shadow, where no VM is really changed"
         )
 
     def _when(self) -> str:
-        return f"It holds from the next decision on, within {self._tick_s:g} s; calls under way are not taken back."
+        return f"It applies from the next decision on, within {self._tick_s:g} s; calls in flight are not cancelled."
 
     def _note_of_end(self, record: ChangeRecord) -> Note:
         change = record.change
@@ -408,7 +408,7 @@ def _check_bounds(floor: int | None, ceiling: int | None) -> None:
         raise ChangeRefusedError("neither a floor nor a ceiling is given; name one of them, or both")
     for name, value, low in (("floor", floor, 1), ("ceiling", ceiling, 0)):
         if value is not None and not low <= value <= MOST_VMS:
-            hint = "; to let the policy's minimum hold, leave it out" if name == "floor" and not value else ""
+            hint = "; to keep the policy's minimum, leave it out" if name == "floor" and not value else ""
             raise ChangeRefusedError(f"the {name} {value} is not from {low} to {MOST_VMS} VMs{hint}")
     if floor is not None and ceiling is not None and floor > ceiling:
         raise ChangeRefusedError(f"the floor {floor} is above the ceiling {ceiling}; exchange them")

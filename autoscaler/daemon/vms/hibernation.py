@@ -105,7 +105,7 @@ class Hibernation:
         for code, found in by_code.items():
             ids = some([outcome.vm_id for outcome in found], 5)
             then = (
-                "stopped plainly, now and later; replace the VM to have its memory kept, or ask `autoscaler doctor` why"
+                "stopped without saving memory, now and later; replace the VM to keep its memory, or ask `autoscaler doctor` why"
                 if code == NO_HIBERNATION
                 else "not yet: tried again in a minute where the warm pool waits for it, else stopped plainly"
             )
@@ -149,7 +149,7 @@ class Hibernation:
                 "memory_lost",
                 fleet,
                 f"{vm_id} was hibernated more than {KEPT_S / DAY_S:.0f} days ago, and the provider keeps no memory for "
-                "longer: it boots from its disk like a stopped one, and is tried as soon as nobody waits for a VM",
+                "longer: it boots from its disk like a stopped one, and is exercised as soon as no VM is on its way for demand",
             )
             for vm_id in new
         ]

@@ -331,7 +331,7 @@ class FleetInventory(Lateness):
         )
         if hands_off_s and _by_user(t.vm):
             t.quarantined_until_s = max(t.quarantined_until_s, now_s + hands_off_s)
-            t.quarantine_reason = "a person stopped it, and it is left alone for a while"
+            t.quarantine_reason = "a person stopped it, so it is left alone for a while"
             text += f"; it is not started within {hands_off_s:g} s"
         return self._note("stopped_outside", text)
 
@@ -343,7 +343,7 @@ class FleetInventory(Lateness):
             return f" after {served_s:.0f} s in service"
         alone_s = quarantine_s(self.patience.quarantine_s, t.brief - 1)
         t.quarantined_until_s = max(t.quarantined_until_s, now_s + alone_s)
-        t.quarantine_reason = f"it was shut down from within soon after {t.brief} starts in a row"
+        t.quarantine_reason = f"it was shut down from inside soon after {t.brief} starts in a row"
         return f" soon after {t.brief} starts in a row; it is not started within {alone_s:.0f} s"
 
     def _start_failed(self, t: TrackedVm, now_s: float, notes: list[Note]) -> None:
@@ -464,7 +464,7 @@ def _middle(listing: Listing) -> float:
 def _none_of(vms: int, for_s: float) -> str:
     which = "its only VM is not" if vms == 1 else f"none of its {vms} VMs is"
     return (
-        f"{which} in the list any more; taken to be as before for {for_s / 60.0:.0f} min. Check the account, the region "
+        f"{which} in the list any more; counted as unchanged for {for_s / 60.0:.0f} min. Check the account, the region "
         "and the tags by which its VMs are found"
     )
 

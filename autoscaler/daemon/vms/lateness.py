@@ -84,7 +84,7 @@ class Lateness(Orders):
             # Before it runs it cannot even be stopped.
             self.touch()
             notes.append(
-                self._note("vm_written_off", f"{t.vm.id} is {t.phase} for {waited_s:.0f} s; it is given up")
+                self._note("vm_written_off", f"{t.vm.id} is {t.phase} for {waited_s:.0f} s; it is abandoned")
             )
             self._never_ran(t)
             t.order = None
@@ -93,7 +93,7 @@ class Lateness(Orders):
             # Another one would wait for the same.
             if not t.spared:
                 t.spared = True
-                text = f"{t.vm.id} runs for {waited_s:.0f} s and is not in service; it is waited for: {self.unasked}"
+                text = f"{t.vm.id} runs for {waited_s:.0f} s and is not in service; the daemon waits for it: {self.unasked}"
                 notes.append(self._note("not_ready", text))
         elif runs and waited_s > self.patience.never_ready_s(new=t.new) and not t.dismissed:
             self._never_ready(t, waited_s, now_s, notes)
@@ -146,7 +146,7 @@ class Lateness(Orders):
         if waited_s > self.patience.stuck_s:
             self.touch()
             notes.append(
-                self._note("vm_written_off", f"{t.vm.id} is stopping for {waited_s:.0f} s; it is given up")
+                self._note("vm_written_off", f"{t.vm.id} is stopping for {waited_s:.0f} s; it is abandoned")
             )
             t.order = None
             t.move(Phase.LOST, now_s)
@@ -171,7 +171,7 @@ class Lateness(Orders):
             if self.wanted is not None and counted > self.wanted and PROTECTED_TAG not in t.vm.tags:
                 t.dismissed = NOT_NEEDED
                 counted -= 1
-                notes.append(self._note("late_not_needed", f"{t.vm.id} came late and is not needed any more"))
+                notes.append(self._note("late_not_needed", f"{t.vm.id} came late and is no longer needed"))
             else:
                 self.take_back(t)
 

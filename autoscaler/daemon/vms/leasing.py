@@ -108,7 +108,7 @@ class Leasing:
             self._refused.discard(fleet.name)
         elif fleet.name not in self._refused:
             self._refused.add(fleet.name)
-            text = f"its VMs could not be marked as ours, so another daemon may act on them too: {trouble}"
+            text = f"its VMs could not be tagged as ours, so another daemon may act on them too: {trouble}"
             self._notes.append(Note("lease_not_written", fleet.name, text))
 
 
@@ -143,7 +143,7 @@ def _hold(fleet: Fleet, lease: Lease, now_s: float) -> None:
 
 def _changed(fleet: str, before: str, now: str) -> Note:
     if now:
-        text = f"the daemon {now} acts on it: nothing is done here until it has not said so for {VALID_S:g} s"
+        text = f"the daemon {now} acts on it: nothing is done here until that one has been silent for {VALID_S:g} s"
         return Note("lease_of_another", fleet, text)
     return Note(
         "lease_free", fleet, f"the daemon {before} has not renewed its lease: the fleet is taken over"

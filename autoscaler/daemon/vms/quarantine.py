@@ -65,7 +65,7 @@ _VM = Verdict(Blame.VM)
 _PERSON = Verdict(Blame.PERSON)
 _KEY = Verdict(
     Blame.PERMISSION,
-    "most often the key of an encrypted volume: grant kms:CreateGrant on it to who starts the VM",
+    "most often the key of an encrypted volume: grant kms:CreateGrant on it to the role that starts the VM",
 )
 _VOLUMES = Verdict(
     Blame.STORAGE, "ask for a higher quota of storage, or delete volumes that nobody uses", 2.0

@@ -153,7 +153,7 @@ class TrackedVm:
     denied: bool = False
     """We were denied its last start: others are tried before it."""
     brief: int = 0
-    """Times in a row that it was shut down from within soon after it came into service."""
+    """Times in a row that it was shut down from inside soon after it came into service."""
     stops_refused: int = 0
     """Stops that were refused since the last that was taken."""
     late: bool = False

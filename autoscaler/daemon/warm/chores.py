@@ -198,7 +198,7 @@ async def _tried(fleet: Fleet, provider: Provider, ids: Sequence[str], timeout_s
     """Start VMs that are tried, none of which the balancer would give work meanwhile."""
     vms = [fleet.inventory.vms[i].vm for i in ids if i in fleet.inventory.vms]
     serving = frozenset[str]() if fleet.drains is None else await fleet.drains.keep_out(vms, timeout_s)
-    why = "the balancer would give it work while it is tried, or does not say"
+    why = "the balancer would send it work during the exercise, or cannot tell"
     refused = [Outcome(i, OutcomeKind.THROTTLED, NOT_CORDONED, why) for i in ids if i in serving]
     rest = [i for i in ids if i not in serving]
     started = await _call(rest, lambda: provider.start(rest), timeout_s) if rest else ()

@@ -134,13 +134,13 @@ class PoolWords:
         ids = [t.vm.id for t in vms if t.phase is Phase.STOPPED]
         wrong = [f"{t.vm.id} is {t.phase}" for t in vms if t.phase is not Phase.STOPPED]
         if wrong or not ids:
-            raise ChangeRefusedError(f"only stopped VMs are tried: {', '.join(wrong) or 'there is none'}")
+            raise ChangeRefusedError(f"only stopped VMs are exercised: {', '.join(wrong) or 'there is none'}")
         await self._record("pool_exercise", word, f"asked to try {some(ids)}")
         pool.asked.exercise.update(ids)
         calm_s = pool.calm_s(fleet)
         return (
-            f"{some(ids)} of {word.fleet} will be tried, as soon as no VM has been on its way for demand for {calm_s:g} s; "
-            f"`autoscaler events` tells how it went.{await self._keep()}"
+            f"{some(ids)} of {word.fleet} will be exercised, as soon as no VM has been on its way for demand for {calm_s:g} s; "
+            f"`autoscaler events` will show the result.{await self._keep()}"
         )
 
     async def refresh(self, word: Word) -> str:
@@ -242,7 +242,7 @@ class PoolWords:
         return f"{some(word.vms)} belong to {word.fleet} as soon as a listing shows the tag {FLEET_TAG}."
 
     async def disown(self, word: Word) -> str:
-        """These VMs belong to no fleet any more and stay as they are.
+        """These VMs no longer belong to a fleet and stay as they are.
 
         Raises:
             ChangeRefusedError, JournalError: As for `exercise`.
@@ -256,7 +256,7 @@ class PoolWords:
             raise ChangeRefusedError(
                 f"not all of {some(word.vms)} could be given up, since the tag {FLEET_TAG} could not be written: {why}"
             )
-        return f"{some(word.vms)} of {word.fleet} belong to no fleet any more and stay as they are."
+        return f"{some(word.vms)} of {word.fleet} no longer belong to a fleet and stay as they are."
 
     def _give_up(self, fleet: Fleet, ids: Iterable[str], *, up: bool) -> None:
         """Listings go on showing a VM for a while, and it is neither started nor stopped meanwhile."""

@@ -95,7 +95,7 @@ class Resuming:
             elif _is_on_trial(t, at_s):
                 t.move(Phase.PREPARING, now_s)
                 fleet.inventory.touch()
-                text = f"{vm_id} was being tried before, and is tried on"
+                text = f"{vm_id} was being exercised before, its exercise continues"
                 notes.append(Note("exercise_resumed", fleet.name, text))
             del of[vm_id]
         return notes

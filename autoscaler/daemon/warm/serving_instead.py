@@ -66,7 +66,7 @@ def of_people(fleet: Fleet, warm_pool: WarmPool, timeout_s: float, now_s: float)
         elif not each.kept and (each.failed or late):
             each.kept = True
             why = each.failed or f"not ready within {timeout_s:g} s"
-            text = f"{vm_id} is protected, or in an Auto Scaling group: it runs on and does not serve, although {why}"
+            text = f"{vm_id} is protected, or in an Auto Scaling group: it keeps running and does not serve, although {why}"
             notes.append(Note("pool_kept", fleet.name, text))
     return notes
 

@@ -255,7 +255,7 @@ def _unserved(rows: Sequence[TimelineRow], from_s: float, to_s: float, tick_s: f
 
 def _doubts(plan: Plan) -> Iterator[str]:
     if not (plan.ran_in_force.whole and plan.ran_changed.whole):
-        yield "The runs were interrupted: the figures are of the part that was run."
+        yield "The runs were interrupted: the figures cover the part that was run."
     if _scored_s(plan) < _TOO_SHORT_S:
         yield f"{span(_scored_s(plan))} are less than a day: a daily cycle was not seen."
     yield from plan.notes
