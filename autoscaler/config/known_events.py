@@ -24,14 +24,14 @@ class KnownEvent(Section):
     """One event, or one that recurs."""
 
     name: Filled = Field(description="What it is.")
-    begins: Annotated[datetime | None, MOMENT] = Field(
+    begins: Annotated[datetime, MOMENT] | None = Field(
         None, description="Moment at which it begins, for an event that happens once."
     )
     days: Annotated[tuple[int, ...], DAYS_OF_WEEK] = Field(
         tuple(range(7)),
         description="Days on which one that recurs begins: mon-fri, a list such as sat,sun, or daily.",
     )
-    at: Annotated[time | None, CLOCK_TIME] = Field(
+    at: Annotated[time, CLOCK_TIME] | None = Field(
         None, description="Local time at which one that recurs begins."
     )
     time_zone: Filled = Field(

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from ruamel.yaml import YAML
 
 from autoscaler.clock import VirtualClock, run_virtual
 from autoscaler.config.checks import check_policy
@@ -14,6 +15,7 @@ from autoscaler.config.documents import Severity
 from autoscaler.config.known_events import KnownEvent, occurrences
 from autoscaler.config.loading import load_policies, load_policy
 from autoscaler.config.policy import policy_from
+from autoscaler.config.rendering import effective_data, effective_yaml
 from autoscaler.daemon.policies import PolicyFolder
 
 
@@ -140,3 +142,18 @@ def test_events_that_nothing_reads_are_told():
         policy({"name": "x", "at": "08:00", "lasts": "1h", "factor": 2}, forecast="off", reactive={}), 10.0
     )
     assert any("nothing in this policy uses them" in finding.message for finding in found)
+
+
+@pytest.mark.parametrize(
+    ("event", "unsaid"),
+    [
+        ({"name": "mail", "days": "mon", "at": "09:00", "lasts": "30m", "factor": 1.8}, "begins"),
+        ({"name": "match", "begins": "2026-06-03T18:00:00Z", "lasts": "2h", "factor": 2}, "at"),
+    ],
+)
+def test_an_event_is_written_out_as_it_was_read(event, unsaid):
+    held = policy(event)
+    written = effective_data(held)
+    assert written["events"][0][unsaid] is None
+    assert policy_from(written) == held
+    assert policy_from(YAML(typ="safe").load(effective_yaml(held))) == held

@@ -358,3 +358,8 @@ def test_counts_keep_the_type_they_come_in() -> None:
                 np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
                 assert getattr(found, name).dtype == np.int32
             fleet.tick += 1
+
+
+def test_delayed_off_keeps_all_where_a_start_costs_as_much_as_a_vm_of_ages() -> None:
+    rule = lambda p: DelayedOff(p, utilisation=1.0, break_even_s=3.6e13)  # noqa: E731
+    assert played(rule, 3.0, 1.0, 1.0) == [3, 3, 3]

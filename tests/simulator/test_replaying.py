@@ -334,6 +334,11 @@ def test_what_the_rules_of_others_aim_at_is_said():
     notes = details_of(replay, run(replay))["notes"]
     assert any("aim at 77% of vm.capacity, which is 30% headroom" in note for note in notes)
     assert all("77%" in rival.what for rival in RIVALS)
+    by_one = prepared(minutes(60), guards={"stop_share": "50%"})
+    assert rivals_of(by_one) == ()
+    notes = details_of(by_one, run(by_one))["notes"]
+    assert any(note.startswith("no other rules stand beside it") for note in notes)
+    assert not any("aim at 77%" in note for note in notes)
 
 
 def test_a_recording_that_is_nothing_or_no_rate_is_a_caution():

@@ -41,6 +41,10 @@ class StaticPeak(Sized):
         return self._vms
 
 
+_LONGEST_TICKS = 1 << 20
+"""Where a start costs as much as a VM of decades, no memory would hold the window."""
+
+
 class RecentPeak(Sized):
     """As many VMs as the highest demand of a window needs.
 
@@ -91,14 +95,16 @@ class DelayedOff(RecentPeak):
     Args:
         params: The lanes.
         utilisation: Share of a VM's capacity to aim at.
-        break_even_s: Cost of a start over the price of a second in service: `break_even_s`.
+        break_even_s: Cost of a start over the price of a second in service: `break_even_s`. A million ticks at most, which is
+            all of a usual run.
     """
 
     def __init__(
         self, params: LaneParams, *, utilisation: float | Float = USUAL_UTILISATION, break_even_s: float
     ) -> None:
         # The tick in which the demand was seen is no idling yet.
-        super().__init__(params, utilisation=utilisation, window_s=params.tick_s + break_even_s)
+        window_s = min(params.tick_s + break_even_s, _LONGEST_TICKS * params.tick_s)
+        super().__init__(params, utilisation=utilisation, window_s=window_s)
 
 
 def break_even_s(*, per_start: float, in_service_per_h: float) -> float:

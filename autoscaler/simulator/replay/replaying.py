@@ -74,6 +74,7 @@ _AIM = (
     f"the rules of others aim at {USUAL_UTILISATION:.0%} of vm.capacity, which is {1 / USUAL_UTILISATION - 1:.0%} headroom; "
     "`autoscaler benchmark` runs them at every setting"
 )
+_ALONE = "no other rules stand beside it: they run by lanes, on the fleet that the policy describes, which lanes cannot express"
 _NO_FAULTS = "what the policy is compared with ran without the faults"
 _LONG_TICKS = 4096
 """A longer run is cut into segments, which run side by side; a shorter one is done before cutting pays."""
@@ -452,6 +453,12 @@ def card_of(judged: Sequence[Entry], rivals: Sequence[Entry]) -> Card:
     )
 
 
+def _of_rivals(replay: Replay) -> list[str]:
+    if refusals(replay.fitted, replay.plant, replay.tick_s):
+        return [_ALONE]
+    return [_AIM, _NO_FAULTS] if replay.faults else [_AIM]
+
+
 def details_of(replay: Replay, ran: Ran, said: str = "") -> dict[str, Any]:
     """Facts beside the figures, for `report.json`; `said` is what there is to say of the engine."""
     return {
@@ -471,7 +478,7 @@ def details_of(replay: Replay, ran: Ran, said: str = "") -> dict[str, Any]:
         "vm_capacity_per_s": replay.policy.vm.capacity_per_s,
         "engine": ran.engine,
         "decisions": ran.decisions,
-        "notes": [*replay.notes, _AIM, *([said] if said else []), *([_NO_FAULTS] if replay.faults else [])],
+        "notes": [*replay.notes, *_of_rivals(replay), *([said] if said else [])],
         "cautions": list(replay.cautions),
     }
 
