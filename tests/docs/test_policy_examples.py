@@ -1,4 +1,5 @@
-"""Every example in the guide and the README is a policy, or a part that makes one of the simplest policy there is."""
+"""Every example in the guide and the README is a policy, or a part that makes one of the simplest policy there is;
+and each is written out as it was read."""
 
 import re
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from autoscaler.config.loading import load_policies, load_policy
+from autoscaler.config.rendering import effective_yaml
 
 ROOT = Path(__file__).parents[2]
 BASE = {
@@ -62,3 +64,5 @@ def test_it_loads_without_an_error(block, tmp_path):
     loaded = load_policy(path)
     assert [str(each) for each in loaded.errors] == []
     assert len(loaded.policies) == 1
+    path.write_text(effective_yaml(loaded.policies[0]), encoding="utf-8")
+    assert load_policy(path).policies == loaded.policies
