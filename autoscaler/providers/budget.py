@@ -151,9 +151,9 @@ class CallBudget:
             wait_s: Longest wait, in seconds of the Clock.
             whole: Whether the call cannot be made for a part of its VMs.
         """
+        if (granted := self.admit_now(action, vms, whole=whole)) is not None:
+            return granted
         queue = self._queue(action)
-        if not queue.waiters and self._wait_s(action, vms, self._clock.now(), whole=whole) <= 0.0:
-            return self._spent_now(action, vms, whole=whole)
         until_s = self._clock.now() + wait_s
         self._numbers += 1
         me = _Waiter(priority, vms, self._numbers)
@@ -173,6 +173,21 @@ class CallBudget:
         finally:
             queue.waiters.remove(me)
             queue.ring()
+
+    def admit_now(self, action: str, vms: int, *, whole: bool = False) -> int | None:
+        """As `admit`, where nobody has to wait; None where somebody would."""
+        if self._queue(action).waiters or self._wait_s(action, vms, self._clock.now(), whole=whole) > 0.0:
+            return None
+        return self._spent_now(action, vms, whole=whole)
+
+    def more(self, action: str, vms: int) -> bool:
+        """Whether a call that was admitted may name so many more VMs; they are counted then."""
+        now_s, bucket = self._clock.now(), self._vm_bucket(action)
+        if bucket is not None and bucket.left(now_s) < vms:
+            return False
+        if bucket is not None:
+            bucket.take(float(vms), now_s)
+        return True
 
     def heard(self, action: str, *, refused: bool, vms: int = 0) -> None:
         """What the provider said to a call that was admitted.

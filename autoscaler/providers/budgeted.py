@@ -2,8 +2,8 @@
 
 Rules of this file: a call that the budget leaves no room for in time is not made, and says BUDGET_SPENT. A call for
 more VMs than there is room for is made for as many as there is, and says BUDGET_SPENT for the others, which the
-caller may ask for again at once. What the provider refused for the budget did nothing, and is sent again here,
-with full jitter, until the time of the call is over; nothing else is.
+caller may ask for again at once. Starts and stops that wait go together (`riding`). What the provider refused for the
+budget did nothing, and is sent again here, with full jitter, until the time of the call is over; nothing else is.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from autoscaler.ports import (
 )
 from autoscaler.providers.budget import CallBudget, Priority
 from autoscaler.providers.ec2.classify import says_throttled
+from autoscaler.providers.riding import Riding
 
 WAIT_S = 9.0
 """Longest wait of one call for its turn and for another try, in seconds of the Clock: not into the next tick."""
@@ -58,6 +59,7 @@ class BudgetedProvider:
         self.budget = budget
         self._clock = clock
         self._demand = Priority.DEMAND
+        self._riding: dict[tuple[str, ...], Riding] = {}
         self._random = np.random.default_rng(seed)
         self.answers_at_once = answers_at_once(provider)
 
@@ -88,7 +90,10 @@ class BudgetedProvider:
 
     async def start(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
         """As in the Provider port."""
-        return await self._within("StartInstances", self._demand, self._provider.start, vm_ids)
+        together = self._together("StartInstances", self._demand)
+        return await self._within(
+            "StartInstances", self._demand, self._provider.start, vm_ids, together=together
+        )
 
     async def stop(
         self, vm_ids: Sequence[str], *, force: bool = False, hibernate: bool = False
@@ -97,7 +102,8 @@ class BudgetedProvider:
         call: Call = self._provider.stop
         if force or hibernate:
             call = partial(self._provider.stop, force=force, hibernate=hibernate)
-        return await self._within("StopInstances", Priority.STOP, call, vm_ids)
+        together = self._together("StopInstances", Priority.STOP, force=force, hibernate=hibernate)
+        return await self._within("StopInstances", Priority.STOP, call, vm_ids, together=together)
 
     async def terminate(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
         """As in the Provider port."""
@@ -144,8 +150,22 @@ class BudgetedProvider:
         """As in the Provider port."""
         await self._provider.close()
 
+    def _together(self, action: str, priority: Priority, **how: bool) -> Riding:
+        """Those who wait for this action, and for having it done in the same way."""
+        key = (action, *(name for name, given in how.items() if given))
+        if key not in self._riding:
+            self._riding[key] = Riding(action, priority, self.budget, self._clock)
+        return self._riding[key]
+
     async def _within(
-        self, action: str, priority: Priority, call: Call, vm_ids: Sequence[str], *, vms: int | None = None
+        self,
+        action: str,
+        priority: Priority,
+        call: Call,
+        vm_ids: Sequence[str],
+        *,
+        vms: int | None = None,
+        together: Riding | None = None,
     ) -> tuple[Outcome, ...]:
         """Make a call once there is room for it, again where it was refused for the budget, within its time."""
         if not vm_ids:
@@ -153,14 +173,17 @@ class BudgetedProvider:
         until_s = self._clock.now() + WAIT_S
 
         async def attempt() -> tuple[Outcome, ...]:
-            asked = len(vm_ids) if vms is None else vms
-            left_s = max(until_s - self._clock.now(), 0.0)
-            granted = await self.budget.admit(action, asked, priority, left_s, whole=vms is not None)
-            sent = vm_ids[:granted] if vms is None or not granted else vm_ids
+            if together is not None:
+                sent, outcomes = await together.send(call, vm_ids, until_s)
+            else:
+                asked = len(vm_ids) if vms is None else vms
+                left_s = max(until_s - self._clock.now(), 0.0)
+                granted = await self.budget.admit(action, asked, priority, left_s, whole=vms is not None)
+                sent = vm_ids[:granted] if vms is None or not granted else vm_ids
+                outcomes = await call(sent) if sent else ()
+                refused = bool(outcomes) and all(o.kind is OutcomeKind.THROTTLED and o.code for o in outcomes)
+                self.budget.heard(action, refused=refused, vms=asked if vms is not None else len(sent))
             rest = [vm_id for vm_id in vm_ids if vm_id not in set(sent)]
-            outcomes = await call(sent) if sent else ()
-            refused = bool(outcomes) and all(o.kind is OutcomeKind.THROTTLED and o.code for o in outcomes)
-            self.budget.heard(action, refused=refused, vms=asked if vms is not None else len(sent))
             return (*outcomes, *(_left_out(vm_id, action) for vm_id in rest))
 
         def over(state: RetryCallState) -> bool:
