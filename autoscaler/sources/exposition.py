@@ -21,6 +21,8 @@ from autoscaler.sources.fan_out import UnreadableBodyError
 
 Labels: TypeAlias = frozenset[tuple[str, str]]
 
+REMEMBERED = 512
+"""Bytes of a set of labels that is read once for all VMs; longer ones are read each time."""
 _ENDS_NAME = (b"{", b" ", b"\t")
 _LABEL = re.compile(rb'([a-zA-Z_][a-zA-Z0-9_]*)="([^"\\]*)"')
 _PLAIN_LINE = re.compile(
@@ -101,12 +103,16 @@ def _read(line: bytes) -> Iterator[Series]:
                 yield Series(frozenset(sample.labels.items()), float(sample.value), stamp_s)
         return
     labels, value, stamp_ms = plain.groups()
-    yield Series(_labels(labels or b""), float(value), None if stamp_ms is None else float(stamp_ms) / 1000.0)
+    # Read once: those that VMs share. One that shows others at each scrape would have megabytes remembered for each.
+    read = _shared_labels if labels is None or len(labels) <= REMEMBERED else _labels
+    yield Series(read(labels or b""), float(value), None if stamp_ms is None else float(stamp_ms) / 1000.0)
 
 
-@lru_cache(maxsize=8192)
 def _labels(raw: bytes) -> Labels:
     return frozenset((name.decode("ascii"), value.decode("utf-8")) for name, value in _LABEL.findall(raw))
+
+
+_shared_labels = lru_cache(maxsize=8192)(_labels)
 
 
 def _looks_like_html(body: bytes) -> bool:

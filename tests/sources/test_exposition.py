@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from autoscaler.sources import exposition
 from autoscaler.sources.exposition import Metric, Series, parse
 from autoscaler.sources.fan_out import UnreadableBodyError
 
@@ -71,3 +72,16 @@ def test_a_text_without_the_metric_is_an_error(body, words):
 def test_a_metric_without_such_labels_is_another_error():
     with pytest.raises(UnreadableBodyError, match="has no series with these labels"):
         values(b"load 3\n", job="web")
+
+
+def test_only_sets_of_labels_that_vms_may_share_are_remembered():
+    """A VM that shows other labels at each scrape must not fill the memory with them."""
+
+    def remembered(size):
+        before = exposition._shared_labels.cache_info().misses
+        body = f'load{{a="{"x" * size}"}} 1\n'.encode()
+        assert values(body) == values(body) == [1.0]
+        return exposition._shared_labels.cache_info().misses - before
+
+    assert remembered(512 - len('a=""')) == 1
+    assert remembered(512) == 0
