@@ -148,7 +148,7 @@ async def test_clearing_an_override():
     commands.at(26, "clear", asked(who="bob", reason="done"))
     await bench.run(40)
     assert [row.floor for row in bench.rows()] == [0, 3, 3, 0, 0]
-    assert commands.words()[1].startswith("The bounds of the policy of web hold again.")
+    assert commands.words()[1].startswith("The bounds of the policy of web apply again.")
     assert commands.words()[2] == "Nothing to clear: the bounds of web are not overridden."
     assert metric(bench, "override_floor_vms", fleet="web") is None
 
@@ -168,7 +168,7 @@ async def test_an_answer_says_of_the_rest_that_it_goes_on_only_where_it_does():
         "Nothing is provisioned in any fleet until an operator ends it; starts and stops go on."
     )
     assert second.startswith("Nothing is stopped in web until an operator ends it; starts go on.")
-    assert third.startswith("Nothing is started in web until an operator ends it. It holds")
+    assert third.startswith("Nothing is started in web until an operator ends it. It applies")
 
 
 # ── what is recorded ────────────────────────────────────────────────────────────────────────────────────

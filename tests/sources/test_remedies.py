@@ -71,7 +71,7 @@ REASONS = {
     "answer larger than 1 MiB": Scrape(
         "ask for less", "huge", limits=Limits(timeout_s=9.0, deadline_s=10.0, max_bytes=1 << 20)
     ),
-    "no metric load (a web page came)": Scrape("no page of metrics", "html"),
+    "no metric load (a web page came)": Scrape("not a page of metrics", "html"),
     "no metric load": Scrape("renamed", texts=("other 1\n",)),
     "metric load has no series with these labels": Scrape(
         "fix the labels", texts=("load 1\n",), metric=CODED

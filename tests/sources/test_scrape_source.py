@@ -202,7 +202,7 @@ async def test_cpu_counters_that_begin_again_or_stand_still_give_nothing(web, cl
 # ── Bad days ────────────────────────────────────────────────────────────────────────────────────────────
 
 BAD = {
-    "html": ("no metric requests_total (a web page came)", "no page of metrics"),
+    "html": ("no metric requests_total (a web page came)", "not a page of metrics"),
     "garbage": ("no metric requests_total", "fix `signal.scrape.metric`"),
     "huge": ("answer larger than 4 MiB", "ask for less"),
     "bomb": ("answer larger than 4 MiB", "ask for less"),
