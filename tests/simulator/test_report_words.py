@@ -345,6 +345,9 @@ def test_a_sweep_that_finds_nothing_says_so():
     assert said.headline.startswith("No variant costs less than the policy in force")
     assert said.sentences[0] == f"{own.headline}."
     assert conclude_sweep(swept((100, 0.01), (80, 0.0), current=None), own) == own
+    # What is not told apart by its cost is no advice.
+    said = conclude_sweep(swept((100, 0.01), (99.9, 0.01), (120, 0.0)), own)
+    assert said.headline.startswith("No variant costs clearly less than the policy in force")
 
 
 @pytest.mark.parametrize(

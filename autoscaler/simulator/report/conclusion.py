@@ -20,6 +20,8 @@ REFERENCES = ("static_peak", "target_tracking", "plain_reactive")
 CLAIRVOYANT = "clairvoyant"
 _NO_RULES = {"static_peak", CLAIRVOYANT}
 """Baselines that know what comes, so that nobody could run them instead."""
+_ALIKE = 0.005
+"""Costs that differ by less are said to be as high."""
 _SERVES_LITTLE = 0.5
 """A rule that leaves a larger share unserved is not compared by money: it may be cheap for never starting a first VM."""
 _IN_SAMPLE = "All were judged on the traffic that they were chosen on: try it on another period before you change anything."
@@ -81,8 +83,10 @@ def conclude_sweep(sweep: Mapping[str, Any], conclusion: Conclusion) -> Conclusi
         row for row in known if row["values"][cost] < in_force[cost] and row["values"][lost] <= in_force[lost]
     ]
     told: list[str] = []
-    headline = "No variant costs less than the policy in force without leaving more work unserved"
-    if better:
+    clearly = [row for row in better if row["values"][cost] <= (1.0 - _ALIKE) * in_force[cost]]
+    less = "clearly less" if better and not clearly else "less"
+    headline = f"No variant costs {less} than the policy in force without leaving more work unserved"
+    if better := clearly:
         best = min(better, key=lambda row: (row["values"][cost], row["values"][lost]))
         change = rounded_share(_change(best["values"][cost], in_force[cost]))
         headline = (
@@ -139,7 +143,7 @@ def _compared(entry: Entry, other: Entry, name: str = "") -> str:
         )
     if math.isnan(cost):
         return f"The cost of {entry.name} or of {other.name} is not known"
-    if abs(cost) < 0.005:
+    if abs(cost) < _ALIKE:
         costs = f"costs as much as {other.name}"
     else:
         costs = f"costs {rounded_share(cost)} {'less' if cost < 0 else 'more'} than {other.name}"
@@ -202,7 +206,7 @@ def _against(subject: Entry, reference: Entry) -> str:
         return ""
     costs = (
         "costs the same"
-        if abs(cost) < 0.005
+        if abs(cost) < _ALIKE
         else f"costs {rounded_share(cost)} {'less' if cost < 0 else 'more'}"
     )
     unserved = reference.values["unserved_share"]
@@ -229,7 +233,7 @@ def _bettered(card: Card, subject: Entry) -> str:
         for entry in card.entries[1:]
         if not entry.judged
         and entry.key not in _NO_RULES
-        and _change(entry.values["cost"], mine["cost"]) <= -0.005
+        and _change(entry.values["cost"], mine["cost"]) <= -_ALIKE
         and entry.values["unserved_share"] <= mine["unserved_share"]
     ]
     if not better:
