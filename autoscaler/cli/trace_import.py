@@ -167,7 +167,7 @@ def import_trace(
         str | None,
         typer.Option(
             help="Format of the log lines (default: detected); combined counts as common.",
-            metavar="common|haproxy|alb",
+            metavar="common|haproxy|w3c|alb",
             rich_help_panel=_LOGS,
         ),
     ] = None,

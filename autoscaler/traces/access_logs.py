@@ -1,4 +1,4 @@
-"""Access logs as a trace of requests: common and combined format, HAProxy, and AWS application load balancers.
+"""Access logs as a trace of requests: common and combined format, HAProxy, W3C, and AWS application load balancers.
 
 Each line is one request at the time it arrived: the bracketed time of common, combined and HAProxy's logs, and the
 creation time of a line of AWS (its first time is that of the response; older lines have no other). HAProxy's times
@@ -45,6 +45,8 @@ class LogFormat(StrEnum):
     """Common and combined: `host ident user [10/Oct/2000:13:55:36 -0700] "GET / HTTP/1.0" 200 2326 …`."""
     HAPROXY = "haproxy"
     """HAProxy's `option httplog` or `tcplog`: `10.0.1.2:33317 [06/Feb/2009:12:14:14.655] http-in static/srv1 10/0/30/69/109 200 …`."""
+    W3C = "w3c"
+    """W3C's extended format with date and time first, as IIS and CloudFront write it: `2026-03-01 12:00:00 …`, in UTC."""
     ALB = "alb"
     """AWS application load balancer."""
 
@@ -61,6 +63,9 @@ _HAPROXY = re.compile(
     rb"^[^\n]*?\[(\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d)\.\d{3}\] \S+ [^ /\n]+/\S+ [-+\d]+(?:/[-+\d]+)+ [^\n]*\n()",
     re.MULTILINE,
 )
+_W3C = re.compile(rb"^(\d{4}-\d\d-\d\d[ \t]\d\d:\d\d:\d\d)[ \t][^\n]*\n()", re.MULTILINE)
+_W3C_FIELDS = re.compile(rb"#Fields:[ \t]*date[ \t]time[ \t]")
+"""Only this line tells the format: any table may begin with a date and a time."""
 _ALB = re.compile(
     rb"^(?:https?|h2|grpcs|wss?) "
     + _STAMP
@@ -173,11 +178,17 @@ def told_format(path: Path) -> LogFormat | None:
     with opened(path) as (stream, _tell):
         for _ in range(LOOKED_AT):
             line = stream.readline(MAX_LINE).rstrip(b"\n") + b"\n"
-            hits.update(form for form, pattern in _PATTERNS.items() if pattern.match(line))
+            if _W3C_FIELDS.match(line):
+                return LogFormat.W3C
+            hits.update(
+                form
+                for form, pattern in _PATTERNS.items()
+                if form is not LogFormat.W3C and pattern.match(line)
+            )
     return max(hits, key=lambda form: hits[form]) if hits else None
 
 
-_PATTERNS = {LogFormat.COMMON: _COMMON, LogFormat.HAPROXY: _HAPROXY, LogFormat.ALB: _ALB}
+_PATTERNS = {LogFormat.COMMON: _COMMON, LogFormat.HAPROXY: _HAPROXY, LogFormat.W3C: _W3C, LogFormat.ALB: _ALB}
 
 
 def _read_file(
@@ -268,7 +279,7 @@ class _Counting:
         return True
 
     def _take_line(self, number: int, line: bytes) -> None:
-        if line.isspace():
+        if line.isspace() or (self.form is LogFormat.W3C and line.startswith(b"#")):
             return
         self.found.lines += 1
         match = _PATTERNS[self.form].match(line)
@@ -299,8 +310,8 @@ class _Counting:
 
     def _parsed(self, text: str) -> tuple[float, bool]:
         """Epoch seconds, and whether the night has that time twice: then the lines before it tell which it is."""
-        if self.form is LogFormat.ALB:
-            return datetime.fromisoformat(f"{text}+00:00").timestamp(), False
+        if self.form in {LogFormat.ALB, LogFormat.W3C}:
+            return datetime.fromisoformat(f"{text[:10]}T{text[11:]}+00:00").timestamp(), False
         month = _MONTHS[text[3:6]]  # not strptime, whose month names are those of the locale
         iso = f"{text[7:11]}-{month:02}-{text[:2]}T{text[12:20]}"
         if self.form is LogFormat.COMMON:

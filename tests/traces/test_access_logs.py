@@ -220,3 +220,16 @@ def test_a_browser_that_names_itself_with_one_comma_makes_no_table(tmp_path):
     line = common(0).rstrip() + ' "-" "Mozilla/5.0 (X11) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/1"\n'
     found = import_files([put(tmp_path, line * 3)], ImportOptions())
     assert (found.shape, found.trace.values.tolist()) == (Shape.ACCESS_LOG, [3.0])
+
+
+@pytest.mark.parametrize("sign", [" ", "\t"])
+def test_logs_of_w3c_are_told_by_their_fields(tmp_path, sign):
+    head = f"#Version: 1.0\n#Fields: date{sign}time{sign}s-ip{sign}cs-method\n"
+    lines = "".join(f"2026-03-01{sign}12:0{at}:00{sign}10.0.0.1{sign}GET\n" for at in (0, 0, 2))
+    path = put(tmp_path, head + lines + "#Version: 1.0\n")
+    found = import_files([path], ImportOptions())
+    assert found.trace.values.tolist() == [2.0, 0.0, 1.0]
+    assert found.trace.start_s == AT_S
+    assert found.notes[0] == "3 requests in w3c format"
+    # A table that begins with a date and a time is no log.
+    assert told_format(put(tmp_path, f"date{sign}time{sign}hits\n" + lines, "t.log")) is None
