@@ -232,9 +232,16 @@ def _printable_event(_: object, __: str, event: MutableMapping[str, Any]) -> Mut
 
 
 def set_up_logging(style: Literal["console", "json"], level: str) -> None:
-    """Send structlog's lines to standard error, for people or for programs."""
+    """Send structlog's lines to standard error, for people or for programs; what cannot be written there ends nothing."""
     import structlog
 
+    from autoscaler.cli.log_lines import LogLines
+
+    def tell(lost: int) -> None:
+        text = f"{lost} lines before the last one could not be written"
+        structlog.get_logger().warning("log_lines_lost", text=text)
+
+    lines = LogLines(sys.stderr, tell)
     last: Any = structlog.processors.JSONRenderer()
     if style == "console":
         last = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=18)
@@ -248,6 +255,6 @@ def set_up_logging(style: Literal["console", "json"], level: str) -> None:
             last,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: lines,
         cache_logger_on_first_use=True,
     )

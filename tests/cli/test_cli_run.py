@@ -1,11 +1,13 @@
 """`run`, `status` and `explain` as processes, against an embedded cloud behind its EC2 endpoint."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import (
+    COMMAND,
     INTERRUPT,
     TERMINATE,
     TWO_FLEETS,
@@ -13,6 +15,7 @@ from tests.cli.conftest import (
     call,
     daemon_settings,
     embedded_cloud,
+    environment,
     get,
     strict_json,
     until,
@@ -230,3 +233,17 @@ def test_a_run_may_be_given_its_length(cloud, tmp_path):
     with Program("run", "--for", "2s", cwd=tmp_path, **daemon_settings(cloud, tmp_path / "state")) as program:
         assert program.process.wait(300) == 0
         assert "Traceback" not in program.said()
+
+
+def test_a_log_that_nothing_takes_keeps_no_daemon_from_deciding(cloud, tmp_path):
+    policies = write_policies(tmp_path / "policies")
+    (policies / "web.yaml").unlink()
+    given = environment(**daemon_settings(cloud, tmp_path / "state"))
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [COMMAND, "run", "--for", "2s"], cwd=tmp_path, env=given, stderr=full, timeout=300, check=False
+        )
+    assert ended.returncode == 0
+    told = call("explain", "api", "--since", "1h", "--state-dir", tmp_path / "state", cwd=tmp_path)
+    assert "api, " in told.stdout
+    assert "decisions: " in told.stdout

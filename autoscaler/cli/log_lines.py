@@ -1,0 +1,77 @@
+"""Where the log goes: a stream that may break, fill up or stop taking anything, without the daemon minding.
+
+A log on a full disk, or a reader that went or that hangs, is no reason to end, nor to fail or to hold a tick: lines that cannot be
+written are left out, and counted until one can be written again.
+
+Rules of this file: nothing raises, and nothing waits for longer than `PATIENCE_S`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+from collections.abc import Callable
+from typing import TextIO
+
+PATIENCE_S = 0.1
+"""Longest wait for a reader that takes nothing; while lines are left out nobody is waited for."""
+_PIECE_BYTES = 4096
+"""A pipe or a socket that takes anything takes so much without a wait."""
+
+
+class LogLines:
+    """A logger for structlog, of lines that are made already.
+
+    Args:
+        stream: Where to.
+        tell: Called with the number of lines that were left out, once a line could be written again.
+    """
+
+    def __init__(self, stream: TextIO, tell: Callable[[int], object]) -> None:
+        self._stream, self._tell = stream, tell
+        self._lost = 0
+        self._cut = False
+        """Whether the last line was written in part."""
+
+    def msg(self, line: str) -> None:
+        """Write a line, or leave it out."""
+        if not self._write(f"{line}\n"):
+            self._lost += 1
+        elif self._lost:
+            lost, self._lost = self._lost, 0
+            self._tell(lost)
+
+    debug = info = warning = error = critical = exception = msg
+
+    def _write(self, text: str) -> bool:
+        try:
+            if self._has_a_reader():
+                return self._in_pieces(text.encode("utf-8", "backslashreplace"))
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):  # a closed stream is a ValueError
+            return False
+        return True
+
+    def _has_a_reader(self) -> bool:
+        """Whether it is a pipe or a socket, whose other end may take nothing for long."""
+        try:
+            mode = os.fstat(self._stream.fileno()).st_mode
+        except (OSError, ValueError):  # a stream without a file
+            return False
+        return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+    def _in_pieces(self, data: bytes) -> bool:
+        self._stream.flush()
+        number, data = self._stream.fileno(), b"\n" + data if self._cut else data
+        wait_ms = 0 if self._lost else int(PATIENCE_S * 1000)
+        room = select.poll()
+        room.register(number, select.POLLOUT)
+        for at in range(0, len(data), _PIECE_BYTES):
+            if not room.poll(wait_ms):
+                self._cut |= at > 0
+                return False
+            os.write(number, data[at : at + _PIECE_BYTES])
+        self._cut = False
+        return True

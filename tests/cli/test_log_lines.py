@@ -1,0 +1,88 @@
+"""The log of a daemon: a disk that is full, a reader that went, and one that hangs end nothing and hold nothing up."""
+
+import fcntl
+import io
+import os
+
+import pytest
+
+from autoscaler.cli.log_lines import LogLines
+
+
+class Full(io.StringIO):
+    """A stream that takes nothing while it is full."""
+
+    full = True
+
+    def write(self, text):
+        if self.full:
+            raise OSError(28, "No space left on device")
+        return super().write(text)
+
+
+@pytest.fixture(name="pipe")
+def _pipe():
+    """A stream into a small pipe, and its other end."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 16_384)
+    with os.fdopen(writing, "w") as stream, os.fdopen(reading, "rb", buffering=0) as reader:
+        yield stream, reader
+
+
+def lines_into(stream):
+    told = []
+    return LogLines(stream, told.append), told
+
+
+def test_what_a_full_disk_did_not_take_is_counted_once_there_is_room():
+    stream = Full()
+    lines, told = lines_into(stream)
+    for number in range(3):
+        lines.info(f"line {number}")
+    assert told == []
+    stream.full = False
+    lines.warning("line 3")
+    lines.error("line 4")
+    assert (stream.getvalue(), told) == ("line 3\nline 4\n", [3])
+
+
+def test_a_closed_stream_is_nobodys_trouble():
+    stream = io.StringIO()
+    stream.close()
+    lines, told = lines_into(stream)
+    lines.info("line")
+    assert told == []
+
+
+def test_a_reader_that_went_is_nobodys_trouble(pipe):
+    stream, reader = pipe
+    lines, told = lines_into(stream)
+    lines.info("first")
+    assert reader.read(100) == b"first\n"
+    reader.close()
+    for _ in range(3):
+        lines.info("more")
+    assert told == []
+
+
+def test_a_reader_that_hangs_is_waited_for_once_and_then_left_out(pipe):
+    stream, reader = pipe
+    lines, told = lines_into(stream)
+    long = "x" * 9000
+    for _ in range(6):
+        lines.info(long)
+    assert told == []
+    got = reader.read(65_536)
+    # One whole line, and the next as far as it went: what follows begins a line of its own.
+    assert got.startswith(f"{long}\n".encode())
+    lines.info("again")
+    assert told == [5]
+    assert reader.read(65_536) == b"\nagain\n"
+
+
+def test_a_line_longer_than_a_pipe_takes_at_once_comes_whole(pipe):
+    stream, reader = pipe
+    lines, told = lines_into(stream)
+    lines.info("y" * 8000 + "\udc80")
+    assert reader.read(65_536) == b"y" * 8000 + b"\\udc80\n"
+    assert told == []
