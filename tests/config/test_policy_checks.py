@@ -108,7 +108,11 @@ def test_a_finding_in_the_defaults_alone_points_there(tmp_path):
 @pytest.mark.parametrize("kind", ["throughput", "utilisation"])
 def test_scale_to_zero_on_the_fleets_own_signal(tmp_path, kind):
     the_error(
-        load(tmp_path, kind=kind, minimum=0), 7, "may scale in to zero", "nothing to wake it", "write `minimum: 1`"
+        load(tmp_path, kind=kind, minimum=0),
+        7,
+        "may scale in to zero",
+        "nothing to wake it",
+        "write `minimum: 1`",
     )
 
 
