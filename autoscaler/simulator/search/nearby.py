@@ -38,7 +38,7 @@ def at_edge(tried: Iterable[object], taken: object) -> str:
 def _number(written: object) -> float | None:
     for unit in (PERCENT, DURATION):
         try:
-            return unit.read(written)
+            return float(unit.read(written))
         except ValueError:
             continue
     try:
