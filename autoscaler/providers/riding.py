@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from autoscaler.ports import Clock, Outcome, OutcomeKind
 from autoscaler.providers.budget import CallBudget, Priority
@@ -75,9 +75,10 @@ class Riding:
         granted = self._budget.admit_now(self._action, len(vm_ids))
         if granted is None:
             me = _Rider(vm_ids, asyncio.create_task(self._admit(vm_ids, until_s)))
+            either: set[asyncio.Future[Any]] = {me.turn, me.said}
             self._waiting.append(me)
             try:
-                await asyncio.wait({me.turn, me.said}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
                 if me.aboard:
                     said = await me.said
                     if isinstance(said, BaseException):

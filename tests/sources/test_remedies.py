@@ -78,7 +78,7 @@ REASONS = {
     ),
     "metric load cannot be read": Scrape("not Prometheus text", texts=("load one\n",)),
     "numbers too large to be added up": Scrape(
-        "no counts of work", texts=('load{x="1"} 1e308\nload{x="2"} 1e308\n',)
+        "not counts of work", texts=('load{x="1"} 1e308\nload{x="2"} 1e308\n',)
     ),
     "CPU counters stand still": Scrape("node_exporter", texts=(cpu(5, 1),) * 2, metric=CPU),
     "CPU counters without idle time": Scrape(
