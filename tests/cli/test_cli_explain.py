@@ -133,7 +133,7 @@ def test_without_a_fleet_there_is_a_line_of_each_the_longest_short_first(invoke,
     assert "has no decision from 2020-03-01" in nothing.stderr
     unnamed = invoke("explain", "--state-dir", story_dir)
     assert unnamed.exit_code == 2
-    assert "name one, or say --since" in unnamed.stderr
+    assert "name one, or pass --since" in unnamed.stderr
 
 
 def test_what_became_of_a_fleet_is_told_in_order_and_summed(invoke, story_dir):
