@@ -11,8 +11,7 @@ from __future__ import annotations
 import os
 import select
 import stat
-from collections.abc import Callable
-from typing import TextIO
+from typing import Any, TextIO
 
 PATIENCE_S = 0.1
 """Longest wait for a reader that takes nothing; while lines are left out nobody is waited for."""
@@ -25,11 +24,11 @@ class LogLines:
 
     Args:
         stream: Where to.
-        tell: Called with the number of lines that were left out, once a line could be written again.
+        log: Where it is told how many lines were left out, once a line could be written again.
     """
 
-    def __init__(self, stream: TextIO, tell: Callable[[int], object]) -> None:
-        self._stream, self._tell = stream, tell
+    def __init__(self, stream: TextIO, log: Any) -> None:
+        self._stream, self.log = stream, log
         self._lost = 0
         self._cut = False
         """Whether the last line was written in part."""
@@ -40,7 +39,8 @@ class LogLines:
             self._lost += 1
         elif self._lost:
             lost, self._lost = self._lost, 0
-            self._tell(lost)
+            text = f"{lost} lines before the last one could not be written"
+            self.log.warning("log_lines_lost", text=text)
 
     debug = info = warning = error = critical = exception = msg
 

@@ -237,11 +237,7 @@ def set_up_logging(style: Literal["console", "json"], level: str) -> None:
 
     from autoscaler.cli.log_lines import LogLines
 
-    def tell(lost: int) -> None:
-        text = f"{lost} lines before the last one could not be written"
-        structlog.get_logger().warning("log_lines_lost", text=text)
-
-    lines = LogLines(sys.stderr, tell)
+    lines = LogLines(sys.stderr, structlog.get_logger())
     last: Any = structlog.processors.JSONRenderer()
     if style == "console":
         last = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=18)

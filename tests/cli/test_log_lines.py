@@ -7,6 +7,7 @@ import os
 import pytest
 
 from autoscaler.cli.log_lines import LogLines
+from tests.daemon.builders import Log
 
 
 class Full(io.StringIO):
@@ -30,59 +31,68 @@ def _pipe():
 
 
 def lines_into(stream):
-    told = []
-    return LogLines(stream, told.append), told
+    log = Log()
+    return LogLines(stream, log), log
+
+
+def told(log):
+    return log.texts("log_lines_lost")
+
+
+def left_out(lines):
+    return [f"{lines} lines before the last one could not be written"]
 
 
 def test_what_a_full_disk_did_not_take_is_counted_once_there_is_room():
     stream = Full()
-    lines, told = lines_into(stream)
+    lines, log = lines_into(stream)
     for number in range(3):
         lines.info(f"line {number}")
-    assert told == []
+    assert told(log) == []
     stream.full = False
     lines.warning("line 3")
     lines.error("line 4")
-    assert (stream.getvalue(), told) == ("line 3\nline 4\n", [3])
+    assert stream.getvalue() == "line 3\nline 4\n"
+    assert told(log) == left_out(3)
 
 
 def test_a_closed_stream_is_nobodys_trouble():
     stream = io.StringIO()
     stream.close()
-    lines, told = lines_into(stream)
+    lines, log = lines_into(stream)
     lines.info("line")
-    assert told == []
+    assert told(log) == []
 
 
 def test_a_reader_that_went_is_nobodys_trouble(pipe):
     stream, reader = pipe
-    lines, told = lines_into(stream)
+    lines, log = lines_into(stream)
     lines.info("first")
     assert reader.read(100) == b"first\n"
     reader.close()
     for _ in range(3):
         lines.info("more")
-    assert told == []
+    assert told(log) == []
 
 
 def test_a_reader_that_hangs_is_waited_for_once_and_then_left_out(pipe):
     stream, reader = pipe
-    lines, told = lines_into(stream)
+    lines, log = lines_into(stream)
     long = "x" * 9000
     for _ in range(6):
         lines.info(long)
-    assert told == []
+    assert told(log) == []
     got = reader.read(65_536)
     # One whole line, and the next as far as it went: what follows begins a line of its own.
     assert got.startswith(f"{long}\n".encode())
     lines.info("again")
-    assert told == [5]
+    assert told(log) == left_out(5)
     assert reader.read(65_536) == b"\nagain\n"
 
 
 def test_a_line_longer_than_a_pipe_takes_at_once_comes_whole(pipe):
     stream, reader = pipe
-    lines, told = lines_into(stream)
+    lines, log = lines_into(stream)
     lines.info("y" * 8000 + "\udc80")
     assert reader.read(65_536) == b"y" * 8000 + b"\\udc80\n"
-    assert told == []
+    assert told(log) == []
