@@ -7,7 +7,7 @@ import pytest
 
 from autoscaler.core.objective.experts import TRIAL_VM_TICKS, Contest
 from autoscaler.core.objective.models import CAREFUL, MODELS, Kind, Model
-from autoscaler.core.objective.proving import AGAIN, ODDS, PREMIUM, change_driver, unproven, untold
+from autoscaler.core.objective.proving import AGAIN, PREMIUM, change_driver, unproven
 from autoscaler.core.state import LaneState
 from tests.core.builders import lane_params
 from tests.core.test_driving import DAY, TICK_S, lived
@@ -21,29 +21,6 @@ def test_who_only_insures_what_was_never_seen_drives_after_some_days(days, drive
     """Demand was 10 throughout; 16 VMs cost more than was shown to be needed, and less than what may yet be."""
     held = {CAREFUL: 11, PLAIN: 16}
     assert lived(held, lambda tick: 10.0, days=days, price=DEAR, first=CAREFUL).driver[0] == driver
-
-
-@pytest.mark.parametrize(("price", "driver"), [(40.0, 0), (60.0, PLAIN)])
-def test_odds_that_are_too_small_for_what_was_seen_do_not_drive(price, driver):
-    """The forecast is the cheapest, a plain model the next; of a day one tick in ten was known, which tells one in 48."""
-    held = {CAREFUL: 30, 0: 11, PLAIN: 16}
-    seen = lived(
-        held, lambda tick: 10.0, days=1, price=price, known=lambda tick: not tick % 10, first=CAREFUL
-    )
-    assert seen.driver[0] == driver
-
-
-def test_by_hand_which_models_read_odds_too_small():
-    seen, price = np.array([300.0, 300.0, 601.0]), np.array([99.0, 101.0, 100.0])
-    everywhere = np.ones(3, np.bool_)
-    found = untold(seen, price, everywhere)
-    for row, model in zip(found, MODELS[ODDS], strict=True):
-        reads = model.kind in (Kind.WORTH, Kind.USUAL, Kind.HOUR)
-        assert row.tolist() == [reads and model.knob == 1, reads, False], model
-    others = (*MODELS[: ODDS.start], *MODELS[ODDS.stop :])
-    assert not {model.kind for model in others} & {Kind.WORTH, Kind.USUAL, Kind.HOUR}
-    assert untold(seen, price, ~everywhere) is None
-    assert untold(seen, price / 3.0, everywhere) is None
 
 
 def test_who_saves_drives_on_the_first_day():

@@ -29,7 +29,7 @@ from autoscaler.core.objective.habits import CROWD, DAY_S, lasting_ticks
 from autoscaler.core.objective.models import MODELS
 from autoscaler.core.objective.noting import NOTES, Notes
 from autoscaler.core.objective.plain import PLAIN, Passed, Plain
-from autoscaler.core.objective.proving import KNOWN_DAYS, ODDS, THREE, change_driver, unproven, untold
+from autoscaler.core.objective.proving import KNOWN_DAYS, change_driver, unproven
 from autoscaler.core.objective.shadows import Cells, Shadows, crowd_left
 from autoscaler.core.objective.trial import ShadowType, Trial
 from autoscaler.core.params import LaneParams
@@ -63,7 +63,7 @@ _MEAN_CROWD = math.log(CROWD)
 _HEAVY = 1e9
 # As arrays, because numpy takes a while to convert a plain number, which matters if there are few columns.
 _ONE, _THREE, _DOUBT_S, _MOST_SEEN_S, _MOST_FEAR = (
-    np.array(number) for number in (1.0, THREE, DOUBT_S, MOST_SEEN_S, MOST_FEAR)
+    np.array(number) for number in (1.0, 3.0, DOUBT_S, MOST_SEEN_S, MOST_FEAR)
 )
 _BLOCK = 25_000
 """Work on more numbers than this is done for some models at a time, so that the data stays in the cache."""
@@ -427,9 +427,10 @@ class Contest:
     def _believed(self, state: Trial, fear: Float) -> Float:
         """The share of the crowds allowed for that remains credible, given how many came: float64 (n,).
 
-        By the rule of three (`proving`), that is three more than came, both counted in crowds of the expected height. What a
-        fleet sees on its first day is new only because the day is. For a promised share it is all of them: the price is unknown,
-        and the fleet would otherwise hold less for the same promise.
+        That is three more than came, both counted in crowds of the expected height: the rule of three (Hanley and Lippman-Hand, 1983:
+        at 95 % confidence, what never happened in n trials happens in fewer than 3 / n of them). What a fleet sees on its first day is
+        new only because the day is. For a promised share it is all of them: the price is unknown, and the fleet would otherwise hold
+        less for the same promise.
 
         Args:
             state: Updated in place with what was allowed for since models were last compared.
@@ -466,10 +467,6 @@ class Contest:
             # That is five times as fast as `copyto`.
             np.putmask(cost, unproven(state, shown, TRIAL_VM_TICKS, young), np.inf)
             now = cost[state.driver, self._columns]
-        # `now` is as before this mask: a driver that a raised price has made untold is still compared at its own cost.
-        untold_of = untold(seen, shortage, self._given)
-        if untold_of is not None:
-            np.putmask(cost[ODDS], untold_of, np.inf)
         least = np.minimum.reduce(cost, axis=0)
         better = np.flatnonzero(least + TRIAL_VM_TICKS * state.weight < now - stays)
         if len(better):

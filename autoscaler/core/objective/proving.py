@@ -11,11 +11,6 @@ apart from a premium. This is the budget of conservative bandits (Wu, Shariff, L
 explorer must have nearly all that the known way would have earned. Models that save early earn what they may spend later. Among
 the models that may drive, the one drives that is cheapest including what was never seen.
 
-A second rule: some models hold a VM because it pays off once in very many ticks. Such a model may not drive until three times
-that many ticks have been seen, because smaller odds cannot be told from the data, however good the model has looked so far. That
-is the rule of three (Hanley and Lippman-Hand, 1983: at 95 % confidence, what never happened in n ticks happens in fewer than 3 / n
-of them).
-
 Rules of this file: element-wise. A relived past (`living`) counts as seen.
 """
 
@@ -23,7 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoscaler.core.objective.models import CAREFUL, MODELS, PRICE_FACTORS, Kind, rows_of
+from autoscaler.core.objective.models import CAREFUL
 from autoscaler.core.objective.trial import Trial
 from autoscaler.core.types import Bool, Float, Int
 
@@ -33,31 +28,6 @@ PREMIUM = 0.05
 """Until then the fleet may cost this much more than under the careful model, as a share of that cost."""
 AGAIN = 0.5
 """Once the premium is spent, the careful model drives until only this share of it is spent."""
-
-THREE = 3.0
-"""To tell odds of one in n ticks, this many times n ticks must have been seen."""
-_BY_ODDS = (Kind.WORTH, Kind.USUAL, Kind.HOUR)
-ODDS = slice(min(rows_of(kind).start for kind in _BY_ODDS), max(rows_of(kind).stop for kind in _BY_ODDS))
-"""The rows of the models that use odds."""
-UNTOLD = np.array([PRICE_FACTORS[model.knob] if model.kind in _BY_ODDS else 0.0 for model in MODELS[ODDS]])
-"""For each of them, one in how many ticks it must tell at a price of 1, (m,); 0 if it uses no odds."""
-
-_MOST_UNTOLD = UNTOLD.max()
-
-
-def untold(seen: Float, shortage: Float, given: Bool) -> Bool | None:
-    """Which of the models that use odds need smaller odds than the data can tell: bool (m, n); None if none does.
-
-    Args:
-        seen: float64 (n,), ticks seen.
-        shortage: float64 (n,), the price of shortage, in VM-ticks per VM-tick.
-        given: bool (n,), whether the price is given. A price that is found already reflects what all models leave unserved.
-    """
-    needed = THREE * shortage * given
-    if not np.count_nonzero(needed * _MOST_UNTOLD > seen):
-        return None
-    found: Bool = UNTOLD[:, np.newaxis] * needed > seen
-    return found
 
 
 def unproven(state: Trial, shown: Float, least: float, young: Bool) -> Bool:
