@@ -1,4 +1,4 @@
-"""Lanes that are alike: what follows from equal numbers is worked out once.
+"""Identical lanes: results that follow from equal inputs are computed once and shared.
 
 Variants of a policy share a series, and often a price. Whether their numbers are equal in a tick is asked in that tick, so
 that nothing depends on it but the time taken.

@@ -1,4 +1,4 @@
-"""One decision for all lanes: the fixed chain of stages, then the counts to act on.
+"""One decision for all lanes: the fixed chain of stages, then the numbers of VMs to act on.
 
 The daemon and every simulation call this. It never asks what time it is, whether it is live, or how many lanes there are.
 """

@@ -1,4 +1,4 @@
-"""Fold: per-VM readings become one demand sample per lane, with its freshness.
+"""Demand: folds the readings of single VMs into one sample per lane, with its freshness.
 
 Rules of this file: no data is never zero. A lane whose readings are old, impossible or missing gets NaN and
 the reason, and the demand of VMs in service that did not report, or something beyond anything that a VM can do

@@ -1,4 +1,4 @@
-"""Demand that falls at once as it has hardly ever done: held for, at a price, as it may come back.
+"""Sudden, unusually deep falls in demand: capacity is kept for as long as its price is worth the chance of a return.
 
 Who sizes a fleet by demand stops all of it when what stands before the fleet breaks, and has nothing when that is repaired. A
 forecast is no help: what demand does after such a fall was never seen. So a fall is doubted that is more than twice as deep

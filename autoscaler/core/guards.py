@@ -1,4 +1,4 @@
-"""The guards: rules that may change a wish, in the fixed order of `types.Stage`.
+"""The guards: rules that may change the wished number of VMs, in the fixed order of `types.Stage`.
 
 Rules of this file: stages as `rules` describes them. Each guard protects from one kind of harm and says so by a
 reason. Guards that protect running VMs come last and so win: nothing here starts or stops anything, and no guard

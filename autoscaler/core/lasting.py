@@ -1,4 +1,4 @@
-"""How long a decision lasts: until when nothing but time can change, and time changes nothing.
+"""How long a decision stays valid: the moment until which the passing of time alone changes nothing.
 
 Why it exists: a fleet that is at rest is decided on like any other, tick by tick, though most of what a stage looks at
 is what it looked at before. Where a snapshot has the very arrays of the last two, a decision is known to be

@@ -1,4 +1,4 @@
-"""The grid of a predictive law, for those who make laws.
+"""The bin grid of a predictive distribution, for the modules that build one.
 
 A law is a histogram over places `u = arsinh(log((demand + scale) / (level + scale)) / spread)`. Places are even where
 outcomes are likely and grow exponentially in the tails, so 64 bins tell a tenth of a spread apart near the

@@ -1,4 +1,4 @@
-"""A past lived again: what a fleet would have learned, had it been there with VMs that only come and go as they should.
+"""Replays past demand for learning: what a fleet would have learned, had it run then with VMs that never fail.
 
 A forecast learns from demand alone. What models would have cost, the price of shortage and how often what waits is wanted follow
 from demand and from what was wanted, tick by tick, so all that a fleet knows of a week can be had from the demand of that week:

@@ -1,4 +1,4 @@
-"""Compiled policy: what `config` makes of the YAML, as arrays over lanes or series.
+"""Compiled policies: the arrays over lanes or series that `config` makes from the YAML.
 
 Rules of this file: values only. Everything a person writes in seconds, percent or VMs arrives here compiled;
 windows that a state ring must hold are compiled to ticks. Shapes: L lanes, S series, R step rules (padded),

@@ -1,4 +1,4 @@
-"""Plausible: which readings of single VMs are beyond anything that a VM can do.
+"""Plausibility: which readings of single VMs exceed anything that a VM can do.
 
 Why: one VM that reports a thousand times its work (a counter of another unit, a broken exporter) would be most of the
 fleet's demand, and the fleet would grow to its maximum. No VM does many times its capacity while others like it do not:

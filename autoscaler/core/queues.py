@@ -1,4 +1,4 @@
-"""Demand of a fleet that works off a queue, from how much waits in it.
+"""Demand of a fleet that works off a queue, derived from the length of the backlog.
 
 Demand is what arrives plus what would work off the backlog in the time allowed. What arrives is seen in how the
 backlog changes: while something waits the VMs in service are all at work, so what arrives is their capacity plus the

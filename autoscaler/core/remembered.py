@@ -1,4 +1,4 @@
-"""What every state has in common: it can be copied, dumped, and restored to the bit.
+"""What all state classes share: copy, dump, and bit-exact restore.
 
 Rules of this file: fields are arrays, numbers, or states themselves; what a state works out from its fields
 (`init=False`) is left out of a dump and worked out again.

@@ -1,4 +1,4 @@
-"""What the stages of the decision chain have in common: what they see, and what they answer.
+"""What the stages of the decision chain share: their inputs and their outputs.
 
 A stage is a function of the policies, called once for them: `stage(params, counts)` works out what the stage
 needs every tick, and returns its rule, or None where no lane uses it, so that a switched-off stage costs nothing.

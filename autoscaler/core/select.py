@@ -1,4 +1,4 @@
-"""Which VMs: a stable order over candidates that keeps zones even.
+"""Selects VMs: a stable order of candidates that keeps zones balanced.
 
 A candidate's level is the number of VMs its zone would have if it and all better candidates of the zone were
 taken; taking candidates by rising level fills zones like water. The same order read for stops, with levels

@@ -1,4 +1,4 @@
-"""The stage of limits that fleets share: a ceiling on VMs, on money per hour, and on starts, for groups of lanes.
+"""The stage of limits that fleets share: ceilings on VMs, hourly cost and starts for groups of lanes.
 
 What runs or is on its way stays, and counts, VMs that drain too: a limit is never a reason to stop a VM. Then the floors
 of safety are kept free, which are the policy's minimum and an operator's floor (a schedule's is a wish like another); they

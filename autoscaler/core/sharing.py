@@ -1,4 +1,4 @@
-"""Limits that fleets share: who gets VMs when there are not enough for all.
+"""Allocates shared limits: which fleets get VMs when there are not enough for all.
 
 Each fleet offers one more VM after the other, and each offer is worth something: what that VM would earn, which never
 rises with the number of VMs. The dearest offers are taken until the limit is reached. Where two are worth the same, the

@@ -1,4 +1,4 @@
-"""The policy stages: each proposes a number of VMs, and the safest (highest) proposal is the wish.
+"""The policy stages: each proposes a number of VMs, and the highest (safest) proposal becomes the wish.
 
 Rules of this file: stages as `rules` describes them. A stage without usable data proposes nothing, which is 0;
 what then keeps the VMs is a guard (`trust.data`).

@@ -1,4 +1,4 @@
-"""What `decide` remembers between ticks: struct of arrays over lanes, allocated once, updated in place."""
+"""The state that `decide` keeps between ticks: arrays over lanes, allocated once, updated in place."""
 
 from __future__ import annotations
 

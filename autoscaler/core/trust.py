@@ -1,4 +1,4 @@
-"""The guard on data: what may be done while demand cannot be trusted.
+"""The data guard: what may be done while demand data cannot be trusted.
 
 Data is doubted where it is absent, stale or impossible, comes from too few VMs, rests on a partial listing, or says
 that all VMs ran out of work at once: an outage of measuring, or of what stands before the VMs, looks like that until

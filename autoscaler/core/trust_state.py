@@ -1,4 +1,4 @@
-"""What the guard on data (`trust`) remembers of good data.
+"""What the data guard (`trust`) remembers of the last good data.
 
 Rules of this file: a state as `remembered` describes it; what it means is decided in `trust`.
 """

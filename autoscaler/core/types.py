@@ -1,4 +1,4 @@
-"""The seam: every value that enters or leaves core, with shape, dtype and unit.
+"""The interface of core: every value that enters or leaves it, with shape, dtype and unit.
 
 Rules of this file: plain frozen dataclasses of arrays and closed enums, nothing that computes. L is the
 number of lanes (live: fleets), S the number of series (live: one per lane), N the number of readings,

@@ -1,4 +1,4 @@
-"""How many stopped VMs should wait.
+"""The warm target: how many stopped VMs should wait.
 
 Without an objective: what the highest desired of the memory window, plus a spare share, would need beyond what is ordered
 now. It is what operators of stopped pools do by hand, on a clock that never forgets to. With an objective: as many as

@@ -1,4 +1,4 @@
-"""Rolling maximum per lane, with a window length of its own for each lane.
+"""Rolling maximum per lane, each lane with its own window length.
 
 Exact windows would need a ring as long as the longest window. Here each lane cuts its window into at most
 `SLOTS` buckets: windows of up to SLOTS ticks are exact, longer ones cover at least the window and at most

@@ -1,4 +1,4 @@
-"""Learning at the start from the demand of before it, beside the loop, so that no tick waits for it.
+"""Learns past demand after startup, in the background, so that no tick waits for it.
 
 Fleets with an objective live through it, models, prices and pool included (`core.living`); the forecasts of others learn from it.
 

@@ -1,4 +1,4 @@
-"""One call of an adapter, bounded in time whatever the adapter does.
+"""Bounds one adapter call in time, whatever the adapter does.
 
 Why not `asyncio.timeout`: it waits until the cancelled call has ended, and a call that swallows its
 cancellation would hold up every fleet. Here the caller goes on, and the call is left to end when it likes.

@@ -1,4 +1,4 @@
-"""A clock that is set ahead: nobody has waited for so long, so what is waited for is not over.
+"""When the clock jumps ahead: shifts the times at which waits began, so that none ends early.
 
 Why: all that is awaited is noted by the clock. An hour more between two ticks would end every drain, with the work that the
 VMs have, give up every start and delete what is being prepared.

@@ -1,4 +1,4 @@
-"""A clock that is set back: what is known of VMs is forgotten, but not what was ordered of them just before, nor what was learned.
+"""When the clock is set back: forgets what listings will show again, and keeps recent orders and what was learned.
 
 Why: all that is noted by the old clock lies ahead, and listings tell anew what is. But they lag: a VM that was made seconds
 before, and is not listed yet, would be made once more. And no listing tells what models, prices and warm pools of objectives have

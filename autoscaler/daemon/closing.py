@@ -1,4 +1,4 @@
-"""Closing adapters, at the end or when a reload has replaced them: bounded, and never raising."""
+"""Closes adapters at shutdown or after a reload: bounded in time, and never raises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with readings that came and do not count, in words for a person.
+"""Describes what is wrong with readings that arrived but do not count.
 
 A source that fails says so itself. One that delivers numbers that cannot be, or old ones, knows nothing of it: the fold
 leaves them out, and without this nobody would be told which VM it was and what to do.

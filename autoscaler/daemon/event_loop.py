@@ -1,4 +1,4 @@
-"""The event loop of a live process, whose turns are short however much comes in at the same moment.
+"""The event loop of a live process: its turns stay short even when much arrives at once.
 
 Why: a turn of asyncio's loop takes in everything that has come over all connections since the last one. Where ten
 thousand VMs are scraped, hundreds of answers wait, and nothing else runs until all have been taken in: no tick, no

@@ -1,5 +1,4 @@
-"""Listings that fail: of each place when it was last listed whole, and in the log when it begins, when it is for another
-reason, hourly, and when it ended.
+"""Failing listings: when each place was last listed completely, and log lines at the start, at a change, hourly and at the end.
 
 A provider that is down for a night fails at every tick. Its metric counts each time; a person reads it once.
 

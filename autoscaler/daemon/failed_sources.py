@@ -1,4 +1,4 @@
-"""Sources that fail: in the log when it begins, when it is for another reason, hourly, and when it ended.
+"""Failing sources: log lines when a failure begins, when its reason changes, hourly, and when it ends.
 
 A source that is down for a night fails at every tick, and often in two ways that take turns (it hangs; it says itself that
 it had no answer). Its metric counts each time; a person reads it once.

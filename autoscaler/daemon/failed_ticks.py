@@ -1,4 +1,4 @@
-"""Ticks that fail: the whole traceback once per kind and place of an error; a line for each repetition."""
+"""Failing ticks: one full traceback per kind and place of error, then one line per repetition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One fleet's part of a tick as the journal records it: numbers, reasons, and the sentence that tells them.
+"""One fleet's part of a tick, as the journal records it: numbers, reasons, and the sentence that explains them.
 
 Rules of this file: nothing is decided here.
 """

@@ -1,4 +1,4 @@
-"""All fleets of one daemon as core sees them: lanes in a fixed order, parameters, state, and the arrays of a tick."""
+"""All fleets of the daemon in core's form: lanes in a fixed order, parameters, state, and the arrays of a tick."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Garbage of the process, collected in parts that are short enough for the event loop.
+"""Garbage collection in steps that are short enough for the event loop.
 
 Why: Python's collector looks at what is young when more has come than has gone, and now and then at everything. With
 20,000 VMs everything holds the loop for 80 to 180 ms, and the rows of a listing alone for 15 to 30 ms. Where 10,000 VMs

@@ -1,4 +1,4 @@
-"""What was observed of all fleets as the arrays that core reads, over lanes.
+"""Gathers the observations of all fleets into the arrays over lanes that core reads.
 
 Rules of this file: nothing is decided here. Arrays are those of the last tick for as long as they would be the same,
 and read-only, since core asks arrays that it knows no second time.

@@ -1,4 +1,4 @@
-"""Adapters that hang: a tick waits for one in full once, and then no more until it has answered in time.
+"""Adapters that hang: a tick waits for one in full only once, then not until it answers in time again.
 
 Why: all fleets are decided on together once all was observed, so that a source, a provider or a probe that hangs would
 cost each of them the whole time for it, tick after tick. It is still asked in every tick. What it answers after the others

@@ -1,4 +1,4 @@
-"""Whether the daemon does its work: the one answer that /healthz, the status and the watchdog give."""
+"""Whether the daemon is healthy: the one answer behind /healthz, the status and the watchdog."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Heeding hints: news of the cloud makes the next look at it come sooner, and is never believed itself.
+"""Hints from the cloud: news brings the next listing forward, and is never trusted by itself.
 
 Rules of this file: a hint of a VM that is not ours, or that is old, is counted and left. What only a person can act
 on (maintenance, interruptions) becomes an event, once.

@@ -1,4 +1,4 @@
-"""What holds a fleet's decision back from being carried out, and what it was kept from being, in words.
+"""What keeps a fleet's decision from being carried out, or limits it, in words.
 
 Rules of this file: nothing here decides; who holds says until when on the fleet.
 """

@@ -1,4 +1,4 @@
-"""Readings of single VMs that are beyond anything that a VM can do: told when one begins and when it is over.
+"""Implausible readings of single VMs: reported when they begin and when they end.
 
 Rules of this file: nothing is decided here; what is left out is in the samples of a tick.
 """

@@ -1,4 +1,4 @@
-"""The policy files that were last in use as a whole, kept over restarts.
+"""The complete set of policy files that was last in use, kept across restarts.
 
 Why: a running daemon goes on with the last good set when a file is broken. Without this a restart, perhaps nobody's wish, would
 leave the fleet of that file alone until somebody mends it, and would not run at all where it is the only one, or the defaults.

@@ -1,4 +1,4 @@
-"""The life of a daemon in a process: signals, background tasks, and an end that leaves VMs as they are."""
+"""The daemon's life as a process: signals, background tasks, and a shutdown that leaves VMs as they are."""
 
 from __future__ import annotations
 

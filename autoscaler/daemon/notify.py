@@ -1,4 +1,4 @@
-"""Telling the service manager how the daemon is: systemd's notification protocol, a datagram of a few lines.
+"""Notifies the service manager: systemd's notification protocol.
 
 Rules of this file: telling never blocks and never fails the daemon; without a socket every call does nothing.
 Nothing here decides whether all is well.

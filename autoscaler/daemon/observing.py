@@ -1,4 +1,4 @@
-"""Observing: all listings and readings of one tick, concurrently, under one deadline, failures as values.
+"""Observes all fleets: every listing and reading of a tick concurrently, under one deadline, with failures as values.
 
 Rules of this file: whatever a source or a provider does (hang, raise, return nonsense), the result for its
 own fleets says so in words, and nobody else's result waits for it longer than the deadline; a source, a provider or a

@@ -1,4 +1,4 @@
-"""Places that could not be used when the daemon began: tried again beside the loop, ever more seldom, until they can be.
+"""Retries places that could not be used at startup, in the background and with growing pauses.
 
 Rules of this file: only when and how it is told. Whatever a place lacks, its fleets are held by what its listings say;
 nothing here touches them.

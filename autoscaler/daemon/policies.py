@@ -1,4 +1,4 @@
-"""The folder of policies as the daemon follows it: has it changed, what does it say, which set is in use.
+"""The policy folder: whether it has changed, what it says, and which set is in use.
 
 Rules of this file: reading only, bounded work, no clock. Whoever calls decides where it may block.
 """

@@ -1,4 +1,4 @@
-"""What the listings of a tick mean for each fleet, taken in in turns where there are many VMs.
+"""Applies a tick's listings to all fleets, in slices if there are many VMs.
 
 Rules of this file: what a row means is decided in `vms.inventory`. Between two turns anything may happen that may
 happen between two listings.

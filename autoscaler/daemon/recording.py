@@ -1,4 +1,4 @@
-"""Writing to the journal, bounded: a disk that hangs or fails holds the acts, never the decisions.
+"""Bounded writes to the journal: a disk that hangs or fails delays actions, never decisions.
 
 Rules of this file: a write that does not come back in time has failed for its caller and is left to end when
 it likes. Until it has, nothing else is written, so that writes do not pile up behind it. Every failure is

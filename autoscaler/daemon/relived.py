@@ -1,4 +1,4 @@
-"""Fleets of the daemon that live through a past, beside those that live now: policies compiled for then, and states.
+"""Copies of the fleets that relive past demand: policies compiled for that time, and their states.
 
 Rules of this file: nothing waits here, and nothing of the fleets that live now is changed.
 """

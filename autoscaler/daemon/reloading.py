@@ -1,4 +1,4 @@
-"""Hot reload of policies: validated whole, taken over between two ticks, or not at all.
+"""Hot reload of policies: a set is validated as a whole and applied between two ticks, or not at all.
 
     asked (SIGHUP) or changed ─ stamp stands still ─ read and check all ─ wire ─ take over ─ close the retired
                                                           └────── any error ──────┴─► the last good set stays

@@ -1,4 +1,4 @@
-"""Decisions in words: the one sentence per fleet and tick that log, journal, table and `explain` show.
+"""Explains decisions: the one sentence per fleet and tick in the log, the journal, tables and `explain`.
 
 Every sentence begins with what is done, then gives the reasons of the stages that shaped the number, in the
 order in which they did. A reason without words here fails a test.

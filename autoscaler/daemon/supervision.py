@@ -1,4 +1,4 @@
-"""Background tasks that cannot die silently: what ends is told, counted, and started again after a pause.
+"""Supervises background tasks: a task that ends is reported, counted, and restarted after a pause.
 
 Rules of this file: the loop never waits for a background task. Pauses double from `FIRST_PAUSE_S` to
 `LONGEST_PAUSE_S`, so that a task that dies at once costs next to nothing.

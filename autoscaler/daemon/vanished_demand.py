@@ -1,4 +1,4 @@
-"""Demand that fell at once and is doubted: told when it begins and when it ends, since it often is an outage elsewhere.
+"""Reports when a sudden fall in demand is doubted, and when the doubt ends: the cause is often an outage elsewhere.
 
 Rules of this file: nothing is decided here; what is doubted is in the rows of a tick.
 """

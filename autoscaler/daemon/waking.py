@@ -1,4 +1,4 @@
-"""Waking: the loop sleeps to the next point of the grid, or until something cannot wait for it.
+"""Wakes the loop: at the next point of the grid, or early if something cannot wait.
 
 What cannot wait (pushed samples beyond what is ordered, an operator's change) asks for an early turn: a decision
 within a tick that was decided already. It is for the fleets that ask and no others, so that nothing of the others

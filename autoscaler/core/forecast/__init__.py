@@ -1,4 +1,4 @@
-"""Forecasting, vectorised over series: `step` turns new samples into an Outlook with whole predictive laws, `steps` for many ticks at once, `learn` only learns."""
+"""Forecasts, vectorised over series: `step` returns an Outlook of predictive distributions, `steps` many; `learn` only learns."""
 
 from autoscaler.core.forecast.seeing import Recorded
 from autoscaler.core.forecast.state import SeriesState

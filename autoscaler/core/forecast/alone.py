@@ -1,4 +1,4 @@
-"""One series over many ticks, number by number: what `judging` and `issuing` do with arrays of series, to the bit.
+"""A scalar fast path for one series over many ticks: bit-identical to `judging` and `issuing`.
 
 What depends on what was forecast goes tick by tick, and a call of numpy takes as long for one number as for a hundred.
 So where there is one series, and its ticks are known beforehand, the same operations on plain numbers take a tenth of the

@@ -1,4 +1,4 @@
-"""Bursts: demand that rose well above what is usual just now, and how long ago it did.
+"""Burst detection: whether demand has risen well above its recent level, and how long ago.
 
 Demand without bursts is the mean of what does not exceed 1.6 times the median of the last half hour. A burst begins when
 demand exceeds 1.6 times that by one and a half VMs, goes on while it exceeds 1.3 times, and is over after a

@@ -1,4 +1,4 @@
-"""Quantiles that keep what they say, by adaptive conformal inference (Gibbs and Candès 2021).
+"""Calibrated quantiles by adaptive conformal inference (Gibbs and Candès 2021).
 
 Tables remember days, so where demand changes its ways, or comes in lumps, more or fewer outcomes lie below a quantile than it
 says. So each quantile is read from the law at a share of its own (`SeriesState.read_at`), which is raised a little when an outcome

@@ -1,4 +1,4 @@
-"""Known events: what the policy says is coming, as prior odds that demand will be some times what it is without bursts.
+"""Known events from the policy: prior odds that demand reaches a multiple of its level without bursts.
 
 Before an event begins, and for some minutes after, when demand may still be on its way, a law becomes a mixture: with the
 event's odds demand lies around `factor` times the demand without bursts, else it is as expected without the event. Once

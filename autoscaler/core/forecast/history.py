@@ -1,4 +1,4 @@
-"""A week of minute means, or four weeks of longer ones, and what the same time on earlier days says about now.
+"""History of demand: a week of one-minute means (four weeks of longer ones), and what the same time of day predicts.
 
 A slot is a minute, or a tick where that is longer. Its mean is kept as a number of 16 bits: the logarithm of (mean +
 scale) / scale in steps of 1/2048, which is 0.05 %, and 0 for unknown.

@@ -1,4 +1,4 @@
-"""What is to be expected: levels, spreads and cells, issued for now and kept to be judged; `saying` puts them into words."""
+"""Issues forecasts: levels, spreads and cells for this tick, kept until their outcomes arrive. `saying` reads them."""
 
 from __future__ import annotations
 

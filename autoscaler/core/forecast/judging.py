@@ -1,4 +1,4 @@
-"""What an outcome teaches: where it fell in the law that was issued for it, how far from the level, and why.
+"""Learns from outcomes: where each fell in its predictive distribution, how far from the level, and why.
 
 Mean sizes and shifts, and how far the fit is believed, are wanted by the next forecast, so they are learned at
 once. The tables are wanted when laws are said, the sums of the fit when it is fitted: what goes there is put by in

@@ -1,4 +1,4 @@
-"""Bursts on the clock: cron, lessons, halves of matches. When one is likely at the time that a start ordered now serves.
+"""Bursts that recur on the clock (cron jobs, lessons, half-times): whether one is likely when a start ordered now serves.
 
 Beginnings of bursts are remembered. Now and then the phases of a few common periods are tested against chance: the gain in
 log likelihood of a share of the onsets in one window over none, less a penalty for the choice of the window. On the

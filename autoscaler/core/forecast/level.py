@@ -1,4 +1,4 @@
-"""The level: one linear forecaster per regime, in logarithms, that contains last value, averages and seasons.
+"""The level: one linear forecaster per regime on log ratios, which covers last value, moving averages and seasonality.
 
 The log ratio of the outcome to the last value is regressed on the log ratios of the means, of the same time on
 earlier days and of one, by least squares weighted with forgetting. The weights of each age of a burst lean on those

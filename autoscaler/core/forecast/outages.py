@@ -1,4 +1,4 @@
-"""Demand that fell as it hardly ever did and came back: what lay between is no part of what was usual lately.
+"""Outages in demand: excludes the time between a sudden deep fall and the return from what counts as recent demand.
 
 After an outage in front of a fleet, what a series knows of the latest minutes and hours tells of the outage. Demand that is back then
 looks like a burst of a thousand times for as long as the median is down, and after that the means draw the level down; and next day

@@ -1,4 +1,4 @@
-"""What is expected, put into words: quantiles and whole laws, of one tick or of many at once.
+"""Reads out forecasts: quantiles and whole predictive distributions, for one tick or for many at once.
 
 What a tick says follows from what it expects and from the rows of the tables as they are then, and from nothing else. So
 a replay may copy these rows (`Kept`) and say it later for many ticks together, as if the series of each

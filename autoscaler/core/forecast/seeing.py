@@ -1,4 +1,4 @@
-"""What follows from demand alone, worked out for some ticks at once: weights, means, bursts, season, outcomes.
+"""Features that depend on demand alone, computed for several ticks at once: weights, means, bursts, season, outcomes.
 
 Nothing of it depends on what was forecast, so it may run ahead of learning and forecasting, which go tick by tick.
 A live tick is a stretch of one; a replay, which knows its demand beforehand, takes longer ones and gets the same to

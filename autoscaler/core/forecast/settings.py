@@ -1,4 +1,4 @@
-"""What `step` needs of `SeriesParams` every tick, worked out once.
+"""The settings that `step` needs every tick, compiled once from `SeriesParams`.
 
 A longer horizon than some ticks is cut into blocks of a power of two of ticks on the absolute grid. A forecast
 is kept for judgement at the end of each block, and its outcome is the highest of the blocks after it. So a

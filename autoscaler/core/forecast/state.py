@@ -1,4 +1,4 @@
-"""What the forecaster remembers of each series, and how it survives when series come, go and change.
+"""The forecaster's state per series, and how it survives when series are added, removed or changed.
 
 Rules of this file: arrays are allocated once, series along their first axis. At most 80 kB per series.
 """

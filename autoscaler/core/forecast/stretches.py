@@ -1,4 +1,4 @@
-"""Which ticks may be gone through together, where samples are known beforehand.
+"""Which runs of ticks can be processed together when samples are known in advance.
 
 Rules of this file: how ticks are cut into stretches changes no answer, only the time that answers take.
 """

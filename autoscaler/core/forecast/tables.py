@@ -1,4 +1,4 @@
-"""Histograms of what came, relative to what was expected, and how a law is read from them.
+"""Histograms of outcomes relative to forecasts, and how a predictive distribution is read from them.
 
 Each series has one row of bins per cell, over places of the log ratio of outcome to level in spreads (`core.laws`). A
 cell is what was known when the forecast was issued: the regime, and within it the hazard of a burst and how high

@@ -1,1 +1,1 @@
-"""What is learned of VMs: how long starts take, what one VM can do, and which are slow or silent."""
+"""What is learned about VMs: start times, capacity per VM, and which VMs are slow or silent."""

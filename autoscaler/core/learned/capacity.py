@@ -1,4 +1,4 @@
-"""What one VM can do, learned per fleet from pairs of work and utilisation that VMs in service report.
+"""Capacity of one VM, learned per fleet from the work and utilisation that VMs in service report.
 
 Per band of utilisation the median of work done per utilisation is kept as a decaying histogram. A line through the
 bands' medians, with the median of all slopes between two of them (Theil and Sen's), says what a VM would do at the

@@ -1,4 +1,4 @@
-"""The condition of fleets: which VMs are slow or silent, and whether it is some of them or all.
+"""Condition of a fleet: which VMs are slow or silent, and whether that affects a few of them or all.
 
 A VM's speed is whatever of it is higher when it does well: work for the same utilisation, its share of the work, or the
 inverse of how busy an even share keeps it. It is slow where its speed is far below the others' or, where speeds can

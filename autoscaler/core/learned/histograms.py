@@ -1,4 +1,4 @@
-"""Decaying log histograms: the distribution of something positive, learned outcome by outcome, in a bounded space.
+"""Decaying log histograms: the distribution of a positive quantity, learned online in bounded memory.
 
 Bins are even in the logarithm, so that a quantile is as exact for seconds as for hours: within a bin's width at worst.
 Every outcome makes older ones of its cell weigh a little less, so that a cell which sees many forgets the past

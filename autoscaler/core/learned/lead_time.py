@@ -1,4 +1,4 @@
-"""How long starts really take, learned per fleet, per kind of start, and per part of the way.
+"""Lead times, learned per fleet, per kind of start, and per phase of the start.
 
 A start's way is cut where somebody sees it: the order, the cloud's word that it is under way (pending), that it runs,
 and the moment from which it serves. Each part and the whole have a histogram of their own (`histograms`).

@@ -1,4 +1,4 @@
-"""What models want at ticks to come, worked out at once where a replay foresees demand.
+"""What models want at future ticks, computed at once when a replay knows demand in advance.
 
 What is remembered of demand moves on with each tick that is used, and only with these: where a tick turns out otherwise, or somebody
 looks at what is remembered (`Trial.settle`), the rest is dropped. So nothing depends on it but the time taken.

@@ -1,4 +1,4 @@
-"""Bands of VMs in which another model drives than for the fleet as a whole (`experts`).
+"""Bands of VMs in which a different model drives than for the fleet as a whole (`experts`).
 
 What a fleet costs is the sum of what each VM costs that it holds, first to last, and so is what hindsight would have paid:
 the least cost of a fleet separates by VM. The first VMs of a fleet are for what is always there, the last for rare crowds,

@@ -1,4 +1,4 @@
-"""What each model's shadow has cost (`experts`), tick by tick or for some ticks at once.
+"""Charges each model's shadow fleet for its cost (`experts`), tick by tick or several ticks at once.
 
 Where columns are few, a tick's charge is calls of numpy and hardly any numbers. So what is charged for is kept, in the narrow type
 of counts, and charged for some ticks together: when models are compared, or as soon as anybody asks (`Trial.settle`). Sums are

@@ -1,4 +1,4 @@
-"""The columns in which models compete (`trial`), each for the lanes that have seen the same, moved on tick by tick.
+"""The columns in which models compete (`trial`): one for all lanes with the same past, advanced tick by tick.
 
 Where a replay foresees demand (`laws.Page`), what models want is worked out for a page of ticks at once (`ahead`), by the same
 rules, and each tick only has its shadows move.

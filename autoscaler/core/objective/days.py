@@ -1,4 +1,4 @@
-"""What was needed at about this time on the days of the last week (`habits`): on the average, and on any of them.
+"""The highest demand around this time on each day of the last week (`habits`): averaged over days, and the maximum.
 
 Jobs on a clock come every day at nearly the same time, and some days late or higher. Whoever looks at yesterday alone, to the
 minute, misses those; odds by the hour take weeks until they tell what comes once in one. So the highest demand around this

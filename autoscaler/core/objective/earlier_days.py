@@ -1,4 +1,4 @@
-"""What was needed at the same time of an earlier day (`habits`), in VMs and in whole ones with headroom.
+"""What was needed at the same time of an earlier day (`habits`): in VMs, and in whole VMs with headroom.
 
 It changes with slots of minutes and not with ticks. So it is worked out anew where other slots are looked at, and changes
 nothing but the time taken.

@@ -1,4 +1,4 @@
-"""What the economic stage tells of its numbers, so that a decision can say what VMs earn."""
+"""Reports the numbers behind the economic stage, so that a decision can say what VMs earn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a fleet usually needs, and usually needs at this hour: numbers of VMs that do not look at the last minutes.
+"""What a fleet usually needs, overall and at this hour of the day: VM counts that ignore the last few minutes.
 
 Where demand jumps faster than a start takes and nothing announces it, no forecast from the last samples can do better
 than the newsvendor who knows how demand is distributed: hold VM k iff p * P(it is needed) pays for it. Twenty-four

@@ -1,4 +1,4 @@
-"""Where in a law a probability is reached: which bin, and which demand in it.
+"""Inverts predictive distributions: finds the bin, and the demand in it, at which a probability is reached.
 
 Bins are halved to find the one where a VM stops to earn its price. That bin seldom changes from tick to tick, and two
 bins tell whether it has: laws are convex, so where the one before earns enough and it itself does not, by more than

@@ -1,4 +1,4 @@
-"""The models that compete for a fleet: between how many VMs each says it should be, told in words.
+"""The competing models: each gives a lowest and highest number of VMs for a fleet, and has a description.
 
 A model is an order-up-to rule with a dead zone: below `low` VMs go up to it, above `high` come down to it. Economic
 models read the forecast by the prices (`worth`), some read how demand is distributed (`habits`); plain ones take demand,

@@ -1,4 +1,4 @@
-"""What habits have yet to note (`habits`): ticks of demand, noted together once somebody asks.
+"""Demand that `habits` still has to record: buffered tick by tick, recorded in one go when it is read.
 
 What is usual is looked at once an hour, the highest ever when models are compared, and slots of a day when it is over. So
 nothing is lost where the ticks in between are kept and noted at once, as they would have been one by one.

@@ -1,4 +1,4 @@
-"""What plain models want: by demand and its highest of the past, and by what earlier days needed, each with headroom.
+"""What plain models want: current demand, its recent maximum, or the need of earlier days, each with headroom.
 
 Where a replay foresees the demand of the ticks to come, a page of ticks is worked out at once, on a twin of what is remembered.
 

@@ -1,4 +1,4 @@
-"""Shadows that go through ticks to come at once, where a replay foresees demand (`ahead`) and all columns see the same.
+"""Advances shadow fleets over many future ticks at once, in replays (`ahead`) in which all columns see the same.
 
 Columns that see the same, with VMs that take equally long, differ in prices and bounds alone. Plain models do not look at prices, so
 the shadows of one are the same in all columns with the same bounds: they are kept once, as a cell. And of all VMs in service

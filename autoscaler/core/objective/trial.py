@@ -1,4 +1,4 @@
-"""What is remembered of the models that compete (`experts`): their shadows, and what each would have cost.
+"""State of the competing models (`experts`): their shadow fleets, and what each would have cost.
 
 How the models of a lane fare follows from demand, prices and times alone, so the variants of a policy that have all of
 these in common need not each remember it: they share a column for as long as they see the same. Whoever sees anything else

@@ -1,4 +1,4 @@
-"""How many VMs earn more than they cost: a predictive law read as a number of VMs.
+"""How many VMs earn more than they cost, read from a predictive distribution.
 
 The k-th VM of capacity c serves `W_k = (E[(D - (k-1)c)+] - E[(D - kc)+]) / c` of a VM's work, so at a price p of
 unserved work it is worth p * W_k VM-ticks a tick. W falls in k, so the VMs that earn more than a price are

@@ -1,1 +1,1 @@
-"""The warm pool of fleets with an objective: how many VMs should wait stopped, and how many of those hibernated, by prices."""
+"""The warm pool of fleets with an objective: by prices, how many VMs wait stopped, and how many of them hibernated."""

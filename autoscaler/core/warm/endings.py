@@ -1,4 +1,4 @@
-"""How waits of stopped VMs end, counted: as they do, and at the beginning of each hour those that are under way.
+"""Counts how stopped VMs' waits end: when they end, and hourly for those still waiting.
 
 What is counted, and in which cells, is said in `returns`; `odds` keeps it.
 

@@ -1,4 +1,4 @@
-"""How likely a wait ends within the hour, by how long it has lasted, at such a kind of time: the law of an hour.
+"""Probability that a wait ends within the next hour, by how long it has lasted and by the time of day.
 
 Groups of rungs an octave wide have laws of their own, with a word of all groups where one has seen little; and where few such
 waits were seen at such a time, one goes by such waits and by such times as if either did not matter to the other.

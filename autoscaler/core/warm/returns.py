@@ -1,4 +1,4 @@
-"""How likely a level of a fleet that is not wanted now is wanted within the next hour.
+"""How likely a level of a fleet that is idle now is wanted again within the next hour.
 
 Level k is VM k. Levels that are alike are one rung: those between two powers of an eighth of an octave of (1 + VMs). What is
 counted, for every rung that waits: how long it waited until it was wanted, where that was less than an hour; and at the

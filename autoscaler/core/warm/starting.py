@@ -1,4 +1,4 @@
-"""How much of its work a VM has while it starts, as measured: what `tiers` weighs a quicker start by.
+"""The share of its work that a VM finds while it starts, as measured: how `tiers` values a faster start.
 
 What is ordered ahead of demand has next to nothing to do at first, what a crowd surprises has all. So the work that there is
 for VMs that were ordered within a start time is put beside all that these could do: whether they serve already, since their

@@ -1,4 +1,4 @@
-"""How many VMs should exist, stopped ones included, by how likely each level of the fleet is to be wanted again.
+"""How many VMs should exist, including stopped ones, by how likely each level of the fleet is to be wanted again.
 
 Level k is VM k. A VM that waits stopped costs `stopped_cost` per tick. If it is wanted while it waits, it saves the cost of making a
 new one, and the work that would find no VM until the new one serves: together V. The odds that it is wanted within an hour follow from

@@ -1,4 +1,4 @@
-"""How many of the VMs that wait should wait hibernated: by what a quicker start is worth, and what keeping a memory costs.
+"""How many waiting VMs should be hibernated: the worth of a faster start against the cost of keeping memory.
 
 VMs that wait are started in a fixed order, hibernated ones first, so the question is asked of levels: is VM k worth a
 saved memory while it is not wanted? Let w be the share of its work that VM k is expected to serve at the highest demand

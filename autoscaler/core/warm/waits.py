@@ -1,4 +1,4 @@
-"""What is remembered of VMs that wait stopped, for lanes that have an objective: waits and how they ended, and who is held.
+"""State of the waiting VMs of lanes with an objective: current waits, how past waits ended, and which VMs are held.
 
 Rules of this file: only what is kept between ticks, and how it passes from one state to another. What follows from it is
 worked out in `odds` and `returns`, what is to be done about it in `stopped`.

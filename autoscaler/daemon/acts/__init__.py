@@ -1,1 +1,1 @@
-"""From a decision to calls that are made, and to their outcomes: starts, stops, and leaving in two steps."""
+"""From decisions to provider calls and their outcomes: starts, stops, and draining before stops."""

@@ -1,4 +1,4 @@
-"""Acting: recorded intents are carried out at the same time, and what came back is told to fleet and journal.
+"""Carries out recorded intents concurrently, and reports outcomes to the fleet and the journal.
 
 Rules of this file: starts before stops. What came to nothing is asked for elsewhere within the tick (`ladder`),
 until the fleet is decided on anew. A slow account does not cost the other fleets their ticks: calls that

@@ -1,4 +1,4 @@
-"""Acting: one recorded intent becomes provider calls, and every VM of it gets an outcome.
+"""Turns one recorded intent into provider calls, and gives every VM in it an outcome.
 
 Rules of this file: every call is bounded in time; a call that did not come back is UNKNOWN and is not made
 again. Batches are all or nothing at the provider, so a refused batch is sent again without the refused VMs,

@@ -1,4 +1,4 @@
-"""Arriving: a command that is run for a VM after each of its starts, before it gets work.
+"""The arrival command: run for a VM after each start, before the VM gets work.
 
     runs ─► its probe passes ─► command, once per start ─► in service, or admitted by the balancer
                                    │ failed: told, and tried again; one that never succeeds is never ready

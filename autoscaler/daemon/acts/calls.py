@@ -1,4 +1,4 @@
-"""Calls under way: how long they may take, and that none ends unheard.
+"""Provider calls in flight: time limits, and no outcome is lost.
 
 What the handling of an outcome raises is told, and a listing will tell what became of the call.
 """

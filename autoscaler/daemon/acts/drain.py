@@ -1,4 +1,4 @@
-"""Leaving in two steps: a VM gets no new work, is seen idle twice after that, and only then is stopped.
+"""Drains before stopping: a VM gets no new work, is seen idle twice, and only then is stopped.
 
     in service ─ DRAIN recorded ─ cordoned at the balancer ─ idle at two looks ─ STOP ─► stopping
          ▲                                │                        or its time is over

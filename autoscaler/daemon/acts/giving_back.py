@@ -1,4 +1,4 @@
-"""VMs that the daemon keeps out of the balancer when it ceases to act on their fleet: they are put back.
+"""Puts cordoned VMs back into the balancer when the daemon stops acting on their fleet.
 
 Why: a fleet that goes to shadow, whose policy is removed, or that has no balancer any more is to be left as a whole: VMs
 that run and get no work would be paid for by nobody's wish, and be missing when demand comes back.

@@ -1,4 +1,4 @@
-"""Where else: what failed for want of room, or for a VM of its own, is asked for again elsewhere within the tick.
+"""Fallbacks: a start that failed for lack of room, or because of its VM, is tried elsewhere within the tick.
 
 The rungs, each tried only where the one before has nothing left: other stopped VMs in places with room, spread
 over zones; stopped VMs started as another machine type; new VMs, in each type and subnet that the policy lists.

@@ -1,4 +1,4 @@
-"""What a tick does for VMs on their way out, over all fleets: look at them, choose what is done, know them after a restart.
+"""Draining VMs of all fleets in a tick: checks them, chooses the next step, and restores them after a restart.
 
 Rules of this file: balancers are asked at the same time, and none longer than it may take. A fleet without a balancer
 is planned for as if this were not here, but for `guards.stop_share`.

@@ -1,4 +1,4 @@
-"""What an earlier run left: its actions without outcomes, and those whose effect a listing may not show yet.
+"""Actions of an earlier run without an outcome, and those that a listing may not show yet.
 
 Why it exists: listings lag. Right after a restart a VM that was just started still looks stopped, and one that
 was just provisioned is not listed; a daemon that took the listing for the truth would start or make it again.

@@ -1,4 +1,4 @@
-"""Whether VMs that are absent from a balancer may be taken for drained: perhaps it never had any of them.
+"""Whether VMs missing from a balancer count as drained, or the balancer never had them.
 
 Why: where a policy is given another balancer while VMs serve, or a balancer's entries are replaced, it has none of the
 fleet. Whoever gave those VMs work may still do so, and what the balancer does not say of them is not that they are idle.

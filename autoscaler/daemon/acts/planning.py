@@ -1,4 +1,4 @@
-"""From a decision's numbers to chosen VMs: the plan, as intents to be recorded before anything is done.
+"""From a decision's numbers to chosen VMs: the plan, as intents that are recorded before they are carried out.
 
 Order of choice for starts: as they are before as another type, hibernated before stopped (since they serve sooner), even
 zones, best type, least recently launched (so that every VM gets its turn and a broken one is found in quiet times), then id. For stops: fullest zone, longest in

@@ -1,4 +1,4 @@
-"""What a balancer refuses: how long no VM leaves because of that, and what of it was told already.
+"""Refusals by a balancer: how long stops are suspended after one, and what was already reported.
 
 Why: a balancer that does not let VMs go does not let them go ten seconds later either. Asked every tick, it would fill the
 journal with drains and events that all say the same.

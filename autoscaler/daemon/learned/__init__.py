@@ -1,1 +1,1 @@
-"""What is learned over hours and days, and how it is kept over restarts."""
+"""What the daemon learns over hours and days, and how it is kept across restarts."""

@@ -1,4 +1,4 @@
-"""What the warm pool is worth, as measured: seconds and money against VMs made from nothing.
+"""The measured worth of the warm pool: time and money saved compared with VMs made from nothing.
 
 Rules of this file: what was not measured is None and not guessed.
 """

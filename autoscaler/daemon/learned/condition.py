@@ -1,4 +1,4 @@
-"""How the VMs of each fleet do: judged every half a minute from what they report, told, and acted upon within limits.
+"""Condition of VMs: judged every half minute from their reports, reported, and acted on within limits.
 
 A fleet that asks for it has slow and silent VMs replaced: they are no longer counted as capacity, so that others are
 started, and are stopped once those serve. At most a stated share is replaced at once, and none where about half of

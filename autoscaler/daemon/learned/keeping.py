@@ -1,4 +1,4 @@
-"""When what was learned is written to the journal, and how it is taken up again.
+"""When learned state is written to the journal, and how it is restored.
 
 What changes seldom and matters at once (places without room, VMs that are left alone) is kept within half a minute;
 all else every ten minutes, and at the end.

@@ -1,4 +1,4 @@
-"""What the daemon learns of its fleets over hours and days, and how that is kept over restarts.
+"""Learns about fleets over hours and days (start times, capacities), and applies it where the policy says so.
 
 What is learned changes what is planned with only between two ticks, at most once an hour, and only where a fleet's
 policy says so; it is learned and shown in any case. Fleets in shadow learn nothing, since their VMs are simulated.

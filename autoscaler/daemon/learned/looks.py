@@ -1,4 +1,4 @@
-"""What the VMs of one fleet can be judged by at one moment, worked out part by part.
+"""The measurements by which the VMs of one fleet are judged at one moment.
 
 Rules of this file: nothing is judged here. A VM that should have reported and did not is silent, and comes after those
 that did.

@@ -1,4 +1,4 @@
-"""What core remembers as bytes, and back: arrays with their names, of one layout, compressed in slices.
+"""Serialises core's state: named arrays with a fixed layout, compressed in slices.
 
 Why not a serialiser of the language: what is read may be damaged or of another version, and must be no more than
 numbers.

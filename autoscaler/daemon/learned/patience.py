@@ -1,4 +1,4 @@
-"""How long the daemon waits for VMs: what the policy plans with, and longer where VMs made from nothing were seen to take longer.
+"""How long the daemon waits for VMs: as the policy plans, or longer if new VMs have been seen to take longer.
 
 Why: an image that sets itself up for twelve minutes would be given up after ten, time and again, and another VM made in its
 place. Starts from stopped need no such thing: five times what is planned is more than enough to see how long they take.

@@ -1,4 +1,4 @@
-"""What a restarted daemon goes on with, beside what it learned of starts and capacities.
+"""What a restarted daemon restores, besides learned start times and capacities.
 
 Two kinds: troubles (places without room, VMs that are left alone, hosts that a fleet has VMs on), which are small, change
 seldom and matter soon after a restart, so they are kept soon; and states of core (forecasts, prices and models of objectives, guards), which are

@@ -1,1 +1,1 @@
-"""What operators pause and override."""
+"""Operators' pauses and overrides."""

@@ -1,4 +1,4 @@
-"""What operators leave the daemon to do, as arrays over lanes: the form in which core reads it.
+"""What operators allow the daemon to do, as the arrays over lanes that core reads.
 
 Rules of this file: values and one pure function. What is in force is known by `operators`.
 """

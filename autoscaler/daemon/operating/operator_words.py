@@ -1,4 +1,4 @@
-"""Operators' pauses and overrides in words: what the answer to a command, the status, log and journal say.
+"""Describes pauses and overrides: for answers to commands, the status, the log and the journal.
 
 Rules of this file: pure functions. A text names what happens and until when, then who said so and why.
 """

@@ -1,4 +1,4 @@
-"""What operators pause and override: asked for, made durable, then in force from the next decision on.
+"""Operators' pauses and overrides: checked, made durable, then in force from the next decision.
 
     asked ─ checked against the fleets in use ─ journal (one transaction) ─ in force ─ answered
 

@@ -1,1 +1,1 @@
-"""What the daemon knows of each VM: what was asked for, what the cloud says, how long it takes, what it costs."""
+"""What the daemon knows about each VM: its orders, what the cloud lists, how long things take, and cost."""

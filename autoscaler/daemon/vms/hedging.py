@@ -1,4 +1,4 @@
-"""When a VM that has not come yet is overtaken by another: timers learned from the fleet's own starts, and a budget.
+"""When a late VM is overtaken by another: timers learned from the fleet's own starts, and a budget.
 
 Why: half of all bad starts are not refused, they are late. Waiting for the longest time that a start may take
 costs minutes of shortage; ordering another VM at the slightest delay costs money. So a start is late when all but

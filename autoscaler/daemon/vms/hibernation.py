@@ -1,4 +1,4 @@
-"""Hibernation in one fleet: which VMs save their memory when they stop, who cannot, and when a memory is renewed.
+"""Hibernation in one fleet: which VMs save their memory on stop, which cannot, and when a saved memory is renewed.
 
     stop wanted ─ launched for it, served, never refused, and a memory more is worth it ─► stop with its memory saved
                                      │ refused

@@ -1,4 +1,4 @@
-"""The VMs of one fleet counted: how many are in which phase, which could be started or stopped now.
+"""Counts the VMs of one fleet: how many are in each phase, and which can be started or stopped now.
 
 Why it is apart: most ticks change nothing, so what was counted is kept until something changes, or until the
 time at which a VM leaves its quarantine or completes its minimum on-time.

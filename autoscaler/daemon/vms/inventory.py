@@ -1,4 +1,4 @@
-"""What the daemon knows about each VM: the listing reconciled with its own orders in flight.
+"""The daemon's view of each VM: the listing reconciled with its own orders in flight.
 
 Rules of this file: the provider is the truth, but its listings lag, and one may be older than the one before.
 An order counts at once and is settled by a listing; an order that no listing confirms within `consistency_s`

@@ -1,4 +1,4 @@
-"""What is late: VMs that do not come, do not become ready or do not stop within the time that this takes here.
+"""Detects late VMs: those that take longer than usual here to start, become ready or stop.
 
 What follows: a VM that is late is overtaken by another one, within a budget; one that comes after all and is not
 needed is stopped before it serves; one that never becomes ready is stopped and left alone; one that never runs,

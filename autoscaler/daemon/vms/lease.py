@@ -1,4 +1,4 @@
-"""Whose a fleet is: a daemon says on its VMs that it acts, and leaves alone what another one has lately said it acts on.
+"""Leases on fleets: a daemon tags its VMs while it acts, and leaves alone fleets that another daemon recently tagged.
 
 Why: two daemons with state directories of their own on one fleet both start VMs for one demand, and stop each other's.
 Nothing but the VMs is seen by both, and the listing that shows their tags is made anyway. So a few VMs of each fleet carry

@@ -1,4 +1,4 @@
-"""The leases of all fleets: who is held by another daemon, and the tags that say that this one acts.
+"""The leases of all fleets: which are held by another daemon, and the tags that claim ours.
 
 Rules of this file: tags are written beside the tick, one call for a fleet every few minutes, after everything else in the
 API budget. What cannot be written is told once and tried again, and holds nothing. Fleets in shadow need no lease.

@@ -1,4 +1,4 @@
-"""Tags by which VMs of the warm pool are known, and what they mean.
+"""The tags that identify VMs of the warm pool, and what they mean.
 
 Why tags: they are on the VM itself, so they outlive the daemon, its journal and its machine, and everybody sees them.
 A tag changes its meaning only after what it says has happened.

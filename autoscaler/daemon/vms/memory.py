@@ -1,4 +1,4 @@
-"""The saved memory of a hibernated VM: since when there is one, and for how long it can be resumed from.
+"""The saved memory of a hibernated VM: since when it exists, and how long it can be resumed.
 
 Rules of this file: pure functions of a row of a listing; time is an argument.
 """

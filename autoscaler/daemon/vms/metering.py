@@ -1,4 +1,4 @@
-"""What a fleet costs, as the journal has it: the one money model of the product.
+"""The cost of a fleet, as the journal records it: the product's one cost model.
 
 A VM is billed from running until stopping begins, per second, at least `MINIMUM_S` per start; pending and
 stopping are free, but where a VM hibernates it is billed until that is done; storage is paid for every provisioned VM, and

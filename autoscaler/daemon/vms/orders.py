@@ -1,4 +1,4 @@
-"""Our orders on the VMs of one fleet: what was asked for, what the provider answered, and what is still awaited.
+"""Orders for the VMs of one fleet: what was requested, what the provider answered, and what is still pending.
 
 Rules of this file: an order counts at once. What a listing shows of it is decided in `inventory`; time comes in
 as an argument; nothing here calls anything.

@@ -1,4 +1,4 @@
-"""Which parts of a listing a fleet waits for: those zones in which it has VMs, or may have.
+"""Which parts of a listing matter to a fleet: the zones in which it has or may have VMs.
 
 Why: hosts are listed one by one, and one that is away must not hold fleets that have nothing there. Where a fleet had VMs
 is known from the listings of this run, from its own orders, and from what an earlier run remembered.

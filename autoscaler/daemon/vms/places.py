@@ -1,4 +1,4 @@
-"""What is known of places, a place being a machine type in a zone: where there was no room lately, and the odds.
+"""Capacity by place (a machine type in a zone): where room was lacking recently, and the odds of success.
 
 Why it is one per account: what one fleet found out about a place holds for all, and a place without room is
 asked once when its time is over, not once by each fleet.

@@ -1,4 +1,4 @@
-"""Why a start failed and whom to blame: the VM, its place, the account, or nobody; and for how long it is left alone.
+"""Why a start failed (the VM, its place, the account, or none of them), and how long the culprit is left alone.
 
 Rules of this file: values and pure functions; time is an argument. The provider's own codes come in as text, as
 `ports.Vm.state_reason` and `ports.Outcome.code` have them. A VM is blamed only for what is its own: a lack of

@@ -1,4 +1,4 @@
-"""What a fleet in shadow really has: which VMs run, which of them are asked for metrics, and what they cost.
+"""The real VMs of a fleet in shadow: which run, which are asked for metrics, and what they cost.
 
 Why: the inventory of a fleet in shadow is a simulation. Metrics come from the VMs that really run, whatever the
 simulation has done to them, and how the policy would have fared shows only beside what really was.

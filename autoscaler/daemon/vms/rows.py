@@ -1,4 +1,4 @@
-"""The rows of a listing by owner, in which what has not changed is the very value of the listing before.
+"""The rows of a listing by owner: unchanged rows stay the same objects as in the previous listing.
 
 Why: a provider makes all its rows anew each time, and 20,000 of them looked at at once hold the event loop for longer
 than it may be held. Here they are compared in slices, once; whatever follows sees by identity what has changed.

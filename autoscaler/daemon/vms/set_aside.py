@@ -1,4 +1,4 @@
-"""VMs that are left alone, as they are remembered over a restart: until when, why, and how often they have failed.
+"""VMs that are left alone, kept across restarts: until when, why, and how often they have failed.
 
 Rules of this file: what is taken up belongs to a VM that is listed; what was kept of others is forgotten. What tags
 say (`marks`) is read from them again and not kept here.

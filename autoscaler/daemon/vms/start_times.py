@@ -1,4 +1,4 @@
-"""How long a start took, part by part, as the daemon saw it (`core.lead_time` learns from it).
+"""How long each phase of a start took, as the daemon observed it (`core.learned.lead_time` learns from this).
 
 What a listing shows happened between it and the one before, so parts are as exact as listings are frequent. The
 whole is exact: it begins and ends with what the daemon itself does and sees.

@@ -1,4 +1,4 @@
-"""What is noted of one VM, and the values around it: phases, orders, patience, counts.
+"""The record of one VM, and the values around it: phases, orders, patience, counts.
 
 Rules of this file: values and the two changes that keep a VM's own fields together. What a listing or an
 outcome means is decided in `inventory`.

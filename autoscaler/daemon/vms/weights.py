@@ -1,4 +1,4 @@
-"""VMs that differ in size: the weight of each by its machine type, and the mean of a fleet.
+"""VMs of different size: a weight per machine type, and the fleet's mean weight.
 
 Readings count with the weight of the VM that they come from. Decisions count VMs, all alike: one VM is planned with the
 mean weight of those that the fleet has, so the plan is right for the fleet as a whole and off by a VM or two where

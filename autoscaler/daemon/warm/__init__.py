@@ -1,1 +1,1 @@
-"""The warm pool: VMs are made, prepared, tried, kept fresh and deleted."""
+"""The warm pool: making, preparing, exercising, refreshing and deleting VMs."""

@@ -1,4 +1,4 @@
-"""Chores: what is done for VMs beside starting and stopping them for demand, through balancer and provider.
+"""Chores: everything done to VMs besides starts and stops for demand, through balancer and provider.
 
 Draining and taking back (`drain`), making VMs for the warm pool (`refill`), trying stopped ones (`exercise`), deleting
 old ones (`freshness`). As with demand, nothing is done that the journal has not recorded.

@@ -1,4 +1,4 @@
-"""Exercise: stopped VMs are tried in quiet hours, so that one that would not start is found before it is needed.
+"""Exercise: starts stopped VMs in quiet hours, to find those that would fail before they are needed.
 
 What it finds: a missing grant on a key, a lost volume, a machine type that is gone, an image whose service does not come
 up any more. A VM that fails is quarantined and told of; it is not deleted, since somebody may want to look at it.

@@ -1,4 +1,4 @@
-"""Freshness: which VMs of the pool are out of date, which may go now, and whether it is time.
+"""Freshness: which VMs of the pool are out of date, which of them may be replaced now, and whether it is time.
 
 A VM is out of date when it was made from something else than the launch template says today, or is older than the
 policy allows. The new one comes first: while some are out of date more VMs are wanted than the warm target, and one

@@ -1,4 +1,4 @@
-"""Missed warm starts: VMs that demand wanted, that no stopped VM could give, and that were made from nothing.
+"""Missed warm starts: VMs made from nothing for demand because no stopped VM was available.
 
 Each of them took as long as a new VM takes, which is what the warm pool is there to spare. The first of a spell is an
 event, which says what was in the pool and what to do.

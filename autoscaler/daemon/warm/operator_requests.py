@@ -1,4 +1,4 @@
-"""What operators asked of one fleet's warm pool and what is not done yet, and how a restart goes on with it.
+"""Operators' pending requests on one fleet's warm pool, and how they survive a restart.
 
 Whoever was answered that a VM will be tried or deleted does not look again; so it is on the disk before the answer.
 

@@ -1,4 +1,4 @@
-"""The warm pool as operators see it: a row per VM, and what is done with VMs on their word.
+"""The warm pool for operators: one row per VM, and the commands that change it.
 
     asked ─ checked against the VMs that are known ─ journal (who and why) ─ tags on the VM ─ in force ─ answered
 

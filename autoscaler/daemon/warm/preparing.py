@@ -1,4 +1,4 @@
-"""Ready: by all that the policy asks for, so that nothing enters the warm pool half prepared.
+"""Readiness of pool VMs: every check that the policy asks for, so that no VM enters the pool half prepared.
 
 It runs, its image has said that it is done (where asked), the provider's status checks have passed (where asked), and the
 policy's probe finds it ready. Silence and failure mean not ready.

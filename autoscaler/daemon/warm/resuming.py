@@ -1,4 +1,4 @@
-"""VMs that an earlier run was trying: they are tried on, and do not serve before they were found well.
+"""Continues exercises of an earlier run: these VMs do not serve until they have passed.
 
 Why: nothing on a VM says that it runs for a trial. A later run would take it for one that serves, and give it work while
 a hook patches it, or after it failed.

@@ -1,4 +1,4 @@
-"""VMs that were made for the pool, or tried, and serve instead of entering it: their tags must say that they were seen ready.
+"""VMs made or exercised for the pool that serve instead: corrects their tags to say that they were seen ready.
 
 Why: tags are the pool's memory. A later run takes a VM whose tag says `preparing` for one that has never served, stops it
 without draining it, and deletes it where the probe fails for long; and one that comes back from serving would lie in the

@@ -1,4 +1,4 @@
-"""VMs that run for the pool and serve instead of entering it: demand lacks them, or they are not to be stopped any more.
+"""VMs running for the pool that serve instead of entering it: demand needs them, or they may no longer be stopped.
 
 One that operators protect while it is made or tried runs on, as any other that they protect: once it is ready it serves, so that it
 is out of the balancer no longer than it would have been. One that failed, or does not become ready, runs on beside, and that is told once.

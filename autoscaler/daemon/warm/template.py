@@ -1,4 +1,4 @@
-"""What VMs would be made from today: a fleet's launch template as it was last read.
+"""The current template of a fleet: what new VMs would be made from, as last read.
 
 Rules of this file: one question at a time, and bounded. What was read stays known while it cannot be read again, but not
 for a policy that names another template: VMs made from that one would be taken for out of date. One answer that does not

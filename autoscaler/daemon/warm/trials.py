@@ -1,4 +1,4 @@
-"""What is done on VMs while they are tried: a patch, a check of the operator's own; and what follows from how it went.
+"""Hooks on exercised VMs (a patch, an operator's own check), and what follows from the result.
 
     tried ─ ready ─► hook under way ─► well, or it could not be run: back into the pool
                                   └──► failed: a tag says so, stopped, not started until an operator releases it

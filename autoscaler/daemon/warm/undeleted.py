@@ -1,4 +1,4 @@
-"""VMs that the provider did not delete when it was told to, since somebody has protected them or we may not.
+"""VMs that the provider did not delete when asked: protected by somebody, or not permitted.
 
 Why: the oldest are deleted first, so that one that cannot be would stand before all others for ever, and a new one would be
 made for one that is out of date and never goes.

@@ -1,4 +1,4 @@
-"""The warm pools of all fleets: which there are, what a listing says of them, what is done for them in a tick.
+"""Upkeep of all warm pools: which exist, what listings say about them, and what is done in a tick.
 
 Rules of this file: providers are asked for all fleets at the same time. A pool goes on when the policy of its fleet
 changes, and begins anew where the fleet does.

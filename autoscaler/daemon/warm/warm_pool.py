@@ -1,4 +1,4 @@
-"""The warm pool of one fleet as the daemon keeps it: VMs are made, prepared, tried, replaced and deleted.
+"""The warm pool of one fleet, as the daemon maintains it: VMs are made, prepared, exercised, replaced and deleted.
 
     refill ─► pending ─► running ─► seen ready ─ tag pool=ready ─► stopping ─► stopped: in the pool
                                         ▲
