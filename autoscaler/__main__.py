@@ -1,4 +1,4 @@
-"""`python -m autoscaler`, where no command is installed."""
+"""Makes `python -m autoscaler` the command, for use where the script is not installed."""
 
 from autoscaler.cli.main import main
 

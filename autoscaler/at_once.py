@@ -1,4 +1,4 @@
-"""Calls that may be answered without waiting: begun where they are made, so that an answer at hand costs no task.
+"""Runs calls that may complete without waiting inline, so that an immediate answer costs no task.
 
 Why it exists: on virtual time nothing waits for a socket, and a task for every listing, reading and write was a
 third of a tick.

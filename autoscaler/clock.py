@@ -1,4 +1,4 @@
-"""Time: the three implementations of the Clock port.
+"""Implementations of the Clock port: system, scaled and virtual time.
 
 This is the only module that reads the machine's clock or sleeps; everything else is given a Clock, so that
 the same daemon runs live, accelerated, or on a clock that jumps. The virtual clock exists only inside

@@ -1,4 +1,4 @@
-"""The whole exception tree.
+"""The exception hierarchy.
 
 Rules: expected failures (no capacity, a stale sample) are outcome values, not exceptions. What is raised
 here is unexpected or ends a command; the message says what is wrong, where, and what to do.

@@ -1,4 +1,4 @@
-"""Settings of the process: where things are and how to reach them. What a fleet does is in its policy.
+"""Process settings: where things are and how to reach them. What a fleet does is in its policy.
 
 Sources, strongest first: command line, environment (`AUTOSCALER_…`), `autoscaler.toml` (in the working
 directory, or the file named by `AUTOSCALER_CONFIG`), defaults.

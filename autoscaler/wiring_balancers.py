@@ -1,4 +1,4 @@
-"""Which balancer a policy names, and which hook of exercises, made ready; and the simulated one of runs that touch nothing.
+"""Builds the balancer and the exercise hook that a policy names, or a simulated balancer for runs that touch nothing.
 
 Why beside `wiring`: each kind has settings of its own to turn into an adapter's, and what nobody uses is not imported.
 """

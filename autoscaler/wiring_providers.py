@@ -1,4 +1,4 @@
-"""From settings to the providers of this daemon: AWS Regions and hosts with libvirt, one or several, each with its fleets.
+"""Builds the daemon's providers from settings: one or more AWS Regions and libvirt hosts, each with its fleets.
 
 Why beside `wiring`: what a daemon, a diagnosis and a recording are opened on must be the same, and what nobody uses is not
 imported.

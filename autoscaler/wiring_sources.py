@@ -1,4 +1,4 @@
-"""Which source a policy names, made ready to be read.
+"""Builds the metric source that a policy names.
 
 Why beside `wiring`: each kind of source has settings of its own to turn into an adapter's, and the modules of
 those that nobody uses are not imported. To add one: its section in `config/signals`, a function here, and a

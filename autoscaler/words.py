@@ -1,4 +1,4 @@
-"""How all layers say to a person how many there are, and which; and what of others' words may be said.
+"""Shared phrasing of counts and lists in messages, and sanitising of text from outside.
 
 Rules of this file: words only, for messages; nothing is measured, and nothing else is imported.
 """

@@ -1,1 +1,1 @@
-"""Load balancers in front of fleets (`ports.Balancer`): HAProxy, a command of the operator's, one for simulations."""
+"""Load balancers in front of fleets (`ports.Balancer`): HAProxy, an operator's command, and a simulated one."""

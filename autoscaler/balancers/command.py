@@ -1,4 +1,4 @@
-"""A balancer behind a command of the operator's: one program, run without a shell, that admits and cordons VMs.
+"""A balancer behind an operator's command: one program, run without a shell, that admits and cordons VMs.
 
     PROGRAM [ARGUMENT ...] admit|cordon|look
 

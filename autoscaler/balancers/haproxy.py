@@ -1,4 +1,4 @@
-"""HAProxy as a Balancer, over its runtime socket, which needs `level admin`.
+"""HAProxy as a Balancer, over its runtime socket; needs `level admin`.
 
 A fleet may stand behind several HAProxy processes: a VM is out of rotation when all of them say so, and its sessions
 are the sum over all. Where one of them cannot be asked nothing is known of its VMs, since it may still send them work.

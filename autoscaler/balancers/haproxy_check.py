@@ -1,4 +1,4 @@
-"""Does HAProxy know a fleet's VMs, and does it check them: asked before a VM has to be put into rotation.
+"""Checks that HAProxy knows a fleet's VMs and runs health checks on them, before a VM must enter rotation.
 
 Rules of this file: nothing is changed; every question is bounded; what fails is a finding.
 """

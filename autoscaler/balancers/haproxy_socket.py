@@ -1,4 +1,4 @@
-"""HAProxy's runtime socket: commands out, text back, and the `show stat` table as values.
+"""HAProxy's runtime socket: sends commands, returns text, and parses the `show stat` table.
 
 Rules of this file: one connection per question, bounded in time and in bytes. An answer that is not what was asked
 for is named and never read as an empty one.

@@ -1,4 +1,4 @@
-"""Hooks of VMs that run here: a program of the operator's.
+"""VM hooks that run on this machine: an operator's program.
 
     PROGRAM [ARGUMENT ...]        with AUTOSCALER_VM_ID, AUTOSCALER_VM_ADDRESS, AUTOSCALER_VM_PUBLIC_ADDRESS,
                                   AUTOSCALER_FLEET, and AUTOSCALER_ACTION, which is exercise or start

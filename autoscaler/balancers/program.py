@@ -1,4 +1,4 @@
-"""One run of a program of the operator's: without a shell, bounded in time, and told nothing that it need not know.
+"""Runs an operator's program once: without a shell, with a time limit, and with only the environment it needs.
 
 Rules of this file: a run is ended, with all of its children, when its time is over. The program inherits no variable of
 ours but PATH, HOME, LANG and TZ, so that no secret of the daemon reaches it.

@@ -1,4 +1,4 @@
-"""The balancer of the embedded cloud: it does at once what it is told, and a cordoned VM finishes what it has.
+"""The embedded cloud's balancer: it obeys at once, and a cordoned VM finishes its work.
 
 For replays, the demo and tests: nothing real stands in front of simulated VMs.
 """

@@ -1,1 +1,1 @@
-"""The composition root: wires adapters to the daemon; one module per command group."""
+"""The command line and composition root: wires adapters to the daemon; one module per command group."""

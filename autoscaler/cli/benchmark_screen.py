@@ -1,4 +1,4 @@
-"""What `benchmark` prints: regrets trace by trace, and what they come to."""
+"""Output of `benchmark`: the regret per trace, and the summary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`check`: the guards that must hold of a policy before its figures are believed.
+"""`check`: the checks that a policy's simulation must pass before its figures are believed.
 
 Exit codes: 0 no guard fails, 1 one does or it could not be done, 2 wrong usage, 130 interrupted.
 """

@@ -1,4 +1,4 @@
-"""`cloud`: the embedded cloud alone, for anyone to play with through any EC2 client.
+"""`cloud`: the embedded cloud on its own, for experiments with any EC2 client.
 
 Exit codes: 0 ended by Ctrl-C or SIGTERM, 1 it could not start (port in use, wrong fault file), 2 wrong usage.
 

@@ -1,4 +1,4 @@
-"""Asking a daemon over its control socket, and what it means when it does not answer."""
+"""Client of the daemon's control socket, with explanations if there is no answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`demo`: the real daemon against an embedded EC2, on a clock that runs faster.
+"""`demo`: the real daemon against an embedded EC2, on an accelerated clock.
 
 What is real: the daemon, its decisions, the journal, aiobotocore and the EC2 protocol to an endpoint in a
 process of its own. What is not: the VMs behind that endpoint, and the traffic. The fleet goes on from a week that it has

@@ -1,4 +1,4 @@
-"""The demo's run: set up the cloud, play the traffic, run the daemon.
+"""The demo's run: sets up the cloud, plays the traffic, runs the daemon.
 
 Not here: options (`demo`), the week before (`demo_week`), what is shown (`demo_screen`), the comparison (`demo_summary`).
 """

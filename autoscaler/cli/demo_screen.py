@@ -1,4 +1,4 @@
-"""What the demo shows: a live table in a terminal, one line per change elsewhere, and the summary."""
+"""Output of the demo: a live table in a terminal, otherwise one line per change; then the summary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's end: what the run came to beside simpler ways to serve the same demand, at the same prices.
+"""The demo's summary: the run's cost and service compared with simpler policies on the same demand and prices.
 
 Why a total: one rule leaves less work unserved and the other costs less, and a price of shortage makes one number of both. A
 policy without one is compared in both numbers.

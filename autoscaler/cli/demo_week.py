@@ -1,4 +1,4 @@
-"""What the demo's fleet has lived through before the demo begins: a week, on virtual time, under the same daemon.
+"""The demo's history: a week that its fleet went through on virtual time, under the same daemon.
 
 Why it is shipped: an installation is judged by its weeks and not by its first hour, and to live a week takes minutes of
 computing. `week.zip` is what the daemon remembered at the end of that week, as it keeps it in its journal over a restart; so the

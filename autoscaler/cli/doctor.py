@@ -1,4 +1,4 @@
-"""`doctor`: is this machine, this account and every policy ready for a bad day? Asks, changes nothing.
+"""`doctor`: checks whether this machine, this account and every policy are ready for a bad day. Changes nothing.
 
 Exit codes: 0 nothing is wrong (warnings included), 1 something is, 2 wrong usage.
 

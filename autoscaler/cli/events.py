@@ -1,4 +1,4 @@
-"""`events`: what happened outside of decisions, from the journal, for people and for programs.
+"""`events`: events from the journal, for people and programs.
 
 Exit codes: 0 shown, also where there is nothing to show, 1 no journal, an unknown fleet or kind, 2 wrong usage,
 130 interrupted, which is how `--follow` ends.

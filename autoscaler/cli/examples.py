@@ -1,4 +1,4 @@
-"""How each command is typed: what its help ends with, and the reference shows.
+"""Examples of each command, shown at the end of its help and in the reference.
 
 Rules of this file: lines that work as they stand once the files that they name are there; a test holds their options
 to those of the commands.

@@ -1,4 +1,4 @@
-"""`explain`: why a fleet has the size it has, from the journal.
+"""`explain`: why a fleet has its size, from the journal.
 
 Exit codes: 0 told, 1 no journal or an unknown fleet, 2 wrong usage.
 """

@@ -1,4 +1,4 @@
-"""`explain` where there is no journal: the row of a time line that a replay by lanes has left."""
+"""`explain` without a journal: from the timeline of a replay on lanes."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""`explain --since`: what became of a fleet over a time, in order: orders, shortages, metrics that failed, calls that were
-refused, events.
+"""`explain --since`: a fleet's orders, shortages, failed metrics, refused calls and events over a period, in order.
 
 Rules of this file: a line where something changed, none where nothing did; the sentences are those of the journal.
 """

@@ -1,4 +1,4 @@
-"""`export`: what a daemon measured and did, from the journal to a file that other programs and replays read.
+"""`export`: what a daemon measured and did, from the journal to a file for other programs and replays.
 
 Exit codes: 0 written, 1 it could not be (no journal, an unknown fleet, nothing in that time, a file that is there
 already), 2 wrong usage. What the file does not say is said on standard error; a failure leaves no file.

@@ -1,4 +1,4 @@
-"""What `--json` of each command prints: its top-level keys, for those who read it with programs.
+"""Top-level keys of each command's `--json` output, for the reference.
 
 Rules of this file: names only; keys are added, and neither renamed nor taken away without a word in the changelog. A test
 holds them against what is printed.

@@ -1,4 +1,4 @@
-"""Where the log goes: a stream that may break, fill up or stop taking anything, without the daemon minding.
+"""The log's output stream: it may break, fill up or block without harm to the daemon.
 
 A log on a full disk, or a reader that went or that hangs, is no reason to end, nor to fail or to hold a tick: lines that cannot be
 written are left out, and counted until one can be written again.

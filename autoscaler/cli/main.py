@@ -1,4 +1,4 @@
-"""The command line: every command, and the one entry point.
+"""The command line: all commands, and the single entry point.
 
 Exit codes of all commands: 0 done, 1 it could not be done (the reason is on standard error), 2 wrong usage,
 130 interrupted (what was finished is shown and written, marked as a part). Programs read `--json`.

@@ -1,4 +1,4 @@
-"""`pause`, `resume`, `override`, `operations`: what operators tell a running daemon.
+"""`pause`, `resume`, `override`, `operations`: operators' commands to a running daemon.
 
 Exit codes: 0 done or nothing to do, 1 no daemon, or it refuses, and why; 2 wrong usage. What is answered has been
 recorded by the daemon with who and why.

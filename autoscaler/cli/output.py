@@ -1,4 +1,4 @@
-"""What all commands share: exit codes, errors in words, option types, log set-up.
+"""What all commands share: exit codes, error sentences, option types, log setup.
 
 Rules of this file: nothing heavy is imported at the top, so that `--help` stays quick.
 """

@@ -1,4 +1,4 @@
-"""Standard output that takes no more: a reader that has seen enough, and a disk that is full.
+"""Handles a standard output that accepts no more: a reader that has gone, or a full disk.
 
 `autoscaler events | head -1` ends as any tool in a pipe does, and `> FILE` on a full disk says so and ends with 1.
 

@@ -1,4 +1,4 @@
-"""`plan`: what a changed policy file would have done, beside the policy in force, as text for a pull request."""
+"""`plan`: what a changed policy file would have done, compared with the policy in force, as text for a pull request."""
 
 from __future__ import annotations
 

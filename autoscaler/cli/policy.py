@@ -1,4 +1,4 @@
-"""`validate`, `policy show` and `policy schema`: policies checked and explained without running anything.
+"""`validate`, `policy show` and `policy schema`: checks and explains policies without running anything.
 
 Exit codes: 0 all is well (warnings included), 1 a policy is invalid or unknown, 2 wrong usage.
 

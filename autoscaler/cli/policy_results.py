@@ -1,4 +1,4 @@
-"""`policy results`: a folder of policies on traffic of their kind, as a page.
+"""`policy results`: a folder of policies, each on traffic of its kind, as a page.
 
 Rules of this file: options and printing. What is run is `simulator.scenarios.shipped`.
 """

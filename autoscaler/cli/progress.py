@@ -1,4 +1,4 @@
-"""What long commands share: a bar on anything over two seconds, and Ctrl-C that keeps what is finished.
+"""Progress of long commands: a bar after two seconds, and Ctrl-C keeps what is finished.
 
 Rules of this file: a bar goes to standard error and only where that is a terminal; what takes an hour says so in a line
 now and then where it is none (`Lines`). Standard output sees nothing of either.

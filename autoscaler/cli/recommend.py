@@ -1,4 +1,4 @@
-"""`recommend`: what to change in a policy, if anything, judged on traffic that the choice has not seen.
+"""`recommend`: what to change in a policy, if anything, judged on traffic not used for the choice.
 
 Exit codes: 0 done, whatever the verdict; 1 it could not be done, 2 wrong usage, 130 interrupted (what was finished is
 judged and shown, and said to be a part).

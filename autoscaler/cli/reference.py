@@ -1,4 +1,4 @@
-"""References for operators and engineers, written from the code: `python -m autoscaler.cli.reference [--check]`.
+"""Writes the references from the code: `python -m autoscaler.cli.reference [--check]`.
 
 Why: a table that people keep by hand is wrong within a month. Policy fields, settings, metrics, log lines,
 reasons and commands are declared once, with their words, in the modules that use them; this prints them.

@@ -1,4 +1,4 @@
-"""The models of policies and settings as rows of a table: path, form, range, default, sentence.
+"""Policy and settings models as table rows: path, form, range, default, sentence.
 
 Rules of this file: it reads the models' own annotations (`config.quantities` marks, pydantic constraints), knows
 no field by name, and prints nothing.

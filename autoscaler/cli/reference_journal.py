@@ -1,4 +1,4 @@
-"""The kinds of events in the journal, with their meaning, and where the daemon's code makes them.
+"""The kinds of events in the journal: their meaning, and where the daemon's code records them.
 
 Rules of this file: the meanings are for operators; which kinds there are is read from the code, and a test sees
 to it that both agree.

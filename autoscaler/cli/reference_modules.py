@@ -1,4 +1,4 @@
-"""The index of modules for whoever reads the code: one line each, as the modules say it themselves.
+"""The index of modules: one line each, from their docstrings.
 
 Rules of this file: the first paragraph of a module's docstring is its line; a module without one has no business here.
 """

@@ -1,4 +1,4 @@
-"""`replay`, `compare` and `report`: policies on recorded traffic, and what a person reads of it.
+"""`replay`, `compare` and `report`: policies on recorded traffic, and reports for people.
 
 Rules of this file: options, order and printing. What is run is `simulator.replaying`, what is shown of it
 `simulator.report`.

@@ -1,4 +1,4 @@
-"""Options that replays, comparisons, sweeps and recommendations share: which part of a trace, and what VMs are like.
+"""Options shared by replays, comparisons, sweeps and recommendations: the part of a trace, and the properties of VMs.
 
 Typer makes an option of each parameter of a command. `with_options` puts those of a dataclass in the place of one parameter,
 so that they are declared once.

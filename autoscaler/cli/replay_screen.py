@@ -1,4 +1,4 @@
-"""What `replay` and `compare` print: the conclusion, the score card at 80 columns, and what was chosen."""
+"""Output of `replay` and `compare`: the conclusion, the score card at 80 columns, and the options chosen."""
 
 from __future__ import annotations
 

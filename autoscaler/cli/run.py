@@ -1,4 +1,4 @@
-"""`run`: the daemon itself, on the settings and the policies of this machine.
+"""`run`: the daemon itself, with this machine's settings and policies.
 
 Exit codes: 0 ended by a signal or after --for, 1 it could not start, 2 wrong usage.
 """

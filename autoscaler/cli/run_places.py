@@ -1,4 +1,4 @@
-"""The places of a daemon: opened at the start, or stood in for until they can be, and listened to for news.
+"""The daemon's places: opened at startup or retried until they can be, and watched for hints.
 
 Rules of this file: of several places each fails alone; a daemon none of whose places can be used does not start.
 """

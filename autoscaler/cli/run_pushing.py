@@ -1,4 +1,4 @@
-"""What `run` needs for pushed samples, where the settings name a file of tokens."""
+"""What `run` needs for pushed samples, if the settings name a token file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`autoscaler scenario`: stories with an ending that is checked.
+"""`autoscaler scenario`: runs scenarios and checks their expected outcomes.
 
 Exit codes: 0 all expectations hold, 1 one is broken or a file is wrong, 2 wrong usage, 130 interrupted.
 

@@ -1,4 +1,4 @@
-"""`shadow report`: what fleets in shadow would have saved or missed, conclusion first.
+"""`shadow report`: what fleets in shadow would have saved or missed, with the conclusion first.
 
 Exit codes: 0 told, also where there is too little to conclude, 1 no journal, an unknown fleet, or none in shadow in
 that time, 2 wrong usage.

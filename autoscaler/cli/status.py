@@ -1,4 +1,4 @@
-"""`status`: what the daemon sees, wants and does, once or watched.
+"""`status`: what the daemon sees, wants and does, once or continuously.
 
 Exit codes: 0 all is well, 1 no daemon or an unhealthy one, 2 wrong usage, 130 interrupted, which is how `--watch`
 ends.

@@ -1,4 +1,4 @@
-"""`sweep`: many variants of a policy on one trace, and which of them no other beats.
+"""`sweep`: many variants of a policy on one trace, and which of them are not dominated.
 
 Rules of this file: options, order and printing. What is run is `simulator.sweep`, what it comes to
 `simulator.landscape`. `recommend` takes its variants from here.

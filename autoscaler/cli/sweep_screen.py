@@ -1,4 +1,4 @@
-"""What `sweep` and `recommend` print: the conclusion, and the variants worth looking at, at 80 columns."""
+"""Output of `sweep` and `recommend`: the conclusion, and the best variants, at 80 columns."""
 
 from __future__ import annotations
 

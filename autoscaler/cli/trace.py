@@ -1,4 +1,4 @@
-"""`trace info`, `trace cut` and `trace merge`: looking at traces, and making traces of traces.
+"""`trace info`, `trace cut` and `trace merge`: inspects traces, and makes traces from traces.
 
 Rules of this file: presentation only; what a file means is `traces`' business. A file is written whole or not at all.
 """

@@ -1,4 +1,4 @@
-"""`trace import`: files of other shapes, or the history of a Prometheus, as a trace.
+"""`trace import`: makes a trace from a file in another format, or from a Prometheus' history.
 
 Rules of this file: options and words only; reading is in `traces` and `sources`.
 """

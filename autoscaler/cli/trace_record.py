@@ -1,4 +1,4 @@
-"""`trace record`: read a running fleet's own source for a while, without a daemon, into a trace.
+"""`trace record`: reads a running fleet's source for a while, without a daemon, into a trace.
 
 Rules of this file: wiring and words only; sampling is `simulator/sampling`. Ctrl-C keeps what was recorded.
 """

@@ -1,4 +1,4 @@
-"""`trace synth`: generated traffic, from a few options or from a recipe.
+"""`trace synth`: generates traffic from a few options or from a recipe.
 
 Rules of this file: options and words only; what is generated is `simulator/traffic`.
 """

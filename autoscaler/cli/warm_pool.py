@@ -1,4 +1,4 @@
-"""`pool`: the VMs of a running daemon's fleets one by one, and what operators do with those of the warm pool.
+"""`pool`: lists the VMs of a running daemon's fleets, and lets operators act on those in the warm pool.
 
 Exit codes: 0 done or nothing to do, 1 no daemon, or it refuses, and why; 2 wrong usage. What is answered has been
 recorded by the daemon with who and why.

@@ -1,4 +1,4 @@
-"""The meter of the world: what the provider would write on the bill.
+"""The world's meter: what the provider would put on the bill.
 
 Rules: a VM is billed from running until stopping begins (until stopped, when it hibernates), per second and at
 least 60 s per start, also while that first minute still runs. Pending and stopping are free. Storage is billed

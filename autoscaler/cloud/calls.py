@@ -1,4 +1,4 @@
-"""What every API call to the world goes through: the budget, the faults on calls, the log.
+"""What every API call to the world passes through: the budget, injected faults, and the log.
 
 Rules: one call is one `Gateway.call`, whoever makes it, so that the HTTP endpoint and the memory provider meet
 the same weather. Time is an argument. What a call does is the operation it is given. A request that is refused

@@ -1,4 +1,4 @@
-"""The EC2 actions that the endpoint knows, from parameters to the body of an answer.
+"""The EC2 actions of the endpoint, from parameters to response body.
 
 Rules: synchronous; time is an argument. Each action reads its whole form, refuses what it did not read, and
 makes one call to the world. What the world refuses passes through as ProviderError with EC2's code.

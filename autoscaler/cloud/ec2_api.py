@@ -1,4 +1,4 @@
-"""An EC2 endpoint on loopback: the query protocol (2016-11-15) over HTTP on one embedded world.
+"""An EC2 endpoint on loopback: the query protocol (2016-11-15) over HTTP, on one embedded world.
 
 Rules: this module is HTTP and time; what a call means is `ec2_actions`, what it does is `world`. It runs in a
 process of its own (`python -m autoscaler.cloud.ec2_api`, started by `endpoint_process`): one line of JSON with

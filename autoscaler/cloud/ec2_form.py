@@ -1,4 +1,4 @@
-"""Reads what an EC2 query request asks for.
+"""Parses EC2 query requests.
 
 Rules: parameters in, checked values out; errors carry EC2's codes. A parameter that nobody has read when the
 action starts is refused, so that nothing a caller asks for is silently left undone.

@@ -1,4 +1,4 @@
-"""Writes the world in EC2's XML (2016-11-15).
+"""Renders the world as EC2's XML (2016-11-15).
 
 Rules: values in, bytes or text out; nothing is decided here. An instance is rendered once per change: a view
 is immutable, so its text can be kept as long as the view is current.

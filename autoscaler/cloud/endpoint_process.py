@@ -1,4 +1,4 @@
-"""Runs the EC2 endpoint as a child process, for as long as a context lasts.
+"""Runs the EC2 endpoint as a child process for the lifetime of a context.
 
 Rules: the child gets its set-up on standard input and says its address on standard output. It ends when the
 context ends (SIGTERM, then a bounded wait, then SIGKILL), and by itself when this process dies, because its

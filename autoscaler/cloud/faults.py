@@ -1,4 +1,4 @@
-"""The bad days of the world: which fault is on, when, for which VMs and calls.
+"""Faults of the world: which fault is active, when, and for which VMs and calls.
 
 Rules: a fault is a frozen value with a window relative to the start of the world; nothing is on by default.
 Whether a fault with a probability strikes is drawn by its place in the schedule and by what it strikes, never

@@ -1,4 +1,4 @@
-"""The life of every VM in the world: which change of state follows an order, and when.
+"""The lifecycle of every VM in the world: which state change follows an order, and when.
 
 Rules: pure and event-driven. An order draws its duration at once and puts what is due on a heap; `advance`
 plays what has become due, in order of time. Every transient ends within `Spread.longest_s` unless a fault says

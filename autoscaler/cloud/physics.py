@@ -1,4 +1,4 @@
-"""How long things take in the world, and where its luck comes from.
+"""Timing and randomness of the world: how long things take, and where the random numbers come from.
 
 Rules: values and pure functions. Every draw is addressed by (seed, purpose, VM, count): nothing here holds a
 position in a stream, so switching a fault on, or asking in another order, never shifts another draw.

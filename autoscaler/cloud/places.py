@@ -1,4 +1,4 @@
-"""Where VMs of the world can be: its region, zones and subnets, and how many of a type fit in a zone.
+"""Places of the world: its region, zones and subnets, and how many VMs of a type fit in a zone.
 
 Rules: values and lookups. How many are in use is counted elsewhere and handed in; dry spells are faults.
 """

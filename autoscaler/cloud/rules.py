@@ -1,4 +1,4 @@
-"""EC2's rules on what a call may ask for, with EC2's error codes.
+"""EC2's rules for calls, with EC2's error codes.
 
 Rules: pure checks that raise ProviderError or return; they change nothing and know no time.
 """

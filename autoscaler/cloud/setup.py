@@ -1,4 +1,4 @@
-"""What a world and its endpoint are set up from, as plain values that travel between processes as JSON.
+"""The configuration of a world and its endpoint, as plain values that travel between processes as JSON.
 
 Rules: frozen values with defaults that make a usable cloud; everything a person wrote is checked here, with an
 error that says where. Nothing is started here.

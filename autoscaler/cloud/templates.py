@@ -1,4 +1,4 @@
-"""Launch templates of the world: named, versioned launch data.
+"""The world's launch templates: named, versioned launch data.
 
 Rules: values in, values out; ids are made from the world's seed. Errors carry EC2's codes.
 """

@@ -1,4 +1,4 @@
-"""What the world knows of one VM: its states, how it looks from outside, what it was launched from.
+"""One VM of the world: its states, its outside appearance, and what it was launched from.
 
 Rules: a view is immutable and replaced on every change, so that whoever renders or lags it can keep it. The
 record around it is private to `world`. Nothing here decides when a state changes.

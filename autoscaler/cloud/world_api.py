@@ -1,4 +1,4 @@
-"""The routes of the endpoint that are not EC2: the truth of the world as JSON, and hands to change it.
+"""The endpoint's routes beyond EC2: the world's true state as JSON, and controls to change it.
 
 Rules: for demonstrations, scores and tests; a daemon must not read them to decide. Nothing here goes through
 the API budget or the faults. Errors are JSON with one sentence and status 400.

@@ -1,4 +1,4 @@
-"""The load balancer in front of a fleet, and how VMs leave it before they are stopped."""
+"""Policy section: the load balancer in front of a fleet, and how VMs drain before they are stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schedules as epoch seconds: what a wall clock and a time zone mean on the days around now.
+"""Compiles schedules to epoch seconds: wall-clock times and time zones for the days around now.
 
 Why here: core knows no calendar. A window is compiled to half-open spans of epoch seconds for a week ahead,
 so whoever runs for longer compiles again, at least once a day.

@@ -1,4 +1,4 @@
-"""Checks that need two fields of a policy at once, and what the person should do about each finding.
+"""Checks that involve two fields of a policy, with advice for each finding.
 
 Why separate from the models: the finding must point at the line that the person wrote, which may be either of
 the fields, and some findings only warn. An error is a policy that would do harm or nothing; a warning is one

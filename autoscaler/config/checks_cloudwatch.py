@@ -1,4 +1,4 @@
-"""Checks of a signal that comes from CloudWatch or is pushed.
+"""Checks of signals from CloudWatch and of pushed signals.
 
 Rules as in `checks`.
 """

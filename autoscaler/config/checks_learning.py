@@ -1,4 +1,4 @@
-"""Checks of what a policy lets the daemon learn.
+"""Checks of what a policy allows the daemon to learn.
 
 Rules of this file: as `checks`.
 """

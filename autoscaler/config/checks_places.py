@@ -1,4 +1,4 @@
-"""Which of the places that the settings name a policy means.
+"""Checks which of the places in the settings a policy refers to.
 
 Why beside the other checks: what is right depends on the settings of a daemon, which a policy alone does not know.
 """

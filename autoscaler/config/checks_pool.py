@@ -1,4 +1,4 @@
-"""Checks of the balancer, of refilling and of freshness: what cannot be done as written.
+"""Checks of balancer, refill and freshness: combinations that cannot work as written.
 
 Rules as in `checks`.
 """

@@ -1,4 +1,4 @@
-"""Checks of limits that fleets share, which need the policies of a whole folder.
+"""Checks of limits that fleets share, which need all policies of a folder.
 
 Rules of this file: as for `checks`; what is found is wrong in the defaults, whatever the fleets say.
 """

@@ -1,4 +1,4 @@
-"""Checks of how a policy reads its signal: what cannot be read as written, and what would be read wrongly.
+"""Checks of signals: what cannot be read as written, and what would be misread.
 
 Rules as in `checks`.
 """

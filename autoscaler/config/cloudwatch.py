@@ -1,4 +1,4 @@
-"""What is asked of CloudWatch for a fleet."""
+"""Policy section: the CloudWatch query of a fleet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From policies to the arrays that core decides on: one lane per fleet, series i belongs to lane i.
+"""Compiles policies to the arrays that core decides on: one lane per fleet; series i belongs to lane i.
 
 Rules of this file: the only place where seconds become ticks, and they are rounded up, so that a window is
 never shorter than what was written. Padding never matches (see `core.params`).

@@ -1,4 +1,4 @@
-"""From objectives and prices to what core weighs: everything in VM-ticks, the price of one VM in service for one tick.
+"""Compiles objectives and prices for core, in VM-ticks: the price of one VM in service for one tick.
 
 Rules of this file: only ratios of prices leave it, so that a currency, or a price list times two, changes nothing.
 """

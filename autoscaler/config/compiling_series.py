@@ -1,4 +1,4 @@
-"""From policies to what `forecast.step` needs: one series per policy.
+"""Compiles policies to the parameters of `forecast.step`: one series per policy.
 
 Rules of this file: seconds become ticks and are rounded up. Padding of events never matches: its end is its start.
 """

@@ -1,4 +1,4 @@
-"""From groups of fleets to the arrays of the limits that they share."""
+"""Compiles groups of fleets to the arrays of their shared limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""YAML text as plain data that remembers where each key and value stood.
+"""Loads YAML as plain data that remembers the position of each key and value.
 
 Why not a YAML library's own loader: an error must point at file, line and column even after two files were
 merged, a doubled key must be refused, and a hostile or mangled file must end in a sentence. So the text is

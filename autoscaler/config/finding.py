@@ -1,4 +1,4 @@
-"""What a cross-field check of a policy finds."""
+"""The result of a check: a problem in a policy, its place, and advice."""
 
 from __future__ import annotations
 

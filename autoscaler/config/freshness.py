@@ -1,4 +1,4 @@
-"""How the warm pool is kept: filled when nobody waits, made of current images, tried now and then."""
+"""Policy section: upkeep of the warm pool (refilling in quiet times, current images, exercise)."""
 
 from __future__ import annotations
 

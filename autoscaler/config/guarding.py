@@ -1,4 +1,4 @@
-"""Rules that may change what the policy wishes."""
+"""Policy section: guards, the rules that may change what the policy wishes."""
 
 from __future__ import annotations
 

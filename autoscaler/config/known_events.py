@@ -1,4 +1,4 @@
-"""Events that people know of before demand does: releases, matches, campaigns, the start of a working day.
+"""Policy section: events known in advance, such as releases, matches, campaigns or the start of a working day.
 
 Once, from a moment on; or again and again, on days of the week at a local time. The forecaster takes them as odds that
 demand will be some times what it is, and starts VMs ahead exactly when their expected price justifies it.

@@ -1,4 +1,4 @@
-"""Policy files from disk: one per fleet over `defaults.yaml`, with all problems of all files at once.
+"""Loads policy files, one per fleet over `defaults.yaml`, and reports all problems of all files at once.
 
 Rules of this file: a bad file never stops the others and never raises; what could not be used is in `errors`.
 Only a defaults file that is wrong stops all, since no policy can be known without it.

@@ -1,4 +1,4 @@
-"""From pydantic's findings to sentences with a place and advice.
+"""Turns pydantic's findings into sentences with a position and advice.
 
 Rules of this file: words only; what is valid is decided by the models. Every message names the key by its
 full path, so that it can be read without the file open.

@@ -1,4 +1,4 @@
-"""What the fleet is for, in money or as a share of work: the one thing that the economic rule asks of a person.
+"""Policy section: the objective, as money or as a share of work; all that the economic rule asks of a person.
 
 Why a price per VM-hour of unserved work: it is what one VM could have served in an hour, so it stands beside the price
 of that VM-hour, and their ratio is all that decides. A price per request is this one divided by the requests

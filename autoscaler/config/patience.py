@@ -1,4 +1,4 @@
-"""How long a VM that was ordered is counted on, by what its policy plans with: one rule for the daemon and for lanes.
+"""How long an ordered VM counts as coming, by its policy's plan: one rule for the daemon and for lanes.
 
 Why two: a VM that is started from stopped has all it needs, one that is made from nothing copies an image and sets itself
 up first. What is planned to take five minutes must not count as lost after two, or another is made in its place.

@@ -1,4 +1,4 @@
-"""What a policy may say: every field with unit, range, default and one sentence (rules in `section`)."""
+"""The policy schema: every field with unit, range, default and a sentence (rules: `section`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a Prometheus is asked: address, credentials, query, and how its series belong to VMs."""
+"""Policy section: how Prometheus is queried, with address, credentials, query, and the mapping from series to VMs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How samples are pushed for a fleet: which series of a Prometheus are its own, and what wakes the daemon."""
+"""Policy section: pushed samples, with the Prometheus series that belong to a fleet, and what wakes the daemon."""
 
 from __future__ import annotations
 

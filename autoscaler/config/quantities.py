@@ -1,4 +1,4 @@
-"""Quantities as people write them (`30s`, `30%`, `0.096/h`, `120/s`) and as the program holds them.
+"""Quantities as people write them (`30s`, `30%`, `0.096/h`, `120/s`) and as the program stores them.
 
 Why: a bare number in a policy is a question (seconds or minutes? 0.3 % or 30 %?), so units are written and a
 number without one is refused. Only zero needs none. Each quantity knows its range and says what it means in

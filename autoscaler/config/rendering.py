@@ -1,4 +1,4 @@
-"""Policies back to text: the effective policy with every field, and the JSON Schema for editors.
+"""Renders policies as text: the effective policy with every field, and the JSON Schema for editors.
 
 Rules of this file: what `effective_yaml` prints loads again to the same policy.
 """

@@ -1,4 +1,4 @@
-"""What all sections of a policy have in common.
+"""What all sections of a policy share.
 
 Rules of this folder: declarations only. A YAML key is the attribute's name without its unit suffix (`_s`,
 `_per_s`, `_per_h`); how quantities are written is `quantities`. A section that may be `off` is None in the model.

@@ -1,4 +1,4 @@
-"""Limits that several fleets share, as `defaults.yaml` says them once for all.
+"""Limits that several fleets share, as declared in `defaults.yaml`.
 
 Why in the defaults: every fleet of a group must know the same limits, and the file of one fleet is nobody's place for
 what concerns others. A fleet finds the group that names it; the checks of a folder see to it that there is at most one.

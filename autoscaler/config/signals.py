@@ -1,4 +1,4 @@
-"""What is measured, and how it is read: one model per kind of source."""
+"""Policy section: what is measured and how it is read, with one model per kind of source."""
 
 from __future__ import annotations
 

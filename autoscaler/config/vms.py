@@ -1,4 +1,4 @@
-"""What VMs can do, when they serve, how many there may be, and where new ones come from."""
+"""Policy section: capacity and readiness of VMs, how many may exist, and where new ones come from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How VMs are asked for, and what they cost."""
+"""Policy section: the rules that ask for VMs, and prices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seams between the daemon and the world: small protocols and the values they exchange.
+"""The ports between the daemon and the outside world: small protocols and the values they exchange.
 
 Rules: no adapter here, no I/O. An expected failure is a value (`Listing.error`, `OutcomeKind`), so that one
 fleet's trouble never becomes another fleet's exception. Times are epoch seconds of the Clock in use.

@@ -1,4 +1,4 @@
-"""The load balancer in front of a fleet: who of its VMs gets new work, and who still has some."""
+"""The load balancer in front of a fleet: which VMs get new work, and which still have some."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The API budget as others may look at it: what is left, and how long a burst would take to order."""
+"""A read-only view of the API budget: what is left, and how long a burst of orders would take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an examination found: one value per question that was asked, for a person who is to act on it."""
+"""Findings of an examination: one value per question asked, for a person who will act on it."""
 
 from __future__ import annotations
 

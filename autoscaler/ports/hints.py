@@ -1,5 +1,5 @@
-"""Hints: news about VMs that shorten a reaction. They may be lost, late, repeated or reordered, so nothing rests on
-them: a hint only makes the next listing come sooner, and the listing is what is believed.
+"""Hints: news about VMs that may be lost, late, repeated or out of order. They bring the next listing
+forward and are never trusted by themselves.
 """
 
 from __future__ import annotations

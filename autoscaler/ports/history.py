@@ -1,4 +1,4 @@
-"""What fleets did lately, for people who look at it now."""
+"""Recent history of fleets, for people who are looking now."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done on a VM while it is tried, or after it was started: a patch, a check of one's own; and what came of it."""
+"""Hooks on VMs, during an exercise or after a start: a patch, a custom check; and their results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cloud: VMs as listed, calls that change them, and what came back."""
+"""The cloud: VMs as listed, calls that change them, and the outcomes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pushed samples: what comes in over the wire, what a fleet takes, and what became of each."""
+"""Pushed samples: the request, what a fleet accepts, and the result for each sample."""
 
 from __future__ import annotations
 

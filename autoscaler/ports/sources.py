@@ -1,4 +1,4 @@
-"""Metrics: what a source read for one fleet, and probes of readiness."""
+"""Metrics: what a source read for one fleet, and readiness probes."""
 
 from __future__ import annotations
 

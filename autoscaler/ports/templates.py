@@ -1,4 +1,4 @@
-"""What a provider may do beside the Provider port: say what launch templates say, and defer what can wait."""
+"""Optional abilities of a provider: reading launch templates, and deferring calls that can wait."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Adapters that list VMs and change their state."""
+"""Providers: adapters that list VMs and change their state."""

@@ -1,4 +1,4 @@
-"""The API budget of one account and region, kept on our side: who may call when, and for how many VMs.
+"""The API budget of one account and region, tracked on our side: who may call when, and for how many VMs.
 
 Why: EC2 gives an account five starts at once and two a second, whoever makes them. A burst that calls at will is
 refused as a whole, and refused callers that call again starve each other. So all calls of one account pass here,

@@ -1,4 +1,4 @@
-"""A provider all of whose calls pass the API budget: one caller per account and region.
+"""A provider whose calls all go through the API budget: one caller per account and region.
 
 Rules of this file: a call that the budget leaves no room for in time is not made, and says BUDGET_SPENT. A call for
 more VMs than there is room for is made for as many as there is, and says BUDGET_SPENT for the others, which the

@@ -1,4 +1,4 @@
-"""One listing for many askers: fleets of one account, acting or in shadow, share a single listing per tick."""
+"""Shares listings: fleets of one account, acting or in shadow, use a single listing per tick."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A call to a provider that failed, as a value, and its words cut to what a person reads."""
+"""Failed provider calls as values, with messages short enough to read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A provider that may not be there yet: until its place can be used it stands in, and then passes everything on.
+"""Stands in for a provider whose place cannot be used yet, and forwards all calls once it can.
 
 Why: of several places one without credentials, or whose library is missing, must not keep the fleets of the others from
 being looked after. Its own fleets are then as with a place that does not answer: nothing of theirs is listed, so they hold.

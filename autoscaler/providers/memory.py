@@ -1,4 +1,4 @@
-"""The embedded cloud as a provider, without HTTP: for runs on a virtual clock, for replays and for tests.
+"""The embedded cloud as an in-process provider, without HTTP: for virtual time, replays and tests.
 
 Rules: the same world, the same budget and faults, and the same table from EC2's codes to outcomes as the EC2
 provider, so that what holds here holds there; one contract suite is run on both. Bad days are the world's

@@ -1,4 +1,4 @@
-"""Calls that wait for the API budget go together: whoever's turn comes takes along the VMs of the others who wait.
+"""Combines calls that wait for the API budget: the next call in turn includes the VMs of the others that wait.
 
 Why: EC2 gives an account five starts at once and two a second, however many VMs each names. Three hundred fleets that open in the
 same minute would order for seven minutes, one fleet and zone after the other, what fits into a dozen calls.

@@ -1,4 +1,4 @@
-"""Shadow: a provider that reads the real one and cannot change anything; what a fleet without `act` runs on.
+"""The shadow provider: reads the real one and cannot change anything; fleets without `act` run on it.
 
 Each fleet has its own, which shows that fleet's VMs only: a new installation has all its fleets in shadow, and were each to
 go through the VMs of all, a tick would take time by the square of their number.

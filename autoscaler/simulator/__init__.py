@@ -1,1 +1,1 @@
-"""Generated traffic, virtual runs and baselines."""
+"""Simulation: generated traffic, runs on virtual time, baselines, sweeps and reports."""

@@ -1,1 +1,1 @@
-"""Adapters that read metrics."""
+"""Metric sources: adapters that read metrics."""

@@ -1,4 +1,4 @@
-"""CloudWatch as a source: what a fleet asks for, when, and how datapoints become readings.
+"""CloudWatch as a source: what a fleet queries, when, and how datapoints become readings.
 
 Why not oftener: a metric has one datapoint per period, known minutes after it, and each time it is asked for costs
 money. So it is asked for once per period, for windows that are old enough to be whole: a window that is still being

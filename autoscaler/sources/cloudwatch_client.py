@@ -1,4 +1,4 @@
-"""CloudWatch over aiobotocore: one operation, all of its pages, and what went wrong in words.
+"""CloudWatch over aiobotocore: one operation with all its pages, and its errors as sentences.
 
 Rules of this file: no botocore type or error leaves it. A call is bounded in time, its retries included, which the
 SDK makes with back-off for what is throttled. The client is made at the first call, so that a daemon without such a

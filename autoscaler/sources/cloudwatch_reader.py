@@ -1,4 +1,4 @@
-"""One reader of CloudWatch for all fleets of an account and Region: what they ask for in a tick goes into one batch.
+"""Reads CloudWatch for all fleets of an account and Region: the queries of a tick go into one batch.
 
     ask ─┐                              ┌─ up to 500 queries a call, a few calls at once
     ask ─┼─ the same windows ─ no twins ┼─ a query that is refused is found by halving, and let rest

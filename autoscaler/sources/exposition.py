@@ -1,4 +1,4 @@
-"""Numbers out of Prometheus text: the few series that are wanted, without parsing the rest.
+"""Extracts the few wanted series from Prometheus text, without parsing the rest.
 
 Why: a VM shows some thousand lines and one of them matters. Lines of the wanted metric are found by a search in the
 bytes, and sets of labels, which are the same on every VM, are read once. A line that is not plain (escapes, an

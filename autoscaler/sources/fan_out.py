@@ -1,4 +1,4 @@
-"""One GET to each of many VMs at once, bounded in every direction.
+"""One GET to each of many VMs at once, with bounded time, size and concurrency.
 
 Why its own module: scraping and readiness probing need the same care. A round ends at its deadline whatever
 the VMs do; a single VM has its own limit; so many requests run at once; an answer that grows too big is cut

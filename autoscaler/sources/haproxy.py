@@ -1,4 +1,4 @@
-"""HAProxy's runtime socket as a source: what arrives at a fleet, and what waits, before any VM notices.
+"""HAProxy's runtime socket as a source: the requests that arrive and queue for a fleet, before any VM reports them.
 
 Read are, by the fleet's kind of signal:
 

@@ -1,4 +1,4 @@
-"""A source of work with a source of utilisation beside it, for learning what VMs can do.
+"""A source of work combined with a source of utilisation, for learning the capacity of VMs.
 
 Rules of this file: the work counts, and waits for the utilisation no longer than `WAIT_S`. What utilisation lacks is
 NaN, what its source complains of is said, and nothing of it ever fails or delays the readings of work. One round of

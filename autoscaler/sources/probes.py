@@ -1,4 +1,4 @@
-"""Readiness: which running VMs may count as in service.
+"""Readiness probes: which running VMs count as in service.
 
 Rules of this file: failure and silence mean not ready; nothing is raised. The provider's own status checks
 are the provider's matter (`Provider.checked`), not here.

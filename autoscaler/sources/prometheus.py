@@ -1,4 +1,4 @@
-"""Prometheus as a live source: an instant query per tick, its series joined to VMs, or one for the fleet.
+"""Prometheus as a live source: one instant query per tick, with series joined to VMs or one series for the fleet.
 
     fleets of one tick ─ the same query? ─ one question ─ series ─ select ─ join label = VM ─ readings
                                                               └ a total: exactly one

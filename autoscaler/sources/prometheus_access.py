@@ -1,4 +1,4 @@
-"""One bounded question to a Prometheus (Mimir, Thanos, VictoriaMetrics), and what went wrong in a sentence.
+"""One bounded query to Prometheus (Mimir, Thanos, VictoriaMetrics), with its errors as sentences.
 
 Why its own module: live queries and history ask the same address with the same credentials, and each way in
 which an answer fails needs its own advice. Whatever comes back (nothing, a web page, garbage, an endless body),

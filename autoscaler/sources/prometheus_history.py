@@ -1,4 +1,4 @@
-"""The past demand of a fleet out of a Prometheus, for learning from it at the start.
+"""Past demand of a fleet from Prometheus, for learning at startup.
 
 What is asked: the fleet's own query for a total, else the sum of it over VMs, since VMs of the past cannot be joined
 any more. Utilisation becomes work by the capacity of a VM; where the VMs were saturated on average, demand was hidden

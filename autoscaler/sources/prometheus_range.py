@@ -1,4 +1,4 @@
-"""History out of a Prometheus: one series over a range of time, as a trace.
+"""Imports history from Prometheus: one series over a time range, as a trace.
 
 What a value at a moment describes depends on the query: a level holds from then on, and `rate(x[1m])` or
 `increase(x[1m])` describe the minute before. Traces stamp the beginning, so the latter are moved back.

@@ -1,4 +1,4 @@
-"""Samples that others push: kept until the next tick reads them, and no longer than they are of use.
+"""Pushed samples: kept until the next tick reads them, or until they are too old to be useful.
 
 Why: a burst that has to be asked for is seen up to a tick late. Whoever knows of it first, a load balancer or the
 service itself, says so.

@@ -1,4 +1,4 @@
-"""What a person may do about VMs that cannot be scraped, by the reason that is told of them.
+"""Advice for VMs that cannot be scraped, by the reason of the failure.
 
 Rules of this file: pure. One remedy per message, that of the reason which most VMs have; a reason that heals by
 itself has none.

@@ -1,4 +1,4 @@
-"""Prometheus remote write 1.0 as pushed samples: snappy around protobuf, series to fleets by their labels.
+"""Prometheus remote write 1.0 as pushed samples: snappy and protobuf, with series matched to fleets by labels.
 
 Rules of this file: what a body unpacks to is bounded before it is unpacked. A series that no policy asks for is
 passed over, since a Prometheus may send all that it has; one that a policy asks for and nobody can take is left

@@ -1,4 +1,4 @@
-"""Reading VMs that show Prometheus text (node_exporter and the like), directly and all at once.
+"""Scrapes VMs that expose Prometheus text (node_exporter and others), directly and concurrently.
 
 Why direct: what a monitoring system collects arrives a minute later, and a burst does not wait. What is read
 is a gauge, the rate of a counter between two scrapes, or CPU use from node_cpu_seconds_total.

@@ -1,4 +1,4 @@
-"""A recorded trace played as if live: demand of the fleet, spread over the VMs that serve right now.
+"""Plays a recorded trace as if it were live: the fleet's demand, spread over the VMs in service.
 
 Why: the demo, the tests and a shadow run need per-VM metrics that really depend on how many VMs serve, as a
 load balancer would make them. The source knows nothing that a monitoring system could not know at that time:

@@ -1,4 +1,4 @@
-"""What operators changed, as rows of the journal and as the small file beside it.
+"""Operators' changes, as rows of the journal and in a small file beside it.
 
 Why the file: pauses and overrides are orders of people, and unlike VMs no cloud can tell them again. A journal that
 is damaged is set aside with what it held; the file lets what is in force outlive it.

@@ -1,4 +1,4 @@
-"""The journal's files seen from outside: still those that were opened, and as long as they were left.
+"""Watches the journal's files: whether they are still the ones that were opened, and have their expected length.
 
 Why it exists: a database keeps working on files that somebody deleted or replaced under it, and everything it
 acknowledges from then on is gone with the process. Two `stat` calls before each write notice that.

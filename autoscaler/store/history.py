@@ -1,4 +1,4 @@
-"""What fleets did lately, for the status page: read from the journal, so that it outlasts restarts.
+"""Recent history of fleets for the status page, read from the journal so that it survives restarts.
 
 Rules of this file: the loop never waits for it. One reading at a time, in a thread of its own, of a bounded number of ticks; few wait
 for their turn, and where a reading hangs they are sent away.

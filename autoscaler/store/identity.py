@@ -1,4 +1,4 @@
-"""The name of a daemon, the same over its restarts: kept in its state directory.
+"""The daemon's name, kept in its state directory so that it survives restarts.
 
 Rules of this file: a name is made once. It says on which machine, for people, and is otherwise random.
 """

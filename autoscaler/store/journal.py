@@ -1,4 +1,4 @@
-"""The journal's one writer: what the daemon tells it is on the disk before the call returns.
+"""The journal's only writer: a record is on disk before the call returns.
 
 Rules of this file: one call is one transaction. A journal that turns out to be damaged is set aside and begun
 anew where a `Recovery` is given, and the call is made again on the new one. The connection is used by one thread at a time: a thread of

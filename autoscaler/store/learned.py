@@ -1,4 +1,4 @@
-"""What was learned of fleets, as rows: one per fleet and name, the latest.
+"""Learned state of fleets, as rows: the latest one per fleet and name.
 
 Rules of this file: bodies are opaque bytes with the version of their layout; who reads them knows it or leaves them.
 """

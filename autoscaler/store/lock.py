@@ -1,4 +1,4 @@
-"""One writer per state directory.
+"""The lock that allows one writer per state directory.
 
 Rules: the lock is a `flock` on a file that also names its holder, so that it ends with the process however
 that ends, and a second daemon can say whom it met. The file is never removed: removing a lock file races

@@ -1,4 +1,4 @@
-"""How far the journal was written, in a small file beside it: what tells a lost write-ahead log from a short one.
+"""How far the journal was written, in a small file beside it: reveals a lost or truncated write-ahead log.
 
 Why it exists: a database without its log, or with the log's tail cut off, is sound and merely older than it was,
 and SQLite cannot know. The mark can: a journal that ends before its mark has lost acknowledged records.

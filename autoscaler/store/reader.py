@@ -1,4 +1,4 @@
-"""Reading the journal, by one who may not write: `explain`, `status`, the web pages, replay.
+"""Read-only access to the journal: for `explain`, `status`, the web pages and replays.
 
 Rules of this file: every query is one short read that ends before it returns, so that a reader never holds
 back the writer's log. Ranges are half open, times are epoch seconds of the clock that the daemon ran on.

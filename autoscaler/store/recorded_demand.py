@@ -1,4 +1,4 @@
-"""The demand that earlier ticks have recorded, for learning from it after a restart.
+"""Demand recorded in earlier ticks, for learning after a restart.
 
 Why beside the reader: it wants one number of every tick for many fleets at once, and none of the texts, which are
 most of a tick. A week is read once for all fleets asked for.

@@ -1,4 +1,4 @@
-"""A damaged journal: how it is noticed, set aside, and what is carried over into a new one.
+"""Recovery from a damaged journal: how damage is detected, the file set aside, and what carries over to a new one.
 
 Rules of this file: nothing is ever deleted. The damaged database is renamed together with its log, so that it
 can still be looked at with any SQLite tool. What a program of ours cannot have written (a foreign file, another

@@ -1,4 +1,4 @@
-"""How the fleets of one tick become one blob and back.
+"""Encodes the fleets of one tick as one blob, and decodes it.
 
 Rules of this file: pure functions on bytes. The blob carries its format number beside it; a number once released is
 decoded for ever, and a change of fields is a new number. A blob is zlib over a JSON head (the texts, the number of

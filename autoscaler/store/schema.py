@@ -1,4 +1,4 @@
-"""The database file: its tables, the way from one version to the next, how it is opened, what its errors mean.
+"""The database file: its tables, migrations, how it is opened, and what its errors mean.
 
 Rules of this file: `PRAGMA user_version` is the schema version and `application_id` says that a database is
 ours; both are checked before anything is written, so that a foreign or a newer file is never touched. A

@@ -1,4 +1,4 @@
-"""The journal's own thread: one call after the other, and nobody waits for it at the end.
+"""The journal's own thread: runs one call after another, and shutdown does not wait for it.
 
 Why not a thread pool: its threads are joined when the interpreter ends, so a disk that hangs would hold a process
 that has said everything and has nothing left to lose.

@@ -1,4 +1,4 @@
-"""Access logs as a trace of requests: common and combined format, HAProxy, W3C, and AWS application load balancers.
+"""Imports access logs as request counts: common and combined format, HAProxy, W3C, AWS application load balancers.
 
 Each line is one request at the time it arrived: the bracketed time of common, combined and HAProxy's logs, and the
 creation time of a line of AWS (its first time is that of the response; older lines have no other). HAProxy's times

@@ -1,4 +1,4 @@
-"""Files of text as blocks of whole lines, packed by gzip or not: what every reader of traces begins with.
+"""Reads text files, plain or gzip, as blocks of whole lines: the first step of every trace reader.
 
 Rules of this file: bytes in, checked UTF-8 in blocks out; what is not text is refused with line and column.
 """

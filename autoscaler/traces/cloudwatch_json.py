@@ -1,4 +1,4 @@
-"""Saved answers of CloudWatch as times and values: what `aws cloudwatch get-metric-statistics` and `get-metric-data` print.
+"""Parses saved CloudWatch output (`aws cloudwatch get-metric-statistics`, `get-metric-data`) into times and values.
 
 Rules of this file: one metric and one statistic, named where there are several, never a sum. Datapoints come in any
 order. A period without a datapoint is a gap here; CloudWatch does not tell whether nothing happened or nothing was

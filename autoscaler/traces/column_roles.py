@@ -1,4 +1,4 @@
-"""Files of other shapes as traces: which columns mean what is told by options, or by the header where it is plain.
+"""Imports tables of other shapes: column roles come from options, or from the header if it is clear.
 
 Why it is strict: what is imported once is believed from then on. A column is taken by its name or because there is
 no other choice; rows out of order, doubled or off the grid are errors unless the caller asks for sorting or for

@@ -1,4 +1,4 @@
-"""Single events (`timestamp,duration_s`) as a trace: how many began, or how many were under way.
+"""Imports single events (`timestamp,duration_s`): how many began, or how many were in progress.
 
 Rules of this file: a list of events is complete between its first and its last one, so that an interval without
 any is a measured zero there; nothing is said of the time outside.

@@ -1,4 +1,4 @@
-"""Any readable file as a trace, with what a person should know of it: one function for importing and describing.
+"""Imports any readable file as a trace, with warnings for the user: one entry point for import and description.
 
 Rules of this file: it only chooses; each shape is read by its own module.
 """

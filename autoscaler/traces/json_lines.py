@@ -1,4 +1,4 @@
-"""Tables of JSON lines, an object a line, as structured logs are written: columns are the objects' fields.
+"""Reads JSON lines, as in structured logs: one object per line, with its fields as columns.
 
 A field within a field is named by its path, such as `http.time`.
 

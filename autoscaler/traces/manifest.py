@@ -1,4 +1,4 @@
-"""Noting a trace in the `manifest.csv` beside it, so that whoever reads it need not say its kind.
+"""Records a trace in the `manifest.csv` beside it, so that its kind need not be given again.
 
 Rules of this file: other rows and columns of the manifest stay as they are; the file is replaced whole.
 """

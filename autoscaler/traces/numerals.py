@@ -1,4 +1,4 @@
-"""Texts of numbers as numbers, with decimals behind a point or, where that is said, a comma.
+"""Parses numbers from text, with a decimal point or, on request, a decimal comma.
 
 Why it is strict: `1.234` is a thousand times more to one writer than to another. So separators of thousands are
 refused in either form, and the other sign is never taken for decimals.

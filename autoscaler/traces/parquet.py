@@ -1,4 +1,4 @@
-"""Columns out of Parquet files. The only module that reads with pyarrow, which is imported when it is needed.
+"""Reads columns from Parquet files. The only module that reads with pyarrow, which is imported on demand.
 
 Rules of this file: a null is an error like an empty field in CSV; times become epoch seconds in UTC, as strictly as
 in text (`stamps`).

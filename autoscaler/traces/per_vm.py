@@ -1,4 +1,4 @@
-"""Tables of single VMs (`timestamp,vm,cpu_percent` and further columns), and the demand behind them.
+"""Tables of single VMs (`timestamp,vm,cpu_percent` and other columns), and the demand derived from them.
 
 Why: what a fleet was asked for is rarely recorded, and what its VMs did is. Demand is utilisation times capacity,
 as the daemon folds it; where the VMs were saturated it is a lower bound, and the trace says so.

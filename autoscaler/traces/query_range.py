@@ -1,4 +1,4 @@
-"""A saved answer of Prometheus' `/api/v1/query_range` as times and values: what people have where they cannot ask it.
+"""Parses a saved `/api/v1/query_range` answer of Prometheus into times and values, for use without access to it.
 
 Rules of this file: several series are an error, never a sum. What is no number stays a gap, as in what is asked live
 (`sources.prometheus_range`). A file does not say its query, so whoever reads it must know which step a value describes.

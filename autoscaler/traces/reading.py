@@ -1,4 +1,4 @@
-"""Trace files as traces: the columns `timestamp,value`, in CSV, CSV in gzip or Parquet.
+"""Reads trace files: the columns `timestamp,value`, in CSV, gzip-compressed CSV or Parquet.
 
 Why it is strict: a replay is only worth its input. A row that is out of order, doubled, off the grid or not a
 number ends the reading with file, line and column; nothing is repaired or guessed. Whether values are counts or a

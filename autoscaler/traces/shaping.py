@@ -1,4 +1,4 @@
-"""Traces out of traces: joined, and brought to longer intervals.
+"""Makes traces from traces: merged, or resampled to longer intervals.
 
 Rules of this file: nothing is filled. What no trace knows stays a gap, and a longer interval is known only where
 all of its parts are.

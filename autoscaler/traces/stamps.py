@@ -1,4 +1,4 @@
-"""Texts of times as epoch seconds: ISO 8601, epoch numbers in a stated unit, any written pattern.
+"""Parses times to epoch seconds: ISO 8601, epoch numbers in a given unit, or any strptime pattern.
 
 Why it is strict: a time in the wrong unit or zone moves a whole recording, and nothing that follows would notice.
 So the form is taken from the first row and all others must have it, numbers that can only be milliseconds are

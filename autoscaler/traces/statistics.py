@@ -1,4 +1,4 @@
-"""What a trace is like, in numbers: extent, gaps, level, burstiness, daily rhythm, and what to beware of.
+"""Describes a trace in numbers: extent, gaps, level, burstiness, daily cycle, and warnings.
 
 Rules of this file: statistics are over recorded intervals only; a gap is neither zero nor interpolated, and a
 figure that the trace cannot support is NaN.

@@ -1,4 +1,4 @@
-"""Delimited text and Parquet as columns of numbers: quick on millions of rows, exact about the one that is wrong.
+"""Reads delimited text and Parquet as numeric columns: fast on millions of rows, exact about the faulty one.
 
 How: text is read in blocks of whole lines. A block is cut into fields by arrays, and its numbers and times are
 converted at once. Where a block holds anything unusual (quotes, odd times, a wrong row) it is read again by the

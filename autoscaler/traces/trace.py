@@ -1,4 +1,4 @@
-"""A recorded demand series as a value: what replays, the trace source and the generators exchange.
+"""A recorded demand series as a value: shared by replays, the trace source and the generators.
 
 Rules of this file: arrays in, arrays out; no files. A missing row is a gap, and a gap is unknown: every
 look-up answers NaN there, never zero. Traces are immutable; `cut` and the `scaled` family return new ones

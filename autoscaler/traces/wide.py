@@ -1,4 +1,4 @@
-"""Wide tables: a row an interval and a column a part, as dashboards and pivoted spreadsheets write them.
+"""Reads wide tables (one row per interval, one column per part), as dashboards and pivoted spreadsheets export them.
 
 Columns are services or VMs whose values are added (`added`), or VMs whose utilisation is told (`vms_of`).
 

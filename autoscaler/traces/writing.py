@@ -1,4 +1,4 @@
-"""Writing trace files: CSV, CSV in gzip, Parquet, by the file's ending.
+"""Writes trace files as CSV, gzip-compressed CSV or Parquet, by file extension.
 
 What is written here, `reading` reads back as the same recording, digest and all. Whether values are counts or
 a gauge is not part of a trace file, so `kind_note` says what must be told to whoever reads it.

@@ -1,4 +1,4 @@
-"""Answers that take the loop's time or much memory: what they may cost, whoever asks and however often.
+"""Bounds for expensive HTTP answers: how much loop time and memory they may take, however many clients ask.
 
 Why: the status of 300 fleets takes the loop 0.3 s and has 0.9 MB. Twenty who ask for it again and again would leave the decisions no
 time, and thousands who ask and never read would take gigabytes, each with a copy of its own that waits to be sent.

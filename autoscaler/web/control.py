@@ -1,4 +1,4 @@
-"""Operators' commands over a Unix socket: small JSON over HTTP, under /v1/.
+"""Operators' commands over a Unix socket: JSON over HTTP, under /v1/.
 
     GET  /v1/operations          what is in force
     POST /v1/pause               verbs, fleets or all_fleets, reason, and one of for_s, until_s, no_expiry

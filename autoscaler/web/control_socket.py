@@ -1,4 +1,4 @@
-"""The operators' Unix socket as a file: made so that only those who may can reach it, and never stolen.
+"""Creates the operators' Unix socket: only permitted users can connect, and a socket in use is never replaced.
 
 Rules of this file: a socket that somebody still listens on is left alone; one that a dead daemon left is replaced;
 what is no socket is never removed. Between the check and the new socket nobody else may do the same, so

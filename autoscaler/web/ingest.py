@@ -1,4 +1,4 @@
-"""Samples that others push: POST /v1/samples on the daemon's HTTP site, and the early turn that they may cause.
+"""Pushed samples: POST /v1/samples on the daemon's HTTP site, and the early turn that they may trigger.
 
     Authorization: Bearer TOKEN
     Content-Type: application/json               [{"fleet", "vm"?, "value", "timestamp", "id"?}, …]

@@ -1,4 +1,4 @@
-"""Who may push: the tokens of a file, each with an end and with fleets where it has them.
+"""Who may push samples: the tokens in a file, each optionally with an expiry and a list of fleets.
 
     # one token a line; `expires=` and `fleets=` are optional
     6f0c…c1 expires=2027-01-01T00:00:00Z fleets=web,api

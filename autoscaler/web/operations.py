@@ -1,4 +1,4 @@
-"""What operators have in force, as JSON: for the status, and for answers on the control socket."""
+"""Pauses and overrides in force, as JSON: for the status, and for answers on the control socket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The status page: for people with a browser, what `status` and `events` say, and the last hours as a chart.
+"""The status page: what `status` and `events` print, and a chart of the last hours, for a browser.
 
 Rules of this file: read only. The page asks this site alone and runs its own script alone, which its policy says to the browser;
 what it shows is text, never markup. Requests cost the loop little: what is read of the journal is read beside it (`history`).

@@ -1,4 +1,4 @@
-"""Everything served over HTTP: the status page, /metrics, /healthz, /api/v1, and /v1/samples where samples may be pushed.
+"""The HTTP site: status page, /metrics, /healthz, /api/v1, and /v1/samples if samples may be pushed.
 
 Monitoring that reads these cannot tell a site that has gone deaf from a daemon that has died. So the daemon asks its
 own site now and then, and where nothing answers it says so and listens anew.

@@ -1,4 +1,4 @@
-"""The daemon's state as JSON: what /api/v1/status, `status` and the pages show."""
+"""The daemon's state as JSON, for /api/v1/status, `status` and the pages."""
 
 from __future__ import annotations
 

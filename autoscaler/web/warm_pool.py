@@ -1,4 +1,4 @@
-"""The warm pool over the operators' socket.
+"""Commands for the warm pool on the operators' socket.
 
     GET  /v1/pool                              every VM, or with ?fleet=NAME those of one fleet
     POST /v1/pool/{what}                       fleet, vms, reason; what is one of exercise, refresh, evict, quarantine,

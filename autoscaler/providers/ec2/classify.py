@@ -1,4 +1,4 @@
-"""What an EC2 error means: one table from code and HTTP status to `OutcomeKind`.
+"""Classifies EC2 errors: one table from error code and HTTP status to `OutcomeKind`.
 
 Rules: pure, no I/O, no botocore. The table follows what the caller must do next, not what the error is
 called: a quota and an empty zone both mean "route elsewhere", so both are NO_CAPACITY.

@@ -1,4 +1,4 @@
-"""What EC2's own description of VMs says about how they will behave in a warm pool.
+"""Finds, in EC2's description of VMs, what will make them misbehave in a warm pool.
 
 Rules: pure functions from described VMs to findings; no I/O, no botocore. Each rule is one way in which a fleet that
 looks well fails on the day it is needed.

@@ -1,4 +1,4 @@
-"""A target group of Elastic Load Balancing as a Balancer: VMs are registered to be admitted, deregistered to be cordoned.
+"""A target group of Elastic Load Balancing as a Balancer: registers VMs to admit them, deregisters to cordon.
 
 The load balancer itself waits: a target that was deregistered is `draining` until its deregistration delay is over
 or it has nothing left to do, and then is `unused`. Neither says how many requests a target still has, so a draining

@@ -1,4 +1,4 @@
-"""Asks EC2 what the daemon will need on a bad day, before that day: permissions, quotas, keys, VMs that do not fit.
+"""Checks EC2 in advance for what the daemon needs on a bad day: permissions, quotas, keys, unsuitable VMs.
 
 Nothing is changed: permissions for changes are asked with DryRun, which EC2 answers without doing anything. What a
 DryRun shows is the permission alone, neither room in a zone nor the state of a VM.

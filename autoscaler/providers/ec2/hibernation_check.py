@@ -1,4 +1,4 @@
-"""Can the VMs of a fleet hibernate as its policy wants, and if not, why.
+"""Checks whether the VMs of a fleet can hibernate as its policy wants, and if not, why.
 
 Whether a VM can is decided once, when it is launched: it must be asked for, its type must be able to, and its root volume
 must be encrypted and have room for the memory.

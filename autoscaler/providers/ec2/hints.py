@@ -1,4 +1,4 @@
-"""EC2's own news by EventBridge and SQS: state changes, planned maintenance, interruptions, capacity.
+"""EC2 events over EventBridge and SQS: state changes, planned maintenance, interruptions, capacity.
 
 A rule of EventBridge puts the events into a queue (deploy/README.md has it); this reads the queue. What is no event
 that we know is taken off the queue too and counted, or it would come back for ever.

@@ -1,4 +1,4 @@
-"""The listing process: fetches and reads pages away from the event loop.
+"""The listing process: fetches and parses pages outside the event loop.
 
 Started as `python -m autoscaler.providers.ec2.lister` by `listing_process`, which documents the exchange.
 It has its own client and serves one request at a time. It ends when its standard input does, and so never

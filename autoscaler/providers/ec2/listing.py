@@ -1,4 +1,4 @@
-"""One page of the listing: the only way this package asks EC2 which VMs there are.
+"""One page of the listing: this package's only way to list VMs.
 
 Both the event loop's process and the listing process use it, so that there is one filter, one order of
 fields and one wording of failures.

@@ -1,4 +1,4 @@
-"""The EC2 operations this program can make: the one list behind the client, the IAM policy and its test.
+"""The EC2 operations that this program can call: the one list behind the client, the IAM policy and its test.
 
 Rules: values only. An operation that is not here cannot be called; adding one means adding it to
 `deploy/iam-policy.json` too, and a test holds the two together.

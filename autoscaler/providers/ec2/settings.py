@@ -1,4 +1,4 @@
-"""Which EC2 to talk to, and how long to wait for it.
+"""Which EC2 endpoint to use, and its timeouts.
 
 Rules: a frozen value that knows how to check itself and how to travel to the listing process as JSON.
 Secrets never show in its repr. Reading the environment or a file is not done here.

@@ -1,4 +1,4 @@
-"""Systems Manager as the hook of an exercise: a document is run on the VM, by its agent, and its end is waited for.
+"""Systems Manager as a hook: runs a document on the VM through its agent, and waits for the result.
 
 The agent of a VM that has just started registers after some seconds, and a command that was just sent is not known to
 every reader at once: both are asked again within the time of the run.

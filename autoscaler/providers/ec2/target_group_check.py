@@ -1,4 +1,4 @@
-"""Does a target group fit the policy of its fleet: how fast it calls a new VM healthy, and how long it lets one go.
+"""Checks that a target group suits its fleet's policy: how fast it marks a VM healthy, and how long it deregisters.
 
 Rules of this file: pure functions from what the load balancer says of the group to findings; no I/O, no botocore.
 """

@@ -1,4 +1,4 @@
-"""Reading the two big EC2 replies straight from their XML.
+"""Parses the two large EC2 replies directly from their XML.
 
 Why: an instance record is 2 to 4 kB of XML of which ten fields matter here. botocore turns all of it into
 Python objects, 0.66 s for a page of 1,000; picking the ten fields takes a fifth of that. This is what keeps

@@ -1,4 +1,4 @@
-"""The one place that imports libvirt-python: loaded when it is first needed, quiet, and with its event loop running.
+"""The only module that imports libvirt-python: loaded on first use, quiet, and with its event loop running.
 
 Rules: nothing else in the program imports `libvirt`. What comes out is untyped, so that it stays within this package.
 """

@@ -1,4 +1,4 @@
-"""Changes of one domain: started, stopped, saved, given another type, tagged, deleted.
+"""Changes to one domain: start, stop, save, change of type, tags, delete.
 
 Rules: each runs in a thread, on one connection, and looks at the domain again first: whatever does not carry the ownership
 tag at that moment is not touched. An error after which nothing can have changed is a RefusedError or a libvirt error; what was

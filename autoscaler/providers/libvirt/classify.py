@@ -1,4 +1,4 @@
-"""What a libvirt error means: one table from its code, and from a few words of QEMU's, to `OutcomeKind`.
+"""Classifies libvirt errors: one table from error code, and a few QEMU messages, to `OutcomeKind`.
 
 Rules: pure, no I/O, no libvirt. Where the daemon already knows what to do about a trouble, the code that it knows is
 used (`IncorrectInstanceState`), else libvirt's own name of the error. Words matter where libvirt has one code for much:

@@ -1,4 +1,4 @@
-"""Clones of a template on one host: overlay volumes beside the template's own, a domain on them, started.
+"""Clones a template on one host: overlay volumes beside the template's own, and a started domain on them.
 
 Rules: runs in a thread, on one connection. Ids come from the token, so that whoever comes again with it finds what was begun,
 and goes on. What cannot be finished is taken back: all or none.

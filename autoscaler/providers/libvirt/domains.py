@@ -1,4 +1,4 @@
-"""From libvirt's XML of a domain to a Vm.
+"""Parses libvirt's domain XML into a Vm.
 
 What libvirt does not keep is kept in the domain's own metadata, in two elements of our own:
 

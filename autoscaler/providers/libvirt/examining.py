@@ -1,4 +1,4 @@
-"""Asks hosts with libvirt what the daemon will need on a bad day, before that day. Nothing is changed.
+"""Checks libvirt hosts in advance for what the daemon needs on a bad day. Changes nothing.
 
 Rules: every question is bounded; a host that does not answer becomes a finding and never ends the examination. What is asked of
 one host is asked in one call, in a thread (`_facts`); the rest judges what came, without I/O.

@@ -1,4 +1,4 @@
-"""libvirt's own news of domains: started, stopped, crashed, paused. They come over the connections that there are anyway.
+"""libvirt's domain events (started, stopped, crashed, paused), over the connections that exist anyway.
 
 Rules: the callback runs in the thread of libvirt's event loop, while it holds what it holds: it only hands on what it was told.
 """

@@ -1,4 +1,4 @@
-"""One host: its connections, and calls on them that are bounded in time.
+"""One host: its connections, and calls on them with time limits.
 
 libvirt's calls block, and a host that hangs never answers. So each call runs in a thread of its own, which is left behind
 when its time is over; until it comes back the host is not asked anything else, and whoever asks is told so at once. Threads

@@ -1,4 +1,4 @@
-"""What one host shows: all of its domains that carry the ownership tag, and one of them, looked at again.
+"""Lists one host: all domains with the ownership tag, or one of them again.
 
 Rules: runs in a thread, on one connection; changes nothing. What libvirt forgets or does not tell is kept in `Known`, whose
 fields are read and written whole, so that threads need no lock. Domains that are not persistent are never seen: they would be

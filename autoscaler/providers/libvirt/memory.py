@@ -1,4 +1,4 @@
-"""How much memory a host has for more VMs.
+"""How much memory a host has left for VMs.
 
 Rules: what a VM may use is taken to be gone from the moment that it is started, although it takes it page by page: for
 PROMISED_S it counts in full beside what the host says is used, and from then on only as the host says.

@@ -1,4 +1,4 @@
-"""Hosts with libvirt behind the Provider port.
+"""libvirt hosts behind the Provider port.
 
 Rules: one thread and one bounded call per VM and change (`host`); retries belong to the caller. What libvirt says is turned
 into Outcomes by `classify`, what it lists into Vms by `domains`. Of a host that does not answer listings are not whole; it

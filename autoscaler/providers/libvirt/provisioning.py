@@ -1,4 +1,4 @@
-"""Which host makes new VMs, and what the answer is called.
+"""Provisions VMs on libvirt hosts: chooses the host, and turns failures into outcomes.
 
 A policy's `provision` means here: `launch_template` is the name of a domain that is shut off, `subnet` the name of a host, and
 `vm_type` processors x MiB. Without `subnet` it is the host with the most free memory among those that have the template. All

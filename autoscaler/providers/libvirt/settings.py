@@ -1,4 +1,4 @@
-"""Which hosts to talk to, and how long to wait for them.
+"""Which hosts to use, and their timeouts.
 
 Rules: a frozen value that knows how to check itself. Reading the environment or a file is not done here.
 """

@@ -1,4 +1,4 @@
-"""What is written into a domain's XML: tags, marks, another machine type, and a clone of a template.
+"""Edits domain XML: tags, marks, machine type, and clones of a template.
 
 Rules: pure; values and text in, text out. No I/O, no libvirt.
 """

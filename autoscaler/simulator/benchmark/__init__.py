@@ -1,1 +1,1 @@
-"""The benchmark of policies: recorded demand, all peers at their best setting, and the cheapest schedule in hindsight."""
+"""The benchmark: policies on recorded demand against all peers at their best settings and the cheapest schedule in hindsight."""

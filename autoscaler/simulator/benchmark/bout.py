@@ -1,4 +1,4 @@
-"""One trace of the benchmark, from its file to its verdict: a part that any process can work out.
+"""One trace of the benchmark, from its file to its verdict, as a unit of work for any process.
 
 Rules of this file: the order of the steps. What is run is `racing`, what it is measured by `curves`.
 """

@@ -1,4 +1,4 @@
-"""What everybody runs in the benchmark: one trace on one plant, under terms that favour nobody.
+"""The conditions of the benchmark: what every contestant runs on, one trace on one plant, favouring none of them.
 
 The terms: demand is scaled so that its 99.9 % quantile needs a given number of VMs; a tick is one interval of the
 trace; an interval is known when it is over, whatever the trace's kind; a start takes 60 s and is billed for all of

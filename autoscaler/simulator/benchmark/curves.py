@@ -1,4 +1,4 @@
-"""What the settings of one rule come to, and how a curve is read: cost against work left unserved.
+"""Cost against unserved work over the settings of one rule, and how such a curve is read.
 
 A rule is judged at its best setting in hindsight: on the lower convex hull of what its settings came to, since two
 settings may be mixed in time. A hull is read at a level of unserved work; what it cannot reach is infinitely dear.

@@ -1,4 +1,4 @@
-"""Bouts as JSON and back: `results.json`, which a later run can take the peers from.
+"""Benchmark results as JSON: `results.json`, from which a later run can take the peers' results.
 
 Rules of this file: nothing is worked out that is not in the bouts; what is infinite or unknown is null.
 """

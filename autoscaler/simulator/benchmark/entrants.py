@@ -1,4 +1,4 @@
-"""Policies that take part: a policy in YAML's words of which one field is varied, and what else is judged of it.
+"""The policies under test: policy YAML with one field varied, and what else is judged about each.
 
 The benchmark lays its own signal, VMs, bounds and prices over every policy, so that all run the same fleet; what an
 entrant brings is how VMs are asked for.

@@ -1,4 +1,4 @@
-"""Many traces, one after the other or side by side: which ones, and what became of each.
+"""Runs many traces, one after another or in parallel: selects them, and collects what became of each.
 
 Rules of this file: a trace that cannot be used, or whose process died, is told and stops no other. Who computes
 changes no figure.

@@ -1,4 +1,4 @@
-"""Five kinds of generated demand, for who has no recordings at hand: `autoscaler benchmark --generated`.
+"""Five kinds of generated demand, for users without recordings: `autoscaler benchmark --generated`.
 
 What is generated is called generated. Rules of this file: a pure function of the seed; recipes as of `traffic`.
 """

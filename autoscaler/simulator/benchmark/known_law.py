@@ -1,4 +1,4 @@
-"""What the best law of waits would make of a warm pool: a yardstick between hindsight and any rule that learns.
+"""Bound for warm pools: the cost if the distribution of waits were known, between hindsight and any rule that learns.
 
 A rule that sizes a pool by what it has learned knows at best the law: how likely a VM that has waited so long is wanted again
 at this hour. Here that law is not learned but fitted, level by level of the fleet, to the very ticks that are judged, and the

@@ -1,4 +1,4 @@
-"""A decider that is told the next minutes: what a perfect forecast over the lead time would come to.
+"""A decider that knows the next minutes: what a perfect forecast over the lead time would cost.
 
 It is not a peer: THIS MODULE LOOKS AHEAD, as far as a start ordered now takes and one tick more. What is between it and
 the clairvoyant is the price of not seeing further; what is between it and a policy is the price of the

@@ -1,4 +1,4 @@
-"""`results.html`: the benchmark on one page, without network; tables first, charts by plotly.js within the file.
+"""`results.html`: the benchmark on one self-contained page; tables first, charts by an embedded plotly.js.
 
 Rules of this file: as of `report.page`: the page's policy allows exactly the scripts written into it, by their
 digests, and no connection; data stands in elements that no browser runs. Equal input gives equal bytes.

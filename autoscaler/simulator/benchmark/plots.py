@@ -1,4 +1,4 @@
-"""`fronts.svg`, `regret.svg`, `coverage.svg`: the benchmark as plots for a README, drawn by matplotlib.
+"""Benchmark plots for a README, drawn by matplotlib: `fronts.svg`, `regret.svg`, `coverage.svg`.
 
 Rules of this file: numbers from bouts and matches; text stays text, so that files are small; equal input gives equal bytes. Colours are
 told apart by people who see few of them (Okabe and Ito 2008), and what is ours is also thicker or filled.

@@ -1,4 +1,4 @@
-"""Everybody on one course, side by side: what each setting of each rule left unserved, and what it cost.
+"""Runs all contestants on one course: the cost and unserved work of each setting of each rule.
 
 Peers run as lanes of one engine, policies as lanes of another, on the same plant and from the same samples. Sizes of
 fleet are further lanes.

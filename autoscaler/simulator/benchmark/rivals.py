@@ -1,4 +1,4 @@
-"""The peers of the benchmark, each with the one knob that is swept over.
+"""The peers in the benchmark, each with the one parameter that is swept.
 
 Rules of this file: who takes part, and with which settings; the rules themselves are in `simulator.peers`. A knob's
 values are the same on every trace and reach from far too few VMs to far too many, so that every peer can be judged

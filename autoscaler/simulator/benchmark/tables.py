@@ -1,4 +1,4 @@
-"""The results as files that people and programs read: `results.csv` and `results.md`.
+"""Benchmark results as files for people and programs: `results.csv` and `results.md`.
 
 Rules of this file: numbers from bouts and matches, nothing is worked out here but words.
 """

@@ -1,4 +1,4 @@
-"""Over all traces: how near a rule comes to the best peer, each peer taken at its best setting on each trace.
+"""The verdict over all traces: how close a rule comes to the best peer, with each peer at its best setting per trace.
 
 The ratio of a rule on a trace, at a level of unserved work, is (its regret + half a point) over (the least regret of
 all peers + half a point), so that a tenth of a point above a perfect peer is no disaster. Below 1 the rule beats every

@@ -1,4 +1,4 @@
-"""The warm pool under judgement: what holding stopped VMs costs, what it saves, and whether it pays at all.
+"""Judges warm pools: what holding stopped VMs costs, what it saves, and whether it pays.
 
 Four yardsticks. For the numbers of VMs that a policy wanted, the cheapest pool that always has the VM that is started,
 with hindsight (`judging.clairvoyant.warm_pool`). The pool of who knows the next hour, and nothing after it: what

@@ -1,1 +1,1 @@
-"""Guards: what must hold of any policy before its figures are believed, each as a verdict with a reason."""
+"""Checks of a policy's simulation before its figures are believed: each gives a verdict and a reason."""

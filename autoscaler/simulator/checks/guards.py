@@ -1,4 +1,4 @@
-"""The guards that lanes can run: look-ahead, lag, warm-up, independence, determinism, restart, conservation, silence.
+"""The checks that run on lanes: look-ahead, lag, warm-up, independence, determinism, restart, conservation, silence.
 
 Each is a statement about decisions that holds of every honest policy. After freqtrade's look-ahead and recursive
 analyses, which re-run a strategy on less data and compare (freqtrade, 2022), made stronger: lanes are cut points, so

@@ -1,4 +1,4 @@
-"""The guards that need the real daemon: both engines decide alike, and so does a journal that is read again.
+"""The checks that need the real daemon: both engines decide alike, and so does a replayed journal.
 
 Rules of this file: the daemon is run on virtual time over a part of the run, since it takes longer than lanes.
 """

@@ -1,4 +1,4 @@
-"""What a guard looks at: decisions of every tick and lane, from runs that differ in one thing only.
+"""The input of a check: the decisions of every tick and lane, from runs that differ in one respect only.
 
 Rules of this file: nothing is judged here. A guard compares integers; floats are none of its business, since what is
 done depends on integers.

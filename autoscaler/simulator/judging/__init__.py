@@ -1,1 +1,1 @@
-"""What a run is judged by: sums, the score card, peers, and the cheapest schedule that knows the future."""
+"""Evaluation of runs: sums, the score card, peers, and the cheapest schedule in hindsight."""

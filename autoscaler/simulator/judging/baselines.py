@@ -1,4 +1,4 @@
-"""What a policy is compared with: the same demand served in simpler ways."""
+"""Baselines: the same demand served in simpler ways."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind, interval by interval, and what of it is summed: the rows and the columns of the ledger.
+"""The record of a run, interval by interval, and which columns of it the ledger sums.
 
 Rules of this file: nothing that computes.
 """

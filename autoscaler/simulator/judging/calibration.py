@@ -1,4 +1,4 @@
-"""Whether forecasts keep what they say: of outcomes, half should lie below the median, 95 in a hundred below the 95 % quantile.
+"""Forecast calibration: half of the outcomes should lie below the median, and 95 % below the 95 % quantile.
 
 Outcomes are judged by the randomised probability integral transform (Czado, Gneiting and Held 2009), on the average over its lots:
 demand has atoms, such as no demand at all, and of an outcome that is as likely as half of the law that share lies below a quantile

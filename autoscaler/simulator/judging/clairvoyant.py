@@ -1,4 +1,4 @@
-"""What a fleet would cost at least, if the future were known: the yardstick of every policy.
+"""The lowest possible cost of a fleet if the future were known: the yardstick for every policy.
 
 THIS IS THE ONLY MODULE THAT MAY LOOK AHEAD. Nothing here decides anything for a fleet, live or simulated;
 it is given a whole demand series and answers which schedule would have been the cheapest.

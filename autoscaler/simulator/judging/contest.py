@@ -1,4 +1,4 @@
-"""Policies and peers on one plant, side by side and in segments, for the sums of what is scored.
+"""Runs policies and peers on one plant, side by side and in segments, and sums what is scored.
 
 A long run is cut as in `segments`: every contestant runs all segments at once, each begun early enough to have
 forgotten how it began, and at every seam the state in which a segment begins must be that in which the one before

@@ -1,4 +1,4 @@
-"""Whole VMs in the ledger: counts summed over a part, and how many it takes so that nothing is left unserved.
+"""Exact sums of whole VMs for the ledger, including how many VMs would have left nothing unserved.
 
 Rules of this file: exact; element-wise over lanes.
 """

@@ -1,4 +1,4 @@
-"""How good the forecasts of a run were, at the time that a start takes: figures of a time line, whoever ran it.
+"""Forecast accuracy of a run at the lead time: figures from a timeline of either engine.
 
 A row holds the forecast that was issued at its start for the first interval that a start ordered then can serve. Rules of this
 file: a forecast or an outcome that is unknown is not judged, and a figure without any is NaN; what is judged is told.

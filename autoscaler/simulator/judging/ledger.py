@@ -1,4 +1,4 @@
-"""The ledger of simulated fleets: what a run cost, served and moved, summed while it streams by.
+"""The ledger of simulated fleets: cost, served work and movements of a run, summed as it streams by.
 
 The plant writes `Block`s of consecutive intervals; `Sums` adds them up and forgets them, so memory does not
 depend on the length of a trace. The score card (`score`) reads nothing but `Sums`.

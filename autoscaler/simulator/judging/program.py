@@ -1,4 +1,4 @@
-"""The linear program under a minimum billing: `clairvoyant`'s tool where levels cannot be told apart.
+"""The linear program for minimum billing times: used by `clairvoyant` if levels are not separable.
 
 Variables, each (T,): VMs x, starts s, whole VMs missing a, the part of a VM missing b, VMs beyond those that exist y.
 

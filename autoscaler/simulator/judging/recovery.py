@@ -1,4 +1,4 @@
-"""How quickly shortages ended: each episode held against what a start can do at best.
+"""How fast shortages ended: each episode compared with the best that the start time allows.
 
 A shortage that begins with a rise of demand above everything ordered cannot end before the rise is seen
 (signal age), ordered (the next tick) and started (start time). What ends later was decided badly.

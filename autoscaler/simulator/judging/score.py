@@ -1,4 +1,4 @@
-"""The score card of simulated fleets: what a run is judged by, for all lanes at once, from the ledger's sums.
+"""The score card of simulated fleets, computed for all lanes at once from the ledger's sums.
 
 Rules of this file: figures are declared once, in `report.figures`, with their unit, direction and meaning; tables, pages,
 sweeps and the generated reference read the declaration. A figure that cannot be known is NaN, never 0: because

@@ -1,4 +1,4 @@
-"""Where a policy stands: the same demand on the same plant, served by peers, without a pool, by hand, in hindsight.
+"""Compares a policy on the same demand and plant with peers, no pool, fixed pools, and hindsight.
 
 All run side by side (`contest`), so that they face the same luck and the same information; then the clairvoyant
 optimum that leaves as large a share of the work unserved as the policy did. The result is the entries of a score

@@ -1,4 +1,4 @@
-"""Runs of ticks and turns of direction, counted while a run streams by.
+"""Counts runs of ticks and changes of direction as a run streams by.
 
 A part of a run is at most `LONGEST_PART` consecutive ticks. What holds in them is one word per lane, a bit per tick:
 runs and turns are then found in all ticks of a lane at once (Warren, Hacker's Delight, 2012, sections 5 and 6).

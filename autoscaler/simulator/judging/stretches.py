@@ -1,4 +1,4 @@
-"""The sums of one long lane, its stretches summed side by side.
+"""Sums one long lane by cutting it into stretches that are summed in parallel.
 
 A tick of one lane costs numpy as much as a tick of a hundred. So a block of one lane is cut into about as many stretches
 as each has cells, which are summed as lanes and joined: `Sums.followed_by` gives the bits of the uncut run.

@@ -1,4 +1,4 @@
-"""Sums of floats that do not depend on how a run was cut: the arithmetic under the ledger.
+"""Floating-point sums that do not depend on how a run was cut: the arithmetic of the ledger.
 
 Float addition is not associative, so the order is fixed. Rows are added one after another within a cell of
 `CELL_TICKS` ticks, counted from the first tick of the sums, and each finished cell is added in fixed point:

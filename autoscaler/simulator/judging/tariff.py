@@ -1,4 +1,4 @@
-"""What whole VMs come to in work, time and money: linear in counts, so that counts are all that must be summed.
+"""Work, time and cost of whole VMs: linear in counts, so that only counts need to be summed.
 
 A simulated fleet of counts is billed by rules that are the same in every tick. So its capacity, its billed time and
 its cost need not be worked out tick by tick: they follow from how many VMs there were, summed as integers, which is exact

@@ -1,1 +1,1 @@
-"""The lane engine: thousands of simulated fleets of counts at once."""
+"""The lane engine: thousands of simulated fleets at once, as counts of VMs."""

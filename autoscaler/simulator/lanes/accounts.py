@@ -1,4 +1,4 @@
-"""From counts to work and money: what each interval could serve, left unserved, and cost.
+"""From counts to work and money: the served work, unserved work and cost of each interval.
 
 One money model everywhere: a VM is billed from running until stopping begins, per second and at least the minimum
 per start; storage is due for every VM that exists; a start that comes into service and a provisioning may

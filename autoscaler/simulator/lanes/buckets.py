@@ -1,4 +1,4 @@
-"""What a provider accepts: a budget of calls per lane.
+"""The provider's API budget in the lane engine: token buckets per lane.
 
 Rules of this file: element-wise over lanes; a call that does not fit is refused as a whole.
 """

@@ -1,4 +1,4 @@
-"""VMs on their way, as counts: how many that were ordered at one tick arrive at another, for L lanes.
+"""VMs in transition, as counts: how many VMs ordered in one tick arrive in a later one, for L lanes.
 
 Two forms of one thing. `Delay` is for ways that take as long for every VM: a ring of what was ordered, read so many
 ticks later. `Lottery` is for ways on which each VM has its own luck: the VMs ordered in a tick are numbered

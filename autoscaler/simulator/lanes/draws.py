@@ -1,4 +1,4 @@
-"""Where the luck of simulated fleets comes from: counter-based streams, addressed and never consumed in turn.
+"""Random numbers for simulated fleets: counter-based streams, addressed by key and never consumed in sequence.
 
 Rules of this file: a draw is addressed by (seed, fleet, purpose, index, place). No position is held anywhere, so
 asking for one more draw, in another order, for another knob or in another number of lanes shifts nothing: all

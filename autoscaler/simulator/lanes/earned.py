@@ -1,4 +1,4 @@
-"""What a few lanes with an objective were sized by, tick by tick, worked out for many ticks at once.
+"""What VMs of a few lanes with an objective earn, tick by tick, computed for many ticks at once.
 
 What VMs earn is for people: nothing is decided by it. A law of one lane takes numpy as long as those of a hundred, so what
 is asked is kept, and answered when a page is full; the answers are those of each tick alone, to the bit.

@@ -1,4 +1,4 @@
-"""Which feed of forecasts a run of lanes needs (`outlooks`), and whether it can be cut into segments."""
+"""Which forecast feed a run of lanes needs (`outlooks`), and whether the run can be cut into segments."""
 
 from __future__ import annotations
 

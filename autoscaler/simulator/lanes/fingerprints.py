@@ -1,4 +1,4 @@
-"""Digests of decisions: two runs that decided alike in every tick have the same, however they were computed.
+"""Digests of decisions: runs that decided alike in every tick have equal digests, however they were computed.
 
 A lane's digest covers the integers of each tick (desired, starts, stops, provisions) in time order. Those of a tick are
 mixed into a word of 32 bits, and the words are the coefficients of a polynomial modulo 2^64 (Karp and Rabin

@@ -1,4 +1,4 @@
-"""One plant for two engines: the embedded cloud in which the daemon meets the same fleet as a lane.
+"""One plant for both engines: an embedded cloud in which the daemon meets the same fleet as a lane.
 
 With a cloud made here, readiness by status checks and one zone, the two engines agree tick by tick on whatever
 both can express. Where a knob has no counterpart in the cloud (or the cloud draws its luck otherwise) that is

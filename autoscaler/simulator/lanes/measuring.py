@@ -1,4 +1,4 @@
-"""What a trace wants in each tick, and what a policy can know of it at that moment.
+"""The true demand of a trace at each tick, and what a policy can know of it at that moment.
 
 Two times are on every sample: `observed_at`, the end of the window that it describes, and the moment at which it is
 available, which is the pipeline's lag later. What a policy sees at a tick is the latest window available by

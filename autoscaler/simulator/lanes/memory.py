@@ -1,4 +1,4 @@
-"""What a policy remembers, in a form that can be compared between lanes that began at different times."""
+"""A policy's state in a form that can be compared between lanes that began at different times."""
 
 from __future__ import annotations
 

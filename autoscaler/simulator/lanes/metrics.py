@@ -1,4 +1,4 @@
-"""What every lane of a run wants and can know, tick by tick: `measuring`, laid out over lanes.
+"""Demand and measurements of every lane of a run, tick by tick: `measuring`, laid out over lanes.
 
 Rules of this file: element-wise over lanes, no look-ahead. What is the same for all lanes and ticks is one read-only
 array, which core then looks at once.

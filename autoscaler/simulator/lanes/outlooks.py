@@ -1,4 +1,4 @@
-"""Where the lanes' forecasts come from: `forecast.step`, the very function of the daemon, fed tick by tick.
+"""The forecasts of the lanes: `forecast.step`, the same function as in the daemon, fed tick by tick.
 
 Feeds of one shape. Lanes that differ in sizing only share a series, and where nothing that the plant does changes what is
 measured, a series is stepped once over the trace and kept (`Table`); where all of it would be too much, a few series are

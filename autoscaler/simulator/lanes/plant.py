@@ -1,4 +1,4 @@
-"""The plant: simulated fleets of counts, L lanes side by side, which carry out what a policy decides.
+"""The plant: L simulated fleets of counts side by side, which carry out what a policy decides.
 
 The order within tick k, at its time t_k, has no exceptions:
 

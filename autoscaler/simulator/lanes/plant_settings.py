@@ -1,4 +1,4 @@
-"""What a simulated fleet is like: the settings of the plant, as values that a person or a sweep sets.
+"""The settings of the plant: what a simulated fleet is like, as set by a person or a sweep.
 
 Rules of this file: frozen values, checked where they are made, with a sentence that names the knob. Times are
 seconds here; what they are in ticks is `plant`. The defaults are those of the embedded cloud's physics for

@@ -1,4 +1,4 @@
-"""What lanes run: policies, plants and traces side by side, as a value."""
+"""The specification of a lane run: policies, plants and traces side by side, as a value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schedules for lanes: windows laid out again as a run goes on, each lane at its own moment.
+"""Schedules in lanes: windows are recompiled as a run advances, for each lane at its own moment.
 
 The daemon lays schedules out for days ahead and again every few hours. Lanes do it once a day of the run, and
 keep only the windows of that day, so that a decision looks at few. The windows that hold at a moment are the

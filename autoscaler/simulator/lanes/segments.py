@@ -1,4 +1,4 @@
-"""Segmented replay: a long trace cut into stretches that run side by side as lanes, exact by construction.
+"""Segmented replay: a long trace cut into segments that run side by side as lanes, exact by construction.
 
 A policy's control state forgets: from a cold start it is soon the very state of the uncut run. So every segment begins
 early, warms up on the ticks before it, and is then compared: its state at the seam must equal the state in

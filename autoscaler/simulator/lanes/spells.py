@@ -1,4 +1,4 @@
-"""Dry spells: when the provider of a simulated fleet has no capacity, by windows and at random moments."""
+"""Dry spells: when a simulated provider has no capacity, in given windows and at random moments."""
 
 from __future__ import annotations
 

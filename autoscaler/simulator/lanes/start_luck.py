@@ -1,4 +1,4 @@
-"""Which lanes' starts have luck of their own, and which of them share it.
+"""Which lanes draw their start times independently, and which share the same draws.
 
 Rules of this file: what follows from settings alone; nothing is drawn here.
 """

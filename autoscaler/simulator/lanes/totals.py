@@ -1,4 +1,4 @@
-"""Counts of a block that are only ever summed: added up tick by tick, while they are at hand.
+"""Counts of a block that are needed only as sums: added up tick by tick, while they are in cache.
 
 A block of thousands of lanes does not stay in the processor's cache. What is written there as rows and read again for
 its sum costs twice a pass over memory; a running sum costs one over what is there already.

@@ -1,4 +1,4 @@
-"""A witness: keeps every tick of a few lanes, and tells them as the rows of a time line, with reasons.
+"""Records every tick of a few lanes, as timeline rows with reasons.
 
 Sums forget; a person who asks why needs the tick. What is kept is what `daemon.sentences` reads, so a lane's
 sentences are those that the daemon would have logged.

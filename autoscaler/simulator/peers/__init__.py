@@ -1,1 +1,1 @@
-"""Rules that others ship or published, as deciders on the plant: what a policy must beat to be worth its while."""
+"""Published and shipped autoscaling rules, as deciders on the plant: what a policy has to beat."""

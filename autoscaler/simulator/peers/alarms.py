@@ -1,4 +1,4 @@
-"""The two rules of AWS Auto Scaling that act on alarms, as peers (see `peer` for the rules of such a file).
+"""AWS Auto Scaling's two alarm-based rules, as peers (rules of these files: `peer`).
 
 Both read one-minute points: means of the utilisation over each minute of the clock. A tick longer than a minute is
 one point that stands for all minutes it covers; shorter ticks are averaged, and the rules act when a minute is

@@ -1,4 +1,4 @@
-"""Autoscalers of the research literature, as peers (see `peer` for the rules of such a file).
+"""Autoscalers from the research literature, as peers (rules of these files: `peer`).
 
 Four of the five that later studies compare; the fifth, ConPaaS, is in `regression`. They are written down for ticks
 of about a minute, and a tick is their step. Their own factors stay as published, and on top of them the share of

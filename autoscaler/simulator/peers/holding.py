@@ -1,4 +1,4 @@
-"""Peers that hold a number of VMs: by hand, or as long as a demand is recent (see `peer` for the rules of such a file)."""
+"""Peers that hold a number of VMs: a fixed one, or one based on recent demand (rules of these files: `peer`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The autoscaler of Knative, as a peer (see `peer` for the rules of such a file)."""
+"""Knative's autoscaler, as a peer (rules of these files: `peer`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The autoscalers of Kubernetes, as peers (see `peer` for the rules of such a file)."""
+"""The Kubernetes autoscalers, as peers (rules of these files: `peer`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Right-sizing by competitive analysis, as a peer (see `peer` for the rules of such a file)."""
+"""Right-sizing by competitive analysis, as a peer (rules of these files: `peer`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules that others ship, as deciders: what a policy must beat to be worth its while.
+"""What all peers share: autoscaling rules that others ship, as deciders that a policy has to beat.
 
 A peer answers a Snapshot with a Decision, like the policy itself, so an engine runs it in the policy's place,
 on the same plant, bounds and prices. It sees what the policy sees and no more: nothing here is given a trace.

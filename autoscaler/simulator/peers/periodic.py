@@ -1,4 +1,4 @@
-"""Peers that take the past for the future, one period later (see `peer` for the rules of such a file)."""
+"""Peers that expect the past to repeat one period later (rules of these files: `peer`)."""
 
 from __future__ import annotations
 

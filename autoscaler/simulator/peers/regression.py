@@ -1,4 +1,4 @@
-"""Peers that fit a model to the last minutes of demand (see `peer` for the rules of such a file)."""
+"""Peers that fit a model to the last minutes of demand (rules of these files: `peer`)."""
 
 from __future__ import annotations
 

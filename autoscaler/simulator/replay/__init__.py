@@ -1,1 +1,1 @@
-"""A policy on recorded traffic: prepared, run by either engine, and what is left of it."""
+"""Replays of a policy on recorded traffic: prepared, run by either engine, and written to files."""

@@ -1,4 +1,4 @@
-"""Where two runs on the same traffic decided differently.
+"""Finds where two runs on the same traffic decided differently.
 
 Rules of this file: rows are matched by their stamps; what only one run has is not compared, and said.
 """

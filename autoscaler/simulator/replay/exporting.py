@@ -1,4 +1,4 @@
-"""From a journal to files: the demand that a daemon measured as a trace that replays, and its time line.
+"""Exports a journal to files: the measured demand as a trace that can be replayed, and the timeline.
 
 The daemon measures when it ticks, and ticks are not always alike: the setting changes, ticks are skipped, the
 clock is set. A trace has one grid. So every measurement goes into the interval of the grid in which it was

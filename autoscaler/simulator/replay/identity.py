@@ -1,4 +1,4 @@
-"""What makes a run this run: digests of everything that goes into it."""
+"""The identity of a run: digests of everything that goes into it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop engine: the real daemon on the virtual clock, against the world of the embedded cloud in memory.
+"""The loop engine: the real daemon on the virtual clock, against the embedded cloud in memory.
 
 The same loop, core, journal and provider mapping as live; only time and HTTP are missing. A day of ticks runs
 in seconds. It is what baselines are replayed with, and what tests assert exact times on.

@@ -1,4 +1,4 @@
-"""A changed policy beside the one in force, on the same traffic and luck: the text for a pull request.
+"""A changed policy beside the one in force, on the same traffic and random draws: text for a pull request.
 
 Rules of this file: Markdown out, no printing, no files. The conclusion comes first; what makes the figures doubtful
 comes right after it, not in a footnote. Everything needed to run it again is in the last line.

@@ -1,4 +1,4 @@
-"""A replay: a policy against a recorded trace, prepared.
+"""Prepares a replay: a policy against a recorded trace.
 
 Why: `replay` and `compare` ask the same thing of one or several policies. What a person did not say is chosen
 here, and every choice that changes numbers is said (`Replay.notes`); what makes the result doubtful is a caution.

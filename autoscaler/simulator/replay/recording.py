@@ -1,4 +1,4 @@
-"""From a journal to a time line: the same rows for a live run, a demo and a virtual run.
+"""From a journal to a timeline: the same rows for a live run, a demo and a virtual run.
 
 Two clocks of intervals meet here. A tick's record closes the interval before it (that is when its cost was
 charged) and opens the one that its decision holds for; a time line's row is the opened one. So a row takes

@@ -1,4 +1,4 @@
-"""A replay that is run: by lanes where they can express it, else by the real daemon on virtual time.
+"""Runs a replay: on lanes if they can express it, otherwise with the real daemon on virtual time.
 
 Rules of this file: both engines run the same plant on the same ticks. What only one of them can express is said
 or refused, never left out. The score card puts the policy beside what else could have served the demand

@@ -1,4 +1,4 @@
-"""What a fleet in shadow would have saved or missed: its policy beside what really ran, from the journal.
+"""What a fleet in shadow would have saved or missed: its policy beside the real fleet, from the journal.
 
 Both sides meet the same measured demand and pay the same prices. The real side is what was listed; the policy's is
 what the shadow simulated. An interval runs from one tick to the next; it has the demand and the counts of the

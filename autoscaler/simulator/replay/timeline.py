@@ -1,4 +1,4 @@
-"""What a run leaves behind: `timeline.csv`, `report.json`, and the sums and shortage episodes they tell of.
+"""The output of a run: `timeline.csv`, `report.json`, and the sums and shortage episodes in them.
 
 Rules of this file: the same columns and the same sums whoever ran (daemon, lanes, loop, baseline). A row is
 one tick, stamped with the start of its interval. Unknown is an empty cell and null, never 0, and a sum over

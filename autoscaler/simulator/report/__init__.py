@@ -1,4 +1,4 @@
-"""The report that a person reads: the numbers of a run in words, tables and one page that needs no network.
+"""Reports for people: the numbers of a run in words, tables and one self-contained page.
 
 Rules of this package: everything shown comes from `report.json` and the time line beside it, so that a page can
 be made again from them (`autoscaler report`). Nothing is decided or simulated here. Text of people (names,

@@ -1,4 +1,4 @@
-"""The score card: the values of the `figures` that a run is judged by, for run and baselines.
+"""The score card: the values of the `figures` for the run and its baselines.
 
 Rules of this file: figures are declared once, in `figures`; the terminal's table, the page and `report.json` are
 made from the declaration. A card is plain data and travels in `report.json`, so that a page made later shows

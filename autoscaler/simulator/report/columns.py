@@ -1,4 +1,4 @@
-"""A time line as columns: what pages and tables of many ticks are made from, and its files.
+"""A timeline as columns, from which pages and tables of many ticks are made, and its files.
 
 Rules of this file: the columns and units are those of `timeline`; unknown is NaN here and an empty cell there.
 A file that does not fit is refused with its line and what to do; nothing is repaired.

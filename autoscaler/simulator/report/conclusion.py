@@ -1,4 +1,4 @@
-"""What a run comes to, in plain words: the first thing that is read, and often the only one.
+"""The conclusion of a run in plain words: read first, and often the only part that is read.
 
 Rules of this file: one headline, a few sentences; each compares the policy with something, in money and in
 shortage, and is true of the score card's figures. Nothing is praised. What makes the figures doubtful is said

@@ -1,4 +1,4 @@
-"""The figures of a score card: what each is called, measured in and means, declared once for every way to work it out.
+"""The figures of a score card: name, unit and meaning of each, declared once for all ways to compute it.
 
 Rules of this file: declarations only. Who knows a figure works it out (`judging.score` from sums, `card` from totals);
 who does not says NaN, which is told as unknown.

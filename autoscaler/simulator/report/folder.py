@@ -1,4 +1,4 @@
-"""The files that a run leaves in a directory, and what can be made from them again.
+"""The files that a run leaves in a directory, and what can be rebuilt from them.
 
     report.json       figures, identity, notes
     timeline.csv      one row per tick, or timeline.parquet

@@ -1,4 +1,4 @@
-"""Numbers and sentences packed into a page: typed arrays in one gzip stream, written in base64.
+"""Packs numbers and sentences into a page: typed arrays in one gzip stream, base64-encoded.
 
 The layout, read again by `unpack` in page.js: four bytes with the length of a JSON header (little endian), the
 header, and the arrays one after another, each beginning at a multiple of 8 bytes after the header's end. The

@@ -1,4 +1,4 @@
-"""The page `report.html`: one file, no network, conclusion first.
+"""`report.html`: one self-contained page that starts with the conclusion.
 
 Everything that can be said without a chart is written into the page (`sections`), so that it reads without
 scripts too; page.js draws the charts and answers clicks from the data packed beside it. plotly.js comes from the plotly

@@ -1,4 +1,4 @@
-"""What is written into the page: conclusion, score card, shortage episodes, variants, differences, identity.
+"""The sections of the page: conclusion, score card, shortage episodes, variants, differences, identity.
 
 Rules of this file: text in, HTML out. Every text passes `html.escape` on its way in; nothing here needs a
 script to be read.

@@ -1,4 +1,4 @@
-"""Fewer ticks for a page, chosen so that no extreme is lost.
+"""Selects fewer ticks for a page without losing an extreme.
 
 Rules of this file: what is left is a subset of the real ticks, never a mean. Where a run is too long to be
 shown whole, every bucket keeps the ticks with the lowest and the highest value of each series drawn, after

@@ -1,4 +1,4 @@
-"""The variants of a sweep as the page reads them: parameters, figures, and which variant is in force.
+"""The variants of a sweep for the page: parameters, figures, and which variant is in force.
 
 This is the form in which a sweep hands its results over (`report.json`, key `sweep`):
 

@@ -1,4 +1,4 @@
-"""Numbers as people read them: money, spans, shares, times. One place, so that terminal and page agree.
+"""Formats numbers for people (money, durations, shares, times), in one place so that terminal and page agree.
 
 Rules of this file: NaN and None are "?", never 0; what does not apply is "–", which whoever knows says. Times are UTC.
 """

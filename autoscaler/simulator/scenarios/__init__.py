@@ -1,1 +1,1 @@
-"""Scenarios: traffic, a cloud with bad days, a policy, what happens meanwhile, and what must come of it."""
+"""Scenarios: traffic, a cloud with faults, a policy, events along the way, and the expected outcome."""

@@ -1,4 +1,4 @@
-"""The figures that a scenario's expectations are about: how each is measured, written and read.
+"""The figures that a scenario's expectations use: how each is measured, written and read.
 
 Rules of this file: a figure is a function of what happened in the cloud and of what the journal says was accepted,
 never of what the daemon believed. Unknown is NaN, and the one who judges refuses it.

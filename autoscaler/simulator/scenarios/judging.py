@@ -1,4 +1,4 @@
-"""Expectations held against a run.
+"""Checks a scenario's expectations against a run.
 
 Rules of this file: a figure that is unknown breaks its bound, and so does a history that is too short to say
 anything; nothing passes because there was nothing to see.

@@ -1,4 +1,4 @@
-"""What happens beside the daemon while a scenario is played: readings that are lost, others who change VMs.
+"""Events beside the daemon during a scenario: lost readings, and others who change VMs.
 
 Rules of this file: luck is addressed by (seed, VM), never a running stream, so that one happening shifts no other.
 """

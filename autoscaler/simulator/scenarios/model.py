@@ -1,4 +1,4 @@
-"""What a scenario file may say: one model per section, in the manner of policies.
+"""The schema of scenario files: one model per section, in the manner of policies.
 
 Rules of this file: declarations only. A YAML key is the attribute's name without its unit suffix. Times within a
 scenario (`at`, `from`, `to`) count from its beginning. Traffic and faults are parsed by those who own them.

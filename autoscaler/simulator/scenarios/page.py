@@ -1,4 +1,4 @@
-"""The page of results: every scenario with its story, its figures, and whether its expectations hold."""
+"""The page of scenario results: each scenario with its story, its figures, and whether its expectations hold."""
 
 from __future__ import annotations
 

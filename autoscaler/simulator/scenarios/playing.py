@@ -1,4 +1,4 @@
-"""A scenario played: the real daemon on virtual time, in a cloud with bad days, among others who act too.
+"""Plays a scenario: the real daemon on virtual time, in a cloud with faults and with other actors.
 
 The daemon knows only what it would know live. What happened is taken from the cloud itself, since a daemon that
 was dead, or that read nothing, cannot tell.

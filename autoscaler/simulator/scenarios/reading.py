@@ -1,4 +1,4 @@
-"""Scenario files from disk: everything that is wrong at once, each with file, line, column and what to do.
+"""Reads scenario files: reports all errors at once, each with file, line, column and what to do.
 
 Rules of this file: nothing is run here. What belongs to others (policy, recipe, fault, trace) is parsed by their
 own readers, so that its errors read as they do elsewhere.

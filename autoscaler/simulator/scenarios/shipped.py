@@ -1,4 +1,4 @@
-"""The policies that are here to copy, each on generated traffic of its kind, beside peers and hindsight: a page of results.
+"""The shipped example policies, each on generated traffic of its kind, beside peers and hindsight: a page of results.
 
 What a person who copies one may expect of it, and how much of that is the policy's own doing. Traffic comes from the
 recipe that has the policy's name, so anybody can make it again (`autoscaler trace synth`); it is generated, and said to be.

@@ -1,1 +1,1 @@
-"""Many variants: sweeps, walk-forward, recommendations, and where they are run."""
+"""Search over variants: sweeps, walk-forward, recommendations, and where they run."""

@@ -1,4 +1,4 @@
-"""What a sweep varies, as people write it: `reactive.headroom=10%..60%/6`, `guards.stabilisation=1m,5m`, `plant.start=20s`.
+"""The axes of a sweep, as people write them: `reactive.headroom=10%..60%/6`, `guards.stabilisation=1m,5m`, `plant.start=20s`.
 
     PATH=VALUE,VALUE,...    these values
     PATH=LOW..HIGH/COUNT    so many, evenly spaced, both ends included; `/6log` spaces them by equal factors

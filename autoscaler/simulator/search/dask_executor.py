@@ -1,4 +1,4 @@
-"""Parts of a sweep on many machines: Dask's scheduler behind the executor seam.
+"""Runs parts of a sweep on many machines: an executor on Dask's scheduler.
 
 Why: the parts are values and their results depend on nothing else, so where they are computed changes no bit.
 `distributed` is imported when a sweep asks for it and not before; it is an extra (`dask`).

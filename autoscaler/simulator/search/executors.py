@@ -1,4 +1,4 @@
-"""Where the parts of a sweep are computed: here, or in processes of this machine.
+"""Where the parts of a sweep run: in this process, or in several processes on this machine.
 
 The seam is one method: `run(shared, parts)` yields what became of each part, in any order. A part is a value
 that can be sent to another process, and its result depends on nothing else, so who computes it changes no bit.

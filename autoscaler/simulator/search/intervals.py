@@ -1,4 +1,4 @@
-"""How sure a difference is: block-bootstrap intervals of the mean of a series that depends on its own past.
+"""Confidence intervals of a difference: block bootstrap of the mean of an autocorrelated series.
 
 Which: the stationary bootstrap (Politis and Romano, "The Stationary Bootstrap", 1994): blocks of geometrically
 distributed length, joined around the end. Against moving blocks of fixed length, the resampled series is stationary,

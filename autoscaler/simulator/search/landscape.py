@@ -1,4 +1,4 @@
-"""What a sweep found: parameters and figures side by side, one row per variant, and the files it leaves.
+"""The results of a sweep: parameters and figures, one row per variant, and the files written.
 
     results.csv       one row per variant: number, parameters, every figure; or results.parquet
     report.json       the same for programs and the page, with the run's identity

@@ -1,4 +1,4 @@
-"""Constraints of a recommendation, as people write them: `unserved=0.1%`, `longest_episode=5m`, `starts_per_day=200`.
+"""The constraints of a recommendation, as people write them: `unserved=0.1%`, `longest_episode=5m`, `starts_per_day=200`.
 
 Rules of this file: a limit names a figure of the score card and is read in its unit. An unknown figure keeps no
 limit. Where none says how much shortage may be, a candidate must leave no more unserved than the policy as it is:

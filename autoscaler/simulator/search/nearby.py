@@ -1,4 +1,4 @@
-"""Candidates where nobody says what to vary: the fields that move cost most, at values around the policy's own.
+"""Default candidates: values near the policy's own for the fields that influence cost most.
 
 Rules of this file: only fields of sections that the policy has, plus the forecast, which is what it could have; each
 value is one that the policy's models allow. A policy's own values are always among them.

@@ -1,4 +1,4 @@
-"""What to change in a policy, if anything: constraints first, then cost, and only what holds on time not chosen on.
+"""What to change in a policy, if anything: constraints first, then cost, confirmed on data not used for the choice.
 
 The figures come from `walkforward`. A fold chooses, on what lies before, the cheapest candidate that keeps the
 limits, and is judged by the difference to the policy as it is on what lies behind the embargo. The advice is what

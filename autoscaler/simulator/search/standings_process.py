@@ -1,4 +1,4 @@
-"""What a policy is compared with, worked out in a process of its own while the policy runs.
+"""Computes a policy's comparisons in a separate process while the policy runs.
 
 Why: on a month of ticks the rivals take as long as the policy or longer, and neither needs the other.
 

@@ -1,4 +1,4 @@
-"""Sweeps: many variants of a policy and a plant over one trace, as lanes, on one core or many.
+"""Sweeps: many variants of a policy and a plant over one trace, as lanes, on one or more cores.
 
 The variants are cut into parts of equal width, each part runs as lanes (`segments`), and the parts' sums are laid
 side by side in the order of the variants. A lane's numbers depend on no other lane, so the result has the

@@ -1,4 +1,4 @@
-"""Variants: one policy and one plant with some of their fields changed, by grid or at random.
+"""Variants: one policy and one plant with some fields changed, on a grid or at random.
 
 A field is named by its dotted path as in the YAML (`reactive.headroom`, `guards.rate_in.vms`), a field of the plant by
 the same with `plant.` before it (`plant.start.mean_s`, `plant.vms`). Values are written as in the policy, with

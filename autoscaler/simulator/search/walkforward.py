@@ -1,4 +1,4 @@
-"""Walk-forward: every candidate over one course, judged on what lies before and after each of several moments.
+"""Walk-forward evaluation: every candidate over one course, judged before and after each of several moments.
 
     |-- warm-up --|------- fold 1 is chosen on -------|embargo|--- and judged on ---|
                   |------------- fold 2 is chosen on ---------------|embargo|--- and judged on ---|

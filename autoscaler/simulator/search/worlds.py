@@ -1,4 +1,4 @@
-"""Stress: the same candidates in worlds that the recording does not show, and how much each regrets there.
+"""Stress tests: the same candidates under conditions that the recording lacks, and the regret of each.
 
     as recorded          the trace and the plant as they are
     demand x 1.5         half as much again, all the time

@@ -1,4 +1,4 @@
-"""Generated traffic made of parts: levels, cycles, trends, crowds, ramps, batches, outages, and noise.
+"""Building blocks of generated traffic: levels, cycles, trends, crowds, ramps, batches, outages, and noise.
 
 The expected rate is the sum of the parts that add (level, daily, crowds, ramps, batches) times the factors of those
 that multiply (weekly, trend). Counts are drawn around it with a stated dispersion, a gauge with a stated variation.

@@ -1,4 +1,4 @@
-"""Recipes of generated traffic as YAML: the same parts as in `traffic`, quantities with units.
+"""Recipes for generated traffic as YAML: the building blocks of `parts`, quantities with units.
 
     seed: 7
     start: 2026-03-02T00:00:00Z

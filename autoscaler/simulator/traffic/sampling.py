@@ -1,4 +1,4 @@
-"""Recording a running fleet: its policy's source is read tick by tick, and the demand becomes a trace.
+"""Records a running fleet: reads its policy's source tick by tick, and makes a trace of the demand.
 
 Why: before a daemon is trusted with a fleet, its demand is wanted for replays, measured the same way. So the source,
 the bounds on waiting and the fold are the daemon's own. Nothing is started, stopped or written elsewhere.

@@ -1,4 +1,4 @@
-"""The day that the demonstration runs on: a daily cycle, flash crowds and counting noise of a stated dispersion, from a seed.
+"""The demo's day: a daily cycle, flash crowds and counting noise of a stated dispersion, from a seed.
 
 Rules of this file: a trace is a pure function of its arguments. The noise is one stream of draws, unlike that of
 `parts`. What is generated is called generated: recorded traffic is what policies are judged on, and this is what a
