@@ -234,21 +234,21 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def _unparsed(said: str) -> str:
-    """Why a variable of the environment, which alone is read as JSON, could not be."""
+    """Why an environment variable, the only thing read as JSON, could not be read."""
     name = next((field for field in Settings.model_fields if f'"{field}"' in said), "")
     return (
-        f"{PREFIX}{name.upper()} cannot be read: it is a table, which the environment gives as JSON; better write "
-        f"it in {config_file()}, as [{name}.NAME]"
+        f"{PREFIX}{name.upper()} cannot be read: it is a table, which must be JSON in the environment; it is easier to "
+        f"write it in {config_file()}, as [{name}.NAME]"
     )
 
 
 def _toml_words(said: str) -> str:
-    """The parser's words; of a key that is written twice, ours."""
+    """The parser's message; ours for duplicate keys and missing values."""
     what, _, where = said.partition(" (at ")
     if what.startswith(("Cannot overwrite", "Cannot declare")):
-        what = "a setting or table is there twice; keep one of the two"
+        what = "a setting or table occurs twice; keep one of them"
     elif what.startswith("Invalid value"):
-        what = 'no value stands after the "="; texts need quotes'
+        what = 'there is no valid value after "="; texts need quotes'
     else:
         what = f"{what[:1].lower()}{what[1:]}"
     return f"{what} ({where}" if where else what

@@ -1,9 +1,9 @@
 """The log's output stream: it may break, fill up or block without harm to the daemon.
 
-A log on a full disk, or a reader that went or that hangs, is no reason to end, nor to fail or to hold a tick: lines that cannot be
-written are left out, and counted until one can be written again.
+A full disk behind the log, or a reader that is gone or hangs, must not end the daemon, and must not fail or delay a tick. Lines that
+cannot be written are dropped, and counted until one can be written again.
 
-Rules of this file: nothing raises, and nothing waits for longer than `PATIENCE_S`.
+Rules of this file: nothing raises, and nothing waits longer than `PATIENCE_S`.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ import stat
 from typing import Any, TextIO
 
 PATIENCE_S = 0.1
-"""Longest wait for a reader that takes nothing; while lines are left out nobody is waited for."""
+"""Longest wait for a reader that reads nothing; while lines are being dropped, there is no wait."""
 _PIECE_BYTES = 4096
-"""A pipe or a socket that takes anything takes so much without a wait."""
+"""A pipe or socket that is writable accepts this many bytes without blocking."""
 
 
 class LogLines:
-    """A logger for structlog, of lines that are made already.
+    """A logger for structlog that writes finished lines.
 
     Args:
-        stream: Where to.
-        log: Where it is told how many lines were left out, once a line could be written again.
+        stream: The output stream.
+        log: Where the number of dropped lines is logged once a line could be written again.
     """
 
     def __init__(self, stream: TextIO, log: Any) -> None:
         self._stream, self.log = stream, log
         self._lost = 0
         self._cut = False
-        """Whether the last line was written in part."""
+        """Whether the last line was only partly written."""
 
     def msg(self, line: str) -> None:
-        """Write a line, or leave it out."""
+        """Write a line, or drop it."""
         if not self._write(f"{line}\n"):
             self._lost += 1
         elif self._lost:
@@ -55,7 +55,7 @@ class LogLines:
         return True
 
     def _has_a_reader(self) -> bool:
-        """Whether it is a pipe or a socket, whose other end may take nothing for long."""
+        """Whether the stream is a pipe or a socket, whose other end may stop reading."""
         try:
             mode = os.fstat(self._stream.fileno()).st_mode
         except (OSError, ValueError):  # a stream without a file

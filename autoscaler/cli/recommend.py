@@ -297,12 +297,12 @@ def _changes(found: _Found) -> dict[str, Any]:
 
 
 def _beyond(found: _Found) -> list[str]:
-    """Which values that move the cost are the last that were tried, so that better ones may lie beyond them."""
+    """Recommended values that lie at the edge of what was tried, so that better ones may lie beyond."""
     from autoscaler.simulator.search.nearby import at_edge
     from autoscaler.simulator.search.recommending import WORTH
 
     return [
-        f"{path} {change['then']} is the {edge} that was tried, and what lies beyond may cost less yet: say values with --vary."
+        f"{path} {change['then']} is the {edge} value that was tried; values beyond it may cost even less: give them with --vary."
         for path, change in _changes(found).items()
         if abs(change["cost_alone"] or 0.0) >= WORTH
         and (edge := at_edge(found.judged.parameters[path], change["then"]))

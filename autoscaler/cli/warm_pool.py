@@ -160,7 +160,7 @@ def _show(vms: list[dict[str, Any]]) -> None:
 
 
 def total(vms: list[dict[str, Any]]) -> str:
-    """How many there are, and of these in each state; the most first."""
+    """How many VMs there are in total and in each state; the largest count first."""
     fleets = len({vm["fleet"] for vm in vms})
     where = f" of {fleets} fleets" if fleets > 1 else ""
     states = Counter(vm["phase"].replace("_", " ") for vm in vms)

@@ -1,11 +1,11 @@
 """When the clock is set back: forgets what listings will show again, and keeps recent orders and what was learned.
 
-Why: all that is noted by the old clock lies ahead, and listings tell anew what is. But they lag: a VM that was made seconds
-before, and is not listed yet, would be made once more. And no listing tells what models, prices and warm pools of objectives have
-learned over weeks, nor which VMs are left alone.
+Why: everything noted by the old clock lies in the future, and listings show the present state again. But listings lag: a VM that
+was made seconds ago and is not listed yet would be made again. And no listing shows what models, prices and warm pools have learned
+over weeks, or which VMs are left alone.
 
-Rules of this file: orders in flight, and what VMs are left alone for, are as old by the new clock as they were by the old one. What
-objectives have learned knows its ticks, and rests until the clock is as late again; where that is long, it begins anew.
+Rules of this file: orders in flight, and the times for which VMs are left alone, keep their age on the new clock. What objectives
+have learned is tied to its ticks: it pauses until the clock is as late again, and starts afresh if that would take long.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from autoscaler.daemon.vms.metering import Run
 from autoscaler.daemon.vms.tracked import TrackedVm
 
 RESTS_S = 6 * 3600.0
-"""What objectives have learned rests for so long at most."""
+"""How long what objectives have learned may pause, in seconds."""
 _LEARNED = ("peaks", "trial", "budget", "warm_pool", "starting")
 
 
 def what_stays(before: LaneState, lanes: LaneParams, back_s: float) -> LaneState:
-    """What core goes on with: guards begin anew.
+    """The state with which core continues: guards start afresh.
 
     Args:
-        before: What it remembered; not to be used any more.
+        before: The previous state; not to be used any more.
         lanes: The same lanes.
         back_s: By how much the clock was set back, in seconds.
     """
@@ -45,7 +45,7 @@ def what_stays(before: LaneState, lanes: LaneParams, back_s: float) -> LaneState
 def keep_orders(
     inventories: Sequence[FleetInventory], before: Sequence[FleetInventory], by_s: float, now_s: float
 ) -> None:
-    """Go on with what was ordered and may not be listed yet, and leave alone who was left alone, fleet by fleet.
+    """Keep orders that may not be listed yet, and VMs that are left alone, fleet by fleet.
 
     Args:
         inventories: That know nothing yet.

@@ -1,8 +1,8 @@
 """Failing listings: when each place was last listed completely, and log lines at the start, at a change, hourly and at the end.
 
-A provider that is down for a night fails at every tick. Its metric counts each time; a person reads it once.
+A provider that is down for a night fails at every tick. The metric counts every failure; the log reports it once.
 
-Rules of this file: words and times; the clock comes in as an argument.
+Rules of this file: wording and times only; the clock comes in as an argument.
 """
 
 from __future__ import annotations

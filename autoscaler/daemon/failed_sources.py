@@ -1,9 +1,9 @@
 """Failing sources: log lines when a failure begins, when its reason changes, hourly, and when it ends.
 
-A source that is down for a night fails at every tick, and often in two ways that take turns (it hangs; it says itself that
-it had no answer). Its metric counts each time; a person reads it once.
+A source that is down for a night fails at every tick, often alternating between two reasons (it hangs; it reports that it had no
+answer). The metric counts every failure; the log reports it once.
 
-Rules of this file: words and times; the clock comes in as an argument.
+Rules of this file: wording and times only; the clock comes in as an argument.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ _NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
 class Unread:
-    """What was said of which fleet's source.
+    """What was reported about each fleet's source.
 
     Args:
-        telemetry: Where it is said.
+        telemetry: Where it is reported.
     """
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
         self._said_s: dict[str, dict[str, float]] = {}
-        """By fleet and reason, whatever its numbers, when it was last said; while the source fails."""
+        """By fleet and reason (without its numbers), when it was last reported; only while the source fails."""
 
     def follow(self, fleet: Fleet, error: str, now_s: float) -> None:
-        """Say what is new; the fleet keeps the error.
+        """Report what is new; the fleet keeps the error.
 
         Args:
             fleet: Whose source it is.
-            error: For a person, what it complains of; empty where it is well.
+            error: What is wrong, for a person; empty if nothing is.
             now_s: The clock.
         """
         if error:

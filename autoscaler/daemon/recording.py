@@ -1,8 +1,8 @@
 """Bounded writes to the journal: a disk that hangs or fails delays actions, never decisions.
 
-Rules of this file: a write that does not come back in time has failed for its caller and is left to end when
-it likes. Until it has, nothing else is written, so that writes do not pile up behind it. Every failure is
-counted, and said once an hour for as long as it lasts.
+Rules of this file: a write that does not return in time has failed for its caller, and is left to finish on its own.
+Until then nothing else is written, so that writes do not queue up behind it. Every failure is counted, and reported
+once an hour while it lasts.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from autoscaler.ports import (
 T = TypeVar("T")
 
 AGAIN_S = 3600.0
-"""The same failure is said again after so long."""
+"""How long until the same failure is reported again, in seconds."""
 OPEN_WITHIN_S = 60.0
 """Longest wait for the journal at the start, where a large one may have to be read."""
 
@@ -58,7 +58,7 @@ class Recorder:
         self.trouble = ""
         """Why nothing can be recorded now, so that nothing is done; empty where the last tick was."""
         self._said_s: dict[str, float] = {}
-        """What was said of failures since the last tick that was written, and when, in seconds of the event loop."""
+        """Failures reported since the last written tick, and when, in seconds of the event loop."""
         self._failed_since_s: float | None = None
         self._hung: set[asyncio.Future[Any]] = set()
         self._unsettled: dict[int, tuple[float, tuple[Outcome, ...]]] = {}
@@ -249,7 +249,7 @@ class Recorder:
             await self.outcomes(action_id, at_s, outcomes)
 
     def _failed(self, text: str) -> None:
-        """Count it, and say it where it was not said within the hour: a full disk fails at every tick, and logs may lie on it."""
+        """Count a failure, and report it at most once an hour: a full disk fails at every tick, and may also hold the log."""
         self._telemetry.journal_errors.inc()
         now_s = asyncio.get_running_loop().time()
         if self._failed_since_s is None:

@@ -1,13 +1,13 @@
 """The API budget of one account and region, tracked on our side: who may call when, and for how many VMs.
 
-Why: EC2 gives an account five starts at once and two a second, whoever makes them. A burst that calls at will is
-refused as a whole, and refused callers that call again starve each other. So all calls of one account pass here,
-within token buckets of EC2's published sizes less a margin; what must wait does so in the order of its worth.
-Others spend from the same buckets and cannot be seen: where EC2 refuses a call all the same, what is believed of
-that bucket is cut at once and grows back slowly.
+Why: EC2 allows an account five start calls at once and two a second, whoever makes them. A burst of unrestrained calls
+is refused as a whole, and callers that retry starve each other. So all calls of one account pass through here, within
+token buckets of EC2's published sizes less a margin; calls that must wait do so by priority. Other programs spend from
+the same buckets unseen: if EC2 throttles a call all the same, the estimate of that bucket is cut at once and recovers
+slowly.
 
-Rules of this file: bucket arithmetic is pure, with time as an argument; waiting is on the Clock and bounded. A call
-that was refused for the budget did nothing, and is made again within its time; no other call is.
+Rules of this file: bucket arithmetic is pure, with time as an argument; waiting is on the Clock and bounded. A throttled
+call did nothing, and is repeated within its time; no other call is.
 """
 
 from __future__ import annotations
@@ -175,13 +175,13 @@ class CallBudget:
             queue.ring()
 
     def admit_now(self, action: str, vms: int, *, whole: bool = False) -> int | None:
-        """As `admit`, where nobody has to wait; None where somebody would."""
+        """As `admit`, if nobody has to wait; otherwise None."""
         if self._queue(action).waiters or self._wait_s(action, vms, self._clock.now(), whole=whole) > 0.0:
             return None
         return self._spent_now(action, vms, whole=whole)
 
     def more(self, action: str, vms: int) -> bool:
-        """Whether a call that was admitted may name so many more VMs; they are counted then."""
+        """Whether an admitted call may name this many more VMs; if so, they are counted."""
         now_s, bucket = self._clock.now(), self._vm_bucket(action)
         if bucket is not None and bucket.left(now_s) < vms:
             return False

@@ -1,9 +1,9 @@
 """A provider whose calls all go through the API budget: one caller per account and region.
 
-Rules of this file: a call that the budget leaves no room for in time is not made, and says BUDGET_SPENT. A call for
-more VMs than there is room for is made for as many as there is, and says BUDGET_SPENT for the others, which the
-caller may ask for again at once. Starts and stops that wait go together (`riding`). What the provider refused for the
-budget did nothing, and is sent again here, with full jitter, until the time of the call is over; nothing else is.
+Rules of this file: a call that the budget does not admit in time is not made, and its outcome is BUDGET_SPENT. A call for
+more VMs than the budget admits is made for those that fit; the others get BUDGET_SPENT, and the caller may request them
+again at once. Starts and stops that wait are combined (`riding`). A call that the provider throttled did nothing, and is
+repeated here, with full jitter, until its time is over; nothing else is repeated.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class BudgetedProvider:
         await self._provider.close()
 
     def _together(self, action: str, priority: Priority, **how: bool) -> Riding:
-        """Those who wait for this action, and for having it done in the same way."""
+        """The requests that wait for this action with the same options."""
         key = (action, *(name for name, given in how.items() if given))
         if key not in self._riding:
             self._riding[key] = Riding(action, priority, self.budget, self._clock)

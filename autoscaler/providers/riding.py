@@ -1,10 +1,10 @@
 """Combines calls that wait for the API budget: the next call in turn includes the VMs of the others that wait.
 
-Why: EC2 gives an account five starts at once and two a second, however many VMs each names. Three hundred fleets that open in the
-same minute would order for seven minutes, one fleet and zone after the other, what fits into a dozen calls.
+Why: EC2 allows an account five start calls at once and two a second, however many VMs each call names. If three hundred fleets open
+in the same minute, separate calls per fleet and zone take seven minutes, although a dozen calls could name all VMs.
 
-Rules of this file: a call that need not wait goes alone. What the provider says against a call that was for several is about
-nobody in particular: each then asks for itself, and for a while nobody is taken along.
+Rules of this file: a call that need not wait is made alone. If the provider refuses a combined call, the refusal cannot be
+attributed: each fleet then calls for itself, and for a while no calls are combined.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from autoscaler.ports import Clock, Outcome, OutcomeKind
 from autoscaler.providers.budget import CallBudget, Priority
 
 MOST_VMS = 200
-"""VMs of one call that others were taken along in, at most."""
+"""Most VMs in one combined call."""
 ALONE_S = 20.0
-"""After a call for several that the provider did not take, everybody goes alone for so long."""
+"""How long calls are made alone after the provider refused a combined call, in seconds."""
 _ABOUT_ONE = frozenset({OutcomeKind.REFUSED, OutcomeKind.NO_CAPACITY, OutcomeKind.DENIED})
-"""What is said of a call because of one of its VMs, or of their place."""
+"""Outcomes of a call that are caused by one of its VMs, or by their place."""
 
 Call = Callable[[Sequence[str]], Awaitable[tuple[Outcome, ...]]]
 Sent: TypeAlias = tuple[Sequence[str], tuple[Outcome, ...]]
-"""The VMs that a call was made for, and what was said of them."""
+"""The VMs that a call was made for, and their outcomes."""
 
 
 @dataclass(slots=True, eq=False)
 class _Rider:
-    """One who waits for the budget.
+    """A request that waits for the budget.
 
     Attributes:
-        vm_ids: What for.
-        turn: For how many of them there is room, once it is their own turn.
-        said: What came of a call of somebody else that they were taken along in; None where they are to ask for themselves.
-        aboard: Whether they were.
+        vm_ids: Its VMs.
+        turn: How many of them the budget admits, once it is this request's own turn.
+        said: The outcomes, if another request's call included these VMs; None if they must be requested separately.
+        aboard: Whether another request's call included them.
     """
 
     vm_ids: Sequence[str]
@@ -49,12 +49,12 @@ class _Rider:
 
 
 class Riding:
-    """Those who wait for one action of one account, with the same priority and in the same way.
+    """The requests that wait for one action of one account, with the same priority and options.
 
     Args:
-        action: EC2's name of it.
-        priority: Among all who wait for the action.
-        budget: Of the account.
+        action: EC2's name of the action.
+        priority: Priority among all requests that wait for the action.
+        budget: The account's budget.
         clock: Time.
     """
 
@@ -65,7 +65,7 @@ class Riding:
         self._alone_until_s = float("-inf")
 
     async def send(self, call: Call, vm_ids: Sequence[str], until_s: float) -> Sent:
-        """Make the call once there is room for it, perhaps together with others.
+        """Make the call once the budget admits it, perhaps combined with others.
 
         Args:
             call: The provider's.
@@ -110,7 +110,7 @@ class Riding:
         return vm_ids, outcomes
 
     def _taken_along(self, vms: int) -> list[_Rider]:
-        """Those who wait and for whose VMs there is room in a call for so many others."""
+        """The waiting requests whose VMs fit into a call that already names `vms` VMs."""
         if self._clock.now() < self._alone_until_s:
             return []
         found = []
@@ -136,7 +136,7 @@ class Riding:
             said = error
             raise
         finally:
-            # Where this one is given up, the others do not know either what became of it.
+            # If this call is abandoned, its outcome is unknown to the other requests, too.
             against = not isinstance(said, BaseException) and any(o.kind in _ABOUT_ONE for o in said)
             if against:
                 self._alone_until_s = self._clock.now() + ALONE_S
@@ -150,7 +150,7 @@ class Riding:
 
 
 def _part(said: Sequence[Outcome], vm_ids: Sequence[str]) -> tuple[Outcome, ...] | None:
-    """What was said of some VMs of a call for several; None where they are to be asked for by themselves."""
+    """The outcomes of some VMs of a combined call; None if they must be requested separately."""
     own = set(vm_ids)
     part = tuple(outcome for outcome in said if outcome.vm_id in own)
     return None if any(outcome.kind in _ABOUT_ONE for outcome in part) else part

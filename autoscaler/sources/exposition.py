@@ -22,7 +22,7 @@ from autoscaler.sources.fan_out import UnreadableBodyError
 Labels: TypeAlias = frozenset[tuple[str, str]]
 
 REMEMBERED = 512
-"""Bytes of a set of labels that is read once for all VMs; longer ones are read each time."""
+"""Label sets up to this length (bytes) are parsed once for all VMs; longer ones are parsed each time."""
 _ENDS_NAME = (b"{", b" ", b"\t")
 _LABEL = re.compile(rb'([a-zA-Z_][a-zA-Z0-9_]*)="([^"\\]*)"')
 _PLAIN_LINE = re.compile(

@@ -290,15 +290,15 @@ class ScrapeSource:
 
 
 def _sum(numbers: Iterable[float]) -> float:
-    """Of what one VM shows.
+    """The sum of what one VM reports.
 
     Raises:
-        UnreadableBodyError: They are beyond all numbers together, or infinite in both directions.
+        UnreadableBodyError: The sum overflows, or infinities of both signs occur.
     """
     try:
         return math.fsum(numbers)
     except (OverflowError, ValueError):
-        raise UnreadableBodyError("numbers too large to be added up") from None
+        raise UnreadableBodyError("numbers too large to add up") from None
 
 
 def _growth(before: float, now: float) -> float:

@@ -265,7 +265,7 @@ def _of_operators(carried: Carried) -> str:
 
 
 def check(connection: sqlite3.Connection, path: Path, within_s: float = CHECK_WITHIN_S) -> None:
-    """Look whether the tables are whole, for as long as that may take.
+    """Check whether the tables are intact, within a time limit.
 
     Raises:
         JournalDamagedError: One is not.

@@ -1,9 +1,9 @@
 """Bounds for expensive HTTP answers: how much loop time and memory they may take, however many clients ask.
 
-Why: the status of 300 fleets takes the loop 0.3 s and has 0.9 MB. Twenty who ask for it again and again would leave the decisions no
-time, and thousands who ask and never read would take gigabytes, each with a copy of its own that waits to be sent.
+Why: building the status of 300 fleets takes 0.3 s of loop time, and the answer has 0.9 MB. Twenty clients that poll without a pause
+would leave no time for decisions. Thousands that ask and never read would take gigabytes, since each has its own copy waiting to be sent.
 
-Rules of this file: nothing of what is in an answer. Times are of the event loop, on which answers are made.
+Rules of this file: nothing here depends on the content of an answer. Times are those of the event loop, on which answers are built.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 LONG_S: Final = 0.05
-"""An answer that takes longer to make is not made anew at once."""
+"""An answer that took longer than this to build is kept for a while."""
 SPARED: Final = 3.0
-"""For so many times as long as it took to make it is given to all who ask: it takes the loop a quarter of its time at most."""
+"""How long such an answer is kept, as a multiple of the time to build it: building takes at most a quarter of the loop's time."""
 MOST_UNREAD: Final = 64 << 20
-"""Bytes that wait to be read by all who have asked."""
+"""Limit of unread bytes, over all clients."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class SharedAnswer:
-    """An answer that is made for all who ask in the same turn of the loop, and while it would take too much of it.
+    """An answer shared by all clients that ask in the same turn of the loop, and for longer if it is slow to build.
 
     Args:
-        make: Makes it.
+        make: Builds the answer.
     """
 
     def __init__(self, make: Callable[[], bytes]) -> None:
@@ -37,7 +37,7 @@ class SharedAnswer:
         self._kept: bytes | None = None
 
     def now(self) -> bytes:
-        """The answer, at most a few times older than it takes to make one."""
+        """The current answer; its age is at most a few times the time to build it."""
         if self._kept is None:
             loop = asyncio.get_running_loop()
             began_s = loop.time()
@@ -54,11 +54,11 @@ class SharedAnswer:
 
 
 class Unread:
-    """What waits to be read by those who have asked.
+    """The bytes of answers that clients have not read yet.
 
     Args:
-        connections: All that are open.
-        most: Bytes, from which on nothing large is answered.
+        connections: All open connections.
+        most: Bytes above which large answers are refused.
     """
 
     def __init__(self, connections: Callable[[], Iterable[RequestHandler]], most: int = MOST_UNREAD) -> None:
@@ -66,23 +66,23 @@ class Unread:
 
     @property
     def is_too_much(self) -> bool:
-        """Whether further answers would have to wait for those."""
+        """Whether so much is unread that large answers are refused."""
         waiting = 0
         for each in self._connections():
-            # One whose connection is ending, but not yet ended, has none.
+            # A connection that is closing has no transport.
             if each.transport is not None and isinstance(each.transport, asyncio.WriteTransport):
                 waiting += each.transport.get_write_buffer_size()
         return waiting > self._most
 
     def guarded(self, handler: Handler) -> Handler:
-        """The handler, which is asked only while there is room for its answer."""
+        """The handler, called only while there is room for its answer."""
 
         async def guard(request: web.Request) -> web.StreamResponse:
             if self.is_too_much:
                 return web.Response(
                     status=503,
                     headers={"Retry-After": "60"},
-                    text=f"{self._most >> 20} MB of answers wait to be read; see who asks and does not read\n",
+                    text=f"{self._most >> 20} MB of answers are waiting to be read; check which client does not read\n",
                 )
             return await handler(request)
 

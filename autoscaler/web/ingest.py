@@ -8,9 +8,9 @@
     400        malformed (nothing was taken), or some samples were refused (the others were taken)
     408, 413, 415   too slow, too large, of another type            429, 503   not now: Retry-After
 
-Rules of this file: whoever pushes is told what is wrong, where and what to do, and so is the operator: by status,
-metric and log. A request is bounded in size, packed and unpacked, in time, and in samples per second, and requests
-in number, so that nobody who may push can hurt the ticks. No token and no body is logged.
+Rules of this file: the sender learns what is wrong, where, and what to do; so does the operator, from the status, metrics
+and log. Requests are bounded in number, and each in size (compressed and decompressed), time, and samples per second, so
+that no sender can delay ticks. Tokens and bodies are never logged.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ UNPACKED = 4
 """How many times its size a body may unpack to, of the largest body."""
 TELL_EVERY_S = 60.0
 _BEARER = "bearer "
-_CUT_OFF = "the body was cut off, or is not packed as its Content-Encoding says; send it again"
+_CUT_OFF = "the body is incomplete, or not compressed as its Content-Encoding says; send it again"
 
 
 class Refused(StrEnum):
@@ -363,8 +363,8 @@ class Ingest:
 
 
 def _unpacked(packed: bytes, most: int) -> bytes:
-    """What a body by gzip or deflate holds, and no more than one byte more than `most`."""
-    unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)  # either form, told by its beginning
+    """Decompresses a gzip or deflate body, up to one byte more than `most`."""
+    unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)  # detects either format by its header
     try:
         body = unpacking.decompress(packed, most + 1)
     except zlib.error:

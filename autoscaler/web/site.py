@@ -1,13 +1,13 @@
 """The HTTP site: status page, /metrics, /healthz, /api/v1, and /v1/samples if samples may be pushed.
 
-Monitoring that reads these cannot tell a site that has gone deaf from a daemon that has died. So the daemon asks its
-own site now and then, and where nothing answers it says so and listens anew.
+Monitoring cannot tell a site that no longer answers from a daemon that has died. So the daemon requests its own site now and then;
+if nothing answers, it reports that and opens the site again.
 
-Rules of this file: whoever connects costs the daemon little. Connections are bounded in number, or else they would take
-the files that calls to the cloud need; those that say nothing, and those that do not read their answer, are ended. What
-answers may take of the loop and of the memory is bounded (`answers`); whether the daemon is well is always told. On this machine
-alone it is asked by address or local name: a page of elsewhere, whose name leads here in an operator's browser, would read all.
-Garbage is answered, and nothing is logged of it.
+Rules of this file: a client costs the daemon little. The number of connections is limited, since they would use up the file
+descriptors that calls to the cloud need. Connections that send nothing, or do not read their answer, are closed. Answers are
+bounded in loop time and memory (`answers`); health is always answered. On a loopback address only addresses and local names are
+accepted: otherwise a foreign page whose name resolves to this machine could read everything through an operator's browser.
+Malformed requests get an answer, and are not logged.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Guests:
         silent_s: How long one may be without a request, the first one included.
         longest_s: After so long it takes no further request.
         ending_s: After so much longer it is ended, whatever it does.
-        unread: Bytes of answers that wait to be read by all of them.
+        unread: Limit of unread bytes in answers, over all connections.
     """
 
     most: int = field(default_factory=_most_connections)
@@ -179,13 +179,13 @@ class Site:
             await self._listen()
 
     def _trouble(self) -> str:
-        """Why guests are turned away, for a person; empty where none is."""
+        """Why requests are refused, for a person; empty if none are."""
         if self._is_full():
             return f"{self._guests.most} connections to {self.url} are open, so further ones are refused; check who leaves them open"
         if self._unread.is_too_much:
             return (
                 f"{self._guests.unread >> 20} MB of answers of {self.url} are waiting to be read, so status and metrics are refused; "
-                "check who asks and does not read"
+                "check which client does not read"
             )
         return ""
 
@@ -264,12 +264,12 @@ def _is_loopback(host: str) -> bool:
 
 
 def _by_local_name(handler: Handler) -> Handler:
-    """The handler, for those who ask by an address, or by a name that no server elsewhere can have."""
+    """The handler, for requests by address or by a name that no other host can have."""
 
     async def guard(request: web.Request) -> web.StreamResponse:
         name = _name_asked(request.host)
         if name:
-            text = f"this site is for this machine alone; ask for it as localhost, or let your proxy do so, not as {name}\n"
+            text = f"this site serves only this machine: request it (or let your proxy request it) as localhost, not as {name}\n"
             return web.Response(status=421, text=text)
         return await handler(request)
 
@@ -277,7 +277,7 @@ def _by_local_name(handler: Handler) -> Handler:
 
 
 def _name_asked(host: str) -> str:
-    """The name in a header Host that may be of another server; empty where it is none."""
+    """The name in a Host header if it may be another host's; empty if not."""
     try:
         name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
     except ValueError:
@@ -302,6 +302,6 @@ def _status(daemon: Daemon, ingest: Ingest | None) -> bytes:
 
 
 async def _as_it_is(_: web.Request, answer: web.StreamResponse) -> None:
-    """Names and words of others are in it: no browser is to take text for a page, nor another site's page to load it."""
+    """Answers contain text from outside: no browser may interpret it as a page, and no other site's page may load it."""
     answer.headers["X-Content-Type-Options"] = "nosniff"
     answer.headers["Cross-Origin-Resource-Policy"] = "same-origin"

@@ -187,7 +187,7 @@ def test_what_was_finished_before_ctrl_c_is_written_and_said_to_be_a_part(here, 
 
 
 def test_advice_at_the_edge_of_what_was_tried_says_that_more_may_lie_beyond(here):
-    edge = "reactive.headroom 20% is the lowest that was tried, and what lies beyond may cost less yet: say values with --vary."
+    edge = "reactive.headroom 20% is the lowest value that was tried; values beyond it may cost even less: give them with --vary."
     lax = ("--at-most", "unserved=50%", "--no-worlds")
     told = run(here, "recommend", "--vary", "reactive.headroom=20%,35%,50%", *lax).stdout
     assert edge in " ".join(told.split())

@@ -168,7 +168,7 @@ TROUBLES = {
     ),
     "throttled": (
         of_each((OutcomeKind.THROTTLED, "RequestLimitExceeded", "slow"), ACCEPTED),
-        "there was no room for the call in the account's API budget (RequestLimitExceeded slow)",
+        "the account's API budget had no room for the call (RequestLimitExceeded slow)",
     ),
     "a library's words": (
         of_each((OutcomeKind.UNKNOWN, "ReadTimeoutError", 'Read timeout on endpoint URL: "x"'), ACCEPTED),

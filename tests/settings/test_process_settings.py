@@ -129,13 +129,13 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path):
         ("tick_s: 20\n", "expected '=' after a key in a key/value pair (line 1, column 7)"),
         (
             "tick_s = 1\ntick_s = 2\n",
-            "a setting or table is there twice; keep one of the two (line 2, column 11)",
+            "a setting or table occurs twice; keep one of them (line 2, column 11)",
         ),
         (
             "[providers.a]\n[providers.b]\n[providers.a]\n",
-            "a setting or table is there twice; keep one of the two (line 3, column 13)",
+            "a setting or table occurs twice; keep one of them (line 3, column 13)",
         ),
-        ("log_level = debug\n", 'no value stands after the "="; texts need quotes (line 1, column 13)'),
+        ("log_level = debug\n", 'there is no valid value after "="; texts need quotes (line 1, column 13)'),
     ],
 )
 def test_a_file_that_is_not_toml_is_refused(text, words, tmp_path):
@@ -151,7 +151,7 @@ def test_a_file_that_cannot_be_read_is_refused_in_words(tmp_path):
 def test_a_table_in_the_environment_that_is_no_json_is_refused_in_words(monkeypatch):
     monkeypatch.setenv("AUTOSCALER_PROVIDERS", "frankfurt")
     assert failure() == (
-        "AUTOSCALER_PROVIDERS cannot be read: it is a table, which the environment gives as JSON; better write it in "
+        "AUTOSCALER_PROVIDERS cannot be read: it is a table, which must be JSON in the environment; it is easier to write it in "
         "autoscaler.toml, as [providers.NAME]"
     )
 

@@ -77,7 +77,7 @@ REASONS = {
         "fix the labels", texts=("load 1\n",), metric=CODED
     ),
     "metric load cannot be read": Scrape("not Prometheus text", texts=("load one\n",)),
-    "numbers too large to be added up": Scrape(
+    "numbers too large to add up": Scrape(
         "not counts of work", texts=('load{x="1"} 1e308\nload{x="2"} 1e308\n',)
     ),
     "CPU counters stand still": Scrape("node_exporter", texts=(cpu(5, 1),) * 2, metric=CPU),

@@ -84,7 +84,7 @@ async def test_while_too_much_waits_to_be_read_no_more_is_told_but_whether_all_i
             await never_reading(site, writer)
             for path in ("/metrics", "/api/v1/status", "/status.js", "/"):
                 code, text = await asked(f"{site.url}{path}")
-                assert (code, "answers wait to be read" in text) == (503, True)
+                assert (code, "answers are waiting to be read" in text) == (503, True)
             assert await asked(f"{site.url}/healthz") == (200, "ok\n")
             watch = asyncio.create_task(site.watch())
             await asyncio.wait_for(bench.clock.enough.wait(), 60)

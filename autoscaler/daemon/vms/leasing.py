@@ -1,7 +1,7 @@
 """The leases of all fleets: which are held by another daemon, and the tags that claim ours.
 
-Rules of this file: tags are written beside the tick, one call for a fleet every few minutes, after everything else in the
-API budget. What cannot be written is told once and tried again, and holds nothing. Fleets in shadow need no lease.
+Rules of this file: tags are written in the background, one call per fleet every few minutes, with the lowest priority in
+the API budget. A failed write is reported once and retried, and holds up nothing. Fleets in shadow need no lease.
 """
 
 from __future__ import annotations
@@ -114,14 +114,14 @@ class Leasing:
 
 _WORDS = {
     OutcomeKind.DENIED: "we may not write their tags; allow ec2:CreateTags on them, or set AUTOSCALER_LEASE=false",
-    OutcomeKind.THROTTLED: "there was no room for the call in the account's API budget",
+    OutcomeKind.THROTTLED: "the account's API budget had no room for the call",
     OutcomeKind.REFUSED: "the provider refuses these tags",
     OutcomeKind.UNKNOWN: "it is not known whether the call was carried out",
 }
 
 
 def _trouble(outcomes: Iterable[Outcome]) -> str:
-    """Why not all VMs carry the tag: our words, then the provider's own; empty where they do."""
+    """Why not all VMs carry the tag, in our words and then the provider's; empty if they do."""
     bad = [outcome for outcome in outcomes if outcome.kind is not OutcomeKind.ACCEPTED]
     if not bad:
         return ""

@@ -1,11 +1,11 @@
 """Capacity by place (a machine type in a zone): where room was lacking recently, and the odds of success.
 
-Why it is one per account: what one fleet found out about a place holds for all, and a place without room is
-asked once when its time is over, not once by each fleet.
+Why one per account: what one fleet finds out about a place holds for all, and a place without room is tried once when its
+time is over, not once by each fleet.
 
-Rules of this file: pure values; time is an argument. A place that had no room is dry for a while, twice as long
-each time it is found so again. When the time is over one VM may be tried there, by one fleet, whatever it is
-wanted for: the place is dry again until that is known to have worked, or never to have been sent.
+Rules of this file: pure values; time is an argument. A place without room is dry for a while, twice as long each time it is
+found dry again. When the time is over, one fleet may try one VM there, for whatever purpose. The place stays dry until
+that VM is known to have started, or never to have been ordered.
 """
 
 from __future__ import annotations
@@ -117,12 +117,12 @@ class Places:
                 self.version += 1
 
     def give_back(self, vm_type: str, zone: str, sent_s: float, now_s: float) -> None:
-        """What was to try this place was surely not sent: somebody else may.
+        """Release a place whose trial was certainly not sent, so that another fleet may try it.
 
         Args:
-            vm_type: Of the place.
-            zone: Likewise.
-            sent_s: When it was about to be sent; who has claimed the place since then still tries it.
+            vm_type: Machine type of the place.
+            zone: Zone of the place.
+            sent_s: When the trial was about to be sent; a later claim of the place remains.
             now_s: The clock.
         """
         for known in self._known(vm_type, zone):
@@ -130,7 +130,7 @@ class Places:
                 self._free(known, now_s)
 
     def give_back_all_of(self, at_s: float) -> None:
-        """Nothing is sent of what was planned at this moment."""
+        """Release the places claimed at this moment, since nothing of that plan is sent."""
         for known in self._dry.values():
             if known.probing and known.claimed_s == at_s:
                 self._free(known, at_s)

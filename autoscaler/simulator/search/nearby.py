@@ -23,9 +23,9 @@ _COVERS = (0.5, 0.9, 0.95, 0.99)
 
 
 def at_edge(tried: Iterable[object], taken: object) -> str:
-    """`lowest` or `highest` where the value that is taken is that of three or more, so that the best may lie beyond; else empty.
+    """`lowest` or `highest` if the chosen value is at the edge of three or more, so that a better one may lie beyond; else empty.
 
-    A zero is an end and no edge.
+    Zero is a natural limit, not an edge.
     """
     numbers = {_number(each) for each in tried}
     own = _number(taken)
