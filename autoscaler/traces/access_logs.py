@@ -1,12 +1,12 @@
 """Imports access logs as request counts: common and combined format, HAProxy, W3C, AWS application load balancers.
 
-Each line is one request at the time it arrived: the bracketed time of common, combined and HAProxy's logs, and the
-creation time of a line of AWS (its first time is that of the response; older lines have no other). HAProxy's times
-are local and say no offset, so the zone must be told. A prefix of syslog is passed over.
+Each line is one request at its time of arrival: the time in brackets in common, combined and HAProxy logs, and the
+creation time in AWS logs (their first time is that of the response; older lines have no other). HAProxy logs local
+times without an offset, so the zone must be given. A syslog prefix is skipped.
 
-Rules of this file: a line that cannot be read is counted and shown, and too many of them end the reading. A file
-covers the time from its first to its last line: within it an interval without lines is a measured zero, and what
-no file covers is a gap. Order within a file is not needed beyond a bound; a line far behind its file is refused.
+Rules of this file: a line that cannot be parsed is counted and shown; too many of them end the import. A file covers
+the time from its first to its last line: an interval without lines within it is a measured zero, and time that no
+file covers is a gap. Lines may be out of order up to a bound; a line further back is refused.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from autoscaler.traces.events import MAX_INTERVALS
 from autoscaler.traces.trace import Trace, TraceKind, describe_time
 
 MAX_LINE = 16 << 20
-"""A file with longer lines is none of lines."""
+"""A file with longer lines is not a log."""
 REMEMBERED = 100_000
-"""Different times of which the epoch seconds are kept at hand."""
+"""Number of distinct time texts whose epoch seconds are cached."""
 LOOKED_AT = 200
-"""Lines from which the format is told."""
+"""Number of lines from which the format is detected."""
 SHOWN = 5
-"""Refused lines that are kept to be shown."""
+"""Number of refused lines kept as examples."""
 
 
 class LogFormat(StrEnum):
@@ -65,7 +65,7 @@ _HAPROXY = re.compile(
 )
 _W3C = re.compile(rb"^(\d{4}-\d\d-\d\d[ \t]\d\d:\d\d:\d\d)[ \t][^\n]*\n()", re.MULTILINE)
 _W3C_FIELDS = re.compile(rb"#Fields:[ \t]*date[ \t]time[ \t]")
-"""Only this line tells the format: any table may begin with a date and a time."""
+"""Only this line identifies the format: any table may begin with a date and a time."""
 _ALB = re.compile(
     rb"^(?:https?|h2|grpcs|wss?) "
     + _STAMP
@@ -203,9 +203,9 @@ def _read_file(
     form = log_format or told_format(path)
     if form is None:
         raise TraceError(
-            f"{path}: none of the first lines is of a format that is known: {', '.join(LogFormat)} (combined is read "
-            f"as common); the file begins with `{_first_line(path)}`; what tells a time in each line can be read as events, "
-            "once that stands in a column of its own (`--shape events --no-header --time 1`)"
+            f"{path}: none of the first lines has a known format: {', '.join(LogFormat)} (combined is read as "
+            f"common); the file begins with `{_first_line(path)}`; any file with a time in each line can be read as events "
+            "if the time is a column of its own (`--shape events --no-header --time 1`)"
         )
     found.formats.append(form)
     counting = _Counting(path, found, form, interval_s, *how)
@@ -287,14 +287,14 @@ class _Counting:
         if np.isnan(at_s):
             self.found.refuse(self.path, number, f"not a line of the {self.form} format", line)
         elif at_s < self.latest_s - self.disorder_s:
-            why = f"{self.latest_s - at_s:.0f} s behind the lines before it"
+            why = f"{self.latest_s - at_s:.0f} s earlier than a line before it"
             self.found.refuse(self.path, number, why, line)
         else:
             self.latest_s = max(self.latest_s, at_s)
             self.steps[int(at_s // self.interval_s)] += 1
 
     def _moment(self, text: bytes) -> float:
-        """Epoch seconds, NaN where there is no such time; lines of one second are many, so it is parsed once."""
+        """Epoch seconds, NaN if there is no such time; cached, since many lines have the same second."""
         at_s = self.known.get(text)
         if at_s is None:
             try:
@@ -309,7 +309,7 @@ class _Counting:
         return at_s
 
     def _parsed(self, text: str) -> tuple[float, bool]:
-        """Epoch seconds, and whether the night has that time twice: then the lines before it tell which it is."""
+        """Epoch seconds, and whether the local time occurs twice (the clock was set back); earlier lines then tell which it is."""
         if self.form in {LogFormat.ALB, LogFormat.W3C}:
             return datetime.fromisoformat(f"{text[:10]}T{text[11:]}+00:00").timestamp(), False
         month = _MONTHS[text[3:6]]  # not strptime, whose month names are those of the locale
@@ -335,7 +335,7 @@ def _trace(path: Path, found: LogCounts, interval_s: float) -> Trace:
     total = sum(last - first + 1 for first, last in covered)
     if total > MAX_INTERVALS:
         raise TraceError(
-            f"the logs cover {total} intervals of {interval_s:g} s; is a time wrong, or the interval too short?"
+            f"the logs cover {total} intervals of {interval_s:g} s; check for a wrong time, or choose a longer interval"
         )
     steps = np.concatenate([np.arange(first, last + 1) for first, last in covered])
     values = np.zeros(len(steps))
@@ -364,8 +364,8 @@ def _too_many(files: list[Path], found: LogCounts, max_refused: float) -> str:
         return f"{names}: the file is empty"
     shown = "".join(f"\n  {line}" for line in found.shown)
     return (
-        f"{names}: {found.refused:,} of {found.lines:,} lines cannot be counted, which is more than "
-        f"{max_refused:.3g} of them (`--max-refused`); the first:{shown}"
+        f"{names}: {found.refused:,} of {found.lines:,} lines cannot be counted, more than the allowed share of "
+        f"{max_refused:.3g} (`--max-refused`); the first:{shown}"
     )
 
 
@@ -385,9 +385,9 @@ def notes(found: LogCounts, trace: Trace) -> list[str]:
     if found.refused:
         told.append(f"{found.refused:,} lines were not counted; the first: {found.shown[0]}")
     if trace.missing:
-        told.append(f"{trace.missing} intervals between the files are covered by none and stay unknown")
+        told.append(f"{trace.missing} intervals between the files are not covered and stay unknown")
     told.append(
         f"the first and the last interval ({describe_time(trace.start_s)}, "
-        f"{describe_time(trace.end_s - trace.interval_s)}) may be partly covered"
+        f"{describe_time(trace.end_s - trace.interval_s)}) may be covered only in part"
     )
     return told

@@ -15,13 +15,13 @@ from typing import IO, TypeAlias
 from autoscaler.errors import TraceError
 
 MAX_BYTES = 4 << 30
-"""The largest text read, unpacked: some hundred million rows. More is taken for a broken or hostile file."""
+"""The largest text read, decompressed: some hundred million rows. A larger file counts as broken or hostile."""
 BLOCK_BYTES = 8 << 20
 MAX_LINE = 64 << 20
-"""More bytes without a line that holds something are taken for a hostile file."""
+"""A file with more bytes than this without a non-empty line counts as hostile."""
 
 Progress: TypeAlias = Callable[[float], None]
-"""Told from time to time which share of the file has been read, 0..1."""
+"""Called now and then with the share of the file that has been read, 0..1."""
 
 
 def check_file(path: Path) -> None:
@@ -62,7 +62,7 @@ def beginning(path: Path) -> bytes:
 def opened(
     path: Path, progress: Progress | None = None
 ) -> Generator[tuple[IO[bytes], Callable[[], object]], None, None]:
-    """The text of a file, unpacked, and what to call to have told how much of it was read.
+    """The decompressed text of a file, and a function that reports how much of it was read.
 
     Raises:
         TraceError: The file cannot be read.
@@ -76,22 +76,22 @@ def opened(
 
 
 def _unreadable(path: Path, error: Exception) -> TraceError:
-    """What a file that cannot be read or unpacked is told as."""
+    """The error for a file that cannot be read or decompressed."""
     if isinstance(error, EOFError):
         return TraceError(
-            f"{path}: cannot be read: it is packed by gzip and breaks off before its end; copy it again, or wait until it "
-            "is written"
+            f"{path}: cannot be read: it is a gzip file that is incomplete; copy it again, or wait until it is fully "
+            "written"
         )
     if isinstance(error, zlib.error | gzip.BadGzipFile):
         return TraceError(
-            f"{path}: cannot be read: it is not packed by gzip, as its name says, or damaged; copy it again"
+            f"{path}: cannot be read: it is damaged, or not the gzip file that its name says; copy it again"
         )
     assert isinstance(error, OSError)
     return TraceError(f"{path}: cannot be read: {error.strerror or error}")
 
 
 def part_of(progress: Progress | None, number: int, files: int) -> Progress:
-    """Tells of one of several files that are read one after the other."""
+    """Progress of one of several files that are read in sequence."""
     return lambda share: progress((number + share) / files) if progress else None
 
 
@@ -126,13 +126,13 @@ def _whole_lines(path: Path, stream: IO[bytes], tell: Callable[[], object]) -> I
 
 
 _KINDS = {
-    b"\x1f\x8b": "packed by gzip; give it a name that ends in .gz",
+    b"\x1f\x8b": "compressed by gzip; give it a name that ends in .gz",
     b"PAR1": "a Parquet file; give it a name that ends in .parquet",
-    b"PK\x03\x04": "a zip archive or a workbook of a spreadsheet (.xlsx); unpack it, or save the sheet as CSV in UTF-8",
-    b"\xd0\xcf\x11\xe0": "a workbook of a spreadsheet (.xls); save the sheet as CSV in UTF-8",
-    b"\x28\xb5\x2f\xfd": "packed by zstd; unpack it",
-    b"BZh": "packed by bzip2; unpack it",
-    b"\xfd7zXZ": "packed by xz; unpack it",
+    b"PK\x03\x04": "a zip archive or an Excel workbook (.xlsx); unzip it, or save the sheet as CSV in UTF-8",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook (.xls); save the sheet as CSV in UTF-8",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd; decompress it",
+    b"BZh": "compressed by bzip2; decompress it",
+    b"\xfd7zXZ": "compressed by xz; decompress it",
 }
 """How files of other kinds begin, and what to do about each."""
 
@@ -142,9 +142,7 @@ def _without_mark(path: Path, data: bytes) -> bytes:
         if data.startswith(mark):
             raise TraceError(f"{path}: this is {told}")
     if data.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
-        raise TraceError(
-            f"{path}: this is a web page, perhaps one that asks for a password; save the data themselves"
-        )
+        raise TraceError(f"{path}: this is a web page, perhaps a login page; download the data itself")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data[:200]:
         raise TraceError(f"{path}:1: this is UTF-16 or not text at all; save it as UTF-8")
     return data.removeprefix(b"\xef\xbb\xbf")

@@ -38,39 +38,39 @@ from autoscaler.traces.tables import (
 from autoscaler.traces.trace import GRID_TOLERANCE_S, Float, RowError, Trace, TraceKind
 
 TIME_NAMES = ("timestamp", "time", "datetime", "date", "ts", "@timestamp")
-"""Headers that are taken for times, in this order of preference."""
+"""Headers recognised as times, in order of preference."""
 VALUE_NAMES = ("value", "count", "requests", "invocations")
 DURATION_NAMES = ("duration_s", "duration")
 CENSORED_NAME = "censored"
 _HOUR_S = 3600.0
 _TIME_LINE = {"demand", "desired", "in_service", "warm_target"}
-"""Columns that tell a time line."""
+"""Columns that identify a timeline."""
 
 
 class Shape(StrEnum):
     """What a file to import holds."""
 
     SERIES = "series"
-    """A row an interval: time and value."""
+    """One row per interval: time and value."""
     PER_VM = "per-vm"
-    """A row an interval and VM: time, name of the VM, utilisation."""
+    """One row per interval and VM: time, name of the VM, utilisation."""
     EVENTS = "events"
-    """A row an event: time and perhaps duration."""
+    """One row per event: time and optionally duration."""
     ACCESS_LOG = "access-log"
-    """A line a request: common, combined or load balancer format."""
+    """One line per request, in a format of `access_logs`."""
     PROMETHEUS = "prometheus"
     """A saved answer of /api/v1/query_range with one series."""
     WIDE = "wide"
-    """A row an interval and a column a part, such as a service or a VM: values are added."""
+    """One row per interval and one column per part, such as a service or a VM: values are summed."""
     WIDE_VMS = "wide-vms"
-    """A row an interval and a column a VM: its utilisation."""
+    """One row per interval and one column per VM: its utilisation."""
     CLOUDWATCH = "cloudwatch"
     """A saved answer of `aws cloudwatch get-metric-statistics` or `get-metric-data` with one metric."""
 
 
 @dataclass(frozen=True, slots=True)
 class SeriesColumns:
-    """Which columns hold what; empty where the header tells.
+    """Which columns hold what; empty to go by the header.
 
     Attributes:
         time, value, duration: Names, or numbers from 1 where there is no header.
@@ -84,16 +84,16 @@ class SeriesColumns:
 def told_shape(
     path: Path, layout: Layout, columns: SeriesColumns | None = None, vms: PerVmColumns | None = None
 ) -> Shape:
-    """What a file holds, by the manifest beside it, by its header, or as the lines of a log look.
+    """What a file holds, by the manifest beside it, its header, or the look of its log lines.
 
     Args:
         path: The file.
         layout: How its text is written.
-        columns: Which columns are asked for.
-        vms: And which of a table of VMs.
+        columns: The columns that were asked for.
+        vms: The columns that were asked for in a table of VMs.
 
     Raises:
-        TraceError: Nothing tells.
+        TraceError: The shape cannot be determined.
     """
     check_file(path)
     said = (manifest_entry(path) or {}).get("kind", "")
@@ -113,31 +113,31 @@ def told_shape(
     names = field_names(path) if logged else _header(path, layout)
     if not logged and names[0][:1] in ("[", "{"):
         raise TraceError(
-            f"{path}: it looks like JSON, and of JSON the answers of Prometheus and CloudWatch are read, and lines of an "
-            "object each (`jq -c '.[]' FILE` makes such of a list)"
+            f"{path}: it looks like JSON, of which only answers of Prometheus and CloudWatch can be read, and files with one "
+            "object per line (`jq -c '.[]' FILE` converts a list)"
         )
     of_vms = vms or PerVmColumns()
     if {of_vms.vm, of_vms.utilisation} <= set(names):
         return Shape.PER_VM
     asked = columns or SeriesColumns()
     times = (asked.time.lower(), *TIME_NAMES)
-    # First, since a browser that names itself with one comma makes two columns of it.
+    # First, since one comma in a user agent makes a log line look like two columns.
     if not (is_parquet(path) or logged) and access_logs.told_format(path):
         return Shape.ACCESS_LOG
     if any({name.lower(), name.lower().split(" ")[0]} & {*times} for name in names) or len(names) == 2:
         has_duration = any(name in names for name in (asked.duration, *DURATION_NAMES)) and not asked.value
-        # An object without a value of its own tells that something happened.
+        # An object without a value is an event.
         valued = asked.value or any(name in names for name in VALUE_NAMES)
         happened = logged and len(names) > 2 and not valued
         return Shape.EVENTS if has_duration or happened else Shape.SERIES
     raise TraceError(
-        f"{path}: it is not clear what this file holds; make a trace of it with `autoscaler trace import`, and say what it is with `--shape` ({', '.join(Shape)}), its columns with `--time` and `--value`, and what separates them with "
+        f"{path}: it is not clear what this file holds; convert it with `autoscaler trace import`, and give its kind with `--shape` ({', '.join(Shape)}), its columns with `--time` and `--value`, and their separator with "
         f"`--separator`; its columns are: {', '.join(names)[:200]}{_separated(names)}"
     )
 
 
 def _odd(path: Path, said: str) -> Shape:
-    raise TraceError(f"{path}: the manifest beside it says `{said}`, which is none of {', '.join(Shape)}")
+    raise TraceError(f"{path}: the manifest beside it says `{said}`, which is not one of {', '.join(Shape)}")
 
 
 def _header(path: Path, layout: Layout) -> list[str]:
@@ -165,7 +165,7 @@ def read_series(
     empty_is_zero: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Trace, int]:
-    """A table with a row an interval, and how many of its cells have no value.
+    """Reads a table with one row per interval; also returns how many of its cells have no value.
 
     Args:
         path: Text, gzip or Parquet.
@@ -175,7 +175,7 @@ def read_series(
         interval_s: Length of an interval; where None, the smallest step.
         sort: Sort rows that are not in order of time.
         floor: Move each stamp to the start of its interval, which `interval_s` must then say.
-        empty_is_zero: Whether a cell without a value says that nothing happened; else it is unknown.
+        empty_is_zero: Whether a cell without a value means that nothing happened; otherwise it is unknown.
         progress: Told which share has been read.
 
     Raises:
@@ -183,7 +183,7 @@ def read_series(
     """
     if floor and interval_s is None:
         raise TraceError(FLOOR_NEEDS_INTERVAL)
-    # A line of JSON may be of something else; what it lacks is no empty cell.
+    # A line of JSON may be about something else; a missing field is not an empty cell.
     form = Form.NUMBER if not is_parquet(path) and is_json_lines(path) else Form.CELL
     table = read_table(path, _series_choice(columns or SeriesColumns(), form), layout or Layout(), progress)
     time, value = list(table.numbers)[:2]
@@ -212,7 +212,7 @@ def read_series(
     except TraceError as error:
         raise TraceError(f"{path}: {error}") from None
     if empty.any() and not empty_is_zero:
-        # What is unknown tells the grid too.
+        # Unknown rows also determine the grid.
         known = ~empty[order]
         trace = Trace.build(
             trace.timestamps[known],
@@ -226,28 +226,28 @@ def read_series(
 
 
 def _explained(error: RowError, stamps: Float) -> str:
-    """The error with what helps, where something may; `stamps` are those that it counts."""
+    """The error with advice, if there is any; `stamps` are the ones that its row counts."""
     text = str(error)
     if "before the row above" in text:
         what = text.split(";", maxsplit=1)[0]
         if _put_back(stamps, error.row):
             return (
-                f"{what}, by an hour as where clocks are put back: if these are local times, say their zone "
+                f"{what}, by an hour, as when clocks are set back: if these are local times, give their zone "
                 "(`--zone Europe/Berlin`)"
             )
         if stamps[error.row] == stamps[0]:
             return (
-                f"{what}, and all begins again there: where it has a row for each service and time, make a column of each (in "
-                "Grafana: Data options, “Series joined by time”) and say `--shape wide`"
+                f"{what}, and the times start again there: if there is one row per service and time, export one column per service (in "
+                "Grafana: Data options, “Series joined by time”) and use `--shape wide`"
             )
-        return f"{text} (`--sort` does it here)"
+        return f"{text} (`--sort` does that)"
     if "not on the grid" in text:
-        return f"{text} (`--floor` with `--interval` moves each to the start of its interval)"
+        return f"{text} (`--floor` with `--interval` moves each time to the start of its interval)"
     return text
 
 
 def _put_back(stamps: Float, row: int) -> bool:
-    """Whether the time of a row is an hour less than it would be, by the rows before it."""
+    """Whether the time of a row is an hour earlier than the rows before it suggest."""
     if row < 2:
         return False
     step_s = stamps[row - 1] - stamps[row - 2]
@@ -263,7 +263,7 @@ def read_events(
     layout: Layout | None = None,
     progress: Progress | None = None,
 ) -> tuple[Trace, Measure, list[Table]]:
-    """Tables with a row an event, in any order, as one log: the trace, what its values are, and the tables.
+    """Reads tables with one row per event, in any order, as one log: the trace, what its values are, and the tables.
 
     A file is complete from its first event to its last one; what no file covers is unknown.
 
@@ -314,7 +314,7 @@ def _same_events(one: Table, other: Table) -> bool:
 
 
 def _event_error(tables: Sequence[Table], error: RowError) -> TraceError:
-    """The error of a row of the tables one after the other, told by its own file and line."""
+    """The error of a row in the concatenated tables, with its own file and line."""
     row = error.row
     for table in tables:
         if row < table.rows:
@@ -325,7 +325,7 @@ def _event_error(tables: Sequence[Table], error: RowError) -> TraceError:
 
 
 def _covered(trace: Trace, tables: Sequence[Table]) -> Trace:
-    """Without the intervals that lie between two files."""
+    """The trace without the intervals that lie between two files."""
     keep = np.zeros(len(trace.values), np.bool_)
     for table in tables:
         begins = _times(table)[0]
@@ -366,7 +366,7 @@ def _event_choice(columns: SeriesColumns, measure: Measure | None) -> Choose:
 
 
 def _named(names: list[str], given: str, usual: tuple[str, ...], what: str, option: str) -> str:
-    """The column that is given, or the one that has a usual name.
+    """The given column, or the one with a usual name.
 
     Raises:
         TraceError: There is none.
@@ -391,7 +391,7 @@ def _named(names: list[str], given: str, usual: tuple[str, ...], what: str, opti
 
 
 def _hint(names: list[str], what: str) -> str:
-    """What the table may be instead, and what to say then; empty where nothing tells."""
+    """What else the table may be, with advice; empty if nothing suggests that."""
     if names == [str(place + 1) for place in range(len(names))]:
         return "; without a header a column is named by its number, such as `--time 1 --value 2`"
     if what == "value" and set(names) >= _TIME_LINE:
@@ -425,9 +425,9 @@ def time_column(given: str) -> Callable[[list[str]], str]:
 
 
 def _separated(names: list[str]) -> str:
-    """What else seems to separate columns, where a header is one column only."""
+    """What seems to separate columns if the header is a single column."""
     sign = next((sign for sign in ";\t|" if len(names) == 1 and sign in names[0]), "")
     told = {"": "", "\t": "tab"}.get(sign, f"'{sign}'")
     return (
-        f"; they seem to be separated by something else than a comma (`--separator {told}`)" if told else ""
+        f"; they seem to be separated by something other than a comma (`--separator {told}`)" if told else ""
     )

@@ -38,15 +38,15 @@ from autoscaler.traces.trace import Float, RowError, Trace, TraceKind, describe_
 from autoscaler.traces.wide import Wide, added, read_wide, vms_of
 
 _DECIMALS = 3
-"""Of a step of Prometheus, which knows milliseconds."""
+"""Tolerance of a Prometheus step, which has milliseconds."""
 _NAMED = 3
 DEFAULT_INTERVAL_S = 60.0
-"""Of traces made from events and log lines, which have none of their own."""
+"""Interval of traces made from events and log lines, which have none of their own."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    """How to read files; what is empty or None is taken from the manifest or the file.
+    """How to read files; values that are empty or None come from the manifest or the file.
 
     Attributes:
         shape: What the files hold.
@@ -58,7 +58,7 @@ class ImportOptions:
         sort, floor: As of `importing.read_series`.
         before: Whether a value of Prometheus describes the step that ends at its time; where None, counts do.
         capacity_per_s, saturation, coverage: As of `per_vm.counterfactual`.
-        counter: Whether values are a counter of all that ever came, of which the increase is taken.
+        counter: Whether values are a cumulative counter, whose increase is taken.
         measure: What to make of events.
         log_format, max_refused, disorder_s: As of `access_logs.read_access_logs`.
     """
@@ -91,7 +91,7 @@ class ImportOptions:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What became of some files.
+    """The result of an import.
 
     Attributes:
         trace: The trace.
@@ -139,8 +139,8 @@ def import_files(paths: Sequence[Path], options: ImportOptions, progress: Progre
     found = replace(found, notes=(*found.notes, *doubts_of(found.trace)))
     if options.kind not in {None, found.trace.kind}:
         raise TraceError(
-            f"{paths[0]}: what is made of it is a {found.trace.kind}, and --kind says {options.kind}; leave it out, or "
-            "say with --shape what the file holds"
+            f"{paths[0]}: the resulting trace is a {found.trace.kind}, but --kind says {options.kind}; leave it out, or "
+            "give the kind of file with --shape"
         )
     return found
 
@@ -152,8 +152,8 @@ def _read(paths: Sequence[Path], shape: Shape, options: ImportOptions, progress:
         return _events(paths, options, progress)
     if len(paths) > 1:
         raise TraceError(
-            f"{paths[1]}: several files at once are read as access logs and events only, and {paths[0]} is {shape}; import "
-            "one by one and join them with `autoscaler trace merge`"
+            f"{paths[1]}: only access logs and events can be imported several files at a time, and {paths[0]} is {shape}; "
+            "import each file and join them with `autoscaler trace merge`"
         )
     read = {
         Shape.SERIES: _series,
@@ -169,9 +169,7 @@ def _read(paths: Sequence[Path], shape: Shape, options: ImportOptions, progress:
 def _uncounted(found: Imported) -> Imported:
     values = found.trace.values
     begun = int((np.diff(values) < 0).sum())
-    note = (
-        f"the increase of a counter in each interval; {_many(begun, 'time', 'times')} it began at zero again"
-    )
+    note = f"the increase of a counter in each interval; it was reset {_many(begun, 'time', 'times')}"
     return replace(found, trace=increases(found.trace), notes=(note,))
 
 
@@ -215,14 +213,14 @@ def _series(path: Path, options: ImportOptions, progress: Progress | None) -> Im
     told = (
         f"{cells}: taken as 0 (`--empty`)"
         if options.empty_is_zero
-        else f"{cells}: unknown; or say `--empty zero`"
+        else f"{cells}: unknown (`--empty zero` takes them as 0)"
     )
     return Imported(trace, Shape.SERIES, (told,) if empty else ())
 
 
 @contextmanager
 def _placed(path: Path, stamps: Float) -> Iterator[None]:
-    """Errors with the file, and with the time of the value that they are about."""
+    """Adds the file, and the time of the value in question, to errors."""
     try:
         yield
     except RowError as error:
@@ -235,7 +233,7 @@ def _prometheus(path: Path, options: ImportOptions, progress: Progress | None) -
     kind = _kind(path, options)
     stamps, values, unknown = read_answer(path, progress)
     if len(stamps) < 2:
-        raise TraceError(f"{path}: it holds {len(stamps)} values, and a trace needs two")
+        raise TraceError(f"{path}: it holds {len(stamps)} values, but a trace needs at least two")
     step_s = options.interval_s or round(float(np.min(np.diff(stamps))), _DECIMALS)
     before = kind is TraceKind.COUNT if options.before is None else options.before
     with _placed(path, stamps):
@@ -243,13 +241,11 @@ def _prometheus(path: Path, options: ImportOptions, progress: Progress | None) -
             stamps - (step_s if before else 0.0), values, kind=kind, name=trace_name(path), interval_s=step_s
         )
     moved = (
-        "that ends at its time, so stamps were moved back by one step"
-        if before
-        else "that begins at its time"
+        "that ends at its time, so times were moved back by one step" if before else "that begins at its time"
     )
     notes = [f"each value is taken to describe the step {moved} (`--describes`)"]
     if unknown:
-        notes.append(f"{unknown} values were no numbers and stay unknown")
+        notes.append(f"{unknown} values were not numbers and stay unknown")
     return Imported(trace, Shape.PROMETHEUS, tuple(notes))
 
 
@@ -272,8 +268,8 @@ def _cloudwatch(path: Path, options: ImportOptions, progress: Progress | None) -
         notes.append(
             f"{periods} without a datapoint: taken as 0 (`--empty`)"
             if options.empty_is_zero
-            else f"{periods} without a datapoint: unknown; say `--empty zero` where the metric is only there "
-            "when something happens"
+            else f"{periods} without a datapoint: unknown; use `--empty zero` if the metric exists only while "
+            "something happens"
         )
     return Imported(trace, Shape.CLOUDWATCH, tuple(notes))
 
@@ -302,7 +298,7 @@ def _wide(path: Path, options: ImportOptions, progress: Progress | None) -> Impo
         notes.append(
             f"{_many(found.left_out, 'interval stays', 'intervals stay')} unknown, since "
             f"{_many(found.empty, 'cell is', 'cells are')} empty between the first and the last "
-            "value of their column; say `--empty zero` where nothing is recorded when nothing happens"
+            "value of their column; use `--empty zero` if nothing is recorded while nothing happens"
         )
     return Imported(found.trace, Shape.WIDE, tuple(notes))
 
@@ -319,7 +315,7 @@ def _listed(parts: Sequence[str]) -> str:
 
 def _wide_vms(path: Path, options: ImportOptions, progress: Progress | None) -> Imported:
     if options.per_vm.capacity:
-        raise TraceError(f"{path}: a wide table has no column of capacities; say `--capacity` for all VMs")
+        raise TraceError(f"{path}: a wide table has no column of capacities; give `--capacity` for all VMs")
     wide = _read_wide(path, options, progress)
     table = vms_of(wide, options.per_vm.full_at, interval_s=options.interval_s)
     return replace(_of_vms(table, options), shape=Shape.WIDE_VMS)
@@ -342,11 +338,7 @@ def _of_vms(table: PerVmTrace, options: ImportOptions) -> Imported:
     found = counterfactual(
         table, options.capacity_per_s, saturation=options.saturation, coverage=options.coverage
     )
-    unit = (
-        "work per second"
-        if options.capacity_per_s != 1 or options.per_vm.capacity
-        else "VMs used to the full"
-    )
+    unit = "work per second" if options.capacity_per_s != 1 or options.per_vm.capacity else "fully used VMs"
     notes = [f"demand in {unit}: utilisation × capacity, summed over the {found.vms} VMs"]
     rows = len(found.trace.values)
     notes.append(
@@ -356,7 +348,7 @@ def _of_vms(table: PerVmTrace, options: ImportOptions) -> Imported:
     notes += _odd_scale(table, options.per_vm.full_at)
     if found.filled:
         notes.append(
-            f"{found.filled} intervals count VMs without a row with the mean of the others (coverage of at least "
+            f"in {found.filled} intervals, VMs without a row count with the mean of the others (coverage of at least "
             f"{options.coverage:.0%})"
         )
     if found.left_out:
@@ -368,13 +360,15 @@ def _of_vms(table: PerVmTrace, options: ImportOptions) -> Imported:
 
 
 def _odd_scale(table: PerVmTrace, full_at: float) -> list[str]:
-    """A doubt where no VM, or more than all of it, seems to be used: the unit may be another one."""
+    """A doubt about the unit if VMs seem to be almost unused, or used to more than 100 %."""
     highest = float(np.nanmax(table.cpu_percent, initial=0.0)) / 100.0
-    told = f"the highest utilisation is {highest * full_at:.3g} where {full_at:g} is a VM used to the full"
+    told = f"the highest utilisation is {highest * full_at:.3g}, with {full_at:g} for a fully used VM"
     if 0 < highest <= 0.01:
-        return [f"{told}: if these are shares and not per cent, say `--full-at {full_at / 100:g}`"]
+        return [f"{told}: if these are shares rather than per cent, use `--full-at {full_at / 100:g}`"]
     if highest > 1.5:
-        return [f"{told}: if several processors are added up, say with `--full-at` what all of them are"]
+        return [
+            f"{told}: if it is the sum over several processors, give the value for all of them with `--full-at`"
+        ]
     return []
 
 
@@ -389,7 +383,7 @@ def _events(paths: Sequence[Path], options: ImportOptions, progress: Progress | 
     )
     what = {
         Measure.COUNT: "how many began in each interval",
-        Measure.CONCURRENCY: "how many were under way, averaged over each interval",
+        Measure.CONCURRENCY: "how many were in progress, averaged over each interval",
     }[measure]
     files = f" in {len(tables)} files" if len(tables) > 1 else ""
     notes = [f"{sum(table.rows for table in tables):,} events{files}; values are {what} (`--measure`)"]

@@ -17,7 +17,7 @@ from autoscaler.traces.trace import Float, RowError
 DECIMALS = (".", ",")
 """What may separate decimals."""
 NOTHING = frozenset({"", "nan", "null", "none", "undefined", "n/a", "-"})
-"""How exports write that a cell has no value, in small letters."""
+"""How exports mark a cell without a value, in lower case."""
 
 
 def check_decimal(sign: str) -> str:
@@ -66,7 +66,7 @@ def read_slow(texts: Sequence[str], name: str, decimal: str) -> Float:
 
 
 def read_cells(texts: Sequence[str], name: str, decimal: str) -> Float:
-    """As `read_slow`, NaN where a cell holds nothing, or one of `NOTHING`."""
+    """As `read_slow`, with NaN for cells that are empty or one of `NOTHING`."""
     return read_slow(["nan" if text.strip().lower() in NOTHING else text for text in texts], name, decimal)
 
 
@@ -87,17 +87,14 @@ def _is_number(text: str, decimal: str) -> bool:
 
 
 def _advice(text: str, decimal: str) -> str:
-    """What to do about a text that is no number."""
+    """Advice for a text that is not a number."""
     signs = [sign for sign in text if sign in ".,"]
     if signs and _is_number(text.replace(",", "").replace(".", ""), "."):
         if decimal == ",":
-            return "decimals are behind a comma here (`--decimal`); write it without separators of thousands"
+            return "decimals follow a comma here (`--decimal`); write it without thousands separators"
         if signs == [","]:
-            return (
-                "write decimals with a point (or say `--decimal ,` where it is imported), and no separators of "
-                "thousands"
-            )
-        return "write it without separators of thousands"
+            return "write decimals with a point (or import with `--decimal ,`), and no thousands separators"
+        return "write it without thousands separators"
     if text.strip()[:1].isdigit():
         return "write the bare number, without a unit (in Grafana: Data options, without “Formatted data”)"
-    return "leave the row out where nothing was recorded"
+    return "leave the row out if nothing was recorded"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from autoscaler.traces.tables import Choose, Texts
 
 MAX_ROWS = 200_000_000
-"""The longest table read, as long as text may be: rows that are all alike take no room in a file, and gigabytes of memory."""
+"""Limit of rows, as for text: identical rows take almost no space in a file, but gigabytes of memory."""
 
 
 def read_parquet(
@@ -43,7 +43,9 @@ def read_parquet(
     try:
         rows = parquet.read_metadata(path).num_rows
         if rows > MAX_ROWS:
-            raise TraceError(f"{path}: it has {rows:,} rows, and {MAX_ROWS:,} are read; cut it into parts")
+            raise TraceError(
+                f"{path}: it has {rows:,} rows, but at most {MAX_ROWS:,} can be read; cut it into parts"
+            )
         data = parquet.read_table(path, columns=[column.name for column in wanted])
     except (ArrowException, OSError) as error:
         raise TraceError(f"{path}: not a readable Parquet file: {error}") from None

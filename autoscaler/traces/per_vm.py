@@ -24,7 +24,7 @@ from autoscaler.traces.trace import Float, RowError, Trace, TraceKind, check_val
 
 Index: TypeAlias = NDArray[np.int64]
 
-FLOOR_NEEDS_INTERVAL = "to move stamps to the start of their interval, say how long one is (`--interval`)"
+FLOOR_NEEDS_INTERVAL = "to move times to the start of their interval, give its length (`--interval`)"
 MAX_CELLS = 100_000_000
 """Times × VMs; more does not fit into memory comfortably."""
 
@@ -132,7 +132,7 @@ def read_per_vm(
     vms, at_vm = tuple(texts.names[place] for place in order), rank[texts.code]
     if len(times) * len(vms) > MAX_CELLS:
         raise TraceError(
-            f"{path}: {len(vms)} VMs at {len(times)} times are more than memory should hold; cut the file by time"
+            f"{path}: {len(vms)} VMs at {len(times)} times need too much memory; cut the file by time"
         )
     cell = at_time * len(vms) + at_vm
     _check_twice(table, cell, vms, at_vm, names.vm)
@@ -171,7 +171,7 @@ def counterfactual(
     enough = seen >= coverage * living
     if not enough.any():
         raise TraceError(
-            f"{table.name}: at no time have {coverage:.0%} of the VMs a row; ask for less coverage (`--coverage`)"
+            f"{table.name}: there is no time at which {coverage:.0%} of the VMs have a row; lower the coverage (`--coverage`)"
         )
     work = (share * capacity).sum(axis=1) * (living / np.maximum(seen, 1))
     hidden = share.sum(axis=1) / np.maximum(seen, 1) >= saturation

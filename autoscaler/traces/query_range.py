@@ -42,13 +42,13 @@ def read_answer(path: Path, progress: Progress | None = None) -> tuple[Float, Fl
     series = _series(path, answer)
     if not series:
         raise TraceError(
-            f"{path}: the answer is empty: nothing has these names and labels, or had any value within these times"
+            f"{path}: the answer is empty: no series has these names and labels, or none has a value in this period"
         )
     if len(series) != 1:
         named = "; ".join(series_name(labels) for labels, _ in series[:_SERIES_NAMED])
         more = f" and {len(series) - _SERIES_NAMED} more" if len(series) > _SERIES_NAMED else ""
         raise TraceError(
-            f"{path}: it holds {len(series)} series ({named}{more}), and a trace is one: aggregate them in the query, for example "
+            f"{path}: it holds {len(series)} series ({named}{more}), but a trace is a single one: aggregate them in the query, for example "
             "with sum(…)"
         )
     ((_, pairs),) = series

@@ -1,6 +1,6 @@
 """Makes traces from traces: merged, or resampled to longer intervals.
 
-Rules of this file: nothing is filled. What no trace knows stays a gap, and a longer interval is known only where
+Rules of this file: nothing is filled in. Intervals that no trace knows stay gaps, and a longer interval is known only if
 all of its parts are.
 """
 
@@ -14,11 +14,11 @@ from autoscaler.errors import TraceError
 from autoscaler.traces.trace import GRID_TOLERANCE_S, Trace, TraceKind, describe_time
 
 _MOST_RESETS = 0.1
-"""A larger share of falls is none of a counter's beginnings."""
+"""If a larger share of rows falls, the falls are not resets of a counter."""
 
 
 def merge(traces: Sequence[Trace], *, name: str = "merged") -> Trace:
-    """One trace of several recordings of the same thing; where they overlap they must agree.
+    """Merges several recordings of the same thing into one trace; overlaps must agree.
 
     Args:
         traces: Of the same kind and interval, on one grid, in any order.
@@ -44,7 +44,7 @@ def merge(traces: Sequence[Trace], *, name: str = "merged") -> Trace:
         one, two = (traces[owner[row]].name for row in at)
         raise TraceError(
             f"{one} and {two} disagree at {describe_time(stamps[at[0]])}: {values[at[0]]:g} and {values[at[1]]:g}; "
-            f"{int(differ.sum())} rows do in all: cut one of them so that they do not overlap"
+            f"{int(differ.sum())} rows disagree in all: cut one of them so that they do not overlap"
         )
     begins = np.flatnonzero(np.concatenate(([True], ~again)))
     kept = order[begins]
@@ -61,7 +61,7 @@ def merge(traces: Sequence[Trace], *, name: str = "merged") -> Trace:
 def _check_fit(first: Trace, other: Trace) -> None:
     if other.kind is not first.kind:
         raise TraceError(
-            f"{first.name} is a {first.kind} and {other.name} a {other.kind}; they do not add up"
+            f"{first.name} is a {first.kind} and {other.name} a {other.kind}; they cannot be added"
         )
     if other.interval_s != first.interval_s:
         raise TraceError(
@@ -76,27 +76,23 @@ def _check_fit(first: Trace, other: Trace) -> None:
 
 
 def increases(trace: Trace) -> Trace:
-    """What came in each interval, of a counter of all that ever came.
+    """The increase of a cumulative counter in each interval.
 
-    A fall is a counter that began at zero again. What came while it was not read is not known to which interval it
-    belongs, so that stays a gap.
+    A fall is a reset of the counter to zero. An increase across missing rows cannot be assigned to an interval, so it
+    stays a gap.
 
     Args:
         trace: The counter at the end of an interval, which is the start of the next one.
 
     Raises:
-        TraceError: It falls too often for a counter, or no two rows follow one another.
+        TraceError: The values fall too often for a counter, or no two rows are adjacent.
     """
     adjoin = np.round(np.diff(trace.timestamps) / trace.interval_s) == 1
     if not adjoin.any():
-        raise TraceError(
-            f"trace {trace.name} has no two rows that follow one another, so nothing tells what came between"
-        )
+        raise TraceError(f"trace {trace.name} has no two adjacent rows, so no increase can be computed")
     rises = np.diff(trace.values)
     if (falls := float((rises < 0).mean())) > _MOST_RESETS:
-        raise TraceError(
-            f"trace {trace.name} falls at {falls:.0%} of its rows, so it is no counter of all that ever came"
-        )
+        raise TraceError(f"trace {trace.name} falls at {falls:.0%} of its rows, so it is not a counter")
     came = np.where(rises < 0, trace.values[1:], rises)
     return Trace.build(
         trace.timestamps[:-1][adjoin],
@@ -122,19 +118,19 @@ def resample(trace: Trace, interval_s: float) -> Trace:
     parts = round(interval_s / trace.interval_s)
     if parts < 1 or abs(parts * trace.interval_s - interval_s) > GRID_TOLERANCE_S:
         raise TraceError(
-            f"{interval_s:g} s is no whole multiple of the {trace.interval_s:g} s of trace {trace.name}"
+            f"{interval_s:g} s is not a whole multiple of trace {trace.name}'s interval of {trace.interval_s:g} s"
         )
     off_s = trace.start_s % trace.interval_s
     if min(off_s, trace.interval_s - off_s) > GRID_TOLERANCE_S:
         raise TraceError(
-            f"trace {trace.name} begins at {describe_time(trace.start_s)}, not at a whole interval of its own, so the "
-            "longer ones would begin at odd times"
+            f"trace {trace.name} begins at {describe_time(trace.start_s)}, not at a multiple of its interval, so the "
+            "longer intervals would begin at odd times"
         )
     step = np.floor((trace.timestamps + GRID_TOLERANCE_S) / interval_s)
     begins = np.flatnonzero(np.concatenate(([True], np.diff(step) > 0)))
     whole = np.diff(np.append(begins, len(step))) == parts
     if not whole.any():
-        raise TraceError(f"trace {trace.name} covers no interval of {interval_s:g} s whole")
+        raise TraceError(f"trace {trace.name} covers no complete interval of {interval_s:g} s")
     sums = np.add.reduceat(trace.values, begins)
     values = sums if trace.kind is TraceKind.COUNT else sums / parts
     return Trace.build(

@@ -154,7 +154,7 @@ def is_json_with(path: Path, *marks: bytes) -> bool:
 
 
 def declared(path: Path, layout: Layout) -> Layout:
-    """The layout, with the separator that the first line declares as spreadsheets do (`sep=;`), which is no row then."""
+    """The layout, with the separator from a first line such as `sep=;` (written by spreadsheets), which is then skipped."""
     if is_parquet(path) or layout.skip:
         return layout
     first = beginning(path)[:6].decode("utf-8", "replace").strip("\n")

@@ -74,7 +74,7 @@ def ending_of(path: Path) -> str:
         if path.name.endswith(ending) and path.name != ending:
             return ending
     raise TraceError(
-        f"{path}: the name must end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}, which says the form"
+        f"{path}: the name must end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}, which determines the format"
     )
 
 
@@ -109,11 +109,11 @@ def write_whole(path: Path, write: Callable[[Path], None], *, overwrite: bool = 
 
 
 def kind_note(path: Path, trace: Trace) -> str:
-    """One sentence: what whoever reads this file must be told, since the file does not say it."""
+    """One sentence: what a reader of this file must be told, because the file does not contain it."""
     line = f"{path.name},{trace.kind},{trace.interval_s:.12g}"
     told = "" if _interval_shows(trace) else f", and an interval is {trace.interval_s:g} s"
     return (
-        f"The values are a {trace.kind}{told}: say so where it is read (`--kind {trace.kind}`), or put the line "
+        f"The values are a {trace.kind}{told}: give `--kind {trace.kind}` when reading the file, or put the line "
         f"`{line}` into a {MANIFEST} beside it, below `file,kind,interval_s`."
     )
 

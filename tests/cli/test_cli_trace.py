@@ -82,7 +82,7 @@ def test_what_was_generated_tells_its_kind(trace, here):
     told = trace(
         "synth", here / "alone" / "level.csv", "--kind", "gauge", "--length", "1d", "--no-manifest"
     ).stdout
-    assert "say so where it is read (`--kind gauge`)" in told
+    assert "give `--kind gauge` when reading" in told
     assert not (here / "alone" / "manifest.csv").exists()
 
 

@@ -76,14 +76,14 @@ def test_ways_to_write_a_series(tmp_path, text, options):
         ("time,b,c\n0,1,2\n", GAUGE, r":1: .*which column is the value; name it with `--value`"),
         ("time,b,c\n0,1,2\n", replace(GAUGE, series=SeriesColumns(value="d")), "no column `d`"),
         ("time,value,value\n0,1,2\n", GAUGE, "column `value` twice"),
-        ("time,value\n60,1\n0,2\n", GAUGE, r":3:1: .*`--sort` does it here"),
+        ("time,value\n60,1\n0,2\n", GAUGE, r":3:1: .*`--sort` does that"),
         ("time,value\n0,1\n61,1\n120,1\n180,1\n240,1\n", GAUGE, r":3:1: .*`--floor` with `--interval`"),
         (
             "time,value\n0,1\n59,2\n60,1\n",
             replace(GAUGE, floor=True, interval_s=60.0),
             r":3:1: .*appears twice",
         ),
-        ("time,value\n0,1\n", replace(GAUGE, floor=True), "say how long one is"),
+        ("time,value\n0,1\n", replace(GAUGE, floor=True), "give its length"),
         ("time,value\n0,1\n", GAUGE, "one row only"),
         ("time,value\n60,x\n0,2\n", replace(GAUGE, sort=True), r":2:4: value `x`"),
         ("time,value\n60,-1\n0,2\n", replace(GAUGE, sort=True), r":2:4: value -1 is negative"),
@@ -125,7 +125,7 @@ def test_a_table_of_vms_out_of_order_and_off_the_grid(tmp_path):
         import_files([path], ImportOptions())
     with pytest.raises(TraceError, match="not on the grid"):
         import_files([path], ImportOptions(sort=True, interval_s=60.0))
-    with pytest.raises(TraceError, match="say how long one is"):
+    with pytest.raises(TraceError, match="give its length"):
         import_files([path], ImportOptions(sort=True, floor=True))
     found = import_files([path], ImportOptions(sort=True, floor=True, interval_s=60.0))
     assert rows(found) == [(0.0, 1.0), (60.0, 1.0)]
@@ -136,9 +136,13 @@ def test_a_table_of_vms_out_of_order_and_off_the_grid(tmp_path):
 @pytest.mark.parametrize(
     ("used", "full_at", "said"),
     [
-        ((0.3, 0.9), 100.0, "the highest utilisation is 0.9 .*shares and not per cent, say `--full-at 1`"),
+        (
+            (0.3, 0.9),
+            100.0,
+            "the highest utilisation is 0.9, .*shares rather than per cent, use `--full-at 1`",
+        ),
         ((0.3, 0.9), 1.0, ""),
-        ((30, 390), 100.0, "the highest utilisation is 390 .*several processors"),
+        ((30, 390), 100.0, "the highest utilisation is 390, .*several processors"),
         ((30, 110), 100.0, ""),
         ((0, 0), 100.0, ""),
     ],
@@ -154,7 +158,7 @@ def test_utilisation_in_another_unit_is_doubted(tmp_path, used, full_at, said):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (ImportOptions(kind=TraceKind.COUNT), "is a gauge, and --kind says count"),
+        (ImportOptions(kind=TraceKind.COUNT), "is a gauge, but --kind says count"),
         (ImportOptions(shape=Shape.EVENTS, sort=True), "needs neither"),
     ],
 )
@@ -180,7 +184,7 @@ def test_separators_of_thousands_are_not_taken_for_decimals(tmp_path):
     path = put(tmp_path, "time;load\n0;1.234\n60;2\n")
     options = replace(GAUGE, shape=Shape.SERIES, separator=";", decimal=",")
     with pytest.raises(
-        TraceError, match=r"t\.csv:2:3: load `1\.234` is not a number; .*separators of thousands"
+        TraceError, match=r"t\.csv:2:3: load `1\.234` is not a number; .*thousands separators"
     ):
         import_files([path], options)
     with pytest.raises(TraceError, match="a point or a comma"):
@@ -190,8 +194,8 @@ def test_separators_of_thousands_are_not_taken_for_decimals(tmp_path):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("Zeit;Wert\n0;1\n", GAUGE, "something else than a comma \\(`--separator ';'`\\)"),
-        ("0\t1\n60\t1\n", GAUGE, "something else than a comma \\(`--separator tab`\\)"),
+        ("Zeit;Wert\n0;1\n", GAUGE, "something other than a comma \\(`--separator ';'`\\)"),
+        ("0\t1\n60\t1\n", GAUGE, "something other than a comma \\(`--separator tab`\\)"),
         ("0,1,2\n60,1,2\n", replace(GAUGE, shape=Shape.SERIES), "may be missing \\(`--no-header`\\)"),
         ("0,1\n60,1\n", replace(GAUGE, header=False), "by its number, such as `--time 1 --value 2`"),
     ],
@@ -284,7 +288,7 @@ def test_a_saved_answer_of_prometheus_is_a_series(tmp_path, text, name):
     assert found.shape is Shape.PROMETHEUS
     assert rows(found) == [(60.781, 1.0), (120.781, 2.5), (300.781, 4.0)]
     assert found.trace.interval_s == 60.0
-    assert "1 values were no numbers and stay unknown" in found.notes
+    assert "1 values were not numbers and stay unknown" in found.notes
     assert rows(import_files([file], replace(GAUGE, before=True)))[0] == (pytest.approx(0.781), 1.0)
     count = import_files([file], ImportOptions(kind=TraceKind.COUNT))
     assert rows(count)[0] == (pytest.approx(0.781), 1.0)
@@ -296,10 +300,10 @@ def test_a_saved_answer_of_prometheus_is_a_series(tmp_path, text, name):
     [
         (
             answer(("web", MINUTES), ("api", MINUTES)),
-            r'2 series \(\{job="web"\}; \{job="api"\}\), and a trace is one',
+            r'2 series \(\{job="web"\}; \{job="api"\}\), but a trace is a single one',
         ),
-        (answer(), "the answer is empty: nothing has these names"),
-        (answer(("web", MINUTES[:1])), "1 values, and a trace needs two"),
+        (answer(), "the answer is empty: no series has these names"),
+        (answer(("web", MINUTES[:1])), "1 values, but a trace needs at least two"),
         (answer(("web", [[60, "1"], [60, "2"]])), "the answer|twice|interval"),
         (answer(("web", [[60, "-1"], [120, "2"]])), "1970-01-01T00:01:00Z: .*negative"),
         (answer(("web", MINUTES))[:-4], "this is not JSON"),
@@ -340,7 +344,7 @@ def test_an_empty_cell_is_unknown_and_tells_the_grid(tmp_path):
     found = import_files([path], GAUGE)
     assert rows(found) == [(0.0, 5.0), (120.0, 7.0), (240.0, 9.0)]
     assert (found.trace.interval_s, found.trace.missing) == (60.0, 2)
-    assert found.notes == ("2 empty cells: unknown; or say `--empty zero`",)
+    assert found.notes == ("2 empty cells: unknown (`--empty zero` takes them as 0)",)
     zero = import_files([path], replace(GAUGE, empty_is_zero=True))
     assert rows(zero)[1] == (60.0, 0.0)
     with pytest.raises(TraceError, match="no cell of the column `requests` has a value"):
@@ -381,12 +385,12 @@ def test_the_increase_of_a_counter_is_what_came_in_each_interval(tmp_path):
     assert sorted(set(np.arange(0.0, 60.0 * (len(COUNTER) - 1), 60.0)) - set(came)) == [360.0, 420.0]
     assert came.pop(99 * 60.0) == 3.0
     assert set(came.values()) == {6.0}
-    assert found.notes[0].endswith("1 time it began at zero again")
+    assert found.notes[0].endswith("it was reset 1 time")
     doubted = import_files([counted(tmp_path, COUNTER)], GAUGE)
     assert "is it a counter of all that ever came?" in doubted.notes[0]
-    with pytest.raises(TraceError, match="falls at 50% of its rows, so it is no counter"):
+    with pytest.raises(TraceError, match="falls at 50% of its rows, so it is not a counter"):
         import_files([counted(tmp_path, [1, 2, 1, 2, 1])], ImportOptions(counter=True))
-    with pytest.raises(TraceError, match="a count, and --kind says gauge"):
+    with pytest.raises(TraceError, match="a count, but --kind says gauge"):
         import_files([counted(tmp_path, COUNTER)], replace(GAUGE, counter=True))
     with pytest.raises(TraceError, match="`--counter` is for one column of values, and this is wide"):
         import_files([counted(tmp_path, COUNTER)], replace(GAUGE, counter=True, shape=Shape.WIDE))
@@ -403,8 +407,8 @@ def test_two_steps_in_one_file_are_doubted(tmp_path):
 @pytest.mark.parametrize(
     ("begin", "told"),
     [
-        (b"\x1f\x8b\x08", "packed by gzip; give it a name that ends in .gz"),
-        (b"PK\x03\x04", "a workbook of a spreadsheet"),
+        (b"\x1f\x8b\x08", "compressed by gzip; give it a name that ends in .gz"),
+        (b"PK\x03\x04", "an Excel workbook"),
         (b"PAR1", "a Parquet file; give it a name"),
         (b"<!DOCTYPE html><html>", "a web page"),
     ],
@@ -421,13 +425,13 @@ def test_files_of_other_kinds_are_named(tmp_path, begin, told):
     [
         (
             "time,load\n7200,1\n9000,2\n7200,3\n9000,4\n",
-            "by an hour as where clocks are put back.*`--zone Europe/Berlin`",
+            "by an hour, as when clocks are set back.*`--zone Europe/Berlin`",
         ),
         (
             "Series,time,value\na,0,1\na,60,2\nb,0,1\nb,60,2\n",
-            "all begins again there: where it has a row for each service",
+            "the times start again there: if there is one row per service",
         ),
-        ("time,load\n0,1\n60,2\n30,1\n", "`--sort` does it here"),
+        ("time,load\n0,1\n60,2\n30,1\n", "`--sort` does that"),
     ],
 )
 def test_what_may_be_behind_times_that_go_back_is_said(tmp_path, text, told):

@@ -144,7 +144,7 @@ def test_a_few_other_lines_are_left_out_and_told(tmp_path):
         (lines({"time": 60, "value": 1}, {"time": 0, "value": 1}), COUNT, ":2: timestamp 1970-01-01T00:00:00Z is before the row"),
         (lines({"when": 0, "what": 1, "who": 1}), COUNT, ": it is not clear what this file holds"),
         (LOG, replace(PLAIN, series=SeriesColumns(time="at"), shape=Shape.EVENTS), ":1: there is no column `at` (`--time`); the columns are: time,"),
-        ("[1, 2]", PLAIN, ": it looks like JSON, and of JSON the answers of Prometheus and CloudWatch are read, and lines"),
+        ("[1, 2]", PLAIN, ": it looks like JSON, of which only answers of Prometheus and CloudWatch can be read"),
         ('{\n "a": 1}\n', PLAIN, ": it looks like JSON"),
     ],
 )  # fmt: skip
@@ -209,10 +209,10 @@ def test_a_log_that_is_there_twice_is_refused(tmp_path):
 def test_a_log_that_is_cut_off_or_not_packed_says_so(tmp_path):
     path = events(tmp_path / "a.jsonl.gz", *range(5000))
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(TraceError, match="packed by gzip and breaks off before its end"):
+    with pytest.raises(TraceError, match="it is a gzip file that is incomplete"):
         import_files([path], PLAIN)
     path.write_text(lines({"time": 0, "status": 1, "path": "/"}))
-    with pytest.raises(TraceError, match="it is not packed by gzip, as its name says"):
+    with pytest.raises(TraceError, match="it is damaged, or not the gzip file that its name says"):
         import_files([path], PLAIN)
 
 

@@ -101,7 +101,7 @@ def test_a_parquet_file_of_more_rows_than_memory_has_room_for_is_refused_before_
         table = pa.table({"timestamp": [60 * row for row in range(rows)], "value": [1.0] * rows})
         parquet.write_table(table, tmp_path / f"{rows}.parquet")
     assert len(read(tmp_path / "3.parquet").values) == 3
-    with pytest.raises(TraceError, match=r"it has 4 rows, and 3 are read; cut it into parts"):
+    with pytest.raises(TraceError, match=r"it has 4 rows, but at most 3 can be read; cut it into parts"):
         read(tmp_path / "4.parquet")
 
 

@@ -105,7 +105,7 @@ def test_parquet_of_a_column_a_vm(tmp_path):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("time,a,b\n0,1,2\n60,1,x\n", COUNT, ":3:6: b `x` is not a number; leave the row out where nothing was recorded"),
+        ("time,a,b\n0,1,2\n60,1,x\n", COUNT, ":3:6: b `x` is not a number; leave the row out if nothing was recorded"),
         ("time,a,b\n0,1,2\n60,1,5 req/s\n", COUNT, ":3:6: b `5 req/s` is not a number; write the bare number, without a unit"),
         ("time,a,b\n0,1,2\n60,-1,5\n", COUNT, ":3:4: a -1 is negative; leave the cell empty where nothing was recorded"),
         ("x\ntime,a,b\n0,1,2\n60,inf,5\n", replace(COUNT, skip=1), ":4:4: a inf is not a finite number"),
@@ -118,7 +118,7 @@ def test_parquet_of_a_column_a_vm(tmp_path):
         ("time,a,b\n0,,\n60,,\n", VMS, ": no cell has a value"),
         ("x\n", replace(COUNT, skip=3), ": there are no lines after those to skip (`--skip`)"),
         ("time,a\n0,1\n60,1\n", replace(COUNT, kind=None), ": say whether the values are counts"),
-        ("time,a\n0,1\n60,1\n", replace(COUNT, floor=True), "to move stamps to the start of their interval"),
+        ("time,a\n0,1\n60,1\n", replace(COUNT, floor=True), "to move times to the start of their interval"),
         ("time,value\n0,1\n60,1\n", replace(COUNT, shape=None, columns="a"), ": `--columns` is for wide tables, and this is series"),
         ("time,duration\n0,1\n60,1\n", replace(COUNT, shape=None, empty_is_zero=True), ": `--empty zero` is for tables of values and answers"),
         ("time,a\n0,1\n60,1\n", replace(VMS, per_vm=PerVmColumns(capacity="c")), ": a wide table has no column of capacities"),
