@@ -1,6 +1,6 @@
 """Shared phrasing of counts and lists in messages, and sanitising of text from outside.
 
-Rules of this file: words only, for messages; nothing is measured, and nothing else is imported.
+Rules of this file: wording of messages only; it measures nothing and imports nothing else.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def some(names: Sequence[str], shown: int = 3) -> str:
 
 
 def printable(text: str) -> str:
-    """Words of others, without what a terminal would obey: VMs, metrics and clouds are read to operators who may be root."""
+    """Text from outside, without control characters: a terminal would obey them, and the operator may be root."""
     if text.isprintable():
         return text
     return "".join(

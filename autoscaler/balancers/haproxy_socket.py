@@ -110,7 +110,7 @@ class HaproxySocket:
             text = body.decode()
         except UnicodeDecodeError:
             raise HaproxyError(
-                f"what answers at {self.place} is not HAProxy: the answer is no text"
+                f"what answers at {self.place} is not HAProxy: the answer is not text"
             ) from None
         if not text:
             raise HaproxyError(f"HAProxy at {self.place} closed the connection without an answer")

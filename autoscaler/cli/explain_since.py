@@ -53,7 +53,7 @@ class Story:
         lines: In order of time.
         decisions: How many there were.
         started, made, stopped: VMs for which the provider accepted that; those for the warm pool's upkeep are not among them.
-        refused, unknown: Calls that did not do all that they were for; that were not answered, so that listings told it.
+        refused, unknown: Calls that failed for some or all VMs; calls without an answer, whose result later listings showed.
         least, most: VMs in service.
         short_s, longest_s: How long there was shortage, and the longest of it.
         episodes: How often a shortage began.
@@ -232,7 +232,7 @@ def _summary(story: Story, fleet: str) -> str:
     if story.refused:
         done += f", {plural(story.refused, 'call was', 'calls were')} refused"
     if story.unknown:
-        done += f", {plural(story.unknown, 'call was', 'calls were')} not answered, so that listings told what became of it"
+        done += f", {plural(story.unknown, 'call was', 'calls were')} not answered; later listings showed the result"
     served = f"{story.least} to {story.most}" if story.least != story.most else str(story.most)
     return f"{fleet}, {plural(story.decisions, 'decision', 'decisions')}: {served} VMs in service; {done}; {short}."
 

@@ -109,12 +109,12 @@ def since_epoch(given_s: float | None, now_s: float, otherwise_s: float) -> floa
 
 
 def say(text: str) -> None:
-    """Print a line that may hold words of others."""
+    """Print a line that may contain text from outside."""
     typer.echo(printable(text))
 
 
 def on_screen(document: Any) -> Any:
-    """What a daemon answers, its words made safe to print."""
+    """A daemon's answer, with all text made safe to print."""
     if isinstance(document, str):
         return printable(document)
     if isinstance(document, list):
@@ -227,7 +227,7 @@ def unknown_word(word: str, known: Iterable[str], what: str, where: str) -> str:
 
 
 def _printable_event(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A line for people; JSON has escapes of its own."""
+    """A line for people; JSON has its own escapes."""
     return {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}
 
 

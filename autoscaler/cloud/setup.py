@@ -232,7 +232,7 @@ def parse_fault(row: object, where: str) -> Fault:
 
 
 def _as_share(row: Mapping[str, object]) -> dict[str, object]:
-    """The probability where it is written as elsewhere in YAML: `30%`."""
+    """The probability if it is written as elsewhere in YAML: `30%`."""
     given = row.get("probability")
     if not isinstance(given, str):
         return {}

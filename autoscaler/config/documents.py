@@ -180,7 +180,7 @@ def _read_text(document: Document, instead: bytes | None) -> str | None:
 
 
 def _read(file: Path) -> bytes:
-    # To open a pipe that nobody writes to would wait for ever; opened so, it is empty.
+    # Opening a pipe without a writer would block for ever; opened like this, it is empty.
     number = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(number, "rb") as stream:
         os.set_blocking(number, True)
@@ -236,7 +236,7 @@ def _character_problem(file: Path, error: ReaderError, text: str) -> Problem:
     character = text[error.position : error.position + 1]
     said = f"U+{ord(character):04X}" if character else "a character"
     return Problem(
-        mark, f"not YAML: {said} is no text", "remove it; was the file cut off or is it no text file?"
+        mark, f"not YAML: {said} is not text", "remove it; check that the file is complete and a text file"
     )
 
 

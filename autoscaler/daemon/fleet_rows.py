@@ -224,7 +224,7 @@ def fleet_tick(
         values: Of `lane_values`.
         counts: VMs by phase.
         cost: Money over the interval that this tick closes.
-        real: What a fleet in shadow really has.
+        real: The real VMs of a fleet in shadow.
     """
     last = fleet.row
     if last is not None and last.is_of(fleet, values, counts, cost, real):

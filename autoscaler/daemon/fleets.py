@@ -293,7 +293,7 @@ class Fleets:
         return self.all.index(self.by_name[fleet])
 
     def begin_anew(self, now_s: float, back_s: float) -> None:
-        """Forget everything that is noted by a clock that was set back by so much; what was learned stays, as `clock_back` says."""
+        """Forget everything noted by a clock that was then set back by `by_s`; what was learned stays (`clock_back`)."""
         for fleet in self.all:
             fleet.begin_anew()
         self._planned()

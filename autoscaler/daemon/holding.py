@@ -19,14 +19,14 @@ UNLISTED = "held until its VMs have been listed: "
 _INCOMPLETE, _POOL_EMPTY = int(Reason.LISTING_INCOMPLETE), int(Reason.WARM_POOL_EMPTY)
 UNKNOWN_TO_BALANCER = "no VM leaves, since the load balancer has too few of them: "
 NOT_LET_GO = "no VM leaves for a minute, since the load balancer did not take it out: "
-UNMADE = "no VM is provisioned, since it failed lately: "
+UNMADE = "no VM is provisioned, since it failed recently: "
 UNRECORDED = "held, since the journal cannot be written: "
 
 
 def in_full(fleet: Fleet, row: FleetTick, now_s: float) -> str:
     """The sentence of a decision with what holds it back; the very same one where nothing does."""
     why, told = held(fleet, row, now_s), row.sentence
-    # With an objective nothing beyond the bounds is ever proposed, so that no stage is seen to bring it within them.
+    # An objective never proposes a number beyond the bounds, so no stage reports that it was clipped.
     bounds, fits = fleet.policy.bounds, row.demand / fleet.capacity_per_s
     if fits > row.desired == bounds.maximum and _MAXIMUM not in row.reasons:
         told = f"{told}; more would be needed, but the policy's maximum is {row.desired}"

@@ -373,7 +373,7 @@ class Journal(Protocol):
         ...
 
     async def recent_actions(self, settled_since_s: float) -> tuple[ActionRecord, ...]:
-        """Actions whose outcomes were never written, which a crash left behind, or were since then; oldest first."""
+        """Actions without recorded outcomes (left by a crash), and those whose outcomes were recorded since then; oldest first."""
         ...
 
     async def record_changes(

@@ -77,7 +77,7 @@ class Listing:
         error: For a person, why it is not complete; empty when it is.
         parts: Where the provider asks zone by zone (hosts): for each of its zones what is wrong with it, empty where its
             VMs are all here. Empty where all is one, which is then whole or not.
-        real: Where `vms` is a simulated view of one fleet (shadow), all VMs as they really are; None where `vms` is that.
+        real: All real VMs, if `vms` is a simulated view of one fleet (shadow); None if `vms` itself is real.
     """
 
     vms: tuple[Vm, ...]
@@ -90,7 +90,7 @@ class Listing:
 
     @property
     def all_real(self) -> tuple[Vm, ...]:
-        """All VMs as they really are, of whichever fleet."""
+        """All real VMs, of every fleet."""
         return self.vms if self.real is None else self.real
 
     def is_whole_of(self, zone: str) -> bool:

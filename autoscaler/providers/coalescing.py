@@ -57,7 +57,7 @@ class SharedReader:
             under_way = begun(self._list, at_once=self.answers_at_once)
             if isinstance(under_way, asyncio.Future):
                 under_way.add_done_callback(self._heard)
-                # Rows that are made anew each time are not kept beside those that come.
+                # Rows that are rebuilt for each listing are not kept beside the new ones.
                 self._split, self._by_fleet = (), {}
             self._under_way, self._began_s = under_way, now_s
         if isinstance(under_way, asyncio.Future) and not under_way.done():
@@ -65,7 +65,7 @@ class SharedReader:
         return under_way.result()
 
     async def list_of(self, fleet: str) -> tuple[Listing, tuple[Vm, ...]]:
-        """The listing, and those of its rows that are this fleet's; they are split once for all who ask."""
+        """The listing, and its rows that belong to this fleet; split once for all callers."""
         listing = await self.list_vms()
         if self._split is not listing.vms:
             self._split, self._by_fleet = listing.vms, _by_fleet(listing.vms)

@@ -41,7 +41,7 @@ class VmReader(Protocol):
     """The reading half of a provider."""
 
     async def list_of(self, fleet: str) -> tuple[Listing, tuple[Vm, ...]]:
-        """A listing as in the Provider port, and those of its rows that are this fleet's."""
+        """A listing as in the Provider port, and its rows that belong to this fleet."""
         ...
 
     async def checked(self, vm_ids: Sequence[str]) -> frozenset[str]:
@@ -102,12 +102,12 @@ class ShadowProvider:
         self._moves = True
 
     async def list_vms(self) -> Listing:
-        """The fleet's VMs with simulated states in place of the real ones; all VMs as they are go along."""
+        """The fleet's VMs with simulated states instead of the real ones; the real VMs are attached."""
         listing, own = await self._reader.list_of(self._fleet)
         now_s = self._clock.now()
         last = self._last
         if last is not None and last.listed == own:
-            # Who makes all rows anew each time has the same ones for as long as they are equal.
+            # Providers that rebuild all rows for each listing keep the same objects while the rows are equal.
             own = last.listed
         if last is None or self._moves or last.listed is not own:
             last = self._last = _Shown(own, self._view(own, now_s, whole=listing.complete))

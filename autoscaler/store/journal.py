@@ -168,7 +168,7 @@ class SqliteJournal:
         return await self._run(lambda: read_learned(self._connection))
 
     async def recent_actions(self, settled_since_s: float) -> tuple[ActionRecord, ...]:
-        """The actions without outcomes and those settled at or after a time, oldest first: what a listing may not show yet."""
+        """Actions without outcomes, and those settled at or after a time, oldest first: a listing may not show them yet."""
         return await self._run(lambda: read_actions(self._connection, OPEN_OR_SETTLED_SINCE, settled_since_s))
 
     async def prune(self, *, before_s: float, max_bytes: int) -> int:

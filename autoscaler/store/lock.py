@@ -1,9 +1,9 @@
 """The lock that allows one writer per state directory.
 
-Rules: the lock is a `flock` on a file that also names its holder, so that it ends with the process however
-that ends, and a second daemon can say whom it met. The file is never removed: removing a lock file races
-with the next one who opens it. Nobody else may open it: whoever can read a file can lock it, and keep the daemon from starting.
-So the directory is made for its user and group alone.
+Rules of this file: the lock is a `flock` on a file that also names its holder, so it ends with the process in any case, and
+a second daemon can name the first. The file is never removed, since that would race with the next process that opens it.
+Other users may not open it: whoever can read a file can lock it, and so keep the daemon from starting. So the state
+directory is created for the daemon's user and group only.
 """
 
 from __future__ import annotations

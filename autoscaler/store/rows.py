@@ -163,7 +163,7 @@ _PARTS = tuple(
         ("memories", "memories", Memories),
     )
 )
-"""Entries of the head by position of the fleet, which are absent where no fleet has such a thing; and their fields."""
+"""Entries of the head, by position of the fleet, with their fields; absent if no fleet has any."""
 
 
 def _head(

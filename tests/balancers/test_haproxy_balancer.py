@@ -116,7 +116,7 @@ async def test_a_socket_that_may_only_be_read_says_why_nothing_changed(tmp_path)
     [
         (b"", "closed the connection without an answer"),
         (b"<html>nginx</html>\n", "answered '<html>nginx</html>' instead of its table"),
-        (b"\xff\xfe" * 50, "is not HAProxy: the answer is no text"),
+        (b"\xff\xfe" * 50, "is not HAProxy: the answer is not text"),
         (b"# pxname,svname,qcur,\nweb,i-0,0\n", "cannot be read: KeyError 'status'"),
         (
             b"# pxname,svname,qcur,scur,slim,stot,status,addr,\nweb,i-0,x,0,,0,UP,,\n",

@@ -121,9 +121,7 @@ def test_without_a_fleet_there_is_a_line_of_each_the_longest_short_first(invoke,
     assert told.exit_code == 0, told.output
     lines = told.stdout.splitlines()
     assert lines[0].startswith("web, 9 decisions: 4 to 5 VMs in service; 1 started, ")
-    assert (
-        "1 call was refused, 1 call was not answered, so that listings told what became of it; " in lines[0]
-    )
+    assert "1 call was refused, 1 call was not answered; later listings showed the result; " in lines[0]
     assert "; short for 60 s in 2 episodes" in lines[0]
     document = strict_json(invoke("explain", *span, "--json").stdout)
     assert [each["fleet"] for each in document["fleets"]] == [line.partition(",")[0] for line in lines[:-1]]
@@ -158,7 +156,7 @@ def test_what_became_of_a_fleet_is_told_in_order_and_summed(invoke, story_dir):
         "16:50Z  short of 7/s: demand 2/s, 4 in service, 8 starting, 11 stopped",
         (
             "web, 9 decisions: 4 to 5 VMs in service; 1 started, 0 made, 1 stopped, 1 call was refused, 1 call was not "
-            "answered, so that listings told what became of it; short for 60 s in 2 episodes, the longest of 40 s, of 80/s at worst."
+            "answered; later listings showed the result; short for 60 s in 2 episodes, the longest of 40 s, of 80/s at worst."
         ),
     ]
     document = strict_json(

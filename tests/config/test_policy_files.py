@@ -346,7 +346,7 @@ def test_two_files_of_one_fleet_are_both_refused(tmp_path):
         ("fleet: web\n---\nfleet: api\n", "2:1", "not YAML"),
         ("{[a]: b}\n", "1:2", "a key must be a word"),
         (b"fleet: w\xe9b\n", "1:9", "the text is not UTF-8"),
-        (b"act: true\nfleet: web\x00\n", "2:11", "not YAML: U+0000 is no text; remove it"),
+        (b"act: true\nfleet: web\x00\n", "2:11", "not YAML: U+0000 is not text; remove it"),
         ("a: " + "[" * 60_000, "1:1", "brackets are nested too deeply"),
         ("- " * 2_000, "1:1", "nested too deeply"),
         ("a: " + "[" * 40 + "]" * 40, "1:24", "too deeply nested"),

@@ -42,7 +42,7 @@ async def test_a_dry_place_is_tried_by_one_new_vm_of_one_fleet_and_the_rest_foll
     assert [bench.column("in_service", name)[-1] for name in FLEETS] == [3, 3, 3]
     told = {row.sentence.partition(": ")[0] for name in FLEETS for row in bench.rows(name)}
     assert "one VM is provisioned, to see whether there is room again" in told
-    assert "no VM is provisioned, since it failed lately" in told
+    assert "no VM is provisioned, since it failed recently" in told
 
 
 NOT_SENT = {

@@ -155,7 +155,7 @@ def test_what_was_draining_and_is_nobodys_any_more_after_a_restart_is_named(afte
         await bench.clock.sleep_until(bench.clock.monotonic() + 20 * 3600)
         await bench.run(50)
         (told,) = [text for _, kind, text in bench.events() if kind == "drain_left"]
-        assert told.startswith(f"{cordoned}: draining when the daemon ended, and {why}; put back")
+        assert told.startswith(f"{cordoned}: draining when the daemon ended, and {why}; put those")
         await bench.clock.sleep_until(bench.clock.monotonic() + 20 * 3600)
         await bench.run(50)
         assert [kind for _, kind, _ in bench.events()].count("drain_left") == 1

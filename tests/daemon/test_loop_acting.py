@@ -275,7 +275,7 @@ async def test_a_provisioning_that_fails_for_want_of_room_is_tried_again_after_a
     await bench.run(200)
     runs = [(at, code) for at, action, _, code in bench.changes() if action == "RunInstances"]
     assert runs == [(0, "InsufficientInstanceCapacity"), (180, "InsufficientInstanceCapacity")]
-    assert bench.rows()[1].sentence.startswith("no VM is provisioned, since it failed lately: starting 2")
+    assert bench.rows()[1].sentence.startswith("no VM is provisioned, since it failed recently: starting 2")
 
 
 @pytest.mark.parametrize("done", [True, False])

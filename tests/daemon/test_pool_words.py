@@ -109,7 +109,7 @@ async def test_what_must_stay_is_not_promised_to_be_replaced_and_nothing_is_made
     say(bench, 95, "refresh")
     await bench.run(600)
     (answer,) = bench.answers
-    assert "what is out of date in web must stay (2): the daemon did not make it" in str(answer)
+    assert "the out-of-date VMs of web must stay (2): the daemon did not make it" in str(answer)
     assert chores(bench) == []
     # The tag lets one go.
     bench.world.tag(bench.clock.now(), bench.ids[1:2], {"autoscaler:terminable": "true"})
@@ -133,7 +133,7 @@ async def test_while_the_template_is_unknown_nobody_is_told_that_all_is_up_to_da
     say(bench, 35, "refresh")
     await bench.run(50)
     assert (
-        "it is not known what is out of date in web, since its launch template web cannot be read: web cannot be read"
+        "it is not known which VMs of web are out of date, since its launch template web cannot be read: web cannot be read"
         in str(bench.answers[0])
     )
     bench.provider.launch_spec = readable

@@ -59,7 +59,7 @@ WRONG = {
     "typo in the traffic": ([("work: 240", "wok: 240")], r"hour\.yaml:12:\d+: error: unknown key `wok`; did you mean"),
     "a recording in the traffic": (
         [("    - level: {work: 240}\n    - ramp: {begin: 15m, end: 20m, height: 600}\n", "    - level: {work: 240}\n  recording: {file: day.csv}\n")],
-        r"hour\.yaml:13:\d+: error: `traffic` is a recipe; write `recording` in the place of `traffic`, not in it",
+        r"hour\.yaml:13:\d+: error: `traffic` is a recipe; write `recording` instead of `traffic`, not inside it",
     ),
     "unknown figure": ([("figure: unserved", "figure: unservd")], r"did you mean `unserved`"),
     "bound without a unit": ([("at_most: 5%", "at_most: 5")], r"hour\.yaml:15:\d+: error: `at_most`: 5 is no share"),

@@ -172,5 +172,5 @@ def _why(fleet: Fleet, now_s: float) -> str:
     held = sum(t.quarantined_until_s > now_s for t in inventory.vms.values())
     parts = [f"no room for {', '.join(dry)}"] if dry else []
     parts += [f"{held} in quarantine"] if held else []
-    parts += ["provisioning failed lately"] if now_s < fleet.provision_held_until_s else []
+    parts += ["provisioning failed recently"] if now_s < fleet.provision_held_until_s else []
     return "; ".join(parts)

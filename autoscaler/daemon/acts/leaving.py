@@ -46,7 +46,7 @@ async def recall(fleets: Sequence[Fleet], recording: Recorder, began_at_s: float
         elif left := sorted(drained(of)):
             why = "its policy names no load balancer" if name in known else "the fleet has no policy"
             was = f"{', '.join(left)}: draining when the daemon ended, and {why} any more"
-            text = f"{was}; put back into the load balancer by hand what is to serve"
+            text = f"{was}; put those that should serve back into the load balancer by hand"
             notes.append(Note("drain_left", name, text))
     await recording.note(notes, began_at_s)
 

@@ -76,7 +76,7 @@ class Learning:
         return new
 
     def started(self, starts: Mapping[str, Sequence[MeasuredStart]], now_s: float) -> None:
-        """Learn starts that came into service, by fleet: those of all fleets at once."""
+        """Learn from starts that came into service, by fleet, for all fleets at once."""
         lanes: list[int] = []
         found: list[MeasuredStart] = []
         for fleet, own in starts.items():

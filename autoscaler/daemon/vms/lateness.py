@@ -128,18 +128,14 @@ class Lateness(Orders):
     def _why_kept(self, t: TrackedVm, now_s: float) -> str:
         """Why a VM that is not ready is not stopped for it; empty where it is."""
         if is_left_alone(t, now_s):
-            return (
-                "it is protected, in an Auto Scaling group, given up, or was started by somebody else lately"
-            )
+            return "it is protected, in an Auto Scaling group, given up, or was recently started by somebody else"
         if not _was_found(t):
             return ""
         # It may have served for days. Where half of them or more fail, what asks them is as likely to be wrong.
         found = sum(_was_found(other) for other in self._phases()[Phase.RUNNING])
         if found < len(self._phases()[Phase.IN_SERVICE]):
             return ""
-        return (
-            "nobody here started it, and it is so with half of the fleet or more; see what `readiness` asks"
-        )
+        return "the daemon did not start it, and half of the fleet or more is not ready; check the policy's `readiness`"
 
     def _await_stop(self, t: TrackedVm, now_s: float, notes: list[Note]) -> None:
         waited_s = self._looked_s(t)

@@ -1,19 +1,19 @@
 """Leases on fleets: a daemon tags its VMs while it acts, and leaves alone fleets that another daemon recently tagged.
 
-Why: two daemons with state directories of their own on one fleet both start VMs for one demand, and stop each other's.
-Nothing but the VMs is seen by both, and the listing that shows their tags is made anyway. So a few VMs of each fleet carry
-a tag with the name of the daemon, written again every few minutes.
+Why: two daemons with separate state directories on one fleet would both start VMs for the same demand, and stop each
+other's. The VMs are the only thing that both see, and their tags come with every listing anyway. So a few VMs of each
+fleet carry a tag with the daemon's name, rewritten every few minutes.
 
-How long ago another daemon wrote is not read from its clock: what counts is when its tag was last seen to change. Its
-own time serves only to see that a tag is older than any clock may be wrong by: the provider refuses calls of clocks
-that are off by more (EC2: 15 minutes).
+The age of another daemon's tag is not read from its clock: what counts is when the tag was last seen to change. Its
+timestamp serves only to detect tags older than any possible clock error: the provider refuses calls from clocks that
+are further off (EC2: 15 minutes).
 
     nobody's ──claim──► claimed ──own tag seen, some time after writing it──► ours
        ▲                   │                                                   │
        └── no change for VALID_S ── another's ◄── another's tag has changed ───┘
 
-Rules of this file: pure values; time is an argument. In doubt a daemon acts: it is held by what another one has written,
-never by a tag that it could not write itself.
+Rules of this file: pure values; time is an argument. In doubt a daemon acts: only another daemon's tag holds it, never a
+tag that it could not write itself.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Lease:
         self._other: Mark | None = None
         self._changed_s = -math.inf
         self._ahead_s = 0.0
-        """By how much the clock was set ahead since the beginning."""
+        """By how much the clock was set ahead since the start, in seconds."""
         self._written = 0
         self._asked_s: float | None = None
         """When this term's first tag was about to be written."""
@@ -139,7 +139,7 @@ class Lease:
         self._taken_s = None if self._taken_s is None else min(self._taken_s, now_s)
 
     def set_ahead_by(self, by_s: float) -> None:
-        """The clock was set ahead: nobody has waited for so long, so that another daemon's tag is no older than it was."""
+        """The clock was set ahead: no such time has passed, so another daemon's tag is no older than before."""
         self._ahead_s += by_s
         self._changed_s += by_s
         self._asked_s = None if self._asked_s is None else self._asked_s + by_s

@@ -79,7 +79,7 @@ class Leasing:
         return notes
 
     def set_ahead_by(self, by_s: float) -> None:
-        """As of each lease, in seconds."""
+        """Tell every lease that the clock was set ahead, in seconds."""
         for lease in self._of.values():
             lease.set_ahead_by(by_s)
 

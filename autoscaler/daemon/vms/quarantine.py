@@ -67,9 +67,7 @@ _KEY = Verdict(
     Blame.PERMISSION,
     "most often the key of an encrypted volume: grant kms:CreateGrant on it to the role that starts the VM",
 )
-_VOLUMES = Verdict(
-    Blame.STORAGE, "ask for a higher quota of storage, or delete volumes that nobody uses", 2.0
-)
+_VOLUMES = Verdict(Blame.STORAGE, "request a higher storage quota, or delete unused volumes", 2.0)
 _LOST_VOLUME = Verdict(Blame.STORAGE, "its volume or snapshot is gone: replace the VM", 6.0)
 _BROKEN = Verdict(Blame.VM, "replace the VM if this is seen again")
 _NOT_HERE = Verdict(Blame.VM, "its type cannot run there: change its type, or replace it", 6.0)

@@ -157,7 +157,7 @@ class PoolWords:
             )
         if not pool.stale and not pool.template.is_known(fleet):
             raise ChangeRefusedError(
-                f"it is not known what is out of date in {word.fleet}, since its launch template "
+                f"it is not known which VMs of {word.fleet} are out of date, since its launch template "
                 f"{fleet.policy.provision.launch_template} "
                 + (
                     f"cannot be read: {pool.template.trouble}; see `autoscaler doctor`"
@@ -170,8 +170,8 @@ class PoolWords:
         ids = [t.vm.id for t in (each.tracked for each in pool.stale) if may_be_deleted(t.vm)]
         stay = len(pool.stale) - len(ids)
         if not ids:
-            raise ChangeRefusedError(f"what is out of date in {word.fleet} {_STAY.format(stay)}")
-        await self._record("pool_refresh", word, f"asked to replace what is out of date ({len(ids)})")
+            raise ChangeRefusedError(f"the out-of-date VMs of {word.fleet} {_STAY.format(stay)}")
+        await self._record("pool_refresh", word, f"asked to replace VMs that are out of date ({len(ids)})")
         pool.asked.refresh.update(ids)
         others = f" What else is {_STAY.format(stay)}." if stay else ""
         return f"{len(ids)} out of date in {word.fleet} will be replaced, the new ones first.{others}{await self._keep()}"

@@ -82,5 +82,5 @@ class Template:
             return []
         self._told = why
         known = "what it said before holds" if self.current else "which VMs are out of date is not known"
-        text = f"launch template {name} cannot be read, so {known}: {why}; `autoscaler doctor` says what is missing"
+        text = f"launch template {name} cannot be read, so {known}: {why}; `autoscaler doctor` shows what is missing"
         return [Note("template_unreadable", fleet.name, text)]

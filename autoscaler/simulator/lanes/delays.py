@@ -1,9 +1,9 @@
 """VMs in transition, as counts: how many VMs ordered in one tick arrive in a later one, for L lanes.
 
-Two forms of one thing. `Delay` is for ways that take as long for every VM: a ring of what was ordered, read so many
-ticks later. `Lottery` is for ways on which each VM has its own luck: the VMs ordered in a tick are numbered
-from 0, number i has draw i of that tick whatever the lane, and so a lane that orders more than another has the
-other's luck first.
+There are two forms. `Delay` is for transitions that take the same time for every VM: a ring buffer of orders, read that
+many ticks later. `Lottery` is for transitions with a random time per VM: the VMs ordered in a tick are numbered from 0,
+and number i has draw i of that tick in every lane, so a lane that orders more than another shares the other's draws
+first.
 
 Rules of this file: counts only; ticks are relative to the start of the run; element-wise over lanes.
 """
@@ -109,8 +109,8 @@ class Arrivals:
 
     Attributes:
         ready: int32 (L,), VMs that come into service.
-        late: int32 (L,), VMs that nobody counted on any more and that are counted on again, since they run or are ready.
-        given_up: int32 (L,), VMs that are not counted on from now.
+        late: int32 (L,), VMs that had been given up and count again, since they run or are ready.
+        given_up: int32 (L,), VMs that no longer count from now on.
         failed: int32 (L,), VMs that fall back to where they were.
         billed_s: float64 (L,), what the ready ones have been billed before now, VM-seconds.
     """
@@ -130,7 +130,7 @@ class Odds:
         purpose: Of the draws of its duration.
         stuck_purpose: Of the draws of whether it hangs.
         failure: Chance that it fails.
-        patience_s: After how long nobody counts on either part of it, until it runs and from there.
+        patience_s: After how long a start is given up, for each of its parts: until the VM runs, and from then on.
         shift: Ticks that the lanes are ahead of the run's.
     """
 
@@ -241,7 +241,7 @@ class _Fates:
         runs: int64 (n,), ticks until they are seen to run; 0 for never.
         fails: bool (n,).
         billed_s: float64 (n,), billed before they are in service.
-        patience: Ticks after which nobody counts on either part of a start any more, until it runs and from there.
+        patience: Ticks after which a start is given up, for each of its parts: until the VM runs, and from then on.
     """
 
     due: Int
@@ -277,7 +277,7 @@ class _Fates:
         )
 
     def lapses(self) -> Iterator[tuple[Bool, Int, Int]]:
-        """Who is not counted on for a while, since which tick, and until which (0 for ever), in either part of a start."""
+        """VMs that are given up for a while, from which tick, and until which (0 for ever), in each part of a start."""
         if self.patience < int(self.due.max()) or not self.due.all():
             hangs = ~self.fails & ((self.runs == 0) | (self.runs > self.patience))
             yield hangs, np.full_like(self.runs, self.patience), self.runs

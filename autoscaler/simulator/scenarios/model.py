@@ -38,28 +38,28 @@ class CloudSection(Section):
     """How long things take; half of them take longer."""
 
     start_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] = Field(
-        16.0, description="A stopped VM is running so long after the order."
+        16.0, description="Time from the order until a stopped VM is running."
     )
     boot_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] = Field(
-        3.0, description="It is ready so long after it runs."
+        3.0, description="Time from running until it is ready."
     )
     launch_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] = Field(
-        18.0, description="A new VM is running so long after the order."
+        18.0, description="Time from the order until a new VM is running."
     )
     first_boot_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] = Field(
-        7.0, description="It is ready so long after it runs for the first time."
+        7.0, description="Time from first running until it is ready."
     )
     stop_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] = Field(
-        25.0, description="A VM is stopped so long after the order."
+        25.0, description="Time from the order until a VM is stopped."
     )
     save_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] = Field(
-        60.0, description="A VM is hibernated so long after the order, and billed until then."
+        60.0, description="Time from the order until a VM is hibernated; it is billed until then."
     )
     resume_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] = Field(
-        16.0, description="A hibernated VM is running so long after the order."
+        16.0, description="Time from the order until a hibernated VM is running."
     )
     wake_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] = Field(
-        2.4, description="It is ready so long after it runs."
+        2.4, description="Time from running until it is ready."
     )
     spread: Annotated[float, Quantity(PERCENT, 0, 1)] = Field(
         0.2, description="Standard deviation of the logarithm of all of these."

@@ -162,7 +162,7 @@ def _faults(document: Document, given: ScenarioFile, problems: list[Problem]) ->
 
 
 def _as_written(text: str) -> str:
-    """What is wrong with a fault, by the names that its fields have in a scenario."""
+    """What is wrong with a fault, using the field names of scenarios."""
     for here, there in _WITH_UNITS.items():
         text = re.sub(rf"\b{there}\b", here, text)
     return text
@@ -244,7 +244,7 @@ def _times(document: Document, given: ScenarioFile, problems: list[Problem]) -> 
             Problem(
                 document.mark(("traffic", "recording")),
                 "`traffic` is a recipe",
-                "write `recording` in the place of `traffic`, not in it",
+                "write `recording` instead of `traffic`, not inside it",
             )
         )
     if given.fleet.running + given.fleet.stopped == 0:
