@@ -1,7 +1,7 @@
 """Bounds one adapter call in time, whatever the adapter does.
 
-Why not `asyncio.timeout`: it waits until the cancelled call has ended, and a call that swallows its
-cancellation would hold up every fleet. Here the caller goes on, and the call is left to end when it likes.
+Why not `asyncio.timeout`: it waits until the cancelled call has ended, so a call that swallows its cancellation would block
+every fleet. Here the caller continues, and the call is left to end on its own.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """When the clock jumps ahead: shifts the times at which waits began, so that none ends early.
 
-Why: all that is awaited is noted by the clock. An hour more between two ticks would end every drain, with the work that the
-VMs have, give up every start and delete what is being prepared.
+Why: all waits are noted by the clock. If an hour were added between two ticks, every drain would end although the VMs still
+have work, every start would be abandoned, and VMs that are being prepared would be deleted.
 
-Rules of this file: times at which something began move with the clock; times that holds end are left, since an end that
-comes early harms nobody. Small corrections are as good as lateness.
+Rules of this file: times at which something began move with the clock; times at which a hold ends stay, since ending a hold
+early does no harm. Small corrections are treated like late ticks.
 """
 
 from __future__ import annotations

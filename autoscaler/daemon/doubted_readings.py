@@ -1,10 +1,10 @@
 """Describes what is wrong with readings that arrived but do not count.
 
-A source that fails says so itself. One that delivers numbers that cannot be, or old ones, knows nothing of it: the fold
-leaves them out, and without this nobody would be told which VM it was and what to do.
+A source that fails reports that itself. One that delivers impossible or old numbers does not notice: the fold leaves them
+out, and without this module nobody would learn which VM it was and what to do.
 
-Rules of this file: nothing is decided here, and no words hold a number that changes from tick to tick, or else they
-would be told anew each time.
+Rules of this file: nothing is decided here. The sentences contain no number that changes from tick to tick, or they would be
+logged again each time.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
 """The event loop of a live process: its turns stay short even when much arrives at once.
 
-Why: a turn of asyncio's loop takes in everything that has come over all connections since the last one. Where ten
-thousand VMs are scraped, hundreds of answers wait, and nothing else runs until all have been taken in: no tick, no
-answer to a load balancer that asks whether we are well. Here a turn takes in a bounded number; what is left is first
-in the next one, which comes at once.
+Why: one turn of asyncio's loop takes in everything that has arrived on all connections since the last one. If ten thousand
+VMs are scraped, hundreds of answers wait, and nothing else runs until all have been taken in: no tick, and no answer to a
+health check. Here a turn takes in a bounded number; the rest comes first in the next turn, which follows at once.
 
-Rules of this file: public interfaces of the standard library only. Where there is no epoll, the loop is the usual one.
+Rules of this file: public interfaces of the standard library only. Without epoll, the standard loop is used.
 """
 
 from __future__ import annotations

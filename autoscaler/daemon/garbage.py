@@ -1,13 +1,13 @@
 """Garbage collection in steps that are short enough for the event loop.
 
-Why: Python's collector looks at what is young when more has come than has gone, and now and then at everything. With
-20,000 VMs everything holds the loop for 80 to 180 ms, and the rows of a listing alone for 15 to 30 ms. Where 10,000 VMs
-are scraped as much goes as comes, so that it waits until all that the connections hold has been renewed, and then needs
-60 ms. So what is young is looked at every few milliseconds while a tick is under way; the collector never looks at
-everything by itself; and what is there between two ticks is taken out of its sight (`gc.freeze`). What goes is freed
-without the collector, unless it refers to itself in a circle; such circles are found while they are young. Those that
-are not, as of calls that nobody waits for any more, are looked for a few times a day, between two ticks, and sooner where
-they may be many: that holds the loop for as long as everything takes.
+Why: Python's collector examines young objects when allocations outrun deallocations, and now and then all objects. With
+20,000 VMs a full collection holds the loop for 80 to 180 ms, and the rows of one listing alone for 15 to 30 ms. While 10,000
+VMs are scraped, allocations and deallocations balance, so the collector waits until everything held by the connections has
+been renewed, and then needs 60 ms. So young objects are collected every few milliseconds during a tick, the collector never
+does a full collection by itself, and whatever exists between two ticks is hidden from it (`gc.freeze`). Objects are freed
+without the collector unless they form a cycle; most cycles are found while they are young. The others, for example those of
+abandoned calls, are collected a few times a day, between two ticks, and sooner if they may be many: that holds the loop for
+as long as a full collection takes.
 
 Rules of this file: nothing waits here; `daemon.lifecycle` says when.
 """

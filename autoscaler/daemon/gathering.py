@@ -1,7 +1,7 @@
 """Gathers the observations of all fleets into the arrays over lanes that core reads.
 
-Rules of this file: nothing is decided here. Arrays are those of the last tick for as long as they would be the same,
-and read-only, since core asks arrays that it knows no second time.
+Rules of this file: nothing is decided here. Arrays that would be equal to those of the last tick are the same objects, and
+read-only, since core does not examine arrays again that it knows.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Adapters that hang: a tick waits for one in full only once, then not until it answers in time again.
 
-Why: all fleets are decided on together once all was observed, so that a source, a provider or a probe that hangs would
-cost each of them the whole time for it, tick after tick. It is still asked in every tick. What it answers after the others
-is not used; it shows that it is well, and the next tick waits for it again.
+Why: all fleets are decided on together once everything was observed, so a hanging source, provider or probe would cost all of
+them its full time limit, tick after tick. It is still called in every tick. An answer that comes too late is not used, but
+shows that the adapter works again, and the next tick waits for it.
 
-Rules of this file: at most one question of one kind is under way, unless one does not even end when it is told to.
+Rules of this file: at most one call of a kind is in flight, unless one does not end even when it is cancelled.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Hints from the cloud: news brings the next listing forward, and is never trusted by itself.
 
-Rules of this file: a hint of a VM that is not ours, or that is old, is counted and left. What only a person can act
-on (maintenance, interruptions) becomes an event, once.
+Rules of this file: hints about foreign VMs, and old hints, are counted and dropped. What only a person can act on (maintenance,
+interruptions) becomes an event, once.
 """
 
 from __future__ import annotations

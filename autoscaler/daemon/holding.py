@@ -1,6 +1,6 @@
 """What keeps a fleet's decision from being carried out, or limits it, in words.
 
-Rules of this file: nothing here decides; who holds says until when on the fleet.
+Rules of this file: nothing is decided here; whatever holds a fleet notes on it until when.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Implausible readings of single VMs: reported when they begin and when they end.
 
-Rules of this file: nothing is decided here; what is left out is in the samples of a tick.
+Rules of this file: nothing is decided here; a tick's samples show which readings are ignored.
 """
 
 from __future__ import annotations

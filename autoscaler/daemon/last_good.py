@@ -1,10 +1,11 @@
 """The complete set of policy files that was last in use, kept across restarts.
 
-Why: a running daemon goes on with the last good set when a file is broken. Without this a restart, perhaps nobody's wish, would
-leave the fleet of that file alone until somebody mends it, and would not run at all where it is the only one, or the defaults.
+Why: a running daemon keeps the last good set if a file is broken. Without this module a restart, which may be unplanned, would
+leave that file's fleet alone until somebody repairs it, and the daemon would not start at all if it is the only file, or the
+defaults.
 
-Rules of this file: only a file that is there and cannot be used is taken as it was; one that was removed stays removed.
-What cannot be read or written here changes nothing.
+Rules of this file: only a file that exists and cannot be used is replaced by its last version; a removed file stays removed.
+Failures to read or write here change nothing.
 """
 
 from __future__ import annotations

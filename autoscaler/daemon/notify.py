@@ -1,7 +1,7 @@
 """Notifies the service manager: systemd's notification protocol.
 
-Rules of this file: telling never blocks and never fails the daemon; without a socket every call does nothing.
-Nothing here decides whether all is well.
+Rules of this file: notifying never blocks and never fails the daemon; without a socket every call does nothing. Nothing here
+decides whether the daemon is healthy.
 """
 
 from __future__ import annotations

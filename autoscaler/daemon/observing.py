@@ -1,9 +1,9 @@
 """Observes all fleets: every listing and reading of a tick concurrently, under one deadline, with failures as values.
 
-Rules of this file: whatever a source or a provider does (hang, raise, return nonsense), the result for its
-own fleets says so in words, and nobody else's result waits for it longer than the deadline; a source, a provider or a
-probe that hung is waited for no more until it is well (`hanging_sources`), as long as there is another one to wait for. All calls are begun before any is waited for; those that are answered at
-once cost no task.
+Rules of this file: whatever a source or a provider does (hang, raise, return nonsense), the result for its own fleets says so
+in words, and no other result waits for it beyond the deadline. A source, provider or probe that hung is not waited for until
+it answers in time again (`hanging_sources`), as long as there is another one to wait for. All calls begin before any is
+awaited; calls that are answered at once cost no task.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Retries places that could not be used at startup, in the background and with growing pauses.
 
-Rules of this file: only when and how it is told. Whatever a place lacks, its fleets are held by what its listings say;
-nothing here touches them.
+Rules of this file: only timing and wording. Whatever a place lacks, its fleets are held by what its listings say; nothing here
+touches them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The policy folder: whether it has changed, what it says, and which set is in use.
 
-Rules of this file: reading only, bounded work, no clock. Whoever calls decides where it may block.
+Rules of this file: reading only, bounded work, no clock. The caller decides where it may block.
 """
 
 from __future__ import annotations

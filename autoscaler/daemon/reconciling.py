@@ -1,7 +1,7 @@
 """Applies a tick's listings to all fleets, in slices if there are many VMs.
 
-Rules of this file: what a row means is decided in `vms.inventory`. Between two turns anything may happen that may
-happen between two listings.
+Rules of this file: `vms.inventory` decides what a row means. Between two slices anything may happen that may happen between
+two listings.
 """
 
 from __future__ import annotations

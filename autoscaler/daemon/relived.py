@@ -1,6 +1,6 @@
 """Copies of the fleets that relive past demand: policies compiled for that time, and their states.
 
-Rules of this file: nothing waits here, and nothing of the fleets that live now is changed.
+Rules of this file: nothing waits here, and nothing about the live fleets changes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Explains decisions: the one sentence per fleet and tick in the log, the journal, tables and `explain`.
 
-Every sentence begins with what is done, then gives the reasons of the stages that shaped the number, in the
-order in which they did. A reason without words here fails a test.
+Every sentence begins with what is done, then gives the reasons of the stages that shaped the number, in their order. A reason
+without wording here fails a test.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Supervises background tasks: a task that ends is reported, counted, and restarted after a pause.
 
-Rules of this file: the loop never waits for a background task. Pauses double from `FIRST_PAUSE_S` to
-`LONGEST_PAUSE_S`, so that a task that dies at once costs next to nothing.
+Rules of this file: the loop never waits for a background task. Pauses double from `FIRST_PAUSE_S` to `LONGEST_PAUSE_S`, so
+that a task that ends at once costs almost nothing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Metrics and log lines: what an operator's monitoring sees of the daemon.
 
-Rules of this file: every metric is declared once, in `Telemetry`, with help text; labels are closed sets
-(fleet, verb, outcome, reason, phase). One log line per tick says what was done and why; names of events come
-from the table `EVENTS`.
+Rules of this file: every metric is declared once, in `Telemetry`, with help text; labels are closed sets (fleet, verb,
+outcome, reason, phase). One log line per tick says what was done and why; event names come from the table `EVENTS`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Reports when a sudden fall in demand is doubted, and when the doubt ends: the cause is often an outage elsewhere.
 
-Rules of this file: nothing is decided here; what is doubted is in the rows of a tick.
+Rules of this file: nothing is decided here; the rows of a tick show what is doubted.
 """
 
 from __future__ import annotations

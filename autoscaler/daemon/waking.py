@@ -1,12 +1,11 @@
 """Wakes the loop: at the next point of the grid, or early if something cannot wait.
 
-What cannot wait (pushed samples beyond what is ordered, an operator's change) asks for an early turn: a decision
-within a tick that was decided already. It is for the fleets that ask and no others, so that nothing of the others
-happens twice in a tick.
+What cannot wait (pushed samples beyond what is ordered, an operator's change) requests an early turn: a decision within a tick
+that has already been decided. It covers only the fleets that asked, so that nothing happens twice in a tick for the others.
 
-Rules of this file: time and counting only; what an early turn does is `loop`'s. Early turns cost calls of the
-provider, so they come from a bucket: two at once, one more every half tick. What asks while the bucket is empty
-waits for it, and a regular tick that begins meanwhile serves it.
+Rules of this file: time and counting only; `loop` defines what an early turn does. Early turns cost provider calls, so they
+are limited by a token bucket: two at once, one more every half tick. Requests wait while the bucket is empty, and a regular
+tick that begins meanwhile serves them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Carries out recorded intents concurrently, and reports outcomes to the fleet and the journal.
 
-Rules of this file: starts before stops. What came to nothing is asked for elsewhere within the tick (`ladder`),
-until the fleet is decided on anew. A slow account does not cost the other fleets their ticks: calls that
-take longer than the tick waits are settled when they come back. What the handling of an outcome raises is told,
-and a listing will tell what became of the call.
+Rules of this file: starts before stops. Starts that failed are tried elsewhere within the tick (`ladder`), until the fleet
+is decided on again. A slow account does not cost the other fleets their ticks: calls that outlast the tick are settled when
+they return. An exception while an outcome is handled is reported; a later listing shows what became of the call.
 """
 
 from __future__ import annotations

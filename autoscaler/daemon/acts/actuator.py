@@ -1,9 +1,9 @@
 """Turns one recorded intent into provider calls, and gives every VM in it an outcome.
 
-Rules of this file: every call is bounded in time; a call that did not come back is UNKNOWN and is not made
-again. Batches are all or nothing at the provider, so a refused batch is sent again without the refused VMs,
-or in halves where none was named; what can be sent at the same time is, largest batches first. Nothing here
-retries in place: what failed is routed elsewhere by `ladder` or decided anew next tick.
+Rules of this file: every call is bounded in time; a call that did not return is UNKNOWN and is not repeated. The provider
+accepts or refuses a batch as a whole, so a refused batch is sent again without the refused VMs, or in halves if none was
+named; batches that can be sent concurrently are, the largest first. Nothing is retried in place: `ladder` tries elsewhere,
+or the next tick decides anew.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Provider calls in flight: time limits, and no outcome is lost.
 
-What the handling of an outcome raises is told, and a listing will tell what became of the call.
+An exception while an outcome is handled is reported; a later listing shows what became of the call.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Puts cordoned VMs back into the balancer when the daemon stops acting on their fleet.
 
-Why: a fleet that goes to shadow, whose policy is removed, or that has no balancer any more is to be left as a whole: VMs
-that run and get no work would be paid for by nobody's wish, and be missing when demand comes back.
+Why: if a fleet moves to shadow, or loses its policy or its balancer, it should be left whole. VMs that run without getting
+work would cost money that nobody intended, and would be missing when demand returns.
 
-What drains is put back, and what was tried and found well. What is still tried, or made for the warm pool, may not be fit to
-serve, or have a hook under way: it is named.
+Draining VMs are put back, and so are exercised VMs that passed. VMs that are still being exercised, or made for the warm
+pool, may not be fit to serve, or may have a hook running: they are only named.
 
-Rules of this file: as with any drain, the journal knows before the balancer is asked, through the adapter that took them
-out. What cannot be put back is named, so that a person can.
+Rules of this file: as for any drain, the journal has the intent before the balancer is called, through the adapter that took
+the VMs out. VMs that cannot be put back are named, so that a person can do it.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Fallbacks: a start that failed for lack of room, or because of its VM, is tried elsewhere within the tick.
 
-The rungs, each tried only where the one before has nothing left: other stopped VMs in places with room, spread
-over zones; stopped VMs started as another machine type; new VMs, in each type and subnet that the policy lists.
-What no rung can give is a shortage, which is an event of its own with a beginning and an end.
+The rungs, each tried only when the previous one has nothing left: other stopped VMs in places with room, spread over zones;
+stopped VMs started as another machine type; new VMs, in each type and subnet that the policy lists. What no rung can supply
+is a shortage, which is an event with a beginning and an end.
 
-Rules of this file: choice only; what was chosen is recorded and done by `acting`. Never more is asked for than
-failed, and nothing that an operator has paused or the policy does not allow.
+Rules of this file: choice only; `acting` records and carries out what was chosen. Never more is requested than failed, and
+nothing that an operator has paused or the policy forbids.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Draining VMs of all fleets in a tick: checks them, chooses the next step, and restores them after a restart.
 
-Rules of this file: balancers are asked at the same time, and none longer than it may take. A fleet without a balancer
-is planned for as if this were not here, but for `guards.stop_share`.
+Rules of this file: balancers are queried concurrently, each within its time limit. A fleet without a balancer is planned as
+if this module did not exist, except for `guards.stop_share`.
 """
 
 from __future__ import annotations

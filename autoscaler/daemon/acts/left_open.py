@@ -1,10 +1,10 @@
 """Actions of an earlier run without an outcome, and those that a listing may not show yet.
 
-Why it exists: listings lag. Right after a restart a VM that was just started still looks stopped, and one that
-was just provisioned is not listed; a daemon that took the listing for the truth would start or make it again.
+Why: listings lag. Right after a restart a VM that was just started still looks stopped, and one that was just provisioned
+is not listed; a daemon that trusted such a listing would start or make it again.
 
-Rules of this file: nothing is called again. For as long as a listing may be older than a call that the journal
-knows of, the call counts as in flight; then the first complete listing settles it.
+Rules of this file: no call is repeated. While a listing may be older than a call in the journal, the call counts as in
+flight; then the first complete listing settles it.
 """
 
 from __future__ import annotations

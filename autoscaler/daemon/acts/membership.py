@@ -1,11 +1,11 @@
 """Whether VMs missing from a balancer count as drained, or the balancer never had them.
 
-Why: where a policy is given another balancer while VMs serve, or a balancer's entries are replaced, it has none of the
-fleet. Whoever gave those VMs work may still do so, and what the balancer does not say of them is not that they are idle.
+Why: if a policy is given another balancer while VMs serve, or a balancer's entries are replaced, the balancer has none of
+the fleet. Whatever sent work to those VMs before may still do so, and a VM missing from the balancer is not known to be idle.
 
-Rules of this file: absence is believed where the balancer has at least half of the VMs in service and, where none is in
-service to compare with, of VMs that it had before. Otherwise it is doubted: no VM leaves, that is told once, and the
-balancer is asked again every minute. A doubt ends after an hour, in words too, so that nothing stays for ever.
+Rules of this file: absence counts if the balancer has at least half of the VMs in service or, if none is in service, if it
+had these VMs before. Otherwise it is doubted: no VM leaves, that is reported once, and the balancer is queried again every
+minute. A doubt ends after an hour, with a report, so that nothing stays blocked for ever.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """From a decision's numbers to chosen VMs: the plan, as intents that are recorded before they are carried out.
 
-Order of choice for starts: as they are before as another type, hibernated before stopped (since they serve sooner), even
-zones, best type, least recently launched (so that every VM gets its turn and a broken one is found in quiet times), then id. For stops: fullest zone, longest in
-service, then id. Both are stable: the same fleet gives the same choice.
+Order of choice for starts: VMs that need no change of type first, hibernated before stopped (they serve sooner), balanced
+zones, best type, least recently launched (so that every VM gets its turn, and a broken one is found in quiet times), then
+id. For stops: fullest zone, longest in service, then id. Both orders are stable: the same fleet gives the same choice.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Refusals by a balancer: how long stops are suspended after one, and what was already reported.
 
-Why: a balancer that does not let VMs go does not let them go ten seconds later either. Asked every tick, it would fill the
-journal with drains and events that all say the same.
+Why: a balancer that refuses to release VMs will still refuse ten seconds later. Asking at every tick would fill the journal
+with identical drains and events.
 
-Rules of this file: times come in as arguments, and a clock that was set back holds nothing for as long.
+Rules of this file: times come in as arguments, and a clock that was set back prolongs no suspension.
 """
 
 from __future__ import annotations

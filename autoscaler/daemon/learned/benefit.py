@@ -1,6 +1,6 @@
 """The measured worth of the warm pool: time and money saved compared with VMs made from nothing.
 
-Rules of this file: what was not measured is None and not guessed.
+Rules of this file: values that were not measured are None, never guessed.
 """
 
 from __future__ import annotations

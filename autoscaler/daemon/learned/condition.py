@@ -1,10 +1,10 @@
 """Condition of VMs: judged every half minute from their reports, reported, and acted on within limits.
 
-A fleet that asks for it has slow and silent VMs replaced: they are no longer counted as capacity, so that others are
-started, and are stopped once those serve. At most a stated share is replaced at once, and none where about half of
-the fleet or all of it is slow: what has one cause is not cured by other VMs of the same kind.
+If its policy asks for it, a fleet's slow and silent VMs are replaced: they no longer count as capacity, so that others start,
+and are stopped once those serve. At most a stated share is replaced at once, and none if about half of the fleet or more is
+slow: a common cause is not cured by more VMs of the same kind.
 
-Rules of this file: what slow means is `core.condition`. Nothing is stopped here; `replacements` says what may be.
+Rules of this file: `core.learned.condition` defines what slow means. Nothing is stopped here; `replacements` says what may be.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """When learned state is written to the journal, and how it is restored.
 
-What changes seldom and matters at once (places without room, VMs that are left alone) is kept within half a minute;
-all else every ten minutes, and at the end.
+State that changes rarely and matters at once (places without room, VMs that are left alone) is saved within half a minute;
+everything else every ten minutes, and at shutdown.
 
-Rules of this file: a journal that fails costs what was learned since it was last kept, and nothing else. Where the
-journal does not outlive the run nothing is remembered that no longer run would use.
+Rules of this file: a failing journal costs only what was learned since the last save. If the journal does not outlive the
+run, state that only a longer run could use is not kept.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Learns about fleets over hours and days (start times, capacities), and applies it where the policy says so.
 
-What is learned changes what is planned with only between two ticks, at most once an hour, and only where a fleet's
-policy says so; it is learned and shown in any case. Fleets in shadow learn nothing, since their VMs are simulated.
+Learned values change planning only between two ticks, at most once an hour, and only if a fleet's policy says so; they are
+learned and shown in any case. Fleets in shadow learn nothing, since their VMs are simulated.
 
-Rules of this file: what is kept has a version; what cannot be read is learned anew. Nothing here reads a clock.
+Rules of this file: saved state has a version; state that cannot be read is learned again. Nothing here reads a clock.
 """
 
 from __future__ import annotations

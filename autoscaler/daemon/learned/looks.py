@@ -1,6 +1,6 @@
 """The measurements by which the VMs of one fleet are judged at one moment.
 
-Rules of this file: nothing is judged here. A VM that should have reported and did not is silent, and comes after those
+Rules of this file: nothing is judged here. A VM that should have reported and did not is silent, and is listed after those
 that did.
 """
 

@@ -1,9 +1,8 @@
 """Serialises core's state: named arrays with a fixed layout, compressed in slices.
 
-Why not a serialiser of the language: what is read may be damaged or of another version, and must be no more than
-numbers.
+Why not a serialiser of the language: the data may be damaged or of another version, and must contain nothing but numbers.
 
-Rules of this file: what comes back is equal to the bit, or it is refused. Nothing here knows what the numbers mean.
+Rules of this file: the result equals the original to the bit, or is refused. Nothing here knows what the numbers mean.
 """
 
 from __future__ import annotations

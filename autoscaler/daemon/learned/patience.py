@@ -1,9 +1,9 @@
 """How long the daemon waits for VMs: as the policy plans, or longer if new VMs have been seen to take longer.
 
-Why: an image that sets itself up for twelve minutes would be given up after ten, time and again, and another VM made in its
-place. Starts from stopped need no such thing: five times what is planned is more than enough to see how long they take.
+Why: an image that takes twelve minutes to set itself up would be abandoned after ten, again and again, with another VM made
+in its place. Starts from stopped do not need this: five times the planned time is enough to measure them.
 
-Rules of this file: what was learned makes patience longer, never shorter, and within bounds.
+Rules of this file: learning only makes patience longer, never shorter, and only within bounds.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """What a restarted daemon restores, besides learned start times and capacities.
 
-Two kinds: troubles (places without room, VMs that are left alone, hosts that a fleet has VMs on), which are small, change
-seldom and matter soon after a restart, so they are kept soon; and states of core (forecasts, prices and models of objectives, guards), which are
-large and matter for days. What is remembered by the clock is of use only while that goes forward.
+Two kinds: troubles (places without room, VMs that are left alone, hosts on which a fleet has VMs), which are small, change
+rarely and matter soon after a restart, so they are saved soon; and states of core (forecasts, prices and models of
+objectives, guards), which are large and matter for days. State that is tied to the clock is useful only while the clock
+moves forward.
 
-Rules of this file: what cannot be read, or is of another version, is told and begun anew, and costs nothing else.
+Rules of this file: state that cannot be read, or has another version, is reported and started afresh, at no other cost.
 Fleets in shadow keep no troubles, since their VMs are simulated.
 """
 

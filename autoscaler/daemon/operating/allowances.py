@@ -1,6 +1,6 @@
 """What operators allow the daemon to do, as the arrays over lanes that core reads.
 
-Rules of this file: values and one pure function. What is in force is known by `operators`.
+Rules of this file: values and one pure function. `operators` knows what is in force.
 """
 
 from __future__ import annotations

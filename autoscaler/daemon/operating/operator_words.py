@@ -1,6 +1,6 @@
 """Describes pauses and overrides: for answers to commands, the status, the log and the journal.
 
-Rules of this file: pure functions. A text names what happens and until when, then who said so and why.
+Rules of this file: pure functions. A text names what happens and until when, then who ordered it and why.
 """
 
 from __future__ import annotations

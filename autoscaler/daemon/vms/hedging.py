@@ -1,10 +1,10 @@
 """When a late VM is overtaken by another: timers learned from the fleet's own starts, and a budget.
 
-Why: half of all bad starts are not refused, they are late. Waiting for the longest time that a start may take
-costs minutes of shortage; ordering another VM at the slightest delay costs money. So a start is late when all but
-the slowest few would have come, and what overtaking costs is bounded by a share of what the fleet serves.
+Why: half of all bad starts are not refused, but late. Waiting for the longest possible start time costs minutes of shortage;
+ordering another VM at the slightest delay costs money. So a start is late once all but the slowest few would have arrived,
+and the cost of overtaking is bounded by a share of what the fleet serves.
 
-Rules of this file: pure; time is an argument. A timer knows nothing below `ENOUGH` measured times and then says so.
+Rules of this file: pure; time is an argument. With fewer than `ENOUGH` measured times, a timer reports that it knows nothing.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Counts the VMs of one fleet: how many are in each phase, and which can be started or stopped now.
 
-Why it is apart: most ticks change nothing, so what was counted is kept until something changes, or until the
-time at which a VM leaves its quarantine or completes its minimum on-time.
+Why a separate module: most ticks change nothing, so counts are kept until something changes, or until a VM leaves quarantine
+or completes its minimum on-time.
 
-Rules of this file: nothing here changes a VM. Whoever does says so by `touch`.
+Rules of this file: nothing here changes a VM. Whatever does calls `touch`.
 """
 
 from __future__ import annotations

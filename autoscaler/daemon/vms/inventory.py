@@ -1,9 +1,9 @@
 """The daemon's view of each VM: the listing reconciled with its own orders in flight.
 
-Rules of this file: the provider is the truth, but its listings lag, and one may be older than the one before.
-An order counts at once and is settled by a listing; an order that no listing confirms within `consistency_s`
-has failed, and for as long a row that looks like before the order is taken for an old one. A VM is gone only
-when several listings that are whole for its zone do not show it. Time comes in as an argument; nothing here calls anything.
+Rules of this file: the provider is the truth, but its listings lag, and one may be older than its predecessor. An order counts
+at once and is settled by a listing. An order that no listing confirms within `consistency_s` has failed; until then, a row
+that looks as it did before the order counts as outdated. A VM is gone only when several listings that are complete for its
+zone do not show it. Time comes in as an argument; nothing here makes a call.
 """
 
 from __future__ import annotations

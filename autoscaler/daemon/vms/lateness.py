@@ -1,14 +1,14 @@
 """Detects late VMs: those that take longer than usual here to start, become ready or stop.
 
-What follows: a VM that is late is overtaken by another one, within a budget; one that comes after all and is not
-needed is stopped before it serves; one that never becomes ready is stopped and left alone; one that never runs,
-or never stops, is written off. So every transient ends, and none holds a slot for ever. But a VM that was found
-running may serve whatever its probe says: it is stopped only where the probe is well with most others.
+Consequences: a late VM is overtaken by another one, within a budget; one that arrives after all and is not needed is stopped
+before it serves; one that never becomes ready is stopped and left alone; one that never runs, or never stops, is written off.
+So every transition ends, and none occupies a slot for ever. A VM that the daemon found running may be serving whatever its
+probe says: it is stopped only if the probe passes on most others.
 
-While no VM is listed nothing is known of any: no stop is forced, nothing is written off or overtaken, and one other VM at most is
-ordered in the place of each that does not come.
+While no VM is listed, nothing is known about any: no stop is forced, nothing is written off or overtaken, and at most one
+other VM is ordered in place of each that does not arrive.
 
-Rules of this file: notes and marks only; what is ordered follows from the counts and from `planning`.
+Rules of this file: notes and marks only; orders follow from the counts and from `planning`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The saved memory of a hibernated VM: since when it exists, and how long it can be resumed.
 
-Rules of this file: pure functions of a row of a listing; time is an argument.
+Rules of this file: pure functions of a listing's row; time is an argument.
 """
 
 from __future__ import annotations

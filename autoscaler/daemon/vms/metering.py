@@ -1,10 +1,9 @@
 """The cost of a fleet, as the journal records it: the product's one cost model.
 
-A VM is billed from running until stopping begins, per second, at least `MINIMUM_S` per start; pending and
-stopping are free, but where a VM hibernates it is billed until that is done; storage is paid for every provisioned VM, and
-a saved memory may cost more; a start and a provisioning may carry a price.
-When a VM began to run is only known to lie between two listings, so the middle is taken: an error without
-bias, which evens out over starts.
+A VM is billed from running until stopping begins, per second, at least `MINIMUM_S` per start. Pending and stopping are free,
+except that a hibernating VM is billed until that is done. Storage is paid for every provisioned VM, and a saved memory may
+cost extra; a start and a provisioning may have a price. The moment at which a VM began to run is known only to lie between
+two listings, so the middle is taken: the error is unbiased and evens out over starts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Orders for the VMs of one fleet: what was requested, what the provider answered, and what is still pending.
 
-Rules of this file: an order counts at once. What a listing shows of it is decided in `inventory`; time comes in
-as an argument; nothing here calls anything.
+Rules of this file: an order counts at once. `inventory` decides what a listing says about it; time comes in as an argument;
+nothing here makes a call.
 """
 
 from __future__ import annotations

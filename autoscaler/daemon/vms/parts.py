@@ -1,10 +1,10 @@
 """Which parts of a listing matter to a fleet: the zones in which it has or may have VMs.
 
-Why: hosts are listed one by one, and one that is away must not hold fleets that have nothing there. Where a fleet had VMs
-is known from the listings of this run, from its own orders, and from what an earlier run remembered.
+Why: hosts are listed one by one, and one that is down must not hold fleets that have nothing there. Where a fleet had VMs is
+known from this run's listings, from its own orders, and from what an earlier run remembered.
 
-Rules of this file: in doubt a part concerns the fleet. Providers that list all in one have no parts, and none of this
-matters.
+Rules of this file: in doubt a part concerns the fleet. Providers that list everything in one call have no parts, and none of
+this applies.
 """
 
 from __future__ import annotations

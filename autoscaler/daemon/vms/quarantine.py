@@ -1,8 +1,8 @@
 """Why a start failed (the VM, its place, the account, or none of them), and how long the culprit is left alone.
 
-Rules of this file: values and pure functions; time is an argument. The provider's own codes come in as text, as
-`ports.Vm.state_reason` and `ports.Outcome.code` have them. A VM is blamed only for what is its own: a lack of
-room is a matter of its place, and what a person did is nobody's fault.
+Rules of this file: values and pure functions; time is an argument. The provider's own codes come in as text, in
+`ports.Vm.state_reason` and `ports.Outcome.code`. A VM is blamed only for its own faults: a lack of room concerns its place,
+and nothing is blamed for what a person did.
 """
 
 from __future__ import annotations

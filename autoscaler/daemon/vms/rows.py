@@ -1,10 +1,10 @@
 """The rows of a listing by owner: unchanged rows stay the same objects as in the previous listing.
 
-Why: a provider makes all its rows anew each time, and 20,000 of them looked at at once hold the event loop for longer
-than it may be held. Here they are compared in slices, once; whatever follows sees by identity what has changed.
+Why: a provider builds all its rows anew each time, and examining 20,000 of them in one go would hold the event loop for too
+long. Here they are compared in slices, once; everything after that recognises unchanged rows by identity.
 
-Rules of this file: a listing is taken in as a whole or not at all. Slices are counted in rows, not measured, so
-that runs on virtual time are the same each time.
+Rules of this file: a listing is applied completely or not at all. Slices are counted in rows, not timed, so that runs on
+virtual time are reproducible.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """VMs that are left alone, kept across restarts: until when, why, and how often they have failed.
 
-Rules of this file: what is taken up belongs to a VM that is listed; what was kept of others is forgotten. What tags
-say (`marks`) is read from them again and not kept here.
+Rules of this file: only what belongs to a listed VM is restored; the rest is forgotten. Information in tags (`marks`) is read
+from the tags again and not kept here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How long each phase of a start took, as the daemon observed it (`core.learned.lead_time` learns from this).
 
-What a listing shows happened between it and the one before, so parts are as exact as listings are frequent. The
-whole is exact: it begins and ends with what the daemon itself does and sees.
+A change that a listing shows happened between it and the previous one, so phases are as exact as listings are frequent. The
+total is exact: it begins and ends with what the daemon itself does and sees.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The record of one VM, and the values around it: phases, orders, patience, counts.
 
-Rules of this file: values and the two changes that keep a VM's own fields together. What a listing or an
-outcome means is decided in `inventory`.
+Rules of this file: values, and the two changes that keep a VM's own fields consistent. `inventory` decides what a listing or
+an outcome means.
 """
 
 from __future__ import annotations

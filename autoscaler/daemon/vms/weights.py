@@ -1,10 +1,10 @@
 """VMs of different size: a weight per machine type, and the fleet's mean weight.
 
-Readings count with the weight of the VM that they come from. Decisions count VMs, all alike: one VM is planned with the
-mean weight of those that the fleet has, so the plan is right for the fleet as a whole and off by a VM or two where
-what is started next is larger or smaller than the mean.
+Readings count with the weight of the VM that they come from. Decisions count VMs as if all were alike: each is planned with
+the mean weight of the fleet's VMs, so the plan is right for the fleet as a whole, and off by a VM or two if the next ones are
+larger or smaller than the mean.
 
-Rules of this file: a type that has no weight has 1.
+Rules of this file: a type without a weight has weight 1.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
 """Chores: everything done to VMs besides starts and stops for demand, through balancer and provider.
 
-Draining and taking back (`drain`), making VMs for the warm pool (`refill`), trying stopped ones (`exercise`), deleting
-old ones (`freshness`). As with demand, nothing is done that the journal has not recorded.
+These are draining and taking back (`drain`), making VMs for the warm pool (`refill`), exercising stopped ones (`exercise`),
+and deleting old ones (`freshness`). As with demand, nothing is done that the journal has not recorded.
 
-Rules of this file: what gives capacity back comes before starts, everything else after stops. Calls are bounded; what
-takes longer than the tick waits is settled when it comes back. An answer that is not understood is settled by a
-listing.
+Rules of this file: chores that give capacity back come before starts, all others after stops. Calls are bounded; those that
+outlast the tick are settled when they return. An answer that is not understood is settled by a listing.
 """
 
 from __future__ import annotations

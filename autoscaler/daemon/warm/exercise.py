@@ -1,9 +1,9 @@
 """Exercise: starts stopped VMs in quiet hours, to find those that would fail before they are needed.
 
-What it finds: a missing grant on a key, a lost volume, a machine type that is gone, an image whose service does not come
-up any more. A VM that fails is quarantined and told of; it is not deleted, since somebody may want to look at it.
+What it finds: a missing grant on a key, a lost volume, a machine type that no longer exists, an image whose service no longer
+starts. A VM that fails is quarantined and reported; it is not deleted, since somebody may want to examine it.
 
-Rules of this file: choice only; nothing here calls anything.
+Rules of this file: choice only; nothing here makes a call.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Freshness: which VMs of the pool are out of date, which of them may be replaced now, and whether it is time.
 
-A VM is out of date when it was made from something else than the launch template says today, or is older than the
-policy allows. The new one comes first: while some are out of date more VMs are wanted than the warm target, and one
-that is out of date goes only where that leaves the wanted number ready.
+A VM is out of date if it was made from something other than what the launch template says today, or is older than the policy
+allows. The replacement comes first: while some are out of date, more VMs are wanted than the warm target, and one that is out
+of date goes only if the wanted number stays ready.
 
-Rules of this file: choice only; nothing here calls anything.
+Rules of this file: choice only; nothing here makes a call.
 """
 
 from __future__ import annotations

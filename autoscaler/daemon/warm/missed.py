@@ -1,9 +1,9 @@
 """Missed warm starts: VMs made from nothing for demand because no stopped VM was available.
 
-Each of them took as long as a new VM takes, which is what the warm pool is there to spare. The first of a spell is an
-event, which says what was in the pool and what to do.
+Each of them took as long as a new VM takes, which the warm pool is there to avoid. The first of a series is an event, which
+says what was in the pool and what to do.
 
-Rules of this file: counting and words; times come in as arguments.
+Rules of this file: counting and wording; times come in as arguments.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Operators' pending requests on one fleet's warm pool, and how they survive a restart.
 
-Whoever was answered that a VM will be tried or deleted does not look again; so it is on the disk before the answer.
+An operator who was told that a VM will be exercised or deleted does not check again; so the request is on disk before the
+answer.
 
-Rules of this file: values only. What an earlier run was asked holds for VMs that listings show; of others it is forgotten
-where it would be done.
+Rules of this file: values only. After a restart, requests hold for VMs that listings show; the others are dropped when their
+turn comes.
 """
 
 from __future__ import annotations

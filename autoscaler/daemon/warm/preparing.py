@@ -1,7 +1,7 @@
 """Readiness of pool VMs: every check that the policy asks for, so that no VM enters the pool half prepared.
 
-It runs, its image has said that it is done (where asked), the provider's status checks have passed (where asked), and the
-policy's probe finds it ready. Silence and failure mean not ready.
+The VM runs, its image has reported that it is done (if the policy asks for that), the provider's status checks have passed
+(if asked for), and the policy's probe finds it ready. Silence and failure mean not ready.
 """
 
 from __future__ import annotations

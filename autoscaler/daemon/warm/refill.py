@@ -1,10 +1,10 @@
 """Refilling: how many VMs to make for the warm pool, and where.
 
-Made is what the warm target lacks, when nobody waits: not while VMs are on their way for demand, nor until it has been
-calm for a while, so that no refill takes room or API budget from a burst. Places are chosen so that the pool is spread
-over subnets evenly and over machine types by weight.
+VMs that the warm target lacks are made in quiet times: not while VMs are on their way for demand, and not until it has been
+calm for a while, so that no refill takes room or API budget from a burst. Places are chosen so that the pool is spread evenly
+over subnets, and over machine types by weight.
 
-Rules of this file: choice only; nothing here calls anything. Times come in as arguments.
+Rules of this file: choice only; nothing here makes a call. Times come in as arguments.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Continues exercises of an earlier run: these VMs do not serve until they have passed.
 
-Why: nothing on a VM says that it runs for a trial. A later run would take it for one that serves, and give it work while
-a hook patches it, or after it failed.
+Why: nothing on a VM shows that it runs for an exercise. A later run would take it for one in service, and give it work while a
+hook patches it, or after it failed.
 
-Rules of this file: the journal says who was tried, the VM's launch that it still is that start, and its tag
-`autoscaler:exercised-at` that it was found well since.
+Rules of this file: the journal says which VMs were exercised, the VM's launch time that it is still that start, and its tag
+`autoscaler:exercised-at` that it has passed since.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """VMs made or exercised for the pool that serve instead: corrects their tags to say that they were seen ready.
 
 Why: tags are the pool's memory. A later run takes a VM whose tag says `preparing` for one that has never served, stops it
-without draining it, and deletes it where the probe fails for long; and one that comes back from serving would lie in the
-pool unused until it is deleted.
+without draining it, and deletes it if the probe keeps failing; and one that returns from serving would lie in the pool unused
+until it is deleted.
 
-One that a daemon finds running with the tag `preparing`, for longer than preparing may take, has served: its predecessor
-would have deleted it. It is asked by the probe like any other that was found running.
+A VM that the daemon finds running with the tag `preparing`, for longer than preparing may take, has served: otherwise the
+previous run would have deleted it. It is probed like any other VM that was found running.
 
-Rules of this file: what listings show settles it; until then the tag is written again, beside the tick, once a minute.
+Rules of this file: listings confirm the correction; until then the tag is written again in the background, once a minute.
 """
 
 from __future__ import annotations

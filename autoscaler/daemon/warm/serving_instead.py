@@ -1,10 +1,11 @@
 """VMs running for the pool that serve instead of entering it: demand needs them, or they may no longer be stopped.
 
-One that operators protect while it is made or tried runs on, as any other that they protect: once it is ready it serves, so that it
-is out of the balancer no longer than it would have been. One that failed, or does not become ready, runs on beside, and that is told once.
-Where the protection ends it is dealt with like any other.
+A VM that operators protect while it is made or exercised keeps running, like any other protected VM: once it is ready it
+serves, so that it is out of the balancer no longer than necessary. One that failed, or does not become ready, keeps running
+unused, which is reported once. When the protection ends it is treated like any other.
 
-Rules of this file: nothing here calls anything. What was given up leaves the listings by itself, and only stays as it is until then.
+Rules of this file: nothing here makes a call. An abandoned VM disappears from the listings by itself, and is only kept as it
+is until then.
 """
 
 from __future__ import annotations

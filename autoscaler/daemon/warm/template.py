@@ -1,8 +1,8 @@
 """The current template of a fleet: what new VMs would be made from, as last read.
 
-Rules of this file: one question at a time, and bounded. What was read stays known while it cannot be read again, but not
-for a policy that names another template: VMs made from that one would be taken for out of date. One answer that does not
-come says little; of a second in a row people are told, since nothing is out of date until they do something.
+Rules of this file: one question at a time, and bounded. A template stays known while it cannot be read again, but not for a
+policy that names another template: VMs made from that one would count as out of date. A single missing answer means little;
+the second in a row is reported, since nothing counts as out of date until somebody acts.
 """
 
 from __future__ import annotations

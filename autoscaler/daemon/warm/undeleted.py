@@ -1,7 +1,7 @@
 """VMs that the provider did not delete when asked: protected by somebody, or not permitted.
 
-Why: the oldest are deleted first, so that one that cannot be would stand before all others for ever, and a new one would be
-made for one that is out of date and never goes.
+Why: the oldest VMs are deleted first, so one that cannot be deleted would block all others for ever, and a new VM would be made
+to replace one that never goes.
 
 Rules of this file: pure values; time is an argument.
 """

@@ -1,7 +1,7 @@
 """Upkeep of all warm pools: which exist, what listings say about them, and what is done in a tick.
 
-Rules of this file: providers are asked for all fleets at the same time. A pool goes on when the policy of its fleet
-changes, and begins anew where the fleet does.
+Rules of this file: providers are queried for all fleets concurrently. A pool continues when its fleet's policy changes, and
+starts afresh when the fleet does.
 """
 
 from __future__ import annotations
