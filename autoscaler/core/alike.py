@@ -1,9 +1,9 @@
 """Identical lanes: results that follow from equal inputs are computed once and shared.
 
-Variants of a policy share a series, and often a price. Whether their numbers are equal in a tick is asked in that tick, so
-that nothing depends on it but the time taken.
+Variants of a policy share a series, and often a price. Whether their numbers are equal is checked in each tick, so sharing
+affects nothing but the time taken.
 
-Rules of this file: compares and copies, and works nothing out.
+Rules of this file: it compares and copies, and computes nothing else.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Demand: folds the readings of single VMs into one sample per lane, with its freshness.
 
-Rules of this file: no data is never zero. A lane whose readings are old, impossible or missing gets NaN and
-the reason, and the demand of VMs in service that did not report, or something beyond anything that a VM can do
-(`plausible`), is filled by the mean of those that did, with `coverage` telling how much of it was seen.
+Rules of this file: no data is never zero. A lane whose readings are old, impossible or missing gets NaN and a reason. The
+demand of VMs in service that did not report, or reported something beyond what any VM can do (`plausible`), is filled with
+the mean of the others; `coverage` says how much of it was seen.
 """
 
 from __future__ import annotations

@@ -1,17 +1,19 @@
 """Sudden, unusually deep falls in demand: capacity is kept for as long as its price is worth the chance of a return.
 
-Who sizes a fleet by demand stops all of it when what stands before the fleet breaks, and has nothing when that is repaired. A
-forecast is no help: what demand does after such a fall was never seen. So a fall is doubted that is more than twice as deep
-(in logarithms) as all but two of those in memory, from demand that had been there for half an hour without a break: a crowd
-that goes is none, and what is away while a fall is doubted breaks nothing: the second of two outages is one, too. The fourth of its kind is believed, since from then on the models know what comes of it.
+If something in front of a fleet breaks, sizing by demand stops the whole fleet, and there is nothing left when the fault is
+repaired. Forecasts do not help: what demand does after such a fall was never seen. So a fall is doubted if it is more than
+twice as deep (in logarithms) as all but two of those in memory, and demand had been present for half an hour without a break:
+that excludes the end of a crowd. Time within a doubted fall does not count as a break, so the second of two outages is doubted,
+too. The fourth fall of its kind is believed, since by then the models know what follows.
 
-What was lost is kept for as long as that is worth it by prices. How long an outage lasts that one knows nothing of but its age is told by
-that age alone: of those that have lasted k ticks one in k + 1 ends in the next (Gott, 1993). If r of those before came back, and all of
-them were away for d ticks, it is r + 1 in k + 1 + d (the mean of a gamma law of the rate). A VM that is kept costs a tick; one that was
-stopped is missed for as long as a start takes. So VMs stay while that, times the price of shortage, times these odds is at least
-1, and no more than a day, in which somebody will have looked. Where batches end, that is seldom more than once.
+Lost capacity is kept for as long as prices justify it. If only the age k of an outage is known, in ticks, one in k + 1 such
+outages ends in the next tick (Gott, 1993). If r earlier ones came back, after d ticks altogether, the odds are r + 1 in
+k + 1 + d (the mean of a gamma distribution of the rate). A kept VM costs one tick; a stopped one is missed for the length of a
+start. So VMs stay while that length, times the price of shortage, times these odds is at least 1, and for no more than a day, in
+which somebody will have looked. At the end of batches, that is seldom more than once.
 
-Rules of this file: element-wise over the n columns of a `Trial`, of which this is a part. Missing and censored demand teaches nothing.
+Rules of this file: element-wise over the n columns of a `Trial`, of which this is a part. Nothing is learned from missing and
+censored demand.
 """
 
 from __future__ import annotations

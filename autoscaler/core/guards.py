@@ -1,8 +1,8 @@
 """The guards: rules that may change the wished number of VMs, in the fixed order of `types.Stage`.
 
-Rules of this file: stages as `rules` describes them. Each guard protects from one kind of harm and says so by a
-reason. Guards that protect running VMs come last and so win: nothing here starts or stops anything, and no guard
-may push a lane further from its bounds than it was.
+Rules of this file: stages as described in `rules`. Each guard protects against one kind of harm, and says so by a reason. Guards
+that protect running VMs come last and therefore win: nothing here starts or stops anything, and no guard may move a lane further
+from its bounds than it was.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
 """How long a decision stays valid: the moment until which the passing of time alone changes nothing.
 
-Why it exists: a fleet that is at rest is decided on like any other, tick by tick, though most of what a stage looks at
-is what it looked at before. Where a snapshot has the very arrays of the last two, a decision is known to be
-that of the last one until a moment that the stages name, and its numbers need not be worked out again.
+Why: a fleet at rest is decided on tick by tick like any other, although most of what a stage reads is unchanged. If a snapshot has
+the same array objects as the last two, the decision equals the last one until a moment that the stages name, and need not be
+computed again.
 
-Rules of this file: a stage that is not named here never lasts, so that forgetting one costs time and nothing else.
-What is said here must follow from the stage alone: the stage was asked at least twice with these arrays, so what it
-remembers of them it has noted. `tests/core/test_lasting.py` holds every decision and every state to what they are without
-this file.
+Rules of this file: a stage that is not named here never lasts, so forgetting one costs only time. What is stated here must follow
+from the stage alone: the stage has run at least twice with these arrays, so it has already noted whatever it remembers of them.
+`tests/core/test_lasting.py` compares every decision and every state with those computed without this file.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The bin grid of a predictive distribution, for the modules that build one.
 
-A law is a histogram over places `u = arsinh(log((demand + scale) / (level + scale)) / spread)`. Places are even where
-outcomes are likely and grow exponentially in the tails, so 64 bins tell a tenth of a spread apart near the
-level and still hold a jump of a thousand times; and the bin of any demand is closed-form, without a search.
+A predictive distribution is a histogram over positions `u = arsinh(log((demand + scale) / (level + scale)) / spread)`. Positions are
+evenly spaced where outcomes are likely and grow exponentially in the tails, so 64 bins resolve a tenth of a spread near the level
+and still cover a thousandfold jump; and the bin of any demand is a closed form, without a search.
 
 Rules of this file: element-wise only, no state.
 """

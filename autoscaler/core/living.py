@@ -1,12 +1,12 @@
 """Replays past demand for learning: what a fleet would have learned, had it run then with VMs that never fail.
 
-A forecast learns from demand alone. What models would have cost, the price of shortage and how often what waits is wanted follow
-from demand and from what was wanted, tick by tick, so all that a fleet knows of a week can be had from the demand of that week:
-by the very functions that decide, over VMs that are imagined. Those serve after the time that a start takes, none is ever late or
-fails, there are always enough to start, and no operator interferes.
+A forecast learns from demand alone. Model costs, the price of shortage, and how often a waiting VM is wanted follow from demand and
+from the wished numbers, tick by tick. So everything a fleet knows after a week can be derived from that week's demand, by the same
+functions that decide, over imaginary VMs. These serve after the start time, are never late and never fail; there are always enough
+to start, and no operator interferes.
 
-Rules of this file: nothing here decides anything that happens. Where demand begins to be known, the VMs that it needs serve: who
-was not watched missed nothing.
+Rules of this file: nothing here decides anything real. When known demand begins, the VMs that it needs are in service: a fleet that
+was not observed has missed nothing.
 """
 
 from __future__ import annotations

@@ -1,19 +1,19 @@
 """Learns past demand after startup, in the background, so that no tick waits for it.
 
-Fleets with an objective live through it, models, prices and pool included (`core.living`); the forecasts of others learn from it.
+Fleets with an objective relive it, including models, prices and pool (`core.living`); for others the forecasts learn from it.
 
     journal ─┐                                  samples of the ticks meanwhile ┐
     source's ┴─► demand by tick ─► gone through in slices, as if lived ────────┴─► taken in between two ticks
     history
 
-Why: a forecaster that begins anew knows neither the spread of its errors nor the week's shape, and both are in what
-the journal recorded before a restart and in what a monitoring system keeps. So is what each model of an objective would have cost,
-without which who drives a fleet on its first day is a guess.
+Why: a new forecaster knows neither the spread of its errors nor the shape of the week. Both are in what the journal recorded
+before a restart, and in what a monitoring system keeps. So is what each model of an objective would have cost; without that,
+the choice of the driving model on the first day is a guess.
 
-Rules of this file: the journal goes before the source's history, since it holds what was forecast from. What is not
-known stays unknown. A state comes into use only when it has been stepped through the last tick of the fleets. A
-failure is told for its fleet, and it learns from now on only. What models have cost is kept over a restart and longer than any
-past goes back, so it is lived again only where it was not.
+Rules of this file: the journal takes precedence over the source's history, since forecasts were made from it. Unknown demand
+stays unknown. A state comes into use only once it has been stepped through the fleets' last tick. A failure is reported for its
+fleet, which then learns only from now on. Model costs are kept across restarts for longer than any history reaches back, so
+they are relived only if they were not kept.
 """
 
 from __future__ import annotations

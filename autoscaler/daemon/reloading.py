@@ -3,9 +3,8 @@
     asked (SIGHUP) or changed ─ stamp stands still ─ read and check all ─ wire ─ take over ─ close the retired
                                                           └────── any error ──────┴─► the last good set stays
 
-Rules of this file: the loop goes on whatever happens here. A set is in use as a whole or not. An attempt that
-failed is made again only when the folder changes or somebody asks, and it is said in log, metrics, status
-and journal.
+Rules of this file: the loop continues whatever happens here. A set is in use as a whole or not at all. A failed attempt is
+repeated only when the folder changes or somebody asks, and is reported in log, metrics, status and journal.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """A scalar fast path for one series over many ticks: bit-identical to `judging` and `issuing`.
 
-What depends on what was forecast goes tick by tick, and a call of numpy takes as long for one number as for a hundred.
-So where there is one series, and its ticks are known beforehand, the same operations on plain numbers take a tenth of the
-time. All that may run ahead, or may wait, still is done with arrays, of many ticks.
+Work that depends on earlier forecasts must go tick by tick, and a numpy call takes as long for one number as for a hundred. For
+a single series whose ticks are known in advance, the same operations on Python floats take a tenth of the time. Everything that
+can run ahead, or can wait, is still done with arrays over many ticks.
 
-Rules of this file: the operations of `judging.judge` and `issuing.expect`, in their order, and nothing else: what
-changes there changes here, and `steps` is held to `step` by the tests. No function of numbers but the root, which
-is exact; logarithms are numpy's, of many ticks. What is done each tick is in functions within functions, whose lists
-are names there: looking them up in an object took a tenth of the time.
+Rules of this file: the operations of `judging.judge` and `issuing.expect`, in their order, and nothing else: a change there must
+be made here, and tests compare `steps` with `step`. The square root is the only function applied to single numbers, since it
+is exact; logarithms are numpy's, over many ticks. The work of a tick is in nested functions whose lists are local names:
+attribute look-ups took a tenth of the time.
 """
 
 from __future__ import annotations

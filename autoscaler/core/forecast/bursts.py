@@ -1,8 +1,8 @@
 """Burst detection: whether demand has risen well above its recent level, and how long ago.
 
-Demand without bursts is the mean of what does not exceed 1.6 times the median of the last half hour. A burst begins when
-demand exceeds 1.6 times that by one and a half VMs, goes on while it exceeds 1.3 times, and is over after a
-quiet minute. False alarms do no harm: laws are learned apart for each regime, so they stay honest.
+Demand without bursts is the mean of the values that do not exceed 1.6 times the median of the last half hour. A burst begins
+when demand exceeds 1.6 times that by one and a half VMs, continues while it exceeds 1.3 times, and ends after a quiet minute.
+False alarms do no harm: distributions are learned separately for each regime, so they stay calibrated.
 """
 
 from __future__ import annotations

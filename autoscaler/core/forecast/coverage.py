@@ -1,20 +1,20 @@
 """Calibrated quantiles by adaptive conformal inference (Gibbs and Candès 2021).
 
-Tables remember days, so where demand changes its ways, or comes in lumps, more or fewer outcomes lie below a quantile than it
-says. So each quantile is read from the law at a share of its own (`SeriesState.read_at`), which is raised a little when an outcome
-lies above it, and lowered when one does not, by so much that both are in balance where as many lie below it as it says. In the
-long run they do, of the forecasts that are asked and within bounds. Large steps would follow luck and make quantiles worse: these
+The tables remember days, so when demand changes its behaviour, or comes in lumps, more or fewer outcomes lie below a quantile
+than it states. So each quantile is read from the distribution at a level of its own (`SeriesState.read_at`), which is raised a
+little when an outcome lies above it, and lowered when not, by steps that balance if the stated share lies below it. In the long
+run it does, for the forecasts that are sampled and within bounds. Large steps would follow noise and make quantiles worse: these
 take days.
 
-Now and then a forecast is kept until its outcome comes, one at a time: at ticks drawn by their number and the series' phase, since
-what comes on the clock would show only one face to questions that do, too. Demand in lumps has no plain quantile: where one lies in
-the bin of the outcome, that share of the bin counts as below it (the randomised transform of Czado, Gneiting and Held 2009, on the
-average).
+Now and then a forecast is kept until its outcome arrives, one at a time. The ticks are chosen pseudo-randomly from their number
+and the series' phase, since fixed times would always meet clock-driven demand in the same phase. Lumpy demand has no exact
+quantile: if one lies in the bin of the outcome, its share of the bin counts as below it (the expectation of the randomised
+transform of Czado, Gneiting and Held 2009).
 
-Only quantiles at the lead time are kept so. Laws (`Outlook.laws`) are what the tables say: models that order by them compete by what
-they cost, and were no cheaper for it.
+Only quantiles at the lead time are adjusted. Full distributions (`Outlook.laws`) stay as the tables give them: the models that
+order by them compete on cost, and adjusting did not make them cheaper.
 
-Rules of this file: what many ticks learn together is to the bit what they learn one by one.
+Rules of this file: learning from many ticks together is bit-identical to learning from them one by one.
 """
 
 from __future__ import annotations

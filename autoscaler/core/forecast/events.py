@@ -1,12 +1,12 @@
 """Known events from the policy: prior odds that demand reaches a multiple of its level without bursts.
 
-Before an event begins, and for some minutes after, when demand may still be on its way, a law becomes a mixture: with the
-event's odds demand lies around `factor` times the demand without bursts, else it is as expected without the event. Once
-demand has come, the forecaster sees it itself, and the event no longer says anything less.
+Before an event begins, and for some minutes afterwards, when its demand may still be on the way, the distribution is a mixture:
+with the event's odds, demand lies around `factor` times the demand without bursts; otherwise it is as expected without the event.
+Once that demand has arrived, the forecaster sees it itself, and the event no longer lowers anything.
 
-A law is read finely near its level only: a bin there is a tenth of a spread, four times the demand lie within one of
-a quarter of that, and beyond 500 spreads there is none. So the level goes to what is likelier, and the unit of the law is wide enough
-to hold both.
+A distribution is fine only near its level: a bin there is a tenth of a spread; at four times the demand one bin covers a quarter
+of that demand, and beyond 500 spreads there are no bins. So the level moves to the likelier outcome, and the distribution's unit
+is wide enough to hold both.
 
 Rules of this file: no calendar; `config` compiles days and time zones to epoch seconds.
 """

@@ -1,11 +1,11 @@
 """History of demand: a week of one-minute means (four weeks of longer ones), and what the same time of day predicts.
 
-A slot is a minute, or a tick where that is longer. Its mean is kept as a number of 16 bits: the logarithm of (mean +
-scale) / scale in steps of 1/2048, which is 0.05 %, and 0 for unknown.
+A slot is a minute, or a tick if that is longer. Its mean is stored in 16 bits: the logarithm of (mean + scale) / scale in steps
+of 1/2048, which is 0.05 %, and 0 for unknown.
 
-For each of some earlier days the mean logarithm around this time is kept beside that of today, so that the demand then
-at the time to come, moved by how today compares, is a forecast: the season. Moved by how just now compares, it is the
-step that those days took next: what happens by the clock, sharper and noisier.
+For each of several earlier days, the mean logarithm around this time is compared with today's. That day's demand at the target
+time, shifted by today's difference, is one forecast: the season. Shifted by the difference just now, it is the step that those
+days took next: it captures what happens by the clock, and is sharper but noisier.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Learns from outcomes: where each fell in its predictive distribution, how far from the level, and why.
 
-Mean sizes and shifts, and how far the fit is believed, are wanted by the next forecast, so they are learned at
-once. The tables are wanted when laws are said, the sums of the fit when it is fitted: what goes there is put by in
-`Lessons`, and worked out for many ticks together. What waits for the fit may wait from one step to the next.
+The next forecast needs mean sizes, shifts, and the trust in the fit, so these are learned at once. The tables are needed when
+distributions are read, and the sums of the fit when it is fitted: updates to them are queued in `Lessons`, and applied for many
+ticks together. Updates for the fit may wait from one step to the next.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Bursts that recur on the clock (cron jobs, lessons, half-times): whether one is likely when a start ordered now serves.
 
-Beginnings of bursts are remembered. Now and then the phases of a few common periods are tested against chance: the gain in
-log likelihood of a share of the onsets in one window over none, less a penalty for the choice of the window. On the
-best period that is accepted, each of its points has odds: how often a burst began at this time of day, and how often
-after so many quiet points, both leaning on how often at all.
+Onsets of bursts are remembered. Now and then the phases of a few common periods are tested against chance: the gain in log
+likelihood from one window with a share of the onsets over none, less a penalty for choosing the window. On the best accepted
+period, each point has odds: how often a burst began at this time of day, and how often after that many quiet points, both shrunk
+towards the overall frequency.
 
-The hazard is a class on which the laws are learned, so it only has to rank: an odd that is wrong, or a lattice that is
-none, costs evidence and not honesty.
+The hazard is a class on which distributions are learned, so it only has to rank: wrong odds, or a period that does not exist, cost
+sample size but not calibration.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """The level: one linear forecaster per regime on log ratios, which covers last value, moving averages and seasonality.
 
-The log ratio of the outcome to the last value is regressed on the log ratios of the means, of the same time on
-earlier days and of one, by least squares weighted with forgetting. The weights of each age of a burst lean on those
-of all bursts together, these and the weights without a burst on a prior of the last value, so that the forecaster begins
-as the last value and becomes what this series rewards. Ratios make it free of scale, and a jump of a thousand times is a number like 7.
+The log ratio of the outcome to the last value is regressed on the log ratios of the moving averages, of the same time on earlier
+days, and of 1, by least squares with forgetting. The weights for each age of a burst are shrunk towards those of all bursts
+together; these, and the weights without a burst, towards a prior of the last value. So the forecaster begins as the last value
+and becomes what this series rewards. Ratios make it independent of scale, and a thousandfold jump is a number like 7.
 
-Rules of this file: sums in a fixed order, no BLAS: the small systems of many series are solved side by side by an
-elimination written out.
+Rules of this file: sums in a fixed order, no BLAS: the small systems of many series are solved side by side by an explicit
+elimination.
 """
 
 from __future__ import annotations

@@ -1,15 +1,14 @@
 """Outages in demand: excludes the time between a sudden deep fall and the return from what counts as recent demand.
 
-After an outage in front of a fleet, what a series knows of the latest minutes and hours tells of the outage. Demand that is back then
-looks like a burst of a thousand times for as long as the median is down, and after that the means draw the level down; and next day
-at the same time earlier days say that it breaks. So where demand falls as `core.falls` doubts it, what is known of
-late is set aside, and put back when demand is back: its law then is that of quiet times about what had been there before. If it
-overshoots, as retries do, that is a burst as ever. The slots of the outage are unknown from then on, and forecasts made within wait for
-their outcome in vain. What does not come back within a day is the new usual, and what earlier days did at
-that time goes by the clock.
+After an outage in front of a fleet, a series' recent minutes and hours describe the outage. Returning demand would look like a
+thousandfold burst for as long as the median is low; after that the averages would draw the level down; and the next day, the same
+time of the earlier day would predict another outage. So when demand falls in a way that `core.falls` doubts, the recent state is
+set aside, and restored when demand returns: its distribution is then that of quiet times around the earlier level. If demand
+overshoots, as with retries, that is a normal burst. The slots of the outage become unknown, and forecasts made during it get no
+outcome. Demand that does not return within a day is the new normal, and then the slots of that time count as usual.
 
-Rules of this file: until demand is back everything goes on as if it were none of our business; without such a fall nothing
-changes to the bit.
+Rules of this file: until demand returns, everything else proceeds as if this module did not exist; without such a fall, nothing
+changes, to the bit.
 """
 
 from __future__ import annotations

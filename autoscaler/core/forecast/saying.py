@@ -1,8 +1,8 @@
 """Reads out forecasts: quantiles and whole predictive distributions, for one tick or for many at once.
 
-What a tick says follows from what it expects and from the rows of the tables as they are then, and from nothing else. So
-a replay may copy these rows (`Kept`) and say it later for many ticks together, as if the series of each
-tick were series of their own; that costs as many calls as one tick does.
+The forecast of a tick depends only on its expected values and on the rows of the tables at that time. So a replay may copy these
+rows (`Kept`) and read the forecasts of many ticks later, as if the series of each tick were separate series; that takes as many
+calls as a single tick.
 """
 
 from __future__ import annotations

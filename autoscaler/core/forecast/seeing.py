@@ -1,10 +1,10 @@
 """Features that depend on demand alone, computed for several ticks at once: weights, means, bursts, season, outcomes.
 
-Nothing of it depends on what was forecast, so it may run ahead of learning and forecasting, which go tick by tick.
-A live tick is a stretch of one; a replay, which knows its demand beforehand, takes longer ones and gets the same to
-the bit, with the numpy calls of one tick.
+Nothing here depends on earlier forecasts, so it may run ahead of learning and forecasting, which go tick by tick. A live tick is a
+stretch of one; a replay, which knows its demand in advance, takes longer stretches and gets bit-identical results with the numpy
+calls of one tick.
 
-Rules of this file: what depends on its own past goes tick by tick, or by accumulation along ticks.
+Rules of this file: computations that depend on their own past go tick by tick, or by accumulation along ticks.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """The settings that `step` needs every tick, compiled once from `SeriesParams`.
 
-A longer horizon than some ticks is cut into blocks of a power of two of ticks on the absolute grid. A forecast
-is kept for judgement at the end of each block, and its outcome is the highest of the blocks after it. So a
-horizon of a day costs as much memory as one of a minute. Horizons and series with equally long blocks are a `Group`;
-a group has work to do only when one of its blocks ends.
+A horizon longer than a few ticks is cut into blocks, each a power of two of ticks long, on the absolute grid. One forecast is kept
+for judgement at the end of each block, and its outcome is the maximum of the blocks after it. So a horizon of a day costs as much
+memory as one of a minute. Horizons and series with equally long blocks form a `Group`; a group has work only when one of its
+blocks ends.
 
-A tick of few series is as long as numpy takes for its calls, whatever is in the arrays. So numbers that meet arrays every
-tick are arrays without dimensions, here and in the modules beside this one, and what meets each other has the same
-shape: numbers of Python and shapes that differ take numpy two to three times as long, and give the same.
+For few series, the time of a tick is the time of its numpy calls, whatever the arrays hold. So scalars that meet arrays every tick
+are zero-dimensional arrays, here and in the neighbouring modules, and operands have the same shape: Python scalars and differing
+shapes take numpy two to three times as long, with the same result.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Histograms of outcomes relative to forecasts, and how a predictive distribution is read from them.
 
-Each series has one row of bins per cell, over places of the log ratio of outcome to level in spreads (`core.laws`). A
-cell is what was known when the forecast was issued: the regime, and within it the hazard of a burst and how high
-demand is. A small cell borrows from its parent, that from all outcomes, and these from a prior whose tail is a
-power: the weight of a parent is some pseudo-counts, so that a cell with evidence speaks for itself. The first bin is for no demand at all, wherever that is.
+Each series has one row of bins per cell, over positions of the log ratio of outcome to level in spreads (`core.laws`). A cell is
+what was known when the forecast was issued: the regime, and within it the burst hazard and how high demand is. A small cell borrows
+from its parent, the parent from all outcomes, and these from a prior with a power-law tail: a parent's weight is a number of
+pseudo-counts, so a cell with enough evidence dominates. The first bin is for no demand at all, wherever that is.
 
-Forgetting is by weight: a new outcome weighs more than all before it by a constant factor per tick, so one number
-is added where otherwise a whole histogram would be multiplied. Weights are brought down before they overflow.
+Forgetting is by weight: each tick a new outcome weighs more than the earlier ones by a constant factor, so one number is added
+instead of multiplying a whole histogram. Weights are scaled down before they overflow.
 """
 
 from __future__ import annotations

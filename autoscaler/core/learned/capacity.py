@@ -1,13 +1,11 @@
 """Capacity of one VM, learned per fleet from the work and utilisation that VMs in service report.
 
-Per band of utilisation the median of work done per utilisation is kept as a decaying histogram. A line through the
-bands' medians, with the median of all slopes between two of them (Theil and Sen's), says what a VM would do at the
-utilisation that is allowed: such a line is bent neither by bad VMs nor by what a VM spends while it is idle. Where
-too few bands are known, the median over all of them stands for it.
+For each band of utilisation, the median of work per utilisation is kept as a decaying histogram. A line through the bands' medians,
+whose slope is the median of all pairwise slopes (Theil and Sen), gives what a VM would do at the allowed utilisation: neither bad
+VMs nor the idle load of VMs distort it. If too few bands are known, the overall median is used instead.
 
-Readings of saturated VMs are not learned from: their work is hidden by their own limit, and says only that it is at
-least that. What is planned with moves towards what was learned by a bounded share a day, within bounds around the
-policy's guess.
+Readings from saturated VMs are not used: their work is hidden by their own limit and is only a lower bound. The planned capacity
+moves towards the learned one by a bounded share per day, within bounds around the policy's guess.
 
 Rules of this file: lanes do not see each other; sorting is along bands only.
 """

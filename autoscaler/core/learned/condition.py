@@ -1,15 +1,13 @@
 """Condition of a fleet: which VMs are slow or silent, and whether that affects a few of them or all.
 
-A VM's speed is whatever of it is higher when it does well: work for the same utilisation, its share of the work, or the
-inverse of how busy an even share keeps it. It is slow where its speed is far below the others' or, where speeds can
-be compared over time, far below its own past; twice in a row, since one reading says little.
+A VM's speed is whichever of these is higher for a healthy VM: work at the same utilisation, its share of the work, or the inverse
+of how busy an even share keeps it. It is slow if its speed is far below the others' or, if speeds can be compared over time, far
+below its own past; twice in a row, since one reading means little.
 
-What the others do is told by those that do well: the upper quartile finds them, so up to half of a fleet may be slow
-without hiding it, and their median and spread (of absolute deviations) set the bar. Where all are slow together only
-their own past can tell.
+The healthy VMs define the norm: the upper quartile finds them, so up to half of a fleet may be slow without hiding it, and their
+median and spread (of absolute deviations) set the threshold. If all are slow together, only their own past can show it.
 
-Rules of this file: lanes do not see each other. Nothing here acts; that many slow VMs are no reason to replace them all
-is said by the `Condition`.
+Rules of this file: lanes do not see each other. Nothing here acts; `Condition` says when too many VMs are slow to replace them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Decaying log histograms: the distribution of a positive quantity, learned online in bounded memory.
 
-Bins are even in the logarithm, so that a quantile is as exact for seconds as for hours: within a bin's width at worst.
-Every outcome makes older ones of its cell weigh a little less, so that a cell which sees many forgets the past
-sooner than one that sees few and has nothing else to go by.
+Bins are even in the logarithm, so a quantile is as exact for seconds as for hours: to within the width of a bin. Every outcome
+reduces the weight of older ones in its cell a little, so a cell with many outcomes forgets faster than one with few, which has
+nothing else to go by.
 
 Rules of this file: element-wise operations and accumulation along bins only; cells do not see each other.
 """

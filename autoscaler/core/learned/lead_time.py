@@ -1,10 +1,10 @@
 """Lead times, learned per fleet, per kind of start, and per phase of the start.
 
-A start's way is cut where somebody sees it: the order, the cloud's word that it is under way (pending), that it runs,
-and the moment from which it serves. Each part and the whole have a histogram of their own (`histograms`).
+A start is divided at the moments that can be observed: the order, the cloud's report that it is under way (pending), that the VM
+runs, and the moment from which it serves. Each phase and the total have their own histogram (`histograms`).
 
-What a policy says of the start time is the first guess. Once there is evidence, a high quantile of what was measured
-takes its place, within bounds around the guess, so that neither a bad day nor a wrong clock can lead far astray.
+The policy's start time is the first guess. Once there is evidence, a high quantile of the measurements replaces it, within bounds
+around the guess, so that neither a bad day nor a wrong clock can lead far astray.
 
 Rules of this file: lanes do not see each other.
 """

@@ -3,11 +3,11 @@
     runs ─► its probe passes ─► command, once per start ─► in service, or admitted by the balancer
                                    │ failed: told, and tried again; one that never succeeds is never ready
 
-Why: a VM that was off for long comes back with another public address, a clock that is off, tokens that have expired.
+Why: a VM that was off for long returns with another public address, a wrong clock, and expired tokens.
 
-Rules of this file: commands run beside the loop, bounded by their own time. Where a command cannot be run at all that is
-told, and the VM serves: it is not to blame, and a fleet without VMs helps nobody. A VM that was started long before the
-daemon is taken to have arrived.
+Rules of this file: commands run in the background, each within its own time limit. If a command cannot be run at all, that is
+reported and the VM serves: it is not at fault, and a fleet without VMs helps nobody. A VM that was started long before the
+daemon counts as arrived.
 """
 
 from __future__ import annotations

@@ -4,12 +4,12 @@
          ▲                                │                        or its time is over
          └──────── RETURN recorded ───────┘   demand came back: it serves at once, before any VM is started
 
-Why: a reading that says idle and the order to stop are seconds apart, and work that arrives between them would be
-lost. After the cordon none arrives, so two looks that find it idle mean that it is.
+Why: seconds pass between a reading that shows an idle VM and the order to stop it, and work that arrives in between would be
+lost. After the cordon no work arrives, so a VM that two looks find idle is idle.
 
-Rules of this file: the balancer says what is; a cordon counts only when it was read back. What cannot be asked is not
-idle. A VM that cannot be cordoned serves on, and so does one that a doubtful balancer (`membership`) does not have. Nothing here is done without an intent in the journal, by which a later
-run knows which VMs this one was draining.
+Rules of this file: the balancer is the truth; a cordon counts only once it was read back. A VM that cannot be checked is not
+idle. A VM that cannot be cordoned continues to serve, and so does one that a doubtful balancer (`membership`) does not have.
+Nothing is done without an intent in the journal, from which a later run knows which VMs this one was draining.
 """
 
 from __future__ import annotations

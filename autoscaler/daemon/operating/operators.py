@@ -2,10 +2,9 @@
 
     asked ─ checked against the fleets in use ─ journal (one transaction) ─ in force ─ answered
 
-Rules of this file: nothing is in force that the journal does not have, and nothing is answered before it has it. One
-change at a time. What has an end ends by the clock (epoch seconds), whether or not that can be recorded: a clock
-that is set forward past it ends it for good. A tick reads arrays that were made when something changed, so that
-it pays nothing while nothing does.
+Rules of this file: nothing is in force, or confirmed, before the journal has it. One change at a time. A change with an end
+expires by the clock (epoch seconds), whether or not that can be recorded: a clock that is set forward past the end expires
+it for good. A tick reads arrays that are rebuilt only when something changes, so that it costs nothing while nothing does.
 """
 
 from __future__ import annotations

@@ -4,11 +4,11 @@
                                      │ refused
                                      └─► plain stop at once; never asked again, or again in some minutes
 
-How many memories are worth what they cost is decided with the rest (`core.tiers`). Nothing is started only for that: a VM that
-waits keeps its tier until it is started for demand or tried.
+Core decides how many saved memories are worth their cost (`core.warm.tiers`). No VM is started only for that: a waiting VM
+keeps its tier until it is started for demand or exercised.
 
-Rules of this file: choice and memory only; nothing here calls anything. A VM that did not serve, or badly, is stopped
-plainly: what is in its memory is not worth keeping.
+Rules of this file: choice and state only; nothing here makes a call. A VM that did not serve, or served badly, is stopped
+without hibernation: its memory is not worth keeping.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     asked ─ checked against the VMs that are known ─ journal (who and why) ─ tags on the VM ─ in force ─ answered
 
-Rules of this file: nothing is done that the journal does not have. What must outlive the daemon (a quarantine, the owner)
-is a tag on the VM; where that could not be written the answer says so. A command names VMs of one fleet, and either all
-of them can be done or none is.
+Rules of this file: nothing is done that the journal does not have. Information that must outlive the daemon (a quarantine, the
+owner) is a tag on the VM; if it could not be written, the answer says so. A command names VMs of one fleet, and applies to all
+of them or to none.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     tried ─ ready ─► hook under way ─► well, or it could not be run: back into the pool
                                   └──► failed: a tag says so, stopped, not started until an operator releases it
 
-Rules of this file: a hook takes its time beside the loop, bounded, and holds nothing else up. What must outlive the daemon
-is a tag on the VM. A VM whose hook could not be run is not to blame for it.
+Rules of this file: a hook runs in the background, within a time limit, and holds up nothing else. Information that must outlive
+the daemon is a tag on the VM. A VM is not blamed for a hook that could not be run.
 """
 
 from __future__ import annotations

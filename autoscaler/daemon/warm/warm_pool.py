@@ -4,9 +4,9 @@
                                         ▲
     exercise: a stopped VM started ─────┘         a VM that is not ready in time never enters
 
-Rules of this file: demand comes first. A VM enters the pool when it was seen ready, whole: it runs, the provider's
-checks and the policy's probe pass, and its image has said so where the policy asks for that. What was made and never
-became ready is deleted, since the daemon made it. A VM that somebody else made is deleted only where its tags allow it.
+Rules of this file: demand comes first. A VM enters the pool once it was seen fully ready: it runs, the provider's checks and
+the policy's probe pass, and its image has reported readiness if the policy asks for that. A VM that the daemon made and that
+never became ready is deleted. A VM that somebody else made is deleted only if its tags allow it.
 """
 
 from __future__ import annotations
