@@ -1,8 +1,8 @@
 """Compiled policies: the arrays over lanes or series that `config` makes from the YAML.
 
-Rules of this file: values only. Everything a person writes in seconds, percent or VMs arrives here compiled;
-windows that a state ring must hold are compiled to ticks. Shapes: L lanes, S series, R step rules (padded),
-E schedule windows (padded). Padding never matches: a rule with lower > upper, a window with end <= start.
+Rules of this file: values only. Everything that a person writes in seconds, per cent or VMs arrives here compiled; windows that need a
+ring of state are compiled to ticks. Shapes: L lanes, S series, R step rules (padded), E schedule windows (padded). Padding never
+matches: a rule with lower > upper, a window with end <= start.
 """
 
 from __future__ import annotations

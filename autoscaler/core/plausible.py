@@ -1,12 +1,11 @@
 """Plausibility: which readings of single VMs exceed anything that a VM can do.
 
-Why: one VM that reports a thousand times its work (a counter of another unit, a broken exporter) would be most of the
-fleet's demand, and the fleet would grow to its maximum. No VM does many times its capacity while others like it do not:
-its capacity and its fellows speak against it, so its reading counts as one that was not read, never as zero. Where more
-than half of a fleet read so, the capacity is what is wrong, and everything is taken as it is; so it is where there is
-nobody to compare with.
+Why: one VM that reports a thousand times its work (a counter in another unit, a broken exporter) would dominate the fleet's demand, and
+the fleet would grow to its maximum. No VM does many times its capacity while similar VMs do not: both its capacity and its fellows
+contradict it, so its reading counts as missing, never as zero. If more than half of a fleet reports such values, the capacity is what
+is wrong, and all readings count; so they do if there is nothing to compare with.
 
-Rules of this file: a lane is looked at alone, whatever the others are.
+Rules of this file: each lane is judged by itself.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Demand of a fleet that works off a queue, derived from the length of the backlog.
 
-Demand is what arrives plus what would work off the backlog in the time allowed. What arrives is seen in how the
-backlog changes: while something waits the VMs in service are all at work, so what arrives is their capacity plus the
-change. While nothing waits they may be idle, and all that is known is that no more arrives than they can do; what
-was known before then fades, so that the fleet shrinks slowly until something waits again.
+Demand is the arrivals plus the rate that would clear the backlog in the time allowed. Arrivals are inferred from changes of the
+backlog: while something waits, all VMs in service are busy, so arrivals are their capacity plus the change. While nothing waits they
+may be idle, and arrivals are only known to be at most their capacity; the last estimate then fades, so that the fleet shrinks slowly
+until something waits again.
 
-Rules of this file: lanes do not see each other. What is not fresh changes nothing.
+Rules of this file: lanes do not see each other. Readings that are not fresh change nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What all state classes share: copy, dump, and bit-exact restore.
 
-Rules of this file: fields are arrays, numbers, or states themselves; what a state works out from its fields
-(`init=False`) is left out of a dump and worked out again.
+Rules of this file: fields are arrays, numbers, or states themselves; fields derived from others (`init=False`) are left out of a dump
+and computed again.
 """
 
 from __future__ import annotations

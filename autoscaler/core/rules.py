@@ -1,12 +1,12 @@
 """What the stages of the decision chain share: their inputs and their outputs.
 
-A stage is a function of the policies, called once for them: `stage(params, counts)` works out what the stage
-needs every tick, and returns its rule, or None where no lane uses it, so that a switched-off stage costs nothing.
-The rule is `rule(seen, wish) -> (wish, why)`, called every tick on all lanes; lanes that do not use it are
-masked. The reason is not worked out by the rule: most ticks nobody reads it. `Why` says how to.
+A stage is a function of the policies, called once for them: `stage(params, counts)` computes what the stage needs every tick, and
+returns its rule, or None if no lane uses it, so that a switched-off stage costs nothing. The rule is `rule(seen, wish) -> (wish, why)`,
+called every tick on all lanes; lanes that do not use it are masked. The rule does not compute the reason, since it is seldom read;
+`Why` says how to.
 
-Rules of this file: nothing that decides. Rules never change `wish` or anything of the snapshot in place, and
-what they return is theirs to keep. They note what they must remember in `seen.state`.
+Rules of this file: nothing here decides. Rules never change `wish` or the snapshot in place, and what they return belongs to them. They
+note what they must remember in `seen.state`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Selects VMs: a stable order of candidates that keeps zones balanced.
 
-A candidate's level is the number of VMs its zone would have if it and all better candidates of the zone were
-taken; taking candidates by rising level fills zones like water. The same order read for stops, with levels
-counted down, drains the fullest zone first.
+A candidate's level is the number of VMs that its zone would have if it and all better candidates of the zone were taken. Taking
+candidates by rising level keeps zones balanced, like water filling vessels. For stops the same order is used with levels counted down,
+so the fullest zone is drained first.
 """
 
 from __future__ import annotations

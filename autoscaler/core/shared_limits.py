@@ -1,13 +1,12 @@
 """The stage of limits that fleets share: ceilings on VMs, hourly cost and starts for groups of lanes.
 
-What runs or is on its way stays, and counts, VMs that drain too: a limit is never a reason to stop a VM. Then the floors
-of safety are kept free, which are the policy's minimum and an operator's floor (a schedule's is a wish like another); they
-may be more than the limit, and are given all the same, as far as the starts of the group go. What is left goes to the VMs
-that earn most: by prices and forecast where a lane has an objective; else by how busy VMs would be, from the last
-demand that was known, so that a lane that is blind neither loses nor wins by it. The limits are taken one after the
-other, each from what the one before has left.
+VMs that run or are on their way stay, and count, including draining ones: a limit is never a reason to stop a VM. Next, the safety
+floors are reserved: the policy's minimum and an operator's floor (a schedule's floor is a wish like any other). They may exceed the
+limit, and are granted all the same, as far as the group's starts allow. The rest goes to the VMs that earn most: by prices and forecast
+if a lane has an objective, otherwise by how busy VMs would be, from the last known demand, so that a lane without data neither gains
+nor loses. The limits apply one after the other, each to what the previous one left.
 
-Rules of this file: as for guards. The lanes of a group are the only ones that read each other.
+Rules of this file: as for guards. Only the lanes of a group read each other.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
 """Allocates shared limits: which fleets get VMs when there are not enough for all.
 
-Each fleet offers one more VM after the other, and each offer is worth something: what that VM would earn, which never
-rises with the number of VMs. The dearest offers are taken until the limit is reached. Where two are worth the same, the
-lane that comes first takes it, so that the answer depends on nothing else.
+Each fleet offers one more VM after another, and each offer has a worth: what that VM would earn, which never rises with the number of
+VMs. The most valuable offers are taken until the limit is reached. Ties go to the lane that comes first, so that the result depends on
+nothing else.
 
-Rules of this file: pure functions, and what is remembered for them. Which limits there are and what counts
-towards them is `shared_limits`.
+Rules of this file: pure functions, and their cached results. `shared_limits` knows which limits there are and what counts towards them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The policy stages: each proposes a number of VMs, and the highest (safest) proposal becomes the wish.
 
-Rules of this file: stages as `rules` describes them. A stage without usable data proposes nothing, which is 0;
-what then keeps the VMs is a guard (`trust.data`).
+Rules of this file: stages as described in `rules`. A stage without usable data proposes 0; a guard (`trust.data`) then keeps the VMs.
 """
 
 from __future__ import annotations

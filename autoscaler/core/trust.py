@@ -1,14 +1,13 @@
 """The data guard: what may be done while demand data cannot be trusted.
 
-Data is doubted where it is absent, stale or impossible, comes from too few VMs, rests on a partial listing, or says
-that all VMs ran out of work at once: an outage of measuring, or of what stands before the VMs, looks like that until
-time proves otherwise. Nothing is stopped on doubted data. Scaling out may act on part of it.
+Data is doubted if it is absent, stale or impossible, comes from too few VMs, rests on a partial listing, or says that all VMs ran out of
+work at once: an outage of the measurements, or of something in front of the VMs, looks like that until time proves otherwise. Nothing
+is stopped on doubted data. Scaling out may act on part of it.
 
-Where a fleet stays blind for longer than its policy says, what it had when it went blind is given up for the largest
-of three numbers: the last wish that rested on good data, what the schedule asks for, and what the forecast expects.
-A fleet that has never seen good data keeps what it has.
+If a fleet stays blind for longer than its policy says, its number of VMs from then falls to the largest of three: the last wish that
+rested on good data, what the schedule asks for, and what the forecast expects. A fleet that has never seen good data keeps what it has.
 
-Rules of this file: one stage as `rules` describes it; what it remembers is `trust_state`.
+Rules of this file: one stage as described in `rules`; `trust_state` holds what it remembers.
 """
 
 from __future__ import annotations

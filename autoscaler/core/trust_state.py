@@ -1,6 +1,6 @@
 """What the data guard (`trust`) remembers of the last good data.
 
-Rules of this file: a state as `remembered` describes it; what it means is decided in `trust`.
+Rules of this file: a state as described in `remembered`; `trust` gives it its meaning.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
 """The interface of core: every value that enters or leaves it, with shape, dtype and unit.
 
-Rules of this file: plain frozen dataclasses of arrays and closed enums, nothing that computes. L is the
-number of lanes (live: fleets), S the number of series (live: one per lane), N the number of readings,
-Q the number of forecast quantiles, K the number of stages of the decision chain. Times are epoch seconds
-as float; demand, capacity and shortage are work per second; counts are VMs.
+Rules of this file: plain frozen dataclasses of arrays and closed enums, nothing that computes. L is the number of lanes (live: fleets),
+S the number of series (live: one per lane), N the number of readings, Q the number of forecast quantiles, K the number of stages of
+the decision chain. Times are epoch seconds as float; demand, capacity and shortage are work per second; counts are VMs.
 
-Missing is never zero: an absent demand is NaN with a `Freshness` that says why.
+Missing is never zero: an absent demand is NaN, with a `Freshness` that says why.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The warm target: how many stopped VMs should wait.
 
-Without an objective: what the highest desired of the memory window, plus a spare share, would need beyond what is ordered
-now. It is what operators of stopped pools do by hand, on a clock that never forgets to. With an objective: as many as
-are worth what they cost (`stopped`), once there is an hour to go by.
+Without an objective: as many as the maximum desired number within the memory window, plus a spare share, would need beyond what is
+ordered now. Operators of stopped pools do the same by hand. With an objective: as many as are worth their cost (`stopped`), once there
+is an hour of experience.
 """
 
 from __future__ import annotations

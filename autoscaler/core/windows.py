@@ -1,18 +1,17 @@
 """Rolling maximum per lane, each lane with its own window length.
 
-Exact windows would need a ring as long as the longest window. Here each lane cuts its window into at most
-`SLOTS` buckets: windows of up to SLOTS ticks are exact, longer ones cover at least the window and at most
-one bucket more, which is the safe side for a maximum that delays scale-in.
+Exact windows would need a ring buffer as long as the longest window. Here each lane divides its window into at most `SLOTS` buckets:
+windows of up to SLOTS ticks are exact; longer ones cover at least the window and at most one bucket more, which is the safe side for
+a maximum that delays scale-in.
 
-Buckets lie on the absolute grid of ticks, so all lanes with buckets of one length begin them at the same tick.
-Such lanes are one `Group`, whose columns lie side by side. Between two beginnings a tick costs two maxima:
-the highest of the bucket under way, and that with the highest of the buckets before, which is worked out once
-when a bucket begins.
+Buckets lie on the absolute grid of ticks, so all lanes with buckets of one length begin them at the same tick. Such lanes form a
+`Group`, whose columns are adjacent. Between two beginnings, a tick costs two maxima: that of the current bucket, and that with the
+maximum of the earlier buckets, which is computed once when a bucket begins.
 
-Where the windows of a group have equally many buckets, that is two maxima more, whatever the window: time is cut into
-blocks of as many buckets as a window has, so a window is the end of one block and the beginning of the next. When a
-block is full, its rows become the maxima from each to its end, in one pass over the rows (van Herk 1992; Gil and
-Werman 1993). Where windows differ, the rows of all are gone through, masked.
+If the windows of a group have equally many buckets, that takes two more maxima, whatever the window: time is cut into blocks of as many
+buckets as a window has, so a window is the end of one block and the beginning of the next. When a block is full, its rows are replaced
+by the maxima from each row to the end, in one pass (van Herk 1992; Gil and Werman 1993). If windows differ, the rows of all are
+scanned, with masks.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """What models want at future ticks, computed at once when a replay knows demand in advance.
 
-What is remembered of demand moves on with each tick that is used, and only with these: where a tick turns out otherwise, or somebody
-looks at what is remembered (`Trial.settle`), the rest is dropped. So nothing depends on it but the time taken.
+The state derived from demand advances with each tick that is used, and only with those. If a tick turns out differently, or the
+state is read (`Trial.settle`), the rest is discarded. So nothing depends on this but the time taken.
 
-Rules of this file: no wishes are worked out here.
+Rules of this file: no wishes are computed here.
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
 """Bands of VMs in which a different model drives than for the fleet as a whole (`experts`).
 
-What a fleet costs is the sum of what each VM costs that it holds, first to last, and so is what hindsight would have paid:
-the least cost of a fleet separates by VM. The first VMs of a fleet are for what is always there, the last for rare crowds,
-and seldom does one model know both best. So what every model would have cost is kept for the VMs up to each of
-`BAND_TOPS`, too. In a band the model that is cheapest there drives, if that saves enough of what the whole fleet
-costs too much; else the one that drives all of it. Where a share is promised, one model drives all bands: the price is found by what
-whole models would have left (`objective`), and several would leave more.
+The cost of a fleet is the sum of the costs of its VMs, first to last, and so is the cost in hindsight: the least cost of a fleet
+separates by VM. The first VMs of a fleet serve the base load, the last ones rare crowds, and one model is seldom best for both. So
+the cost of every model is also kept for the VMs up to each of `BAND_TOPS`. In a band, the cheapest model there drives if that saves
+enough of the whole fleet's avoidable cost; otherwise the fleet's driving model does. With a promised share, one model drives all
+bands: the price is found from what whole models would have left unserved (`objective`), and a mix would leave more.
 
-Rules of this file: bands are weighed on one tick of each three minutes, and compared about once in an hour, since each takes as many
-passes as a whole fleet. Bounds are the same for all fleets and never move. No reduction over lanes.
+Rules of this file: bands are weighed on one tick in three minutes, and compared about once an hour, since each takes as many passes
+as a whole fleet. Bounds are the same for all fleets and never move. No reduction over lanes.
 """
 
 from __future__ import annotations

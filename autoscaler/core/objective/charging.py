@@ -1,10 +1,10 @@
 """Charges each model's shadow fleet for its cost (`experts`), tick by tick or several ticks at once.
 
-Where columns are few, a tick's charge is calls of numpy and hardly any numbers. So what is charged for is kept, in the narrow type
-of counts, and charged for some ticks together: when models are compared, or as soon as anybody asks (`Trial.settle`). Sums are
-those of tick by tick to the bit, since each number is added to in the order of ticks.
+With few columns, charging for a tick is all numpy call overhead. So the inputs of charges are kept, in the narrow type of counts,
+and charged for several ticks together: when models are compared, or as soon as the sums are read (`Trial.settle`). Sums are
+bit-identical to charging tick by tick, since each number is added to in the order of ticks.
 
-Rules of this file: ticks in which anything is missing or censored are charged at once. No reduction over lanes.
+Rules of this file: ticks with missing or censored demand are charged at once. No reduction over lanes.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The columns in which models compete (`trial`): one for all lanes with the same past, advanced tick by tick.
 
-Where a replay foresees demand (`laws.Page`), what models want is worked out for a page of ticks at once (`ahead`), by the same
-rules, and each tick only has its shadows move.
+If a replay knows demand in advance (`laws.Page`), what models want is computed for a page of ticks at once (`ahead`), by the same
+rules, and each tick only advances its shadows.
 
-Rules of this file: fills in what models want, and hands on. No reduction over lanes.
+Rules of this file: it fills in what models want, and passes it on. No reduction over lanes.
 """
 
 from __future__ import annotations

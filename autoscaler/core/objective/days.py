@@ -1,11 +1,11 @@
 """The highest demand around this time on each day of the last week (`habits`): averaged over days, and the maximum.
 
-Jobs on a clock come every day at nearly the same time, and some days late or higher. Whoever looks at yesterday alone, to the
-minute, misses those; odds by the hour take weeks until they tell what comes once in one. So the highest demand around this
-time is taken of each day, and then over days: the plain form of a periodic quantile (Qian and others, RobustScaler, 2022), with
-headroom in place of a level.
+Scheduled jobs come every day at nearly the same time, and on some days later or higher. Looking at yesterday alone, to the minute,
+misses those; odds by the hour take weeks to reveal a job that runs once within its hour. So the maximum of demand around this time is
+taken for each day, and then a statistic over days: the simple form of a periodic quantile (Qian and others, RobustScaler, 2022),
+with headroom in place of a quantile level.
 
-Rules of this file: element-wise, days in their order. Nothing is kept that does not follow from what is asked.
+Rules of this file: element-wise, days in their order. Nothing is kept that does not follow from the inputs.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """What was needed at the same time of an earlier day (`habits`): in VMs, and in whole VMs with headroom.
 
-It changes with slots of minutes and not with ticks. So it is worked out anew where other slots are looked at, and changes
+The result changes with slots of minutes and not with ticks. So it is computed again only when other slots are read, which affects
 nothing but the time taken.
 
-Rules of this file: element-wise only. Nothing is kept that does not follow from what is asked.
+Rules of this file: element-wise only. Nothing is kept that does not follow from the inputs.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """What a fleet usually needs, overall and at this hour of the day: VM counts that ignore the last few minutes.
 
-Where demand jumps faster than a start takes and nothing announces it, no forecast from the last samples can do better
-than the newsvendor who knows how demand is distributed: hold VM k iff p * P(it is needed) pays for it. Twenty-four
-histograms, one per hour of the day (UTC), and one over all hours, each forgotten exponentially, say how it is. A further
-one forgets so slowly that it knows the crowds of months; beyond the highest ever, demand is taken to be Pareto's with
-index 1: a tenth of a probability is worth ten times as much.
+If demand jumps faster than a start takes, and nothing announces it, no forecast from the last samples beats the newsvendor who
+knows the distribution of demand: hold VM k if p * P(it is needed) pays for it. Twenty-four histograms, one per hour of the day
+(UTC), and one over all hours, each with exponential forgetting, estimate that distribution. Another one forgets so slowly that it
+knows the crowds of months. Beyond the highest demand ever seen, a Pareto tail with index 1 is assumed: a tenth of the probability
+corresponds to ten times the demand.
 
-Rules of this file: element-wise, sums along bins in their order. What is wanted is worked out once an hour.
+Rules of this file: element-wise, sums along bins in their order. Wishes are computed once an hour.
 """
 
 from __future__ import annotations

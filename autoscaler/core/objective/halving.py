@@ -1,12 +1,12 @@
 """Inverts predictive distributions: finds the bin, and the demand in it, at which a probability is reached.
 
-Bins are halved to find the one where a VM stops to earn its price. That bin seldom changes from tick to tick, and two
-bins tell whether it has: laws are convex, so where the one before earns enough and it itself does not, by more than
-rounding could hide, halving would end there. So the last answer is tried first, and changes nothing but the time taken.
-Where laws are few, all edges of each are worked out, and the answers are looked up; where questions about them are more than
-their bins, so is all that the answers are made of. These are the same to the bit.
+Bisection over bins finds the one at which a VM stops earning its price. That bin seldom changes from tick to tick, and two bins show
+whether it has: distributions are convex, so if the bin before earns enough and this one does not, by more than rounding could hide,
+bisection would end there. So the last answer is tried first, which affects nothing but the time taken. For few distributions, all
+edges of each are computed and the answers looked up; if there are more queries than bins, all intermediate results are tabulated,
+too. The results are bit-identical.
 
-Rules of this file: element-wise, and accumulation along bins; no state but where to look first.
+Rules of this file: element-wise, and accumulation along bins; the only state is where to look first.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """The competing models: each gives a lowest and highest number of VMs for a fleet, and has a description.
 
-A model is an order-up-to rule with a dead zone: below `low` VMs go up to it, above `high` come down to it. Economic
-models read the forecast by the prices (`worth`), some read how demand is distributed (`habits`); plain ones take demand,
-or its highest of the last minutes, plus headroom, which is what the autoscalers of Kubernetes and Google do, with
-break-even timers between the two, or let it fall step by step as AWS's step scaling does.
+A model is an order-up-to rule with a dead zone: below `low` VMs it goes up to `low`, above `high` it comes down to `high`. Economic
+models read the forecast by the prices (`worth`), others the distribution of demand (`habits`). Plain ones take current demand, or its
+recent maximum, plus headroom, as the autoscalers of Kubernetes and Google do; some have break-even timers, or fall step by step as
+AWS's step scaling does.
 
-Who goes by habits or yesterday does not follow demand, and may be cheapest by that. But a rise that has lasted for as long as a start takes
-would have been worth ordering when it began: none of them wants fewer VMs than did half of their work at least all that time
-(`Trial.lows`).
+Models based on habits or on yesterday do not follow demand, which may be what makes them cheap. But a rise that has lasted as long
+as a start takes would have been worth ordering when it began. So no model wants fewer VMs than would do half of the work present
+throughout that time (`Trial.lows`).
 
-Rules of this file: names and constants; what models want is worked out in `economic`, `habits` and `experts`.
+Rules of this file: names and constants; `economic`, `habits` and `experts` compute what models want.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Demand that `habits` still has to record: buffered tick by tick, recorded in one go when it is read.
 
-What is usual is looked at once an hour, the highest ever when models are compared, and slots of a day when it is over. So
-nothing is lost where the ticks in between are kept and noted at once, as they would have been one by one.
+What is usual is read once an hour, the maximum ever when models are compared, and the slots of a day when it is over. So nothing is
+lost if the ticks in between are buffered and recorded together, exactly as they would have been one by one.
 
-Rules of this file: keeps and hands on.
+Rules of this file: it keeps and passes on.
 """
 
 from __future__ import annotations

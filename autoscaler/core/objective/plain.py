@@ -1,9 +1,9 @@
 """What plain models want: current demand, its recent maximum, or the need of earlier days, each with headroom.
 
-Where a replay foresees the demand of the ticks to come, a page of ticks is worked out at once, on a twin of what is remembered.
+If a replay knows the demand of future ticks, a page of ticks is computed at once, on a copy of the state.
 
-Rules of this file: element-wise. Lanes that read the same series with VMs of the same capacity want the same as long as they have
-seen the same, which is asked of what they remember, and then worked out once.
+Rules of this file: element-wise. Lanes that read the same series with VMs of the same capacity want the same while they have seen the
+same; this is checked on their state, and the result is then computed once.
 """
 
 from __future__ import annotations

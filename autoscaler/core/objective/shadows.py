@@ -1,12 +1,12 @@
 """Advances shadow fleets over many future ticks at once, in replays (`ahead`) in which all columns see the same.
 
-Columns that see the same, with VMs that take equally long, differ in prices and bounds alone. Plain models do not look at prices, so
-the shadows of one are the same in all columns with the same bounds: they are kept once, as a cell. And of all VMs in service
-or on their way no more go than are past the time in which they cost the same anyway, so where a shadow is after a tick follows
-from where it was, what is wanted and what was ordered lately: three comparisons. What it costs is added up when models are
-compared, in the order of ticks. So nothing depends on any of this but the time taken.
+Columns that see the same, with equal start times, differ only in prices and bounds. Plain models ignore prices, so the shadows of one
+such model are the same in all columns with the same bounds: they are kept once, as a cell. Of all VMs in service or on their way,
+only those past their minimum billing time may go, so the state of a shadow after a tick follows from its state before, its wish, and
+its recent orders: three comparisons. Costs are added up when models are compared, in the order of ticks. So nothing depends on any of
+this but the time taken.
 
-Rules of this file: a trial whose columns are not alike to the bit is not taken up. No reduction over lanes.
+Rules of this file: a trial whose columns are not bit-identical is not accepted. No reduction over lanes.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """State of the competing models (`experts`): their shadow fleets, and what each would have cost.
 
-How the models of a lane fare follows from demand, prices and times alone, so the variants of a policy that have all of
-these in common need not each remember it: they share a column for as long as they see the same. Whoever sees anything else
-in a tick has a column of its own from then on, a copy of the one that it shared; so nothing depends on sharing but the time
-taken. Lanes that find their price by what they themselves have missed share with nobody.
+How the models of a lane fare follows from demand, prices and times alone, so variants of a policy that agree in all of these need not
+each keep it: they share a column while they see the same. A lane that sees something different in a tick gets its own column from then
+on, as a copy of the shared one; so nothing depends on sharing but the time taken. Lanes that find their price from their own misses
+share with no other.
 
-Rules of this file: what is remembered, and how it is carried over to other lanes; nothing is charged here.
+Rules of this file: state, and how it is carried over to other lanes; nothing is charged here.
 """
 
 from __future__ import annotations

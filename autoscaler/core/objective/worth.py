@@ -1,15 +1,14 @@
 """How many VMs earn more than they cost, read from a predictive distribution.
 
-The k-th VM of capacity c serves `W_k = (E[(D - (k-1)c)+] - E[(D - kc)+]) / c` of a VM's work, so at a price p of
-unserved work it is worth p * W_k VM-ticks a tick. W falls in k, so the VMs that earn more than a price are
-counted, not searched for: the newsvendor's rule for whole VMs, which loses nothing to rounding in small fleets.
+The k-th VM of capacity c serves `W_k = (E[(D - (k-1)c)+] - E[(D - kc)+]) / c` of a VM's work, so at a price p of unserved work it is
+worth p * W_k VM-ticks per tick. W decreases in k, so the VMs that earn more than a price can be counted directly: the newsvendor's rule
+for whole VMs, which loses nothing to rounding in small fleets.
 
-`halving` finds the demand that is exceeded with the odds that pay, and one VM more is weighed by all that it would serve. Where
-laws are few, which is to say where many lanes read the same or where there are few lanes, they are worked out whole, of a whole
-page of ticks at once where there is one; the answers are the same to the bit. All in 32 bits, as laws are kept: most of what a tick takes
-is passes over such numbers.
+`halving` finds the demand that is exceeded with the break-even odds, and one more VM is weighed by all the work that it would serve. For
+few distributions (many lanes on the same series, or few lanes), they are computed in full, for a whole page of ticks if there is one;
+the answers are bit-identical. Everything is in 32 bits, as distributions are stored: most of a tick's time is passes over such numbers.
 
-Rules of this file: element-wise only, no state. A law is unknown where its level is NaN; nothing is worth a VM there.
+Rules of this file: element-wise only, no state. A distribution is unknown if its level is NaN; no VM is worth anything there.
 """
 
 from __future__ import annotations

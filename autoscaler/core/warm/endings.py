@@ -1,8 +1,8 @@
 """Counts how stopped VMs' waits end: when they end, and hourly for those still waiting.
 
-What is counted, and in which cells, is said in `returns`; `odds` keeps it.
+`returns` defines what is counted, and in which cells; `odds` stores it.
 
-Rules of this file: exact places and weights; sums are the law's.
+Rules of this file: exact positions and weights; the distribution forms the sums.
 """
 
 from __future__ import annotations

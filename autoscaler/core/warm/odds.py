@@ -1,11 +1,11 @@
 """Probability that a wait ends within the next hour, by how long it has lasted and by the time of day.
 
-Groups of rungs an octave wide have laws of their own, with a word of all groups where one has seen little; and where few such
-waits were seen at such a time, one goes by such waits and by such times as if either did not matter to the other.
+Groups of rungs, an octave wide, have their own distributions, which borrow from all groups if one has seen little. If few such waits
+were seen at such a time, waits and times are combined as if they were independent.
 
-All of an hour are asked of the law as it was when the hour began. So what is counted meanwhile is noted, and added as the next one
-begins, or when somebody wants to know what is remembered; and the law of a cell, which is a wait of a group at a kind of time, is
-worked out when it is first asked, since in an hour few of them are.
+All queries within an hour use the distribution as it was when the hour began. So counts are noted, and added when the next hour begins,
+or when the state is read. The distribution of a cell (a group's wait at a kind of time) is computed on first use, since few are used
+in an hour.
 
 Rules of this file: element-wise, sums along bins in their order.
 """

@@ -1,10 +1,10 @@
 """The share of its work that a VM finds while it starts, as measured: how `tiers` values a faster start.
 
-What is ordered ahead of demand has next to nothing to do at first, what a crowd surprises has all. So the work that there is
-for VMs that were ordered within a start time is put beside all that these could do: whether they serve already, since their
-starts are quick, or not yet, so that it does not depend on how VMs wait.
+VMs ordered ahead of demand have almost no work at first; VMs ordered after a surprise have all of theirs at once. So the work that
+exists for VMs ordered within the last start time is compared with all that these could do, whether they serve already (because their
+starts are fast) or not yet. That makes the result independent of how VMs wait.
 
-Rules of this file: what is remembered, and nothing that decides.
+Rules of this file: state only; nothing here decides.
 """
 
 from __future__ import annotations

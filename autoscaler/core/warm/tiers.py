@@ -1,30 +1,30 @@
 """How many waiting VMs should be hibernated: the worth of a faster start against the cost of keeping memory.
 
-VMs that wait are started in a fixed order, hibernated ones first, so the question is asked of levels: is VM k worth a
-saved memory while it is not wanted? Let w be the share of its work that VM k is expected to serve at the highest demand
-of the refill horizon, `(E[(D - (k-1)c)+] - E[(D - kc)+]) / c` under that law. Demand that reaches VM k wants it, so the
-odds that it is wanted within the horizon are at least w, and w is taken for them. If it is wanted, it serves some ticks
-sooner than from stopped: the work that would find no VM in these ticks is served, for which it is billed so much sooner, less
-what is billed of a start in any case.
-Saving a memory is billed once, and since a VM that was stopped is started before it is stopped again, each saving buys one
-quicker start. What is uncertain is how long the memory is held until then. With odds w that it is started within the horizon,
-at any moment of it as likely as at any other, and as if every horizon were like this one, that is (1 - w / 2) / w horizons.
-Hibernating pays where
+Waiting VMs are started in a fixed order, hibernated ones first, so the question concerns levels: is VM k worth a saved memory
+while it is not wanted? Let w be the share of its work that VM k is expected to serve at the highest demand of the refill
+horizon, `(E[(D - (k-1)c)+] - E[(D - kc)+]) / c` under that distribution. Demand that reaches VM k wants it, so the odds that it
+is wanted within the horizon are at least w, and w is used for them. If it is wanted, it serves some ticks earlier than from
+stopped: work that would find no VM in these ticks is served, and the VM is billed that much earlier, less the part of a start
+that is billed in any case.
+
+Saving a memory is billed once, and since a stopped VM is started before it is stopped again, each save buys one faster start.
+The uncertainty is how long the memory is held until then. With odds w of a start within the horizon, equally likely at any
+moment of it, and all horizons alike, that is (1 - w / 2) / w horizons. Hibernating pays if
 
     success ((shortage at_first - 1) sooner + unbilled) >= saving + memory (1 - w / 2) / w
 
-with `memory` the price of one horizon, so from a share w on that is closed-form. It falls in k, so levels are counted
-(`worth`): the newsvendor's rule (Arrow, Harris and Marschak, 1951) asked once for a dearer, quicker tier. What one waits for
-and what that costs is put side by side as in `stopped`, after Shahrad et al. (2020), but nobody may give up meanwhile: a memory
-is held until its VM is started. So the horizon of fleets that hibernate is a day, in which most that is ever wanted is. A
-memory that costs nothing to hold is worth it for all VMs or for none.
+with `memory` the price of one horizon. The threshold of w is a closed form, and w falls in k, so levels are counted (`worth`): the
+newsvendor's rule (Arrow, Harris and Marschak, 1951), applied to a more expensive, faster tier. Benefit and holding cost are
+compared as in `stopped`, after Shahrad et al. (2020), except that a memory cannot be given up: it is held until its VM is started.
+So the horizon of fleets that hibernate is a day, within which most of what is ever wanted is wanted. A memory that costs nothing
+to hold is worth it for all VMs or for none.
 
-How much of its work a VM has while it starts (`at_first`) is not what it has later. So it is measured (`starting`).
+The share of its work that a VM has while it starts (`at_first`) differs from its later share. So it is measured (`starting`).
 
-Where nobody says what shortage costs, where nothing is forecast, or nobody knows how much sooner hibernated VMs serve, there
-is nothing to weigh: all that may hibernate do. Nothing here starts a VM, so a VM changes its tier only when it stops anyway.
+Without a price of shortage, a forecast, or a known advantage of hibernated VMs, there is nothing to weigh: all VMs that may
+hibernate do. Nothing here starts a VM, so a VM changes its tier only when it stops anyway.
 
-Rules of this file: element-wise only. Lanes whose VMs do not hibernate are not looked at.
+Rules of this file: element-wise only. Lanes whose VMs do not hibernate are skipped.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """State of the waiting VMs of lanes with an objective: current waits, how past waits ended, and which VMs are held.
 
-Rules of this file: only what is kept between ticks, and how it passes from one state to another. What follows from it is
-worked out in `odds` and `returns`, what is to be done about it in `stopped`.
+Rules of this file: only what is kept between ticks, and how it passes from one state to another. `odds` and `returns` derive results
+from it, and `stopped` decides.
 """
 
 from __future__ import annotations
