@@ -1,11 +1,10 @@
 """Runs calls that may complete without waiting inline, so that an immediate answer costs no task.
 
-Why it exists: on virtual time nothing waits for a socket, and a task for every listing, reading and write was a
-third of a tick.
+Why: on virtual time nothing waits for a socket, and a task for every listing, reading and write took a third of a tick.
 
-Rules of this file: only calls of an adapter that says so are begun this way. What such an adapter does before
-its first wait is done as the caller's task, so it must not ask which task it is in, as timeouts of asyncio and
-aiohttp do. A call that waits after all goes on in a task of its own, like any other.
+Rules of this file: only calls of an adapter that declares this are begun this way. Whatever such an adapter does before its first wait
+runs in the caller's task, so it must not ask which task it is in, as the timeouts of asyncio and aiohttp do. A call that waits after all
+continues in a task of its own, like any other.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From policies and settings to adapters: which readiness probe and provider a fleet gets (sources: `wiring_sources`).
 
-Why it is one place: the daemon knows ports only, and the live daemon, the demo and virtual runs must wire the
-same policy to the same things. A fleet without `act` gets a provider that cannot change anything.
+Why in one place: the daemon knows only ports, and the live daemon, the demo and virtual runs must wire the same policy to the same things.
+A fleet without `act` gets a provider that cannot change anything.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Builds the balancer and the exercise hook that a policy names, or a simulated balancer for runs that touch nothing.
 
-Why beside `wiring`: each kind has settings of its own to turn into an adapter's, and what nobody uses is not imported.
+Why apart from `wiring`: each kind has its own settings to translate for an adapter, and unused kinds are not imported.
 """
 
 from __future__ import annotations

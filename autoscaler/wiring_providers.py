@@ -1,7 +1,6 @@
 """Builds the daemon's providers from settings: one or more AWS Regions and libvirt hosts, each with its fleets.
 
-Why beside `wiring`: what a daemon, a diagnosis and a recording are opened on must be the same, and what nobody uses is not
-imported.
+Why apart from `wiring`: the daemon, the diagnosis and recordings must open the same providers, and unused kinds are not imported.
 """
 
 from __future__ import annotations

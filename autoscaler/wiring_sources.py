@@ -1,8 +1,7 @@
 """Builds the metric source that a policy names.
 
-Why beside `wiring`: each kind of source has settings of its own to turn into an adapter's, and the modules of
-those that nobody uses are not imported. To add one: its section in `config/signals`, a function here, and a
-line in `_MAKERS`.
+Why apart from `wiring`: each kind of source has its own settings to translate for an adapter, and the modules of unused kinds are not
+imported. To add one: its section in `config/signals`, a function here, and a line in `_MAKERS`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Compiles objectives and prices for core, in VM-ticks: the price of one VM in service for one tick.
 
-Rules of this file: only ratios of prices leave it, so that a currency, or a price list times two, changes nothing.
+Rules of this file: only ratios of prices leave it, so that the currency, or doubling all prices, changes nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How long an ordered VM counts as coming, by its policy's plan: one rule for the daemon and for lanes.
 
-Why two: a VM that is started from stopped has all it needs, one that is made from nothing copies an image and sets itself
-up first. What is planned to take five minutes must not count as lost after two, or another is made in its place.
+Why there are two: a VM started from stopped has all it needs, but one made from nothing first copies an image and sets itself up. A start
+that is planned to take five minutes must not count as lost after two, or another VM is made in its place.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What all sections of a policy share.
 
-Rules of this folder: declarations only. A YAML key is the attribute's name without its unit suffix (`_s`,
-`_per_s`, `_per_h`); how quantities are written is `quantities`. A section that may be `off` is None in the model.
-Checks that need two fields at once are in `checks`, so that they can point at a line and carry advice.
+Rules of this folder: declarations only. A YAML key is the attribute's name without its unit suffix (`_s`, `_per_s`, `_per_h`);
+`quantities` defines how quantities are written. A section that may be `off` is None in the model. Checks that involve two fields are in
+`checks`, so that they can point at a line and carry advice.
 """
 
 from __future__ import annotations

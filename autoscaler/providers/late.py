@@ -1,9 +1,9 @@
 """Stands in for a provider whose place cannot be used yet, and forwards all calls once it can.
 
-Why: of several places one without credentials, or whose library is missing, must not keep the fleets of the others from
-being looked after. Its own fleets are then as with a place that does not answer: nothing of theirs is listed, so they hold.
+Why: among several places, one without credentials, or without its library, must not keep the daemon from looking after the others'
+fleets. Its own fleets are treated as if the place did not answer: nothing of theirs is listed, so they hold.
 
-Rules of this file: until it is open nothing is sent and every answer says why; who tries again, and when, is the caller's.
+Rules of this file: until the place is usable nothing is sent, and every answer says why; the caller decides when to retry.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The embedded cloud as an in-process provider, without HTTP: for virtual time, replays and tests.
 
-Rules: the same world, the same budget and faults, and the same table from EC2's codes to outcomes as the EC2
-provider, so that what holds here holds there; one contract suite is run on both. Bad days are the world's
-faults (`World.add_fault`), not switches here. It waits only where a `latency` fault says so, on the Clock.
+Rules of this file: the same world, the same budget and faults, and the same table from EC2's codes to outcomes as for the EC2
+provider, so that what holds here holds there; one contract suite runs on both. Faults are the world's (`World.add_fault`), not
+switches here. It waits only if a `latency` fault says so, on the Clock.
 """
 
 from __future__ import annotations

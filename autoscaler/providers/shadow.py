@@ -1,13 +1,13 @@
 """The shadow provider: reads the real one and cannot change anything; fleets without `act` run on it.
 
-Each fleet has its own, which shows that fleet's VMs only: a new installation has all its fleets in shadow, and were each to
-go through the VMs of all, a tick would take time by the square of their number.
+Each fleet has its own instance, which shows only that fleet's VMs: in a new installation all fleets are in shadow, and if each
+searched the VMs of all, the cost of a tick would be quadratic.
 
-Its starts and stops are simulated on top of the real listing with the policy's own start and stop times, so
-that cooldowns, in-flight counts and forecasts go on as they would, and the journal shows what would have
-been done. Once a VM was seen at rest, running or stopped, what others do to it is not followed any more: the
-policy's own orders move it, so that a schedule that is still in force does not do half of the policy's work.
-The type has no way to reach the real provider's changing calls: it holds only a reader.
+Starts and stops are simulated on top of the real listing with the policy's own start and stop times, so that cooldowns,
+in-flight counts and forecasts proceed as they would, and the journal shows what would have been done. Once a VM was seen at
+rest, running or stopped, changes by others are no longer followed: only the policy's own orders move it, so that a schedule that
+is still in force elsewhere does not do half of the policy's work. The type has no way to reach the real provider's changing
+calls: it holds only a reader.
 """
 
 from __future__ import annotations

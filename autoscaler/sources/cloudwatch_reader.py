@@ -4,8 +4,8 @@
     ask ─┼─ the same windows ─ no twins ┼─ a query that is refused is found by halving, and let rest
     ask ─┘                              └─ throttled or failed: everybody waits, longer each time
 
-Rules of this file: a metric that several fleets ask for is paid for once. What was not answered has no value. Whoever
-asks waits as long as they like; the batch goes on without them, within its own deadline.
+Rules of this file: a metric that several fleets query is paid for once. A query without an answer has no value. Callers decide
+how long they wait; the batch continues without them, within its own deadline.
 """
 
 from __future__ import annotations

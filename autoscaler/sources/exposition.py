@@ -1,8 +1,8 @@
 """Extracts the few wanted series from Prometheus text, without parsing the rest.
 
-Why: a VM shows some thousand lines and one of them matters. Lines of the wanted metric are found by a search in the
-bytes, and sets of labels, which are the same on every VM, are read once. A line that is not plain (escapes, an
-exemplar) goes through prometheus-client's parser, which is thirty times slower.
+Why: a VM exposes about a thousand lines, of which one matters. Lines of the wanted metric are found by a search in the bytes, and label
+sets, which are the same on every VM, are parsed once. A line with unusual syntax (escapes, an exemplar) goes through prometheus-client's
+parser, which is thirty times slower.
 
 Rules of this file: pure. A body without the metric is an error, not a zero.
 """

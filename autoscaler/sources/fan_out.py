@@ -1,12 +1,12 @@
 """One GET to each of many VMs at once, with bounded time, size and concurrency.
 
-Why its own module: scraping and readiness probing need the same care. A round ends at its deadline whatever
-the VMs do; a single VM has its own limit; so many requests run at once; an answer that grows too big is cut
-off. Whatever goes wrong with one VM is a value in its Answer and touches no other.
+Why a separate module: scraping and readiness probing need the same care. A round ends at its deadline whatever the VMs do; each VM has
+its own limit; the number of concurrent requests is bounded; an answer that grows too large is cut off. A failure of one VM is a value
+in its Answer and affects no other.
 
-Rules of this file: no meaning of bodies; whoever asks says what to make of one, which is done as each arrives,
-so that neither the bodies of a whole round are held nor their reading stalls the loop. Redirects are not followed, proxies not used
-and cookies not kept: a VM that points elsewhere is not answering for itself, and what one says reaches no other.
+Rules of this file: bodies have no meaning here. The caller says how to parse one, and each is parsed as it arrives, so that the bodies
+of a round are not all held in memory and parsing does not stall the loop. Redirects are not followed, proxies not used and cookies
+not kept: a VM that points elsewhere is not answering for itself, and nothing that one VM sends reaches another.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """HAProxy's runtime socket as a source: the requests that arrive and queue for a fleet, before any VM reports them.
 
-Read are, by the fleet's kind of signal:
+The values read depend on the fleet's kind of signal:
 
-- total: requests that arrive at the backend per second (in mode tcp, connections), and what waits in its queue as
-  work to be done within a given time;
+- total: requests per second that arrive at the backend (in mode tcp, connections), plus its queue as work to be done
+  within a given time;
 - throughput: the same per VM, without the queue;
 - utilisation: sessions of a VM as a share of its `maxconn`;
-- concurrency: sessions of a VM; queue: what waits at the backend.
+- concurrency: sessions of a VM; queue: requests waiting at the backend.
 
-Rules of this file: rates take two readings, and counters that fall have begun anew. Where one of several HAProxy
-processes does not answer, nothing is known of the sum: no reading is made from the others.
+Rules of this file: rates take two readings, and a counter that falls was reset. If one of several HAProxy processes does not
+answer, the sum is unknown: no reading is made from the others.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """A source of work combined with a source of utilisation, for learning the capacity of VMs.
 
-Rules of this file: the work counts, and waits for the utilisation no longer than `WAIT_S`. What utilisation lacks is
-NaN, what its source complains of is said, and nothing of it ever fails or delays the readings of work. One round of
-it is under way at most.
+Rules of this file: work is what matters, and waits for the utilisation no longer than `WAIT_S`. Missing utilisation is NaN, errors of its
+source are reported, and nothing about it ever fails or delays the readings of work. At most one round of it is in progress.
 """
 
 from __future__ import annotations

@@ -3,12 +3,12 @@
     fleets of one tick ─ the same query? ─ one question ─ series ─ select ─ join label = VM ─ readings
                                                               └ a total: exactly one
 
-Why sharing: a hundred fleets under one recording rule are one question. It is asked when the first fleet reads,
-and all who read meanwhile get its answer.
+Why sharing: a hundred fleets under one recording rule need one query. It is sent when the first fleet reads, and all fleets
+that read meanwhile get its answer.
 
-When a value was true: Prometheus repeats a value for up to 5 minutes after its last scrape and stamps the
-answer with the moment of the question. So a plain selector is asked for its own stamps too; of other queries the
-moment of the question counts, less the policy's `lag`.
+Age of a value: Prometheus repeats a value for up to 5 minutes after its last scrape, and stamps the answer with the time of the
+query. So for a plain selector its own timestamps are queried, too; for other queries the time of the query counts, less the
+policy's `lag`.
 
 Rules of this file: no series is no reading, never zero. Several series for one VM are an error, never a sum.
 """

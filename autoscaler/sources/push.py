@@ -1,11 +1,10 @@
 """Pushed samples: kept until the next tick reads them, or until they are too old to be useful.
 
-Why: a burst that has to be asked for is seen up to a tick late. Whoever knows of it first, a load balancer or the
-service itself, says so.
+Why: a source that is polled shows a burst up to a tick late. A load balancer or the service itself knows of it first, and can report it.
 
-Rules of this file: what is kept is bounded per fleet and in all. Pushing the same sample again changes nothing, and
-the latest one by its own stamp holds, in whatever order they come. What is refused is a value with a reason from a
-closed list, never an exception. Nothing here knows HTTP.
+Rules of this file: storage is bounded per fleet and in total. Pushing the same sample again changes nothing, and the latest one by its
+own stamp counts, in whatever order they arrive. A refusal is a value with a reason from a closed list, never an exception. Nothing here
+knows HTTP.
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
 """Scrapes VMs that expose Prometheus text (node_exporter and others), directly and concurrently.
 
-Why direct: what a monitoring system collects arrives a minute later, and a burst does not wait. What is read
-is a gauge, the rate of a counter between two scrapes, or CPU use from node_cpu_seconds_total.
+Why direct: a monitoring system delivers its data a minute later, and a burst does not wait. A reading is a gauge, the rate of a counter
+between two scrapes, or CPU use from node_cpu_seconds_total.
 
-Rules of this file: a VM that fails is absent from the readings and named in `error`; one that is scraped for the first time
-is absent and has not failed. A VM that fails again and again
-is asked less often, unless most do: then it is us, or the network. Where a round ends before all VMs were reached, the
-last reading of the others stands, at its time, and they come first in the next one. A rate takes two scrapes of the same VM; nothing
-stands in for the first. Where the exporter stamps its values, these times count. State is kept only for the VMs
-asked for last.
+Rules of this file: a VM that fails is absent from the readings and named in `error`; one that is scraped for the first time is absent
+and has not failed. A VM that fails repeatedly is scraped less often, unless most do: then the fault is ours, or the network's. If a
+round ends before all VMs were reached, the last readings of the others stand, with their times, and these VMs come first in the next
+round. A rate takes two scrapes of the same VM; nothing replaces the first. If the exporter stamps its values, its times count. State
+is kept only for the VMs of the last request.
 """
 
 from __future__ import annotations

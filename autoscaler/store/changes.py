@@ -1,11 +1,11 @@
 """Operators' changes, as rows of the journal and in a small file beside it.
 
-Why the file: pauses and overrides are orders of people, and unlike VMs no cloud can tell them again. A journal that
-is damaged is set aside with what it held; the file lets what is in force outlive it.
+Why the file: pauses and overrides are people's orders, and unlike VMs no cloud can list them again. A damaged journal is set aside
+with its contents; the file lets what is in force survive that.
 
-Rules of this file: statements run in the caller's transaction. The file follows the journal and is never ahead of
-it: it is written, whole or not at all, after the commit and before the change is acknowledged. Where it
-cannot be written it is removed, since an old one would bring back what has been ended.
+Rules of this file: statements run in the caller's transaction. The file follows the journal and is never ahead of it: it is written
+atomically, after the commit and before the change is acknowledged. If it cannot be written it is removed, since an old one would
+bring back changes that have ended.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Watches the journal's files: whether they are still the ones that were opened, and have their expected length.
 
-Why it exists: a database keeps working on files that somebody deleted or replaced under it, and everything it
-acknowledges from then on is gone with the process. Two `stat` calls before each write notice that.
+Why: a database keeps working on files that somebody deleted or replaced, and everything it acknowledges from then on is lost with
+the process. Two `stat` calls before each write detect that.
 
-Rules of this file: a change that is no damage (a checkpoint by a backup program) is looked into and taken.
+Rules of this file: a harmless change (a checkpoint by a backup program) is examined and accepted.
 """
 
 from __future__ import annotations

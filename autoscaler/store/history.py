@@ -1,7 +1,7 @@
 """Recent history of fleets for the status page, read from the journal so that it survives restarts.
 
-Rules of this file: the loop never waits for it. One reading at a time, in a thread of its own, of a bounded number of ticks; few wait
-for their turn, and where a reading hangs they are sent away.
+Rules of this file: the loop never waits for it. One reading at a time, in its own thread, of a bounded number of ticks; few requests
+may wait, and if a reading hangs they are turned away.
 """
 
 from __future__ import annotations

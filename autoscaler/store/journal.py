@@ -1,9 +1,9 @@
 """The journal's only writer: a record is on disk before the call returns.
 
-Rules of this file: one call is one transaction. A journal that turns out to be damaged is set aside and begun
-anew where a `Recovery` is given, and the call is made again on the new one. The connection is used by one thread at a time: a thread of
-its own for the live daemon, so that the loop never waits for the disk, or the caller's (`inline`) where time
-is virtual and a second thread would make runs differ. Nothing here decides anything or reads a clock.
+Rules of this file: one call is one transaction. A damaged journal is set aside and a new one is started if a `Recovery` is given, and
+the call is repeated on the new one. One thread at a time uses the connection: a dedicated one for the live daemon, so that the loop
+never waits for the disk, or the caller's (`inline`) on virtual time, where a second thread would make runs differ. Nothing here
+decides anything or reads a clock.
 """
 
 from __future__ import annotations

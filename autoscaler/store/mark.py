@@ -1,12 +1,11 @@
 """How far the journal was written, in a small file beside it: reveals a lost or truncated write-ahead log.
 
-Why it exists: a database without its log, or with the log's tail cut off, is sound and merely older than it was,
-and SQLite cannot know. The mark can: a journal that ends before its mark has lost acknowledged records.
+Why: a database without its log, or with the end of the log cut off, is intact and merely older than it was, which SQLite cannot
+know. The mark can: a journal that ends before its mark has lost acknowledged records.
 
-Rules of this file: the mark is written after a record has been made durable and never before it, and is not
-waited for. So it may be behind the journal, which means nothing, and never ahead of it. One that is missing
-or torn is no mark. Numbers go on from the mark when a journal is begun anew, so an action's id is never
-used twice.
+Rules of this file: the mark is written after a record is durable, never before, and nothing waits for it. So it may be behind the
+journal, which is harmless, and never ahead of it. A missing or torn mark counts as none. Numbers continue from the mark when a new
+journal is started, so an action's id is never used twice.
 """
 
 from __future__ import annotations

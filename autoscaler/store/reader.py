@@ -1,8 +1,8 @@
 """Read-only access to the journal: for `explain`, `status`, the web pages and replays.
 
-Rules of this file: every query is one short read that ends before it returns, so that a reader never holds
-back the writer's log. Ranges are half open, times are epoch seconds of the clock that the daemon ran on.
-Results are in the order of writing; where the clock jumped that is not the order of time.
+Rules of this file: every query is one short read that ends before it returns, so that a reader never holds back the writer's log.
+Ranges are half open; times are epoch seconds of the clock that the daemon ran on. Results are in the order of writing, which is not
+the order of time if the clock jumped.
 """
 
 from __future__ import annotations

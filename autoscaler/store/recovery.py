@@ -1,10 +1,9 @@
 """Recovery from a damaged journal: how damage is detected, the file set aside, and what carries over to a new one.
 
-Rules of this file: nothing is ever deleted. The damaged database is renamed together with its log, so that it
-can still be looked at with any SQLite tool. What a program of ours cannot have written (a foreign file, another
-program's database, a newer version) is not damage and is left alone by `schema`. Losing the journal
-loses history and nothing else: which VMs exist is what the cloud lists under the ownership tag, and what operators
-have in force is in a file of its own (`changes`).
+Rules of this file: nothing is ever deleted. The damaged database is renamed together with its log, so that it can still be examined
+with any SQLite tool. Files that our program cannot have written (a foreign file, another program's database, a newer version) are
+not damage, and `schema` leaves them alone. Losing the journal loses history and nothing else: the cloud lists the VMs under the
+ownership tag, and operators' changes in force have a file of their own (`changes`).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The database file: its tables, migrations, how it is opened, and what its errors mean.
 
-Rules of this file: `PRAGMA user_version` is the schema version and `application_id` says that a database is
-ours; both are checked before anything is written, so that a foreign or a newer file is never touched. A
-released migration is never edited; a change of tables is a new entry at the end of `MIGRATIONS`. SQLite's
-errors leave this package as JournalError only. What is stored in the tables is not known here.
+Rules of this file: `PRAGMA user_version` is the schema version and `application_id` marks a database as ours; both are checked before
+anything is written, so that a foreign or a newer file is never touched. A released migration is never edited; a change of tables is a
+new entry at the end of `MIGRATIONS`. SQLite's errors leave this package only as JournalError. The contents of the tables are not known
+here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The journal's own thread: runs one call after another, and shutdown does not wait for it.
 
-Why not a thread pool: its threads are joined when the interpreter ends, so a disk that hangs would hold a process
-that has said everything and has nothing left to lose.
+Why not a thread pool: its threads are joined when the interpreter exits, so a disk that hangs would block a process that has
+written everything and has nothing left to lose.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@
     POST /v1/clear               fleet, reason
     /v1/pool...                  see `pool`
 
-Rules of this file: who asks is what the kernel says of the other end, never what they say themselves. An answer of
-200 means that the change is on the disk. A request is bounded in size, a connection in time, and connections
-in number, so that nobody on the socket can hurt the daemon. Errors are `{"error": sentence}`.
+Rules of this file: the kernel identifies the caller; what callers say about themselves does not count. Status 200 means that
+the change is on disk. Requests are bounded in size, connections in time and number, so that no client of the socket can harm
+the daemon. Errors are `{"error": sentence}`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Creates the operators' Unix socket: only permitted users can connect, and a socket in use is never replaced.
 
-Rules of this file: a socket that somebody still listens on is left alone; one that a dead daemon left is replaced;
-what is no socket is never removed. Between the check and the new socket nobody else may do the same, so
-the folder is locked for that moment. The file has its mode before anybody can connect.
+Rules of this file: a socket on which somebody still listens is left alone; one left by a dead daemon is replaced; anything that is not
+a socket is never removed. Between the check and the new socket nobody else may do the same, so the folder is locked for that moment.
+The file has its mode before anybody can connect.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     # one token a line; `expires=` and `fleets=` are optional
     6f0c…c1 expires=2027-01-01T00:00:00Z fleets=web,api
 
-Rules of this file: the file is read again when it has changed, so that a token is replaced without a restart; while
-both lines stand, both hold. Tokens are compared in constant time and all of them each time, and no message holds
-one. Where the file cannot be used, nobody may push, and it is said why.
+Rules of this file: the file is read again when it has changed, so that a token can be replaced without a restart; while both
+lines exist, both tokens are valid. Every check compares all tokens, in constant time, and no message contains one. If the
+file cannot be used, nobody may push, and the reason is reported.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The status page: what `status` and `events` print, and a chart of the last hours, for a browser.
 
-Rules of this file: read only. The page asks this site alone and runs its own script alone, which its policy says to the browser;
-what it shows is text, never markup. Requests cost the loop little: what is read of the journal is read beside it (`history`).
+Rules of this file: read only. The page requests only this site and runs only its own script, and its content security policy tells the
+browser so; what it shows is text, never markup. Requests cost the loop little: the journal is read in another thread (`history`).
 """
 
 from __future__ import annotations
