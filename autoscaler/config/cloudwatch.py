@@ -41,7 +41,7 @@ def _period(raw: object) -> object:
     seconds = DURATION.validate(raw)
     if seconds not in (1, 5, 10, 20, 30) and seconds % 60:
         raise refuse(
-            f"{shown(raw)} is no period of CloudWatch", "write 1s, 5s, 10s, 20s, 30s, or whole minutes"
+            f"{shown(raw)} is not a CloudWatch period", "write 1s, 5s, 10s, 20s, 30s, or whole minutes"
         )
     return raw
 

@@ -66,7 +66,7 @@ def load_policies(
     """
     if not directory.is_dir():
         advice = (
-            "go to where it is, or name a folder with one YAML file per fleet: `policies` in autoscaler.toml, "
+            "change to its folder, or name one with one YAML file per fleet: `policies` in autoscaler.toml, "
             "AUTOSCALER_POLICIES, or `--policies` of the command that has it"
         )
         return PolicySet(errors=(Problem(Mark(directory), "there is no such folder", advice),))

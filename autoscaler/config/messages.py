@@ -105,7 +105,7 @@ _TEMPLATES = {
     "string_too_long": ("{name} is too long", "at most {max_length} characters are allowed"),
     "too_long": ("{name} has {actual_length} entries", "at most {max_length} are allowed"),
     "string_pattern_mismatch": (
-        "{name}: {raw} is no valid name",
+        "{name}: {raw} is not a valid name",
         "use up to 63 lower-case letters, digits and dashes",
     ),
 }

@@ -80,7 +80,7 @@ class Policy(Section):
         None, description="How VMs are made from nothing, or off."
     )
     refill: Annotated[RefillSection | None, Off] = Field(
-        None, description="How VMs are made for the warm pool, or off, which means by hand."
+        None, description="How VMs are made for the warm pool, or off: then operators make them."
     )
     freshness: FreshnessSection = Field(FreshnessSection(), description="How old VMs of the pool may be.")
     prices: PricesSection = Field(PricesSection(), description="What the fleet costs.")

@@ -87,7 +87,7 @@ class PrometheusInput(Section):
     """How a Prometheus is asked (Mimir, Thanos and VictoriaMetrics speak the same)."""
 
     url: PlainUrl = Field(
-        "http://127.0.0.1:9090", description="Its address, with its path where it has one, without /api."
+        "http://127.0.0.1:9090", description="Its address, including its path, if any, without /api."
     )
     query: Filled = Field(
         description="PromQL: one series per VM, or for kind total one series; {fleet} stands for the fleet's name. Fleets with the same query share one question per tick."
@@ -129,5 +129,5 @@ class BackfillSection(Section):
     )
     from_source: bool = Field(
         True,
-        description="Whether the source's own history is read where it has any (prometheus); the daemon's journal always is.",
+        description="Whether to read the source's own history, if it has one (prometheus); the daemon's journal is always read.",
     )

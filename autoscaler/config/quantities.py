@@ -272,7 +272,7 @@ def _read_change(raw: object) -> Change:
         amount = float(f"{found[1]}{found[2]}")
         change = Change(0, amount / 100) if found[3] else Change(int(amount), 0.0)
     if change == Change(0, 0.0):
-        raise ValueError("a change of nothing is no rule; remove it")
+        raise ValueError("a change of zero has no effect; remove the rule")
     if abs(change.vms) > 10_000 or not -1 <= change.share <= 10:
         raise ValueError("at most 10000 VMs, and from -100% to +1000%, at once")
     return change

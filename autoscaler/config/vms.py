@@ -139,7 +139,7 @@ class HibernationSection(Section):
     )
     renew_after_s: Annotated[float, Quantity(DURATION, HOUR_S, 59 * DAY_S)] = Field(
         50 * DAY_S,
-        description="How long after its memory was saved a VM is tried and hibernated anew, within the windows of freshness.exercise; the provider keeps none for longer than 60 days.",
+        description="How long after its memory was saved a VM is exercised and hibernated again, within the windows of freshness.exercise; the provider keeps no memory for longer than 60 days.",
     )
 
 

@@ -232,7 +232,7 @@ def _whole_lines(path: Path, stream: IO[bytes]) -> Iterator[bytes]:
             rest = rest[end:]
         elif len(rest) > MAX_LINE:
             raise TraceError(
-                f"{path}: there is a line of more than {MAX_LINE >> 20} MiB, so this is no access log"
+                f"{path}: there is a line of more than {MAX_LINE >> 20} MiB, so this is not an access log"
             )
     if rest:
         yield rest + b"\n"

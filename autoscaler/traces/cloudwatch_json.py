@@ -76,7 +76,7 @@ def read_cloudwatch(
 
 def _result(path: Path, results: Any, value: str) -> tuple[list[tuple[float, float]], str]:
     if not (isinstance(results, list) and all(isinstance(one, dict) for one in results)):
-        raise TraceError(f"{path}: `MetricDataResults` is no list of results")
+        raise TraceError(f"{path}: `MetricDataResults` is not a list of results")
     named = {str(one.get("Id", at)): one for at, one in enumerate(results)}
     found = [one for name, one in named.items() if not value or value in (name, one.get("Label"))]
     listed = ", ".join(f"{name} ({one.get('Label', 'no label')})" for name, one in list(named.items())[:5])

@@ -115,7 +115,7 @@ def _column(path: Path, name: str, column: Any, *, empty: bool = False) -> Seque
     if compute.any(compute.is_null(column)).as_py():
         row = compute.index(compute.is_null(column), value=True).as_py()
         raise TraceError(
-            f"{path}: row {row + 1}: `{name}` is null; leave the row out where nothing was recorded"
+            f"{path}: row {row + 1}: `{name}` is null; leave the row out if nothing was recorded"
         )
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         in_us = compute.cast(column, pa.timestamp("us", tz=getattr(kind, "tz", None)), safe=False)

@@ -201,7 +201,7 @@ def _choice(columns: PerVmColumns) -> Choose:
         if missing:
             raise TraceError(
                 f"the header is `{','.join(names)[:120]}`, wanted are the columns "
-                f"{', '.join(column.name for column in wanted)}; name yours where they are called otherwise (`--time`, `--vm`, "
+                f"{', '.join(column.name for column in wanted)}; give yours if they have other names (`--time`, `--vm`, "
                 "`--utilisation`)"
             )
         return tuple(wanted)

@@ -208,7 +208,9 @@ class StampReader:
 
     def _like(self, style: str) -> str:
         if style == ISO:
-            return "ISO 8601 such as 2026-03-01T08:00:00Z (`--time-format` tells of another, where it is imported)"
+            return (
+                "ISO 8601 such as 2026-03-01T08:00:00Z (`--time-format` gives another format when importing)"
+            )
         if style in UNITS_PER_S:
             as_first = " as in the first row" if self._form.style == AUTO else ""
             return f"epoch {'seconds' if style == 's' else style}{as_first}"

@@ -295,7 +295,7 @@ def check_values(values: Float, what: str) -> None:
         row = int(np.argmin(good))
         why = "negative" if values[row] < 0 and np.isfinite(values[row]) else "not a finite number"
         raise RowError(
-            row, f"{what} {values[row]:g} is {why}; leave the row out where nothing was recorded", what
+            row, f"{what} {values[row]:g} is {why}; leave the row out if nothing was recorded", what
         )
 
 

@@ -149,7 +149,7 @@ def added(
     if not whole.any():
         raise TraceError(
             f"{wide.table.path}: no interval has a value in all columns that exist then; take fewer of them "
-            "(`--columns`), or say `--empty zero` where nothing is recorded when nothing happens"
+            "(`--columns`), or use `--empty zero` if nothing is recorded while nothing happens"
         )
     # Unknown rows tell the grid too.
     step_s = _interval(wide, interval_s)
@@ -213,6 +213,6 @@ def _check_cells(table: Table, values: Float, parts: Sequence[str]) -> None:
         why = "negative" if values[row, place] < 0 else "not a finite number"
         raise table.error(
             row,
-            f"{parts[place]} {values[row, place]:g} is {why}; leave the cell empty where nothing was recorded",
+            f"{parts[place]} {values[row, place]:g} is {why}; leave the cell empty if nothing was recorded",
             parts[place],
         )

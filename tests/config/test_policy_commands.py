@@ -114,7 +114,7 @@ def test_a_policy_that_is_in_no_place_of_the_settings_is_told_where_to_write_one
 
 def test_a_folder_that_is_not_there_is_called_a_folder(run, tmp_path):
     assert (
-        "there is no such folder; go to where it is, or name a folder with one YAML file per fleet: `policies` in"
+        "there is no such folder; change to its folder, or name one with one YAML file per fleet: `policies` in"
         in (run("show", "web", "--policies", tmp_path / "none").output)
     )
     assert "the file cannot be read" in run("show", tmp_path / "none.yaml").output

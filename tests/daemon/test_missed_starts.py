@@ -43,7 +43,9 @@ async def test_what_the_pool_cannot_give_is_counted_told_of_once_and_shown():
     assert counted(bench) == (3, 3)
     ((at_s, text),) = told(bench)
     assert at_s == 0
-    assert text.startswith("2 VMs had to be made from nothing, since the warm pool was empty. Nothing fills")
+    assert text.startswith(
+        "2 VMs had to be made from nothing, since the warm pool was empty. Nothing refills"
+    )
 
 
 @virtual

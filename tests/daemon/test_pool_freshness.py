@@ -165,7 +165,7 @@ async def test_a_template_that_cannot_be_read_is_told_once_and_nothing_is_taken_
     await bench.run(4500)
     told = told_of_template(bench)
     assert [kind for _, kind, _ in told] == ["template_unreadable", "template_unreadable", "template_read"]
-    assert "launch template web cannot be read, so what it said before holds: Unauthor" in told[0][2]
+    assert "launch template web cannot be read, so the previous version still applies: Unauthor" in told[0][2]
     assert "RequestExpired" in told[1][2]
     gone = [at for at, verb, *_ in chores(bench) if verb == Verb.TERMINATE]
     assert min(gone) > told[2][0]

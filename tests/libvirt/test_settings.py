@@ -32,8 +32,8 @@ def test_hosts_are_named_by_their_uris():
     ("uris", "words"),
     [
         ((), "names no host"),
-        (("hv1",), "'hv1' is no libvirt URI; write for example qemu:///system"),
-        (("qemu:/system",), "no libvirt URI"),
+        (("hv1",), "'hv1' is not a libvirt URI; write for example qemu:///system"),
+        (("qemu:/system",), "not a libvirt URI"),
         (("qemu:///system", "qemu:///system"), "names qemu:///system twice"),
         (("qemu+ssh://me:secret@hv1/system",), "with a password in it would be logged"),
     ],

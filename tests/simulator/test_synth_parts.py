@@ -227,7 +227,7 @@ def test_a_recipe_with_every_part(tmp_path):
         ("shows: zero", "shows: hole", "16:48", "`gap` or `zero`, not `hole`"),
         ("weekend: 40%", "weekend: 0.4", "9:23", "percent sign"),
         ("{work: 600}", "600", "7:12", "no section"),
-        ("- level: {work: 600}", "- level", "7:5", "is no part"),
+        ("- level: {work: 600}", "- level", "7:5", "is not a part"),
     ],
 )
 def test_what_a_recipe_may_say_wrong_and_where(tmp_path, old, new, place, message):

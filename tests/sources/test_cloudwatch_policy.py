@@ -69,7 +69,7 @@ WRONG = {
     "expression": (
         ('cloudwatch: {metric: sqs_visible, queue: q, expression: "FILL(m1, 0)"}',), {}, "does not use the metric"
     ),
-    "period": (("cloudwatch: {metric: sqs_visible, queue: q, period: 90s}",), {}, "is no period of CloudWatch"),
+    "period": (("cloudwatch: {metric: sqs_visible, queue: q, period: 90s}",), {}, "is not a CloudWatch period"),
     "oftener": (
         ("cloudwatch: {metric: sqs_visible, queue: q, period: 10s}",), {}, "a value once a minute at most"
     ),

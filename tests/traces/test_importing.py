@@ -328,7 +328,7 @@ def test_which_step_a_value_describes_is_asked_of_prometheus_alone(tmp_path):
 
 
 def test_ways_out_are_named_where_times_and_lines_are_written_otherwise(tmp_path):
-    with pytest.raises(TraceError, match="`--time-format` tells of another"):
+    with pytest.raises(TraceError, match="`--time-format` gives another format"):
         import_files(
             [put(tmp_path, "timestamp,value\n2026/10/19 00:00:00,1\n2026/10/19 00:01:00,2\n")], GAUGE
         )

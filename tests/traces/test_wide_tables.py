@@ -107,7 +107,7 @@ def test_parquet_of_a_column_a_vm(tmp_path):
     [
         ("time,a,b\n0,1,2\n60,1,x\n", COUNT, ":3:6: b `x` is not a number; leave the row out if nothing was recorded"),
         ("time,a,b\n0,1,2\n60,1,5 req/s\n", COUNT, ":3:6: b `5 req/s` is not a number; write the bare number, without a unit"),
-        ("time,a,b\n0,1,2\n60,-1,5\n", COUNT, ":3:4: a -1 is negative; leave the cell empty where nothing was recorded"),
+        ("time,a,b\n0,1,2\n60,-1,5\n", COUNT, ":3:4: a -1 is negative; leave the cell empty if nothing was recorded"),
         ("x\ntime,a,b\n0,1,2\n60,inf,5\n", replace(COUNT, skip=1), ":4:4: a inf is not a finite number"),
         ("time,a,b\n0,1,2\n60,1\n", COUNT, ":3: 2 columns where the header has 3"),
         ("time,a,b\n60,1,2\n0,1,2\n", COUNT, ":3:1: timestamp 1970-01-01T00:00:00Z is before the row above it"),

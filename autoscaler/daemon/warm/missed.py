@@ -84,7 +84,7 @@ def _advice(fleet: Fleet, now_s: float) -> str:
     if stopped:
         return "Spread the pool over more zones, or let VMs start as other types (vm.types)"
     if fleet.policy.refill is None:
-        return "Nothing fills the pool again: add `refill`, or more VMs by hand"
+        return "Nothing refills the pool: add `refill`, or provision more VMs by hand"
     if fleet.policy.refill.at_once * 4 < pool.minimum:
         return "Raise refill.at_once, so that the pool is full again sooner, or warm_pool.minimum"
     return f"Raise warm_pool.minimum ({pool.minimum} now) or warm_pool.spare ({pool.spare:.0%}), if it happens often"

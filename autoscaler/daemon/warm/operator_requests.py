@@ -50,7 +50,7 @@ def asked_of(row: Learned) -> Asked:
         raise ValueError(f"it is of version {row.version}")
     body: Any = json.loads(row.body)
     if not isinstance(body, dict) or body.keys() != set(_LISTS):
-        raise ValueError("it is no list of what was asked")
+        raise ValueError("this is not a list of requests")
     if not all(isinstance(each, list) and all(isinstance(i, str) for i in each) for each in body.values()):
         raise ValueError("it names no VMs")
     return Asked(**{each: set(body[each]) for each in _LISTS})

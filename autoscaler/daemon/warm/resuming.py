@@ -46,7 +46,7 @@ class Resuming:
         for name in sorted(self._at_s.keys() - acting):
             why = "the fleet is in shadow" if name in known else "the fleet has no policy any more"
             was = f"{', '.join(sorted(self._at_s[name]))}: being tried when the daemon ended, and {why}"
-            text = f"{was}; out of its load balancer, if it has one: stop by hand what still runs"
+            text = f"{was}; out of its load balancer, if it has one: stop by hand those that still run"
             notes.append(Note("exercise_left", name, text))
         since_s = began_at_s - longest_s
         recent = [a for a in found if a.settled_at_s is None or a.settled_at_s >= since_s]

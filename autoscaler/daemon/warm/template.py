@@ -81,6 +81,10 @@ class Template:
         if self._failed < _TOLD_AFTER or why == self._told:
             return []
         self._told = why
-        known = "what it said before holds" if self.current else "which VMs are out of date is not known"
+        known = (
+            "the previous version still applies"
+            if self.current
+            else "it is not known which VMs are out of date"
+        )
         text = f"launch template {name} cannot be read, so {known}: {why}; `autoscaler doctor` shows what is missing"
         return [Note("template_unreadable", fleet.name, text)]

@@ -176,7 +176,7 @@ def _spread(fleet: str, vms: Sequence[Described]) -> Iterable[Finding]:
         yield Finding(
             "zones",
             Level.WARNING,
-            f"all {counted(len(vms), 'VM')} are in {zones[0]}: where that zone has no room, none of them starts",
+            f"all {counted(len(vms), 'VM')} are in {zones[0]}: if that zone has no room, none of them starts",
             "place some of them in other zones",
             fleet,
         )

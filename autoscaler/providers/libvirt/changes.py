@@ -174,7 +174,7 @@ def retype(connection: Any, uuid: str, desk: Desk, vm_type: str) -> Outcome:
     shape = shape_of(vm_type)
     if shape is None:
         raise refused(
-            NO_TYPE, f"{vm_type!r} is no machine type here; write processors x MiB, for example 2x2048"
+            NO_TYPE, f"{vm_type!r} is not a machine type here; write processors x MiB, for example 2x2048"
         )
     root = root_of(domain.XMLDesc(_INACTIVE | _SECURE))
     resized(root, *shape)

@@ -158,7 +158,7 @@ def find_template(connection: Any, spec: ProvisionSpec) -> Template:
     shape = None if spec.vm_type is None else shape_of(spec.vm_type)
     if spec.vm_type is not None and shape is None:
         raise refused(
-            NO_TYPE, f"{spec.vm_type!r} is no machine type here; write processors x MiB, like 2x2048"
+            NO_TYPE, f"{spec.vm_type!r} is not a machine type here; write processors x MiB, like 2x2048"
         )
     domain = _named(connection, spec.launch_template)
     if domain is None:

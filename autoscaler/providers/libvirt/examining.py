@@ -221,7 +221,10 @@ def _twice(vms: Sequence[Vm]) -> list[Finding]:
     text = f"{_count(len(twice))} defined on more than one host: {twice[0]} on {zones}"
     return [
         Finding(
-            "listing", Level.WARNING, text, "undefine it where it does not belong (migrate --undefinesource)"
+            "listing",
+            Level.WARNING,
+            text,
+            "undefine it on the host where it does not belong (migrate --undefinesource)",
         )
     ]
 

@@ -26,7 +26,7 @@ class LibvirtSettings:
         saving_s: How long saving a memory is watched for a refusal; it goes on afterwards.
 
     Raises:
-        ConfigError: No host, a host named twice, or something that is no libvirt URI.
+        ConfigError: No host, a host named twice, or something that is not a libvirt URI.
     """
 
     uris: tuple[str, ...]
@@ -43,7 +43,7 @@ class LibvirtSettings:
             parts = urlsplit(uri)
             if not parts.scheme or not uri.startswith(f"{parts.scheme}://"):
                 raise ConfigError(
-                    f"libvirt: {uri!r} is no libvirt URI; write for example qemu:///system or qemu+ssh://user@host/system"
+                    f"libvirt: {uri!r} is not a libvirt URI; write for example qemu:///system or qemu+ssh://user@host/system"
                 )
             if parts.password is not None:
                 raise ConfigError(

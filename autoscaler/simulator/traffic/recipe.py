@@ -120,7 +120,7 @@ def _part(document: Document, path: YamlPath, raw: object, problems: list[Proble
     if not isinstance(raw, dict) or len(raw) != 1:
         problems.append(
             Problem(
-                document.mark(path), f"{shown(raw)} is no part", "write one such as `- level: {work: 600}`"
+                document.mark(path), f"{shown(raw)} is not a part", "write one such as `- level: {work: 600}`"
             )
         )
         return None
