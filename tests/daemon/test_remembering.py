@@ -323,7 +323,7 @@ def test_a_state_of_another_layout_of_core_begins_anew(tmp_path, monkeypatch):
         await bench.run(100)
         (text,) = bench.log.texts("journal_failed")
         assert text.startswith(
-            "what guards and objectives remembered cannot be read and begin anew (LaneState of"
+            "what guards and objectives remembered cannot be read and start over (LaneState of"
         )
         await bench.journal.close()
 

@@ -45,7 +45,9 @@ class Keeping:
         try:
             learned = await self._recorder.learned()
         except JournalError as error:
-            self._telemetry.log.warning("journal_failed", text=f"{error}; what was learned is learned anew")
+            self._telemetry.log.warning(
+                "journal_failed", text=f"{error}; what was learned must be learned again"
+            )
             return
         wrong = fleets.learning.take_up(learned)
         if self._remembering is not None:

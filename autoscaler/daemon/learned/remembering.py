@@ -98,7 +98,9 @@ class Remembering:
                 elif kind in (DRY, ODDS) and (places := there.get(row.name.removeprefix(kind).strip())):
                     places.take_up(*((rows, []) if kind == DRY else ([], rows)), now_s)
             except _UNREADABLE as error:
-                wrong.append(f"{_WORDS[kind]}{_of(row.fleet)} cannot be read and is found anew ({error})")
+                wrong.append(
+                    f"{_WORDS[kind]}{_of(row.fleet)} cannot be read and will be learned again ({error})"
+                )
             else:
                 self._kept[row.fleet, row.name] = row.body
         return wrong
@@ -131,7 +133,7 @@ class Remembering:
             try:
                 self._take_up(fleets, row, kind, now_s)
             except _UNREADABLE as error:
-                wrong.append(f"{_WORDS[row.name]} cannot be read and begin anew ({error})")
+                wrong.append(f"{_WORDS[row.name]} cannot be read and start over ({error})")
         return wrong
 
     def _take_up(self, fleets: Fleets, row: Learned, kind: type[Remembered], now_s: float) -> None:
