@@ -39,7 +39,7 @@ def played(folder, *arguments, for_s):
         assert (result.returncode, result.stderr) == (0, "")
         ticks = len((out / "timeline.csv").read_text().splitlines()) - 1
         # Even the first tick may come late.
-        if strict_json(result.stdout)["details"]["ticks_skipped"] == 0 and 10 * ticks > 0.8 * for_s:
+        if strict_json(result.stdout)["details"]["ticks_skipped"] == 0 and 10 * ticks > 0.9 * for_s:
             return Run(result.stdout, out)
     pytest.fail(f"this machine keeps no pace: {result.stdout}{result.stderr}")
 
@@ -107,7 +107,8 @@ def test_the_baselines_ran_over_the_same_time(run):
     report = strict_json(run.stdout)
     assert set(report["baselines"]) == {"always on at peak", "plain reactive", "same, on virtual time"}
     for name, baseline in report["baselines"].items():
-        assert baseline["span_s"] == pytest.approx(report["totals"]["span_s"], rel=0.2, abs=30), name
+        # As many ticks as `played` allows to come late are not in the run's own.
+        assert baseline["span_s"] == pytest.approx(report["totals"]["span_s"], abs=70), name
         assert baseline["demand_work"] == pytest.approx(report["totals"]["demand_work"], rel=0.5), name
         assert baseline["cost"] > 0, name
     assert report["baselines"]["always on at peak"]["starts"] == 0
@@ -164,7 +165,7 @@ def test_a_policy_without_a_price_is_compared_in_both_numbers(tmp_path):
     assert shown.returncode == 0, shown.stderr
     assert re.search(
         r"this policy \(demand \+ 20%, forecast 95%\) costs \d+% (less|more) than plain reactive, leaving [\d.]+% of the work unserved "
-        r"and not [\d.]+%; and \d+% (less|more) than always on at the peak",
+        r"instead of [\d.]+%; and \d+% (less|more) than always on at the peak",
         " ".join(shown.stdout.split()),
     )
     assert "It remembers nothing" in shown.stdout

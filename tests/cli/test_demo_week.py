@@ -95,7 +95,7 @@ def test_what_cannot_be_read_is_said(policy, tmp_path, body):
 
 def test_states_of_another_layout_are_refused_before_anything_is_run(policy, week):
     others = tuple(replace(row, version=row.version + 1) for row in week)
-    with pytest.raises(ConfigError, match="cannot be read and begin anew"):
+    with pytest.raises(ConfigError, match="cannot be read and start over"):
         played(policy, 1, 60.0, others)
 
 

@@ -136,6 +136,9 @@ async def test_the_command_fails_in_one_sentence(taken_port, tmp_path, wrong):
         out, err = await process.communicate()
     assert process.returncode == 1
     assert out == b""
-    expected = {"port": f"port {taken_port} on 127.0.0.1 cannot be taken", "faults": f"{path}:1: kind"}[wrong]
+    expected = {
+        "port": f"port {taken_port} on 127.0.0.1 cannot be taken",
+        "faults": f"{path}:1: unknown kind",
+    }[wrong]
     assert expected in err.decode()
     assert err.count(b"\n") == 1

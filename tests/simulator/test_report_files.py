@@ -91,7 +91,7 @@ def test_a_parquet_file_of_something_else_is_refused(tmp_path):
     import pyarrow.parquet as pq
 
     pq.write_table(pa.table({"a": [1]}), tmp_path / "timeline.parquet")
-    with pytest.raises(ConfigError, match="is not a time line: it has no column timestamp"):
+    with pytest.raises(ConfigError, match="is not a timeline: it has no column timestamp"):
         read_timeline(tmp_path)
 
 
@@ -122,7 +122,7 @@ def test_an_earlier_run_stays_unless_it_is_to_be_replaced(tmp_path):
     with staging(tmp_path) as staged:
         staged.mkdir()
         (staged / "journal.sqlite").write_bytes(b"new")
-        with pytest.raises(ConfigError, match=r"another run was written to .* meanwhile"):
+        with pytest.raises(ConfigError, match=r"another run was written to .* in the meantime"):
             replace(tmp_path, force=False)
         replace(tmp_path, force=True, staged=staged)
     assert {file.name for file in tmp_path.iterdir()} == {"mine.txt", "journal.sqlite"}
