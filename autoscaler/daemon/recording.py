@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from autoscaler.at_once import answers_at_once, begun
 from autoscaler.daemon.acts.actuator import NOT_SENT
 from autoscaler.daemon.bounded import within
+from autoscaler.daemon.failed_listings import AGAIN_S
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.errors import JournalError, JournalLateError
 from autoscaler.ports import (
@@ -33,8 +34,6 @@ from autoscaler.ports import (
 
 T = TypeVar("T")
 
-AGAIN_S = 3600.0
-"""How long until the same failure is reported again, in seconds."""
 OPEN_WITHIN_S = 60.0
 """Longest wait for the journal at the start, where a large one may have to be read."""
 

@@ -30,7 +30,7 @@ from autoscaler.ports import (
 )
 from autoscaler.providers.budget import CallBudget, Priority
 from autoscaler.providers.ec2.classify import says_throttled
-from autoscaler.providers.riding import Riding
+from autoscaler.providers.riding import Riding, tell_budget
 
 WAIT_S = 9.0
 """Longest wait of one call for its turn and for another try, in seconds of the Clock: not into the next tick."""
@@ -181,8 +181,7 @@ class BudgetedProvider:
                 granted = await self.budget.admit(action, asked, priority, left_s, whole=vms is not None)
                 sent = vm_ids[:granted] if vms is None or not granted else vm_ids
                 outcomes = await call(sent) if sent else ()
-                refused = bool(outcomes) and all(o.kind is OutcomeKind.THROTTLED and o.code for o in outcomes)
-                self.budget.heard(action, refused=refused, vms=asked if vms is not None else len(sent))
+                tell_budget(self.budget, action, outcomes, asked if vms is not None else len(sent))
             rest = [vm_id for vm_id in vm_ids if vm_id not in set(sent)]
             return (*outcomes, *(_left_out(vm_id, action) for vm_id in rest))
 

@@ -105,8 +105,7 @@ class Riding:
         if not vm_ids:
             return (), ()
         outcomes = await call(vm_ids)
-        refused = bool(outcomes) and all(o.kind is OutcomeKind.THROTTLED and o.code for o in outcomes)
-        self._budget.heard(self._action, refused=refused, vms=len(vm_ids))
+        tell_budget(self._budget, self._action, outcomes, len(vm_ids))
         return vm_ids, outcomes
 
     def _taken_along(self, vms: int) -> list[_Rider]:
@@ -147,6 +146,12 @@ class Riding:
                     )
         mine = _part(said, vm_ids)
         return await self._by_itself(call, vm_ids, until_s) if mine is None else (vm_ids, mine)
+
+
+def tell_budget(budget: CallBudget, action: str, outcomes: Sequence[Outcome], vms: int) -> None:
+    """Tell the budget whether the provider refused a call as a whole because of its own limits."""
+    refused = bool(outcomes) and all(o.kind is OutcomeKind.THROTTLED and o.code for o in outcomes)
+    budget.heard(action, refused=refused, vms=vms)
 
 
 def _part(said: Sequence[Outcome], vm_ids: Sequence[str]) -> tuple[Outcome, ...] | None:

@@ -107,7 +107,7 @@ class ShadowProvider:
         now_s = self._clock.now()
         last = self._last
         if last is not None and last.listed == own:
-            # Providers that rebuild all rows for each listing keep the same objects while the rows are equal.
+            # A provider may rebuild all rows for each listing; with the earlier objects nothing has to be shown anew.
             own = last.listed
         if last is None or self._moves or last.listed is not own:
             last = self._last = _Shown(own, self._view(own, now_s, whole=listing.complete))
