@@ -82,7 +82,7 @@ def _fleet(daemon: Daemon, fleet: Fleet, row: FleetTick | None) -> dict[str, Any
         "learned": _learned(daemon, fleet),
         "condition": _condition(daemon.conditions.of(fleet.name)),
         "source_error": fleet.source_error,
-        "listing_error": fleet.listing_error,
+        "listing_error": fleet.listing_error or fleet.inventory.vanished_words,
         "balancer_error": fleet.balancer_error,
         "leased_to": fleet.leased_to,
         "decision": row_json(row) if row else None,

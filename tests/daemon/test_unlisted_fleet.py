@@ -2,6 +2,9 @@
 
 from dataclasses import replace
 
+import pytest
+
+from autoscaler.web.status import status
 from tests.daemon.builders import ORIGIN_S, steady, virtual
 from tests.daemon.pools import PROVISION, chores, pool_bench
 
@@ -54,6 +57,18 @@ async def test_after_that_they_are_gone_and_it_is_told_again_when_it_happens_aga
     # Missing since 100.
     assert next(at for at, *_ in chores(bench)) == 700
     assert [kind for _, kind, _ in bench.events()].count("vm_gone") == 6
+
+
+@pytest.mark.parametrize(("run_s", "told"), [(110, ""), (300, "none of its 6 VMs is in the list"), (450, "")])
+def test_the_status_says_so_for_as_long_as_they_are_missing(run_s, told):
+    @virtual
+    async def run():
+        bench = hiding(100, 400)
+        await bench.run(run_s)
+        error = status(bench.daemon)["fleets"][0]["listing_error"]
+        assert error.partition(" any more")[0] == told
+
+    run()
 
 
 @virtual

@@ -64,7 +64,7 @@ class FleetInventory(Lateness):
         """Seconds from order to in service of the starts that completed since the last `take_start_times`."""
         self._listed_at_s: float | None = None
         self._recalled: dict[str, Aside] = {}
-        self.vanished = self._told_vanished = False
+        self.vanished, self.vanished_words = False, ""
         """Whether the last whole listing showed none of the VMs that are taken to be there, and that this was told."""
         self.parts = Parts()
         self.unlisted = ""
@@ -379,7 +379,8 @@ class FleetInventory(Lateness):
         # Whose last VM goes is told that it was terminated; where all vanish at once, it is rather somebody else's listing.
         known = 0 if seen else sum(self._should_be_listed(t, listing) for t in self.vms.values())
         self.vanished = known > 0
-        self._told_vanished &= self.vanished
+        if not self.vanished:
+            self.vanished_words = ""
         absent_s = self.patience.all_absent_s if self.vanished else self.patience.absent_s
         for vm_id in [vm_id for vm_id in self.vms if vm_id not in seen]:
             t = self.vms[vm_id]
@@ -392,9 +393,9 @@ class FleetInventory(Lateness):
             t.missing += 1
             t.missing_since_s = min(t.missing_since_s, listing.requested_at_s)
             long_s = listing.requested_at_s - t.missing_since_s
-            if self.vanished and not self._told_vanished and t.missing >= self.patience.absent_listings:
-                self._told_vanished = True
-                notes.append(self._note("vms_unlisted", _none_of(known, absent_s)))
+            if self.vanished and not self.vanished_words and t.missing >= self.patience.absent_listings:
+                self.vanished_words = _none_of(known, absent_s)
+                notes.append(self._note("vms_unlisted", self.vanished_words))
             if t.missing >= self.patience.absent_listings and long_s >= absent_s:
                 if t.phase is not Phase.LOST and not t.disowned:
                     notes.append(
