@@ -1,5 +1,8 @@
 """`decide` for fleets of each kind of policy: how long a tick takes; and with an objective, which stage takes it.
 
+With an objective, models compete: each lane has a shadow fleet for every model, charged for what it would have cost. The contest is
+therefore shown beside what a lane of any policy has: sizing, the warm pool and guards.
+
 Live, each fleet has its own demand, and arrays are new each tick; in a sweep variants of a fleet share the demand of one trace. Demand
 comes in ticks of ten seconds and forecasts are the real ones, made beside what is timed; what is decided is in force at once.
 With an objective models are compared every six ticks, so that the 99th percentile is such a tick; once in an hour what is known
@@ -54,6 +57,16 @@ PARTS: tuple[tuple[str, Any, str], ...] = (
     ("the warm pool by prices", stopped.Holding, "step"),
 )
 """What takes time: its name, and the class or module and the name by which it is called there."""
+CONTEST = frozenset(
+    {
+        "what is usual: noting",
+        "what is usual: every hour",
+        "what yesterday needed",
+        "what plain models want",
+        "models in shadow: charged and choosing",
+    }
+)
+"""The parts that only the contest of models needs."""
 
 
 def policy(fleet: int, kind: str, number: int) -> Policy:
@@ -99,17 +112,24 @@ def timed(parts: tuple[tuple[str, Any, str], ...], spent: dict[str, float]) -> I
             setattr(owner, called, call)
 
 
-def decided(lanes: int, series: int) -> tuple[np.ndarray, dict[str, float]]:
-    """Seconds of `decide` for each tick, float64 (TICKS,), and of its parts in all ticks of a second run, with an objective."""
+def decided(lanes: int, series: int) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+    """Seconds of `decide` with an objective.
+
+    Returns:
+        For each tick, float64 (TICKS,); for each tick of a second run without the contest, likewise; and for each part, over all
+        ticks of the second run.
+    """
     spent = {name: 0.0 for name, _, _ in PARTS}
     times = ticks_of(lanes, series)
     with timed(PARTS, spent):
-        ticks_of(lanes, series)
-    return times, spent
+        rest = ticks_of(lanes, series, left_out=lambda: sum(spent[name] for name in CONTEST))
+    return times, rest, spent
 
 
-def ticks_of(lanes: int, series: int, kind: str = "objective") -> np.ndarray:
-    """Seconds of `decide` for each tick: float64 (TICKS,)."""
+def ticks_of(
+    lanes: int, series: int, kind: str = "objective", left_out: Callable[[], float] = float
+) -> np.ndarray:
+    """Seconds of `decide` for each tick, float64 (TICKS,), less those that `left_out` has counted meanwhile."""
     count = WARM_UP + TICKS
     traces = [
         synth_day(1 + seed, days=count * TICK_S / 86_400.0, interval_s=TICK_S) for seed in range(series)
@@ -135,9 +155,9 @@ def ticks_of(lanes: int, series: int, kind: str = "objective") -> np.ndarray:
             stoppable=serving.copy(), listed=yes.copy(), may_start=yes.copy(), may_provision=yes.copy(),
             may_stop=yes.copy(), floor=none.copy(), ceiling=np.full(lanes, NO_CEILING),
         )  # fmt: skip
-        before = time.process_time()
+        before = time.process_time() - left_out()
         decision = decide(params, state, view, outlook)
-        times[at] = time.process_time() - before
+        times[at] = time.process_time() - left_out() - before
         serving = serving + decision.start - decision.stop
     return times[WARM_UP:]
 
@@ -148,15 +168,21 @@ def run() -> list[Result]:
     results = [Result("calibration: in-place add, 1,000 float64", unit_us, "us")]
     for kind, lanes, series in CASES:
         of = f"{lanes:,} lanes, " + ("each its own demand" if lanes == series else f"{series} demand")
+        rest, spent = None, dict[str, float]()
         if kind == "objective":
-            times, spent = decided(lanes, series)
+            times, rest, spent = decided(lanes, series)
         else:
             of += f", by {'a quantile' if kind == 'quantile' else 'present demand'}"
-            times, spent = ticks_of(lanes, series, kind), {}
-        for label, at in (("p50", 50), ("p99", 99), ("worst", 100)):
-            value_us = float(np.percentile(times, at)) * 1e6
-            note = f"{value_us / unit_us:,.0f} adds of 1,000"
-            results.append(Result(f"decide, {of}, {label}", value_us, "us", note))
+            times = ticks_of(lanes, series, kind)
+        for name, each in (
+            (f"decide, {of}", times),
+            ("  sizing, pool and guards, without the contest", rest),
+        ):
+            for label, at in (("p50", 50), ("p99", 99), ("worst", 100)):
+                if each is not None:
+                    value_us = float(np.percentile(each, at)) * 1e6
+                    note = f"{value_us / unit_us:,.0f} adds of 1,000"
+                    results.append(Result(f"{name}, {label}", value_us, "us", note))
         results += [
             Result(f"  {name}", seconds / (TICKS + WARM_UP) * 1e6, "us", "mean of a tick")
             for name, seconds in spent.items()
