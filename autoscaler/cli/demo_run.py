@@ -28,7 +28,7 @@ from autoscaler.daemon.lifecycle import run_to_the_end
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.errors import ConfigError, DaemonError
-from autoscaler.ports import Learned, TickRecord
+from autoscaler.ports import Learned, Note, TickRecord
 from autoscaler.providers.budget import CallBudget
 from autoscaler.providers.budgeted import BudgetedProvider
 from autoscaler.providers.ec2.provider import Ec2Provider
@@ -281,7 +281,7 @@ async def _measure_tick(provider: Ec2Provider, journal: SqliteJournal) -> float:
         listing = await provider.list_vms()
         if not listing.complete:
             raise DaemonError(f"the embedded cloud does not list its VMs: {listing.error}")
-        await journal.record_event(0.0, "calibration", "", f"probe {number}")
+        await journal.record_events(0.0, [Note("calibration", "", f"probe {number}")])
         times.append(watch.monotonic() - before)
     await journal.prune(
         before_s=1.0, max_bytes=sys.maxsize

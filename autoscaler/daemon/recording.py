@@ -111,20 +111,15 @@ class Recorder:
                 self._unsettled[action_id] = at_s, tuple(outcomes)
 
     async def note(self, notes: Sequence[Note], at_s: float) -> None:
-        """Log and record what happened; all of them together wait no longer than one write may."""
-        until_s = asyncio.get_running_loop().time() + self._wait_s
-        lost = ""
+        """Log what happened, and record it in one write: on a bad day hundreds of VMs may have news at once."""
         for note in notes:
             self._telemetry.log.warning("vm", fleet=note.fleet, kind=note.kind, text=note.text)
-            lost = lost or await self._event(note, at_s, until_s - asyncio.get_running_loop().time())
-        if lost:
-            self._failed(lost)
+        if notes:
+            await self._events(notes, at_s)
 
     async def event(self, kind: str, text: str, at_s: float, fleet: str = "") -> None:
         """Record what has been logged already."""
-        lost = await self._event(Note(kind, fleet, text), at_s, self._wait_s)
-        if lost:
-            self._failed(lost)
+        await self._events([Note(kind, fleet, text)], at_s)
 
     async def recent_actions(self, settled_since_s: float) -> tuple[ActionRecord, ...]:
         """What an earlier run left open, or settled since then.
@@ -190,15 +185,11 @@ class Recorder:
         except JournalError as error:
             self._telemetry.log.warning("journal_failed", text=f"pruning: {error}")
 
-    async def _event(self, note: Note, at_s: float, wait_s: float) -> str:
-        """Why it could not be recorded; empty where it was."""
+    async def _events(self, notes: Sequence[Note], at_s: float) -> None:
         try:
-            await self._write(
-                lambda: self._journal.record_event(at_s, note.kind, note.fleet, note.text), max(wait_s, 0.0)
-            )
+            await self._write(lambda: self._journal.record_events(at_s, notes), self._wait_s)
         except JournalError as error:
-            return str(error)
-        return ""
+            self._failed(str(error))
 
     async def _write(
         self,

@@ -368,8 +368,8 @@ class Journal(Protocol):
         """Settle an action."""
         ...
 
-    async def record_event(self, at_s: float, kind: str, fleet: str, text: str) -> None:
-        """Write one event: an error, a recovery, a daemon start."""
+    async def record_events(self, at_s: float, events: Sequence[Note]) -> None:
+        """Write events in one transaction: errors, recoveries, daemon starts."""
         ...
 
     async def recent_actions(self, settled_since_s: float) -> tuple[ActionRecord, ...]:

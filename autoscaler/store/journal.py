@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -135,9 +135,13 @@ class SqliteJournal:
         """
         await self._run(partial(self._write, partial(self._write_outcomes, action_id, at_s, tuple(outcomes))))
 
-    async def record_event(self, at_s: float, kind: str, fleet: str, text: str) -> None:
-        """Write one event; `fleet` is empty where it concerns no single fleet."""
-        await self._run(partial(self._write, partial(self._write_event, at_s, kind, fleet, text)))
+    async def record_events(self, at_s: float, events: Sequence[Note]) -> None:
+        """Write events in one transaction, since each transaction waits for the disk.
+
+        Raises:
+            JournalError: They cannot be written; none of them is stored.
+        """
+        await self._run(partial(self._write, partial(self._write_events, at_s, tuple(events))))
 
     async def record_changes(
         self, at_s: float, changes: Sequence[OperatorChange], events: Sequence[Note]
@@ -251,7 +255,7 @@ class SqliteJournal:
             reached = files.reached.actions if files.reached else 0
             self._carried_up_to = max([reached, *(action.id for action in damage.carried.actions)])
             text = recovery.message(path, damage)
-            self._write_event(now_s, recovery.EVENT, "", text)
+            self._insert_events(now_s, [Note(recovery.EVENT, "", text)])
         files.renewed()
         heal.tell(text)
 
@@ -267,10 +271,14 @@ class SqliteJournal:
             self._files.reach(self._connection)
         return result
 
-    def _write_event(self, at_s: float, kind: str, fleet: str, text: str) -> None:
-        self._connection.execute(
+    def _write_events(self, at_s: float, events: tuple[Note, ...]) -> None:
+        with schema.transaction(self._connection):
+            self._insert_events(at_s, events)
+
+    def _insert_events(self, at_s: float, events: Iterable[Note]) -> None:
+        self._connection.executemany(
             "INSERT INTO events (at_s, kind, fleet, text) VALUES (?, ?, ?, ?)",
-            (at_s, kind, fleet, storable(text)),
+            ((at_s, event.kind, event.fleet, storable(event.text)) for event in events),
         )
 
     def _write_changes(
@@ -281,8 +289,7 @@ class SqliteJournal:
                 ChangeRecord(insert_change(self._connection, at_s, change), at_s, change)
                 for change in changes
             )
-            for event in events:
-                self._write_event(at_s, event.kind, event.fleet, event.text)
+            self._insert_events(at_s, events)
             in_force = read_in_force(self._connection)
         self._keep(in_force)
         return records
@@ -363,7 +370,7 @@ class SqliteJournal:
             )
             if settled.rowcount != 1 and 0 < action_id <= self._carried_up_to:
                 text = f"outcome of action {action_id}, whose intent is in the journal that was set aside: {_brief(outcomes)}"
-                self._write_event(at_s, recovery.EVENT, "", text)
+                self._insert_events(at_s, [Note(recovery.EVENT, "", text)])
                 return
             if settled.rowcount != 1:
                 raise InvariantError(

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from autoscaler.ports import Note
 from autoscaler.store import SqliteJournal
 from tests.cli.conftest import INTERRUPT, Program, strict_json
 
@@ -17,7 +18,7 @@ def write(state_dir, *events):
     async def record():
         journal = SqliteJournal(state_dir, inline=True)
         for at_s, kind, fleet, text in events:
-            await journal.record_event(START_S + at_s, kind, fleet, text)
+            await journal.record_events(START_S + at_s, [Note(kind, fleet, text)])
         await journal.close()
 
     asyncio.run(record())

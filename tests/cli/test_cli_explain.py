@@ -6,7 +6,7 @@ import json
 import pytest
 
 from autoscaler.core.types import Freshness
-from autoscaler.ports import ActionIntent, Outcome, OutcomeKind, TickRecord, Verb
+from autoscaler.ports import ActionIntent, Note, Outcome, OutcomeKind, TickRecord, Verb
 from autoscaler.store import SqliteJournal
 from tests.cli.conftest import strict_json
 from tests.contracts.test_journal_contract import fleet_tick
@@ -108,7 +108,7 @@ def _story_dir(tmp_path):
                 ]
                 await journal.record_outcomes(action, at_s + 1, outcomes)
         for fleet in ("", "web", "other"):
-            await journal.record_event(AT_S + 70, "paused", fleet, f"all of {fleet or 'everything'}")
+            await journal.record_events(AT_S + 70, [Note("paused", fleet, f"all of {fleet or 'everything'}")])
         await journal.close()
 
     asyncio.run(write())

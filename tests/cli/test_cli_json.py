@@ -7,7 +7,7 @@ import pytest
 
 from autoscaler.cli.json_keys import JSON_OF
 from autoscaler.cli.main import app
-from autoscaler.ports import TickRecord
+from autoscaler.ports import Note, TickRecord
 from autoscaler.store import SqliteJournal
 from tests.architecture.commands import commands
 from tests.cli.conftest import strict_json
@@ -57,7 +57,7 @@ def _here(tmp_path, monkeypatch):
             await journal.record_tick(
                 TickRecord(number, AT_S + 10 * number, (fleet_tick("shop", freshness=0),)), ()
             )
-        await journal.record_event(AT_S, "paused", "shop", "why")
+        await journal.record_events(AT_S, [Note("paused", "shop", "why")])
         await journal.close()
 
     asyncio.run(write())

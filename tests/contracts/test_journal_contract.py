@@ -61,7 +61,7 @@ async def journal(request, tmp_path):
 
 def test_is_a_journal() -> None:
     journal: type[Journal] = SqliteJournal
-    assert {"record_tick", "record_outcomes", "record_event", "record_changes", "close"} <= set(dir(journal))
+    assert {"record_tick", "record_outcomes", "record_events", "record_changes", "close"} <= set(dir(journal))
 
 
 async def test_a_tick_comes_back_as_it_was_written(journal) -> None:
@@ -197,8 +197,8 @@ async def test_last_is_what_was_written_last_even_where_the_clock_jumped_back(jo
 
 
 async def test_events(journal) -> None:
-    await journal.record_event(10.0, "start", "", "daemon 0.1.0 started")
-    await journal.record_event(20.0, "source", "web", "10.0.0.7 refused the connection")
+    await journal.record_events(10.0, [Note("start", "", "daemon 0.1.0 started")])
+    await journal.record_events(20.0, [Note("source", "web", "10.0.0.7 refused the connection")])
     with journal.reader() as reader:
         assert reader.events(0.0, 99.0) == (
             EventRecord(10.0, "start", "", "daemon 0.1.0 started"),
@@ -230,7 +230,7 @@ async def test_text_of_any_kind_survives(journal) -> None:
         2.0,
         (Outcome("i-1", OutcomeKind.REFUSED, "X", nasty + unwritable), Outcome("i-2", OutcomeKind.UNKNOWN)),
     )
-    await journal.record_event(1.0, "note", "", nasty + unwritable)
+    await journal.record_events(1.0, [Note("note", "", nasty + unwritable)])
     with journal.reader() as reader:
         read = reader.last("flotte ü")
         (record,) = reader.actions_of_tick(1)
@@ -245,7 +245,7 @@ async def test_prune_by_age_keeps_open_actions_and_the_last_tick(journal) -> Non
     ids = []
     for tick in range(5):
         ids += await journal.record_tick(TickRecord(tick, tick * 10.0, (fleet_tick(),)), (START,))
-        await journal.record_event(tick * 10.0, "note", "web", str(tick))
+        await journal.record_events(tick * 10.0, [Note("note", "web", str(tick))])
     for action in ids[1:]:
         await journal.record_outcomes(action, 99.0, (Outcome("i-1", OutcomeKind.ACCEPTED),))
     assert await journal.prune(before_s=30.0, max_bytes=2**40) == 3
@@ -279,7 +279,7 @@ async def test_after_close_calls_are_refused_and_closing_again_is_nothing(journa
     await journal.close()
     await journal.close()
     with pytest.raises(JournalError, match="closed"):
-        await journal.record_event(1.0, "note", "", "late")
+        await journal.record_events(1.0, [Note("note", "", "late")])
     assert issubclass(JournalError, AutoscalerError)
 
 

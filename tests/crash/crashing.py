@@ -225,11 +225,11 @@ class Watched:
         self.said.events += [(event.kind, event.text) for event in events]
         return records
 
-    async def record_event(self, at_s, kind, fleet, text):
+    async def record_events(self, at_s, events):
         before = self.around()
-        await self.journal.record_event(at_s, kind, fleet, text)
+        await self.journal.record_events(at_s, events)
         self.around(before)
-        self.said.events.append((kind, text))
+        self.said.events += [(event.kind, event.text) for event in events]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 
 from autoscaler.daemon.operating.operators import Asked
 from autoscaler.errors import JournalError
-from autoscaler.ports import Verb
+from autoscaler.ports import Note, Verb
 from autoscaler.store import open_journal
 from tests.daemon.builders import Bench, policy, steady, virtual
 from tests.real import require_real
@@ -151,20 +151,20 @@ def write_for_ever(file: Path) -> None:
 
 async def record_for_ever(journal) -> None:
     for _ in range(100):
-        await journal.record_event(1.0, "note", "", "while full " * 400)
+        await journal.record_events(1.0, [Note("note", "", "while full " * 400)])
 
 
 async def test_a_file_system_that_is_really_full(small_disk: Path):
     told: list[str] = []
     journal = open_journal(small_disk / "state", lambda: 0.0, told.append, inline=True)
-    await journal.record_event(0.0, "note", "", "before")
+    await journal.record_events(0.0, [Note("note", "", "before")])
     filler = small_disk / "filler"
     with pytest.raises(OSError, match="No space left"):
         write_for_ever(filler)
     with pytest.raises(JournalError, match=FULL):
         await record_for_ever(journal)
     filler.unlink()
-    await journal.record_event(2.0, "note", "", "after")
+    await journal.record_events(2.0, [Note("note", "", "after")])
     with journal.reader() as reader:
         texts = [event.text for event in reader.events(0.0, 9.0)]
     assert (texts[0], texts[-1]) == ("before", "after")

@@ -169,9 +169,9 @@ class FailingJournal:
         self._check()
         await self.journal.record_outcomes(action_id, at_s, outcomes)
 
-    async def record_event(self, at_s, kind, fleet, text):
+    async def record_events(self, at_s, events):
         self._check()
-        await self.journal.record_event(at_s, kind, fleet, text)
+        await self.journal.record_events(at_s, events)
 
 
 @virtual

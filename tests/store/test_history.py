@@ -8,6 +8,7 @@ import pytest
 
 from autoscaler.daemon.loop import Daemon
 from autoscaler.errors import JournalError
+from autoscaler.ports import Note
 from autoscaler.store.history import MOST_ASKED, MOST_EVENTS, NUMBERS, JournalHistory
 from autoscaler.store.journal import SqliteJournal
 from autoscaler.web.pages import hours_in
@@ -33,9 +34,9 @@ async def _lived(bench, tmp_path):
     for tick in range(20):
         bench.clock.at_s = 10.0 * tick
         await daemon.tick(TICK_0 + tick)
-    await bench.journal.record_event(ORIGIN_S + 1.0, "first", "web", "of web")
-    await bench.journal.record_event(ORIGIN_S + 2.0, "second", "", "of all")
-    await bench.journal.record_event(ORIGIN_S + 3.0, "third", "api", "of api")
+    await bench.journal.record_events(ORIGIN_S + 1.0, [Note("first", "web", "of web")])
+    await bench.journal.record_events(ORIGIN_S + 2.0, [Note("second", "", "of all")])
+    await bench.journal.record_events(ORIGIN_S + 3.0, [Note("third", "api", "of api")])
     yield daemon
     await bench.journal.close()
 

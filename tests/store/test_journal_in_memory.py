@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from autoscaler.errors import InvariantError, JournalError
-from autoscaler.ports import TickRecord, Verb
+from autoscaler.ports import Note, TickRecord, Verb
 from autoscaler.store import SqliteJournal
 from tests.contracts.test_journal_contract import START, fleet_tick
 
@@ -27,7 +27,7 @@ async def test_whatever_else_is_written_or_read_comes_after_the_ticks_before_it(
     for tick in range(3):
         await journal.record_tick(_record(tick, "web"), ())
     assert not [told for told in seen if "INTO ticks" in told and "20.0" in told]
-    await journal.record_event(25.0, "vm", "web", "something")
+    await journal.record_events(25.0, [Note("vm", "web", "something")])
     at = {what: next(i for i, told in enumerate(seen) if what in told) for what in ("20.0", "INTO events")}
     assert at["20.0"] < at["INTO events"]
     await journal.close()
@@ -80,7 +80,7 @@ async def test_what_was_held_back_is_not_lost_where_it_cannot_be_written():
         await journal.record_tick(_record(tick, "web"), ())
     journal._connection.execute("PRAGMA query_only = ON")
     with pytest.raises(JournalError):
-        await journal.record_event(25.0, "vm", "web", "something")
+        await journal.record_events(25.0, [Note("vm", "web", "something")])
     journal._connection.execute("PRAGMA query_only = OFF")
     with journal.reader() as reader:
         assert await _ticks(reader) == [0, 1, 2]

@@ -24,6 +24,7 @@ from autoscaler.errors import JournalDamagedError, JournalError
 from autoscaler.ports import (
     ActionIntent,
     FleetTick,
+    Note,
     Outcome,
     OutcomeKind,
     TickRecord,
@@ -201,7 +202,7 @@ async def test_a_second_writer_is_told_who_the_first_is(tmp_path) -> None:
     first = SqliteJournal(tmp_path)
     with pytest.raises(JournalError, match=rf"in use by process {os.getpid()}\. Stop that daemon"):
         SqliteJournal(tmp_path)
-    await first.record_event(1.0, "note", "", "the first still writes")
+    await first.record_events(1.0, [Note("note", "", "the first still writes")])
     await first.close()
     await SqliteJournal(tmp_path).close()
 

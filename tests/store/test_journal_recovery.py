@@ -16,7 +16,7 @@ import pytest
 
 from autoscaler.core.types import Stage
 from autoscaler.errors import JournalDamagedError, JournalError
-from autoscaler.ports import ActionIntent, FleetTick, Outcome, OutcomeKind, TickRecord, Verb
+from autoscaler.ports import ActionIntent, FleetTick, Note, Outcome, OutcomeKind, TickRecord, Verb
 from autoscaler.store import JournalReader, SqliteJournal, open_journal, schema
 from autoscaler.store.recovery import check
 
@@ -87,7 +87,7 @@ async def killed(state: Path, grave: Path, *, checkpoint: bool) -> Path:
     await fill(journal)
     if checkpoint:
         journal._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        await journal.record_event(1.0, "note", "", "after the checkpoint")
+        await journal.record_events(1.0, [Note("note", "", "after the checkpoint")])
     shutil.copytree(state, grave)
     await journal.close()
     return grave
@@ -300,7 +300,7 @@ async def test_damage_is_found_while_running(tmp_path, damage, inline) -> None:
         # Out of the cache and out of the log, else nobody would meet the torn pages.
         journal._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         journal._connection.execute("PRAGMA cache_size = 0")
-        await journal.record_event(1.0, "note", "", "looks at its files")
+        await journal.record_events(1.0, [Note("note", "", "looks at its files")])
     damage(tmp_path)
     (number,) = await journal.record_tick(tick(1000), (START,))
     if damage is tear_pages:

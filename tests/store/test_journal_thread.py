@@ -12,20 +12,22 @@ import pytest
 
 from autoscaler.daemon.closing import close
 from autoscaler.daemon.telemetry import Telemetry
+from autoscaler.ports import Note
 from autoscaler.store import JournalReader, SqliteJournal
 from autoscaler.store.thread import OneThread
 from tests.daemon.builders import Log
 
 HANGS = """
 import asyncio, pathlib, sys
+from autoscaler.ports import Note
 from autoscaler.store import SqliteJournal
 
 async def main():
     journal = SqliteJournal(pathlib.Path(sys.argv[1]))
-    await journal.record_event(1.0, "note", "", "before")
+    await journal.record_events(1.0, [Note("note", "", "before")])
     print("ready", flush=True)
     sys.stdin.readline()
-    writing = asyncio.ensure_future(journal.record_event(2.0, "note", "", "while hung"))
+    writing = asyncio.ensure_future(journal.record_events(2.0, [Note("note", "", "while hung")]))
     await asyncio.wait({writing}, timeout=0.1)
     closing = asyncio.ensure_future(journal.close())
     await asyncio.wait({closing}, timeout=0.1)
@@ -47,7 +49,7 @@ async def test_closing_gives_up_and_the_loop_goes_on_meanwhile(tmp_path) -> None
     journal = SqliteJournal(tmp_path)
     log = Log()
     with held(tmp_path):
-        writing = asyncio.ensure_future(journal.record_event(1.0, "note", "", "hung"))
+        writing = asyncio.ensure_future(journal.record_events(1.0, [Note("note", "", "hung")]))
         turns = 0
         closing_it = asyncio.ensure_future(close(journal, Telemetry(log=log)))
         while not closing_it.done():

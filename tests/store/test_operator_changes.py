@@ -101,7 +101,7 @@ async def damaged(state: Path, damage, *, checkpoint: bool) -> None:
     await fill(journal, 40)
     if checkpoint:
         journal._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        await journal.record_event(1.0, "note", "", "after the checkpoint")
+        await journal.record_events(1.0, [Note("note", "", "after the checkpoint")])
     put_back = as_it_is(state)
     await journal.close()
     put_back()

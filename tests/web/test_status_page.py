@@ -4,6 +4,7 @@ import pytest
 
 from autoscaler.daemon.loop import Daemon
 from autoscaler.errors import ProviderError
+from autoscaler.ports import Note
 from autoscaler.store.history import JournalHistory
 from autoscaler.store.journal import SqliteJournal
 from autoscaler.web.site import Site
@@ -80,8 +81,8 @@ async def _shown(tmp_path):
 
 async def test_it_shows_the_fleet_its_past_and_its_events(shown, browser):
     await shown.tick(30)
-    await shown.bench.journal.record_event(
-        shown.bench.clock.now(), "policies_reloaded", "", f"changed {EVIL}"
+    await shown.bench.journal.record_events(
+        shown.bench.clock.now(), [Note("policies_reloaded", "", f"changed {EVIL}")]
     )
     async with Site(shown.daemon, "127.0.0.1", 0, history=JournalHistory(shown.state_dir)) as site:
         page = await shown.open(browser, site)
