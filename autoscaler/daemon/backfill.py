@@ -38,13 +38,15 @@ from autoscaler.ports.time import Clock
 
 AT_ONCE = 64
 MOST_VALUES = 5_000_000
-"""Fleets that learn together, and values that they may hold meanwhile: 20 MB."""
+"""Most fleets that learn together, and most demand values that are held meanwhile (float32: 20 MB)."""
 MOST_TICKS = 100_000
-"""Of one fleet at 10 s, and values asked of a source; for shorter ticks each value holds for several."""
+"""Most ticks that one fleet learns from at 10 s, and most values asked of a source. With shorter ticks, each value holds
+for several.
+"""
 SLICE_S, REST_S = 0.01, 0.01
-"""Work at a time, and the pause after it at least, so that ticks and answers go on."""
+"""Length of one stretch of work, and of the shortest pause after it, so that ticks and answers are not held up."""
 MOST_TOGETHER = 64
-"""Ticks that are gone through together at most: no more make it quicker."""
+"""Most ticks stepped in one call; larger stretches are no faster."""
 FETCH_WITHIN_S = 900.0
 TRIES = 3
 
@@ -53,13 +55,13 @@ Demand: TypeAlias = NDArray[np.float32]
 
 @dataclass(slots=True)
 class Past:
-    """The demand of some fleets by tick.
+    """The demand of some fleets, tick by tick.
 
     Attributes:
         first: Tick of the first row.
         demand: float32 (ticks, fleets), NaN where unknown.
-        recorded: int64 (fleets,), how many of a fleet's ticks are the journal's.
-        told: Per fleet what went wrong, or is to be known; empty when nothing.
+        recorded: int64 (fleets,), how many ticks of each fleet come from the journal.
+        told: Per fleet, what went wrong or should be known, for people; empty if nothing.
     """
 
     first: int
@@ -69,11 +71,11 @@ class Past:
 
 
 class Backfill:
-    """Lets the fleets of a daemon learn from before its start, and new fleets once they come.
+    """Lets fleets learn from demand before the daemon's start: at startup, and again when fleets are added or changed.
 
     Args:
-        daemon: Whose fleets.
-        recorded: Earlier ticks; None where there is no journal.
+        daemon: The daemon whose fleets learn.
+        recorded: Demand of earlier ticks; None if there is no journal.
     """
 
     def __init__(self, daemon: Daemon, recorded: RecordedDemand | None = None) -> None:
@@ -81,18 +83,20 @@ class Backfill:
         self._recorded = recorded
         self._done: dict[str, tuple[object, ...]] = {}
         self._lived: dict[str, tuple[object, ...]] = {}
-        """By fleet, what it measured when its forecasts, and its models and pool, learned of the past."""
+        """By fleet, what it measured (`measure`) when its models and warm pool learned from the past; `_done` is the same
+        for forecasts.
+        """
         self._in_vain = 0
 
     async def run(self) -> None:
-        """Learn, then look for fleets that are new or measure something else, for ever."""
+        """Learn, then keep looking for fleets that are new or measure something else, for ever."""
         clock = self._daemon.clock
         while True:
             await self.learn()
             await clock.sleep_until(clock.monotonic() + self._daemon.settings.tick_s)
 
     async def learn(self) -> None:
-        """Learn for all fleets that have not yet; fleets that change meanwhile are looked at again."""
+        """Let all fleets learn that have not yet; repeat for fleets that changed meanwhile."""
         while True:
             fleets = self._daemon.fleets
             while fleets.remembered:
@@ -104,7 +108,7 @@ class Backfill:
             lanes = [lane for lane, fleet in enumerate(fleets.all) if self._is_new(fleet)]
             if not lanes:
                 return
-            # Who decides is not held up by those who only learn.
+            # Fleets whose decisions depend on it go first.
             lives = [lane for lane in lanes if fleets.all[lane].policy.objective is not None]
             lanes = lives or lanes
             ticks = max(self._ticks(fleets.all[lane].policy) for lane in lanes)
@@ -121,7 +125,7 @@ class Backfill:
         return self._done.get(fleet.name) != measure(policy) or self._is_inexperienced(fleet)
 
     def _is_inexperienced(self, fleet: Fleet) -> bool:
-        """Whether its models and pool know nothing of the past."""
+        """Return whether the fleet's models and warm pool have not yet learned from the past."""
         return fleet.policy.objective is not None and self._lived.get(fleet.name) != measure(fleet.policy)
 
     async def _learn(self, fleets: Fleets, lanes: Int) -> None:
@@ -146,7 +150,7 @@ class Backfill:
             await self._tell(fleet, past, column, tick_s)
 
     def _ticks(self, policy: Policy) -> int:
-        """How many ticks back a fleet learns; few enough to be held and stepped."""
+        """Return how many ticks back a fleet learns, limited to what can be held and stepped."""
         backfill, tick_s = policy.signal.backfill, self._daemon.settings.tick_s
         over_s = 0.0 if backfill is None else backfill.over_s
         return max(1, min(int(over_s // tick_s), int(MOST_TICKS * max(1.0, 10.0 / tick_s))))
@@ -174,7 +178,7 @@ class Backfill:
     async def _from_journal(self, past: Past, fleets: Sequence[Fleet], tick_s: float) -> None:
         if self._recorded is None:
             return
-        # Under another measure the journal's demand was something else.
+        # If a fleet measured something else before, the journal's demand means something else.
         names = [
             fleet.name if self._done.get(fleet.name, now := measure(fleet.policy)) == now else ""
             for fleet in fleets
@@ -194,7 +198,7 @@ class Backfill:
 
     async def _from_source(self, past: Past, column: int, fleet: Fleet, tick_s: float) -> None:
         backfill, source = fleet.policy.signal.backfill, fleet.source
-        # A history of backlogs or of work in flight is none of demand.
+        # A history of backlogs or of work in flight is not a history of demand.
         other = fleet.policy.signal.kind in ("queue", "concurrency")
         if backfill is None or not backfill.from_source or not isinstance(source, HistorySource) or other:
             return
@@ -209,7 +213,7 @@ class Backfill:
         except (AutoscalerError, TimeoutError) as error:
             _also(past, column, f"the source's history could not be read ({_words(error)})")
             return
-        except Exception as error:  # noqa: BLE001  an adapter's bug must not keep other fleets from learning
+        except Exception as error:  # noqa: BLE001 an adapter's bug must not keep other fleets from learning
             _also(
                 past,
                 column,
@@ -224,7 +228,7 @@ class Backfill:
     # ── stepping ───────────────────────────────────────────────────────────────────────────────────────
 
     async def _step(self, relived: Relived, past: Past, fleets: Fleets) -> None:
-        """Through the past, which ends before the first tick that is overheard."""
+        """Step through the past, which ends before the first tick in `overheard`."""
         known = np.flatnonzero(~np.isnan(past.demand).all(axis=1))
         tick_s, row = self._daemon.settings.tick_s, int(known[0]) if len(known) else len(past.demand)
 
@@ -243,19 +247,19 @@ class Backfill:
             await pace.rest()
 
     async def _catch_up(self, relived: Relived, fleets: Fleets, lanes: Int, models: Int) -> bool:
-        """Through the ticks meanwhile, and into use; whether it came into use."""
-        heard = [] if fleets.overheard is None else fleets.overheard  # which may be empty, and grows
+        """Step through the ticks that have passed meanwhile and put the state into use; return whether that succeeded."""
+        heard = [] if fleets.overheard is None else fleets.overheard  # the list may be empty, and grows while this runs
         at, pace = 0, Pace(self._daemon.clock)
         while self._daemon.fleets is fleets:
             if samples := [_of(each, lanes) for each in heard[at : at + pace.ticks]]:
                 relived.live(samples)
                 at += len(samples)
             if heard and at == len(heard):
-                # Without a wait since the last of them, so that no tick comes in between.
+                # Nothing has been awaited since the last sample, so no tick can have come in between.
                 try:
                     fleets.take_in(lanes, relived.forecasts, relived.decisions, models)
                 except ValueError:
-                    return False  # the clock was set meanwhile; it is begun anew
+                    return False  # the clock was set meanwhile, so learning starts over
                 return True
             await pace.rest()
         return False
@@ -283,20 +287,20 @@ class Backfill:
 
 
 class Pace:
-    """How many ticks are gone through at a time, so that others have their turn: half of one core at most.
+    """Limits how many ticks are stepped at a time, so that learning takes at most half of one core.
 
     Args:
-        clock: What a pause is slept on.
+        clock: What pauses sleep on.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock, self._time = clock, asyncio.get_running_loop().time
         self.ticks = 1
-        """As many as fit in a slice, by how long the last ones took."""
+        """How many ticks fit in one stretch of work, estimated from the last one."""
         self._since_s = self._time()
 
     async def rest(self) -> None:
-        """Make a pause, as long as the work before it."""
+        """Pause for as long as the work before took."""
         took_s = self._time() - self._since_s
         fit = int(self.ticks * SLICE_S / took_s) if took_s > 0.0 else MOST_TOGETHER
         self.ticks = max(1, min(fit, 2 * self.ticks, MOST_TOGETHER))
@@ -312,15 +316,15 @@ def held_by_tick(
     tick_s: float,
     step_s: float,
 ) -> Demand:
-    """What was known at each tick: the last value, as long as it is not older than a step.
+    """Return what was known at each tick: the last value, unless it is older than a step.
 
     Args:
         times_s: float64 (n,), ascending.
-        demand: float64 (n,), what was known then.
-        first: The first tick asked for.
-        ticks: How many.
-        tick_s: From tick to tick.
-        step_s: From value to value.
+        demand: float64 (n,), demand at these times.
+        first: Number of the first tick.
+        ticks: Number of ticks.
+        tick_s: Length of a tick, in seconds.
+        step_s: Distance between two values, in seconds.
 
     Returns:
         float32 (ticks,), NaN where nothing was known.
@@ -335,7 +339,7 @@ def held_by_tick(
 
 
 def begin_of(tick: int, tick_s: float) -> float:
-    """The first moment of a tick: epoch seconds, and never one of the tick before it by rounding."""
+    """Return the first moment of a tick in epoch seconds; rounding never puts it into the tick before."""
     at_s = tick * tick_s
     return at_s if int(at_s // tick_s) == tick else at_s + 1e-3 * tick_s
 
@@ -370,7 +374,7 @@ def _also(past: Past, column: int, text: str) -> None:
 
 
 def _span(seconds: float) -> str:
-    """A length of time for a person: days, hours or minutes."""
+    """Return a length of time for people, in days, hours, minutes or seconds."""
     for unit, length in (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0)):
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"

@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 
 
 _AHEAD = frozenset({int(Reason.FORECAST_COVER), int(Reason.WORTH_START)})
-"""Reasons whose words tell what demand may be by the time a start serves."""
+"""Reasons whose sentences mention what demand may be by the time a start serves."""
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """The last sentence of a fleet, and the numbers that it tells of."""
+    """The last sentence of a fleet, and the numbers that it was written from."""
 
     of: Told | None = None
     words: str = ""
@@ -50,7 +50,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The last row of a fleet, and what it was made of."""
+    """The last row of a fleet, and what it was made from."""
 
     values: tuple[Any, ...]
     counts: Counts
@@ -59,7 +59,7 @@ class Row:
     def is_of(
         self, fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: float, real: RealVms | None
     ) -> bool:
-        """Whether a row of these would be the same in every bit."""
+        """Return whether a row made from these inputs would be identical to this one."""
         row = self.row
         return (
             values is self.values
@@ -72,14 +72,14 @@ class Row:
 
 
 class LaneValues:
-    """What rows need of one tick after the other: the very same numbers where nothing but time has passed."""
+    """Caches what `fleet_tick` needs of each lane, so that ticks without changes yield the same objects."""
 
     def __init__(self) -> None:
         self._of: tuple[Any, ...] = ()
         self._values: list[tuple[Any, ...]] = []
 
     def of(self, samples: Samples, decision: Decision, fleets: Sequence[Fleet]) -> list[tuple[Any, ...]]:
-        """As `lane_values`."""
+        """Return `lane_values`, reusing the last ones where nothing but the time of observation has changed."""
         arrays: tuple[Array, ...] = (samples.demand, samples.freshness, samples.coverage, samples.censored)
         when = samples.observed_at_s
         of = (decision, fleets, *arrays, when)
@@ -94,13 +94,13 @@ class LaneValues:
         else:
             self._values = lane_values(samples, decision, fleets)
             fixed = all(map(is_fixed, (*arrays, when)))
-        # Arrays that can be changed may be.
+        # Arrays that are writable may change in place, so identity proves nothing about them.
         self._of = of if fixed else ()
         return self._values
 
 
 def lane_values(samples: Samples, decision: Decision, fleets: Sequence[Fleet]) -> list[tuple[Any, ...]]:
-    """Per lane what `fleet_tick` needs of both, as numbers of Python; fleets in lane order."""
+    """Return per lane, in lane order, what `fleet_tick` needs of samples and decision, as Python numbers."""
     arrays = (
         samples.demand,
         samples.observed_at_s,
@@ -127,7 +127,7 @@ def lane_values(samples: Samples, decision: Decision, fleets: Sequence[Fleet]) -
 
 
 def due_bursts(bursts: BurstOdds | None, fleets: Sequence[Fleet]) -> list[DueBurst | None]:
-    """The burst that is due for each fleet; None where none is, or nothing of the policy goes by forecasts."""
+    """Return the burst that is due for each fleet; None if none is due, or if the policy uses no forecasts."""
     found: list[DueBurst | None] = [None] * len(fleets)
     if bursts is None:
         return found
@@ -139,7 +139,7 @@ def due_bursts(bursts: BurstOdds | None, fleets: Sequence[Fleet]) -> list[DueBur
 
 
 def _hold(held: HeldBack, fleets: Sequence[Fleet]) -> SharedHold | None:
-    """A lane that a shared limit holds back, with names; None where the fleet has no group any more."""
+    """Describe, with names, how a shared limit holds a lane back; None if the fleet no longer has a group."""
     policy = fleets[held.lane].policy
     limits = policy.group
     if limits is None:
@@ -167,7 +167,7 @@ def _hold(held: HeldBack, fleets: Sequence[Fleet]) -> SharedHold | None:
 
 
 def earnings_of(decision: Decision) -> list[Earnings | None]:
-    """What each lane was sized by; None where it has no objective."""
+    """Return what each lane was sized by; None for lanes without an objective."""
     found: list[Earnings | None] = [None] * len(decision.desired)
     economics = decision.economics
     if economics is None:
@@ -179,7 +179,12 @@ def earnings_of(decision: Decision) -> list[Earnings | None]:
 
 
 def earnings(economics: Economics, vms: Int) -> list[Earnings]:
-    """What its lanes were sized by, where the stage wants so many VMs: int64 (n,)."""
+    """Return what each lane of `economics` was sized by.
+
+    Args:
+        economics: Prices, models and bounds of the lanes with an objective.
+        vms: int64 (n,), how many VMs the economic stage wants in each of these lanes.
+    """
     doubted = repeat(0) if economics.doubted is None else economics.doubted.tolist()
     last, following = economics.worth(vms)
     rows = zip(
@@ -193,7 +198,7 @@ def earnings(economics: Economics, vms: Int) -> list[Earnings]:
 
 
 def memories_of(decision: Decision) -> list[Memories | None]:
-    """How the VMs of each lane should wait that may hibernate; None for lanes whose may not."""
+    """Return how the VMs of each lane should wait; None for lanes whose VMs may not hibernate."""
     found: list[Memories | None] = [None] * len(decision.desired)
     tiers = decision.tiers
     if tiers is None:
@@ -210,18 +215,21 @@ def memories_of(decision: Decision) -> list[Memories | None]:
 
 
 def _few(number: float) -> float | None:
-    """Three digits, since more of them say nothing and make every sentence new; None where it is not known."""
+    """Round to three significant digits, because more would say nothing and change the sentence at every tick.
+
+    Returns None if the number is NaN.
+    """
     return None if math.isnan(number) else float(f"{number:.3g}")
 
 
 def fleet_tick(
     fleet: Fleet, values: tuple[Any, ...], counts: Counts, cost: float, real: RealVms | None = None
 ) -> FleetTick:
-    """One lane of a tick as the journal records it.
+    """Return one lane of a tick as the journal records it.
 
     Args:
-        fleet: The lane's.
-        values: Of `lane_values`.
+        fleet: The fleet of the lane.
+        values: The lane's entry of `lane_values`.
         counts: VMs by phase.
         cost: Money over the interval that this tick closes.
         real: The real VMs of a fleet in shadow.
@@ -241,7 +249,7 @@ def _fleet_tick(
         demand, observed_at_s, freshness, coverage, censored, forecast, forecast_hi,
         wish, desired, start, provision, stop, warm_target, stages, reasons, earnings, shared, burst, memories,
     ) = values  # fmt: skip
-    # A number that is missing is not equal to itself, but one and the same object is.
+    # NaN is not equal to itself, but `math.nan` is the same object each time, and tuples compare by identity first.
     told = Told(
         stages=tuple(stages),
         reasons=tuple(reasons),

@@ -53,11 +53,13 @@ from autoscaler.ports.hooks import VmHook
 START_TIMES_KEPT = 1000
 """Measured start times kept per fleet, for status and summaries."""
 NOTABLE_MOVE = 0.05
-"""Capacities that are planned with are told anew once they have moved by so much."""
+"""Relative change of a planned capacity from which it is reported again, or of hibernated VMs' lead in start time from
+which policies are compiled again.
+"""
 NOTABLE_ODDS = 0.02
-"""Odds that a start works are planned with anew, hourly, once they have moved by so much."""
+"""Change in the odds of a successful start from which policies are compiled again (checked once an hour)."""
 RECOMPILE_S = 6 * 3600.0
-"""Schedules are laid out for days ahead; compiled again well before they run out."""
+"""Time after which policies are compiled again: schedules are laid out for days ahead, and must not run out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +76,21 @@ class FleetSetup:
 
 
 class Fleet:
-    """One fleet's part of the daemon: policy, adapters, inventory, meter."""
+    """What the daemon keeps for one fleet: policy, adapters, inventory, meter."""
 
     def __init__(self, setup: FleetSetup) -> None:
         policy = setup.policy
         self.name = policy.fleet
         self.policy = policy
         self.capacity_per_s = policy.vm.capacity_per_s
-        """Work per second that one VM is planned with, learned or as the policy says, of the fleet's mean weight."""
+        """Work per second that one VM is planned with, learned or from the policy, for a VM of the fleet's mean weight."""
         self.weights = Weights(policy)
         self._told_capacity_per_s = self.capacity_per_s
         self.provider = setup.provider
         self.source = setup.source
         self.balancer = setup.balancer
         self.hook = setup.hook
-        """What is done on VMs while they are tried."""
+        """Runs the operator's hook on VMs that are being tried."""
         self.drains = None if setup.balancer is None else Drains(setup.balancer, policy)
         self.arrivals = setup.arrivals
         self.own_probe = setup.probe
@@ -104,35 +106,35 @@ class Fleet:
         self.start_times_s: deque[float] = deque(maxlen=START_TIMES_KEPT)
         self.source_error = self.listing_error = ""
         self.beyond: dict[str, float] = {}
-        """VMs whose readings are left out as beyond anything that a VM can do, and when one last was."""
+        """By VM whose readings are left out because no VM can do so much work: when its readings were last left out."""
         self.evaluated_at_s: float | None = None
         self.said = Said()
         self.row: Row | None = None
         self.queue: QueueState | None = None
-        """What is known of the queue that it works off, of one lane; None before the first decision."""
+        """The state of the fleet's queue, for one lane; None before the first decision, and for other signals."""
         self._serving: list[TrackedVm] = []
         self._newest_s = math.inf
 
     def begin_anew(self) -> None:
-        """Know nothing of the VMs, as after a restart; the next listing tells."""
+        """Forget the VMs, as after a restart; the next listing reports them again."""
         patience = patience_of(self.policy)
         self.inventory = FleetInventory(self.name, patience)
         self.real = None if self.policy.act else RealFleet(self.name, patience, self.meter.prices)
         self.held_until_s = self.provision_held_until_s = float("-inf")
         self.leased_to = ""
-        """Another daemon that acts on the fleet, which holds it here; empty where there is none."""
+        """Name of another daemon that acts on the fleet, so that this one does not; empty if there is none."""
 
     @property
     def setup(self) -> FleetSetup:
-        """The policy and the adapters."""
+        """The fleet's policy and adapters, as they were wired."""
         adapters = self.provider, self.source, self.own_probe, self.balancer, self.hook, self.arrivals
         return FleetSetup(self.policy, *adapters)
 
     def carry_on(self, before: Fleet) -> None:
-        """Go on with what another setup of the same fleet knows; that one is not used any more.
+        """Take over the state of `before`, a fleet object of the same name that is no longer used.
 
-        Between acting and shadow the VMs are not the same: real ones here, simulated ones there. So nothing
-        is known of them then, as after a restart, and the next listing tells.
+        Between acting and shadow the VMs differ: real ones when acting, simulated ones in shadow. If that changes, what
+        was known of the VMs is dropped, as after a restart, and the next listing reports them.
         """
         prices = self.meter.prices
         self.meter = before.meter
@@ -156,37 +158,43 @@ class Fleet:
             self.provision_held_until_s = before.provision_held_until_s
 
     def replanned(self, before: Policy, after: Policy) -> str:
-        """For a person, what is planned with from now on; empty where that is not notable."""
+        """Say, for people, what is planned with from now on; empty if the change is not notable."""
         told = []
         was_s, now_s = before.vm.start_time_s, after.vm.start_time_s
         if was_s != now_s:
             told.append(f"a start takes {now_s:.0f} s ({was_s:.0f} s before)")
         was, now = self._told_capacity_per_s, after.vm.capacity_per_s
-        # It moves every hour by little.
+        # Capacity moves a little every hour; small moves add up until they are notable.
         if abs(now / was - 1.0) >= NOTABLE_MOVE:
             self._told_capacity_per_s = now
             told.append(f"a VM does {now:.4g}/s ({was:.4g}/s before)")
         return f"planned with from now on: {', and '.join(told)}" if told else ""
 
     def wants(self, row: FleetTick) -> None:
-        """Know what was decided, for what is done about it."""
+        """Pass the decided numbers to the inventory and to hibernation, which act on them."""
         self.inventory.wanted = row.desired
         self.hibernation.wanted = None if row.memories is None else row.memories.hibernated
 
     def charge(self, provisioned: int, now_s: float) -> float:
-        """Charge everything up to now, with so many VMs that exist: the money that it costs."""
+        """Charge everything up to now and return the cost as money.
+
+        `provisioned` is the number of VMs that exist.
+        """
         memories = held(self.inventory) if self.meter.prices.memory_per_h else 0
         new_vms, self.new_vms = self.new_vms, 0
         return self.meter.charge(self.inventory.metered(), provisioned, new_vms, now_s, memories).money
 
     def measured(self) -> Sequence[Vm]:
-        """The VMs that are asked for metrics: those that serve, in shadow those that really do."""
+        """Return the VMs that are asked for metrics: those in service, or in shadow the real VMs that run."""
         if self.real is not None:
             return self.real.running
         return self.inventory.vms_in(Phase.IN_SERVICE)
 
     def expected(self, reported: Iterable[str], now_s: float) -> int:
-        """How many of them should have reported by now, given which did; new ones count once they do."""
+        """Return how many of the measured VMs should have reported by now.
+
+        A VM that has been in service for no longer than the signal's `max_age_s` counts only if it is among `reported`.
+        """
         grace_s = self.policy.signal.max_age_s
         if self.real is not None:
             return self.real.expected(reported, now_s, self.policy.vm.start_time_s + grace_s)
@@ -203,7 +211,7 @@ class Fleet:
 
     @property
     def spec(self) -> ProvisionSpec | None:
-        """Where new VMs come from, if the policy allows them."""
+        """What new VMs are made from; None if the policy does not allow new VMs."""
         p = self.policy.provision
         if p is None:
             return None
@@ -211,18 +219,18 @@ class Fleet:
 
     @property
     def minimum_on_time_s(self) -> float:
-        """A VM is not stopped before it has served this long."""
+        """Shortest time in service before a VM may be stopped."""
         return self.policy.guards.minimum_on_time_s
 
 
 class Fleets:
-    """The fleets in lane order with core's parameters and state.
+    """All fleets in lane order, with core's parameters and state.
 
     Args:
         setups: One per fleet; their order is the order of lanes.
-        tick_s: Length of a tick.
-        now_s: The clock, for laying out schedules.
-        forecasts: Whether forecasts are wanted even where no policy of theirs decides on them.
+        tick_s: Length of a tick, in seconds.
+        now_s: The current time, from which schedules are laid out.
+        forecasts: Whether forecasts are made even if no policy decides by them.
     """
 
     def __init__(
@@ -232,41 +240,41 @@ class Fleets:
         self.all = [Fleet(setup) for setup in setups]
         self.by_name = {fleet.name: fleet for fleet in self.all}
         self.providers = list({id(fleet.provider): fleet.provider for fleet in self.all}.values())
-        """Each once."""
+        """The distinct providers."""
         self.sources = {fleet.name: fleet.source for fleet in self.all}
         self.drain = any(fleet.drains is not None for fleet in self.all)
-        """Whether VMs of any fleet stand behind a balancer."""
+        """Whether VMs of any fleet are behind a load balancer."""
         self._policies = [fleet.policy for fleet in self.all]
         self.tick_s = self._tick_s = tick_s
         self.remembered: set[str] = set()
-        """Fleets whose forecasts go on from an earlier run, until somebody takes them."""
+        """Fleets whose forecasts continue from an earlier run; `backfill` empties this."""
         self.experienced: set[str] = set()
-        """Those whose models and pool do, likewise."""
+        """Fleets whose models and warm pool continue from an earlier run; `backfill` empties this."""
         self.learning = Learning([fleet.name for fleet in self.all])
         self.planned = [fleet.policy for fleet in self.all]
-        """The policies with what was learned in the place of their guesses: what core decides with."""
+        """The policies, with learned values in place of their guesses: what core decides with."""
         self._sooner_s: Float = np.zeros(0)
         self._compiled = self._compile(now_s)
         self._compiled_at_s = now_s
         self._series_state = SeriesState.empty(self._compiled.series)
         self._lane_state = LaneState.empty(self._compiled.lanes)
         self.overheard: list[Samples] | None = None
-        """What has been forecast from, while somebody learns from the past beside; see `backfill`."""
+        """Samples that were forecast from while `backfill` learns in the background; None if it does not."""
         self.news: list[Note] = []
-        """What deserves an event, until somebody takes it."""
+        """What deserves an event, until the loop records it."""
         self._queues = QueueState.empty(len(self.all))
         self._weighed_at_s = -math.inf
         self._has_queues = any(fleet.policy.signal.kind == "queue" for fleet in self.all)
         self._gathering = Gathering(self.all, self._compiled.lanes.vm_capacity)
         self._folds, self._beyond = Folds(), Beyond(self.all)
         self._seen: tuple[object, ...] = ()
-        """What the last snapshot was made of."""
+        """The inputs of the last snapshot, compared by identity; empty if they must not be reused."""
 
     def carried_over(self, setups: Sequence[FleetSetup], now_s: float) -> Fleets:
-        """Fleets for other setups, which go on with what is known of the fleets of the same names.
+        """Return fleets for other setups that continue with the state of the fleets of the same names.
 
-        What forecasts have learned stays as long as the policy measures the same thing. These fleets are not
-        used any more afterwards; where this raises, they are as they were.
+        Forecasts keep what they learned as long as the policy measures the same thing. The present fleets must not be
+        used afterwards. If this raises, they are unchanged.
         """
         new = Fleets(setups, self._tick_s, now_s, forecasts=self._forecasts)
         lane_of = {fleet.name: lane for lane, fleet in enumerate(self.all)}
@@ -289,11 +297,11 @@ class Fleets:
         return new
 
     def lane_of(self, fleet: str) -> int:
-        """The position of a fleet."""
+        """Return the lane of a fleet."""
         return self.all.index(self.by_name[fleet])
 
     def begin_anew(self, now_s: float, back_s: float) -> None:
-        """Forget everything noted by a clock that was then set back by `by_s`; what was learned stays (`clock_back`)."""
+        """Forget everything noted by a clock that was then set back by `back_s`; what was learned stays (`clock_back`)."""
         for fleet in self.all:
             fleet.begin_anew()
         self._planned()
@@ -318,9 +326,9 @@ class Fleets:
         return np.array([fleet.inventory.start_success(now_s) for fleet in self.all])
 
     def plan_with_what_was_learned(self, now_s: float) -> None:
-        """Put what was learned in the place of the policies' guesses, as if these were others from here on.
+        """Put what was learned in place of the policies' guesses, and compile the policies again if that changes notably.
 
-        What forecasts and guards remember stays, as when policies are read anew.
+        What forecasts and guards remember stays, as when policies are reloaded.
         """
         planned = self._planned()
         odds_moved = np.abs(self._start_success(now_s) - self._compiled.lanes.start_success) >= NOTABLE_ODDS
@@ -337,7 +345,7 @@ class Fleets:
         self._series_state = self._series_state.carried_over(self._compiled.series, same)
 
     def _sooner_moved(self) -> bool:
-        """Whether it is known, and notably otherwise than so far, how much sooner hibernated VMs serve."""
+        """Return whether the time that hibernated VMs start sooner was learned, or has changed notably."""
         if not self._compiled.lanes.hibernate.any():
             return False
         now_s = self.learning.sooner_s(self._policies)
@@ -345,7 +353,7 @@ class Fleets:
         return bool((moved | (np.isnan(now_s) != np.isnan(self._sooner_s))).any())
 
     def _planned(self) -> list[Policy]:
-        """The policies with what was learned, one VM taken to have the mean weight of its fleet."""
+        """Return the policies with what was learned, each for a VM of its fleet's mean weight."""
         planned = self.learning.planned([fleet.policy for fleet in self.all])
         be_patient(((fleet.name, fleet.policy, fleet.inventory) for fleet in self.all), self.learning)
         self._gathering.plan_with(np.array([policy.vm.capacity_per_s for policy in planned]))
@@ -356,7 +364,7 @@ class Fleets:
         return planned
 
     def _weigh(self, now_s: float) -> None:
-        """Look whether fleets whose VMs differ in size are made of others now."""
+        """Update the mean weights of fleets whose VMs differ in size, and plan again if any has changed."""
         if not self._gathering.weighted or abs(now_s - self._weighed_at_s) < EVERY_S:
             return
         self._weighed_at_s = now_s
@@ -366,15 +374,20 @@ class Fleets:
 
     @property
     def lanes(self) -> LaneParams:
-        """The policies in use, compiled."""
+        """The compiled policies in use."""
         return self._compiled.lanes
 
     def states(self) -> dict[str, Remembered]:
-        """All that core remembers, by name; not to be changed."""
+        """Return everything that core remembers, by name. It must not be changed."""
         return {"lanes": self._lane_state, "forecasts": self._series_state, "queues": self._queues}
 
     def go_on_from(self, state: Remembered, lanes: Int) -> None:
-        """Remember as core did in an earlier run, where lane i was `lanes[i]`, int64, or -1 where it is new."""
+        """Continue with the state of an earlier run.
+
+        Args:
+            state: What core remembered then.
+            lanes: int64 (L,), the earlier lane of each present lane; -1 if the fleet is new.
+        """
         if isinstance(state, LaneState):
             self._lane_state = state.carried_over(self._compiled.lanes, lanes)
         elif isinstance(state, SeriesState):
@@ -383,20 +396,21 @@ class Fleets:
             self._queues = state.carried_over(lanes)
 
     def take_in(self, lanes: Int, learned: SeriesState, lived: LaneState | None, models: Int) -> None:
-        """Go on with what was learned of these fleets beside.
+        """Put what was learned in the background into use.
 
         Args:
-            lanes: int64 (N,), of the fleets.
-            learned: Of N series with their settings, stepped through the last tick of these fleets.
-            lived: Of N lanes with their policies, likewise; None where none of them decided.
-            models: int64 (k,), those of the fleets whose models and pool go on from that.
+            lanes: int64 (N,), lanes of the fleets that learned.
+            learned: Forecast state of N series with these fleets' settings, stepped through the last tick of these
+                fleets.
+            lived: State of N lanes with these fleets' policies, equally far; None if none of them decided.
+            models: int64 (k,), lanes of the fleets whose models and warm pool continue from `lived`.
 
         Raises:
-            ValueError: It is at another tick; then nothing has changed.
+            ValueError: `learned` or `lived` is at another tick; nothing has changed then.
         """
         columns = np.full(len(self.all), -1)
         columns[lanes] = np.arange(len(lanes))
-        # Of a copy all that was worked out beforehand is worked out anew.
+        # In a copy, everything that was computed ahead is computed again.
         decisions = self._lane_state
         if lived is not None and len(models):
             decisions = decisions.copy()
@@ -417,12 +431,15 @@ class Fleets:
         """Fold, forecast and decide for all fleets.
 
         Args:
-            readings: By fleet.
-            counts: In lane order.
-            tick: On the absolute grid.
-            now_s: The clock.
+            readings: The readings of each fleet.
+            counts: VMs by phase, in lane order.
+            tick: Number of the tick on the absolute grid.
+            now_s: The current time.
             listed: In lane order, whether the counts rest on a complete listing of this tick.
-            allowed: What operators leave to do, over lanes.
+            allowed: What operators allow, over lanes.
+
+        Returns:
+            The folded samples, and the decision.
         """
         policies = self._policies
         self.learning.heard(policies, self._gathering.of_weight_1(readings), now_s)
@@ -480,11 +497,14 @@ def _since_s(t: TrackedVm, unknown_s: float) -> float:
 
 
 def measure(policy: Policy) -> tuple[object, ...]:
-    """What demand is under a policy: where it is the same under another, what was learned of it holds."""
+    """Return what defines demand under a policy; two policies with equal values measure the same demand.
+
+    What was learned under one of them then holds under the other.
+    """
     signal = policy.signal
-    # Utilisation is turned into work by the capacity of a VM.
+    # Utilisation is converted to work with the capacity of a VM.
     capacity = policy.vm.capacity_per_s if signal.kind == "utilisation" else None
     section = getattr(signal, signal.source)
     if signal.source == "prometheus" and section is not None:
-        section = (section.query, section.select, section.join)  # not where it is and how it lets us in
+        section = (section.query, section.select, section.join)  # the address and the credentials do not matter
     return (signal.kind, signal.source, section, capacity)

@@ -34,23 +34,23 @@ _COUNTED = {
     "provisioned": "provisioned",
     "stoppable": "stoppable",
 }
-"""Fields of a Snapshot and of the Counts that they are."""
+"""Field of `Counts` for each field of the snapshot."""
 _COLUMNS = tuple(_COUNTED)
 _COLUMNS_OF = attrgetter(*_COUNTED.values())
 
 
 class Gathering:
-    """Makes the arrays of one tick after the other.
+    """Builds the arrays of each tick, and reuses those of the last tick if they would be equal.
 
     Args:
-        fleets: In lane order.
-        capacity: float64 (L,), work per second of a VM of weight 1 that is planned with.
+        fleets: The fleets in lane order.
+        capacity: float64 (L,), planned work per second of a VM of weight 1.
     """
 
     def __init__(self, fleets: Sequence[Fleet], capacity: Float) -> None:
         self._fleets = fleets
         self.weighted = any(fleet.weights for fleet in fleets)
-        """Whether VMs of any fleet differ in size."""
+        """Whether the VMs of any fleet differ in size."""
         self._counts: list[Counts] | None = None
         self._columns: dict[str, Int] = {}
         self._listed: list[bool] = []
@@ -58,7 +58,11 @@ class Gathering:
         self.plan_with(capacity)
 
     def plan_with(self, capacity: Float) -> None:
-        """From here on a VM is planned with other capacities, float64 (L,)."""
+        """Plan with other capacities from now on.
+
+        Args:
+            capacity: float64 (L,), planned work per second of a VM of weight 1.
+        """
         self._capacity = capacity
         self._sizes: list[int] | None = None
         self._expected: list[int] | None = None
@@ -68,7 +72,16 @@ class Gathering:
         self._capacity_of_reading = self._expected_capacity = np.empty(0)
 
     def readings(self, readings: Mapping[str, FleetReadings], now_s: float) -> tuple[Readings, Int, Float]:
-        """Readings of all fleets in one set of arrays; VMs expected to report, and their capacity."""
+        """Gather the readings of all fleets.
+
+        Args:
+            readings: The readings of each fleet.
+            now_s: The current time.
+
+        Returns:
+            The readings of all fleets in one set of arrays; int64 (L,), the VMs expected to report; float64 (L,), their
+                capacity.
+        """
         parts, expected = [], []
         for fleet in self._fleets:
             got = readings[fleet.name]
@@ -78,7 +91,7 @@ class Gathering:
         if gathered is None or expected != self._expected or not all(map(is_, parts, self._parts)):
             gathered, expected_capacity = self._anew(parts, expected, now_s)
             self._expected_capacity = expected_capacity
-            # Readings that cannot be changed are gathered once.
+            # Readings in read-only arrays need not be gathered again.
             kept = gathered.received_at_s is None and all(map(_is_kept, parts)) and not self.weighted
             self._gathered, self._parts = gathered if kept else None, parts
         return gathered, self._expected_vms, self._expected_capacity
@@ -113,12 +126,12 @@ class Gathering:
             for fleet, got in zip(self._fleets, parts, strict=True)
         ]
         for lane, (fleet, weight) in enumerate(zip(self._fleets, weights, strict=True)):
-            # Who is silent is taken to be like who reported.
+            # VMs that have not reported are assumed to have the mean weight of those that have.
             expected[lane] *= weight.mean() if len(weight) else fleet.weights.mean
         return capacity * _joined(weights), expected
 
     def of_weight_1(self, readings: Mapping[str, FleetReadings]) -> Mapping[str, FleetReadings]:
-        """The readings as if every VM had the weight 1, for learning what such a VM can do."""
+        """Return the readings as if every VM had weight 1, for learning what such a VM can do."""
         if not self.weighted:
             return readings
         return {
@@ -130,7 +143,7 @@ class Gathering:
         }
 
     def columns(self, counts: Sequence[Counts]) -> dict[str, Int]:
-        """Counts as fields of a Snapshot."""
+        """Return the counts as fields of a Snapshot, each int64 (L,)."""
         if counts != self._counts:
             self._counts = list(counts)
             table = np.array([_COLUMNS_OF(c) for c in counts], np.int64).T
@@ -138,7 +151,7 @@ class Gathering:
         return self._columns
 
     def listed(self, listed: list[bool]) -> Bool:
-        """In lane order, whether counts rest on a complete listing; the same as an array."""
+        """Return `listed` as a read-only array: in lane order, whether the counts rest on a complete listing."""
         if listed != self._listed:
             self._listed, self._where_listed = listed, _fixed(np.array(listed, np.bool_))
         return self._where_listed
@@ -149,7 +162,7 @@ def _is_kept(readings: FleetReadings) -> bool:
 
 
 def _fixed(array: Kind) -> Kind:
-    """A copy that nobody can change."""
+    """Return a read-only copy."""
     copy = array.copy()
     copy.flags.writeable = False
     return copy
@@ -160,13 +173,13 @@ def _joined(parts: Sequence[Float]) -> Float:
 
 
 def _shut(array: Own) -> Own:
-    """An array of ours, which nobody changes from here on."""
+    """Make an array read-only in place, and return it; it must have no other owner."""
     array.flags.writeable = False
     return array
 
 
 def _received(parts: Sequence[FleetReadings], now_s: float) -> Float | None:
-    """When each reading came in; None where all did just now."""
+    """Return when each reading was received; None if all were received just now."""
     if all(p.received_at_s is None for p in parts):
         return None
     return _joined(

@@ -17,21 +17,26 @@ from autoscaler.daemon.reloading import Reloads
 from autoscaler.daemon.supervision import keep_alive
 
 PRUNE_FIRST_S = 60.0
-"""Housekeeping begins this soon, so that a daemon that is restarted often still keeps its journal small."""
+"""Time from startup to the first housekeeping; short, so that the journal of a daemon that often restarts stays small."""
 PRUNE_EVERY_S = 3600.0
 PRUNE_WITHIN_S = 600.0
 COLLECT_AT = 0.9
-"""Of a tick: by then it is over, unless it is late."""
+"""Fraction of a tick after which garbage is collected: by then the tick's work is over, unless it is late."""
 COLLECT_EVERY_S = 5.0
-"""Garbage is collected at most so often."""
+"""Shortest time between two garbage collections outside of ticks, in seconds."""
 COLLECT_YOUNG_EVERY_S = 0.05
-"""While a tick is under way: few milliseconds' worth of looking each time."""
+"""Time between two small garbage collections while a tick is in progress, in seconds; each takes a few milliseconds."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How much the journal keeps."""
+    """How long and how large the journal may become.
+
+    Attributes:
+        seconds: Age after which records are deleted.
+        max_bytes: Largest size of the journal.
+    """
 
     seconds: float
     max_bytes: int
@@ -45,12 +50,12 @@ async def run_to_the_end(
     beside: Mapping[str, Callable[[], Awaitable[object]]] | None = None,
     for_s: float | None = None,
 ) -> None:
-    """Run the daemon until a signal, an error, or the given time. What it uses is closed by who opened it.
+    """Run the daemon until a signal, an error, or the given time. Adapters stay open: their owner closes them.
 
     Args:
-        daemon: Not yet running.
-        retention: How much the journal keeps; None keeps all.
-        reloads: Follows the folder of policies, and is asked by SIGHUP; None leaves both alone.
+        daemon: A daemon that is not running yet.
+        retention: How much the journal keeps; None keeps everything.
+        reloads: Follows the policy folder, and reloads on SIGHUP; None does neither.
         beside: Further tasks to keep alive while the daemon runs, by name.
         for_s: Seconds of the event loop after which to end; None means never.
     """
@@ -60,9 +65,10 @@ async def run_to_the_end(
 
 @contextmanager
 def signals_heard(daemon: Daemon, reloads: Reloads | None) -> Iterator[None]:
-    """While it lasts, a signal ends the daemon in order and SIGHUP asks for a reload, even before it runs.
+    """Handle signals in this context: SIGINT and SIGTERM stop the daemon in order, SIGHUP asks for a reload.
 
-    Entered before anything says that the daemon is there: who reads that may send a signal at once.
+    Enter it before anything announces that the daemon is there, because a reader of the announcement may send a signal
+    at once.
     """
     loop = asyncio.get_running_loop()
     handlers = dict.fromkeys(_SIGNALS, daemon.stop)
@@ -105,7 +111,7 @@ async def _run(
 
 
 async def close_all(daemon: Daemon) -> None:
-    """Close the adapters of the fleets as they are now."""
+    """Close the sources and probes of the present fleets."""
     for fleet in daemon.fleets.all:
         for adapter in (fleet.source, fleet.probe):
             if isinstance(adapter, Closable):
@@ -115,7 +121,7 @@ async def close_all(daemon: Daemon) -> None:
 def _background(
     daemon: Daemon, retention: Retention | None, reloads: Reloads | None, collecting: Collecting
 ) -> dict[str, Callable[[], Awaitable[object]]]:
-    """What runs beside the loop, by name."""
+    """Return the background tasks to run beside the loop, by name."""
     found: dict[str, Callable[[], Awaitable[object]]] = {}
     if retention is not None:
         found["housekeeping"] = partial(_housekeep, daemon, retention)
@@ -141,13 +147,13 @@ async def _housekeep(daemon: Daemon, retention: Retention) -> None:
 
 
 async def _collect(daemon: Daemon, collecting: Collecting) -> None:
-    """Collect garbage while a tick is under way, little by little, and shortly before the next one begins."""
+    """Collect garbage in small steps while a tick is in progress, and once shortly before a tick begins."""
     clock, tick_s = daemon.clock, daemon.settings.tick_s
     while True:
         now_s = clock.now()
         ticks = math.ceil((now_s + COLLECT_EVERY_S) / tick_s - COLLECT_AT)
         before_s = clock.monotonic() + (ticks + COLLECT_AT) * tick_s - now_s
-        # Next comes a tick, if there is one before that.
+        # Wake at the next tick first, if it comes before that time.
         await clock.sleep_until(min(clock.monotonic() + (1.0 - now_s / tick_s % 1.0) * tick_s, before_s))
         while daemon.is_ticking and clock.monotonic() < before_s:
             collecting.within_a_tick()
@@ -157,7 +163,7 @@ async def _collect(daemon: Daemon, collecting: Collecting) -> None:
 
 
 async def _watch(daemon: Daemon, every_s: float) -> None:
-    """Signs of life while every fleet is decided on; none otherwise, and the service manager restarts us."""
+    """Report to the service manager's watchdog while every fleet is decided on. Otherwise it restarts the daemon."""
     clock = daemon.clock
     while True:
         if not daemon.unhealthy():

@@ -80,8 +80,8 @@ class LoopSettings:
         act_wait_s: Longest time that a tick waits for its calls, in seconds of the event loop. Later calls are settled
             when they return, so that a slow account does not cost the other fleets their ticks.
         journal_wait_s: Longest wait for one write to the journal, in seconds of the event loop.
-        forecasts: Whether forecasts are made, shown and recorded even if no policy decides by them, so that a policy
-            written later starts with what was learned. Without forecasts, a virtual run takes less than half of the time.
+        forecasts: Whether forecasts are made, shown and recorded even if no policy uses them, so that a policy written
+            later starts with a trained forecaster. Without forecasts, a virtual run takes less than half the time.
     """
 
     tick_s: float = 10.0
@@ -116,17 +116,17 @@ class Observed:
 
 
 class Daemon:
-    """Runs fleets.
+    """Runs all fleets: observes, decides, records and acts once per tick.
 
     Args:
-        clock: Time.
+        clock: The source of time, and what the loop sleeps on.
         setups: The fleets with their adapters.
         journal: Where ticks and intents are recorded.
         telemetry: Metrics and log.
-        settings: Tick length and time limits.
+        settings: Tick length and time limits; None uses the defaults.
         on_tick: Called after each tick with its record, for displays and tests.
-        notifier: Reports to the service manager; None reports to nobody.
-        leasing: Keeps this daemon off other daemons' fleets; None acts on all.
+        notifier: Reports to the service manager; None reports nothing.
+        leasing: Keeps this daemon from acting on fleets that another daemon manages; None acts on all fleets.
     """
 
     def __init__(
@@ -217,10 +217,11 @@ class Daemon:
         return self._turn.locked()
 
     async def take_over(self, setups: Sequence[FleetSetup]) -> None:
-        """Continue with these fleets after the current tick; what is known of fleets that remain is kept.
+        """Replace the fleets by those of `setups` once the current tick has ended, keeping the state of fleets that
+        remain.
 
-        Calls in flight are finished and recorded as usual. VMs of fleets that are not among these stay as they are. If this
-        raises, the fleets are unchanged.
+        Calls in flight are finished and recorded as usual. The VMs of fleets that are no longer listed stay as they
+        are. If this raises, the fleets are unchanged.
         """
         async with self._turn:
             before, self.fleets = self.fleets, self.fleets.carried_over(setups, self.clock.now())
@@ -235,7 +236,7 @@ class Daemon:
             self.telemetry.forget(name)
 
     def unhealthy(self) -> list[str]:
-        """One sentence, for people, per fleet without current decisions; empty if all is well."""
+        """Return one sentence, for people, per fleet without current decisions; empty if every fleet is decided on."""
         return stale(
             self.fleets.all,
             now_s=self.clock.now(),
@@ -244,7 +245,13 @@ class Daemon:
         )
 
     async def tick(self, tick: int, early: Early | None = None) -> TickRecord:
-        """One turn of the loop: for all fleets, or, within a tick that was already decided, for those that ask."""
+        """Run one turn of the loop.
+
+        Args:
+            tick: Number of the tick on the absolute grid.
+            early: An early turn within a tick that was already decided; it decides only for the fleets that asked for
+                it. None runs a regular tick, for all fleets.
+        """
         if early is None or early.lists:
             seen = await self._observe()
             self._set_ahead.within(tick, self.fleets.all, self.warm_pools.by_name)
@@ -293,7 +300,7 @@ class Daemon:
         return Observed(readings, listings, until_s)
 
     async def _read(self, early: Early) -> Observed:
-        """New readings for the fleets of an early turn without a listing, and the last readings of the others."""
+        """Read the fleets of an early turn without listing VMs; other fleets keep their last readings."""
         asked = [f for f in self.fleets.all if early.has(f.name)]
         _, readings = await self._observer.observe(
             (),
@@ -313,7 +320,7 @@ class Daemon:
             notes += self._leasing.follow(self.fleets.all, seen.listings, self._observer.rows_by_fleet, now_s)
         if self._left_open:
             await self._left_open.settle(self.fleets.by_name, seen.listings, now_s)
-        # Each makes two requests in a row, and probes still have to be asked after them.
+        # Each of these two makes two requests in a row, and the probes below need a part of the time as well.
         if self.fleets.drain:
             notes += await follow(self.fleets.all, self.clock, seen.left_s() / 4.0, self.telemetry)
         notes += await self.warm_pools.follow(self.fleets.all, seen.left_s() / 4.0)
@@ -374,7 +381,7 @@ class Daemon:
         may_refill = self.operators.allowed(record.at_s).may_refill
         for lane, row in enumerate(record.fleets):
             fleet = self.fleets.by_name[row.fleet]
-            # Before the first complete listing the VMs are unknown: all of them would be made again.
+            # Before the first complete listing the VMs are unknown, and the plan would provision all of them again.
             fleet.wants(row)
             pool = self.warm_pools.by_name[fleet.name]
             ending = bool(fleet.inventory.dismissed() or fleet.inventory.stuck())
@@ -437,7 +444,7 @@ class Daemon:
         self.telemetry.tick_s.observe(loop.time() - before)
 
     def _sentence(self) -> str:
-        """The state of the daemon, for the service manager."""
+        """Return the state of the daemon as one sentence for the service manager."""
         serving = sum(len(f.inventory.in_phase(Phase.IN_SERVICE)) for f in self.fleets.all)
         acting = sum(f.policy.act for f in self.fleets.all)
         stale_fleets = self.unhealthy()
@@ -449,7 +456,7 @@ class Daemon:
         return int((self.clock.now() + _GRID_TOLERANCE_S) // self.settings.tick_s)
 
     def _to_next(self, done_tick: int) -> float:
-        """Seconds to the next point of the grid; at most a tick, even if the clock is set back."""
+        """Return the seconds to the next point of the grid: at most one tick, even if the clock was set back."""
         wait_s = (done_tick + 1) * self.settings.tick_s - self.clock.now()
         return min(max(wait_s, 0.0), self.settings.tick_s)
 
@@ -461,7 +468,10 @@ class Daemon:
             self.telemetry.log.warning("tick_late", tick=tick, text=f"{skipped} ticks were skipped")
 
     def _clock_set_back(self, done_tick: int, tick: int) -> None:
-        """Handle a clock that was set back: times noted by the old clock lie ahead, and would hold everything until then."""
+        """Start over after the clock was set back.
+
+        Times noted before lie in the future of the new clock and would hold everything until then.
+        """
         seconds = (done_tick - tick) * self.settings.tick_s
         text = f"set back by about {seconds:.0f} s; guards start over, orders in flight and what was learned are kept"
         self.telemetry.log.warning("clock_set_back", tick=tick, text=text)
@@ -489,6 +499,6 @@ class Daemon:
 
 
 def _renewed(last: TickRecord | None, early: TickRecord) -> TickRecord:
-    """The last record, with the rows of an early turn replacing its own."""
+    """Return the last record, with the rows of an early turn in place of its own."""
     rows = {row.fleet: row for record in (last, early) if record is not None for row in record.fleets}
     return replace(early, fleets=tuple(rows.values()))

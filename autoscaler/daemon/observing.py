@@ -46,10 +46,12 @@ _NOT_READ = (
 
 
 class Observer:
-    """Asks providers and sources; remembers the last rows of each provider, to know those that are the same.
+    """Asks all providers, sources and probes, and turns every failure into a value.
+
+    It keeps the last rows of each provider, so that unchanged rows stay the same objects.
 
     Args:
-        clock: Time.
+        clock: The source of the times in listings.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -57,13 +59,13 @@ class Observer:
         self._rows: dict[int, Rows] = {}
         self._names: dict[int, str] = {}
         self._real: dict[int, Rows] = {}
-        """What is real, by the first of the shadows that share a listing of it."""
+        """Real VMs, by the first shadow provider of those that share one listing of them."""
         self._shares: dict[int, int] = {}
-        """Which one that is, by shadow."""
+        """By shadow provider, the key in `_real` of the listing that it shares."""
         self._hanging, self._unlisted, self._unready = Hanging(), Hanging(), Hanging()
-        """Sources, probes and providers that hang."""
+        """The sources, providers and probes that hang."""
         self._readings: dict[str, tuple[FleetReadings, FleetReadings]] = {}
-        """By fleet, readings that cannot be changed as they came, and as they were checked."""
+        """By fleet, the last read-only readings: as the source returned them, and after checking."""
 
     async def observe(
         self,
@@ -72,13 +74,17 @@ class Observer:
         vms: Mapping[str, Sequence[Vm]],
         timeout_s: float,
     ) -> tuple[dict[int, Listing], dict[str, FleetReadings]]:
-        """One listing per distinct provider, keyed by `id(provider)`, and the readings of every fleet.
+        """List VMs and read metrics concurrently, under one deadline.
 
         Args:
-            providers: May name one several times.
-            sources: By fleet.
-            vms: By fleet, whose metrics are read.
+            providers: Providers to list; one that occurs several times is asked once.
+            sources: The source of each fleet.
+            vms: By fleet, the VMs whose metrics are read.
             timeout_s: Longest wait for all of it, in seconds of the event loop.
+
+        Returns:
+            One listing per distinct provider, keyed by `id(provider)`, and the readings of each fleet. A failure is an
+                incomplete listing, or readings with an error text.
         """
         asked_s = self._clock.now()
         distinct = {id(provider): provider for provider in providers}
@@ -122,9 +128,10 @@ class Observer:
     async def ready(
         self, probes: Mapping[str, ReadinessProbe], vms: Mapping[str, Sequence[Vm]], timeout_s: float
     ) -> dict[str, frozenset[str]]:
-        """Which of the running VMs of each fleet are ready; fleets without such VMs are not asked.
+        """Return the ids of the ready VMs of each fleet in `vms`; fleets without VMs are not asked.
 
-        A probe that hung is not waited for, were it the only one: fleets that ask none wait with it.
+        A probe that hung is never waited for, not even if it is the only one asked: fleets that ask no probe would wait
+        with it.
         """
         began_s = asyncio.get_running_loop().time()
         asked = {
@@ -144,14 +151,14 @@ class Observer:
         return found
 
     async def _take_in(self, listed: Mapping[int, Listing]) -> None:
-        """Split what is listed by fleet."""
+        """Split the listings by fleet."""
         first: dict[int, int] = {}
         for key, listing in listed.items():
             if (last := self._rows.get(key, _NONE)).vms is not listing.vms:
                 self._rows[key] = await last.followed_by(listing.vms)
             if listing.real is None:
                 continue
-            # Shadows of one provider share one listing of what is real.
+            # Shadows that share one provider also share its listing of the real VMs.
             shared = self._shares[key] = first.setdefault(id(listing.real), key)
             if shared == key and (last := self._real.get(key, _NONE)).vms is not listing.real:
                 self._real[key] = await last.followed_by(listing.real)
@@ -170,7 +177,10 @@ class Observer:
         *,
         waited: bool,
     ) -> Listing | str:
-        """What the provider answered, or words; None is one that was not asked, since it hangs."""
+        """Return a provider's listing, or the failure in words.
+
+        `call` is None if the provider was not asked because it hangs.
+        """
         key = id(provider)
         if isinstance(call, Answered) and key not in self._unlisted:
             return _answer(call, self._checked, key, timeout_s)
@@ -190,26 +200,35 @@ class Observer:
         *,
         waited: bool,
     ) -> FleetReadings | str:
-        """What the source answered, or words; None is a source that was not asked, since it hangs."""
+        """Return a source's readings, or the failure in words.
+
+        `call` is None if the source was not asked because it hangs.
+        """
         if isinstance(call, Answered) and fleet not in self._hanging:
             return _answer(call, self._checked_readings, fleet, timeout_s)
         if call is not None:
             self._hanging.heard(fleet, source, call, began_s, timeout_s)
             if call.done() or waited:
                 return _answer(call, self._checked_readings, fleet, timeout_s, _NOT_READ)
-        # It goes on beside the tick.
+        # The call continues in the background, and a later tick uses its answer.
         return f"no answer within {timeout_s:g} s{_NOT_READ}"
 
     def named(self, listings: Mapping[int, Listing]) -> list[tuple[str, Listing]]:
-        """The listings of this tick with the names of their providers."""
+        """Return the listings of this tick, each with the name of its provider."""
         return [(self._names[key], listing) for key, listing in listings.items()]
 
     def rows_by_fleet(self, provider: int) -> Mapping[str, tuple[Vm, ...]]:
-        """The rows of the last listing by owner; the same tuple again for a fleet none of whose rows has changed."""
+        """Return the VMs of the provider's last listing by owning fleet.
+
+        A fleet whose rows have not changed gets the same tuple again.
+        """
         return self._rows.get(provider, _NONE).by_fleet
 
     def real_by_fleet(self, provider: int) -> Mapping[str, tuple[Vm, ...]]:
-        """The same for what is real in the last listing of a shadow."""
+        """Return the real VMs of a shadow provider's last listing by owning fleet.
+
+        A fleet whose rows have not changed gets the same tuple again.
+        """
         return self._real.get(self._shares.get(provider, provider), _NONE).by_fleet
 
     def _checked(self, provider: int, listing: Listing) -> Listing:
@@ -236,12 +255,12 @@ class Observer:
 
 
 def _well(calls: Mapping[K, Begun[Any]], hanging: Hanging) -> Collection[K]:
-    """Whose answer is waited for; where all of them hang there is nobody to wait less for."""
+    """Return the keys whose calls are waited for: those of adapters that do not hang, or all if every adapter hangs."""
     return ([key for key in calls if key not in hanging] or calls) if hanging else calls
 
 
 def _asked(adapter: object, call: Callable[[], Awaitable[T]]) -> Begun[T]:
-    """The call under way."""
+    """Begin the call; an exception at once becomes its result."""
     try:
         return begun(call, at_once=answers_at_once(adapter))
     except Exception as error:  # noqa: BLE001  as in `_answer`
@@ -249,14 +268,14 @@ def _asked(adapter: object, call: Callable[[], Awaitable[T]]) -> Begun[T]:
 
 
 def _answer(call: Begun[T], check: Callable[[K, T], T], key: K, timeout_s: float, late: str = "") -> T | str:
-    """What the call returned, once checked; words where it failed or what it returned is no such thing.
+    """Return what the call returned, once checked; or, if it failed or the check did, the failure in words.
 
     Args:
-        call: It was waited for.
-        check: Makes sure of an answer, given whose it is.
-        key: Whose.
-        timeout_s: How long it was waited for.
-        late: What more to say where it did not come in time.
+        call: The call; its wait is over.
+        check: Validates and normalises the result for a key; raises if the result is invalid.
+        key: The provider or fleet that was asked.
+        timeout_s: How long the call was waited for, for the message.
+        late: Text to append if no answer came in time.
     """
     try:
         return check(key, ended(call))
@@ -269,7 +288,7 @@ def _answer(call: Begun[T], check: Callable[[K, T], T], key: K, timeout_s: float
 
 
 async def _waited(calls: Iterable[Begun[Any]], timeout_s: float) -> None:
-    """Return when all have ended or the time is over."""
+    """Wait until all calls have ended or the time is over. If cancelled, cancel the calls."""
     open_calls = [call for call in calls if not isinstance(call, Answered) and not call.done()]
     if not open_calls:
         return
@@ -286,7 +305,7 @@ def _checked_ids(_: str, ids: frozenset[str]) -> frozenset[str]:
 
 
 def _checked_readings(readings: FleetReadings) -> FleetReadings:
-    """The readings as arrays of numbers; raises where they are none."""
+    """Return the readings as tuples and float64 arrays with one reading per VM; raises if they cannot be converted."""
     values = np.asarray(readings.values, np.float64)
     observed_at_s = np.asarray(readings.observed_at_s, np.float64)
     received_at_s, utilisation = _numbers(readings.received_at_s), _numbers(readings.utilisation)
@@ -304,14 +323,14 @@ def _checked_readings(readings: FleetReadings) -> FleetReadings:
 
 
 def _numbers(given: Any) -> Any:
-    """An array of numbers, the same one where it is one; None where nothing is given."""
+    """Return the values as a float64 array, the same object if they already are one; None stays None."""
     return None if given is None else np.asarray(given, np.float64)
 
 
 def newest_of_each(readings: FleetReadings) -> FleetReadings:
-    """One reading per VM: of several that are numbers the one observed last, of equals the first.
+    """Return the readings with at most one per VM, because a VM that is delivered twice must not count twice.
 
-    A VM that is delivered twice must not count twice.
+    Of several readings of a VM, finite values win over others, then the latest observed wins, then the first delivered.
     """
     ids = readings.vm_ids
     if len(set(ids)) == len(ids):

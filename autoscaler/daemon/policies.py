@@ -19,12 +19,12 @@ from autoscaler.errors import ConfigError
 from autoscaler.ports import Clock
 
 MAX_FILES = 2000
-"""A folder with more files is not one of policies."""
+"""Most files in the folder. A folder with more is probably not one of policies."""
 
 _NOTHING: Mapping[str, bytes] = MappingProxyType({})
 
 Stamp: TypeAlias = tuple[tuple[str, int, int, int], ...] | str
-"""Name, inode, size and time of change of every file; words where the folder cannot be read."""
+"""Name, inode, size and modification time of every file; an error text if the folder cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,11 @@ class PolicyStatus:
     """The set of policies in use.
 
     Attributes:
-        loaded_at_s: When it came into use; None where nobody follows a folder.
-        digest: Of its files, for telling sets apart.
-        error: For a person, why the folder's present content is not in use as a whole; empty where it is.
-        partial: Whether the set in use was the usable part of a folder, as a daemon begins with it: nothing is done for
-            the fleets of the other files.
+        loaded_at_s: When it came into use; None if no folder is followed.
+        digest: Digest of its files, to tell sets apart.
+        error: For people, why the folder's present content is not in use as a whole; empty if it is.
+        partial: Whether the daemon started with only the usable part of the folder. Nothing is done for the fleets of
+            the other files.
     """
 
     loaded_at_s: float | None = None
@@ -47,14 +47,14 @@ class PolicyStatus:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The set that a daemon began with: what it was made of, and why it was not the whole folder.
+    """The policies that a daemon started with, and why they may not be the whole folder.
 
     Attributes:
-        stamp: Of the folder.
-        digest: Of its files.
-        left_out: For a person, each thing that keeps a fleet from being decided on.
-        mended: For a person, each file that is used as it was when it was last good.
-        warnings: For a person, what works and probably not as meant.
+        stamp: Stamp of the folder.
+        digest: Digest of its files.
+        left_out: For people, each problem that keeps a fleet from being decided on.
+        mended: For people, each file for which the last good version is used instead.
+        warnings: For people, what is valid but probably not intended.
     """
 
     stamp: Stamp
@@ -65,12 +65,12 @@ class Loaded:
 
 
 class PolicyFolder:
-    """One folder.
+    """Reads the policies of one folder.
 
     Args:
-        path: Where.
-        tick_s: Length of a tick, which some checks compare with.
-        clock: Tells what is over already; None where that does not matter.
+        path: The folder.
+        tick_s: Length of a tick in seconds, which some checks compare with.
+        clock: Tells which events in policies are already over; None skips that check.
     """
 
     def __init__(self, path: Path, tick_s: float, clock: Clock | None = None) -> None:
@@ -79,7 +79,7 @@ class PolicyFolder:
         self._clock = clock
 
     def stamp(self) -> Stamp:
-        """What changes whenever a file of the folder does; cheap enough for every tick."""
+        """Return a value that changes whenever a file of the folder does; cheap enough for every tick."""
         try:
             return tuple(
                 (file.name, info.st_ino, info.st_size, info.st_mtime_ns)
@@ -90,18 +90,18 @@ class PolicyFolder:
             return str(error)
 
     def digest(self) -> str:
-        """Of names and contents.
+        """Return the digest of the files' names and contents.
 
         Raises:
-            ConfigError: The folder or a file of it cannot be read, or is no file.
+            ConfigError: The folder or one of its files cannot be read, or an entry is not a file.
         """
         return digest_of(self.contents())
 
     def contents(self) -> dict[str, bytes]:
-        """What the files hold, by name.
+        """Return the contents of the files, by name.
 
         Raises:
-            ConfigError: As of `digest`.
+            ConfigError: The folder or one of its files cannot be read, or an entry is not a file.
         """
         found = {}
         try:
@@ -115,16 +115,16 @@ class PolicyFolder:
         return found
 
     def before_loading(self) -> Loaded:
-        """Stamp and digest, to be taken before `load`: what changes in between is then seen as a change."""
+        """Return stamp and digest, taken before `load`, so that a change in between is noticed later."""
         stamp = self.stamp()
         try:
             return Loaded(stamp, self.digest())
         except ConfigError:
-            # Loading says what is wrong with the folder.
+            # `load` reports what is wrong with the folder.
             return Loaded(stamp, "")
 
     def load(self, instead: Mapping[str, bytes] = _NOTHING) -> PolicySet:
-        """Every policy of the folder, with all problems; `instead` as of `load_policies`."""
+        """Return every policy of the folder, with all problems; `instead` as in `load_policies`."""
         now_s = None if self._clock is None else self._clock.now()
         return load_policies(self.path, self._tick_s, now_s, instead)
 
@@ -140,7 +140,7 @@ class PolicyFolder:
 
 
 def digest_of(contents: Mapping[str, bytes]) -> str:
-    """Of files by name, in this order."""
+    """Return the digest of files, given by name in this order."""
     found = hashlib.sha256()
     for name, content in contents.items():
         found.update(f"{name}\0{len(content)}\0".encode() + content)
@@ -148,7 +148,7 @@ def digest_of(contents: Mapping[str, bytes]) -> str:
 
 
 def first_of(errors: Sequence[object]) -> str:
-    """The first of some errors in words, and how many more there are; empty where there is none."""
+    """Return the first error in words, and how many more there are; empty if there is none."""
     if not errors:
         return ""
     more = len(errors) - 1

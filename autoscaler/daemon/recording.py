@@ -35,15 +35,15 @@ from autoscaler.ports import (
 T = TypeVar("T")
 
 OPEN_WITHIN_S = 60.0
-"""Longest wait for the journal at the start, where a large one may have to be read."""
+"""Longest wait for reading the journal at startup, in seconds of the event loop. A large journal may have to be read."""
 
 
 class Recorder:
-    """The journal as the loop uses it.
+    """Writes to the journal for the loop, each write within a time limit.
 
     Args:
-        journal: Where to.
-        telemetry: Counts and tells failures.
+        journal: Where to write.
+        telemetry: Counts and reports failures.
         wait_s: Longest wait for one write, in seconds of the event loop.
     """
 
@@ -51,22 +51,22 @@ class Recorder:
         self._journal = journal
         self._at_once = answers_at_once(journal)
         self.outlives_the_run: bool = getattr(journal, "outlives_the_run", True)
-        """Whether another run may read what is written: not where the journal is in memory."""
+        """Whether a later run can read what is written; False for a journal in memory."""
         self._telemetry = telemetry
         self._wait_s = wait_s
         self.trouble = ""
-        """Why nothing can be recorded now, so that nothing is done; empty where the last tick was."""
+        """Why nothing can be recorded now, and so nothing is done; empty if the last tick was recorded."""
         self._said_s: dict[str, float] = {}
-        """Failures reported since the last written tick, and when, in seconds of the event loop."""
+        """Failures reported since the last recorded tick, with the time of the report, in seconds of the event loop."""
         self._failed_since_s: float | None = None
         self._hung: set[asyncio.Future[Any]] = set()
         self._unsettled: dict[int, tuple[float, tuple[Outcome, ...]]] = {}
         self._too_late: list[tuple[tuple[int, ...], tuple[ActionIntent, ...]]] = []
 
     async def tick(self, record: TickRecord, intents: list[ActionIntent]) -> tuple[int, ...]:
-        """Make a tick and its intents durable; ids of the actions.
+        """Make a tick and its intents durable, and return the ids of the actions.
 
-        Where that fails, `intents` is emptied: nothing unrecorded is done.
+        If that fails, `intents` is emptied, so that nothing unrecorded is done.
         """
         given = tuple(intents)
         ids = await self._intents(lambda: self._journal.record_tick(record, given), given)
@@ -81,14 +81,14 @@ class Recorder:
         return ids
 
     async def more(self, tick: int, at_s: float, intents: Sequence[ActionIntent]) -> tuple[int, ...]:
-        """Make further intents of a recorded tick durable; ids of the actions, none where that fails."""
+        """Make further intents of a recorded tick durable, and return the ids of the actions; empty if that fails."""
         given = tuple(intents)
         return await self._intents(lambda: self._journal.record_intents(tick, at_s, given), given) or ()
 
     async def _intents(
         self, write: Callable[[], Awaitable[tuple[int, ...]]], given: tuple[ActionIntent, ...]
     ) -> tuple[int, ...] | None:
-        """Ids of the actions; None where they could not be written, which has been told."""
+        """Write intents and return the ids of the actions; None if that fails, which is then already reported."""
         try:
             ids = await self._write(
                 write, self._wait_s, lambda late_ids: self._too_late.append((late_ids, given))
@@ -101,12 +101,12 @@ class Recorder:
         return ids
 
     async def outcomes(self, action_id: int, at_s: float, outcomes: Sequence[Outcome]) -> None:
-        """Settle an action; where that fails, it is settled after a later tick that can be written."""
+        """Record the outcomes of an action; if that fails, try again after the next tick that can be written."""
         try:
             await self._write(lambda: self._journal.record_outcomes(action_id, at_s, outcomes), self._wait_s)
         except JournalError as error:
             self._failed(str(error))
-            # A write that hangs may still arrive, and an action is settled once.
+            # A write that hangs may still succeed, and the outcomes of an action are recorded only once.
             if not self._hung:
                 self._unsettled[action_id] = at_s, tuple(outcomes)
 
@@ -118,14 +118,14 @@ class Recorder:
             await self._events(notes, at_s)
 
     async def event(self, kind: str, text: str, at_s: float, fleet: str = "") -> None:
-        """Record what has been logged already."""
+        """Record an event that has already been logged."""
         await self._events([Note(kind, fleet, text)], at_s)
 
     async def recent_actions(self, settled_since_s: float) -> tuple[ActionRecord, ...]:
-        """What an earlier run left open, or settled since then.
+        """Return the actions that earlier runs left open, and those settled since `settled_since_s`.
 
         Raises:
-            JournalError: It cannot be read, or not in time.
+            JournalError: The journal cannot be read, or not in time.
         """
         return await self._write(lambda: self._journal.recent_actions(settled_since_s), OPEN_WITHIN_S)
 
@@ -136,11 +136,12 @@ class Recorder:
         events: Sequence[Note],
         too_late: Callable[[tuple[ChangeRecord, ...]], object],
     ) -> tuple[ChangeRecord, ...]:
-        """Make operators' changes durable.
+        """Make operators' changes durable, and return their records.
 
         Raises:
-            JournalError: They are not, and nothing of them is stored.
-            JournalLateError: Not yet known; should they become durable later, `too_late` is told.
+            JournalError: The changes could not be written, and none of them is stored.
+            JournalLateError: The outcome is not known yet. If the changes become durable later, `too_late` is called
+                with their records.
         """
         try:
             return await self._write(
@@ -151,23 +152,26 @@ class Recorder:
             raise
 
     async def changes_in_force(self) -> tuple[ChangeRecord, ...]:
-        """What operators have in force.
+        """Return the operators' changes that are in force.
 
         Raises:
-            JournalError: It cannot be read, or not in time.
+            JournalError: The journal cannot be read, or not in time.
         """
         return await self._write(self._journal.changes_in_force, OPEN_WITHIN_S)
 
     async def learned(self) -> tuple[Learned, ...]:
-        """What earlier runs learned.
+        """Return what earlier runs learned.
 
         Raises:
-            JournalError: It cannot be read, or not in time.
+            JournalError: The journal cannot be read, or not in time.
         """
         return await self._write(self._journal.learned, OPEN_WITHIN_S)
 
     async def keep_learned(self, at_s: float, learned: Sequence[Learned]) -> bool:
-        """Keep what was learned over restarts; False where that failed, which is told and tried again later."""
+        """Store what was learned for the next run, and return whether that succeeded.
+
+        A failure is reported, and the caller tries again later.
+        """
         try:
             await self._write(lambda: self._journal.record_learned(at_s, learned), self._wait_s)
         except JournalError as error:
@@ -176,7 +180,7 @@ class Recorder:
         return True
 
     async def prune(self, *, before_s: float, max_bytes: int, within_s: float) -> None:
-        """Forget what is old, in the background; a failure is told, not counted as one of writing."""
+        """Delete old records in the background. A failure is logged, but not counted as a failed write."""
         try:
             await within(lambda: self._journal.prune(before_s=before_s, max_bytes=max_bytes), within_s)
         except TimeoutError:
@@ -197,7 +201,10 @@ class Recorder:
         wait_s: float,
         too_late: Callable[[T], object] | None = None,
     ) -> T:
-        """What the call returns; where it comes back after it was given up, `too_late` is told instead."""
+        """Return what the call returns.
+
+        If the call returns only after it was given up, `too_late` is called with the result.
+        """
         if self._hung:
             raise JournalError("an earlier write has not come back; is the disk of state_dir hung?")
         task = begun(call, at_once=self._at_once)
@@ -223,7 +230,7 @@ class Recorder:
             too_late(task.result())
 
     async def _settle_too_late(self, at_s: float) -> None:
-        """Intents that became durable after they had been given up were not carried out, and it says so."""
+        """Settle the intents that became durable after they had been given up: they were not carried out."""
         while self._too_late:
             ids, intents = self._too_late.pop()
             for action_id, intent in zip(ids, intents, strict=True):
@@ -239,7 +246,7 @@ class Recorder:
             await self.outcomes(action_id, at_s, outcomes)
 
     def _failed(self, text: str) -> None:
-        """Count a failure, and report it at most once an hour: a full disk fails at every tick, and may also hold the log."""
+        """Count a failure, and report it at most once an hour: a full disk fails every tick, and may hold the log as well."""
         self._telemetry.journal_errors.inc()
         now_s = asyncio.get_running_loop().time()
         if self._failed_since_s is None:

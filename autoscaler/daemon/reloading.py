@@ -33,11 +33,11 @@ LEFT_OUT = "fleets whose policies cannot be used are left out"
 MENDED = "policies of an earlier run are used"
 LONGEST_POLL_S = 10.0
 READ_WITHIN_S = 30.0
-"""The folder may be on a disk that hangs, and many policies take a while to check."""
+"""Longest wait for the folder, in seconds of the event loop. Its disk may hang, and many policies take a while to check."""
 
 
 class Rewired(Protocol):
-    """Fleets ready for the daemon after a change of policies."""
+    """Fleets that are wired after a change of policies."""
 
     @property
     def setups(self) -> tuple[FleetSetup, ...]:
@@ -46,30 +46,30 @@ class Rewired(Protocol):
 
     @property
     def fresh(self) -> tuple[Closable, ...]:
-        """New adapters, to be closed where these fleets do not come into use."""
+        """New adapters, to be closed if these fleets are not put into use."""
         ...
 
     @property
     def retired(self) -> tuple[Closable, ...]:
-        """Adapters that these fleets do not use any more, to be closed where they do."""
+        """Adapters that these fleets no longer use, to be closed once these fleets are in use."""
         ...
 
 
 Rewire = Callable[[Sequence[Policy], Sequence[FleetSetup]], Rewired]
-"""From policies and the fleets as they are to the fleets as they shall be; raises AutoscalerError."""
+"""Wires fleets for new policies, given the present setups; raises AutoscalerError."""
 
 
 class Reloads:
-    """Follows a folder for a daemon.
+    """Follows the policy folder and puts changed policies into use.
 
     Args:
-        daemon: Whose fleets.
-        folder: Where policies are.
-        rewire: Gives policies their adapters.
-        loaded: What the daemon began with.
+        daemon: The daemon whose policies are reloaded.
+        folder: The folder of policies.
+        rewire: Builds the adapters for new policies.
+        loaded: The policies that the daemon started with.
         read_within_s: Longest wait for the folder, in seconds of the event loop.
-        last_good: Where a set that has come into use is kept for the next run; None keeps none.
-        inline: Read in the caller instead of a thread of its own; for runs on virtual time.
+        last_good: Stores policies that have come into use for the next run; None stores none.
+        inline: Read in the caller's thread instead of a separate one; for runs on virtual time.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Reloads:
         self._warn(loaded.warnings)
 
     def ask(self) -> None:
-        """Reload soon, changed or not."""
+        """Request a reload soon, even if nothing has changed."""
         self._asked.set()
 
     async def watch(self) -> None:
@@ -124,14 +124,14 @@ class Reloads:
             except TimeoutError:
                 await self._reject(f"{self._folder.path} did not answer within {self._read_within_s:g} s")
                 continue
-            # A folder that is being written is left alone until two looks show the same.
+            # A folder that is being written is left alone until two looks in a row find the same stamp.
             still, self._seen = stamp == self._seen, stamp
             if asked or (still and stamp != self._tried):
                 self._tried = stamp
                 await self._reload()
 
     async def _wait(self) -> bool:
-        """Until the next look, or somebody asks; whether somebody did."""
+        """Wait until the next look is due or a reload is requested; return whether one was requested."""
         clock = self._daemon.clock
         poll_s = min(self._daemon.settings.tick_s, LONGEST_POLL_S)
         sleep = asyncio.ensure_future(clock.sleep_until(clock.monotonic() + poll_s))
@@ -153,7 +153,7 @@ class Reloads:
             await self._reject(f"{self._folder.path} did not answer within {self._read_within_s:g} s")
         except AutoscalerError as error:
             await self._reject(str(error))
-        except Exception as error:  # noqa: BLE001  the last good set stays in use, whatever went wrong
+        except Exception as error:  # noqa: BLE001 the last good set stays in use, whatever went wrong
             await self._reject(f"unexpected {type(error).__name__}: {error}; please report")
         else:
             now_s = self._daemon.clock.now()
@@ -166,7 +166,7 @@ class Reloads:
             self._daemon.notifier.reloaded()
 
     async def _take_over(self) -> str:
-        """Read, check, wire and take over; what has changed, in words."""
+        """Read, check and wire the policies and put them into use; return what has changed, in words."""
         digest = await self._aside(self._folder.digest)
         daemon = self._daemon
         if digest == daemon.policies.digest and not daemon.policies.error:
@@ -190,7 +190,7 @@ class Reloads:
         return "; ".join([_changes(before, daemon.fleets.all), *given_back])
 
     async def _keep(self, digest: str) -> None:
-        """Keep what has come into use for the next run; where that cannot be, the next run does without."""
+        """Store the policies in use for the next run; if that fails, log it: the next run then does without them."""
         last_good = self._last_good
         if last_good is None:
             return
@@ -201,7 +201,7 @@ class Reloads:
             self._daemon.telemetry.log.warning("policies_not_kept", text=text)
 
     def _warn(self, warnings: Sequence[str]) -> None:
-        """Say what probably is not as meant, once for as long as it stands there."""
+        """Log what is valid but probably not intended, once for as long as it stays in the policies."""
         for text in warnings:
             if text not in self._warned:
                 self._daemon.telemetry.log.warning("policy_doubtful", text=text)
@@ -219,11 +219,11 @@ class Reloads:
         await daemon.recorder.event("policies_rejected", text, daemon.clock.now())
 
     async def _aside(self, call: Callable[[], T]) -> T:
-        """What the call returns, from a thread that holds up neither the loop nor the end of the process.
+        """Return what the call returns, from a thread that blocks neither the loop nor the exit of the process.
 
         Raises:
-            TimeoutError: It did not come back in time, or an earlier one still has not.
-            Exception: What the call raises.
+            TimeoutError: The call did not return in time, or an earlier call still has not.
+            Exception: Whatever the call raises.
         """
         if self._inline:
             return call()
@@ -235,7 +235,7 @@ class Reloads:
             answer.set_running_or_notify_cancel()
             try:
                 answer.set_result(call())
-            except Exception as error:  # noqa: BLE001  handed to the one who waits
+            except Exception as error:  # noqa: BLE001 re-raised in the task that awaits the answer
                 answer.set_exception(error)
 
         self._reading = answer
@@ -244,7 +244,7 @@ class Reloads:
 
 
 def _changes(before: Sequence[Fleet], after: Sequence[Fleet]) -> str:
-    """What a reload did, for a person."""
+    """Say, for people, what a reload changed."""
     was = {fleet.name: fleet for fleet in before}
     now = {fleet.name: fleet for fleet in after}
     parts = []

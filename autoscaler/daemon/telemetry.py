@@ -65,15 +65,17 @@ EVENTS = {
 
 _START_BUCKETS_S = (5, 10, 15, 20, 25, 30, 40, 50, 60, 90, 120, 180, 300, 600)
 _BURSTS, _BURST_CALLS = (10, 100, 1000), 3
-"""VMs of the bursts whose time is published, ordered in one call for each of three zones."""
+"""Sizes in VMs of the bursts whose ordering time is published; each burst is ordered in one call per zone, for three
+zones.
+"""
 _TICK_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
 _CLOUDWATCH_PRICE = 0.01 / 1000
-"""US dollars per metric requested, the list price of most Regions."""
+"""US dollars per metric requested: the list price in most Regions."""
 
 
 class Telemetry:
-    """The daemon's metrics in a registry of their own, and its logger."""
+    """The daemon's metrics, in a registry of their own, and its logger."""
 
     def __init__(self, log: Any = None) -> None:
         self.registry = CollectorRegistry()
@@ -200,12 +202,15 @@ class Telemetry:
         self.log.info("tick", tick=record.tick, text=line)
 
     def policies_loaded(self, at_s: float, *, complete: bool) -> None:
-        """A set of policies came into use; complete where it is all that the folder holds."""
+        """Record that policies came into use; `complete` means that they are all policies of the folder."""
         self.policy_reload_success.set(at_s)
         self.policy_reload_failed.set(not complete)
 
     def budget(self, provider: str, budget: Budget) -> None:
-        """Publish what is left of a provider's API budget, and what a burst would take; the only one has no name."""
+        """Publish what is left of a provider's API budget, and how long bursts of starts would take.
+
+        The name is empty if there is only one provider.
+        """
         for bucket in budget.state():
             self.api_tokens.labels(provider, bucket.name).set(bucket.left)
             self.api_refill.labels(provider, bucket.name).set(bucket.refill_per_s)
@@ -232,13 +237,13 @@ class Telemetry:
                     metric.labels(fleet).set(vms)
 
     def forget(self, fleet: str) -> None:
-        """Show no more of a fleet that is gone; what was counted stays."""
+        """Remove the gauges of a fleet that no longer exists; its counters stay."""
         self._published.pop(fleet, None)
         for metric in self._fleet_gauges:
             metric.remove_by_labels({"fleet": fleet})
 
     def cloudwatch_called(self, metrics: int, outcome: str) -> None:
-        """Count one request to CloudWatch; what was not answered is not charged."""
+        """Count one request to CloudWatch, and its cost if it was answered."""
         self.cloudwatch_metrics_requested.labels(outcome).inc(metrics)
         if outcome == "answered":
             self.cloudwatch_cost.inc(metrics * _CLOUDWATCH_PRICE)
@@ -248,13 +253,13 @@ class Telemetry:
         self.count_outcomes(done.intent, done.outcomes)
 
     def count_outcomes(self, intent: ActionIntent, outcomes: Sequence[Outcome]) -> None:
-        """Count what came back of one intent."""
+        """Count the outcomes of one intent."""
         for outcome in outcomes:
             self.actions.labels(intent.fleet, str(intent.verb), str(outcome.kind)).inc()
 
 
 def _of_acting(counter: Callable[..., Counter]) -> tuple[Counter, Counter]:
-    """The metrics of what is done, and of what the warm pool could not give."""
+    """Declare the metrics of actions, and of starts that the warm pool could not serve."""
     return (
         counter("actions", "VMs asked for, by what came back.", ("fleet", "verb", "outcome")),
         counter(
@@ -264,7 +269,7 @@ def _of_acting(counter: Callable[..., Counter]) -> tuple[Counter, Counter]:
 
 
 def _of_places(counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> tuple[Counter, Gauge, Gauge]:
-    """The metrics of the places where VMs are."""
+    """Declare the metrics of the places in which VMs exist."""
     return (
         counter("listing_errors", "Listings that failed or were incomplete.", ()),
         gauge(
@@ -281,7 +286,7 @@ def _of_places(counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> 
 
 
 def _api_budget(gauge: Callable[[str, str, Sequence[str]], Gauge]) -> tuple[Gauge, Gauge, Gauge, Gauge]:
-    """The metrics of the provider's API budget."""
+    """Declare the metrics of the provider's API budget."""
     return (
         gauge("api_budget_tokens", "Tokens left in the provider's API budget.", ("provider", "bucket")),
         gauge("api_budget_refill_per_second", "Estimated refill rate of the budget.", ("provider", "bucket")),
@@ -307,7 +312,7 @@ def _held_back(t: FleetTick) -> int:
 
 
 class _Published:
-    """One fleet's metrics, found once; gauges are worked out from the last tick when somebody asks for them."""
+    """Publishes the metrics of one fleet. Gauges are evaluated on the last tick when they are scraped."""
 
     def __init__(self, telemetry: Telemetry, fleet: str) -> None:
         self._telemetry = telemetry
@@ -318,7 +323,7 @@ class _Published:
         self._reasons_of: tuple[int, ...] = ()
         self._shaped_by: list[Counter] = []
         self._cost = telemetry.cost.labels(fleet)
-        # Alerts see an increase only in what was there before: so the first miss too.
+        # A counter must exist before its first increment, or alerts do not see the first miss.
         telemetry.missed_starts.labels(fleet)
         self._reasons: dict[int, Counter] = {}
         self._hibernates = False
@@ -340,7 +345,7 @@ class _Published:
         telemetry.evaluated.labels(fleet).set_function(lambda: self._at_s)
 
     def tick(self, t: FleetTick, at_s: float, counts: Counts) -> None:
-        """Show this tick from here on, and count."""
+        """Show this tick from now on, and count it."""
         self._row, self._counts, self._at_s = t, counts, at_s
         if t.memories is not None and not self._hibernates:
             self._hibernates = True

@@ -27,14 +27,14 @@ EARLY_PER_TICK = 2.0
 
 
 class Cause(StrEnum):
-    """Why the loop is woken."""
+    """What wakes the loop early."""
 
     PUSH = "push"
     """Pushed samples need more VMs than are ordered."""
     OPERATOR = "operator"
     """An operator changed something."""
     HINT = "hint"
-    """The cloud told news of a VM."""
+    """The cloud announced something about a VM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,9 @@ class Early:
     """An early turn.
 
     Attributes:
-        number: Of the early turns of this process, from 1; goes into client tokens.
-        fleets: Those that are decided on; empty for all.
-        cause: What asked; the one that needs more where several did.
+        number: Number of the early turn in this process, from 1; a part of client tokens.
+        fleets: The fleets to decide on; empty means all.
+        cause: What asked for the turn. If several causes did, the one that needs the most work.
     """
 
     number: int
@@ -53,24 +53,28 @@ class Early:
 
     @property
     def lists(self) -> bool:
-        """Whether the VMs are listed anew. Pushed samples only scale out, which rests on the last listing and on
-        the orders since: asking the provider first would cost the time that was to be saved.
+        """Whether the turn lists the VMs again.
+
+        Pushed samples can only scale out, and for that the last listing and the orders since are enough. Asking the
+        provider first would cost the time that the early turn is meant to save.
         """
         return self.cause is not Cause.PUSH
 
     def has(self, fleet: str) -> bool:
-        """Whether it decides on this fleet."""
+        """Return whether the turn decides on this fleet."""
         return not self.fleets or fleet in self.fleets
 
 
 def needs_more(fleet: Fleet, pushed: float, vms: int, now_s: float) -> bool:
-    """Whether pushed samples need more VMs than are ordered, and some can be had. A hint, made in a few steps.
+    """Return whether pushed samples need more VMs than are ordered, and more can be had.
+
+    This is a cheap estimate that decides only whether to wake the loop.
 
     Args:
-        fleet: Whose.
-        pushed: Sum of its latest values.
-        vms: How many VMs pushed them; any number where the value is the fleet's.
-        now_s: The clock.
+        fleet: The fleet of the samples.
+        pushed: Sum of the latest value of each VM.
+        vms: How many VMs pushed them; ignored if the value is that of the whole fleet.
+        now_s: The current time.
     """
     policy = fleet.policy
     counts = fleet.inventory.counts(now_s, fleet.minimum_on_time_s)
@@ -87,7 +91,7 @@ def needs_more(fleet: Fleet, pushed: float, vms: int, now_s: float) -> bool:
         serving = counts.in_service * fleet.capacity_per_s
         demand = demand_if(fleet.queue, pushed, now_s, serving, policy.signal.drain_time_s)
     elif signal is not Signal.TOTAL:
-        # As if all VMs that serve were like those that have pushed.
+        # Assume that all VMs in service are like those that have pushed.
         demand *= max(len(fleet.inventory.in_phase(Phase.IN_SERVICE)) / max(vms, 1), 1.0)
     if signal is Signal.UTILISATION:
         if vms and pushed / vms >= policy.signal.saturation:
@@ -100,11 +104,11 @@ def needs_more(fleet: Fleet, pushed: float, vms: int, now_s: float) -> bool:
 
 
 class Waking:
-    """The sleep of one loop.
+    """The sleep of the loop, which early turns and `stop` end.
 
     Args:
-        clock: Time.
-        tick_s: Length of a tick.
+        clock: What the loop sleeps on.
+        tick_s: Length of a tick, in seconds.
     """
 
     def __init__(self, clock: Clock, tick_s: float) -> None:
@@ -114,20 +118,20 @@ class Waking:
         self._allowed = EARLY_AT_ONCE
         self._counted_s: float | None = None
         self._asked: dict[Cause, set[str] | None] = {}
-        """By cause, the fleets; None for all."""
+        """By cause, the fleets that asked; None means all."""
         self._taken = 0
         self._asleep: asyncio.Task[object] | None = None
         self._woken = False
         self.stopping = False
 
     def ask(self, fleets: Iterable[str] | None, cause: Cause) -> None:
-        """Decide on these fleets (None: on all) as soon as may be."""
+        """Ask for an early turn for these fleets (None: for all) as soon as the token bucket allows it."""
         before = self._asked.get(cause, set())
         self._asked[cause] = None if fleets is None or before is None else before.union(fleets)
         self._wake()
 
     def take(self) -> Early | None:
-        """The early turn that is due, which is then taken from the bucket; None where none is."""
+        """Return the early turn that is due and take its token from the bucket; None if none is due."""
         if not self._asked or self._wait_s() > 0.0:
             return None
         named = list(self._asked.values())
@@ -140,16 +144,16 @@ class Waking:
         return Early(self._taken, frozenset() if everybody else frozenset().union(*fleets), cause)
 
     def served(self) -> None:
-        """A regular tick begins, which serves everybody who has asked so far."""
+        """Drop all requests: the regular tick that begins now serves them."""
         self._asked = {}
 
     def stop(self) -> None:
-        """End the sleep; there is none any more."""
+        """End the sleep; later sleeps return at once."""
         self.stopping = True
         self._wake()
 
     async def sleep_to(self, monotonic_s: float) -> None:
-        """Return at that time, or as soon as an early turn is due or the loop is to stop."""
+        """Sleep until that time, or until an early turn is due or the loop is to stop."""
         task = asyncio.current_task()
         while not self.stopping and task is not None:
             until_s = monotonic_s
@@ -161,13 +165,13 @@ class Waking:
                 return
 
     async def _slept(self, task: asyncio.Task[object], until_s: float) -> bool:
-        """Sleep; whether somebody ended it early."""
+        """Sleep, and return whether the sleep was ended early by `_wake`."""
         cancelled_before = task.cancelling()
         self._asleep, self._woken = task, False
         try:
             await self._clock.sleep_until(until_s)
         except asyncio.CancelledError:
-            # Unless somebody else has cancelled the daemon as well.
+            # If the daemon was cancelled from outside as well, that cancellation must go on.
             if not (self._woken and task.uncancel() <= cancelled_before):
                 raise
             return True
@@ -181,15 +185,15 @@ class Waking:
             self._asleep.cancel()
 
     def _wait_s(self) -> float:
-        """Seconds until the bucket allows an early turn; 0 where it does."""
+        """Return the seconds until the bucket allows an early turn; 0 if it does now."""
         now_s = self._clock.monotonic()
         passed_s = 0.0 if self._counted_s is None else max(now_s - self._counted_s, 0.0)
         self._counted_s = now_s
         self._allowed = min(self._allowed + passed_s / self._refill_s, EARLY_AT_ONCE)
-        # A hair below a whole one must not make the loop sleep for no time at all.
+        # Without the tolerance, rounding could make the loop sleep for no time at all.
         return 0.0 if self._allowed >= 1.0 - 1e-9 else (1.0 - self._allowed) * self._refill_s
 
 
 def _waits(_: float) -> bool:
-    """Of a clock that does not jump: whether the time has come without waiting for it."""
+    """Stand in for `jumps_to` of clocks that cannot jump: no time passes without waiting."""
     return False
