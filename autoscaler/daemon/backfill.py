@@ -248,7 +248,7 @@ class Backfill:
 
     async def _catch_up(self, relived: Relived, fleets: Fleets, lanes: Int, models: Int) -> bool:
         """Step through the ticks that have passed meanwhile and put the state into use; return whether that succeeded."""
-        heard = [] if fleets.overheard is None else fleets.overheard  # the list may be empty, and grows while this runs
+        heard = [] if fleets.overheard is None else fleets.overheard  # empty or not, it grows meanwhile
         at, pace = 0, Pace(self._daemon.clock)
         while self._daemon.fleets is fleets:
             if samples := [_of(each, lanes) for each in heard[at : at + pace.ticks]]:

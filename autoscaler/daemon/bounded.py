@@ -16,17 +16,17 @@ T = TypeVar("T")
 
 
 async def within(call: Callable[[], Awaitable[T]], timeout_s: float, *, at_once: bool = False) -> T:
-    """What the call returns.
+    """Return what the call returns, within a time limit.
 
     Args:
         call: Makes the call.
         timeout_s: Longest wait, in seconds of the event loop.
-        at_once: The adapter may be asked in this task; see `autoscaler.at_once`.
+        at_once: Whether the adapter may be called in this task; see `autoscaler.at_once`.
 
     Raises:
-        TimeoutError: It did not end in time; it has been told to.
-        RuntimeError: It was cancelled from within.
-        Exception: What the call itself raises.
+        TimeoutError: The call did not end in time; it was cancelled and left behind.
+        RuntimeError: The call was cancelled from within.
+        Exception: Whatever the call itself raises.
     """
     task = begun(call, at_once=at_once)
     if isinstance(task, asyncio.Future) and not task.done():
@@ -39,12 +39,12 @@ async def within(call: Callable[[], Awaitable[T]], timeout_s: float, *, at_once:
 
 
 def ended(task: Begun[T]) -> T:
-    """What a call that was waited for returned; one that has not ended is told to, and left behind.
+    """Return what a call returned, after it was waited for; cancel it and leave it behind if it has not ended.
 
     Raises:
-        TimeoutError: It has not ended.
-        RuntimeError: It was cancelled from within.
-        Exception: What the call itself raised.
+        TimeoutError: The call has not ended.
+        RuntimeError: The call was cancelled from within.
+        Exception: Whatever the call itself raised.
     """
     if isinstance(task, Answered):
         if task.error is None:
@@ -55,12 +55,12 @@ def ended(task: Begun[T]) -> T:
         task.cancel()
         raise TimeoutError
     if task.cancelled():
-        # A cancellation that nobody here asked for must not end the loop that waits for the call.
+        # A cancellation from inside the adapter must not end the loop that waits for the call.
         raise RuntimeError("the call was cancelled from within")
     return task.result()
 
 
 def _forget(task: asyncio.Future[T]) -> None:
-    """Fetch the late result, or else the event loop complains that nobody did."""
+    """Retrieve a late exception, or the event loop logs that it was never retrieved."""
     if not task.cancelled():
         task.exception()

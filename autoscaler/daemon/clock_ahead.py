@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from autoscaler.daemon.warm.warm_pool import WarmPool
 
 LEAST_S = 30.0
-"""What is smaller is no setting."""
+"""Smallest jump of the clock that counts as setting it, in seconds."""
 
 
 class SetAhead:
-    """Notices that the clock was set ahead.
+    """Notices that the clock was set ahead, and moves the beginnings of waits by as much.
 
     Args:
-        clock: Time.
-        telemetry: Where it is told.
-        leasing: Whose leases wait too; None where there are none.
+        clock: The clock that may be set.
+        telemetry: Where the jump is reported.
+        leasing: Leases, which wait too; None if there are none.
     """
 
     def __init__(self, clock: Clock, telemetry: Telemetry, leasing: Leasing | None = None) -> None:
@@ -41,16 +41,16 @@ class SetAhead:
         self._ahead_s = clock.now() - clock.monotonic()
 
     def set_back_by_s(self) -> float:
-        """By how much the clock was set back since the last tick, in seconds; 0 where it was not."""
+        """Return by how many seconds the clock was set back since the last tick; 0 if it was not."""
         return max(self._ahead_s - (self._clock.now() - self._clock.monotonic()), 0.0)
 
     def within(self, tick: int, fleets: Iterable[Fleet], warm_pools: Mapping[str, WarmPool]) -> None:
-        """As `follow`, while a tick is under way and may wait for seconds; a clock that was set back is left to the next one."""
+        """Do as `follow` during a tick, which may wait for seconds; a clock that was set back is left to the next tick."""
         if not self.set_back_by_s():
             self.follow(tick, fleets, warm_pools)
 
     def follow(self, tick: int, fleets: Iterable[Fleet], warm_pools: Mapping[str, WarmPool]) -> None:
-        """Before a tick: where the clock was set ahead since the last one, all that is awaited began so much later."""
+        """If the clock was set ahead since the last call, move the beginnings of all waits by as much."""
         ahead_s = self._clock.now() - self._clock.monotonic()
         by_s, self._ahead_s = ahead_s - self._ahead_s, ahead_s
         if by_s < LEAST_S:
@@ -77,7 +77,7 @@ def _move(fleet: Fleet, pool: WarmPool | None, by_s: float) -> None:
 
 
 def move_vm(t: TrackedVm, by_s: float) -> None:
-    """All that is noted of a VM began so much later."""
+    """Move every time noted for a VM later by `by_s` seconds."""
     t.phase_since_s += by_s
     t.missing_since_s += by_s
     t.hands_off_until_s += by_s

@@ -22,15 +22,15 @@ from autoscaler.daemon.vms.metering import Run
 from autoscaler.daemon.vms.tracked import TrackedVm
 
 RESTS_S = 6 * 3600.0
-"""How long what objectives have learned may pause, in seconds."""
+"""Longest time for which what objectives have learned may pause, in seconds."""
 _LEARNED = ("peaks", "trial", "budget", "warm_pool", "starting")
 
 
 def what_stays(before: LaneState, lanes: LaneParams, back_s: float) -> LaneState:
-    """The state with which core continues: guards start afresh.
+    """Return the state with which core continues; guards start afresh.
 
     Args:
-        before: The previous state; not to be used any more.
+        before: The previous state; not to be used afterwards.
         lanes: The same lanes.
         back_s: By how much the clock was set back, in seconds.
     """
@@ -45,13 +45,13 @@ def what_stays(before: LaneState, lanes: LaneParams, back_s: float) -> LaneState
 def keep_orders(
     inventories: Sequence[FleetInventory], before: Sequence[FleetInventory], by_s: float, now_s: float
 ) -> None:
-    """Keep orders that may not be listed yet, and VMs that are left alone, fleet by fleet.
+    """Keep orders that may not be listed yet, and VMs that are left alone, in new inventories.
 
     Args:
-        inventories: That know nothing yet.
-        before: What was known until now; they are not used any more.
+        inventories: The new inventories, which know nothing yet.
+        before: The previous inventories of the same fleets, in the same order; not to be used afterwards.
         by_s: By how much the clock was set back, in seconds.
-        now_s: The clock.
+        now_s: The time on the new clock.
     """
     for inventory, known in zip(inventories, before, strict=True):
         flying = [t for t in known.vms.values() if t.order is not None and t.phase is not Phase.LOST]

@@ -25,14 +25,14 @@ _SHOWN = 3
 def complaint(
     readings: FleetReadings, values: Sequence[Any], now_s: float, max_age_s: float, beyond: Iterable[str] = ()
 ) -> str:
-    """What the source complains of and what is wrong with its readings, or nothing.
+    """Return, for people, what the source reports and what is wrong with its readings; empty if nothing is.
 
     Args:
-        readings: Of one fleet.
-        values: What was made of them, as `fleet_rows.lane_values` has it: the freshness third, then the coverage.
-        now_s: Of the decision, epoch seconds.
-        max_age_s: Older readings do not count.
-        beyond: VMs whose readings are beyond anything that a VM can do.
+        readings: The readings of one fleet.
+        values: The fleet's entry of `fleet_rows.lane_values`: item 2 is the freshness, item 3 the coverage.
+        now_s: Time of the decision, epoch seconds.
+        max_age_s: Age above which readings do not count.
+        beyond: VMs whose readings are left out because no VM can do so much work.
     """
     if not values[2] and values[3] >= 1.0 and not beyond:
         return readings.error
@@ -41,12 +41,12 @@ def complaint(
 
 
 def doubts(readings: FleetReadings, now_s: float, max_age_s: float) -> str:
-    """Why some of the readings do not count and what to do about it, or nothing.
+    """Return, for people, why some of the readings do not count and what to do about it; empty if all count.
 
     Args:
-        readings: Of one fleet.
-        now_s: Of the decision, epoch seconds.
-        max_age_s: Older readings do not count.
+        readings: The readings of one fleet.
+        now_s: Time of the decision, epoch seconds.
+        max_age_s: Age above which readings do not count.
     """
     impossible, old, ahead = _left_out(readings, now_s, max_age_s)
     if not (impossible | old | ahead).any():
@@ -80,13 +80,15 @@ def _left_out_as_beyond(ids: Sequence[str]) -> str:
 
 
 def counting(readings: FleetReadings, now_s: float, max_age_s: float) -> int:
-    """How many of the readings count; arguments as of `doubts`."""
+    """Return how many of the readings count; arguments as in `doubts`."""
     impossible, old, ahead = _left_out(readings, now_s, max_age_s)
     return int(np.count_nonzero(~(impossible | old | ahead)))
 
 
 def _left_out(readings: FleetReadings, now_s: float, max_age_s: float) -> tuple[Bool, Bool, Bool]:
-    """Which readings are impossible, else too old, else ahead of our clock: bool (n,) each."""
+    """Return which readings are impossible, which others are too old, and which others are ahead of our clock: bool (n,)
+    each.
+    """
     values, at_s = readings.values, readings.observed_at_s
     impossible = ~((values >= 0.0) & (values < np.inf))
     old = ~impossible & ~(now_s - at_s <= max_age_s)
@@ -102,6 +104,6 @@ def _share(readings: FleetReadings, which: Bool) -> str:
 
 
 def _where(readings: FleetReadings, which: Bool) -> str:
-    """The VMs, first to last; nothing where the reading is the fleet's."""
+    """Name the first few of the VMs; empty if the reading is that of the whole fleet."""
     ids = [readings.vm_ids[at] for at in np.flatnonzero(which) if readings.vm_ids[at]]
     return f" at {some(ids, _SHOWN)}" if ids else ""

@@ -20,19 +20,19 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 EVENTS_PER_TURN = 64
-"""Connections that are looked at in one turn: up to 8 ms of it."""
+"""Most connections that one turn looks at; they take up to 8 ms."""
 
 if hasattr(select, "epoll"):
 
     class _FewAtATime(selectors.EpollSelector):
-        """Tells of so many ready files at most; the kernel goes round among the others."""
+        """Reports a limited number of ready files per call; the kernel takes turns among the others."""
 
         def __init__(self) -> None:
             super().__init__()
             self._polled = select.epoll.fromfd(os.dup(self.fileno()))
 
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-            """As in `selectors`; in whole milliseconds, rounded up."""
+            """Wait as `selectors` does; the timeout is rounded up to whole milliseconds."""
             wait_s = -1.0 if timeout is None else math.ceil(max(timeout, 0.0) * 1e3) * 1e-3
             try:
                 found = self._polled.poll(wait_s, EVENTS_PER_TURN)
@@ -49,17 +49,17 @@ if hasattr(select, "epoll"):
             return ready
 
         def close(self) -> None:
-            """As in `selectors`."""
+            """Close as `selectors` does."""
             self._polled.close()
             super().close()
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """A loop with short turns."""
+    """Return an event loop with short turns."""
     return asyncio.SelectorEventLoop(_FewAtATime()) if hasattr(select, "epoll") else asyncio.new_event_loop()
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """As `asyncio.run`, on such a loop."""
+    """Run as `asyncio.run` does, on an event loop with short turns."""
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(main)

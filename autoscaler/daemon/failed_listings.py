@@ -15,20 +15,20 @@ from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.ports import Listing
 
 AGAIN_S = 3600.0
-"""After so long the same words are said again."""
+"""Time after which an unchanged failure is logged again, in seconds."""
 OLD_S, OLD_TICKS = 60.0, 3
-"""A whole listing is old after so long, and not before so many ticks."""
+"""Age in seconds, and in ticks, that the last complete listing must both exceed to be old."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlaceListed:
-    """How one place is listed.
+    """The state of one place's listings.
 
     Attributes:
-        name: What the settings call it; empty where it is the only one.
-        whole_at_s: When its last whole listing came, epoch seconds; None where none has come yet.
-        error: For a person, why the last one was not whole; empty where it was.
-        sentence: For a person, that the last whole one is old, and why; empty where it is not.
+        name: The place's name in the settings; empty if it is the only one.
+        whole_at_s: When the last complete listing arrived, epoch seconds; None before the first.
+        error: For people, why the last listing was not complete; empty if it was.
+        sentence: For people, that the last complete listing is old, and why; empty if it is not.
     """
 
     name: str
@@ -38,11 +38,14 @@ class PlaceListed:
 
 
 class Unlisted:
-    """Of each provider by itself: acting fleets and fleets in shadow share one listing of it, and so one failure.
+    """Follows the listings of every provider.
+
+    Acting fleets and fleets in shadow share one listing of a provider, and so one failure.
 
     Args:
-        telemetry: Where it is said, counted and dated.
-        began_at_s: When the daemon began, from which the age of a place counts that has not been listed whole yet.
+        telemetry: Where failures are logged and counted.
+        began_at_s: When the daemon started: the age of a place's last complete listing counts from then until the first
+            one.
     """
 
     def __init__(self, telemetry: Telemetry, began_at_s: float) -> None:
@@ -51,11 +54,12 @@ class Unlisted:
         self._of: dict[str, _Unlisted] = {}
 
     def follow(self, listings: Iterable[tuple[str, Listing]], now_s: float) -> int:
-        """Say, count and date what is new; how many failures there are, equal ones once.
+        """Log, count and date what is new, and return how many different failures there are.
 
         Args:
-            listings: With the name of the provider; none at all is no news, and otherwise they are of all providers.
-            now_s: The clock.
+            listings: The listing of every provider, with the provider's name. Without any (a turn that does not list),
+                nothing changes.
+            now_s: The current time.
         """
         by_name: dict[str, list[Listing]] = {}
         for name, listing in listings:
@@ -68,7 +72,7 @@ class Unlisted:
             whole_at_s = self._began_at_s if one.whole_at_s is None else one.whole_at_s
             self._telemetry.last_listing.labels(name).set(whole_at_s)
         for name in self._of.keys() - by_name.keys() if by_name else ():
-            # No fleet is there any more, so nobody lists it.
+            # A place without a fleet is no longer listed.
             del self._of[name]
             self._telemetry.last_listing.remove_by_labels({"provider": name})
         if failed:
@@ -76,7 +80,7 @@ class Unlisted:
         return failed
 
     def places(self, now_s: float, tick_s: float) -> list[PlaceListed]:
-        """How each place is listed, by name."""
+        """Return the state of each place's listings, in the order of names."""
         return [
             PlaceListed(name, one.whole_at_s, one.error, self._old(one, now_s, tick_s))
             for name, one in sorted(self._of.items())
@@ -90,7 +94,7 @@ class Unlisted:
 
 
 class _Unlisted:
-    """One provider."""
+    """Follows the listings of one provider."""
 
     def __init__(self, name: str, log: Any) -> None:
         self._name, self.log = name, log
@@ -98,10 +102,10 @@ class _Unlisted:
         self.error = ""
         self._since_s: float | None = None
         self._said_s: dict[str, float] = {}
-        """By reason, when it was last said; for an hour at most, so that reasons which take turns are not said in turns."""
+        """By reason, when it was last logged, for an hour: alternating reasons are then not logged in turns."""
 
     def follow(self, listings: Iterable[Listing], now_s: float) -> int:
-        """As of `Unlisted`."""
+        """Log what is new about these listings, and return how many different failures there are."""
         errors: dict[str, None] = {}
         for each in listings:
             if each.complete:
@@ -113,7 +117,7 @@ class _Unlisted:
             self._ended(now_s)
             return 0
         first_s = self._since_s = now_s if self._since_s is None else self._since_s
-        # A clock that was set back would keep it quiet until it is as late again.
+        # Times ahead of a clock that was set back would suppress the log until the clock reaches them.
         self._said_s = {text: at for text, at in self._said_s.items() if 0.0 <= now_s - at < AGAIN_S}
         for error in errors:
             if error not in self._said_s:
@@ -132,7 +136,7 @@ class _Unlisted:
 
 
 def _span(seconds: float) -> str:
-    """How long, as a person says it."""
+    """Return a length of time for people."""
     if seconds < 90.0:
         return f"{max(seconds, 0.0):.0f} s"
     return f"{seconds / 60.0:.0f} min" if seconds < 5400.0 else f"{seconds / 3600.0:.1f} h"

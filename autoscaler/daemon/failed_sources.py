@@ -19,10 +19,10 @@ _NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
 class Unread:
-    """What was reported about each fleet's source.
+    """Reports failing sources.
 
     Args:
-        telemetry: Where it is reported.
+        telemetry: Where failures are reported.
     """
 
     def __init__(self, telemetry: Telemetry) -> None:
@@ -31,16 +31,16 @@ class Unread:
         """By fleet and reason (without its numbers), when it was last reported; only while the source fails."""
 
     def follow(self, fleet: Fleet, error: str, now_s: float) -> None:
-        """Report what is new; the fleet keeps the error.
+        """Report what is new about a fleet's source, and keep the error on the fleet.
 
         Args:
-            fleet: Whose source it is.
-            error: What is wrong, for a person; empty if nothing is.
-            now_s: The clock.
+            fleet: The fleet.
+            error: For people, what is wrong with the source; empty if nothing is.
+            now_s: The current time.
         """
         if error:
             reason, said_s = _NUMBER.sub("0", error), self._said_s.setdefault(fleet.name, {})
-            # A clock that was set back would keep it quiet until it is as late again.
+            # A time ahead of a clock that was set back would suppress the log until the clock reaches it.
             if not 0.0 <= now_s - said_s.get(reason, now_s - AGAIN_S) < AGAIN_S:
                 said_s[reason] = now_s
                 self._telemetry.log.warning("source_failed", fleet=fleet.name, text=error)
@@ -50,5 +50,5 @@ class Unread:
         fleet.source_error = error
 
     def keep(self, fleets: Container[str]) -> None:
-        """Forget all others."""
+        """Forget all fleets but these."""
         self._said_s = {name: said_s for name, said_s in self._said_s.items() if name in fleets}

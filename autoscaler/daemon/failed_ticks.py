@@ -9,10 +9,10 @@ from autoscaler.daemon.telemetry import Telemetry
 
 
 class Failing:
-    """What has failed so far.
+    """Reports failing ticks, and counts repetitions.
 
     Args:
-        telemetry: Where it is told and counted.
+        telemetry: Where failures are logged and counted.
     """
 
     def __init__(self, telemetry: Telemetry) -> None:
@@ -20,7 +20,7 @@ class Failing:
         self._failures: Counter[tuple[str, str, int]] = Counter()
 
     def tell(self, tick: int, error: Exception) -> None:
-        """A tick has failed."""
+        """Report a tick that has failed."""
         self._telemetry.ticks_failed.inc()
         place = traceback.extract_tb(error.__traceback__)[-1]
         key = type(error).__name__, place.filename, place.lineno or 0

@@ -53,9 +53,7 @@ from autoscaler.ports.hooks import VmHook
 START_TIMES_KEPT = 1000
 """Measured start times kept per fleet, for status and summaries."""
 NOTABLE_MOVE = 0.05
-"""Relative change of a planned capacity from which it is reported again, or of hibernated VMs' lead in start time from
-which policies are compiled again.
-"""
+"""Relative change from which a learned capacity is reported again, and hibernated VMs' earlier start used in plans."""
 NOTABLE_ODDS = 0.02
 """Change in the odds of a successful start from which policies are compiled again (checked once an hour)."""
 RECOMPILE_S = 6 * 3600.0
@@ -382,11 +380,8 @@ class Fleets:
         return {"lanes": self._lane_state, "forecasts": self._series_state, "queues": self._queues}
 
     def go_on_from(self, state: Remembered, lanes: Int) -> None:
-        """Continue with the state of an earlier run.
-
-        Args:
-            state: What core remembered then.
-            lanes: int64 (L,), the earlier lane of each present lane; -1 if the fleet is new.
+        """Continue with what core remembered in an earlier run; `lanes`, int64 (L,), maps lanes to earlier ones, -1 if
+        new.
         """
         if isinstance(state, LaneState):
             self._lane_state = state.carried_over(self._compiled.lanes, lanes)
@@ -428,7 +423,7 @@ class Fleets:
         listed: list[bool],
         allowed: Allowances,
     ) -> tuple[Samples, Decision]:
-        """Fold, forecast and decide for all fleets.
+        """Fold, forecast and decide for all fleets; return the folded samples and the decision.
 
         Args:
             readings: The readings of each fleet.
@@ -437,9 +432,6 @@ class Fleets:
             now_s: The current time.
             listed: In lane order, whether the counts rest on a complete listing of this tick.
             allowed: What operators allow, over lanes.
-
-        Returns:
-            The folded samples, and the decision.
         """
         policies = self._policies
         self.learning.heard(policies, self._gathering.of_weight_1(readings), now_s)
@@ -497,14 +489,11 @@ def _since_s(t: TrackedVm, unknown_s: float) -> float:
 
 
 def measure(policy: Policy) -> tuple[object, ...]:
-    """Return what defines demand under a policy; two policies with equal values measure the same demand.
-
-    What was learned under one of them then holds under the other.
-    """
+    """Return what defines demand under a policy: if it is equal under another, what was learned of demand holds there."""
     signal = policy.signal
     # Utilisation is converted to work with the capacity of a VM.
     capacity = policy.vm.capacity_per_s if signal.kind == "utilisation" else None
     section = getattr(signal, signal.source)
     if signal.source == "prometheus" and section is not None:
-        section = (section.query, section.select, section.join)  # the address and the credentials do not matter
+        section = (section.query, section.select, section.join)  # not the address or credentials
     return (signal.kind, signal.source, section, capacity)

@@ -19,44 +19,46 @@ from dataclasses import dataclass, field
 
 _NEVER = 1_000_000_000
 _OLDER = 1
-"""The generation that is looked at at last before everything is: some thousand objects."""
+"""The oldest generation that is collected during ticks and between them: some thousand objects."""
 _YOUNGEST_LOOKS = 4
-"""So often one generation is looked at before the next one is, too."""
+"""Of this many collections during ticks, one includes the next generation."""
 _LOOKED_AT_EVERY_S = 600.0
-"""How often the hidden objects are counted, which takes some milliseconds."""
+"""Time between two counts of the hidden objects, in seconds; a count takes some milliseconds."""
 _FULLY_EVERY_S = 6 * 3600.0
-"""How often everything is looked at, so that what is held in circles does not grow from day to day."""
+"""Time between two full collections, in seconds, so that cycles do not pile up from day to day."""
 _MANY_MORE = 300_000
-"""So many more hidden objects than twice those of the last full look are worth another one: about 50 MB."""
+"""A full collection is due when the hidden objects exceed twice those after the last one by this many: about 50 MB."""
 
 
 @dataclass(slots=True)
 class Collecting:
-    """The collector of this process, from `begin` to `end`."""
+    """Controls the garbage collector of this process, from `begin` to `end`."""
 
     _thresholds: tuple[int, int, int] = field(default_factory=gc.get_threshold)
     _hidden: int = 0
-    """Objects out of the collector's sight after the last full look."""
+    """Number of objects hidden from the collector after the last full collection."""
     _counted_at_s: float = float("-inf")
     _fully_at_s: float | None = None
     _looks: int = 0
 
     def begin(self) -> None:
-        """Hide what is there for good, and let the collector look at everything only when told to."""
+        """Hide all present objects, and let the collector do full collections only when told to."""
         young, older, _ = self._thresholds
         gc.set_threshold(young, older, _NEVER)
         self._fully()
 
     def within_a_tick(self) -> None:
-        """Look at what has come since the last time, and at what was young then."""
+        """Collect the youngest generation, and every few times the next one too."""
         self._looks += 1
         gc.collect(_OLDER if self._looks % _YOUNGEST_LOOKS == 0 else 0)
 
     def between_ticks(self, now_s: float) -> None:
-        """Collect what is young, and hide what stays.
+        """Collect the young generations, and hide the objects that remain.
+
+        Now and then, a full collection follows.
 
         Args:
-            now_s: Of any clock that does not jump.
+            now_s: The time of any clock that does not jump.
         """
         gc.collect(_OLDER)
         gc.freeze()
@@ -71,7 +73,7 @@ class Collecting:
             self._fully()
 
     def end(self) -> None:
-        """Leave the collector as it was found."""
+        """Restore the collector's state from before `begin`."""
         gc.unfreeze()
         gc.set_threshold(*self._thresholds)
 

@@ -17,12 +17,14 @@ from typing import Any
 from autoscaler.at_once import Answered, Begun
 
 ASKED_ANEW_S = 60.0
-"""A question that does not end although it was told to is left behind after so long."""
+"""Time after which a call that ignores its cancellation is left behind and the adapter is called again, in event-loop
+seconds.
+"""
 
 
 @dataclass(slots=True)
 class _Hung:
-    """The last question to an adapter that hung."""
+    """The last call of an adapter that hung."""
 
     adapter: object
     call: asyncio.Future[Any]
@@ -31,21 +33,27 @@ class _Hung:
 
 
 class Hanging:
-    """Which adapters hang, by fleet or what else they are of; times are seconds of the event loop."""
+    """Remembers which adapters hang.
+
+    Adapters are keyed by fleet, or by whatever else they belong to. Times are seconds of the event loop.
+    """
 
     def __init__(self) -> None:
         self._of: dict[Hashable, _Hung] = {}
 
     def __bool__(self) -> bool:
-        """Whether any of them hung the last time."""
+        """Return whether any adapter hung when it was last called."""
         return bool(self._of)
 
     def __contains__(self, key: Hashable) -> bool:
-        """Whether it hung the last time."""
+        """Return whether the adapter of this key hung when it was last called."""
         return key in self._of
 
     def look(self, key: Hashable, adapter: object, now_s: float) -> bool:
-        """Whether the adapter may be asked now; forgets that it hung where it is well again or another one."""
+        """Return whether the adapter may be called now.
+
+        If it answered in time again, or is a different adapter now, it no longer counts as hanging.
+        """
         hung = self._of.get(key)
         if hung is None:
             return True
@@ -57,14 +65,14 @@ class Hanging:
     def heard(
         self, key: Hashable, adapter: object, call: Begun[Any], began_s: float, timeout_s: float
     ) -> None:
-        """Note of a question that was waited for whether it hangs; one that was not is ended in time.
+        """Note whether a call that was waited for hangs; cancel it when its time is over.
 
         Args:
-            key: Whose.
-            adapter: Was asked.
-            call: The question; the caller has waited for it.
-            began_s: When it was asked.
-            timeout_s: How long it may take.
+            key: The adapter's key.
+            adapter: The adapter.
+            call: The call; the caller has waited for it.
+            began_s: When the call began.
+            timeout_s: How long the call may take.
         """
         if isinstance(call, Answered) or call.done():
             self._of.pop(key, None)
@@ -75,7 +83,8 @@ class Hanging:
 
         def ended(call: asyncio.Future[Any]) -> None:
             timer.cancel()
-            # Whoever answers, were it with an error, does not hang; an error is fetched, or else the loop complains.
+            # Any answer in time, even an error, shows that the adapter works. An error must be retrieved, or the
+            # event loop logs it.
             hung.is_well = not call.cancelled() and loop.time() < began_s + timeout_s
             if not call.cancelled():
                 call.exception()
@@ -83,6 +92,6 @@ class Hanging:
         call.add_done_callback(ended)
 
     def keep(self, keys: Container[Hashable]) -> None:
-        """Forget all others."""
+        """Forget all keys but these."""
         if self._of:
             self._of = {key: hung for key, hung in self._of.items() if key in keys}

@@ -7,17 +7,17 @@ from collections.abc import Iterable
 from autoscaler.daemon.fleets import Fleet
 
 STALE_AFTER_TICKS = 3
-"""A fleet that has had no decision for so many ticks makes the daemon unhealthy."""
+"""Ticks without a decision for a fleet after which the daemon is unhealthy."""
 
 
 def stale(fleets: Iterable[Fleet], *, now_s: float, began_at_s: float, tick_s: float) -> list[str]:
-    """For a person, one sentence per fleet that is not being decided on; empty when all is well.
+    """Return one sentence, for people, per fleet that is not being decided on; empty if every fleet is.
 
     Args:
-        fleets: Which.
-        now_s: The clock.
-        began_at_s: When the daemon began, from which a fleet without a decision counts.
-        tick_s: Length of a tick.
+        fleets: The fleets.
+        now_s: The current time.
+        began_at_s: When the daemon started; counts as the last decision of fleets that have had none.
+        tick_s: Length of a tick, in seconds.
     """
     limit_s = STALE_AFTER_TICKS * tick_s
     found = []

@@ -13,18 +13,18 @@ from autoscaler.daemon.waking import Cause
 from autoscaler.ports.hints import Hint, HintKind, HintSource
 
 OLD_S = 600.0
-"""News older than this was overtaken by many listings."""
+"""Age above which a hint is ignored, in seconds: many listings have come since."""
 SHORTEST_ROUND_S = 1.0
-"""A source that answers at once with nothing is asked no more often than this."""
+"""Shortest time between two empty answers of the source, in seconds."""
 _MOST_TOLD = 10_000
 
 
 class Hinting:
-    """Reads the hints of one daemon.
+    """Reads hints from the cloud and acts on them.
 
     Args:
-        daemon: Whose VMs they may concern.
-        source: Where they come from.
+        daemon: The daemon whose VMs the hints may concern.
+        source: Where hints come from.
     """
 
     def __init__(self, daemon: Daemon, source: HintSource) -> None:
@@ -33,10 +33,10 @@ class Hinting:
         self._told: set[tuple[HintKind, str, str]] = set()
 
     async def watch(self) -> NoReturn:
-        """Read for ever.
+        """Read hints for ever.
 
         Raises:
-            ProviderError: They cannot be read.
+            ProviderError: The hints cannot be read.
         """
         clock = self._daemon.clock
         while True:
@@ -48,7 +48,7 @@ class Hinting:
                 await clock.sleep_until(began_s + SHORTEST_ROUND_S)
 
     async def heed(self, hint: Hint) -> None:
-        """Wake the loop for the fleet that this is about, and tell people what they should know."""
+        """Wake the loop for the fleet of the VM, and report once what people should know."""
         daemon = self._daemon
         fleet = next((f.name for f in daemon.fleets.all if hint.vm_id in f.inventory.vms), None)
         result = "heeded"

@@ -24,7 +24,7 @@ UNRECORDED = "held, since the journal cannot be written: "
 
 
 def in_full(fleet: Fleet, row: FleetTick, now_s: float) -> str:
-    """The sentence of a decision with what holds it back; the very same one where nothing does."""
+    """Return the sentence of a decision with what holds it back or limits it; the same object if nothing does."""
     why, told = held(fleet, row, now_s), row.sentence
     # An objective never proposes a number beyond the bounds, so no stage reports that it was clipped.
     bounds, fits = fleet.policy.bounds, row.demand / fleet.capacity_per_s
@@ -41,7 +41,7 @@ def in_full(fleet: Fleet, row: FleetTick, now_s: float) -> str:
 
 
 def held(fleet: Fleet, row: FleetTick, now_s: float) -> str:
-    """Why the rest of the sentence is not done; empty where it is."""
+    """Return, for people, why the decision is not carried out; empty if it is."""
     if not (row.start or row.stop or row.provision):
         return "" if fleet.inventory.listed else UNLISTED
     if fleet.leased_to:
@@ -63,12 +63,15 @@ def held(fleet: Fleet, row: FleetTick, now_s: float) -> str:
 
 
 def provisioned(fleet: Fleet, row: FleetTick, now_s: float) -> int:
-    """VMs that may be provisioned of those that the decision wants."""
+    """Return how many of the wanted new VMs may be provisioned now."""
     return row.provision if now_s >= fleet.provision_held_until_s else 0
 
 
 def unrecorded(record: TickRecord) -> TickRecord:
-    """A tick that could not be written, so that nothing of it is done; for log and status, which nobody reads later."""
+    """Return a tick that could not be recorded, with sentences that say it is not carried out.
+
+    For log and status only: it is not stored.
+    """
     rows = [
         replace(row, sentence=UNRECORDED + row.sentence) if row.start or row.stop or row.provision else row
         for row in record.fleets

@@ -15,28 +15,30 @@ if TYPE_CHECKING:
     from autoscaler.daemon.fleets import Fleet
 
 _WELL_FOR_S = 60.0
-"""It is over once it has been so for this long, or else who reports nonsense now and then is told of each time."""
+"""Time without an implausible reading after which a VM is believed again, in seconds. Without it, a VM that reports
+nonsense now and then would be reported each time.
+"""
 
 
 class Beyond:
-    """Follows the VMs whose readings are left out; which they are is kept by the fleets.
+    """Reports VMs whose readings are left out as implausible. The VMs themselves are noted on the fleets.
 
     Args:
-        fleets: In lane order.
+        fleets: The fleets in lane order.
     """
 
     def __init__(self, fleets: Sequence[Fleet]) -> None:
         self._fleets = fleets
         self._some = True
-        """Whether any was left out lately; fleets that go on from others may have some."""
+        """Whether any reading was left out recently; True at first, because fleets may be carried over from a reload."""
 
     def follow(self, samples: Samples, lane: Int, readings: Mapping[str, FleetReadings]) -> Sequence[Note]:
-        """What there is to tell after a fold.
+        """Return what to report after a fold.
 
         Args:
-            samples: What was made of the readings.
-            lane: int64 (N,), of each reading, ascending.
-            readings: By fleet, the same ones.
+            samples: What the fold made of the readings.
+            lane: int64 (N,), the lane of each reading, ascending.
+            readings: The readings of each fleet.
         """
         if samples.beyond is None and not self._some:
             return ()

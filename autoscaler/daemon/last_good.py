@@ -18,32 +18,36 @@ from autoscaler.config.loading import PolicySet
 from autoscaler.daemon.policies import PolicyFolder, digest_of
 
 FILE_NAME = "policies.last-good"
-"""In the state directory."""
+"""Name of the file in the state directory."""
 
 
 class LastGood:
-    """One file that holds the policy files of a folder.
+    """One file that holds the policy files of a folder as they were last in use.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def keep(self, folder: PolicyFolder, digest: str) -> None:
-        """Keep the files that have come into use, where the folder is still as it was then.
+        """Store the files that have come into use, unless the folder has changed since.
+
+        Args:
+            folder: The policy folder.
+            digest: Digest of the files that came into use.
 
         Raises:
-            OSError: They cannot be written.
-            ConfigError: They cannot be read.
+            OSError: The file cannot be written.
+            ConfigError: The folder cannot be read.
         """
         contents = folder.contents()
         if digest_of(contents) != digest or self._read() == contents:
             return
         files = {name: content.decode() for name, content in contents.items()}
         new = self.path.with_name(f"{self.path.name}.new")
-        # Policies may be nobody else's to read.
+        # Policies may be readable by their owner only.
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
             json.dump({"digest": digest, "files": files}, opened, indent=1)
@@ -52,15 +56,15 @@ class LastGood:
         new.replace(self.path)
 
     def mend(self, folder: PolicyFolder, found: PolicySet) -> tuple[PolicySet, tuple[str, ...]]:
-        """What is to be used where files of a folder cannot be: these as they were last in use.
+        """Replace policy files that cannot be used by their last good versions.
 
         Args:
-            folder: The files as they are.
-            found: What they say.
+            folder: The policy folder.
+            found: What was loaded from it, with its errors.
 
         Returns:
-            The set, with what is wrong even so as its errors; and for a person each file that was replaced. What was
-            found, and none, where that is no better.
+            The set to use, with its remaining errors, and for people each file that was replaced. If that gives no more
+                policies than `found`, then `found` and an empty tuple.
         """
         kept = self._read()
         broken = {each.mark.file.name: each for each in reversed(found.errors)}
@@ -73,7 +77,7 @@ class LastGood:
         return mended, tuple(f"{name} is used in its last good version: {broken[name]}" for name in replaced)
 
     def _read(self) -> dict[str, bytes]:
-        """The files by name; none where nothing is kept, or it is damaged."""
+        """Return the stored files by name; empty if nothing is stored, or it is damaged."""
         try:
             said = json.loads(self.path.read_text("utf-8"))
             files = {str(name): str(text).encode() for name, text in said["files"].items()}

@@ -104,7 +104,7 @@ class LoopSettings:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """The raw inputs of one tick, and the deadline for observing, in event-loop time."""
+    """The raw inputs of one tick: by fleet, by `id(provider)`, and the event-loop time at which observing ends."""
 
     readings: dict[str, FleetReadings]
     listings: dict[int, Listing]
@@ -217,10 +217,9 @@ class Daemon:
         return self._turn.locked()
 
     async def take_over(self, setups: Sequence[FleetSetup]) -> None:
-        """Replace the fleets by those of `setups` once the current tick has ended, keeping the state of fleets that
-        remain.
+        """Replace the fleets by those of `setups` between two ticks; fleets that remain keep their state.
 
-        Calls in flight are finished and recorded as usual. The VMs of fleets that are no longer listed stay as they
+        Calls in flight are finished and recorded as usual. The VMs of fleets that are not among `setups` stay as they
         are. If this raises, the fleets are unchanged.
         """
         async with self._turn:
@@ -249,8 +248,7 @@ class Daemon:
 
         Args:
             tick: Number of the tick on the absolute grid.
-            early: An early turn within a tick that was already decided; it decides only for the fleets that asked for
-                it. None runs a regular tick, for all fleets.
+            early: An early turn, for the fleets that asked for it; None runs a regular tick for all fleets.
         """
         if early is None or early.lists:
             seen = await self._observe()
@@ -468,10 +466,7 @@ class Daemon:
             self.telemetry.log.warning("tick_late", tick=tick, text=f"{skipped} ticks were skipped")
 
     def _clock_set_back(self, done_tick: int, tick: int) -> None:
-        """Start over after the clock was set back.
-
-        Times noted before lie in the future of the new clock and would hold everything until then.
-        """
+        """Start over after the clock was set back: times noted before lie ahead, and would hold everything until then."""
         seconds = (done_tick - tick) * self.settings.tick_s
         text = f"set back by about {seconds:.0f} s; guards start over, orders in flight and what was learned are kept"
         self.telemetry.log.warning("clock_set_back", tick=tick, text=text)

@@ -17,11 +17,11 @@ _FOR_PROCESS = "WATCHDOG_PID"
 
 
 class Notifier:
-    """Tells a service manager.
+    """Sends notifications to the service manager.
 
     Args:
-        address: Path of its datagram socket, or an abstract name with a leading `@`; empty for none.
-        watchdog_s: It expects a sign of life at least so often; None where it does not.
+        address: Path of the manager's datagram socket, or an abstract name with a leading `@`; empty for no socket.
+        watchdog_s: Longest time between two signs of life that the watchdog accepts; None if there is no watchdog.
     """
 
     def __init__(self, address: str = "", watchdog_s: float | None = None) -> None:
@@ -31,46 +31,46 @@ class Notifier:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Notifier:
-        """As the service manager has set it up for this process; one that does nothing without."""
+        """Return a notifier for the socket and watchdog that the service manager set up for this process, if any."""
         given = environment.get(_INTERVAL, "")
         meant = environment.get(_FOR_PROCESS, "") in ("", str(os.getpid()))
         watchdog_s = int(given) / 1e6 if given.isdecimal() and int(given) > 0 and meant else None
         return cls(environment.get(_SOCKET, ""), watchdog_s)
 
     def ticked(self, sentence: Callable[[], str]) -> None:
-        """A tick is done: after the first one the service has started; the sentence says how it is."""
+        """Report a completed tick, with a sentence as status. The first one also reports that the service has started."""
         if self.address:
             started = () if self._ready else ("READY=1",)
             self._ready |= self._send("STATUS=" + sentence().replace("\n", " "), *started)
 
     def alive(self) -> None:
-        """A sign of life for the watchdog."""
+        """Send a sign of life to the watchdog."""
         self._send("WATCHDOG=1")
 
     def reloading(self) -> None:
-        """A reload begins; `reloaded` must follow."""
-        # The stamp is the machine's monotonic clock, which is the clock of a real event loop.
+        """Report that a reload begins; `reloaded` must follow."""
+        # systemd expects the machine's monotonic clock, which is the clock of a real event loop.
         self._send("RELOADING=1", f"MONOTONIC_USEC={int(asyncio.get_running_loop().time() * 1e6)}")
 
     def reloaded(self) -> None:
-        """A reload has ended, well or not."""
+        """Report that a reload has ended, successfully or not."""
         self._send("READY=1")
 
     def stopping(self) -> None:
-        """The daemon ends."""
+        """Report that the daemon is stopping."""
         self._send("STOPPING=1")
 
     def _send(self, *lines: str) -> bool:
-        """Whether it went out."""
+        """Send the lines in one datagram, and return whether it was sent."""
         if not self.address:
             return False
-        # An abstract name begins with a zero byte, which is written as @ in the environment.
+        # An abstract name begins with a zero byte, which the environment writes as @.
         address = "\0" + self.address[1:] if self.address.startswith("@") else self.address
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
                 channel.setblocking(False)
                 channel.sendto("\n".join(lines).encode(), address)
         except OSError:
-            # Nobody listens, or the queue is full: the manager's own timeouts tell it what it needs to know.
+            # No reader, or a full queue: the manager has timeouts of its own for that.
             return False
         return True

@@ -12,7 +12,7 @@ from typing import NoReturn, Protocol
 from autoscaler.daemon.loop import Daemon
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 300.0
-"""Between two attempts, doubled each time, in seconds of the clock."""
+"""First and longest pause between two attempts, in seconds of the clock; pauses double."""
 
 
 class Openable(Protocol):
@@ -20,20 +20,20 @@ class Openable(Protocol):
 
     @property
     def trouble(self) -> str:
-        """For a person, why it is not open; empty once it is."""
+        """For people, why it is not open; empty once it is."""
         ...
 
     async def open(self) -> bool:
-        """Try to open it; whether it is open now. Never raises."""
+        """Try to open it, and return whether it is open now. Never raises."""
         ...
 
 
 class Opening:
-    """Tries one place.
+    """Keeps trying to open one place.
 
     Args:
-        daemon: Whose place.
-        name: What the settings call it.
+        daemon: The daemon, for its clock, log, metrics and journal.
+        name: The place's name in the settings.
         place: The place.
     """
 
@@ -45,11 +45,11 @@ class Opening:
         self._is_open = asyncio.Event()
 
     async def opened(self) -> None:
-        """Return once it is open."""
+        """Wait until the place is open."""
         await self._is_open.wait()
 
     async def watch(self) -> NoReturn:
-        """Try until it is open, and then wait for ever."""
+        """Try until the place is open, and then wait for ever."""
         clock, pause_s = self._daemon.clock, FIRST_PAUSE_S
         await self._tell()
         while not self._is_open.is_set():
@@ -62,7 +62,7 @@ class Opening:
             await asyncio.get_running_loop().create_future()
 
     async def _tell(self) -> None:
-        """Say what is new of it, in log, metric and journal."""
+        """Report a change of the place's state in log, metric and journal."""
         telemetry, trouble = self._daemon.telemetry, self._place.trouble
         telemetry.provider_usable.labels(self._name).set(not trouble)
         if trouble == self._said:

@@ -19,13 +19,13 @@ from autoscaler.ports import Listing
 async def reconcile(
     fleets: Sequence[Fleet], listings: Mapping[int, Listing], observer: Observer, now_s: float
 ) -> list[Note]:
-    """Take in every fleet's part of its listing; what deserves an event.
+    """Apply every fleet's part of its listing, and return what deserves an event.
 
     Args:
-        fleets: All.
-        listings: By `id` of the provider.
-        observer: Has them by owner.
-        now_s: The clock.
+        fleets: All fleets.
+        listings: The listing of each provider, by `id(provider)`.
+        observer: Provides the rows of each listing by fleet.
+        now_s: The current time.
     """
     notes: list[Note] = []
     turns = Turns()

@@ -20,12 +20,12 @@ from autoscaler.daemon.fleets import RECOMPILE_S, Fleets
 
 
 class Relived:
-    """Some fleets in the past: those with an objective decide there, others only learn.
+    """Copies of some fleets in the past: with an objective they decide there, others only learn.
 
     Args:
-        fleets: As they are now.
-        lanes: int64 (N,), which of them: all or none with an objective.
-        start_s: When the past begins.
+        fleets: The live fleets.
+        lanes: int64 (N,), the lanes to copy; either all have an objective, or none.
+        start_s: When the past begins, epoch seconds.
     """
 
     def __init__(self, fleets: Fleets, lanes: Int, start_s: float) -> None:
@@ -45,16 +45,16 @@ class Relived:
 
     @property
     def forecasts(self) -> SeriesState:
-        """What forecasts have learned."""
+        """The state of the forecasts."""
         return self._forecasts if self._living is None else self._living.forecasts
 
     @property
     def decisions(self) -> LaneState | None:
-        """What deciding has left behind; None where nobody decided."""
+        """The state of the decisions; None if these fleets do not decide."""
         return None if self._living is None else self._living.decisions
 
     def live(self, samples: Sequence[Samples]) -> None:
-        """Go through ticks, N series each, one after the other; ticks may be missing."""
+        """Live through ticks in order; each has samples of N series, and ticks may be missing."""
         now_s = samples[0].now_s
         if abs(now_s - self._compiled_at_s) > RECOMPILE_S:
             self._compiled, self._compiled_at_s = self._compile(now_s), now_s
@@ -64,7 +64,7 @@ class Relived:
             self._living.live(self._compiled.series, self._compiled.lanes, samples)
 
     def _compile(self, at_s: float) -> CompiledPolicies:
-        """As the daemon would have then, but by what it knows of starts now, and for each fleet alone."""
+        """Compile the policies as of that time, each fleet without its group, with what is known of starts now."""
         compiled = compile_params(self._policies, self._tick_s, at_s)
         alone = np.full(len(self._policies), -1)
         return replace(compiled, lanes=replace(compiled.lanes, group=alone, **self._measured))

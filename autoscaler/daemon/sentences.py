@@ -17,7 +17,7 @@ from autoscaler.words import counted
 
 
 class Told(NamedTuple):
-    """Every number that a sentence reads, as in `FleetTick`: equal ones have the same sentence."""
+    """Every number that a sentence reads, named as in `FleetTick`; equal numbers give the same sentence."""
 
     stages: tuple[int, ...]
     reasons: tuple[int, ...]
@@ -37,12 +37,12 @@ class Told(NamedTuple):
 
 
 def sentence(tick: Told | FleetTick) -> str:
-    """What this tick does for the fleet and why, without the fleet's name."""
+    """Say what this tick does for the fleet and why, without the fleet's name."""
     return f"{_action(tick)}: {'; '.join(phrases(tick)) or _steady(tick)}{_burst(tick.burst)}"
 
 
 def phrases(tick: Told | FleetTick) -> Iterator[str]:
-    """One phrase per stage that shaped the number; overruled proposals are left out."""
+    """Yield one phrase per stage that shaped the number; proposals that a later stage overruled are left out."""
     shaped = [
         (stage, _REASONS[reason], value)
         for stage, (reason, value) in enumerate(zip(tick.reasons, tick.stages, strict=True))
@@ -56,12 +56,12 @@ def phrases(tick: Told | FleetTick) -> Iterator[str]:
 
 
 def phrase(reason: Reason, value: int, tick: Told | FleetTick) -> str:
-    """One reason in words, with the numbers that it rests on."""
+    """Put one reason into words, with the numbers that it rests on."""
     return _WORDS[reason].format_map({name: _TOLD[name](reason, value, tick) for name in _NAMES[reason]})
 
 
 def waiting(memories: Memories) -> str:
-    """How VMs should wait that may hibernate, and why."""
+    """Say how VMs that may hibernate should wait, and why."""
     if memories.hibernated is None:
         why = _NOT_WEIGHED.get(
             memories.reason, "holding a memory costs nothing, and a faster start is worth saving it"
@@ -85,7 +85,7 @@ def waiting(memories: Memories) -> str:
 
 
 def _earned(value: int, earnings: Earnings | None) -> str:
-    """What the last VM and one more earn."""
+    """Say what the last VM earns, and what one more would."""
     if earnings is None:
         return ""
     told = [
@@ -97,7 +97,7 @@ def _earned(value: int, earnings: Earnings | None) -> str:
 
 
 def _burst(due: DueBurst | None) -> str:
-    """What the clock says of the time until a start serves; empty where it says nothing."""
+    """Say how likely a burst is by the time a start serves; empty if none is due."""
     if due is None:
         return ""
     moment = datetime.fromtimestamp(due.at_s, UTC)
@@ -106,7 +106,7 @@ def _burst(due: DueBurst | None) -> str:
 
 
 def _shared(reason: Reason, value: int, held: SharedHold | None) -> str:
-    """Which limit of a group leaves how many VMs, and what others do with the rest."""
+    """Say which limit of a group leaves how many VMs, and what the rival fleet's next VM earns."""
     if held is None:
         return f"{_NO_MORE.get(reason, '')}, which leaves {value}"
     may = {
@@ -151,7 +151,7 @@ def _steady(tick: Told | FleetTick) -> str:
 
 
 def work(value: float) -> str:
-    """Work per second, with few digits."""
+    """Format work per second with few digits."""
     return f"{value:,.0f}/s" if value >= 10 else f"{value:,.2g}/s"
 
 
@@ -210,7 +210,7 @@ _WORDS: dict[Reason, str] = {
     Reason.SHARED_STARTS: "the group {group} {shared}",
     Reason.PROVISION: "the warm pool is empty, so {provision} are provisioned from nothing",
 }
-"""Each reason in words; the names in braces are those of `_TOLD`."""
+"""Each reason in words; the names in braces are keys of `_TOLD`."""
 _TOLD: dict[str, Callable[[Reason, int, Told | FleetTick], object]] = {
     "value": lambda _, value, __: value,
     "vms": lambda _, value, __: counted(value, "VM"),
@@ -225,9 +225,9 @@ _TOLD: dict[str, Callable[[Reason, int, Told | FleetTick], object]] = {
     "earned": lambda _, value, tick: _earned(value, tick.earnings),
     "model": lambda _, __, tick: "another model" if tick.earnings is None else tick.earnings.model,
 }
-"""What the words may tell: of the reason, of the wish after its stage, and of the tick."""
+"""How to get each value that a wording may use: from the reason, the wish after its stage, and the tick."""
 _NAMES = {
     reason: tuple({name: None for _, name, _, _ in Formatter().parse(words) if name})
     for reason, words in _WORDS.items()
 }
-"""What the words of each reason do tell."""
+"""The names that each reason's wording uses."""

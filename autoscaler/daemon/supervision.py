@@ -15,19 +15,19 @@ from autoscaler.daemon.loop import Daemon
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 300.0
 LIVED_S = 600.0
-"""A task that ran for so long is taken to be well: its next pause is short again."""
+"""Seconds after which a task that ran this long counts as healthy: its next pause is short again."""
 
 
 async def keep_alive(daemon: Daemon, name: str, body: Callable[[], Awaitable[object]]) -> NoReturn:
-    """Run a body that is meant to last for ever, and run it again whenever it ends.
+    """Run a task that is meant to last for ever, and run it again whenever it ends.
 
     Args:
-        daemon: For its clock, log, metrics and journal.
-        name: Of the task, for people; one of a closed set.
-        body: Called anew each time.
+        daemon: The daemon, for its clock, log, metrics and journal.
+        name: Name of the task, for people and as a metric label; one of a closed set.
+        body: Makes the awaitable; called again for each run.
 
     Raises:
-        asyncio.CancelledError: This task itself was cancelled.
+        asyncio.CancelledError: The supervising task itself was cancelled.
     """
     clock = daemon.clock
     counted = daemon.telemetry.task_restarts.labels(name)
@@ -53,6 +53,6 @@ async def _why_it_ended(body: Callable[[], Awaitable[object]]) -> str:
         if task is not None and task.cancelling():
             raise
         return "it was cancelled from within"
-    except Exception as error:  # noqa: BLE001  whatever it is, the task is told of and started again
+    except Exception as error:  # noqa: BLE001 whatever it is, it is reported and the task restarted
         return f"{type(error).__name__}: {error}"
     return "it ended by itself"

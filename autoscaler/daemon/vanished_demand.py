@@ -11,13 +11,13 @@ from autoscaler.ports import FleetTick, Note
 
 
 class Falling:
-    """The fleets whose demand is doubted."""
+    """Follows the fleets whose fall in demand is doubted."""
 
     def __init__(self) -> None:
         self._fell: set[str] = set()
 
     def follow(self, row: FleetTick) -> list[Note]:
-        """What a fleet's part of a tick has to tell."""
+        """Return what to report about a fleet's part of a tick."""
         held = _held(row)
         if held and row.fleet not in self._fell:
             self._fell.add(row.fleet)

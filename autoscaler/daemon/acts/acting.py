@@ -44,13 +44,17 @@ from autoscaler.ports import (
 )
 
 _DENIED_HOLD_S = 60.0
-"""After the provider denied us, the fleet's actions wait this long: repeating does not help, a person does."""
+"""How long a fleet's actions wait after the provider denied access, in seconds: repeating does not help, only a person
+can.
+"""
 _PROVISION_HOLD_S = 180.0
-"""After a provisioning was refused for its template, the next one waits this long; where there is no room, its place does."""
+"""How long the next provisioning waits after one was refused because of its template, in seconds. A lack of room holds
+only its place.
+"""
 
 
 _RESTORED_AT_ONCE = 3
-"""VMs of one fleet whose type is changed back in one tick, at most: nothing is in a hurry then."""
+"""Most VMs of one fleet whose type is changed back in one tick; it is not urgent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +62,10 @@ class _Turn:
     """One decision on one fleet.
 
     Attributes:
-        tick: Its number.
+        tick: Number of the tick.
         row: What was decided.
-        number: How often the fleet was decided on, this time included.
-        attempt: How often the rest was asked for elsewhere so far.
+        number: How many times the fleet has been decided on, including this time.
+        attempt: How many times failed starts have been tried elsewhere so far.
     """
 
     tick: int
@@ -71,10 +75,10 @@ class _Turn:
 
 
 class Acting:
-    """The calls under way.
+    """Carries out recorded intents, and handles their outcomes.
 
     Args:
-        clock: Time.
+        clock: The source of time.
         recorder: The journal.
         telemetry: Metrics and log.
         waits: How long calls may take.
@@ -88,15 +92,19 @@ class Acting:
         self._fleets: Mapping[str, Fleet] = {}
         self._calls = Calls(telemetry, waits.call_s)
         self._turns: Counter[str] = Counter()
-        """By fleet, how often it was decided on: what was decided before asks for nothing more."""
+        """By fleet, how many times it was decided on: an earlier decision requests nothing more."""
         self._choosing: dict[str, asyncio.Lock] = {}
         self._places: dict[int, tuple[Provider, Places]] = {}
         self._shortages: dict[str, Shortage] = {}
 
     def govern(self, fleets: Mapping[str, Fleet], *, anew: bool = False) -> None:
-        """From now on these are the fleets; calls under way for others are still finished and recorded.
+        """Act on these fleets from now on; calls in flight for others are still finished and recorded.
 
-        Fleets of one provider share what is known of places. With `anew` what is known by the clock is forgotten.
+        Fleets of one provider share what is known of places.
+
+        Args:
+            fleets: The fleets by name.
+            anew: Whether to forget what is known of places, because the clock was set back.
         """
         self._fleets = fleets
         known = {} if anew else self._places
@@ -112,19 +120,19 @@ class Acting:
                 del kept[name]
 
     def begin_turn(self, fleets: Iterable[str]) -> None:
-        """These fleets are about to be counted and decided on: for them, nothing earlier asks for more."""
+        """Note that these fleets are about to be decided on, so that earlier decisions on them request nothing more."""
         for name in fleets:
             self._turns[name] += 1
 
     async def act(
         self, record: TickRecord, intents: Sequence[ActionIntent], action_ids: Sequence[int]
     ) -> None:
-        """Make the calls of a tick's intents, which have been made durable, and wait for them for a while.
+        """Make the calls of a tick's intents, and wait for them for a limited time.
 
         Args:
             record: The tick.
-            intents: What to do, of fleets that are governed.
-            action_ids: Their journal ids, in order.
+            intents: What to do, for fleets passed to `govern`; already durable.
+            action_ids: Their journal ids, in the same order.
         """
         if intents:
             await self._carry_out_all(record, list(zip(action_ids, intents, strict=True)))
@@ -132,7 +140,7 @@ class Acting:
         self._restore_types(record)
 
     def not_recorded(self, record: TickRecord) -> None:
-        """Nothing of a tick could be made durable, so that nothing of it is done."""
+        """Release the places that a tick claimed, because the tick could not be recorded and nothing of it is done."""
         for _, places in self._places.values():
             places.give_back_all_of(record.at_s)
 
@@ -150,11 +158,11 @@ class Acting:
                 await asyncio.wait(calls, timeout=self._waits.tick_s)
 
     async def finish(self) -> None:
-        """Wait for the calls under way; what is open after that is settled by the next run."""
+        """Wait for the calls in flight; the next run settles what is still open then."""
         await self._calls.finish()
 
     def _begun(self, action_id: int, intent: ActionIntent, turn: _Turn) -> asyncio.Task[None]:
-        """The call of a recorded intent, under way; it counts from now on."""
+        """Begin the call of a recorded intent; it counts from now on."""
         fleet = self._fleets[intent.fleet]
         how = self._how(fleet, intent)
         fleet.inventory.sent(
@@ -167,7 +175,7 @@ class Acting:
         return self._calls.begin(self._carry_out(action_id, intent, how, turn))
 
     def _how(self, fleet: Fleet, intent: ActionIntent) -> How:
-        """What the call is made with, by what is known of its VMs just before."""
+        """Return the parameters of the call that follow from the present state of its VMs."""
         now_s = self._clock.now()
         if intent.verb is Verb.PROVISION:
             return How(fleet.inventory.make_as.pop(intent.token, fleet.spec))
@@ -193,7 +201,7 @@ class Acting:
         await self._elsewhere(done, turn)
 
     async def _elsewhere(self, done: Done, turn: _Turn) -> None:
-        """Ask elsewhere for what came to nothing, until the fleet is decided on anew."""
+        """Try what failed elsewhere, until the fleet is decided on again."""
         name, short = done.intent.fleet, came_to_nothing(done)
         if not short or turn.attempt >= ROUNDS:
             return
@@ -245,7 +253,7 @@ class Acting:
             await self._recorder.note(notes, record.at_s)
 
     def _restore_types(self, record: TickRecord) -> None:
-        """VMs that were started as another type go back to their own while nothing is started."""
+        """Begin to change VMs that were started as another type back to their own, for fleets that start nothing."""
         for row in record.fleets:
             fleet = self._fleets.get(row.fleet)
             if fleet is None or not fleet.inventory.types or row.start or row.provision:
@@ -266,7 +274,7 @@ class Acting:
                 text = f"{vm_id} stays as it is for now: {outcome.message}"
                 note = Note("type_not_restored", fleet.name, text)
             await self._recorder.note([note], self._clock.now())
-            # Until a listing shows it, it would look as if it were still to be done.
+            # Until a listing shows the new type, the VM would look as if it still had to be changed back.
             await self._clock.sleep_until(self._clock.monotonic() + fleet.inventory.patience.consistency_s)
         finally:
             t.restoring = False
@@ -300,7 +308,8 @@ class Acting:
         if denied is not None:
             taken = any(o.kind is OutcomeKind.ACCEPTED for o in done.outcomes)
             if done.intent.verb is not Verb.STOP and not taken:
-                # Whom we may not stop we may well start, and whom we may not start may be one of many: others go on.
+                # The hold is for starts that all failed: the stops of VMs that may not be stopped, and single denied
+                # starts, say nothing about other starts.
                 fleet.held_until_s = done.received_s + _DENIED_HOLD_S
             text = f"the provider denies access: {denied.code} {denied.message}; check credentials and permissions"
             self._telemetry.log.error("acting_held", fleet=fleet.name, text=text)
@@ -308,7 +317,7 @@ class Acting:
 
     @staticmethod
     def _learn(fleet: Fleet, done: Done, *, made: bool) -> None:
-        """Where there was room for new VMs, where there was none, and whether what they are made from is refused."""
+        """Note where new VMs found room, where they did not, and whether their template was refused."""
         places, now_s = fleet.inventory.places, done.received_s
         place = ("", "") if done.how.spec is None else place_of(done.how.spec)
         kinds = {o.kind for o in done.outcomes}
@@ -324,11 +333,11 @@ class Acting:
 
 
 def own_type(t: TrackedVm) -> str:
-    """The type that a VM goes back to."""
+    """Return the type to which a VM is changed back."""
     return t.vm.tags.get(TYPE_TAG, t.vm.vm_type)
 
 
 def new_vm(fleet: Fleet, vm_id: str, now_s: float) -> Vm:
-    """A VM that was just provisioned, as it will be listed once a listing shows it."""
+    """Return a VM that was just provisioned, as a listing will show it."""
     p = fleet.policy.provision
     return Vm(vm_id, fleet.name, VmState.PENDING, (p.vm_type if p else None) or "", "", None, now_s, "")

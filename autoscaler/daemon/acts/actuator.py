@@ -31,25 +31,25 @@ from autoscaler.ports import (
 )
 
 NOT_SENT = "NotSent"
-"""Code of ours: nothing was sent, because the provider could not be reached or an earlier call went wrong."""
+"""Our own code: nothing was sent, because the provider could not be reached or an earlier call failed."""
 NO_ANSWER = "NoAnswer"
-"""Code of ours: the provider's answer does not say what became of this VM."""
+"""Our own code: the provider's answer does not mention this VM."""
 TIMED_OUT = "TimedOut"
-"""Code of ours: the call did not come back in time."""
+"""Our own code: the call did not return in time."""
 NO_ROOM_AS_TYPE = "TypeNotChanged"
-"""Code of ours: the VM was to be started as another type, and its type could not be changed."""
+"""Our own code: the VM was to be started as another type, and its type could not be changed."""
 
 Call = Callable[[Sequence[str]], Awaitable[tuple[Outcome, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """What an intent does not say and its calls need.
+    """Parameters of calls that the intent does not contain.
 
     Attributes:
-        spec: Where new VMs come from; needed for a provision.
-        start_as: By id, the type of VMs that are to be started as another type than they have, and
-        type_of: the type that they have.
+        spec: What new VMs are made from; required to provision.
+        start_as: By id, the type of each VM that is started as another type than it has.
+        type_of: By id, the present type of these VMs.
         force: Whether a stop is forced.
         hibernate: Ids of VMs that save their memory when they are stopped.
     """
@@ -63,15 +63,16 @@ class How:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """One action as carried out.
+    """One action as it was carried out.
 
     Attributes:
         action_id: Its journal id.
         intent: What was to be done.
-        outcomes: One per VM; for a provision, one per VM made or one failure.
-        sent_s, received_s: The clock around the calls.
+        outcomes: One per VM; for a provision, one per VM made, or one failure.
+        sent_s: The clock before the calls.
+        received_s: The clock after the calls.
         how: What the calls were made with.
-        plainly: What refused VMs to save their memory that were then stopped without.
+        plainly: The refusals to save the memory of VMs that were then stopped without.
     """
 
     action_id: int
@@ -95,11 +96,11 @@ async def carry_out(
     """Make the calls of one intent.
 
     Args:
-        provider: Where.
-        clock: For the times around the calls.
-        action_id: Journal id of the intent, which has been made durable.
+        provider: The provider to call.
+        clock: Gives the times before and after the calls.
+        action_id: Journal id of the intent, which is already durable.
         intent: What to do.
-        how: What its calls are made with.
+        how: Further parameters of the calls.
         timeout_s: Longest time of one call, in seconds of the event loop.
     """
     sent_s = clock.now()
@@ -121,17 +122,17 @@ async def stop(
     *,
     waits: Callable[[str], bool] = lambda _: False,
 ) -> tuple[tuple[Outcome, ...], tuple[Outcome, ...]]:
-    """Stop VMs: those of `how.hibernate` with their memory saved, or plainly where that is refused.
+    """Stop VMs: those in `how.hibernate` with their memory saved, or plainly if that is refused.
 
     Args:
-        provider: Where.
-        vm_ids: Which.
-        how: How.
+        provider: The provider to call.
+        vm_ids: The VMs.
+        how: Which VMs save their memory, and whether the stop is forced.
         timeout_s: Longest time of one call, in seconds of the event loop.
-        waits: Which of those that cannot hibernate yet are not stopped plainly either: they run on.
+        waits: Returns whether a VM that cannot hibernate yet keeps running instead of being stopped plainly.
 
     Returns:
-        The outcome of each VM, and what was refused of saving memories.
+        The outcome of each VM, and the refusals to save a memory.
     """
     saving = [vm_id for vm_id in vm_ids if vm_id in how.hibernate]
     found: dict[str, Outcome] = {}
@@ -150,7 +151,7 @@ async def stop(
 
 
 async def delete(provider: Provider, vm_ids: Sequence[str], timeout_s: float) -> tuple[Outcome, ...]:
-    """Delete VMs; one that somebody has protected against it keeps no other."""
+    """Delete VMs; a VM that is protected against deletion does not keep the others from being deleted."""
     return await _in_batches(provider.terminate, vm_ids, timeout_s)
 
 
@@ -168,7 +169,7 @@ async def _start(
 
 
 async def _change_type(provider: Provider, vm_id: str, how: How, timeout_s: float) -> Outcome:
-    """Give a stopped VM the type it is to be started as; its own is written down first."""
+    """Give a stopped VM the type that it is to be started as, after its own type is saved in a tag."""
     new_type = how.start_as.get(vm_id)
     if new_type is None:
         return Outcome(vm_id, OutcomeKind.ACCEPTED)
@@ -178,10 +179,10 @@ async def _change_type(provider: Provider, vm_id: str, how: How, timeout_s: floa
 async def change_type(
     provider: Provider, vm_id: str, own_type: str, new_type: str, timeout_s: float
 ) -> Outcome:
-    """Write down a stopped VM's own type, then give it another.
+    """Save a stopped VM's own type in a tag, then give it another type.
 
-    Where the change is not done for certain the outcome says that the type was not changed: a VM may then have
-    the other type, which the tag tells, and nothing was started.
+    Unless the change is certain, the outcome says that the type was not changed. The VM may then have the new type,
+    which the tag reveals, but was not started.
     """
     tags = {TYPE_TAG: own_type}
     for call in (lambda ids: provider.tag(ids, tags), lambda ids: provider.retype(ids, new_type)):
@@ -194,14 +195,14 @@ async def change_type(
 
 
 async def _in_batches(call: Call, vm_ids: Sequence[str], timeout_s: float) -> tuple[Outcome, ...]:
-    """The outcome of each VM, in order; refused batches are taken apart until each VM has its own."""
+    """Return the outcome of each VM, in order; refused batches are split until each VM has an outcome of its own."""
     found: dict[str, Outcome] = {}
     waiting: list[tuple[Sequence[str], bool]] = [(vm_ids, True)]
     denied = 0
     while waiting:
         sent = sorted(waiting, key=lambda batch: -len(batch[0]))
         if len(sent) == 1:
-            # In the caller's own step, so that starts are sent before what was planned after them.
+            # Called directly, not in a task, so that starts are sent before anything that was planned after them.
             answers = [await _bounded(call, sent[0][0], timeout_s)]
         else:
             answers = await asyncio.gather(*(_bounded(call, ids, timeout_s) for ids, _ in sent))
@@ -209,11 +210,12 @@ async def _in_batches(call: Call, vm_ids: Sequence[str], timeout_s: float) -> tu
         for (ids, may_split), answer in zip(sent, answers, strict=True):
             outcomes = {o.vm_id: o for o in answer}
             again, unsent = _taken_apart(ids, outcomes, may_split=may_split)
-            # What is sent again has another answer then.
+            # VMs that are sent again get another outcome in a later round.
             found |= outcomes
             waiting += again
             denied += sum(o.kind is OutcomeKind.DENIED for o in outcomes.values())
-            # Where we are denied some of a batch it may be about these, until there are too many of them.
+            # If some VMs of a batch are denied, the denial may be about them alone, unless there are too many of
+            # them.
             of_some = denied <= _DENIED_EACH and any(o.code == BATCH_REFUSED for o in outcomes.values())
             last = last or next(
                 (o for i, o in outcomes.items() if not of_some and i not in unsent and o.kind in _ENOUGH),
@@ -228,7 +230,7 @@ async def _in_batches(call: Call, vm_ids: Sequence[str], timeout_s: float) -> tu
 def _taken_apart(
     ids: Sequence[str], outcomes: Mapping[str, Outcome], *, may_split: bool
 ) -> tuple[list[tuple[Sequence[str], bool]], frozenset[str]]:
-    """What of a batch is to be sent again, in which batches; and the VMs that the budget left no room for."""
+    """Return which batches to send again, and the VMs for which the API budget had no room."""
     unsent = [i for i in ids if outcomes[i].code == BUDGET_SPENT]
     sent = [i for i in ids if outcomes[i].code != BUDGET_SPENT]
     if not sent:
@@ -242,15 +244,17 @@ def _taken_apart(
     elif half and kinds == {OutcomeKind.REFUSED}:
         again += [(sent[:half], may_split), (sent[half:], may_split)]
     elif half and kinds == {OutcomeKind.NO_CAPACITY} and may_split:
-        # Part of a batch may fit where the whole does not; once, since more calls eat the API budget.
+        # A part of a batch may fit if the whole does not. Split only once, because more calls use up the API budget.
         again += [(sent[:half], False), (sent[half:], False)]
     return again, frozenset(unsent)
 
 
 _DENIED_EACH = 3
-"""VMs of one action that we may be denied one by one; after that it is not about them."""
+"""Most VMs of one action that may be denied individually; with more, the denial is not about single VMs."""
 _ENOUGH = frozenset({OutcomeKind.THROTTLED, OutcomeKind.DENIED, OutcomeKind.UNKNOWN})
-"""After one of these, further calls of the same action would meet the same, and each may take its whole time."""
+"""Kinds of outcome after which further calls of the same action would fare the same, each perhaps with its full time
+limit.
+"""
 
 
 def _not_sent(vm_ids: Iterable[str], last: Outcome) -> dict[str, Outcome]:
@@ -266,7 +270,7 @@ async def _bounded(call: Call, vm_ids: Sequence[str], timeout_s: float) -> tuple
         kind, code, why = OutcomeKind.UNKNOWN, TIMED_OUT, f"no answer within {timeout_s:g} s"
     except ProviderError as error:
         kind, code, why = OutcomeKind.THROTTLED, error.code or NOT_SENT, str(error)
-    except Exception as error:  # noqa: BLE001  an adapter's bug must not lose the other actions' outcomes
+    except Exception as error:  # noqa: BLE001 an adapter's bug must not lose the other actions' outcomes
         kind, code = OutcomeKind.UNKNOWN, NO_ANSWER
         why = f"unexpected {type(error).__name__}: {error}; please report"
     else:

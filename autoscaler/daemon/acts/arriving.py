@@ -21,15 +21,21 @@ from autoscaler.ports import Clock, Note, ReadinessProbe, Vm
 from autoscaler.ports.hooks import HookResult, VmHook
 
 AGAIN_S = 30.0
-"""A command that failed is run again for the VM after so long, by the clock."""
+"""Time after which a failed command is run again for the VM, in seconds of the clock."""
 ARRIVED_S = 300.0
-"""A VM started so long before this began has arrived."""
+"""A VM that was started at least this many seconds before this object was made counts as arrived."""
 _SLACK_S = 30.0
 
 
 @dataclass(slots=True)
 class _Run:
-    """The command for one start of one VM."""
+    """The command for one start of one VM.
+
+    Attributes:
+        launched_at_s: Launch time of the VM in that start.
+        task: The running command; None between two attempts.
+        again_at_s: When to try again.
+    """
 
     launched_at_s: float
     task: asyncio.Task[HookResult] | None
@@ -37,11 +43,11 @@ class _Run:
 
 
 class Arrivals:
-    """The commands of one fleet's VMs.
+    """Runs the arrival command for the VMs of one fleet.
 
     Args:
-        hook: What is run.
-        clock: Time.
+        hook: The command.
+        clock: The source of time.
     """
 
     def __init__(self, hook: VmHook, clock: Clock) -> None:
@@ -50,20 +56,20 @@ class Arrivals:
         self._began_at_s = clock.now()
         self._runs: dict[str, _Run] = {}
         self._arrived: dict[str, float] = {}
-        """By id, the launch after which the command has been run."""
+        """By id, the launch for which the command has been run."""
         self._news: list[Note] = []
 
     def after(self, probe: ReadinessProbe) -> ReadinessProbe:
-        """A probe that finds those ready that the given one does and for which the command has been run."""
+        """Return a probe that reports a VM ready once `probe` does and the command has been run."""
         return _Arrival(probe, self)
 
     def take_news(self) -> list[Note]:
-        """What deserves an event since the last call."""
+        """Return what deserves an event since the last call."""
         news, self._news = self._news, []
         return news
 
     async def close(self) -> None:
-        """End what is under way."""
+        """Cancel the running commands and close the hook."""
         for run in self._runs.values():
             if run.task is not None:
                 run.task.cancel()
@@ -71,11 +77,11 @@ class Arrivals:
         await self.hook.close()
 
     def arrived(self, asked: Sequence[Vm], ready: frozenset[str]) -> frozenset[str]:
-        """Those of the ready VMs for which the command has been run since they were started.
+        """Return the ready VMs for which the command has been run since their start; begin it for the others.
 
         Args:
-            asked: VMs that run and do not serve yet; what is known of others is forgotten.
-            ready: Ids of those that are ready but for this.
+            asked: VMs that run and do not serve yet; what is known of other VMs is forgotten.
+            ready: Ids of those that are ready apart from the command.
         """
         ids = {vm.id for vm in asked}
         for vm_id in self._runs.keys() - ids:
@@ -119,7 +125,7 @@ class Arrivals:
             answer: object = await within(lambda: self.hook.run(vm), limit_s)
         except TimeoutError:
             return HookResult(well=None, said=f"it did not end within {limit_s:g} s")
-        except Exception as error:  # noqa: BLE001  an adapter's bug is no fault of the VM
+        except Exception as error:  # noqa: BLE001 an adapter's bug is not the VM's fault
             return HookResult(well=None, said=f"unexpected {type(error).__name__}: {error}; please report")
         if isinstance(answer, HookResult):
             return answer
@@ -127,12 +133,12 @@ class Arrivals:
 
 
 class _Arrival:
-    """A ReadinessProbe that asks another one, and then for the command."""
+    """A ReadinessProbe that asks another probe, and then for the arrival command."""
 
     def __init__(self, probe: ReadinessProbe, arrivals: Arrivals) -> None:
         self._probe = probe
         self._arrivals = arrivals
 
     async def ready(self, vms: Sequence[Vm]) -> frozenset[str]:
-        """Ids of those that may get work now."""
+        """Return the ids of the VMs that may get work now."""
         return self._arrivals.arrived(vms, await self._probe.ready(vms))

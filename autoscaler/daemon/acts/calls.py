@@ -28,11 +28,11 @@ class ActWaits:
 
 
 class Calls:
-    """Those of one kind.
+    """Keeps track of calls in flight.
 
     Args:
-        telemetry: Told of those that raise.
-        call_s: Longest time that one may take.
+        telemetry: Where exceptions are reported.
+        call_s: Longest time of one call, in seconds of the event loop.
     """
 
     def __init__(self, telemetry: Telemetry, call_s: float) -> None:
@@ -41,19 +41,19 @@ class Calls:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        """Make a call, and settle it whenever it ends."""
+        """Run a call and the handling of its outcome in a task."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
 
     async def wait(self) -> None:
-        """Wait for what is under way, no longer than one call may take."""
+        """Wait for the calls in flight, no longer than one call may take."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._call_s)
 
     async def finish(self) -> None:
-        """Wait for what is under way; what is open after that is settled by the next run."""
+        """Wait for the calls in flight, then cancel the rest; the next run settles what is still open."""
         await self.wait()
         for task in self._tasks:
             task.cancel()
@@ -68,5 +68,8 @@ class Calls:
 
 
 def may_keep_others(fleet: Fleet) -> bool:
-    """Whether a call for this fleet is not worth waiting for: its provider does not list, and other providers' fleets would wait."""
+    """Return whether the tick should not wait for calls of this fleet.
+
+    If its provider does not list, its calls may hang, and the fleets of other providers would wait for them.
+    """
     return bool(fleet.listing_error) and bool(name_of(fleet.provider))

@@ -38,13 +38,13 @@ from autoscaler.ports import (
 )
 
 IDLE_LOOKS = 2
-"""Looks in a row, all after the cordon, that must find a VM idle."""
+"""Number of looks in a row, all after the cordon, that must find a VM idle."""
 NOT_CORDONED = "NotCordoned"
-"""Code of ours: the balancer still gives the VM work, or does not say."""
+"""Our own code: the balancer still gives the VM work, or does not say."""
 NOT_ADMITTED = "NotAdmitted"
-"""Code of ours: the balancer does not give the VM work."""
+"""Our own code: the balancer gives the VM no work."""
 NOT_YET_IN = "NotYetIn"
-"""Code of ours: the balancer has taken the VM back, and checks its health before it gives it work."""
+"""Our own code: the balancer has taken the VM back, and checks its health before giving it work."""
 
 
 @dataclass(slots=True)
@@ -52,12 +52,12 @@ class Leaving:
     """One VM on its way out.
 
     Attributes:
-        since_s: When it was ordered out.
-        cordoned_at_s: When the balancer was seen to give it no more work; None before.
-        looked_at_s: When it was last looked at after that.
+        since_s: When its drain was ordered.
+        cordoned_at_s: When the balancer was first seen to give it no more work; None before.
+        looked_at_s: When it was last looked at after the cordon.
         idle_looks: Looks in a row that found it idle.
-        sessions: What it had at the last look; None where that is not known.
-        undone: Somebody else put it back into the balancer, and that was told.
+        sessions: Its sessions at the last look; None if unknown.
+        undone: Whether it was reported that someone else put it back into the balancer.
     """
 
     since_s: float
@@ -69,11 +69,11 @@ class Leaving:
 
 
 class Drains:
-    """The way out of one fleet's VMs, and their way in: only VMs that the balancer has admitted are in service.
+    """Drains VMs of one fleet before they stop, and has the balancer admit VMs before they are in service.
 
     Args:
-        balancer: In front of the fleet; in shadow a simulated one.
-        policy: The fleet's.
+        balancer: The fleet's load balancer; in shadow, a simulated one.
+        policy: The fleet's policy.
     """
 
     def __init__(self, balancer: Balancer, policy: Policy) -> None:
@@ -83,17 +83,17 @@ class Drains:
         self._acts = policy.act
         self.leaving: dict[str, Leaving] = {}
         self.error = ""
-        """What the balancer said last that went wrong."""
+        """The last error that the balancer reported; empty if the last call succeeded."""
         self.silent = ""
-        """Why it is not known whether VMs that are ready get work; empty where the balancer says anything of any."""
+        """Why it is not known whether ready VMs get work; empty if the balancer reports on any of them."""
         self.let_go_of: tuple[str, ...] = ()
-        """VMs that are cordoned, and that nobody here drains any more: to be put back."""
+        """Cordoned VMs that this daemon no longer drains, and that must be put back."""
         self._recalled: dict[str, float] = {}
         self._watches = False
         self.refusals = Refusals()
 
     def carry_on(self, before: Drains, inventory: FleetInventory) -> None:
-        """Go on with what another setup of the same fleet has begun."""
+        """Take over the drains of the fleet's previous object."""
         self.leaving, self._recalled, self._watches = before.leaving, before._recalled, before._watches
         if before.balancer is self.balancer:
             self.members, self.refusals = before.members, before.refusals
@@ -101,13 +101,13 @@ class Drains:
             self.begin_behind(inventory)
 
     def begin_behind(self, inventory: FleetInventory) -> None:
-        """VMs that serve or leave already come behind this balancer, which has to admit or to cordon them."""
+        """Have a balancer that is new to the fleet admit the VMs in service, and cordon the draining ones."""
         self.members.to_admit.update(t.vm.id for t in inventory.in_phase(Phase.IN_SERVICE))
         for each in self.leaving.values():
             each.cordoned_at_s, each.idle_looks, each.sessions = None, 0, None
 
     def let_go(self, inventory: FleetInventory) -> None:
-        """Nothing here drains any more: what was on its way out serves."""
+        """Stop draining: the draining VMs are in service again, and listed in `let_go_of`."""
         found = [t for vm_id in self.leaving if (t := inventory.vms.get(vm_id)) and t.phase is Phase.DRAINING]
         self.let_go_of += tuple(t.vm.id for t in found)
         for t in found:
@@ -117,44 +117,44 @@ class Drains:
 
     @property
     def open(self) -> bool:
-        """Whether VMs are on their way out, or to be put back."""
+        """Whether VMs are draining or must be put back."""
         return bool(self.leaving or self.let_go_of)
 
     def trouble(self, now_s: float) -> str:
-        """For a person, what the balancer does not do or have; empty when all is well."""
+        """Return, for people, what is wrong with the balancer; empty if nothing is."""
         return self.members.doubt or self.error or self.refusals.trouble(now_s)
 
     # ── the way in ─────────────────────────────────────────────────────────────────────────────────────
 
     def admitting(self, probe: ReadinessProbe) -> ReadinessProbe:
-        """A probe that finds those ready that the given one does and that the balancer has admitted."""
+        """Return a probe that reports a VM ready once `probe` does and the balancer has admitted it."""
         return _Admission(probe, self, "admit")
 
     def watching(self, probe: ReadinessProbe) -> ReadinessProbe:
-        """The same of a fleet that another daemon may act on: who is in the balancer is ready, and nobody is put into it."""
+        """Return a probe that finds VMs ready that are in rotation, admitting none: for fleets that others may act on."""
         return _Admission(probe, self, "look")
 
     # ── the way out ────────────────────────────────────────────────────────────────────────────────────
 
     def recall(self, actions: Iterable[ActionRecord]) -> None:
-        """Know from the journal, oldest first, which VMs an earlier run was draining."""
+        """Read from the journal, oldest action first, which VMs an earlier run was draining."""
         self._recalled = drained(actions)
 
     def watch(self, another: str) -> None:
-        """The fleet is not acted on here; where another daemon does, what was draining before is its affair."""
+        """Note that this daemon does not act on the fleet; if another daemon does, VMs that were draining are its concern."""
         self._watches = True
         if another:
             self._recalled = {}
 
     def go_on(self, now_s: float) -> None:
-        """All that is known of VMs is about to be forgotten, as the clock was set back: what is draining drains on."""
+        """Keep the present drains across a clock that was set back, before everything known of VMs is forgotten."""
         self._recalled = dict.fromkeys(self.leaving, now_s)
 
     def resume(self, inventory: FleetInventory, now_s: float) -> list[Note]:
-        """VMs that run and that an earlier run was draining drain on; what is gone or stopped is forgotten."""
+        """Resume the drains of an earlier run for VMs that run; forget VMs that are gone or stopped."""
         notes = []
         if self._watches:
-            # What others did to them meanwhile is not known.
+            # Other daemons may have changed the rotation of VMs meanwhile.
             self._watches = False
             self.begin_behind(inventory)
         for vm_id, since_s in list(self._recalled.items()):
@@ -168,7 +168,7 @@ class Drains:
                 text = f"{vm_id} was draining when the daemon ended, and the fleet is in shadow: put it back into the load balancer by hand"
                 notes.append(Note("drain_left", inventory.fleet, text))
                 continue
-            # Nobody has watched one whose time went by meanwhile: somebody may have put it back.
+            # If the drain's time ran out meanwhile, no one has watched the VM, and someone may have put it back.
             over = not 0.0 <= now_s - since_s < self.section.timeout_s
             self._leave(inventory, t, now_s if over else since_s, now_s)
             notes.append(
@@ -182,7 +182,7 @@ class Drains:
         return notes
 
     async def acquaint(self, inventory: FleetInventory, now_s: float, timeout_s: float) -> None:
-        """Have the balancer admit VMs that serve and that it has not admitted, and hear which of them it has."""
+        """Have the balancer admit VMs in service where needed, and check which it knows; `timeout_s` bounds each request."""
         serving = inventory.vms_in(Phase.IN_SERVICE)
         self.members.to_admit &= {vm.id for vm in serving}
         new = [vm for vm in serving if vm.id in self.members.to_admit]
@@ -193,12 +193,12 @@ class Drains:
         self.members.judge(found, len(serving), now_s)
 
     async def look(self, inventory: FleetInventory, now_s: float, timeout_s: float) -> list[Note]:
-        """Ask the balancer how the draining VMs stand; cordon again those that it has not confirmed.
+        """Look at the draining VMs in the balancer, and cordon those again that are not confirmed as cordoned.
 
         Args:
-            inventory: The fleet.
-            now_s: The clock.
-            timeout_s: Longest wait for each of the two questions, in seconds of the event loop.
+            inventory: The fleet's VMs.
+            now_s: The current time.
+            timeout_s: Longest wait for each of the two requests, in seconds of the event loop.
         """
         vms = inventory.vms_in(Phase.DRAINING)
         open_vms = [vm for vm in vms if self.leaving[vm.id].cordoned_at_s is None]
@@ -212,13 +212,13 @@ class Drains:
         for vm in cordoned:
             leaving, member = self.leaving.get(vm.id), view.members.get(vm.id)
             if leaving is None:
-                # A call of an earlier tick came back meanwhile: it serves.
+                # A call of an earlier tick returned meanwhile, and the VM serves again.
                 continue
             if member is None or member.sessions is None:
                 leaving.idle_looks, leaving.sessions = 0, None
                 continue
             if member.rotation is Rotation.IN:
-                # Somebody put it back: it may have taken work since.
+                # Someone put it back, and it may have taken work since.
                 leaving.cordoned_at_s, leaving.idle_looks = None, 0
                 text = f"{vm.id} was put back into the balancer by somebody else; it is cordoned again"
                 notes += [] if leaving.undone else [Note("drain_undone", inventory.fleet, text)]
@@ -232,7 +232,7 @@ class Drains:
         return notes
 
     def over(self, now_s: float) -> tuple[list[str], list[str], list[str]]:
-        """The VMs that are idle, those whose time is over without that, and those that were not even cordoned in it."""
+        """Return the VMs whose drain is over: those idle, those still busy at the timeout, and those never cordoned."""
         idle = sorted(vm_id for vm_id, each in self.leaving.items() if each.idle_looks >= IDLE_LOOKS)
         late = sorted(
             vm_id
@@ -243,14 +243,14 @@ class Drains:
         return idle, busy, [vm_id for vm_id in late if self.leaving[vm_id].cordoned_at_s is None]
 
     async def keep_out(self, vms: Sequence[Vm], timeout_s: float) -> frozenset[str]:
-        """VMs are started for a trial, and not to serve: those that the balancer gives work all the same, or may.
+        """Cordon VMs that are started for a trial, and return those to which the balancer gives work, or may give it.
 
-        One that was stopped by somebody else, or whose entry was written anew, is in rotation as soon as it answers.
+        A VM that someone else stopped, or whose entry was written anew, is in rotation as soon as it answers.
         """
         error = self.error
         members = (await self._asked("cordon", vms, timeout_s)).members
         if members:
-            # That it does not have a VM which is not to serve is no trouble.
+            # A balancer that does not have a VM which must not serve is no error.
             self.error = error
         kept = {vm_id for vm_id, member in members.items() if member.rotation is not Rotation.IN}
         return frozenset(vm.id for vm in vms) - kept
@@ -258,7 +258,7 @@ class Drains:
     # ── what is to be done in a tick ───────────────────────────────────────────────────────────────────
 
     def returns(self, inventory: FleetInventory, count: int, now_s: float, why: str) -> list[ActionIntent]:
-        """Put back so many draining VMs, as far as there are any: at most one intent."""
+        """Put back up to `count` draining VMs; returns at most one intent."""
         ids = tuple(t.vm.id for t in inventory.returnable(now_s)[: max(count, 0)])
         if not ids:
             return []
@@ -269,7 +269,7 @@ class Drains:
         ]
 
     def instead(self, inventory: FleetInventory, intents: Sequence[ActionIntent]) -> list[ActionIntent]:
-        """The same intents, where VMs in service are drained and not stopped."""
+        """Return the same intents, with stops of VMs in service replaced by drains."""
 
         def drained(intent: ActionIntent) -> ActionIntent:
             serving = all(inventory.vms[i].phase is Phase.IN_SERVICE for i in intent.vm_ids)
@@ -282,13 +282,13 @@ class Drains:
     ) -> list[ActionIntent]:
         """Stop the VMs that are idle; those whose time is over are stopped or serve again, as the policy says.
 
-        One that gets new work all the same, as far as is known, serves on whatever the policy says. What is not to be
-        stopped any more (operators have protected it, or given it up) is put back.
+        A VM that may still get new work serves again whatever the policy says. VMs that must not be stopped any more
+        (an operator protected them, or gave them up) are put back.
         """
         vms = inventory.vms
         kept = sorted(i for i in self.leaving if i not in taken_back and is_left_alone(vms[i], now_s))
         taken_back |= frozenset(kept)
-        # Not again at once where the balancer did not take it back.
+        # If the balancer did not take a VM back, that is not tried again at once.
         kept = [i for i in kept if vms[i].quarantined_until_s <= now_s]
         given_up = [i for i in kept if vms[i].disowned]
         protected = [i for i in kept if not vms[i].disowned]
@@ -317,7 +317,7 @@ class Drains:
             chosen = tuple(i for i in ids if i not in taken_back)
             if chosen and (may_stop or verb is Verb.RETURN):
                 if verb is Verb.STOP:
-                    # Should the stop come to nothing, the balancer has to admit them before they serve again.
+                    # If the stop fails, the balancer must admit them before they serve again.
                     for vm_id in chosen:
                         inventory.vms[vm_id].in_service_from_s = None
                 found.append(ActionIntent(fleet, verb, chosen, len(chosen), "", why))
@@ -326,7 +326,7 @@ class Drains:
     # ── doing it ───────────────────────────────────────────────────────────────────────────────────────
 
     def sent(self, inventory: FleetInventory, intent: ActionIntent, now_s: float) -> None:
-        """The intent is recorded and the balancer is about to be asked: it counts from now on."""
+        """Count an intent that is recorded and about to be sent to the balancer."""
         inventory.touch()
         for vm_id in intent.vm_ids:
             t = inventory.vms[vm_id]
@@ -341,7 +341,7 @@ class Drains:
     async def carry_out(
         self, inventory: FleetInventory, intent: ActionIntent, now_s: float, timeout_s: float
     ) -> tuple[Outcome, ...]:
-        """Ask the balancer; one outcome per VM."""
+        """Send the intent to the balancer, and return one outcome per VM."""
         vms = [inventory.vms[vm_id].vm for vm_id in intent.vm_ids if vm_id in inventory.vms]
         wanted = Rotation.IN if intent.verb is Verb.RETURN else None
         if wanted is None:
@@ -353,7 +353,7 @@ class Drains:
     def settle(
         self, inventory: FleetInventory, intent: ActionIntent, outcomes: Sequence[Outcome], now_s: float
     ) -> list[Note]:
-        """Take in what the balancer answered; one note for all that failed, until that has other words."""
+        """Apply the balancer's answers; failures with the same words are reported once."""
         inventory.touch()
         failed: dict[str, list[str]] = {}
         out = intent.verb is Verb.DRAIN
@@ -367,7 +367,7 @@ class Drains:
             if out:
                 self._settle_drain(t, now_s, accepted=accepted)
             elif outcome.code == NOT_YET_IN and t.phase is Phase.IN_SERVICE:
-                # It comes, and serves once it is admitted, like one that was started.
+                # It will serve once it is admitted, like a VM that was started.
                 t.in_service_from_s = None
                 t.move(Phase.RUNNING, now_s)
             elif not accepted and t.phase is Phase.IN_SERVICE:
@@ -391,7 +391,8 @@ class Drains:
         if accepted:
             leaving.cordoned_at_s = now_s
         else:
-            # It still gets work, or may: it serves. Should the call have been done all the same, it is taken back.
+            # It gets work, or may, so it serves. If the cordon took effect all the same, the VM must be admitted
+            # again.
             self.members.to_admit.add(t.vm.id)
             del self.leaving[t.vm.id]
             t.hands_off_until_s = max(t.hands_off_until_s, now_s + OTHERS_FIRST_S)
@@ -408,14 +409,14 @@ class Drains:
     def _note_cordon(self, view: RotationView, now_s: float) -> None:
         for vm_id, member in view.members.items():
             leaving = self.leaving.get(vm_id)
-            # It may have come back to serve while this was asked.
+            # It may have returned to service while the balancer was asked.
             if leaving is not None and member.rotation is not Rotation.IN:
                 leaving.cordoned_at_s = max(now_s, view.read_at_s)
 
     async def _cordoned(
         self, inventory: FleetInventory, vms: Sequence[Vm], now_s: float, timeout_s: float
     ) -> RotationView:
-        """What the balancer answers to a cordon, without absent VMs that are not to be taken for drained."""
+        """Cordon VMs; VMs whose absence from the balancer does not prove that they are drained are left out of the answer."""
         view = await self._asked("cordon", vms, timeout_s)
         absent = {vm_id for vm_id, member in view.members.items() if not member.known}
         if not absent:
@@ -423,26 +424,26 @@ class Drains:
         serving = inventory.vms_in(Phase.IN_SERVICE)
         said = await self._asked("look", serving, timeout_s) if serving else RotationView()
         doubted = self.members.doubted(absent, said.members, len(serving), now_s)
-        # Where it says nothing of the others, why it does not is what matters.
+        # If the balancer reports on none of the VMs in service, its reason for that matters more.
         error = self.error = view.error if said.members or not serving else said.error
         kept = {vm_id: member for vm_id, member in view.members.items() if vm_id not in doubted}
         return replace(view, members=kept, error=self.members.doubt or error)
 
     async def _asked(self, what: str, vms: Sequence[Vm], timeout_s: float) -> RotationView:
-        """The balancer's answer, whatever it does."""
+        """Return the balancer's answer; any failure is in its `error`."""
         try:
             view: RotationView = await within(lambda: getattr(self.balancer, what)(vms), timeout_s)
             self.members.hear(view)
         except TimeoutError:
             view = RotationView(error=f"the balancer did not answer within {timeout_s:g} s")
-        except Exception as error:  # noqa: BLE001  an adapter's bug holds its own fleet only
+        except Exception as error:  # noqa: BLE001 an adapter's bug holds its own fleet only
             view = RotationView(error=f"unexpected {type(error).__name__}: {error}; please report")
         self.error = view.error
         return view
 
 
 def drained(actions: Iterable[ActionRecord]) -> dict[str, float]:
-    """The VMs of one fleet that were drained and with which nothing was done since, oldest action first; and when."""
+    """Return the VMs of one fleet whose last action was a drain, with its time; actions must be in order, oldest first."""
     found: dict[str, float] = {}
     for action in actions:
         refused = {o.vm_id for o in action.outcomes if not o.kind.perhaps_done}
@@ -456,7 +457,7 @@ def drained(actions: Iterable[ActionRecord]) -> dict[str, float]:
 
 
 def carry_on(drains: Drains | None, before: Drains | None, inventory: FleetInventory) -> None:
-    """Go on with the same VMs behind other balancers than before, or behind one at last."""
+    """Continue with the same VMs after a reload, behind the same balancer, another one, a first one, or none."""
     if drains is not None and before is not None:
         drains.carry_on(before, inventory)
     elif drains is not None:
@@ -466,7 +467,7 @@ def carry_on(drains: Drains | None, before: Drains | None, inventory: FleetInven
 
 
 class _Admission:
-    """A ReadinessProbe that asks another one, and then the balancer to admit, or to look at, those that are ready."""
+    """A ReadinessProbe that asks another probe, and then has the balancer admit, or only look at, the ready VMs."""
 
     def __init__(self, probe: ReadinessProbe, drains: Drains, what: str) -> None:
         self._probe = probe
@@ -474,7 +475,7 @@ class _Admission:
         self._what = what
 
     async def ready(self, vms: Sequence[Vm]) -> frozenset[str]:
-        """Ids of those that the balancer gives work now."""
+        """Return the ids of the VMs to which the balancer gives work now."""
         passed = await self._probe.ready(vms)
         ready = [vm for vm in vms if vm.id in passed]
         self._drains.silent = "it does not answer in time" if ready else ""

@@ -28,17 +28,20 @@ _SHADOW, _REMOVED, _UNBALANCED = (
 
 
 async def give_back(daemon: Daemon, before: Sequence[Fleet]) -> list[str]:
-    """Put back VMs of fleets that are not drained any more, or not acted on; for a person, what was put back.
+    """Put back the VMs of fleets that are no longer drained or acted on.
 
     Args:
-        daemon: With the fleets as they are now.
+        daemon: The daemon, with the fleets as they are now.
         before: The fleets as they were, with adapters that are not closed yet.
+
+    Returns:
+        What was put back, in sentences for people.
     """
     left = [(fleet, why) for fleet in before if (why := _why(fleet, daemon.fleets.by_name.get(fleet.name)))]
     pools = daemon.warm_pools.left
     draining = any(fleet.drains is not None and fleet.drains.open for fleet, _ in left)
     if draining or any(fleet.name in pools and pools[fleet.name].preparing for fleet, _ in left):
-        # A cordon that is still under way would come after being put back.
+        # A cordon still in flight would take effect after the VM is put back.
         await daemon.chores.wait()
     told = []
     for fleet, why in left:
@@ -52,7 +55,7 @@ async def give_back(daemon: Daemon, before: Sequence[Fleet]) -> list[str]:
 
 
 async def _prepared(daemon: Daemon, fleet: Fleet, pool: WarmPool | None, why: str) -> list[str]:
-    """Those that were tried and found well; the others that ran for the warm pool are named."""
+    """Return the exercised VMs that passed; report the other VMs that run for the warm pool."""
     vms = fleet.inventory.vms
     well, rest = list[str](), list[str]()
     for vm_id, each in sorted(pool.preparing.items()) if pool is not None else ():
@@ -68,7 +71,7 @@ async def _prepared(daemon: Daemon, fleet: Fleet, pool: WarmPool | None, why: st
 
 
 def _why(before: Fleet, after: Fleet | None) -> str:
-    """Why a fleet is not acted on or drained any more; empty where it is, or never was by us."""
+    """Return why a fleet is no longer acted on or drained; empty if it is, or never was by this daemon."""
     if not before.policy.act or before.leased_to:
         return ""
     if after is None:

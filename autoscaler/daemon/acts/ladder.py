@@ -32,16 +32,16 @@ from autoscaler.ports import (
 from autoscaler.words import counted
 
 SETTLED_S = 60.0
-"""A shortage has ended when nothing was lacking for so long."""
+"""Time without missing VMs after which a shortage has ended, in seconds."""
 ROUNDS = 8
-"""Times that the rest is asked for elsewhere within one tick, at most."""
+"""Most times that failed starts are tried elsewhere within one tick."""
 
 
 def came_to_nothing(done: Done) -> int:
-    """VMs of a start or a provisioning that may be asked for elsewhere at once.
+    """Return how many VMs of a start or a provisioning failed in a way that allows trying elsewhere at once.
 
-    Not those of an unknown outcome, which may have been done, nor where the budget is spent or we are denied:
-    elsewhere is no better then.
+    VMs with an unknown outcome do not count, because they may have been started. Neither do VMs for which the API
+    budget is spent or access is denied, because elsewhere is no better then.
     """
     if done.intent.verb is Verb.STOP:
         return 0
@@ -58,16 +58,16 @@ def came_to_nothing(done: Done) -> int:
 def next_rung(
     fleet: Fleet, short: int, row: FleetTick, tick: int, attempt: int, now_s: float, after: int
 ) -> list[ActionIntent]:
-    """Intents that give up to `short` VMs elsewhere; none where there is nothing left.
+    """Return intents for up to `short` VMs elsewhere; empty if no rung is left.
 
     Args:
-        fleet: Whose.
-        short: VMs that came to nothing.
-        row: Its row of this tick: what operators allow, and the sentence.
-        tick: The tick's number.
-        attempt: How often the rest was asked for elsewhere in this tick, from 1.
-        now_s: The clock.
-        after: Journal id of the action that came to nothing.
+        fleet: The fleet.
+        short: How many VMs failed.
+        row: The fleet's row of this tick: what operators allow, and the sentence.
+        tick: Number of the tick.
+        attempt: How many times failed starts were tried elsewhere in this tick, from 1.
+        now_s: The current time.
+        after: Journal id of the action that failed.
     """
     inventory = fleet.inventory
     start = min(short, len(inventory.startable(now_s))) if row.may_start else 0
@@ -90,8 +90,9 @@ def next_rung(
 
 
 def _again(after: int, attempt: int, now_s: float) -> str:
-    """What a client token gets so that no other attempt of the tick has it, also where two calls came to nothing at the
-    same moment, as they do on virtual time: six characters.
+    """Return six characters that make client tokens differ between all attempts of a tick.
+
+    This holds even if two calls fail at the same moment, as they do on virtual time.
     """
     return hashlib.blake2b(f"{after} {attempt} {now_s!r}".encode(), digest_size=3).hexdigest()
 
@@ -100,7 +101,7 @@ def _again(after: int, attempt: int, now_s: float) -> str:
 
 
 def specs(fleet: Fleet) -> Iterator[ProvisionSpec]:
-    """The ways to make a VM of this fleet, best first: each type in each subnet before the next type."""
+    """Yield the ways to make a VM of this fleet, best first: each type in each subnet before the next type."""
     base, section = fleet.spec, fleet.policy.provision
     if base is None or section is None:
         return
@@ -112,7 +113,7 @@ def specs(fleet: Fleet) -> Iterator[ProvisionSpec]:
 
 
 def may_be_made(fleet: Fleet, now_s: float) -> float:
-    """VMs that may be made now: any number, one for each place that is to be tried, or none."""
+    """Return how many VMs may be made now: infinity, the number of places to try one VM in, or 0."""
     if now_s < fleet.provision_held_until_s:
         return 0.0
     places = fleet.inventory.places
@@ -124,12 +125,12 @@ def may_be_made(fleet: Fleet, now_s: float) -> float:
 
 @dataclass(slots=True)
 class Shortage:
-    """One fleet's VMs that are wanted and cannot be had from anywhere.
+    """VMs that one fleet wants and cannot get from anywhere.
 
     Attributes:
-        since_s: When it began.
+        since_s: When the shortage began.
         seen_s: When it was last seen.
-        most: The most VMs that were lacking since.
+        most: The most VMs that have been missing since it began.
     """
 
     since_s: float
@@ -138,9 +139,9 @@ class Shortage:
 
     @classmethod
     def begun(cls, fleet: Fleet, lacking: int, now_s: float) -> tuple[Shortage, Note] | None:
-        """A shortage with the event that tells of it; None where the cloud is not to blame.
+        """Return a shortage and its event; None if the cloud is not to blame.
 
-        That a policy's warm pool is too small is a reason of the decision, and no event.
+        A warm pool that the policy made too small is a reason of the decision, and no event.
         """
         why = _why(fleet, now_s)
         if not why:
@@ -149,7 +150,7 @@ class Shortage:
         return cls(now_s, now_s, lacking), note
 
     def ended(self, fleet: Fleet, lacking: int, now_s: float) -> Note | None:
-        """The event that tells of its end, where nothing has been lacking for a while."""
+        """Update the shortage; return the event of its end if nothing has been missing for a while, else None."""
         if lacking:
             self.most, self.seen_s = max(self.most, lacking), now_s
         if lacking or now_s - self.seen_s < SETTLED_S:
@@ -160,7 +161,7 @@ class Shortage:
 
 
 def lacking(row: FleetTick) -> int:
-    """VMs that the decision wanted and found nobody to give, in this tick."""
+    """Return how many VMs the decision wanted and no supply could provide in this tick."""
     if Reason.WARM_POOL_EMPTY not in row.reasons:
         return 0
     return max(row.stages[Stage.SUPPLY - 1] - row.stages[Stage.SUPPLY], 0)

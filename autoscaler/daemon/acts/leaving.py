@@ -21,16 +21,18 @@ from autoscaler.ports import ActionIntent, ActionRecord, Clock, Note, ReadinessP
 
 _LEAVING = frozenset({Phase.DRAINING, Phase.STOPPING})
 _SLACK_S = 600.0
-"""An action is at most this much older than the drain that it began."""
+"""Most seconds by which an action can be older than the drain that it began."""
 NAMED_S = 86400.0
-"""VMs that drained or were tried, of fleets that are not drained or acted on any more, are named at a start for so long."""
+"""For how long before startup VMs that drained or were tried are looked up to be reported, if their fleet is no longer
+drained or acted on, in seconds.
+"""
 
 
 async def recall(fleets: Sequence[Fleet], recording: Recorder, began_at_s: float) -> None:
-    """Know from the journal which VMs an earlier run was draining; name those that nobody here drains any more.
+    """Read from the journal which VMs an earlier run was draining, and report those that this run does not drain.
 
     Raises:
-        JournalError: It cannot be read.
+        JournalError: The journal cannot be read.
     """
     draining = {f.name: f.drains for f in fleets if f.drains is not None}
     longest_s = max((drains.section.timeout_s for drains in draining.values()), default=0.0) + _SLACK_S
@@ -52,29 +54,33 @@ async def recall(fleets: Sequence[Fleet], recording: Recorder, began_at_s: float
 
 
 def probe_of(fleet: Fleet) -> ReadinessProbe:
-    """What finds VMs ready; where another daemon acts on the fleet it changes nothing, on VMs or at a balancer."""
+    """Return the probe that finds VMs ready.
+
+    If another daemon may act on the fleet, the probe changes nothing on VMs or in the balancer.
+    """
     if is_ours(fleet):
         return fleet.probe
     probe = fleet.own_probe
     if fleet.arrivals is not None and not fleet.leased_to:
-        # Until it is known whose it is: one that this daemon's last run started must not serve as it is.
+        # It is not known yet whose fleet this is: a VM that this daemon's last run started must not serve without the
+        # command.
         probe = fleet.arrivals.after(probe)
     return probe if fleet.drains is None else fleet.drains.watching(probe)
 
 
 def is_ours(fleet: Fleet) -> bool:
-    """Whether it is known that no other daemon acts on it."""
+    """Return whether it is known that no other daemon acts on the fleet."""
     return fleet.held_until_s != math.inf
 
 
 async def follow(fleets: Sequence[Fleet], clock: Clock, timeout_s: float, telemetry: Telemetry) -> list[Note]:
-    """Ask all balancers how the draining VMs stand; what deserves an event.
+    """Ask all balancers about the draining VMs, and return what deserves an event.
 
     Args:
-        fleets: All.
-        clock: Time.
-        timeout_s: Longest wait for one question, in seconds of the event loop.
-        telemetry: Told what goes wrong with a balancer, and that it is well again.
+        fleets: All fleets.
+        clock: The source of time.
+        timeout_s: Longest wait for one request, in seconds of the event loop.
+        telemetry: Where failing and recovered balancers are logged.
     """
     notes: list[Note] = []
     asked = []
@@ -97,7 +103,7 @@ async def follow(fleets: Sequence[Fleet], clock: Clock, timeout_s: float, teleme
 
 
 def _told(fleets: Sequence[Fleet], now_s: float, telemetry: Telemetry) -> list[Note]:
-    """What balancers have that is new; that one is in trouble or well again is logged."""
+    """Return news about what balancers have; log balancers that have begun or ceased to fail."""
     notes: list[Note] = []
     for fleet in fleets:
         if fleet.drains is None:
@@ -130,13 +136,13 @@ def choose(
     *,
     may_stop: bool,
 ) -> list[ActionIntent]:
-    """What is done for a fleet: draining VMs come back before any is started, and leave before they are stopped.
+    """Return what is done for a fleet: draining VMs return before any VM is started, and VMs drain before they stop.
 
     Args:
         fleet: The fleet.
-        wanted: Numbers of the decision.
-        now_s: The clock.
-        planned: Chooses the VMs for such numbers.
+        wanted: The numbers of the decision.
+        now_s: The current time.
+        planned: Chooses VMs for such numbers.
         may_stop: Whether operators allow stops.
     """
     inventory, drains = fleet.inventory, fleet.drains
@@ -153,7 +159,7 @@ def choose(
 
 
 def at_most(share: float, inventory: FleetInventory, count: int) -> int:
-    """So many of the VMs that a decision wants to stop may leave now: a share of those that serve, and always one."""
+    """Return how many of `count` VMs may leave now: at most a share of those in service or leaving, but at least one."""
     if share >= 1.0 or not count:
         return count
     leaving = sum(t.phase in _LEAVING for t in inventory.vms.values())

@@ -21,12 +21,12 @@ from autoscaler.ports import ActionRecord, Listing, OutcomeKind, Verb
 
 
 class LeftOpen:
-    """The actions of an earlier run that this one has to wait for.
+    """Settles the actions that an earlier run left open.
 
     Args:
         recording: The journal.
-        telemetry: For the log.
-        began_at_s: When this run began: the calls of the earlier one were made before.
+        telemetry: The log.
+        began_at_s: When this run began; the calls of the earlier run were made before.
     """
 
     def __init__(self, recording: Recorder, telemetry: Telemetry, began_at_s: float) -> None:
@@ -37,25 +37,25 @@ class LeftOpen:
         self._recalled: set[tuple[int, str]] = set()
 
     async def load(self, longest_lag_s: float) -> None:
-        """Read the journal.
+        """Read the open and the recent actions from the journal.
 
         Args:
             longest_lag_s: The longest time that a listing of any fleet may lag.
 
         Raises:
-            JournalError: It cannot be read.
+            JournalError: The journal cannot be read.
         """
         found = await self._recording.recent_actions(self._began_at_s - longest_lag_s)
         self._actions = {action.id: action for action in found}
 
     def __bool__(self) -> bool:
-        """Whether anything waits for a listing."""
+        """Return whether any action still waits for a listing."""
         return bool(self._actions)
 
     async def settle(
         self, fleets: Mapping[str, Fleet], listings: Mapping[int, Listing], now_s: float
     ) -> None:
-        """After the listings were taken in: hold what they may not show yet, and close the rest."""
+        """After the listings were applied, hold actions that they may not show yet, and close the others."""
         for action in list(self._actions.values()):
             fleet = fleets.get(action.intent.fleet)
             if fleet is not None:
@@ -70,10 +70,10 @@ class LeftOpen:
 
     def _holds(self, action: ActionRecord, fleet: Fleet, listing: Listing, now_s: float) -> bool:
         if action.intent.simulated:
-            # No listing will ever show it.
+            # No listing will ever show a simulated action.
             return False
         patience = fleet.inventory.patience
-        # When the call of an open action was made is not known; not later than the earlier run lived.
+        # When the call of an open action was made is not known, but it was within the lifetime of the earlier run.
         latest_s = min(max(self._began_at_s, action.at_s), action.at_s + patience.start_s)
         answered_s = latest_s if action.settled_at_s is None else action.settled_at_s
         until_s = answered_s + patience.consistency_s
@@ -81,7 +81,7 @@ class LeftOpen:
         if listing.requested_at_s >= until_s or action.at_s > now_s:
             return False
         if action.intent.verb not in (Verb.START, Verb.STOP, Verb.STORE, Verb.PROVISION):
-            # Other chores: balancers and tags tell what became of them (`drain`, `pool`).
+            # Other chores: balancers and tags show what became of them (`drain`, `warm_pool`).
             return False
         if action.intent.verb is Verb.PROVISION:
             self._expect(action, fleet, until_s)
@@ -93,7 +93,7 @@ class LeftOpen:
         unknown = (
             set(action.intent.vm_ids) if action.settled_at_s is None else _of(action, OutcomeKind.UNKNOWN)
         )
-        # Who was tried and goes back into the pool is stopped as any other: not by somebody else.
+        # A VM that returns to the warm pool after a trial is stopped by us, not by someone else.
         verb = Verb.STOP if action.intent.verb is Verb.STORE else action.intent.verb
         for vm_id in sorted(unknown | _of(action, OutcomeKind.ACCEPTED)):
             if vm_id in inventory.vms and self._first(action, vm_id):
@@ -113,13 +113,13 @@ class LeftOpen:
                 new = TrackedVm(new_vm(fleet, vm_id, action.at_s), Phase.PROVISIONING, action.at_s, new=True)
                 new.order = Order(Verb.PROVISION, action.at_s, action.id, answered_at_s=until_s)
                 inventory.await_vm(new)
-        # Which VMs are there already can be told from a whole listing only.
+        # Only a complete listing shows which of the VMs exist already.
         in_doubt = action.settled_at_s is None or _of(action, OutcomeKind.UNKNOWN)
         if in_doubt and not fleet.listing_error and self._first(action, ""):
             inventory.expect(action.id, action.intent.count, token, action.at_s, until_s)
 
     def _first(self, action: ActionRecord, vm_id: str) -> bool:
-        """Whether this VM of the action is met for the first time; later it may have new orders."""
+        """Return whether this VM of the action is met for the first time; later it may have new orders."""
         known = (action.id, vm_id) in self._recalled
         self._recalled.add((action.id, vm_id))
         return not known

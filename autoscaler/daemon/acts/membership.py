@@ -15,25 +15,25 @@ from collections.abc import Collection, Mapping
 from autoscaler.ports import Member, Note, Rotation, RotationView
 
 DOUBTED_S = 3600.0
-"""What a balancer says for so long is believed."""
+"""Time after which a doubt ends and the balancer is believed, in seconds."""
 ASK_EVERY_S = 60.0
-"""How often it is asked again while it is doubted, or while VMs that serve are to be admitted."""
+"""Time between two requests about VMs in service, while the balancer is doubted or VMs are to be admitted, in seconds."""
 
 
 class Membership:
-    """What one balancer has of one fleet.
+    """Judges which VMs of one fleet its balancer has.
 
     Args:
-        fleet: Its name.
+        fleet: Name of the fleet.
     """
 
     def __init__(self, fleet: str) -> None:
         self.doubt = ""
-        """For a person, what the balancer does not have; empty where it is not doubted."""
+        """For people, what the balancer lacks; empty if it is not doubted."""
         self.holds = False
-        """Whether no VM leaves because of that."""
+        """Whether the doubt keeps VMs from leaving."""
         self.to_admit: set[str] = set()
-        """VMs in service that it may give no work: they came into service behind another one, or a cordon seemed to fail."""
+        """VMs in service that may get no work: they came into service behind another balancer, or a cordon seemed to fail."""
         self._fleet = fleet
         self._had: set[str] = set()
         self._since_s = 0.0
@@ -41,21 +41,21 @@ class Membership:
         self._news: list[Note] = []
 
     def hear(self, view: RotationView) -> None:
-        """Any answer of the balancer: what it has once had may be taken out of it."""
+        """Note which VMs the balancer has in any answer: VMs that it once had may later be missing because they left."""
         self._had.update(vm_id for vm_id, member in view.members.items() if member.known)
 
     def is_due(self, now_s: float) -> bool:
-        """Whether it is time to ask about the VMs in service."""
-        # A clock that was set back must not keep it from being asked.
+        """Return whether it is time to ask about the VMs in service."""
+        # A clock that was set back must not delay this.
         return bool(self.doubt or self.to_admit) and not now_s < self._next_s <= now_s + ASK_EVERY_S
 
     def judge(self, serving: Mapping[str, Member], of: int, now_s: float) -> None:
-        """Take in what the balancer says of VMs in service; nothing changes where it speaks of fewer than half of them.
+        """Judge the balancer by what it reports of VMs in service; a report on fewer than half of them changes nothing.
 
         Args:
-            serving: Those of which it says anything.
-            of: All VMs in service.
-            now_s: The clock.
+            serving: Those VMs in service on which it reports.
+            of: Number of all VMs in service.
+            now_s: The current time.
         """
         self._next_s = now_s + ASK_EVERY_S
         self.to_admit -= {vm_id for vm_id, member in serving.items() if member.rotation is Rotation.IN}
@@ -70,17 +70,17 @@ class Membership:
             self.doubt, self.holds = "", False
 
     def doubted(self, absent: set[str], serving: Mapping[str, Member], of: int, now_s: float) -> set[str]:
-        """Those of the absent VMs that are not to be taken for drained.
+        """Return those of the absent VMs that must not be taken as drained.
 
         Args:
-            absent: VMs on their way out that the balancer does not have.
-            serving: What it says of those in service, asked just now.
-            of: All VMs in service.
-            now_s: The clock.
+            absent: Leaving VMs that the balancer does not have.
+            serving: What it reports of VMs in service, asked just now.
+            of: Number of all VMs in service.
+            now_s: The current time.
         """
         self.judge(serving, of, now_s)
         if of:
-            # Half of those of which it says something, or nothing that is worth a judgement.
+            # A report on fewer than half of the VMs in service is no basis for a judgement.
             heard = 2 * len(serving) >= of
             return absent if self.holds or not heard else set()
         unknown = absent - self._had
@@ -89,12 +89,12 @@ class Membership:
         return unknown if self.holds else set()
 
     def keep(self, vm_ids: Collection[str]) -> None:
-        """Only these VMs still exist."""
+        """Forget all VMs but these."""
         if len(self._had) > len(vm_ids):
             self._had.intersection_update(vm_ids)
 
     def take_news(self) -> list[Note]:
-        """What deserves an event, once."""
+        """Return what deserves an event since the last call."""
         news, self._news = self._news, []
         return news
 

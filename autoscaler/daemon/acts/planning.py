@@ -25,14 +25,21 @@ from autoscaler.ports import ActionIntent, ProvisionSpec, Verb
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a decision asks of one fleet, in VMs, with the sentence that says why."""
+    """What a decision wants of one fleet, in VMs.
+
+    Attributes:
+        start: VMs to start.
+        stop: VMs to stop.
+        provision: VMs to make.
+        sentence: Why, for people.
+        replaced: Ids of VMs to stop in addition, because others serve in their place.
+    """
 
     start: int
     stop: int
     provision: int
     sentence: str
     replaced: tuple[str, ...] = ()
-    """VMs to be stopped beside these, since others serve in their place."""
 
 
 def plan(
@@ -50,19 +57,19 @@ def plan(
     """Choose the VMs and group them into calls.
 
     Args:
-        inventory: The fleet.
-        wanted: Numbers of the decision.
-        tick: Goes into the client token of a provisioning, which makes a repeated call harmless.
-        now_s: The clock.
-        minimum_on_time_s: VMs younger than this are not stopped.
-        early: Number of the early turn, which goes into the token too; 0 in a regular one.
-        may_stop: Whether operators allow stops; those that the decision wants are its own affair.
-        specs: The ways to make a VM of the fleet, best first.
-        again: Goes into the token, too, where this is asked for in another way in the same turn.
+        inventory: The fleet's VMs.
+        wanted: The numbers of the decision.
+        tick: Number of the tick, a part of the client token of a provisioning, which makes a repeated call harmless.
+        now_s: The current time.
+        minimum_on_time_s: Time in service before which a VM is not stopped.
+        early: Number of the early turn, also a part of the token; 0 in a regular one.
+        may_stop: Whether operators allow stops beyond those that the decision wants.
+        specs: Returns the ways to make a VM of the fleet, best first.
+        again: A further part of the token, for another attempt in the same turn.
 
     Returns:
-        One intent per call: starts per (type, zone), provisions per way, one stop, one stop of VMs that never
-        served, one forced stop of VMs that do not stop.
+        One intent per call: starts per (type, zone), provisions per way, one stop, one stop of replaced VMs, one stop
+            of VMs that never served, and one forced stop of VMs that do not stop.
     """
     intents: list[ActionIntent] = []
     for group in _starts(inventory, wanted.start - _taken_back(inventory, wanted.start), now_s):
@@ -92,12 +99,12 @@ def plan(
 
 
 def marked(intents: Iterable[ActionIntent], *, acts: bool) -> list[ActionIntent]:
-    """The intents as they are recorded: those of a fleet in shadow say so, for a later run that acts."""
+    """Return the intents as they are recorded: those of a fleet in shadow are marked, for a later run that acts."""
     return [*intents] if acts else [intent.in_shadow() for intent in intents]
 
 
 def place_of(spec: ProvisionSpec) -> tuple[str, str]:
-    """The place that a new VM goes to, as far as the policy says."""
+    """Return the place of a new VM, as far as the policy determines it."""
     return spec.vm_type or "", spec.subnet or ""
 
 
@@ -109,17 +116,19 @@ def _provisions(
     again: str,
     now_s: float,
 ) -> list[ActionIntent]:
-    """New VMs in the best way for which there may be room; one VM each in better ways whose places are to be tried."""
+    """Provision VMs in the best way for which there may be room, and one VM each in better ways whose places are to be
+    tried.
+    """
     places, left = inventory.places, float(wanted.provision)
     shares: list[tuple[ProvisionSpec, int]] = []
     for spec in specs:
         taken = int(min(left, places.at_most(*place_of(spec), now_s)))
         if taken >= 1:
-            # Who is to try a place tries it for all fleets, as with starts.
+            # The trial is for all fleets, so no other fleet tries this place, as with starts.
             places.claim(*place_of(spec), now_s)
             shares.append((spec, taken))
             left -= taken
-    # What was planned before is on its way, or was given up.
+    # Earlier plans have been carried out or given up.
     inventory.make_as = {}
     intents = []
     for number, (spec, count) in enumerate(shares):
@@ -131,7 +140,7 @@ def _provisions(
 
 
 def _taken_back(inventory: FleetInventory, count: int) -> int:
-    """VMs that came late and were about to be stopped, and are wanted instead of starting others."""
+    """Take back VMs that came late and were about to be stopped, instead of starting others; return how many."""
     wanted = [t for t in inventory.dismissed() if t.dismissed == NOT_NEEDED][:count]
     for t in wanted:
         inventory.take_back(t)
@@ -139,14 +148,15 @@ def _taken_back(inventory: FleetInventory, count: int) -> int:
 
 
 def _token(fleet: str, turn: str, count: int) -> str:
-    """A client token of at most 64 characters (EC2's limit) that no other fleet or turn has."""
+    """Return a client token of at most 64 characters (EC2's limit), unique to fleet and turn."""
     digest = hashlib.blake2b(fleet.encode(), digest_size=6).hexdigest()
     return f"{fleet[:24]}-{digest}-{turn}-{count}"
 
 
 def _starts(inventory: FleetInventory, count: int, now_s: float) -> list[list[TrackedVm]]:
-    """The VMs to start, in groups of one type and zone; first those that go on from their memory, which serve sooner,
-    and last those that must change their type.
+    """Choose the VMs to start, in groups of one type and zone.
+
+    VMs that resume from their memory come first, because they serve sooner; VMs that must change their type come last.
     """
     if count <= 0:
         return []
@@ -161,7 +171,7 @@ def _starts(inventory: FleetInventory, count: int, now_s: float) -> list[list[Tr
             chosen += _spread(inventory, here, [t for t, _ in chosen], left)
     for t, vm_type in chosen:
         t.start_as = "" if vm_type == t.vm.vm_type else vm_type
-        # Who is to try a place whose time is over tries it for all fleets of this tick.
+        # The trial of a place whose time is over is for all fleets, so no other fleet tries it in this tick.
         inventory.places.claim(vm_type, t.vm.zone, now_s)
 
     def place(each: tuple[TrackedVm, str]) -> tuple[str, str]:
@@ -174,7 +184,9 @@ def _starts(inventory: FleetInventory, count: int, now_s: float) -> list[list[Tr
 def _spread(
     inventory: FleetInventory, found: list[tuple[TrackedVm, str]], chosen: list[TrackedVm], count: int
 ) -> list[tuple[TrackedVm, str]]:
-    """So many of these, as even over zones as can be, given who serves and who is chosen already."""
+    """Choose `count` of these VMs so that zones become as even as possible, counting VMs in service, on the way and
+    chosen.
+    """
     best = {vm_type: n for n, vm_type in enumerate(inventory.types)}
     found = sorted(found, key=lambda e: (e[0].denied, best.get(e[1], 0), e[0].vm.launched_at_s, e[0].vm.id))
     zone_of, levels = _zones(inventory, [t for t, _ in found], chosen)
@@ -199,7 +211,7 @@ def _stops(
 def _zones(
     inventory: FleetInventory, candidates: Sequence[TrackedVm], chosen: Sequence[TrackedVm] = ()
 ) -> tuple[Int, Int]:
-    """The zone index of each candidate, and the VMs ordered per zone."""
+    """Return the zone index of each candidate, and the number of VMs in service, on the way and chosen per zone."""
     zones = sorted({t.vm.zone for t in inventory.vms.values()})
     index = {zone: i for i, zone in enumerate(zones)}
     levels = np.zeros(len(zones), np.int64)

@@ -13,13 +13,15 @@ from collections.abc import Mapping
 from autoscaler.ports import Verb
 
 RETRY_S = 60.0
-"""Where no VM could be cordoned, none leaves for this long; and a draining one that could not be put back is not tried again."""
+"""How long no VM leaves if none could be cordoned, and how long a draining VM that could not be put back is not tried
+again, in seconds.
+"""
 OTHERS_FIRST_S = 2.0 * RETRY_S
-"""A VM that could not be cordoned serves on for this long, so that others have their turn before it."""
+"""How long a VM that could not be cordoned stays in service, in seconds, so that others are tried before it."""
 
 
 class Refusals:
-    """Those of one fleet's balancer."""
+    """The refusals of one fleet's balancer."""
 
     def __init__(self) -> None:
         self._at_s = float("-inf")
@@ -27,27 +29,29 @@ class Refusals:
         self._told: set[tuple[Verb, str]] = set()
 
     def cordoned(self, said: str, now_s: float, *, none: bool) -> None:
-        """The balancer was asked to let VMs go.
+        """Note the result of a request to release VMs.
 
         Args:
-            said: What it said of those that it did not; empty where it did.
-            now_s: The clock.
-            none: Whether it let none go.
+            said: What the balancer said about VMs that it did not release; empty if it released all.
+            now_s: The current time.
+            none: Whether it released none.
         """
         self._at_s, self._said = (now_s, said) if none else (float("-inf"), "")
 
     def stays(self, now_s: float) -> bool:
-        """Whether it let no VM go just now, so that none leaves for a while."""
+        """Return whether no VM leaves for now, because the balancer recently released none."""
         return 0.0 <= now_s - self._at_s < RETRY_S
 
     def trouble(self, now_s: float) -> str:
-        """What it said then, until the next attempt has shown how it is."""
+        """Return what the balancer said when it last released none; empty once a later attempt succeeded or some time has
+        passed.
+        """
         return self._said if 0.0 <= now_s - self._at_s < OTHERS_FIRST_S else ""
 
     def news_of(self, verb: Verb, failed: Mapping[str, list[str]]) -> dict[str, list[str]]:
-        """Of the VMs that failed, by what was said of them, those of which that has not been told.
+        """Return the failed VMs by reason, without reasons that were already reported.
 
-        All of it may be told anew once all of one request was done.
+        Reasons may be reported again once a whole request has succeeded.
         """
         if not failed:
             self._told = {each for each in self._told if each[0] is not verb}

@@ -13,35 +13,36 @@ from collections import deque
 from dataclasses import dataclass, field
 
 ENOUGH = 20
-"""Measured times before a timer says anything."""
+"""Measured times below which a timer knows nothing."""
 _KEPT = 200
 _QUANTILE = 0.98
 _MARGIN = 1.25
 _MARGIN_S = 5.0
 
 IDLE_SHARE = 0.01
-"""Of the VM-seconds that a fleet serves, what VMs may run that were overtaken and came after all."""
+"""Share of the VM-seconds that a fleet serves which overtaken VMs that arrive after all may run idle."""
 PER_HEDGE_S = 60.0
-"""What a VM that comes too late costs at least: the shortest billed run."""
+"""VM-seconds that a VM which arrives too late costs at least: the shortest billed run."""
 _MOST_SAVED_S = 20 * PER_HEDGE_S
-"""A quiet month does not pay for a wild morning."""
+"""Most VM-seconds that can be saved up, so that a quiet month does not pay for a wild morning."""
 
 
 @dataclass(slots=True)
 class Timer:
-    """The measured times of one transient, the latest ones."""
+    """The latest measured times of one transition."""
 
     times_s: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
 
     def add(self, seconds: float) -> None:
-        """One more."""
+        """Add one measured time."""
         self.times_s.append(max(seconds, 0.0))
 
     def late_after_s(self, at_least_s: float, at_most_s: float) -> float:
-        """From when on it is late, within the bounds; the upper bound while too little is known.
+        """Return the time after which the transition is late, within the bounds; the upper bound while too little is
+        known.
 
-        A time that was cut off, because it was overtaken and came after all, is among those measured, so that
-        a day on which everything is slow moves the limit.
+        Times of VMs that were overtaken and arrived after all count too, so the limit rises on a day on which
+        everything is slow.
         """
         if len(self.times_s) < ENOUGH:
             return at_most_s
@@ -52,9 +53,9 @@ class Timer:
 
 @dataclass(slots=True)
 class Timers:
-    """The transients of one fleet: from the order to running, from running to ready, from the order to stopped.
+    """The timers of one fleet: from the order to running, from running to ready, and from the order to stopped.
 
-    VMs made from nothing have timers of their own: all of them would be late by those of starts.
+    New VMs have timers of their own, because all of them would be late compared with starts of stopped VMs.
     """
 
     pending: Timer = field(default_factory=Timer)
@@ -64,23 +65,23 @@ class Timers:
     new_unready: Timer = field(default_factory=Timer)
 
     def until_running(self, *, new: bool) -> Timer:
-        """From the order to running."""
+        """Return the timer from the order to running."""
         return self.new_pending if new else self.pending
 
     def until_ready(self, *, new: bool) -> Timer:
-        """From running to ready."""
+        """Return the timer from running to ready."""
         return self.new_unready if new else self.unready
 
 
 @dataclass(slots=True)
 class HedgeBudget:
-    """What overtaking may cost, in VM-seconds that are run for nothing.
+    """What overtaking late VMs may cost, in VM-seconds that are run for nothing.
 
     Attributes:
-        share: Of the VM-seconds served.
-        idle_s: Run for nothing so far.
-        served_s: Served so far.
-        saved_s: What may be spent now.
+        share: Share of the VM-seconds served that may be spent.
+        idle_s: VM-seconds run for nothing so far.
+        served_s: VM-seconds served so far.
+        saved_s: VM-seconds that may be spent now.
     """
 
     share: float = IDLE_SHARE
@@ -90,7 +91,7 @@ class HedgeBudget:
     _at_s: float | None = None
 
     def serve(self, in_service: int, now_s: float) -> None:
-        """So many VMs have served since the last call."""
+        """Credit the share of the VM-seconds that `in_service` VMs have served since the last call."""
         if self._at_s is not None:
             served_s = in_service * max(now_s - self._at_s, 0.0)
             self.served_s += served_s
@@ -98,17 +99,17 @@ class HedgeBudget:
         self._at_s = now_s
 
     def take(self) -> bool:
-        """Pay for overtaking one VM in advance; whether that could be paid."""
+        """Pay for overtaking one VM in advance, and return whether the budget allowed it."""
         if self.saved_s < PER_HEDGE_S:
             return False
         self.saved_s -= PER_HEDGE_S
         return True
 
     def give_back(self) -> None:
-        """A VM that was overtaken never ran: it cost nothing."""
+        """Refund the advance for an overtaken VM that never ran."""
         self.saved_s = min(self.saved_s + PER_HEDGE_S, _MOST_SAVED_S)
 
     def ran_idle(self, seconds: float) -> None:
-        """A VM that was overtaken has run for so long for nothing; what exceeds the advance is charged too."""
+        """Charge what an overtaken VM has run for nothing beyond the advance."""
         self.idle_s += seconds
         self.saved_s -= max(seconds - PER_HEDGE_S, 0.0)

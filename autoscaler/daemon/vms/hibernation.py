@@ -23,72 +23,76 @@ from autoscaler.ports import NO_HIBERNATION, NOT_YET, Note, Outcome, OutcomeKind
 from autoscaler.words import some
 
 PLAINLY = frozenset({NO_HIBERNATION, NOT_YET})
-"""Codes of a refusal after which a plain stop is accepted."""
+"""Codes of a refused hibernation after which a plain stop is accepted."""
 READY_WITHIN_S = 600.0
-"""A new VM that cannot hibernate yet is waited for so long, before it enters the warm pool without."""
+"""Longest wait for a new VM that cannot hibernate yet, in seconds; after that it enters the warm pool without a saved
+memory.
+"""
 _SERVED = frozenset({Phase.IN_SERVICE, Phase.DRAINING})
 
 
 def memories(holdings: Holdings, now_s: float) -> int:
-    """VMs that wait, or soon will, and would go on from their memory if they were started; they may be started."""
+    """Return how many startable VMs wait, or soon will, with a memory from which they would resume."""
     stopped = holdings.known_in(Phase.STOPPED)
     waiting = sum(resumes(t.vm, now_s) and t.quarantined_until_s <= now_s for t in stopped)
     return waiting + sum(t.saves_memory or t.vm.hibernates for t in holdings.known_in(Phase.STOPPING))
 
 
 def held(holdings: Holdings) -> int:
-    """VMs whose memory is saved, too old to be resumed from or not."""
+    """Return how many stopped VMs have a saved memory, even if it is too old to resume from."""
     return sum(t.vm.hibernates for t in holdings.known_in(Phase.STOPPED))
 
 
 class Hibernation:
-    """What one fleet knows of its VMs' memories.
+    """Decides which VMs of one fleet save their memory.
 
     Args:
-        section: As the policy has it; None where VMs do not hibernate.
+        section: The policy's section; None if VMs do not hibernate.
     """
 
     def __init__(self, section: HibernationSection | None) -> None:
         self._section = section
         self.wanted: int | None = None
-        """So many of the VMs that wait should be hibernated; None where all that may are."""
+        """How many waiting VMs should be hibernated; None means all that may be."""
         self._never: set[str] = set()
-        """VMs that the provider said cannot hibernate."""
+        """VMs that the provider said can never hibernate."""
         self._not_yet_since_s: dict[str, float] = {}
         self._told: set[str] = set()
         self._news: list[Note] = []
 
     def carry_on(self, before: Hibernation) -> None:
-        """Go on with what another setup of the same fleet knows."""
+        """Take over the state of the same fleet's previous object."""
         self._never, self._not_yet_since_s, self._told = before._never, before._not_yet_since_s, before._told
         self.wanted = before.wanted if self._section is not None else None
 
     def may(self, t: TrackedVm, now_s: float) -> bool:
-        """Whether its memory may be saved, for all that is known, and is worth it."""
+        """Return whether the VM's memory may be saved, as far as is known, and is worth it."""
         if self._section is None or not t.vm.may_hibernate or t.vm.id in self._never:
             return False
         return not t.dismissed and t.quarantined_until_s <= now_s
 
     def of_stops(self, holdings: Holdings, vms: Iterable[TrackedVm], now_s: float) -> frozenset[str]:
-        """Those of the VMs about to be stopped, in the phase that they are in before, that save their memory."""
+        """Return the ids of those VMs that should save their memory on the coming stop; called before they change phase."""
         able = [t.vm.id for t in vms if t.phase in _SERVED and self.may(t, now_s)]
         return frozenset(able[: self._room(holdings, now_s)] if able else ())
 
     def of_stored(self, holdings: Holdings, vms: Iterable[TrackedVm], now_s: float) -> frozenset[str]:
-        """Those of the VMs on their way into the pool that save their memory; they are in no order to stop yet."""
+        """Return the ids of those VMs that should save their memory on entering the warm pool; called before they are
+        stopped.
+        """
         able = [t.vm.id for t in vms if self.may(t, now_s)]
         return frozenset(able[: self._room(holdings, now_s)] if able else ())
 
     def _room(self, holdings: Holdings, now_s: float) -> int | None:
-        """How many more memories are wanted; None for no limit."""
+        """Return how many more memories are wanted; None for no limit."""
         return None if self.wanted is None else max(self.wanted - memories(holdings, now_s), 0)
 
     def is_waited_for(self, vm_id: str, now_s: float) -> bool:
-        """Whether a VM on its way into the pool may still become able to."""
+        """Return whether a VM on its way into the warm pool may still become able to hibernate."""
         return now_s - self._not_yet_since_s.get(vm_id, now_s) < READY_WITHIN_S
 
     def refused(self, holdings: Holdings, fleet: str, refusals: Sequence[Outcome], now_s: float) -> None:
-        """Take in what the provider refused to hibernate; `take_news` tells of it."""
+        """Note which VMs the provider refused to hibernate; `take_news` reports it."""
         by_code: dict[str, list[Outcome]] = {}
         for outcome in refusals:
             t = holdings.vms.get(outcome.vm_id)
@@ -113,23 +117,23 @@ class Hibernation:
             self._news.append(Note("hibernate_refused", fleet, text))
 
     def stopped(self, outcomes: Iterable[Outcome]) -> None:
-        """These stops came back: who was not able yet begins anew next time."""
+        """Note which stops were accepted: a VM that could not hibernate yet gets a new waiting time at its next stop."""
         for outcome in outcomes:
             if outcome.kind is OutcomeKind.ACCEPTED:
                 self._not_yet_since_s.pop(outcome.vm_id, None)
 
     def take_news(self) -> list[Note]:
-        """What deserves an event since the last call."""
+        """Return what deserves an event since the last call."""
         news, self._news = self._news, []
         return news
 
     def to_renew(self, ready: Iterable[TrackedVm], now_s: float, *, quiet: bool) -> dict[str, float]:
-        """VMs to be tried, so that their memory is saved anew, with the age of the one they have in seconds.
+        """Return the VMs whose memory should be saved again by exercising them, with the age of the memory in seconds.
 
         Args:
             ready: Stopped VMs that could be started.
-            now_s: The clock.
-            quiet: Whether it is time for such work; what is about to be lost does not wait for that.
+            now_s: The current time.
+            quiet: Whether this is a quiet window. A memory that is about to be lost does not wait for one.
         """
         if self._section is None:
             return {}
@@ -138,7 +142,7 @@ class Hibernation:
         return {vm_id: age_s for vm_id, age_s in ages.items() if age_s >= least_s}
 
     def lost(self, fleet: str, stopped: Iterable[TrackedVm], now_s: float) -> list[Note]:
-        """Tell once of each VM whose memory is too old to be resumed from."""
+        """Report, once per VM, memories that are too old to resume from."""
         if self._section is None:
             return []
         old = [t.vm.id for t in stopped if now_s - (saved_at_s(t.vm) or now_s) >= KEPT_S]

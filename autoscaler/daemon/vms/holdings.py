@@ -26,31 +26,40 @@ from autoscaler.daemon.vms.tracked import (
 from autoscaler.ports import ProvisionSpec, Vm
 
 _EDGE_S = 1e-3
-"""What was counted is not used so close to the time at which it may change: sums of floats are not exact."""
+"""Counts are not reused this close to the time at which they may change, in seconds: sums of floats are inexact."""
 _ID = attrgetter("vm.id")
 PART_VMS = 500
-"""VMs that are looked at in a row by what may be done in parts: up to 2 ms."""
+"""VMs that are looked at in one part: up to 2 ms."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Counted:
-    """Counts with the stretch of time in which they hold."""
+    """Counts, and when they hold.
+
+    Attributes:
+        counts: The counts.
+        minimum_on_time_s: The minimum on-time that they were counted with.
+        from_s: Beginning of the time in which they hold.
+        until_s: End of that time.
+        places: Value of `Places.version` when they were counted.
+    """
 
     counts: Counts
     minimum_on_time_s: float
     from_s: float
     until_s: float
     places: int
-    """Version of what was known of places."""
 
 
 @dataclass(slots=True)
 class _Tally:
-    """What has been counted of the VMs that were looked at so far.
+    """Counts of the VMs that have been looked at so far.
 
     Attributes:
-        by_phase: Those VMs by phase, each in the order in which they became known.
-        until_s: When time alone changes what can be started or stopped of them.
+        by_phase: These VMs by phase, each list in the order in which they became known.
+        startable: How many of them can be started.
+        stoppable: How many of them can be stopped.
+        until_s: When time alone changes `startable` or `stoppable`.
     """
 
     by_phase: dict[Phase, list[TrackedVm]] = field(default_factory=lambda: {phase: [] for phase in Phase})
@@ -59,7 +68,7 @@ class _Tally:
     until_s: float = math.inf
 
     def add(self, vms: Sequence[TrackedVm], places: Places, now_s: float, minimum_on_time_s: float) -> None:
-        """Look at these too."""
+        """Count these VMs too."""
         by_phase, until_s = self.by_phase, self.until_s
         earliest_s = now_s - _EDGE_S
         for t in vms:
@@ -81,41 +90,42 @@ class _Tally:
 
 
 class Holdings:
-    """The VMs of one fleet by id, and what may be counted of them."""
+    """The VMs of one fleet by id, and counts of them."""
 
     def __init__(self) -> None:
         self.vms: dict[str, TrackedVm] = {}
         self.places = Places()
-        """What is known of places; fleets of one account share it."""
+        """What is known of places; shared by the fleets of one account."""
         self.types: tuple[str, ...] = ()
-        """Machine types that a VM may be started as where there is no room for its own, best first."""
+        """Machine types as which a VM may be started if there is no room for its own type, best first."""
         self.make_as: dict[str, ProvisionSpec] = {}
         """What new VMs are made from, by the token of the call that is planned for them."""
         self.looked_at = 0
-        """VMs that were looked at one by one since somebody set this to 0, for who gives way to others."""
+        """How many VMs have been looked at one by one since this was last set to 0, for callers that give way to others."""
         self._counted: _Counted | None = None
         self.changes = 0
-        """How often anything of a VM has changed."""
+        """How many times any VM has changed."""
         self._by_phase: dict[Phase, list[TrackedVm]] | None = None
         self._in_phase: dict[tuple[Phase, ...], list[TrackedVm]] = {}
         self._vms_in: dict[Phase, tuple[Vm, ...]] = {}
         self._metered: list[TrackedVm] | None = None
 
     def touch(self) -> None:
-        """Something of a VM has changed: what was counted is counted anew."""
+        """Discard all counts because something about a VM has changed."""
         self.changes += 1
         self._counted = self._metered = self._by_phase = None
         self._in_phase.clear()
         self._vms_in.clear()
 
     def _expected_vms(self) -> int:
-        """VMs that were asked for and are not known one by one yet."""
+        """Return how many VMs were requested that are not known one by one yet."""
         return 0
 
     def startable(self, now_s: float) -> list[TrackedVm]:
-        """Stopped VMs that may be started now, as they are or as another type; best first within a place.
+        """Return the stopped VMs that may be started now, as their own type or another, the best first within a place.
 
-        They are neither quarantined nor in a place without room, unless its time is over: then one of them.
+        VMs that are quarantined or in a place without room are left out. If the time of such a place is over, one of
+        its VMs is included, to try it.
         """
         free = [t for t in self._phases()[Phase.STOPPED] if _is_free(t, now_s)]
         if not self.places.dry_at_all:
@@ -134,17 +144,17 @@ class Holdings:
         return found
 
     def type_for(self, t: TrackedVm, now_s: float) -> str:
-        """The type to start a stopped VM as: its own while there may be room for it, else another, else none."""
+        """Return the type to start a stopped VM as: its own if there may be room for it, else another, else ""."""
         own, zone = t.vm.vm_type, t.vm.zone
         if self.places.at_most(own, zone, now_s) >= 1.0:
             return own
         if t.vm.hibernates:
-            # Another type could not go on from its memory.
+            # Another type could not resume from the memory.
             return ""
         return next((each for each in self.types if self.places.at_most(each, zone, now_s) == math.inf), "")
 
     def start_success(self, now_s: float) -> float:
-        """Odds, above 0 and up to 1, that a start of one of the stopped VMs works in this hour; 1 without any."""
+        """Return the odds, above 0 and up to 1, that a start of a stopped VM works in this hour; 1 without stopped VMs."""
         counted: dict[tuple[str, str], int] = {}
         for t in self.in_phase(Phase.STOPPED):
             place = t.vm.vm_type, t.vm.zone
@@ -155,7 +165,7 @@ class Holdings:
         return odds / sum(counted.values())
 
     def to_restore(self) -> list[TrackedVm]:
-        """Stopped VMs that were started as another type and have not gone back to their own, by id."""
+        """Return the stopped VMs that were started as another type and still have it, in the order of ids."""
         return [
             t
             for t in self.in_phase(Phase.STOPPED)
@@ -163,16 +173,16 @@ class Holdings:
         ]
 
     def returnable(self, now_s: float) -> list[TrackedVm]:
-        """Draining VMs that may serve again, those that left last first: they have most of their work left."""
+        """Return the draining VMs that may serve again, the latest to leave first: they have most of their work left."""
         found = [t for t in self.in_phase(Phase.DRAINING) if t.quarantined_until_s <= now_s]
         return sorted(found, key=lambda t: (-t.phase_since_s, t.vm.id))
 
     def stoppable(self, now_s: float, minimum_on_time_s: float) -> list[TrackedVm]:
-        """VMs in service past their minimum on-time and without protection, in the order in which they became known."""
+        """Return the unprotected VMs in service past their minimum on-time, in the order in which they became known."""
         return [t for t in self._phases()[Phase.IN_SERVICE] if _is_stoppable(t, now_s, minimum_on_time_s)]
 
     def counts(self, now_s: float, minimum_on_time_s: float) -> Counts:
-        """How many VMs are where; the very value of the last call where nothing has changed."""
+        """Return the counts by phase; the same object as in the last call if nothing has changed."""
         if (counts := self._still(now_s, minimum_on_time_s)) is not None:
             return counts
         tally = _Tally()
@@ -181,9 +191,9 @@ class Holdings:
         return self._keep(tally, now_s, minimum_on_time_s)
 
     def counting(self, now_s: float, minimum_on_time_s: float) -> Iterator[int]:
-        """Do part by part what `counts` needs, which then returns at once; yields how many VMs were looked at.
+        """Prepare what `counts` needs part by part, so that it then returns at once; yields how many VMs were looked at.
 
-        Anything may happen between two parts: what changes a VM makes this end, and `counts` count.
+        Anything may happen between two parts. If a VM or a place changes, this ends, and `counts` counts by itself.
         """
         if self._still(now_s, minimum_on_time_s) is not None:
             return
@@ -198,7 +208,7 @@ class Holdings:
         self._keep(tally, now_s, minimum_on_time_s)
 
     def _still(self, now_s: float, minimum_on_time_s: float) -> Counts | None:
-        """What was counted last, where it holds."""
+        """Return the last counts if they still hold, else None."""
         last = self._counted
         if last is not None:
             same = last.minimum_on_time_s == minimum_on_time_s and last.places == self.places.version
@@ -207,7 +217,7 @@ class Holdings:
         return None
 
     def _keep(self, tally: _Tally, now_s: float, minimum_on_time_s: float) -> Counts:
-        """The counts of all VMs, which hold until something changes."""
+        """Return and keep the counts of all VMs."""
         self._by_phase = found = tally.by_phase
         expected = self._expected_vms()
         counts = Counts(
@@ -226,7 +236,7 @@ class Holdings:
         return counts
 
     def _phases(self) -> dict[Phase, list[TrackedVm]]:
-        """The VMs by phase, in the order in which they became known."""
+        """Return the VMs by phase, in the order in which they became known."""
         if self._by_phase is None:
             found: dict[Phase, list[TrackedVm]] = {phase: [] for phase in Phase}
             for t in self.vms.values():
@@ -235,11 +245,11 @@ class Holdings:
         return self._by_phase
 
     def known_in(self, phase: Phase) -> Sequence[TrackedVm]:
-        """The VMs in a phase, in the order in which they became known."""
+        """Return the VMs in a phase, in the order in which they became known."""
         return self._phases()[phase]
 
     def in_phase(self, *phases: Phase) -> list[TrackedVm]:
-        """The VMs in any of these phases, in the order of their ids; not to be changed by the caller."""
+        """Return the VMs in any of these phases, in the order of ids. The caller must not change the list."""
         found = self._in_phase.get(phases)
         if found is None:
             of = self._phases()
@@ -248,46 +258,46 @@ class Holdings:
         return found
 
     def vms_in(self, phase: Phase) -> tuple[Vm, ...]:
-        """The same as listed; the very tuple of the last call where nothing has changed."""
+        """Return the VMs in a phase as listed, in the order of ids; the same tuple as before if nothing has changed."""
         found = self._vms_in.get(phase)
         if found is None:
             found = self._vms_in[phase] = tuple(t.vm for t in self.in_phase(phase))
         return found
 
     def metered(self) -> list[TrackedVm]:
-        """The VMs that run, or ran since the meter last looked, in the order in which they became known."""
+        """Return the VMs that run, or have run since the meter last looked, in the order in which they became known."""
         if self._metered is None:
             self._metered = [t for t in self.vms.values() if t.run is not None or t.closed_runs]
         return self._metered
 
     def dry(self, now_s: float) -> list[tuple[str, str]]:
-        """The (type, zone) pairs that had no capacity lately."""
+        """Return the (type, zone) pairs that had no capacity recently."""
         return self.places.dry(now_s)
 
     def unsettled_actions(self) -> set[int]:
-        """Actions with an order whose outcome only a listing can tell."""
+        """Return the actions with an order whose outcome only a listing can tell."""
         orders = (t.order for t in self.vms.values() if t.order is not None)
         return {order.action_id for order in orders if order.unknown and not order.confirmed}
 
 
 def _is_free(t: TrackedVm, now_s: float) -> bool:
-    """Whether a stopped VM may be started, as far as it is up to the VM."""
+    """Return whether nothing about a stopped VM itself prevents a start."""
     return t.quarantined_until_s <= now_s and not t.restoring and not t.disowned
 
 
 def _is_stoppable(t: TrackedVm, now_s: float, minimum_on_time_s: float) -> bool:
-    """Whether a VM in service may be stopped."""
+    """Return whether a VM in service may be stopped."""
     return not is_left_alone(t, now_s) and now_s - _on_since_s(t) >= minimum_on_time_s
 
 
 def is_left_alone(t: TrackedVm, now_s: float) -> bool:
-    """Whether people want a VM to run on, or it is not ours to stop."""
+    """Return whether the VM must not be stopped because people want it on or it is not ours to stop."""
     tags = t.vm.tags
     return PROTECTED_TAG in tags or GROUP_TAG in tags or t.disowned or t.hands_off_until_s > now_s
 
 
 def _turn(t: TrackedVm) -> tuple[float, str]:
-    """Least recently launched first, so that every VM gets its turn."""
+    """Sort key: least recently launched first, so that every VM gets its turn."""
     return t.vm.launched_at_s, t.vm.id
 
 

@@ -45,43 +45,50 @@ __all__ = [
 ]
 
 BRIEF_S = 120.0
-"""A VM that is shut down from within before it has served for so long served briefly."""
+"""Time in service, in seconds, below which a VM that is shut down from within has served only briefly."""
 
 
 class FleetInventory(Lateness):
-    """The VMs of one fleet.
+    """The VMs of one fleet, as listings and our orders show them.
 
     Args:
         fleet: Its name.
-        patience: How long to wait for what.
+        patience: How long to wait before giving up on VMs and orders; None uses the defaults.
     """
 
     def __init__(self, fleet: str, patience: Patience | None = None) -> None:
         super().__init__(fleet, patience)
         self.started: list[MeasuredStart] = []
-        """Starts that came into service since the last `take_started`, part by part."""
+        """Phases of the starts that came into service since the last `take_started`."""
         self.start_times_s: list[float] = []
         """Seconds from order to in service of the starts that completed since the last `take_start_times`."""
         self._listed_at_s: float | None = None
         self._recalled: dict[str, Aside] = {}
         self.vanished, self.vanished_words = False, ""
-        """Whether the last whole listing showed none of the VMs that are taken to be there, and that this was told."""
+        """Whether the last complete listing showed none of the VMs that should exist; for people, once that was reported."""
         self.parts = Parts()
         self.unlisted = ""
-        """For a person, what the last listing lacked of what this fleet has or may have; empty where nothing."""
+        """For people, what the last listing lacked of the zones in which this fleet has or may have VMs; empty if nothing."""
         self._quiet: tuple[Vm, ...] | None = None
-        """Rows that changed nothing when they were last taken in, with nothing of ours in flight."""
+        """Rows that changed nothing when they were last applied, with no order of ours in flight."""
 
     # ── observing ──────────────────────────────────────────────────────────────────────────────────────
 
     def reconciling(
         self, listing: Listing, vms: Iterable[Vm], now_s: float, notes: list[Note]
     ) -> Iterator[int]:
-        """Take in a listing part by part; yields how many VMs were looked at, and adds what deserves an event to the notes.
+        """Apply a listing part by part.
 
-        `listing` is the whole view; only one that is whole for its zone can show that a VM is absent. `vms` are those of it that
-        belong to this fleet.
         Anything may happen between two parts that may happen between two listings.
+
+        Args:
+            listing: The whole listing. Only one that is complete for a VM's zone can show that the VM is absent.
+            vms: Its rows that belong to this fleet.
+            now_s: The current time.
+            notes: What deserves an event is appended here.
+
+        Yields:
+            How many VMs were looked at.
         """
         self.unlisted = self.parts.follow(listing, self.zones, awaits=bool(self._expected))
         whole = not self.unlisted
@@ -99,7 +106,7 @@ class FleetInventory(Lateness):
             part = rows[begin : begin + PART_VMS]
             quiet = self._take_in(part, seen, listing, now_s, notes) and quiet
             yield len(part)
-        # What was changed from outside between two parts is looked at again.
+        # VMs that were changed from outside between two parts must be looked at again.
         quiet = quiet and self.changes == changes and seen >= self.vms.keys() and not self._expected
         self._quiet = vms if quiet and isinstance(vms, tuple) else None
         self._give_away(seen, listing, notes)
@@ -117,7 +124,7 @@ class FleetInventory(Lateness):
     def _take_in(
         self, rows: Iterable[Vm], seen: set[str], listing: Listing, now_s: float, notes: list[Note]
     ) -> bool:
-        """Take in these rows; whether they changed nothing."""
+        """Apply these rows, and return whether they changed nothing."""
         quiet = True
         for vm in rows:
             seen.add(vm.id)
@@ -140,44 +147,44 @@ class FleetInventory(Lateness):
         return quiet
 
     def touch(self) -> None:
-        """As of `Holdings`; the next rows are taken in one by one."""
+        """Discard all counts because something about a VM has changed; the next rows are applied one by one."""
         super().touch()
         self._quiet = None
 
     def await_vm(self, new: TrackedVm) -> None:
-        """An earlier run made this VM, and no listing has shown it yet."""
+        """Add a VM that an earlier run made and no listing has shown yet."""
         self.touch()
         self.vms[new.vm.id] = new
 
     def aside_rows(self, now_s: float) -> list[list[object]]:
-        """The VMs that are left alone, to be remembered over a restart."""
+        """Return the VMs that are left alone, as rows to store across restarts."""
         return aside_rows(self.vms.values(), now_s)
 
     def recall_aside(self, rows: Sequence[Sequence[Any]], earlier_s: float = 0.0) -> None:
-        """What an earlier run remembered of VMs, which holds for those that listings show.
+        """Restore what an earlier run remembered of VMs that were left alone; it applies once a listing shows the VM.
 
         Args:
-            rows: Of `aside_rows`.
+            rows: Rows from `aside_rows`.
             earlier_s: By how much the clock was set back since, in seconds.
 
         Raises:
-            ValueError: These are no rows of `aside_rows`.
-            TypeError: Likewise.
+            ValueError: The rows are not from `aside_rows`.
+            TypeError: The rows are not from `aside_rows`.
         """
         self._recalled = aside_of(rows, earlier_s)
 
     @property
     def listed(self) -> bool:
-        """Whether a listing has been seen yet that was whole for this fleet."""
+        """Whether any listing so far was complete for this fleet."""
         return self._listed_at_s is not None
 
     @property
     def listed_at_s(self) -> float:
-        """Of when the last such listing is; before all time where there was none."""
+        """The time of the last such listing; minus infinity before the first."""
         return -math.inf if self._listed_at_s is None else self._listed_at_s
 
     def zones(self) -> list[str]:
-        """The zones that its VMs are in, in order; an empty name is one that is not known yet."""
+        """Return the sorted zones of the fleet's VMs; an empty name stands for a zone that is not known yet."""
         return sorted({t.vm.zone for t in self.vms.values()})
 
     def _forget_expected(self, listing: Listing) -> None:
@@ -192,14 +199,14 @@ class FleetInventory(Lateness):
         if is_preparing(vm) and vm.state in (VmState.PENDING, VmState.RUNNING):
             tracked.phase = Phase.PREPARING
         if vm.state is VmState.RUNNING:
-            # Found running: when it began is not known, so it is charged from now, and its minimum on-time
-            # counts from its launch.
+            # It was found running, and when it began is not known. So it is charged from now on, and its minimum
+            # on-time counts from its launch.
             tracked.run = Run(now_s)
         if vm.state in (VmState.PENDING, VmState.RUNNING):
-            # Nobody says whether it ran before; one that was launched longer ago would be ready.
+            # Whether it has run before is not known, but a VM that was launched longer ago would be ready.
             young = now_s - vm.launched_at_s < self.patience.made_s
             tracked.new = young and MADE_BY_TAG in vm.tags
-            # Perhaps one of those that we asked for without hearing an answer: it is not expected any more.
+            # It may be one of the VMs that we requested without getting an answer; then it is no longer expected.
             expected = next((e for e in self._expected.values() if e.count and e.may_be(vm)), None)
             if expected is not None:
                 expected.count -= 1
@@ -226,9 +233,9 @@ class FleetInventory(Lateness):
                 self._seen_stopped(t, listing, now_s, notes)
 
     def _is_old(self, t: TrackedVm, vm: Vm, listing: Listing) -> bool:
-        """Whether the row is older than what is known: as before our last order, or before it ran."""
+        """Return whether the row is older than what is known: from before our last order, or from before the VM ran."""
         if vm.state is VmState.PENDING and t.run is not None and vm.launched_at_s <= t.vm.launched_at_s:
-            # Nothing goes from running back to pending without being launched anew.
+            # A VM goes from running back to pending only with a new launch.
             return True
         order = t.order
         if order is None:
@@ -238,7 +245,7 @@ class FleetInventory(Lateness):
                 t.order = None
             return False
         before = STATES_BEFORE[order.verb]
-        # A later launch time proves that the row is newer: the start was taken and fell back.
+        # A later launch time proves that the row is newer: the start was accepted and fell back.
         return vm.state in before and vm.launched_at_s <= order.launched_before_s
 
     def _may_lag(self, order: Order, listing: Listing) -> bool:
@@ -249,7 +256,7 @@ class FleetInventory(Lateness):
     def _seen_pending(self, t: TrackedVm, listing: Listing, now_s: float, notes: list[Note]) -> None:
         t.end_run(self._between(listing))
         if t.phase is Phase.LOST:
-            # Given up, and still where it was; one that runs after all is taken back.
+            # It was given up and is still pending; it is taken back only once it runs.
             return
         if t.order is not None and t.order.verb is not Verb.STOP:
             t.order.confirmed = True
@@ -279,7 +286,7 @@ class FleetInventory(Lateness):
             if t.ordered_at_s is not None:
                 self.timers.until_running(new=t.new).add(t.run.from_s - t.ordered_at_s)
         if t.phase not in (Phase.IN_SERVICE, Phase.RUNNING, Phase.DRAINING, Phase.PREPARING):
-            # Started by somebody else, or after we gave it up: it serves like any other once it is ready.
+            # Someone else started it, or it runs after we gave it up: it serves like any other VM once it is ready.
             if t.phase in (Phase.STOPPED, Phase.STOPPING):
                 notes.append(self._started_outside(t, now_s))
             t.in_service_from_s = None
@@ -291,7 +298,8 @@ class FleetInventory(Lateness):
         stopped_at_s = self._between(listing)
         if t.order is not None and t.order.verb is Verb.STOP:
             t.order.confirmed = True
-            # Still unbilled only where the call's outcome was unknown; it was taken when it was sent.
+            # The run is still open only if the call's outcome was unknown; then the stop took effect when the call
+            # was sent.
             stopped_at_s = t.order.sent_at_s
         elif t.phase in (*ON_THE_WAY, Phase.PREPARING) and not (t.run is not None and _by_user(t.vm)):
             self._start_failed(t, now_s, notes)
@@ -300,10 +308,10 @@ class FleetInventory(Lateness):
         if t.order is not None and t.order.verb is not Verb.STOP:
             t.order = None
         if t.stopping_from_s is not None and t.vm.state is VmState.STOPPED:
-            # Listings may show the order done long before the VM has stopped.
+            # Listings may show that the order was taken long before the VM has stopped.
             self.timers.stopping.add(self._between(listing, after_s=t.stopping_from_s) - t.stopping_from_s)
         if t.vm.hibernates:
-            # Billed until its memory is saved.
+            # It is billed until its memory is saved.
             stopped_at_s = self._between(listing)
         if not (t.vm.hibernates and t.vm.state is VmState.STOPPING):
             t.end_run(stopped_at_s)
@@ -312,7 +320,7 @@ class FleetInventory(Lateness):
         t.move(Phase.STOPPED if t.vm.state is VmState.STOPPED else Phase.STOPPING, now_s)
 
     def _started_outside(self, t: TrackedVm, now_s: float) -> Note:
-        """A person may want it on: it serves, and is left alone for a while."""
+        """Leave a VM alone for a while that someone else started, because they may want it on; it serves meanwhile."""
         t.hands_off_until_s = now_s + self.patience.hands_off_s
         alone = (
             f"; it is not stopped within {self.patience.hands_off_s:g} s" if self.patience.hands_off_s else ""
@@ -320,7 +328,7 @@ class FleetInventory(Lateness):
         return self._note("started_outside", f"{t.vm.id} was started by somebody else{alone}")
 
     def _stopped_outside(self, t: TrackedVm, now_s: float) -> Note:
-        """Where a person did it, they may want it off: it is left alone for a while."""
+        """Note a stop that was not ours; if a person did it, leave the VM alone for a while, because they may want it off."""
         if t.vm.state_reason == OWN_SHUTDOWN:
             return self._note(
                 "stopped_outside", f"{t.vm.id} was shut down from within{self._own_shutdown(t, now_s)}"
@@ -336,7 +344,10 @@ class FleetInventory(Lateness):
         return self._note("stopped_outside", text)
 
     def _own_shutdown(self, t: TrackedVm, now_s: float) -> str:
-        """What follows, for a person: once may be chance, but soon after each start it costs more than it gives."""
+        """Say what follows from a shutdown from within, and quarantine the VM if it repeats.
+
+        Once may be chance, but soon after every start it costs more than it gives.
+        """
         served_s = now_s - (t.phase_since_s if t.in_service_from_s is None else t.in_service_from_s)
         t.brief = t.brief + 1 if served_s < BRIEF_S else 0
         if t.brief < 2:
@@ -361,22 +372,24 @@ class FleetInventory(Lateness):
         notes.append(self._note("start_fell_back", f"{vm.id} fell back to stopped{why}{advice}"))
 
     def _give_away(self, seen: set[str], listing: Listing, notes: list[Note]) -> None:
-        """VMs that are listed as another fleet's are that fleet's at once: what is ordered here would be done to its VMs.
+        """Remove VMs that are listed as another fleet's at once, because orders here would affect that fleet's VMs.
 
-        Where all are, somebody may have tagged them by mistake: that is doubted like any fleet that vanishes.
+        If all of them are, someone may have tagged them by mistake; that is treated like all VMs vanishing from the
+        listing.
         """
         unseen = self.vms.keys() - seen
         if not unseen or not seen:
             return
         for vm in listing.all_real:
-            # One whose tag is empty belongs to nobody: an operator gave it up, and it may have to be put back.
+            # A VM with an empty tag belongs to no fleet: an operator gave it up, and may take it back.
             if vm.id in unseen and vm.fleet not in ("", self.fleet) and vm.state is not VmState.TERMINATED:
                 self.touch()
                 if self.vms.pop(vm.id).phase is not Phase.LOST:
                     notes.append(self._note("vm_moved", f"{vm.id} is tagged for the fleet {vm.fleet} now"))
 
     def _age_absent(self, seen: set[str], listing: Listing, notes: list[Note]) -> None:
-        # Whose last VM goes is told that it was terminated; where all vanish at once, it is rather somebody else's listing.
+        # The last VM of a fleet is listed as terminated when it goes. If all VMs vanish without that, the listing is
+        # probably that of another account or region.
         known = 0 if seen else sum(self._should_be_listed(t, listing) for t in self.vms.values())
         self.vanished = known > 0
         if not self.vanished:
@@ -409,7 +422,7 @@ class FleetInventory(Lateness):
         return told and t.phase is not Phase.LOST and not t.disowned and not lags
 
     def _between(self, listing: Listing, after_s: float | None = None) -> float:
-        """Best guess of when something happened that this listing shows and the one before did not."""
+        """Estimate when something happened that this listing shows and the previous one did not."""
         upper = _middle(listing)
         lower = upper if self._listed_at_s is None else self._listed_at_s
         if after_s is not None:
@@ -417,7 +430,7 @@ class FleetInventory(Lateness):
         return (min(lower, upper) + upper) / 2.0
 
     def mark_ready(self, ready: Iterable[str], now_s: float) -> None:
-        """VMs whose readiness probe passed come into service."""
+        """Put the VMs whose readiness probe passed into service."""
         for vm_id in ready:
             t = self.vms.get(vm_id)
             if t is None or t.phase is not Phase.RUNNING or t.dismissed:
@@ -426,7 +439,7 @@ class FleetInventory(Lateness):
             if t.hedged:
                 self.take_back(t)
             if t.run is not None and t.run.counts_start and t.ordered_at_s is not None:
-                # One that served before, and comes back to the balancer, has not started.
+                # A VM that served before and returns to the balancer has not been started.
                 self.timers.until_ready(new=t.new).add(now_s - t.run.from_s)
             if t.failures or t.ordered_at_s is not None:
                 t.failures = 0
@@ -439,12 +452,12 @@ class FleetInventory(Lateness):
                 t.ordered_at_s = None
 
     def take_start_times(self) -> list[float]:
-        """Seconds from order to in service of the starts completed since the last call."""
+        """Return the seconds from order to in service of the starts completed since the last call."""
         taken, self.start_times_s = self.start_times_s, []
         return taken
 
     def take_started(self) -> list[MeasuredStart]:
-        """The same starts part by part, of those completed since the last call of this."""
+        """Return the phases of the starts completed since the last call."""
         taken, self.started = self.started, []
         return taken
 

@@ -23,35 +23,35 @@ from autoscaler.ports import Note, Vm
 
 _AWAITED = (*ON_THE_WAY, Phase.STOPPING)
 UNSEEN_S = 60.0
-"""A VM that is ordered so long after any VM of the fleet was listed is not given up before one is."""
+"""A VM still counts as coming if the fleet's VMs were last listed more than this many seconds before its order."""
 LATE_S = 15.0
-"""No start is late before that, however fast starts are here."""
+"""Seconds before which no start is late, however fast starts usually are."""
 NOT_NEEDED, NEVER_READY = "it came late and is not needed", "it does not become ready"
-"""Why a VM is stopped before it serves."""
+"""Reasons for stopping a VM before it serves."""
 
 
 class Lateness(Orders):
-    """The VMs of one fleet with our orders, and what is late of them.
+    """The VMs of one fleet with our orders, and which of them are late.
 
     Args:
         fleet: Its name.
-        patience: How long to wait at most.
+        patience: The longest times to wait; None uses the defaults.
     """
 
     def __init__(self, fleet: str, patience: Patience | None = None) -> None:
         super().__init__(fleet, patience)
         self.timers = Timers()
         self.wanted: int | None = None
-        """VMs that the last decision wanted in service; None before the first."""
+        """VMs that the last decision wanted in service; None before the first decision."""
         self.sighted_s = -math.inf
-        """When VMs of the fleet were last listed, or a whole listing showed none."""
+        """When VMs of the fleet were last listed, or a complete listing showed that there are none."""
         self.out_of_sight: dict[str, float] = {}
-        """Zones that the last listing lacked, and when VMs of them were last listed."""
+        """By zone that the last listing lacked: when its VMs were last listed."""
         self.unasked = ""
-        """For a person, why VMs that run cannot come into service, which is no fault of theirs; empty where they can."""
+        """For people, why running VMs cannot come into service through no fault of theirs; empty if they can."""
 
     def hear(self, unasked: str, now_s: float) -> None:
-        """Whether VMs that run can come into service; for as long as they could not they were not waited for."""
+        """Note whether running VMs can come into service. The time during which they cannot does not count as waiting."""
         if self.unasked and not unasked:
             self.touch()
             for t in self._phases()[Phase.RUNNING]:
@@ -59,7 +59,7 @@ class Lateness(Orders):
         self.unasked = unasked
 
     def _looked_s(self, t: TrackedVm) -> float:
-        """For how long a VM has been looked at in its phase."""
+        """Return the seconds from the beginning of the VM's phase to the last listing of its zone; may be negative."""
         at_s = self.out_of_sight.get(t.vm.zone, self.sighted_s)
         if not t.vm.zone:
             at_s = min(self.out_of_sight.values(), default=self.sighted_s)
@@ -77,11 +77,12 @@ class Lateness(Orders):
 
     def _await_start(self, t: TrackedVm, now_s: float, notes: list[Note]) -> None:
         waited_s, runs = now_s - t.phase_since_s, t.phase is Phase.RUNNING
-        # What is not listed may have come: those in whose place others are ordered are no more than were ordered in sight.
+        # VMs that are not listed may have arrived, so no more of them are replaced than were ordered while they were
+        # in sight.
         looked_s = self._looked_s(t)
         most_s = self.patience.coming_s(new=t.new)
         if not runs and looked_s > self.patience.written_off_s(new=t.new):
-            # Before it runs it cannot even be stopped.
+            # A VM that does not run yet cannot even be stopped.
             self.touch()
             notes.append(
                 self._note("vm_written_off", f"{t.vm.id} is {t.phase} for {waited_s:.0f} s; it is abandoned")
@@ -90,7 +91,7 @@ class Lateness(Orders):
             t.order = None
             t.move(Phase.LOST, now_s)
         elif runs and self.unasked and waited_s > most_s and not t.dismissed:
-            # Another one would wait for the same.
+            # Another VM would wait for the same thing.
             if not t.spared:
                 t.spared = True
                 text = f"{t.vm.id} runs for {waited_s:.0f} s and is not in service; the daemon waits for it: {self.unasked}"
@@ -107,7 +108,8 @@ class Lateness(Orders):
             timer = self.timers.until_ready(new=t.new) if runs else self.timers.until_running(new=t.new)
             if looked_s > timer.late_after_s(LATE_S, most_s) and self.hedges.take():
                 t.hedged = t.late = True
-                # One that runs is near: it is overtaken like one that does not run yet.
+                # A running VM is close to service, so only now is another one ordered in its place, as for a VM that
+                # does not run.
                 t.overdue = runs
                 self.touch()
                 text = f"{t.vm.id} is {t.phase} for {waited_s:.0f} s, longer than usual; another may take its place"
@@ -126,12 +128,12 @@ class Lateness(Orders):
         notes.append(self._note("never_ready", f"{text}stopped again"))
 
     def _why_kept(self, t: TrackedVm, now_s: float) -> str:
-        """Why a VM that is not ready is not stopped for it; empty where it is."""
+        """Return why a VM that is not ready must not be stopped for that; empty if it may be."""
         if is_left_alone(t, now_s):
             return "it is protected, in an Auto Scaling group, given up, or was recently started by somebody else"
         if not _was_found(t):
             return ""
-        # It may have served for days. Where half of them or more fail, what asks them is as likely to be wrong.
+        # It may have served for days. If half of these VMs or more fail, the probe is as likely to be at fault.
         found = sum(_was_found(other) for other in self._phases()[Phase.RUNNING])
         if found < len(self._phases()[Phase.IN_SERVICE]):
             return ""
@@ -154,7 +156,7 @@ class Lateness(Orders):
             notes.append(self._note("stop_overdue", f"{t.vm.id} is stopping for {waited_s:.0f} s"))
 
     def _judge_arrivals(self, notes: list[Note]) -> None:
-        """Which VMs that were overtaken and run now are needed after all, and which are stopped again."""
+        """Decide which overtaken VMs that run now are needed after all, and which are stopped again."""
         running = self._phases()[Phase.RUNNING]
         arrived = [t for t in running if t.late and not t.overdue and not t.dismissed]
         if not arrived:
@@ -172,7 +174,7 @@ class Lateness(Orders):
                 self.take_back(t)
 
     def take_back(self, t: TrackedVm) -> None:
-        """A VM that was overtaken is needed after all."""
+        """Count on an overtaken VM again."""
         self.touch()
         if t.hedged:
             self.hedges.give_back()
@@ -180,19 +182,20 @@ class Lateness(Orders):
         t.dismissed = ""
 
     def _never_ran(self, t: TrackedVm) -> None:
-        """A VM that may have been overtaken ends without having run."""
+        """Refund the advance for a VM that may have been overtaken and ended without having run."""
         if t.hedged and t.run is None:
             self.hedges.give_back()
             t.hedged = False
 
     def dismissed(self) -> list[TrackedVm]:
-        """VMs that run, never served and are to be stopped, in the order of their ids."""
+        """Return the running VMs that never served and are to be stopped, in the order of ids."""
         return [t for t in self.in_phase(Phase.RUNNING) if t.dismissed]
 
     def arriving(self) -> tuple[Vm, ...]:
-        """VMs that run and may come to serve, in the order of their ids, but for those that are about to be stopped.
+        """Return the running VMs that may come into service, in the order of ids.
 
-        A balancer that was asked to admit one would give it work at once.
+        VMs that are about to be stopped are left out, because a balancer that is asked to admit one would give it work
+        at once.
         """
         running = self.vms_in(Phase.RUNNING)
         if not any(t.dismissed for t in self._phases()[Phase.RUNNING]):
@@ -200,10 +203,10 @@ class Lateness(Orders):
         return tuple(t.vm for t in self.in_phase(Phase.RUNNING) if not t.dismissed)
 
     def stuck(self) -> list[TrackedVm]:
-        """VMs that do not stop and were not forced to yet, in the order of their ids."""
+        """Return the VMs that do not stop and have not been forced to yet, in the order of ids."""
         return [t for t in self.in_phase(Phase.STOPPING) if t.overdue and not t.forced]
 
 
 def _was_found(t: TrackedVm) -> bool:
-    """Whether it runs without having been started or made by this run."""
+    """Return whether the VM runs without having been started or made by this run."""
     return t.ordered_at_s is None

@@ -25,33 +25,36 @@ from dataclasses import dataclass
 from autoscaler.ports import Vm, VmState
 
 LEASE_TAG = "autoscaler:lease"
-"""Who acts on the fleet of this VM: name of the daemon, its run, how often it has written, and when."""
+"""Tag that says which daemon acts on the VM's fleet: its name, its run, how many times it has written, and when."""
 RENEW_S = 150.0
-"""The tag is written again so often."""
+"""Time between two writes of the tag, in seconds."""
 VALID_S = 420.0
-"""Another daemon's tag that has not changed for so long holds nobody."""
+"""Time without a change after which another daemon's tag no longer counts, in seconds."""
 SETTLE_S = 15.0
-"""Own tags that are seen so long after they were written are not about to be found overwritten by another daemon that
-began at the same moment."""
+"""Age, in seconds, at which an own tag still seen is safe from another daemon that began at the same moment and may have
+overwritten it.
+"""
 UNSEEN_S = 90.0
-"""A claim that no listing shows for so long holds nobody any more: listings lag, and tags may be refused."""
+"""Time after which a claim holds the daemon back no longer, even if no listing shows it, in seconds: listings lag, and
+writing tags may be refused.
+"""
 SKEW_S = 900.0
-"""Clocks of daemons that the provider serves are off by no more."""
+"""Largest clock error of daemons that the provider still serves, in seconds."""
 RETRY_S = 30.0
-"""A tag that could not be written is written again after this time."""
+"""Time after which a failed write is repeated, in seconds."""
 CARRIERS, MOST_CARRIERS = 2, 20
-"""VMs of a fleet that carry the tag, the first by their ids; and how many at most, with those that carry an old one."""
+"""How many VMs of a fleet carry the tag (the first by id), and how many at most together with those that carry an old one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a tag says.
+    """The content of a lease tag.
 
     Attributes:
-        name: Of the daemon, the same over its restarts.
-        run: Of its run.
-        number: How often this run has written.
-        at_s: When, by its own clock.
+        name: Name of the daemon, the same across restarts.
+        run: Identifier of its run.
+        number: How many times this run has written.
+        at_s: When it was written, by that daemon's clock.
     """
 
     name: str
@@ -60,12 +63,12 @@ class Mark:
     at_s: float
 
     def __str__(self) -> str:
-        """As it is written."""
+        """Return the text of the tag."""
         return f"{self.name} {self.run} {self.number} {self.at_s:.0f}"
 
     @classmethod
     def of(cls, text: str) -> Mark | None:
-        """What is written; None where that is no mark."""
+        """Parse the text of a tag; None if it is not a lease."""
         try:
             name, run, number, at = text.split()
             found = cls(name, run, int(number), float(at))
@@ -75,19 +78,19 @@ class Mark:
 
 
 class Lease:
-    """One fleet as one daemon sees it.
+    """The lease of one daemon on one fleet.
 
     Args:
-        name: Of this daemon, the same over its restarts; without spaces.
-        run: Of this run, different each time; likewise.
+        name: Name of this daemon, the same across restarts; without spaces.
+        run: Identifier of this run, different each time; without spaces.
     """
 
     def __init__(self, name: str, run: str) -> None:
         self._name, self._run = name, run
         self.held_by = ""
-        """The daemon that acts on the fleet; empty where it is not another one."""
+        """Name of the other daemon that acts on the fleet; empty if there is none."""
         self.ours = False
-        """Whether own tags have been seen, and nobody else's since."""
+        """Whether own tags have been seen, and no other daemon's since."""
         self._began_s: float | None = None
         self._other: Mark | None = None
         self._changed_s = -math.inf
@@ -95,14 +98,20 @@ class Lease:
         """By how much the clock was set ahead since the start, in seconds."""
         self._written = 0
         self._asked_s: float | None = None
-        """When this term's first tag was about to be written."""
+        """When the first tag of the present claim was about to be written."""
         self._taken_s: float | None = None
-        """When the first of them was taken."""
+        """When the first tag of the present claim was accepted."""
         self._due_s = -math.inf
         self._carriers: tuple[str, ...] = ()
 
     def see(self, vms: Iterable[Vm], requested_at_s: float, now_s: float) -> None:
-        """Take in the fleet's rows of a whole listing, and when that was asked for."""
+        """Apply the fleet's rows of a complete listing.
+
+        Args:
+            vms: The fleet's rows.
+            requested_at_s: When the listing was requested.
+            now_s: The current time.
+        """
         self._set_back_to(now_s)
         alive = sorted((vm for vm in vms if vm.state is not VmState.TERMINATED), key=lambda vm: vm.id)
         marked = [(vm.id, mark) for vm in alive if (mark := Mark.of(vm.tags.get(LEASE_TAG, ""))) is not None]
@@ -111,7 +120,7 @@ class Lease:
         marks = [mark for _, mark in marked]
         if self._began_s is None:
             self._began_s = now_s
-            # An earlier run of this daemon acted until just now.
+            # A recent tag under our name means that an earlier run of this daemon acted until just now.
             self.ours = any(m.name == self._name and 0.0 <= now_s - m.at_s < VALID_S for m in marks)
         other = max(
             (mark for mark in marks if self._is_anothers(mark, self._began_s)),
@@ -132,14 +141,14 @@ class Lease:
             self.ours = True
 
     def _set_back_to(self, now_s: float) -> None:
-        """What was noted by a clock that has been set back since is of now: neither holds nor renewals wait for it."""
+        """Move times that lie ahead of a clock that was set back to now, so that neither holds nor renewals wait for them."""
         self._changed_s = min(self._changed_s, now_s)
         self._due_s = min(self._due_s, now_s + RENEW_S)
         self._asked_s = None if self._asked_s is None else min(self._asked_s, now_s)
         self._taken_s = None if self._taken_s is None else min(self._taken_s, now_s)
 
     def set_ahead_by(self, by_s: float) -> None:
-        """The clock was set ahead: no such time has passed, so another daemon's tag is no older than before."""
+        """Move noted times with a clock that was set ahead: another daemon's tag is no older than before."""
         self._ahead_s += by_s
         self._changed_s += by_s
         self._asked_s = None if self._asked_s is None else self._asked_s + by_s
@@ -147,12 +156,12 @@ class Lease:
 
     def _is_anothers(self, mark: Mark, began_s: float) -> bool:
         if mark.name == self._name:
-            # Another run of the same name that still writes: a copy of the state directory is in use elsewhere.
+            # Another run of the same name still writes, so a copy of the state directory is in use elsewhere.
             return mark.run != self._run and mark.at_s > began_s
         return True
 
     def may_act(self, now_s: float) -> bool:
-        """Whether anything may be done for the fleet now."""
+        """Return whether this daemon may act on the fleet now."""
         if self.held_by:
             return False
         if self.ours or not self._carriers:
@@ -160,13 +169,13 @@ class Lease:
         return self._asked_s is not None and now_s - self._asked_s >= UNSEEN_S
 
     def due(self, now_s: float) -> tuple[str, ...]:
-        """The VMs on which a `mark` is to be written now; asked after each listing."""
+        """Return the VMs on which a `mark` must be written now; called after each listing."""
         if self.held_by or self._began_s is None or now_s < self._due_s:
             return ()
         return self._carriers
 
     def mark(self, now_s: float) -> Mark:
-        """What is about to be written; from now on it is not due for a while."""
+        """Return the mark to write next; `due` is then empty for a while."""
         self._written += 1
         self._due_s = now_s + RENEW_S
         if self._asked_s is None:
@@ -174,7 +183,7 @@ class Lease:
         return Mark(self._name, self._run, self._written, now_s)
 
     def wrote(self, now_s: float, *, done: bool) -> None:
-        """What became of it."""
+        """Note whether the mark was written."""
         if done and self._taken_s is None:
             self._taken_s = now_s
         if not done:

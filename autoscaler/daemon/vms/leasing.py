@@ -20,16 +20,16 @@ from autoscaler.ports import Clock, Listing, Note, Outcome, OutcomeKind, Vm
 WRITE_WITHIN_S = 30.0
 """Longest wait for one tag, in seconds of the event loop."""
 AT_ONCE = 20
-"""Fleets of one provider whose tags are written at once, at most, so that many fleets do not renew theirs together."""
+"""Most fleets of one provider whose tags are written at the same time, so that many fleets do not renew theirs together."""
 
 
 class Leasing:
-    """One `Lease` per acting fleet.
+    """Keeps one `Lease` per acting fleet.
 
     Args:
-        clock: Time.
-        name: Of this daemon, the same over its restarts; empty where no leases are kept.
-        run: Of this run.
+        clock: The source of time.
+        name: Name of this daemon, the same across restarts; empty means that no leases are kept.
+        run: Identifier of this run.
     """
 
     def __init__(self, clock: Clock, name: str, run: str) -> None:
@@ -47,20 +47,21 @@ class Leasing:
         rows_by_fleet: Callable[[int], Mapping[str, tuple[Vm, ...]]],
         now_s: float,
     ) -> list[Note]:
-        """After the listings: hold the fleets that are another daemon's, and renew what is ours; what deserves an event.
+        """After the listings, hold the fleets of other daemons and renew our leases; return what deserves an event.
 
         Args:
-            fleets: All.
-            listings: By `id` of the provider; one that is not whole for a fleet leaves it as it is.
-            rows_by_fleet: The rows of the listing of a provider, likewise, by fleet.
-            now_s: The clock.
+            fleets: All fleets.
+            listings: The listing of each provider, by `id(provider)`. If it is not complete for a fleet, the fleet's
+                lease stays as it is.
+            rows_by_fleet: Returns the rows of a provider's listing by fleet, given `id(provider)`.
+            now_s: The current time.
         """
         if not self._name:
             return []
         notes, self._notes = self._notes, []
         acting = {fleet.name: fleet for fleet in fleets if fleet.policy.act}
         self._of = {name: self._of.get(name) or Lease(self._name, self._run) for name in acting}
-        # One that hangs must not keep the others' leases from being renewed.
+        # A write that hangs must not keep the leases of other fleets from being renewed.
         writing = Counter(id(acting[name].provider) for name in self._writing if name in acting)
         for name, fleet in acting.items():
             lease, before = self._of[name], self._of[name].held_by
@@ -79,12 +80,12 @@ class Leasing:
         return notes
 
     def set_ahead_by(self, by_s: float) -> None:
-        """Tell every lease that the clock was set ahead, in seconds."""
+        """Tell every lease that the clock was set ahead by `by_s` seconds."""
         for lease in self._of.values():
             lease.set_ahead_by(by_s)
 
     async def finish(self) -> None:
-        """Leave what is under way: the tags say the same a little longer."""
+        """Cancel the writes in flight: the tags written before stay valid for a while."""
         tasks = [*self._writing.values()]
         for task in tasks:
             task.cancel()
@@ -99,7 +100,7 @@ class Leasing:
             trouble = f"the call had no answer within {WRITE_WITHIN_S:g} s"
         except AutoscalerError as error:
             trouble = f"the call could not be made ({error})"
-        except Exception as error:  # noqa: BLE001  a lease that cannot be written holds nobody
+        except Exception as error:  # noqa: BLE001 a lease that cannot be written holds nobody
             trouble = f"the call failed unexpectedly; please report ({type(error).__name__}: {error})"
         finally:
             self._writing.pop(fleet.name, None)
@@ -121,11 +122,11 @@ _WORDS = {
 
 
 def _trouble(outcomes: Iterable[Outcome]) -> str:
-    """Why not all VMs carry the tag, in our words and then the provider's; empty if they do."""
+    """Return why not all VMs carry the tag, in our words and then the provider's; empty if they do."""
     bad = [outcome for outcome in outcomes if outcome.kind is not OutcomeKind.ACCEPTED]
     if not bad:
         return ""
-    # What a person must allow is told first, since nothing else repairs it.
+    # A denial comes first, because only a person can repair it.
     told = next((outcome for outcome in bad if outcome.kind is OutcomeKind.DENIED), bad[0])
     words = _WORDS.get(told.kind, "the provider did not write their tags")
     detail = f"{told.code} {told.message}".strip()
@@ -133,7 +134,7 @@ def _trouble(outcomes: Iterable[Outcome]) -> str:
 
 
 def _hold(fleet: Fleet, lease: Lease, now_s: float) -> None:
-    """Nothing is done for a fleet that is not ours, until it is."""
+    """Hold a fleet while another daemon may act on it."""
     fleet.leased_to = lease.held_by
     if not lease.may_act(now_s):
         fleet.held_until_s = math.inf

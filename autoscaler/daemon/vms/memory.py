@@ -9,15 +9,15 @@ from autoscaler.ports import Vm
 
 DAY_S = 86400.0
 KEPT_S = 60 * DAY_S
-"""The provider keeps no memory for longer (EC2): such a VM boots from its disk."""
+"""Time for which the provider (EC2) keeps a memory, in seconds; after that the VM boots from its disk."""
 LAST_CALL_S = 57 * DAY_S
-"""From this age on a memory is renewed outside of quiet windows, too, before it is lost."""
+"""Age from which a memory is renewed even outside of quiet windows, in seconds, before it is lost."""
 
 
 def saved_at_s(vm: Vm) -> float | None:
-    """When the memory of a hibernated VM was saved, or before; None where none was.
+    """Return when the memory of a hibernated VM was saved, or an earlier time; None without a saved memory.
 
-    Where the provider does not tell when the VM was stopped its last start is taken, which was earlier.
+    If the provider does not report when the VM was stopped, this is its last start, which was earlier.
     """
     if not vm.hibernates:
         return None
@@ -25,6 +25,6 @@ def saved_at_s(vm: Vm) -> float | None:
 
 
 def resumes(vm: Vm, now_s: float) -> bool:
-    """Whether a start of this VM now would go on from its memory."""
+    """Return whether a start now would resume from the VM's memory."""
     saved_s = saved_at_s(vm)
     return saved_s is not None and now_s - saved_s < KEPT_S

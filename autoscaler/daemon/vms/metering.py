@@ -13,18 +13,19 @@ from dataclasses import dataclass
 from typing import Protocol
 
 MINIMUM_S = 60.0
-"""Shortest billed run, per start (EC2, Linux)."""
+"""Shortest billed run per start, in seconds (EC2, Linux)."""
 
 
 @dataclass(slots=True)
 class Run:
-    """One billed stretch of a VM.
+    """One billed run of a VM.
 
     Attributes:
         from_s: When it began to run.
         to_s: When stopping began; None while it runs.
-        charged_s: Seconds already charged.
-        counts_start: It began with a start that we saw, so the price of a start and the minimum apply.
+        charged_s: Seconds charged so far.
+        counts_start: Whether it began with a start that we saw, so that the price of a start and the minimum apply.
+        start_charged: Whether the start was charged.
     """
 
     from_s: float
@@ -43,7 +44,9 @@ class Metered(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """Money per unit, in the one currency of the settings."""
+    """Prices in the one currency of the settings: per VM-hour in service, per VM-hour provisioned, per start, per
+    provisioning, and per hour of a saved memory.
+    """
 
     in_service_per_h: float
     stopped_per_h: float
@@ -60,7 +63,7 @@ class Charge:
         running_s: VM-seconds billed as running.
         stored_s: VM-seconds of storage.
         starts: Starts that began to run.
-        money: All of it at the fleet's prices, provisionings included.
+        money: All of it at the fleet's prices, provisioning included.
     """
 
     running_s: float = 0.0
@@ -80,14 +83,14 @@ class Meter:
     def charge(
         self, vms: Iterable[Metered], provisioned: int, new_vms: int, now_s: float, memories: int = 0
     ) -> Charge:
-        """Charge everything up to now.
+        """Charge everything up to now, and return what it cost.
 
         Args:
             vms: The fleet's VMs; their finished runs are charged to the end and dropped.
-            provisioned: VMs that exist.
-            new_vms: VMs accepted for provisioning since the last call.
-            now_s: The clock.
-            memories: Saved memories that are held.
+            provisioned: How many VMs exist.
+            new_vms: How many VMs were accepted for provisioning since the last call.
+            now_s: The current time.
+            memories: How many saved memories exist.
         """
         charge = Charge()
         running_s = 0.0
@@ -122,10 +125,10 @@ class Meter:
 
 
 def _due(run: Run, now_s: float, charge: Charge) -> float:
-    """Seconds of a run that have not been charged yet, and are from here on; its start is counted where it is due."""
+    """Return the seconds of a run that have not been charged yet, and mark them as charged; count its start if due."""
     due_s = (now_s if run.to_s is None else run.to_s) - run.from_s
     if run.counts_start:
-        # The minimum is due at once, as the provider has it, also while the first minute still runs.
+        # The provider charges the minimum at once, even before the first minute is over.
         due_s = max(due_s, MINIMUM_S)
         if not run.start_charged:
             charge.starts += 1

@@ -23,25 +23,30 @@ STATES_BEFORE = {
     Verb.STOP: frozenset({VmState.RUNNING, VmState.PENDING}),
     Verb.PROVISION: frozenset({VmState.STOPPED, VmState.STOPPING}),
 }
-"""States in which a listing shows a VM that it has seen before our order was done."""
+"""By verb, the states that a VM known before has in a listing from before the order took effect."""
 _SHOWN_IDS = 5
 _BAD_SERVICE = 6.0
-"""Weight of having served badly, beside a start that failed."""
+"""Weight of bad service in the length of a quarantine; a failed start has weight 1."""
 
 
 @dataclass(slots=True)
 class Expected:
-    """VMs of a provisioning whose answer is not in, or was never heard."""
+    """VMs of a provisioning call whose answer has not arrived, or was lost.
+
+    Attributes:
+        count: How many VMs are still expected.
+        until_s: A complete listing from then on that does not show them proves that they were not made.
+        token: Client token of the call.
+        since_s: When they were requested; infinite if a VM's age must not be used to recognise it.
+    """
 
     count: int
     until_s: float
-    """From then on a complete listing that does not show them means that they were not made."""
     token: str
     since_s: float
-    """When they were asked for; infinite where no age tells."""
 
     def may_be(self, vm: Vm) -> bool:
-        """Whether this is one of them: by the token it carries, or else by its age."""
+        """Return whether the VM is one of these, by its token, or without one by its age."""
         made_by = vm.tags.get(MADE_BY_TAG)
         young = math.isfinite(self.since_s) and vm.launched_at_s >= math.floor(self.since_s)
         return made_by == self.token if made_by is not None else young
@@ -52,7 +57,7 @@ class Orders(Holdings):
 
     Args:
         fleet: Its name.
-        patience: How long to wait for what.
+        patience: How long to wait before giving up on VMs and orders; None uses the defaults.
     """
 
     def __init__(self, fleet: str, patience: Patience | None = None) -> None:
@@ -69,7 +74,7 @@ class Orders(Holdings):
     def sent(
         self, verb: Verb, vm_ids: Sequence[str], count: int, action_id: int, now_s: float, token: str = ""
     ) -> None:
-        """An intent is recorded and its call is about to be made: it counts from now on."""
+        """Count an order whose intent is recorded and whose call is about to be made."""
         self.touch()
         if verb is Verb.PROVISION:
             self._expected[action_id] = Expected(count, now_s + self.patience.start_s, token, now_s)
@@ -82,22 +87,22 @@ class Orders(Holdings):
                 self.places.claim(t.start_as or t.vm.vm_type, t.vm.zone, now_s)
                 t.move(Phase.STARTING, now_s)
             else:
-                # One that is forced to stop now was ordered to before.
+                # A VM that is now forced to stop was ordered to stop before.
                 ordered_s = now_s if t.stopping_from_s is None else t.stopping_from_s
                 t.move(Phase.STOPPING, now_s)
                 t.stopping_from_s = ordered_s
 
     def expect(self, action_id: int, count: int, token: str, since_s: float, until_s: float) -> None:
-        """An earlier run asked for so many VMs, perhaps: those that are not known yet count until then."""
+        """Expect VMs that an earlier run may have requested; those not yet known count until `until_s`."""
         self.touch()
         expected = Expected(count, until_s, token, since_s)
         expected.count = max(count - len(self.made_by(token)), 0)
         self._expected[action_id] = expected
 
     def expected_earlier(self, by_s: float) -> dict[int, Expected]:
-        """What is expected by action, for so many seconds less by the clock.
+        """Return what is expected, by action, on a clock that was set back by `by_s` seconds.
 
-        Which clock was right is not known, so that an age tells nothing: these VMs are known by their token.
+        Which of the two clocks was right is not known, so these VMs are recognised by their token only.
         """
         return {
             number: replace(e, until_s=e.until_s - by_s, since_s=math.inf)
@@ -105,13 +110,13 @@ class Orders(Holdings):
         }
 
     def go_on_with(self, flying: Iterable[TrackedVm], expected: Mapping[int, Expected]) -> None:
-        """Orders in flight, of VMs that no listing has shown to this inventory yet."""
+        """Add orders in flight, with VMs that no listing has shown to this inventory yet."""
         self.touch()
         self.vms.update({t.vm.id: t for t in flying})
         self._expected.update(expected)
 
     def made_by(self, token: str) -> list[str]:
-        """The VMs that carry the token of a provisioning."""
+        """Return the VMs that carry the token of a provisioning call."""
         return sorted(i for i, t in self.vms.items() if t.vm.tags.get(MADE_BY_TAG) == token)
 
     def recall(
@@ -124,9 +129,9 @@ class Orders(Holdings):
         answered_at_s: float | None = None,
         unknown: bool = True,
     ) -> None:
-        """An earlier run made this call, and no listing has shown its effect: one must tell.
+        """Add an order of an earlier run whose effect no listing has shown yet.
 
-        VMs whose listed state already shows that it was done, or that are not known, are left alone.
+        VMs are left alone that are not known, or whose listed state already shows that the order was carried out.
         """
         for vm_id in vm_ids:
             t = self.vms.get(vm_id)
@@ -139,7 +144,7 @@ class Orders(Holdings):
             t.order = Order(verb, sent_at_s, action_id, t.vm.launched_at_s, answered_s, unknown)
 
     def settle(self, verb: Verb, outcomes: Iterable[Outcome], sent_s: float, received_s: float) -> list[Note]:
-        """Take in what came back from the provider for orders of this verb; one note per kind of failure."""
+        """Apply the outcomes of orders with this verb; return one note per kind of failure."""
         self.touch()
         failed: dict[str, list[str]] = {}
         for outcome in outcomes:
@@ -199,9 +204,9 @@ class Orders(Holdings):
     def provisioned(
         self, outcomes: Iterable[Outcome], vm_of: Mapping[str, Vm], action_id: int, now_s: float
     ) -> None:
-        """A provisioning came back: its VMs count as on their way before any listing shows them.
+        """Apply the outcomes of a provisioning call: its VMs count as on their way before any listing shows them.
 
-        Where the outcome is unknown, as many VMs as were asked for count until a listing can tell.
+        If the outcome is unknown, as many VMs as were requested count until a listing can tell.
         """
         self.touch()
         expected = self._expected.pop(action_id, None)
@@ -221,7 +226,7 @@ class Orders(Holdings):
         return Note(kind, self.fleet, text)
 
     def _failed(self, t: TrackedVm, verdict: Verdict, now_s: float, why: str, vm_type: str = "") -> None:
-        """A start came to nothing: its place is dry, or the VM is left alone for a while, or nobody is blamed."""
+        """Apply a failed start: its place has no room, or the VM is left alone for a while, or neither is to blame."""
         place = vm_type or t.vm.vm_type, t.vm.zone
         if verdict.blame is not Blame.PERSON:
             self.places.tell(*place, now_s, tried=1, failed=1)
@@ -231,7 +236,7 @@ class Orders(Holdings):
             self._quarantine(t, now_s, why, verdict.weight)
 
     def set_aside(self, vms: Iterable[TrackedVm], now_s: float, reason: str) -> None:
-        """VMs that did badly in service are left alone for long once they are stopped."""
+        """Quarantine VMs that served badly, for a long time, once they are stopped."""
         self.touch()
         for t in vms:
             self._quarantine(t, now_s, reason, weight=_BAD_SERVICE)

@@ -15,33 +15,34 @@ from autoscaler.ports import Listing
 
 
 class Parts:
-    """Where one fleet's VMs are, as far as listings tell."""
+    """Which zones concern one fleet, as far as listings tell."""
 
     def __init__(self) -> None:
         self.lacking: tuple[str, ...] = ()
-        """Zones that the last listing did not tell of, and that concern the fleet."""
+        """Zones that concern the fleet and that the last listing lacked."""
         self.exist = False
         """Whether listings have parts."""
         self._seen: set[str] = set()
         self._had: frozenset[str] | None = None
 
     def recall(self, zones: Sequence[str]) -> None:
-        """What an earlier run remembered: it had VMs in these zones and in no others; an empty name is one unknown.
+        """Restore the zones in which an earlier run had VMs; an empty name means that the zone of a VM was not known.
 
         Raises:
-            TypeError: These are no zones.
+            TypeError: The zones are not strings.
         """
         if not all(isinstance(zone, str) for zone in zones):
             raise TypeError("these are no zones")
         self._had = None if "" in zones else frozenset(zones)
 
     def follow(self, listing: Listing, zones: Callable[[], Sequence[str]], *, awaits: bool) -> str:
-        """Take in which parts of a listing came; for a person, what the fleet misses of it, empty where that is nothing.
+        """Note which parts of a listing arrived, and return, for people, what the fleet lacks of it; empty if nothing.
 
         Args:
-            listing: The whole view.
-            zones: Those of the fleet's VMs; an empty name is one that is not known yet. Asked only where a part is away.
-            awaits: Whether VMs were asked for that may be anywhere.
+            listing: The whole listing.
+            zones: Returns the zones of the fleet's VMs, with an empty name for an unknown zone. Called only if a part
+                is missing.
+            awaits: Whether VMs were requested that may be in any zone.
         """
         parts = listing.parts
         if parts:
@@ -55,7 +56,8 @@ class Parts:
             return listing.error or "the list of VMs is not whole"
         held = zones()
         if self._had is not None and not self._had <= parts.keys():
-            # A host that had VMs of it has another name now, or is not asked any more: which, nobody knows.
+            # A host that had VMs of the fleet was renamed or is no longer asked, so the remembered zones prove
+            # nothing.
             self._had = None
         self.lacking = tuple(zone for zone in away if awaits or self._concerns(zone, held))
         return "; ".join(parts[zone] for zone in self.lacking)

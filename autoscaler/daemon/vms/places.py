@@ -16,39 +16,45 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ANYWHERE = ""
-"""As the zone of a place: every zone of the region."""
+"""Zone of a place that stands for every zone of the region."""
 
 DRY_S, LONGEST_DRY_S = 180.0, 600.0
-"""How long a place is dry the first time, and at most, in seconds: lacks last for minutes."""
+"""How long a place is dry the first time, and at most, in seconds: a lack of room lasts for minutes."""
 _FORGET_S = 3600.0
-"""A place that was not found dry for so long is as good as any."""
+"""Time without another failure after which a place counts as any other, in seconds."""
 MOST_KEPT = 512
-"""Places that are remembered over a restart, at most."""
+"""Most places that are remembered across a restart."""
 _HALF_LIFE_S = 7 * 86400.0
 _PRIOR = 10.0
-"""Starts that say as much as what is believed without any."""
+"""Weight of the prior odds, in starts."""
 _BELIEF = 1.0
-"""Odds of a start in a place of which nothing is known: none has failed yet."""
+"""Prior odds of a start in a place of which nothing is known: none has failed yet."""
 _HOUR_S = 3600.0
 _HOURS = 24
 
 
 @dataclass(slots=True)
 class _Dry:
-    """A place that had no room."""
+    """A place that had no room.
+
+    Attributes:
+        until_s: When it may be tried again.
+        times: How many times in a row it was found without room.
+        since_s: When it was last found without room.
+        probing: Whether a VM is being tried there.
+        claimed_s: When that VM was claimed.
+    """
 
     until_s: float
     times: int
     since_s: float
     probing: bool = False
-    """A VM is being tried there."""
     claimed_s: float = -math.inf
-    """Since when."""
 
 
 @dataclass(slots=True)
 class _Tally:
-    """Starts of one place, in all and by hour of the day (UTC); old ones count less."""
+    """Starts of one place, in total and by hour of the day (UTC); old ones count less."""
 
     at_s: float
     tried: float = 0.0
@@ -57,7 +63,7 @@ class _Tally:
     failed_in: list[float] = field(default_factory=lambda: [0.0] * _HOURS)
 
     def add(self, tried: int, failed: int, now_s: float) -> None:
-        """Count starts."""
+        """Add starts."""
         kept = 0.5 ** (max(now_s - self.at_s, 0.0) / _HALF_LIFE_S)
         self.at_s = max(self.at_s, now_s)
         self.tried, self.failed = self.tried * kept + tried, self.failed * kept + failed
@@ -68,7 +74,7 @@ class _Tally:
         self.failed_in[hour] += failed
 
     def success(self, now_s: float) -> float:
-        """Odds that a start works now: those of the hour, as far as they are known, else those of all hours."""
+        """Return the odds that a start works now: those of this hour, shrunk towards those of all hours."""
         overall = (self.tried - self.failed + _PRIOR * _BELIEF) / (self.tried + _PRIOR)
         hour = _hour(now_s)
         tried, failed = self.tried_in[hour], self.failed_in[hour]
@@ -76,20 +82,20 @@ class _Tally:
 
 
 class Places:
-    """The memory of one account and region."""
+    """What is known of the places of one account and region."""
 
     def __init__(self) -> None:
         self.version = 0
-        """Changes whenever something else may be started than before."""
+        """Changes whenever it changes what may be started."""
         self._dry: dict[tuple[str, str], _Dry] = {}
         self._tallies: dict[tuple[str, str], _Tally] = {}
 
     # ── room ───────────────────────────────────────────────────────────────────────────────────────────
 
     def found_dry(self, vm_type: str, zone: str, now_s: float, *, quota: bool = False) -> None:
-        """There was no room for this type in this zone; with `quota`, for its whole family in any zone.
+        """Note that there was no room for this type in this zone; with `quota`, for its whole family in any zone.
 
-        Several failures of one moment are one finding.
+        Several failures at the same moment count as one.
         """
         key = (family(vm_type), ANYWHERE) if quota else (vm_type, zone)
         known = self._dry.get(key)
@@ -103,13 +109,15 @@ class Places:
         self.version += 1
 
     def found_room(self, vm_type: str, zone: str) -> None:
-        """A VM of this type was accepted in this zone: there is room, and quota."""
+        """Note that a VM of this type was accepted in this zone, so there is room and quota."""
         for key in ((vm_type, zone), (family(vm_type), ANYWHERE)):
             if self._dry.pop(key, None) is not None:
                 self.version += 1
 
     def claim(self, vm_type: str, zone: str, now_s: float) -> None:
-        """A VM is about to be tried in this place: where it was dry, nobody else tries before this is known."""
+        """Note that a VM is about to be tried in this place. If the place was dry, no other is tried until the result is
+        known.
+        """
         for known in self._known(vm_type, zone):
             if known.until_s <= now_s:
                 known.probing, known.claimed_s = True, now_s
@@ -123,14 +131,14 @@ class Places:
             vm_type: Machine type of the place.
             zone: Zone of the place.
             sent_s: When the trial was about to be sent; a later claim of the place remains.
-            now_s: The clock.
+            now_s: The current time.
         """
         for known in self._known(vm_type, zone):
             if known.probing and known.claimed_s <= sent_s:
                 self._free(known, now_s)
 
     def give_back_all_of(self, at_s: float) -> None:
-        """Release the places claimed at this moment, since nothing of that plan is sent."""
+        """Release the places that were claimed at this moment, because nothing of that plan is sent."""
         for known in self._dry.values():
             if known.probing and known.claimed_s == at_s:
                 self._free(known, at_s)
@@ -141,13 +149,13 @@ class Places:
         self.version += 1
 
     def free_from_s(self, vm_type: str, zone: str) -> float:
-        """From when on something may be tried in this place; minus infinity where it is not dry."""
+        """Return the time from which this place may be tried; minus infinity if it is not dry."""
         if not self._dry:
             return -math.inf
         return max((known.until_s for known in self._known(vm_type, zone)), default=-math.inf)
 
     def at_most(self, vm_type: str, zone: str, now_s: float) -> float:
-        """VMs that may be tried in this place now: any number, one to see whether there is room, or none."""
+        """Return how many VMs may be tried in this place now: infinity, 1 to see whether there is room, or 0."""
         if not self._dry:
             return math.inf
         free_s = self.free_from_s(vm_type, zone)
@@ -156,7 +164,7 @@ class Places:
         return 1.0 if free_s <= now_s else 0.0
 
     def tried_together(self, vm_type: str, zone: str) -> frozenset[tuple[str, str]]:
-        """What one VM tries that is tried in this place: the place itself, its family's quota, both, or nothing that was dry."""
+        """Return the dry entries that one VM in this place tests: the place itself, its family's quota, both, or none."""
         keys = (vm_type, zone), (family(vm_type), ANYWHERE)
         return frozenset(key for key in keys if key in self._dry)
 
@@ -166,7 +174,7 @@ class Places:
         return bool(self._dry)
 
     def dry(self, now_s: float) -> list[tuple[str, str]]:
-        """The places that are dry now; a family of types stands for its quota, with `ANYWHERE` as its zone."""
+        """Return the places that are dry now; the quota of a family of types is (family, `ANYWHERE`)."""
         return sorted(key for key, known in self._dry.items() if known.until_s > now_s)
 
     def _known(self, vm_type: str, zone: str) -> list[_Dry]:
@@ -176,21 +184,21 @@ class Places:
     # ── odds ───────────────────────────────────────────────────────────────────────────────────────────
 
     def tell(self, vm_type: str, zone: str, now_s: float, *, tried: int, failed: int) -> None:
-        """Count starts of this place, and how many of them came to nothing for whatever reason of its own."""
+        """Count starts in this place, and how many of them failed, whatever the reason, unless a person caused it."""
         tally = self._tallies.get((vm_type, zone))
         if tally is None:
             tally = self._tallies[vm_type, zone] = _Tally(now_s)
         tally.add(tried, failed, now_s)
 
     def success(self, vm_type: str, zone: str, now_s: float) -> float:
-        """Odds, above 0 and up to 1, that a start in this place works in this hour of the day."""
+        """Return the odds, above 0 and up to 1, that a start in this place works in this hour of the day."""
         tally = self._tallies.get((vm_type, zone))
         return _BELIEF if tally is None else tally.success(now_s)
 
     # ── over restarts ──────────────────────────────────────────────────────────────────────────────────
 
     def dry_rows(self) -> list[list[object]]:
-        """The places that were found dry, as rows for `take_up`."""
+        """Return the places that were found dry, as rows for `take_up`."""
         return [
             [*key, known.until_s, known.times, known.since_s, known.probing]
             for key, known in sorted(self._dry.items())
@@ -198,16 +206,16 @@ class Places:
         ]
 
     def odds_rows(self) -> list[list[object]]:
-        """What was counted of starts, as rows for `take_up`: of the places that were counted last, at most `MOST_KEPT`."""
+        """Return the counts of starts as rows for `take_up`, for the `MOST_KEPT` places that were counted last."""
         newest = sorted(self._tallies.items(), key=lambda item: (-item[1].at_s, item[0]))[:MOST_KEPT]
         return [[*key, t.at_s, t.tried, t.failed, *t.tried_in, *t.failed_in] for key, t in newest]
 
     def take_up(self, dry: Sequence[Sequence[Any]], odds: Sequence[Sequence[Any]], now_s: float) -> None:
-        """Know what an earlier run knew; what is known already, or lies ahead of the clock, is left alone.
+        """Restore what an earlier run knew. What is known already, or lies ahead of the clock, is left alone.
 
         Raises:
-            ValueError: These are no such rows; then nothing was taken up.
-            TypeError: Likewise.
+            ValueError: The rows are not from `dry_rows` and `odds_rows`; nothing was restored.
+            TypeError: The rows are not from `dry_rows` and `odds_rows`; nothing was restored.
         """
         found_dry = {}
         for vm_type, zone, until_s, times, since_s, probing in dry[:MOST_KEPT]:
@@ -222,7 +230,7 @@ class Places:
             tally = _Tally(at_s, tried, failed, hours[:_HOURS], hours[_HOURS:])
             found_odds[_place(vm_type, zone)] = tally
         for key, known in found_dry.items():
-            # Sums of floats are not exact.
+            # The tolerance is needed because sums of floats are inexact.
             if known.since_s <= now_s and known.until_s - now_s <= LONGEST_DRY_S + 1.0:
                 self._dry.setdefault(key, known)
         for key, tally in found_odds.items():
@@ -247,7 +255,7 @@ _STANDARD = frozenset({"a", "c", "d", "h", "i", "im", "is", "m", "r", "t", "z"})
 
 
 def family(vm_type: str) -> str:
-    """The family of types that shares one quota of EC2's: the standard ones together, others by their letters."""
+    """Return the family of types that shares one EC2 quota: the standard types together, others by their letters."""
     letters = ""
     for letter in vm_type:
         if not letter.isalpha():

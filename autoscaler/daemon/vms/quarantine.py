@@ -13,7 +13,7 @@ from enum import StrEnum
 from autoscaler.ports import BATCH_REFUSED, Outcome, OutcomeKind
 
 LONGEST_S = 24 * 3600.0
-"""However often a VM has failed, it is tried again once a day."""
+"""Longest quarantine, in seconds: however often a VM has failed, it is tried again once a day."""
 
 
 _FIRST_ON_S, _LONGEST_ON_S = 120.0, 3600.0
@@ -23,30 +23,30 @@ _NOT_AS_BELIEVED = frozenset(
 
 
 class Blame(StrEnum):
-    """Whose fault a failed start is."""
+    """What a failed start is blamed on."""
 
     PLACE = "place"
-    """No room for its type in its zone."""
+    """There is no room for its type in its zone."""
     QUOTA = "quota"
-    """The account may not have more of this family of types, in any zone."""
+    """The account may not run more VMs of this family of types, in any zone."""
     PERMISSION = "permission"
-    """Something that a person must allow, most often the key of an encrypted volume."""
+    """A permission is missing, most often for the key of an encrypted volume."""
     STORAGE = "storage"
     """Its volume or snapshot is gone, or storage is at its limit."""
     VM = "vm"
-    """It does not start, for a reason of its own or for none that is told."""
+    """The VM does not start, for a reason of its own or for an unknown one."""
     PERSON = "person"
-    """Somebody stopped it."""
+    """Someone stopped it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What to make of a failure.
+    """What follows from a failure.
 
     Attributes:
-        blame: Whose fault it is.
-        advice: What a person can do, to follow the provider's own words; empty where waiting is all.
-        weight: How much longer than a plain failure the VM is left alone.
+        blame: What the failure is blamed on.
+        advice: For people, what they can do, to append to the provider's words; empty if they can only wait.
+        weight: Length of the VM's quarantine relative to that after a plain failure.
     """
 
     blame: Blame
@@ -55,7 +55,7 @@ class Verdict:
 
     @property
     def quarantines(self) -> bool:
-        """Whether the VM itself is left alone for a while."""
+        """Whether the VM itself is quarantined."""
         return self.blame in (Blame.PERMISSION, Blame.STORAGE, Blame.VM)
 
 
@@ -73,7 +73,7 @@ _BROKEN = Verdict(Blame.VM, "replace the VM if this is seen again")
 _NOT_HERE = Verdict(Blame.VM, "its type cannot run there: change its type, or replace it", 6.0)
 
 OWN_SHUTDOWN = "Client.InstanceInitiatedShutdown"
-"""Whatever runs on the VM has shut it down."""
+"""State reason of a VM that was shut down from within."""
 
 STATE_REASONS = {
     "Server.InsufficientInstanceCapacity": _PLACE,
@@ -90,10 +90,10 @@ STATE_REASONS = {
     "Client.InvalidSnapshot": _LOST_VOLUME,
     "Client.InstanceTerminated": _PERSON,
 }
-"""What a VM that fell back to stopped says of why; what is not here is the VM's own fault."""
+"""Verdict by state reason, for VMs that fell back to stopped; other reasons are blamed on the VM."""
 
 REFUSALS = {
-    # Not in the state that we believed: the next listings tell.
+    # The VM was not in the state that we assumed; the next listings show its state.
     "IncorrectInstanceState": Verdict(Blame.VM, weight=0.05),
     "IncorrectState": Verdict(Blame.VM, weight=0.05),
     "InvalidInstanceID.NotFound": Verdict(Blame.VM, weight=0.1),
@@ -105,14 +105,14 @@ REFUSALS = {
     "Unsupported": _NOT_HERE,
     "OperationNotPermitted": Verdict(Blame.VM, "somebody has protected it"),
 }
-"""What a refused call says of the VM that was refused; what is not here is a plain failure."""
+"""Verdict by code, for a call that was refused for this VM; other codes are plain failures."""
 
 QUOTAS = frozenset({"VcpuLimitExceeded", "InstanceLimitExceeded"})
-"""Codes of a lack that no other zone helps against."""
+"""Codes of a lack of capacity that no other zone remedies."""
 
 
 def verdict_of_state(reason: str) -> Verdict:
-    """What to make of a start that fell back to stopped with this state reason."""
+    """Return the verdict on a start that fell back to stopped with this state reason."""
     found = STATE_REASONS.get(reason)
     if found is not None:
         return found
@@ -120,7 +120,7 @@ def verdict_of_state(reason: str) -> Verdict:
 
 
 def verdict_of(outcome: Outcome) -> Verdict | None:
-    """What to make of a call that did not start a VM; None where nothing speaks against trying again."""
+    """Return the verdict on a call that did not start a VM; None if it may be tried again at once."""
     if outcome.kind is OutcomeKind.NO_CAPACITY:
         return _QUOTA if outcome.code in QUOTAS else _PLACE
     if outcome.kind is OutcomeKind.REFUSED and outcome.code != BATCH_REFUSED:
@@ -129,11 +129,11 @@ def verdict_of(outcome: Outcome) -> Verdict | None:
 
 
 def serves_on_s(outcome: Outcome, times: int) -> float:
-    """How long a VM whose stop was refused so many times in a row is not asked to stop, in seconds; 0 where it may be at once.
+    """Return how long a VM is not asked to stop again after so many refused stops in a row, in seconds; 0 for no wait.
 
-    What refuses is most often a person's protection against stops, a VM that cannot be stopped at all, or a permission that is
-    missing, and asking for it again and again would keep others from being stopped in its place. One that was only in another
-    state than believed is listed soon.
+    A stop is most often refused because a person protected the VM against stops, because it cannot be stopped at all,
+    or because a permission is missing. Asking again and again would keep others from being stopped in its place. If the
+    VM was only in another state than assumed, a listing soon shows that.
     """
     said_no = outcome.kind in (OutcomeKind.REFUSED, OutcomeKind.DENIED)
     if not said_no or outcome.code in _NOT_AS_BELIEVED or times < 1:
@@ -142,12 +142,12 @@ def serves_on_s(outcome: Outcome, times: int) -> float:
 
 
 def quarantine_s(base_s: float, failures: int, weight: float = 1.0) -> float:
-    """How long a VM is left alone after so many failures in a row: doubled each time, up to `LONGEST_S`.
+    """Return how long a VM is quarantined after so many failures in a row: doubled each time, up to `LONGEST_S`.
 
     Args:
-        base_s: After the first plain failure, in seconds.
-        failures: Failed starts since the last that reached service, this one included.
-        weight: Of the verdict.
+        base_s: Length after the first plain failure, in seconds.
+        failures: Failed starts since the last that reached service, including this one.
+        weight: Weight of the verdict.
     """
     doublings = min(max(failures - 1, 0), 30)
     return float(min(base_s * weight * 2.0**doublings, LONGEST_S))

@@ -25,7 +25,7 @@ class RealFleet:
     Args:
         fleet: Its name.
         patience: How long a VM may be missing from listings before it is gone.
-        prices: The policy's.
+        prices: The policy's prices.
     """
 
     def __init__(self, fleet: str, patience: Patience, prices: Prices) -> None:
@@ -33,37 +33,37 @@ class RealFleet:
         self._meter = Meter(prices)
 
     def taking_in(self, listing: Listing, mine: Sequence[Vm], now_s: float) -> Iterator[int]:
-        """Follow a listing of a provider in shadow part by part; one that shows nothing real is left out.
+        """Apply a listing of a shadow provider part by part; a listing without real VMs is ignored.
 
         Args:
-            listing: The whole view.
-            mine: The fleet's rows of what is real in it.
-            now_s: The clock.
+            listing: The whole listing.
+            mine: The fleet's real VMs in it.
+            now_s: The current time.
 
         Yields:
             How many VMs were looked at.
         """
         if listing.real is not None:
-            # What happened to real VMs is no event of the shadow, which has its own story of them.
+            # What happens to real VMs is not an event of the shadow, whose VMs are simulated.
             yield from self._inventory.reconciling(listing, mine, now_s, [])
 
     def change(self, patience: Patience, prices: Prices) -> None:
-        """Go on under another policy."""
+        """Continue under another policy."""
         self._inventory.patience = patience
         self._meter.prices = prices
 
     @property
     def running(self) -> Sequence[Vm]:
-        """The VMs that really run, in the order of their ids."""
+        """The real VMs that run, in the order of ids."""
         return self._inventory.vms_in(Phase.RUNNING)
 
     def expected(self, reported: Iterable[str], now_s: float, grace_s: float) -> int:
-        """How many VMs should have reported: those that did, and those that have run for longer than the grace."""
+        """Return how many VMs should have reported: those that did, and those that have run for longer than `grace_s`."""
         known = set(reported)
         return sum(vm.id in known or now_s - vm.launched_at_s > grace_s for vm in self.running)
 
     def charge(self, now_s: float) -> RealVms | None:
-        """Charge up to now and count; None before the first whole listing."""
+        """Charge up to now, and return counts and cost of the real VMs; None before the first complete listing."""
         if not self._inventory.listed:
             return None
         counts = self._inventory.counts(now_s, math.inf)

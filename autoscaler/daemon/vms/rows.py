@@ -20,16 +20,16 @@ from autoscaler.ports import Vm
 T = TypeVar("T")
 
 SLICE_ROWS = 2000
-"""Rows that are looked at in one turn of the event loop: 2 to 5 ms of it."""
+"""Rows that are looked at in one turn of the event loop: 2 to 5 ms."""
 
 MANY_FLEETS = 50
-"""From so many on, what is done for each of them is done in turns of its own."""
+"""Number of fleets from which the steps of a tick give way to others in between."""
 FLEET_ROWS = 40
-"""As many rows take as long as what a tick does for each fleet where nothing has changed."""
+"""Rows that take as long to look at as one fleet without changes takes in a tick."""
 
 
 class Turns:
-    """Gives way to others while much is done in a row."""
+    """Gives way to other tasks during long stretches of work."""
 
     __slots__ = ("_done",)
 
@@ -37,7 +37,7 @@ class Turns:
         self._done = 0
 
     def spent(self, rows: int) -> bool:
-        """So many rows more were looked at; whether to `give_way` now."""
+        """Count rows that were looked at, and return whether to `give_way` now."""
         self._done += rows
         if self._done < SLICE_ROWS:
             return False
@@ -45,11 +45,11 @@ class Turns:
         return True
 
     async def through(self, work: Generator[int | None, None, T], rows: int = 0) -> T:
-        """What work returns that is done part by part.
+        """Run work that is done part by part, giving way in between, and return its result.
 
         Args:
             work: Yields after each part how many rows it looked at.
-            rows: Instead, for work that does not say.
+            rows: How many rows a part counts as if the work yields None.
         """
         while True:
             try:
@@ -66,16 +66,16 @@ class Rows:
     """The rows of one listing.
 
     Attributes:
-        vms: As the provider gave them; None where it makes all its rows anew, so that those of the last listing are
-            not kept beside their equals of the one before.
-        by_fleet: The same by owner; the same tuple as before for a fleet none of whose rows has changed.
+        vms: The rows as the provider gave them. None if the provider builds all rows anew, so that these equal copies
+            are not kept in memory.
+        by_fleet: The rows by owner. A fleet none of whose rows has changed has the same tuple as before.
     """
 
     vms: tuple[Vm, ...] | None = ()
     by_fleet: dict[str, tuple[Vm, ...]] = field(default_factory=dict)
 
     async def followed_by(self, vms: tuple[Vm, ...]) -> Rows:
-        """The rows of the next listing, worked out in slices."""
+        """Return the rows of the next listing, compared in slices."""
         turns = Turns()
         found: dict[str, list[Vm]] = {}
         for begin in range(0, len(vms), SLICE_ROWS):
@@ -96,14 +96,14 @@ class Rows:
 
 
 async def _kept(last: tuple[Vm, ...], rows: Sequence[Vm], turns: Turns) -> tuple[Vm, ...]:
-    """The rows with those of the last listing in the place of their equals."""
+    """Return the rows, with equal rows of the last listing in their place."""
     kept: list[Vm] = []
     known: dict[str, Vm] = {}
     for at, new in enumerate(rows):
         if at < len(last) and ((row := last[at]) is new or row == new):
             kept.append(row)
         else:
-            # Changed, or not where it was.
+            # The row has changed or moved.
             known = known or {vm.id: vm for vm in last}
             row = known.get(new.id, new)
             kept.append(row if row == new else new)

@@ -14,9 +14,9 @@ from typing import Any
 from autoscaler.daemon.vms.tracked import TrackedVm
 
 MOST_KEPT = 2000
-"""VMs of one fleet, at most; those that are left alone longest go first."""
+"""Most VMs of one fleet that are remembered; those with the longest quarantine come first."""
 MOST_WORDS = 300
-"""Letters of a reason."""
+"""Most characters of a reason that are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,10 @@ class Aside:
     """What is remembered of one VM.
 
     Attributes:
-        quarantined_until_s: It is not started before.
-        reason: Why.
+        quarantined_until_s: The VM is not started before this time.
+        reason: Why it is quarantined.
         failures: Failed starts since the last that reached service.
-        hands_off_until_s: Somebody else started it: it is not stopped before.
+        hands_off_until_s: The VM is not stopped before this time.
     """
 
     quarantined_until_s: float
@@ -36,13 +36,13 @@ class Aside:
     hands_off_until_s: float
 
     def onto(self, t: TrackedVm) -> None:
-        """Remember it of a VM that has just become known."""
+        """Apply this to a VM that has just become known."""
         t.quarantined_until_s, t.quarantine_reason = self.quarantined_until_s, self.reason
         t.failures, t.hands_off_until_s = self.failures, self.hands_off_until_s
 
 
 def aside_rows(vms: Iterable[TrackedVm], now_s: float) -> list[list[object]]:
-    """What is to be remembered of these VMs, as rows for `aside_of`."""
+    """Return what is to be remembered of these VMs, as rows for `aside_of`."""
     kept = [
         t
         for t in vms
@@ -62,11 +62,11 @@ def aside_rows(vms: Iterable[TrackedVm], now_s: float) -> list[list[object]]:
 
 
 def aside_of(rows: Sequence[Sequence[Any]], earlier_s: float = 0.0) -> dict[str, Aside]:
-    """By VM what an earlier run remembered; arguments as of `FleetInventory.recall_aside`.
+    """Return what an earlier run remembered, by VM; arguments as in `FleetInventory.recall_aside`.
 
     Raises:
-        ValueError: These are no such rows.
-        TypeError: Likewise.
+        ValueError: The rows are not from `aside_rows`.
+        TypeError: The rows are not from `aside_rows`.
     """
     found = {}
     for vm_id, until_s, reason, failures, hands_off_s in rows[:MOST_KEPT]:
@@ -82,5 +82,5 @@ def aside_of(rows: Sequence[Sequence[Any]], earlier_s: float = 0.0) -> dict[str,
 
 
 def _finite(at_s: float) -> float:
-    """0 stands for no time at all: what it would say is over."""
+    """Return the time if it is finite, else 0, which is always over."""
     return at_s if math.isfinite(at_s) else 0.0

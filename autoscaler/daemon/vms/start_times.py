@@ -15,13 +15,13 @@ from autoscaler.daemon.vms.tracked import TrackedVm
 
 @dataclass(frozen=True, slots=True)
 class MeasuredStart:
-    """One start that came into service; seconds, NaN for a part that no listing showed.
+    """The durations of one start that came into service, in seconds; NaN for a phase that no listing showed.
 
     Attributes:
-        source: What it began from.
-        pending_s: From the order until the cloud took it up.
-        running_s: From there until it ran.
-        ready_s: From there until it served.
+        source: The state that the start began from.
+        pending_s: From the order until the cloud began the start.
+        running_s: From then until the VM ran.
+        ready_s: From then until it served.
         whole_s: From the order until it served.
     """
 
@@ -33,12 +33,12 @@ class MeasuredStart:
 
     @property
     def parts(self) -> tuple[float, ...]:
-        """In the order of `core.lead_time.Span`."""
+        """The durations in the order of `core.learned.lead_time.Span`."""
         return self.pending_s, self.running_s, self.ready_s, self.whole_s
 
 
 def measured(t: TrackedVm, ordered_at_s: float, served_at_s: float) -> MeasuredStart:
-    """The start of a VM that now serves."""
+    """Return the durations of the start of a VM that now serves."""
     runs_s = t.run.from_s if t.run is not None and t.run.counts_start else math.nan
     pending_s = math.nan if t.pending_at_s is None else t.pending_at_s
     return MeasuredStart(

@@ -19,10 +19,10 @@ PROTECTED_TAG = "autoscaler:protected"
 
 
 TYPE_TAG = "autoscaler:type"
-"""The machine type that a VM goes back to: written before it is started as another one."""
+"""Tag with the machine type to which a VM is returned; written before it is started as another type."""
 
 MADE_BY_TAG = "autoscaler:made-by"
-"""Names the provisioning that made a VM, so that a daemon that did not hear the answer knows its own VMs."""
+"""Tag with the token of the call that made a VM, so that a daemon that lost the answer recognises its VMs."""
 
 
 class Phase(StrEnum):
@@ -30,19 +30,19 @@ class Phase(StrEnum):
 
     PROVISIONING = "provisioning"
     PREPARING = "preparing"
-    """Runs, or is about to, for the warm pool and not for demand: made for it, or tried."""
+    """Runs, or soon will, for the warm pool and not for demand: it is being made for the pool, or tried."""
     STOPPED = "stopped"
     STARTING = "starting"
     RUNNING = "running"
-    """Runs, not yet ready to serve."""
+    """Runs, and is not ready to serve yet."""
     IN_SERVICE = "in_service"
     DRAINING = "draining"
     STOPPING = "stopping"
     LOST = "lost"
-    """Terminated: nobody counts on it."""
+    """Terminated or given up; not counted on."""
 
     __hash__ = str.__hash__
-    """VMs are looked up by phase all the time, and an Enum's own is not made in C."""
+    """Lookups by phase are frequent, and an Enum's own hash is computed in Python, not in C."""
 
 
 ON_THE_WAY = frozenset({Phase.PROVISIONING, Phase.STARTING, Phase.RUNNING})
@@ -53,19 +53,19 @@ _RESTING = frozenset({Phase.STOPPED, Phase.IN_SERVICE, Phase.LOST})
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long the inventory waits before it believes the worst, per fleet.
+    """How long one fleet's inventory waits before it gives up.
 
     Attributes:
-        start_s: From an order to start until the VM is no longer counted as coming.
-        made_s: The same from an order to make it from nothing.
+        start_s: From an order to start until the VM no longer counts as coming.
+        made_s: From an order to make a VM until it no longer counts as coming.
         stop_s: From an order to stop until the stop is forced.
         consistency_s: How far a listing may lag behind an accepted order.
-        absent_listings: Complete listings without a VM that make it gone.
-        absent_s: Time over which they must stretch.
-        all_absent_s: The same where they show no VM of the fleet at all, not even one that was terminated.
-        hands_off_s: How long a VM that somebody else started is not stopped, and one that a person stopped is not
+        absent_listings: Complete listings without a VM after which it is gone.
+        absent_s: Time that these listings must span.
+        all_absent_s: Time that they must span if they show no VM of the fleet at all, not even a terminated one.
+        quarantine_s: How long a VM whose start failed is not tried again; doubled with each failure in a row.
+        hands_off_s: How long a VM that someone else started is not stopped, and one that a person stopped is not
             started.
-        quarantine_s: How long a VM whose start failed is not tried again; twice as long each time in a row.
     """
 
     start_s: float = 180.0
@@ -79,20 +79,22 @@ class Patience:
     hands_off_s: float = 0.0
 
     def coming_s(self, *, new: bool) -> float:
-        """How long either part of a start, until it runs and from there, is counted on; `new` as of `TrackedVm`."""
+        """Return how long either half of a start (until the VM runs, and from then on) is waited for; `new` as in
+        `TrackedVm`.
+        """
         return self.made_s if new else self.start_s
 
     def written_off_s(self, *, new: bool) -> float:
-        """From an order to start until a VM that still does not run is written off."""
+        """Return the time from an order to start after which a VM that still does not run is written off."""
         return max(3.0 * self.coming_s(new=new), 900.0)
 
     def never_ready_s(self, *, new: bool) -> float:
-        """From the moment a VM runs until it is stopped again, since it does not become ready."""
+        """Return the time for which a VM may run without becoming ready before it is stopped again."""
         return 2.0 * self.coming_s(new=new)
 
     @property
     def stuck_s(self) -> float:
-        """From an order to stop until a VM that was forced to stop and did not is written off."""
+        """Time from an order to stop after which a VM that did not stop even when forced is written off."""
         return 2.0 * self.stop_s
 
 
@@ -101,13 +103,13 @@ class Order:
     """One of our calls on one VM, kept for as long as a listing may be older than it.
 
     Attributes:
-        verb: What was asked for.
+        verb: What was requested.
         sent_at_s: When the call was made.
         action_id: Journal id of the action.
-        launched_before_s: The VM's launch time before the call: a row with a later one is newer than the call.
-        answered_at_s: When the call came back; None while it is under way.
-        unknown: Its outcome is not known; only a listing can say.
-        confirmed: A listing has shown its effect.
+        launched_before_s: The VM's launch time before the call; a row with a later one is newer than the call.
+        answered_at_s: When the call returned; None while it is in flight.
+        unknown: Whether the outcome is unknown, so that only a listing can tell.
+        confirmed: Whether a listing has shown its effect.
     """
 
     verb: Verb
@@ -121,7 +123,43 @@ class Order:
 
 @dataclass(slots=True)
 class TrackedVm:
-    """One VM and what became of our orders on it."""
+    """One VM, and what became of our orders on it.
+
+    Attributes:
+        vm: The VM as last listed.
+        phase: Where it is in its life.
+        phase_since_s: When it entered the phase.
+        order: Our order that listings may not show yet; None without one.
+        ordered_at_s: When the start under way was ordered; None without one.
+        source: The state that its last start began from.
+        new: Whether we made it, and it has been neither ready nor stopped since: this takes longer than a start.
+        pending_at_s: When the cloud began the start under way.
+        in_service_from_s: When it came into service; None if it is not in service.
+        stopping_from_s: When we ordered the stop under way; None if there is none, or it is not ours.
+        run: The billed run under way.
+        closed_runs: Runs that have ended and are not charged yet.
+        overdue: Whether its start or stop takes too long: a start is not counted on, a stop is forced.
+        at_rest: The row that was last applied, if applying it again would change nothing.
+        missing: Complete listings in a row that did not show it.
+        missing_since_s: When the first of them was requested.
+        quarantined_until_s: It is not started before this time.
+        quarantine_reason: For people, why it is quarantined.
+        hands_off_until_s: It is not stopped before this time, because someone else started it, the balancer did not
+            release it, or its stop was refused.
+        failures: Failed starts since the last that reached service.
+        denied: Whether permission for its last start was denied; others are tried before it.
+        brief: How many times in a row it was shut down from within soon after it came into service.
+        stops_refused: Stops refused since the last accepted one.
+        late: Whether it was overtaken: another VM was ordered in its place before it arrived.
+        hedged: Whether the budget has paid for overtaking it.
+        dismissed: Why it is stopped before it ever serves; empty if it is not.
+        spared: Whether it was reported that it does not become ready and is not stopped for that.
+        forced: Whether its stop was forced.
+        saves_memory: Whether the stop under way saves its memory first, which is billed.
+        start_as: The type that it is started as; empty for its own.
+        restoring: Whether its type is being changed back.
+        disowned: Whether an operator gave it up: it stays as it is until listings no longer show it.
+    """
 
     vm: Vm
     phase: Phase
@@ -129,64 +167,45 @@ class TrackedVm:
     order: Order | None = None
     ordered_at_s: float | None = None
     source: StartSource = StartSource.STOPPED
-    """What its last start began from."""
     new: bool = False
-    """Made from nothing by us, and neither ready nor stopped since: this takes longer than a start."""
     pending_at_s: float | None = None
-    """When the cloud took up the start under way."""
     in_service_from_s: float | None = None
     stopping_from_s: float | None = None
-    """When the stop under way was ordered; None where none is, or somebody else did."""
     run: Run | None = None
     closed_runs: list[Run] = field(default_factory=list)
     overdue: bool = False
     at_rest: Vm | None = None
-    """The row that was last taken in, where taking it in again would change nothing."""
     missing: int = 0
     missing_since_s: float = float("inf")
     quarantined_until_s: float = float("-inf")
     quarantine_reason: str = ""
     hands_off_until_s: float = float("-inf")
-    """Somebody else started it, the balancer did not let it go, or its stop was refused: it is not stopped before."""
     failures: int = 0
-    """Failed starts since the last that reached service."""
     denied: bool = False
-    """We were denied its last start: others are tried before it."""
     brief: int = 0
-    """Times in a row that it was shut down from inside soon after it came into service."""
     stops_refused: int = 0
-    """Stops that were refused since the last that was taken."""
     late: bool = False
-    """Overtaken: another VM was ordered in its place before it came."""
     hedged: bool = False
-    """Overtaking it was paid for."""
     dismissed: str = ""
-    """Why it is stopped before it ever serves; empty where it is not."""
     spared: bool = False
-    """It does not become ready, it is not stopped for it, and that was told."""
     forced: bool = False
-    """A stop was forced."""
     saves_memory: bool = False
-    """The stop under way saves its memory first, and is billed until that is done."""
     start_as: str = ""
-    """The type that it is started as, where that is not the one it has."""
     restoring: bool = False
-    """Its type is being changed back."""
     disowned: bool = False
-    """An operator gave it up: until listings no longer show it, it stays as it is."""
 
     def start_ordered(self, at_s: float) -> None:
-        """A start is ordered; how long its parts take is measured from here."""
+        """Note that a start is ordered, from which the durations of its phases are measured."""
         self.ordered_at_s, self.pending_at_s = at_s, None
         self.source = StartSource.HIBERNATED if resumes(self.vm, at_s) else StartSource.STOPPED
 
     @property
     def rests(self) -> bool:
-        """Whether nothing is awaited of it: neither a call of ours nor a change of phase."""
+        """Whether nothing is awaited of the VM: neither the effect of a call nor a change of phase."""
         return self.order is None and self.phase in _RESTING
 
     def move(self, phase: Phase, at_s: float) -> None:
-        """Enter a phase; staying in it changes nothing."""
+        """Enter a phase; nothing changes if the VM is already in it."""
         if phase is self.phase:
             return
         self.phase, self.phase_since_s, self.overdue, self.forced = phase, at_s, False, False
@@ -198,13 +217,13 @@ class TrackedVm:
 
     @property
     def coming(self) -> bool:
-        """Whether it is counted on: on its way, neither given up nor overtaken nor about to be stopped."""
+        """Whether the VM counts as coming: on its way, and neither given up, overtaken nor about to be stopped."""
         if self.phase not in ON_THE_WAY or self.overdue or self.dismissed:
             return False
         return self.phase is Phase.RUNNING or not self.late
 
     def end_run(self, at_s: float) -> None:
-        """The billed run ends; kept until the meter has charged it."""
+        """End the billed run; it is kept until the meter has charged it."""
         if self.run is not None:
             self.run.to_s = max(at_s, self.run.from_s)
             self.closed_runs.append(self.run)
@@ -213,7 +232,7 @@ class TrackedVm:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """VMs of one fleet by phase; `stopped` are all in the warm pool, `startable` those that may be started."""
+    """VMs of one fleet by phase; `stopped` are all in the warm pool, `startable` those that may be started now."""
 
     in_service: int
     starting: int

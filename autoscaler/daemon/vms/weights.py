@@ -19,38 +19,38 @@ from autoscaler.daemon.vms.holdings import Holdings
 from autoscaler.daemon.vms.tracked import Phase
 
 NOTABLE = 0.02
-"""A mean that has changed by less is planned with as it was."""
+"""Relative change of the mean weight from which plans change."""
 EVERY_S = 60.0
-"""The mean is looked at so often."""
+"""Time between two looks at the mean weight, in seconds."""
 
 
 class Weights:
     """The weights of one fleet's VMs.
 
     Args:
-        policy: The fleet's.
+        policy: The fleet's policy.
     """
 
     def __init__(self, policy: Policy) -> None:
         self._of: Mapping[str, float] = {each.type: each.weight for each in policy.vm.weights}
         self.mean = 1.0
-        """Planned with."""
+        """Mean weight that is planned with."""
 
     def __bool__(self) -> bool:
-        """Whether any VM may differ from another."""
+        """Return whether VMs may differ in weight."""
         return bool(self._of)
 
     def of(self, vm_ids: Iterable[str], types: Mapping[str, str]) -> Float:
-        """The weight of each of these VMs: float64 (N,).
+        """Return the weight of each of these VMs, float64 (N,).
 
         Args:
-            vm_ids: Which; those that are not known have 1.
-            types: By VM.
+            vm_ids: The VMs; unknown ones have weight 1.
+            types: Machine type by VM.
         """
         return np.array([self._of.get(types.get(vm_id, ""), 1.0) for vm_id in vm_ids], np.float64)
 
     def weigh(self, vm_types: Sequence[str]) -> bool:
-        """Take the mean over the VMs of a fleet, in the order given; whether it is notably another one."""
+        """Update the mean over the VMs of the fleet, and return whether it has changed notably."""
         if not vm_types:
             return False
         mean = sum(self._of.get(vm_type, 1.0) for vm_type in vm_types) / len(vm_types)
@@ -61,5 +61,5 @@ class Weights:
 
 
 def types_of(holdings: Holdings) -> dict[str, str]:
-    """The machine type of each VM that exists, by id, in the order of ids."""
+    """Return the machine type of each VM that exists, by id, in the order of ids."""
     return {vm_id: t.vm.vm_type for vm_id, t in sorted(holdings.vms.items()) if t.phase is not Phase.LOST}
