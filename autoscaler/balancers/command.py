@@ -3,12 +3,12 @@
     PROGRAM [ARGUMENT ...] admit|cordon|look
 
 One run per VM, with the VM in the environment: AUTOSCALER_VM_ID, AUTOSCALER_VM_ADDRESS, AUTOSCALER_FLEET,
-AUTOSCALER_ACTION. Exit code 0 means done. The first word that it prints says how the VM stands then (in, cordoned or
-out; unknown where the balancer has no such VM), and the second, where there is one, how many sessions it has; where it
-prints nothing, what was asked for is taken to be so, and sessions are unknown. Any other exit code, and any other word, says
-nothing of the VM.
+AUTOSCALER_ACTION. Exit code 0 means done. The first word of the output is the VM's rotation afterwards: in, cordoned or
+out, or unknown if the balancer has no such VM. An optional second word is the number of its sessions. If the program
+prints nothing, the requested rotation is assumed, and sessions are unknown. With any other exit code or word, nothing
+is known of the VM.
 
-How a program is run, and what it inherits, is `program`.
+`program` defines how a program is run and what it inherits.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from autoscaler.balancers.program import SHOWN, inherited, of_vm, run_program
 from autoscaler.ports import Clock, Member, Rotation, RotationView, Vm
 
 UNKNOWN = "unknown"
-"""What a program prints of a VM that its balancer does not have."""
+"""Output of a program for a VM that its balancer does not have."""
 AT_ONCE = 8
-"""Runs at the same time."""
+"""Most runs at the same time."""
 
 
 class CommandBalancer:
-    """A Balancer that runs a command.
+    """A Balancer that runs an operator's command.
 
     Args:
         command: The program and its first arguments.
-        clock: Dates what is read.
+        clock: Gives the time of what is read.
         timeout_s: Longest time of one run, in seconds of the event loop.
-        environment: What the program may inherit; None for this process's own.
+        environment: The variables from which the program may inherit; None for those of this process.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class CommandBalancer:
         self._places = asyncio.Semaphore(AT_ONCE)
 
     async def look(self, vms: Sequence[Vm]) -> RotationView:
-        """How these VMs stand."""
+        """Return the rotation and sessions of these VMs."""
         return await self._on_all(vms, "look", None)
 
     async def admit(self, vms: Sequence[Vm]) -> RotationView:
@@ -62,7 +62,7 @@ class CommandBalancer:
         return await self._on_all(vms, "cordon", Rotation.CORDONED)
 
     async def close(self) -> None:
-        """Nothing is held between calls."""
+        """Do nothing: no resource is held between calls."""
 
     async def _on_all(self, vms: Sequence[Vm], action: str, silent: Rotation | None) -> RotationView:
         read_at_s = self._clock.now()
@@ -95,7 +95,7 @@ def _read(output: str, what: str, silent: Rotation | None) -> tuple[Member | Non
             return None, f"{what} printed nothing; it must print in, cordoned or out"
         return Member(silent, None), ""
     if words == [UNKNOWN]:
-        # None that could be counted, as other balancers say it.
+        # 0 sessions, because there is no entry that could have any; other balancers report the same.
         return Member(
             Rotation.OUT, 0, UNKNOWN, known=False
         ), f"{what} says that the balancer does not have it"

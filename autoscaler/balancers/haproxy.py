@@ -1,9 +1,9 @@
 """HAProxy as a Balancer, over its runtime socket; needs `level admin`.
 
-A fleet may stand behind several HAProxy processes: a VM is out of rotation when all of them say so, and its sessions
-are the sum over all. Where one of them cannot be asked nothing is known of its VMs, since it may still send them work.
+A fleet may be behind several HAProxy processes: a VM is out of rotation when all of them say so, and its sessions are
+the sum over all. If one process cannot be reached, nothing is known of the VMs, because it may still send them work.
 
-VMs are found by their private address, or by a name that the entry in the backend has.
+VMs are matched to entries of the backend by their private address, or by the name of the entry.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _SHOWN = 3
 
 
 def key_of(vm: Vm, by: JoinBy) -> str:
-    """What the VM is found by in a backend; empty where it has none."""
+    """Return what the VM is matched by in a backend; empty if it has none."""
     if by == "address":
         return vm.address or ""
     return vm.id if by == "id" else vm.tags.get(_NAME_TAG, "")
 
 
 def rows_by_key(rows: Sequence[Row], by: JoinBy) -> dict[str, list[Row]]:
-    """The entries of a backend by what VMs are found by; one address may have several entries."""
+    """Return the entries of a backend by what VMs are matched by; one address may have several entries."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         if row.name != "BACKEND":
@@ -43,10 +43,10 @@ class HaproxyBalancer:
 
     Args:
         places: Their runtime sockets: paths, or host:port.
-        backend: The fleet's.
-        by: What joins an entry of the backend to a VM.
-        clock: Dates what is read.
-        timeout_s: Longest time of one question to one of them, in seconds of the event loop.
+        backend: The fleet's backend.
+        by: What matches an entry of the backend to a VM.
+        clock: Gives the time of what is read.
+        timeout_s: Longest time of one request to one process, in seconds of the event loop.
     """
 
     def __init__(
@@ -58,19 +58,19 @@ class HaproxyBalancer:
         self._clock = clock
 
     async def look(self, vms: Sequence[Vm]) -> RotationView:
-        """How these VMs stand."""
+        """Return the rotation and sessions of these VMs."""
         return await self._on_all(vms, "")
 
     async def admit(self, vms: Sequence[Vm]) -> RotationView:
-        """Set their entries ready; those with health checks are in once these pass."""
+        """Set the VMs' entries to ready; entries with health checks are in rotation once these pass."""
         return await self._on_all(vms, "ready")
 
     async def cordon(self, vms: Sequence[Vm]) -> RotationView:
-        """Set their entries to drain."""
+        """Set the VMs' entries to drain."""
         return await self._on_all(vms, "drain")
 
     async def close(self) -> None:
-        """Nothing is held between calls."""
+        """Do nothing: no resource is held between calls."""
 
     async def _on_all(self, vms: Sequence[Vm], state: str) -> RotationView:
         read_at_s = self._clock.now()
@@ -86,7 +86,7 @@ class HaproxyBalancer:
     async def _on_one(
         self, socket: HaproxySocket, vms: Sequence[Vm], state: str
     ) -> tuple[dict[str, Member], str]:
-        """The VMs as one process sees them after the change, and what went wrong."""
+        """Set the state of the VMs' entries, if one is given; return the VMs as one process then sees them, and any error."""
         try:
             rows = rows_by_key(await socket.table(self._backend), self._by)
             if not state:
@@ -143,11 +143,11 @@ def _member(row: Row) -> Member:
 
 
 def _joined(members: Sequence[Member]) -> Member:
-    """One VM behind several entries or processes."""
+    """Combine what several entries or processes report of one VM."""
     if len(members) == 1:
         return members[0]
     rotations = {member.rotation for member in members}
-    # Any that still sends work keeps it in; all must for it to be out altogether.
+    # A VM is in rotation if any entry still sends work, and out only if all are.
     rotation = next(r for r in (Rotation.IN, Rotation.CORDONED, Rotation.OUT) if r in rotations)
     sessions = [member.sessions for member in members if member.sessions is not None]
     total = sum(sessions) if len(sessions) == len(members) else None

@@ -1,6 +1,6 @@
 """Checks that HAProxy knows a fleet's VMs and runs health checks on them, before a VM must enter rotation.
 
-Rules of this file: nothing is changed; every question is bounded; what fails is a finding.
+Rules of this file: nothing is changed; every request has a time limit; a failure is a finding.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ _NO_CHECK = "no check"
 async def examine_haproxy(
     fleet: str, places: Sequence[str], backend: str, by: JoinBy, timeout_s: float, vms: Sequence[Vm]
 ) -> list[Finding]:
-    """What each HAProxy process lacks; one finding for each where nothing is.
+    """Return what each HAProxy process lacks; one finding for a process that lacks nothing.
 
     Args:
-        fleet: Whose.
-        places: Their runtime sockets.
-        backend: The fleet's.
-        by: What joins an entry of the backend to a VM.
-        timeout_s: Longest time of one question, in seconds of the event loop.
-        vms: The fleet's.
+        fleet: Name of the fleet.
+        places: The runtime sockets of the processes.
+        backend: The fleet's backend.
+        by: What matches an entry of the backend to a VM.
+        timeout_s: Longest time of one request, in seconds of the event loop.
+        vms: The fleet's VMs.
     """
     found: list[Finding] = []
     for place in places:

@@ -1,7 +1,7 @@
 """HAProxy's runtime socket: sends commands, returns text, and parses the `show stat` table.
 
-Rules of this file: one connection per question, bounded in time and in bytes. An answer that is not what was asked
-for is named and never read as an empty one.
+Rules of this file: one connection per request, with limits on time and bytes. An unexpected answer is an error, and is
+never read as an empty one.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 LARGEST_ANSWER = 16 << 20
-"""A table of ten thousand rows has some four megabytes."""
+"""Most bytes of an answer; a table of ten thousand rows has about four megabytes."""
 COMMANDS_AT_ONCE = 100
-"""HAProxy reads a line of commands into one buffer of 16 kB."""
+"""Most commands in one line, because HAProxy reads a line into one buffer of 16 kB."""
 _READ = 1 << 16
 _SHOWN = 80
 
 
 class HaproxyError(Exception):
-    """The socket did not answer usefully; the message says how, for a person."""
+    """The socket did not answer usefully; the message says how, for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +30,14 @@ class Row:
     """One line of `show stat`: a backend as a whole, or one of its entries.
 
     Attributes:
-        name: The entry's name; BACKEND for the whole.
-        status: In HAProxy's words (UP, DRAIN, MAINT, no check, ...).
-        sessions: Being served now.
-        queued: Waiting for a free place.
-        arrived: Requests (mode tcp: connections) since HAProxy began, from the moment they arrived. Its own count of
-            requests, `req_tot`, counts them when they have been answered, so it does not see what waits.
-        limit: Most sessions at a time; None where there is no limit.
-        address: Host, without the port; empty where the socket's level does not show it.
+        name: The entry's name; BACKEND for the backend as a whole.
+        status: The status in HAProxy's words (UP, DRAIN, MAINT, no check, ...).
+        sessions: Sessions being served now.
+        queued: Requests waiting for a free place.
+        arrived: Requests (mode tcp: connections) since HAProxy started, counted on arrival. HAProxy's `req_tot` counts
+            requests once they are answered, so it misses those that wait.
+        limit: Most sessions at a time; None if there is no limit.
+        address: Host, without the port; empty if the socket's level does not show it.
     """
 
     name: str
@@ -50,11 +50,11 @@ class Row:
 
 
 class HaproxySocket:
-    """One HAProxy process.
+    """The runtime socket of one HAProxy process.
 
     Args:
         place: Path of its Unix socket, or host:port.
-        timeout_s: Longest time of one question, in seconds of the event loop.
+        timeout_s: Longest time of one request, in seconds of the event loop.
     """
 
     def __init__(self, place: str, timeout_s: float) -> None:
@@ -62,19 +62,19 @@ class HaproxySocket:
         self._timeout_s = timeout_s
 
     async def table(self, backend: str) -> list[Row]:
-        """The backend's own row and those of its entries.
+        """Return the rows of the backend and its entries.
 
         Raises:
-            HaproxyError: It does not answer, or not with that.
+            HaproxyError: HAProxy does not answer, or not with this table.
         """
         (text,) = await self.ask([f"show stat {backend} 6 -1"])
         return read_table(text, backend, self.place)
 
     async def ask(self, commands: Sequence[str]) -> list[str]:
-        """The answers to these commands, in order, each without its last line feeds.
+        """Send commands and return their answers, in order, without line feeds at the end.
 
         Raises:
-            HaproxyError: It does not answer.
+            HaproxyError: HAProxy does not answer.
         """
         answers: list[str] = []
         try:
@@ -124,7 +124,7 @@ class HaproxySocket:
 
 
 def _split(text: str, commands: int) -> list[str]:
-    """One answer per command: HAProxy ends each with an empty line, and an empty answer is one alone."""
+    """Split a text into one answer per command: HAProxy ends each with an empty line, and an empty answer is only that."""
     if commands == 1:
         return [text.strip("\n")]
     answers, rest = [], text
@@ -138,10 +138,10 @@ def _split(text: str, commands: int) -> list[str]:
 
 
 def read_table(text: str, backend: str, place: str) -> list[Row]:
-    """The rows of a `show stat` answer.
+    """Return the rows of a backend in a `show stat` answer.
 
     Raises:
-        HaproxyError: It is none, or the backend is not in it.
+        HaproxyError: The text is no such answer, or the backend is not in it.
     """
     if not text.startswith("# pxname,svname,"):
         shown = text.strip().splitlines()[0][:_SHOWN] if text.strip() else "nothing"
@@ -174,10 +174,10 @@ def _row(line: dict[str, str]) -> Row:
 
 
 def host_of(address: str) -> str:
-    """The host of host:port, of [v6]:port or of a bare host."""
+    """Return the host of host:port, of [v6]:port or of a bare host."""
     bracketed = re.fullmatch(r"\[(.+)\](?::\d+)?", address)
     if bracketed:
         return bracketed[1]
     host, colon, port = address.rpartition(":")
-    # HAProxy writes IPv6 without brackets: what follows the last colon is the port there, too.
+    # HAProxy writes IPv6 without brackets, so what follows the last colon is the port there too.
     return host if colon and port.isdecimal() else address

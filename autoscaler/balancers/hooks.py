@@ -22,8 +22,8 @@ class CommandHook:
     Args:
         command: The program and its arguments.
         timeout_s: Longest time of one run, in seconds of the event loop.
-        action: What it is run for.
-        environment: What the program may inherit; None for this process's own.
+        action: What the program is run for.
+        environment: The variables from which the program may inherit; None for those of this process.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class CommandHook:
         self._inherited = inherited(environment)
 
     async def run(self, vm: Vm) -> HookResult:
-        """Run the program for this VM."""
+        """Run the program for this VM, and return the result."""
         name = self._command[0]
         try:
             code, output = await run_program(
@@ -60,4 +60,4 @@ class CommandHook:
         return HookResult(well=True, said=said)
 
     async def close(self) -> None:
-        """Nothing is held between runs."""
+        """Do nothing: no resource is held between runs."""

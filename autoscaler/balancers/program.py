@@ -1,7 +1,7 @@
 """Runs an operator's program once: without a shell, with a time limit, and with only the environment it needs.
 
-Rules of this file: a run is ended, with all of its children, when its time is over. The program inherits no variable of
-ours but PATH, HOME, LANG and TZ, so that no secret of the daemon reaches it.
+Rules of this file: a run is killed, with all of its children, when its time is over. The program inherits only PATH,
+HOME, LANG and TZ, so that no secret of the daemon reaches it.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from collections.abc import Mapping, Sequence
 from autoscaler.ports import Vm
 
 SHOWN = 200
-"""Characters of what a program said that are shown to a person."""
+"""Characters of a program's output that are shown to people."""
 _INHERITED = ("PATH", "HOME", "LANG", "TZ")
 _LARGEST_OUTPUT = 64 * 1024
 
 
 def inherited(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What a program may have of our environment, or of the one given."""
+    """Return the variables that a program may inherit, from `environment` or from this process."""
     given = os.environ if environment is None else environment
     return {name: given[name] for name in _INHERITED if name in given}
 
 
 def of_vm(vm: Vm, action: str) -> dict[str, str]:
-    """How a program is told what to do with which VM."""
+    """Return the variables that tell a program what to do with which VM."""
     return {
         "AUTOSCALER_ACTION": action,
         "AUTOSCALER_FLEET": vm.fleet,
@@ -39,7 +39,7 @@ def of_vm(vm: Vm, action: str) -> dict[str, str]:
 async def run_program(
     command: Sequence[str], environment: Mapping[str, str], timeout_s: float
 ) -> tuple[int, str]:
-    """The exit code, and what was printed, both streams together.
+    """Run a program and return its exit code and its output, with both streams together.
 
     Args:
         command: The program and its arguments.
@@ -47,8 +47,8 @@ async def run_program(
         timeout_s: Longest time, in seconds of the event loop.
 
     Raises:
-        TimeoutError: It did not end in time, and was ended.
-        OSError: It cannot be run.
+        TimeoutError: The program did not end in time, and was killed.
+        OSError: The program cannot be run.
     """
     process = await asyncio.create_subprocess_exec(
         *command,
@@ -66,12 +66,12 @@ async def run_program(
     finally:
         if process.returncode is None:
             _end(process.pid)
-            # The kernel has the signal; the process is reaped whether or not anybody waits.
+            # The signal is delivered; the process must be reaped even if this task is cancelled.
             await asyncio.shield(process.wait())
 
 
 async def _read_all(stream: asyncio.StreamReader) -> str:
-    """What it prints, as much as is of use; the rest is read and dropped, so that it never blocks on us."""
+    """Read all output and return its beginning; the rest is dropped, so that the program never blocks on a full pipe."""
     kept = bytearray()
     while chunk := await stream.read(1 << 14):
         if len(kept) < _LARGEST_OUTPUT:
@@ -80,7 +80,7 @@ async def _read_all(stream: asyncio.StreamReader) -> str:
 
 
 def _end(pid: int) -> None:
-    """The run and all of its children: it leads a group of its own."""
+    """Kill a program and all of its children, which are in its own process group."""
     try:
         os.killpg(pid, signal.SIGKILL)
     except ProcessLookupError:

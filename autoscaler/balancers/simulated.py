@@ -14,8 +14,8 @@ class SimulatedBalancer:
     """A Balancer in memory.
 
     Args:
-        clock: Dates what is read.
-        busy_s: How long a VM goes on with what it has after it was cordoned.
+        clock: Gives the time of what is read.
+        busy_s: How long a VM is busy after it was cordoned.
     """
 
     answers_at_once = True
@@ -25,14 +25,14 @@ class SimulatedBalancer:
         self._busy_s = busy_s
         self._cordoned_at_s: dict[str, float] = {}
         self.sessions: dict[str, int] = {}
-        """By VM id, sessions that a VM has whatever the time; for tests."""
+        """Fixed numbers of sessions by VM id; for tests."""
         self.lacks: set[str] = set()
-        """VMs that it does not have; for tests."""
+        """Ids of VMs that the balancer does not have; for tests."""
         self.failures: dict[str, str] = {}
-        """By action (look, admit, cordon), why it fails; for tests."""
+        """By action (look, admit, cordon), the error with which it fails; for tests."""
 
     async def look(self, vms: Sequence[Vm]) -> RotationView:
-        """How these VMs stand."""
+        """Return the rotation and sessions of these VMs."""
         return self._view(vms, "look")
 
     async def admit(self, vms: Sequence[Vm]) -> RotationView:
@@ -50,11 +50,11 @@ class SimulatedBalancer:
         return self._view(vms, "cordon")
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no resource is held."""
 
     @property
     def cordoned(self) -> Mapping[str, float]:
-        """By VM id, since when it gets no new work."""
+        """By VM id, when it was cordoned."""
         return self._cordoned_at_s
 
     def _view(self, vms: Sequence[Vm], action: str) -> RotationView:

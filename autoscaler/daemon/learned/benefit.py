@@ -17,13 +17,15 @@ _FRESH = (StartSource.FRESH,)
 
 @dataclass(frozen=True, slots=True)
 class PoolBenefit:
-    """The warm pool of one fleet against making its VMs from nothing.
+    """The warm pool of one fleet, compared with making its VMs from nothing.
 
     Attributes:
-        pool_s, fresh_s: Median seconds from the order until a VM serves; None where none was measured.
+        pool_s: Median seconds from the order until a VM from the pool serves; None if none was measured.
+        fresh_s: The same for a VM made from nothing.
         saved_s: Seconds that a start from the pool is quicker; None unless both were measured.
-        saved_money: Money that it is cheaper: the price of provisioning, and what is billed of the way; likewise.
-        pool_per_h: Money for the VMs that wait stopped now, per hour.
+        saved_money: Money that it is cheaper, from the price of provisioning and the billed part of the start; None
+            unless both were measured.
+        pool_per_h: Money per hour for the VMs that wait stopped now.
         starts_per_h: Starts from the pool per hour, over the last day or since the daemon began; None at first.
     """
 
@@ -35,7 +37,7 @@ class PoolBenefit:
     starts_per_h: float | None
 
     def sentence(self) -> str:
-        """For a person."""
+        """Describe the benefit for people."""
         if self.saved_s is None or self.saved_money is None:
             missing = "start from the warm pool" if self.pool_s is None else "VM made from nothing"
             return f"its worth is not known: no {missing} has been measured"
@@ -52,13 +54,13 @@ class PoolBenefit:
 def pool_benefit(
     times: LeadTimes, lane: int, prices: Prices, stopped: int, starts_per_h: float | None
 ) -> PoolBenefit:
-    """What the pool of one lane is worth now.
+    """Return what the warm pool of one lane is worth now.
 
     Args:
-        times: What was learned of starts.
-        lane: Whose.
-        prices: The policy's.
-        stopped: VMs that wait.
+        times: What was learned of start times.
+        lane: The lane.
+        prices: The prices of its policy.
+        stopped: How many VMs wait.
         starts_per_h: As in `PoolBenefit`.
     """
     pool_s, fresh_s = _median(times, lane, Span.WHOLE, _WARM), _median(times, lane, Span.WHOLE, _FRESH)

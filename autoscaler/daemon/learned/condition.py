@@ -31,7 +31,7 @@ Kind = TypeVar("Kind", Float, Bool)
 
 JUDGE_EVERY_S = 30.0
 GROUP_VMS = 5000
-"""Fleets are judged together up to so many VMs; one that has more is judged in steps."""
+"""Fleets are judged together up to this many VMs; a larger fleet is judged in steps."""
 _PART_VMS = 4000
 _SHOWN_IDS = 5
 _WORDS = {
@@ -43,13 +43,13 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class FleetCondition:
-    """How the VMs of one fleet do.
+    """The condition of one fleet's VMs.
 
     Attributes:
-        condition: As a whole.
+        condition: The condition as a whole.
         slow: Ids of the VMs that are slow or silent, in order.
-        judged: VMs that were looked at.
-        replacing: Ids of those that are being replaced, in order.
+        judged: How many VMs were looked at.
+        replacing: Ids of the VMs that are being replaced, in order.
     """
 
     condition: Condition = Condition.UNKNOWN
@@ -58,7 +58,7 @@ class FleetCondition:
     replacing: tuple[str, ...] = ()
 
     def sentence(self) -> str:
-        """For a person; empty where all is well or nothing is known."""
+        """Describe the condition for people; empty if no VM is slow or silent, or nothing is known."""
         if not self.slow:
             return ""
         which = some(self.slow, _SHOWN_IDS)
@@ -70,10 +70,10 @@ WELL = FleetCondition()
 
 
 class Conditions:
-    """Judges the fleets of one daemon.
+    """Judges the condition of all fleets.
 
     Args:
-        telemetry: Shows the last judgement.
+        telemetry: Publishes the last judgement.
     """
 
     def __init__(self, telemetry: Telemetry) -> None:
@@ -83,17 +83,17 @@ class Conditions:
         self._of: dict[str, FleetCondition] = {}
 
     def of(self, fleet: str) -> FleetCondition:
-        """The last judgement."""
+        """Return the last judgement of a fleet."""
         return self._of.get(fleet, WELL)
 
     def is_due(self, now_s: float) -> bool:
-        """Whether it is time to judge."""
+        """Return whether it is time to judge."""
         return abs(now_s - self._judged_at_s) >= JUDGE_EVERY_S
 
     async def judge(
         self, fleets: Sequence[Fleet], readings: Mapping[str, FleetReadings], now_s: float
     ) -> list[Note]:
-        """Judge all fleets, in turns where there are many VMs; what deserves an event."""
+        """Judge all fleets, giving way in between if there are many VMs, and return what deserves an event."""
         self._judged_at_s = now_s
         turns = Turns()
         looks = [await turns.through(looking(fleet, readings[fleet.name], now_s)) for fleet in fleets]
@@ -109,7 +109,7 @@ class Conditions:
                 was = self.of(fleet.name)
                 pasts[fleet.name] = past
                 if replacing := _replacing(fleet, now, was):
-                    now = replace(now, replacing=replacing)  # noqa: PLW2901  the same with more
+                    now = replace(now, replacing=replacing)  # noqa: PLW2901 the same with more
                 found[fleet.name] = now
                 notes += _notes(fleet.name, was, now)
         self._pasts, self._of = pasts, found
@@ -121,7 +121,7 @@ class Conditions:
     async def _judged(
         self, fleets: Sequence[Fleet], looks: Sequence[Look], turns: Turns
     ) -> list[tuple[Fleet, FleetCondition, _Past]]:
-        """The condition of a group of fleets, and what is to be remembered of their VMs."""
+        """Judge a group of fleets; return for each its condition and what to remember of its VMs."""
         nothing = _Past()
         before = [
             await turns.through(_following(self._pasts.get(fleet.name, nothing), look.vm_ids))
@@ -147,7 +147,7 @@ class Conditions:
         return found
 
     async def count(self, fleets: Sequence[Fleet], now_s: float) -> list[Counts]:
-        """What of each fleet is to be decided on, worked out in slices where much has changed."""
+        """Return the counts that each fleet is decided on, giving way in between where much has changed."""
         turns, found = Turns(), []
         for fleet in fleets:
             inventory = fleet.inventory
@@ -157,14 +157,15 @@ class Conditions:
                     await give_way()
             found.append(self.counted(fleet, inventory.counts(now_s, fleet.minimum_on_time_s), now_s))
             if inventory.looked_at:
-                # Whoever is asked for metrics is asked for in the order of ids, which is worked out here.
+                # The VMs that are asked for metrics are needed in the order of ids next, and sorting them counts as
+                # work too.
                 inventory.in_phase(Phase.IN_SERVICE)
                 if turns.spent(inventory.looked_at // 2):
                     await give_way()
         return found
 
     def counted(self, fleet: Fleet, counts: Counts, now_s: float) -> Counts:
-        """The counts without the VMs that are being replaced, which leave service."""
+        """Return the counts as if the VMs that are being replaced had left service."""
         leaving = self._leaving(fleet)
         if not leaving:
             return counts
@@ -177,12 +178,12 @@ class Conditions:
         )
 
     def replacements(self, fleet: Fleet, desired: int, in_service: int) -> tuple[str, ...]:
-        """The replaced VMs that may be stopped now, as others serve in their place.
+        """Return the replaced VMs that may be stopped now because others serve in their place.
 
         Args:
-            fleet: Whose.
+            fleet: The fleet.
             desired: VMs that the decision wants in service.
-            in_service: VMs that serve, without the replaced ones.
+            in_service: VMs in service, without the replaced ones.
         """
         leaving = self._leaving(fleet)
         return leaving[: max(len(leaving) - max(desired - in_service, 0), 0)]
@@ -204,7 +205,7 @@ class _Past:
 
 
 def _following(past: _Past, vm_ids: tuple[str, ...]) -> Generator[int, None, VmPasts]:
-    """What is remembered of these VMs, in this order."""
+    """Return what is remembered of these VMs, in their order; yields how much was done, in rows of a listing."""
     if past.vm_ids == vm_ids:
         return past.pasts
     slots: dict[str, int] = {}
@@ -225,7 +226,7 @@ def _joined(parts: Sequence[Kind]) -> Kind:
 
 
 def _groups(looks: Sequence[Look]) -> Iterator[range]:
-    """Fleets that follow each other and are judged together: many small ones, or a large one."""
+    """Yield ranges of fleets that are judged together: many small fleets, or one large one."""
     begin, vms = 0, 0
     for at, look in enumerate(looks):
         vms += len(look.vm_ids)
@@ -237,7 +238,7 @@ def _groups(looks: Sequence[Look]) -> Iterator[range]:
 
 
 def _replacing(fleet: Fleet, now: FleetCondition, was: FleetCondition) -> tuple[str, ...]:
-    """Which slow VMs are replaced: those that were, and more as far as the fleet's share allows."""
+    """Return the slow VMs to replace: those already being replaced, and more up to the fleet's share."""
     share = fleet.policy.condition.replace
     if share <= 0.0 or fleet.real is not None or now.condition is not Condition.DEGRADED_FEW:
         return ()

@@ -18,18 +18,18 @@ from autoscaler.daemon.warm.upkeep import WarmPools
 from autoscaler.errors import JournalError
 
 KEEP_EVERY_S = 600.0
-"""What has changed is kept so often, and at the end; the rest is learned anew."""
+"""Time between two saves of what has changed, in seconds; it is also saved at shutdown."""
 TROUBLES_EVERY_S = 30.0
-"""Places without room and VMs that are left alone are kept so soon."""
+"""Time between two looks at what is saved sooner (places without room, VMs that are left alone), in seconds."""
 
 
 class Keeping:
-    """Keeps what is learned over restarts.
+    """Saves what is learned, and restores it after a restart.
 
     Args:
         recorder: The journal.
-        telemetry: Told what cannot be read.
-        warm_pools: What operators asked of them is kept, too.
+        telemetry: Where unreadable state is reported.
+        warm_pools: The warm pools, whose requests from operators are saved too.
     """
 
     def __init__(self, recorder: Recorder, telemetry: Telemetry, warm_pools: WarmPools) -> None:
@@ -41,7 +41,7 @@ class Keeping:
         self._looked_at_s = float("-inf")
 
     async def load(self, fleets: Fleets, now_s: float) -> None:
-        """Take up what earlier runs learned."""
+        """Restore what earlier runs learned."""
         try:
             learned = await self._recorder.learned()
         except JournalError as error:
@@ -62,7 +62,7 @@ class Keeping:
         self._publish(fleets.learning)
 
     async def keep(self, fleets: Fleets, now_s: float, *, at_once: bool = False) -> None:
-        """Write what has changed, if it is time."""
+        """Save what has changed, if it is time."""
         if self._kept_at_s is None:
             self._kept_at_s = now_s
         due = at_once or abs(now_s - self._kept_at_s) >= KEEP_EVERY_S
@@ -78,7 +78,7 @@ class Keeping:
             fleets.learning.kept()
 
     async def keep_asked(self, now_s: float) -> bool:
-        """Write what operators asked of pools, if it has changed; False where that failed."""
+        """Save operators' requests on warm pools if they have changed, and return False if that failed."""
         rows = self._warm_pools.to_keep() if self._remembering is not None else []
         if rows and not await self._recorder.keep_learned(now_s, rows):
             return False

@@ -35,20 +35,20 @@ from autoscaler.ports import FleetReadings, Learned
 
 START_TIMES = "start_times"
 CAPACITY = "capacity"
-"""Names under which what is learned is kept."""
+"""Names under which what is learned is stored."""
 APPLY_EVERY_S = 3600.0
-"""What was learned changes what is planned with at most so often."""
+"""Shortest time between two changes of planned values, in seconds."""
 READ_EVERY_S = 10.0
-"""Capacities are learned from readings at most so often."""
+"""Shortest time between two readings from which capacities are learned, in seconds."""
 STARTS_COUNTED = 1000
-"""Times of starts kept per fleet, for their rate."""
+"""Most times of starts kept per fleet, for the rate of starts."""
 
 
 class Learning:
     """What is learned of fleets, over lanes.
 
     Args:
-        fleets: Their names, in lane order.
+        fleets: The names of the fleets, in lane order.
     """
 
     def __init__(self, fleets: Sequence[str]) -> None:
@@ -64,7 +64,7 @@ class Learning:
         }
 
     def carried_over(self, fleets: Sequence[str]) -> Learning:
-        """The same for other fleets, which go on with what is known of those of the same names."""
+        """Return what was learned, for other fleets; fleets of the same names keep what is known of them."""
         new = Learning(fleets)
         lanes = np.array([self._lane_of.get(fleet, -1) for fleet in fleets], np.int64)
         new.lead_times = self.lead_times.carried_over(lanes)
@@ -76,7 +76,7 @@ class Learning:
         return new
 
     def started(self, starts: Mapping[str, Sequence[MeasuredStart]], now_s: float) -> None:
-        """Learn from starts that came into service, by fleet, for all fleets at once."""
+        """Learn from starts that came into service, given by fleet, for all fleets at once."""
         lanes: list[int] = []
         found: list[MeasuredStart] = []
         for fleet, own in starts.items():
@@ -94,7 +94,7 @@ class Learning:
         self.lead_times.take(np.array(lanes, np.int64), source, seconds)
 
     def heard(self, policies: Sequence[Policy], readings: Mapping[str, FleetReadings], now_s: float) -> None:
-        """Learn what VMs can do from readings that say how busy they were, as often as that says something new."""
+        """Learn the capacity of VMs from readings with a utilisation, unless the last ones are too recent."""
         told = [fleet for fleet in self._lane_of if readings[fleet].utilisation is not None]
         if not told or abs(now_s - self._read_at_s) < READ_EVERY_S:
             return
@@ -111,9 +111,10 @@ class Learning:
             self._changed.add((fleet, CAPACITY))
 
     def pool_starts_per_h(self, fleet: str, began_s: float, now_s: float) -> float | None:
-        """Starts from the warm pool per hour over the last day, or since the daemon began; None in its first hour.
+        """Return the starts from the warm pool per hour over the last day, or since the daemon began; None in its first
+        hour.
 
-        Of a fleet with very many the last thousand count.
+        Only the last thousand starts of a fleet count.
         """
         counted = self._pool_starts_s[fleet]
         from_s = max(began_s, now_s - DAY_S)
@@ -123,7 +124,7 @@ class Learning:
         return sum(at_s >= from_s for at_s in counted) / hours if hours >= 1.0 else None
 
     def start_times(self) -> Iterator[tuple[str, StartSource, float]]:
-        """The high quantile that is planned with, of each fleet and each source from which starts were seen."""
+        """Yield the planned high quantile of start times, for each fleet and each source from which starts were seen."""
         for source in StartSource:
             seconds = self.lead_times.quantile(PLANNED_LEVEL, Span.WHOLE, source).tolist()
             for fleet, lane in self._lane_of.items():
@@ -133,10 +134,10 @@ class Learning:
     # ── what is planned with ────────────────────────────────────────────────────────────────────────────
 
     def is_due(self, now_s: float) -> bool:
-        """Whether what is planned with may be changed again; asked once per tick, and noted where it may."""
+        """Return whether planned values may be changed again. If they may, the time is noted, so call this once per tick."""
         if abs(now_s - self._applied_at_s) < APPLY_EVERY_S:
             return False
-        # An age without ticks is no reason to move far at once.
+        # A long time without ticks must not allow one large move.
         self._since_applied_s = min(max(now_s - self._applied_at_s, 0.0), 2.0 * APPLY_EVERY_S)
         if math.isinf(self._applied_at_s):
             self._since_applied_s = 0.0
@@ -144,17 +145,17 @@ class Learning:
         return True
 
     def move(self, policies: Sequence[Policy]) -> None:
-        """Let the capacities that are planned with follow what was learned, as far as the time since `is_due` allows."""
+        """Move the planned capacities towards what was learned, as far as the time before the last `is_due` allows."""
         if any(policy.vm.learn_capacity is not None for policy in policies):
             elapsed_s = np.full(len(policies), self._since_applied_s)
             self.capacities.move(capacity_params(policies), elapsed_s)
         self._since_applied_s = 0.0
 
     def planned(self, policies: Sequence[Policy]) -> list[Policy]:
-        """The policies with what was learned in the place of their guesses; the same objects where nothing was.
+        """Return the policies with what was learned in place of their guesses; the same objects if nothing was learned.
 
         Args:
-            policies: In lane order.
+            policies: The policies in lane order.
         """
         guesses = np.array([policy.vm.start_time_s for policy in policies])
         start_time_s = self.lead_times.planned_s(guesses).tolist()
@@ -171,12 +172,12 @@ class Learning:
         return planned
 
     def sooner_s(self, policies: Sequence[Policy]) -> Float:
-        """How much sooner hibernated VMs serve than stopped ones: float64 (L,), NaN where nobody knows.
+        """Return how much sooner hibernated VMs serve than stopped ones: float64 (L,), in seconds, NaN if unknown.
 
-        As measured where the policy says that start times are learned, else as it says itself.
+        It is the measured time if the policy lets start times be learned, else the policy's own.
 
         Args:
-            policies: In lane order, with their own guesses.
+            policies: The policies in lane order, with their own guesses.
         """
         said = np.array([sooner_s(policy) for policy in policies])
         learns = np.array(
@@ -190,7 +191,7 @@ class Learning:
     # ── over restarts ───────────────────────────────────────────────────────────────────────────────────
 
     def to_keep(self) -> tuple[Learned, ...]:
-        """What has changed since `kept`."""
+        """Return what has changed since `kept`."""
         return tuple(
             Learned(fleet, name, *self._of(name, self._lane_of[fleet]))
             for fleet, name in sorted(self._changed)
@@ -202,11 +203,11 @@ class Learning:
         return Capacities.version, _packed(self.capacities.of_lane(lane))
 
     def kept(self) -> None:
-        """What `to_keep` gave is safe."""
+        """Note that what `to_keep` returned is stored."""
         self._changed.clear()
 
     def take_up(self, learned: Iterable[Learned]) -> list[str]:
-        """Go on with what earlier runs learned; for a person, what of it cannot be read."""
+        """Restore what earlier runs learned; return, for people, what of it cannot be read."""
         wrong = []
         for row in learned:
             lane = self._lane_of.get(row.fleet)
@@ -226,7 +227,7 @@ class Learning:
             self.lead_times.put_lane(lane, weight)
             return True
         learned = _unpacked(row, Capacities.version, self.capacities.of_lane(lane).shape)
-        # Of the last four numbers the first two may be missing.
+        # The first two of the last four numbers may be NaN.
         if learned is None or not bool((learned[:-4] >= 0.0).all() and (learned[-2:] >= 0.0).all()):
             return False
         self.capacities.put_lane(lane, learned)
@@ -234,7 +235,7 @@ class Learning:
 
 
 def with_vm(policy: Policy, changes: dict[str, object]) -> Policy:
-    """The policy with other values of its section `vm`."""
+    """Return the policy with other values in its section `vm`."""
     return policy.model_copy(update={"vm": policy.vm.model_copy(update=changes)})
 
 
@@ -243,7 +244,7 @@ def _packed(weight: Float) -> bytes:
 
 
 def _unpacked(row: Learned, version: int, shape: tuple[int, ...]) -> Float | None:
-    """The array that was kept; None where it is of another version, damaged, or not such an array."""
+    """Return the stored array; None if it has another version, is damaged, or has another shape."""
     if row.version != version:
         return None
     try:
@@ -254,7 +255,7 @@ def _unpacked(row: Learned, version: int, shape: tuple[int, ...]) -> Float | Non
 
 
 def capacity_params(policies: Sequence[Policy]) -> CapacityParams:
-    """How core learns capacities under these policies; those that do not learn take the section's defaults."""
+    """Return core's settings for learning capacities; policies that do not learn get the defaults."""
     sections = [policy.vm.learn_capacity or CapacityLearning() for policy in policies]
     return CapacityParams(
         guess=np.array([policy.vm.capacity_per_s for policy in policies]),

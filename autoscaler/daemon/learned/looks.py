@@ -18,21 +18,21 @@ from autoscaler.daemon.vms.weights import types_of
 from autoscaler.ports import FleetReadings
 
 IDLE_SHARE = 0.05
-"""A fleet whose VMs do less than this share of their capacity is too idle to be judged."""
+"""Utilisation of the median VM below which a fleet is too idle to be judged."""
 _PART_VMS = 4000
 _PER_ROW = 4
-"""So many VMs are looked at here in the time that a row of a listing takes."""
+"""How many VMs are looked at here in the time that one row of a listing takes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one fleet's VMs can be judged by.
+    """The measurements by which one fleet's VMs are judged.
 
     Attributes:
         vm_ids: The VMs.
-        speed: float64 (V,), the higher the better, NaN where nothing can be said.
-        silent: bool (V,), should have reported and did not.
-        comparable: Speeds can be compared over time.
+        speed: float64 (V,), higher is better, NaN if unknown.
+        silent: bool (V,), whether the VM should have reported and did not.
+        comparable: Whether speeds can be compared over time.
     """
 
     vm_ids: tuple[str, ...]
@@ -42,19 +42,19 @@ class Look:
 
 
 _NOBODY = Look((), np.empty(0), np.empty(0, np.bool_), comparable=False)
-"""What is to be seen where no VM has reported lately, or what reports is none."""
+"""The measurements if no VM has reported recently, or readings are not per VM."""
 
 
 def looking(fleet: Fleet, got: FleetReadings, now_s: float) -> Generator[int, None, Look]:
-    """Look at the readings of one fleet; yields what has been done, in rows of a listing.
+    """Take the measurements from one fleet's readings; yields how much was done, in rows of a listing.
 
     Args:
-        fleet: Whose.
+        fleet: The fleet.
         got: Its readings, one per VM.
-        now_s: The clock.
+        now_s: The current time.
 
     Returns:
-        The Look; without VMs where none has reported lately.
+        The measurements; without VMs if none has reported recently.
     """
     ids = got.vm_ids
     if not any(ids):
@@ -90,7 +90,7 @@ def looking(fleet: Fleet, got: FleetReadings, now_s: float) -> Generator[int, No
 
 
 def _speed(fleet: Fleet, got: FleetReadings, at: Int) -> tuple[Float, bool]:
-    """The speed of the VMs at these places, and whether it can be compared over time."""
+    """Return the speed of the VMs at these indices, and whether it can be compared over time."""
     value, capacity = got.values[at], fleet.policy.vm.capacity_per_s
     if fleet.weights and fleet.policy.signal.kind != "utilisation":
         value = value / fleet.weights.of([got.vm_ids[i] for i in at.tolist()], types_of(fleet.inventory))
@@ -103,12 +103,12 @@ def _speed(fleet: Fleet, got: FleetReadings, at: Int) -> tuple[Float, bool]:
     known = value[np.isfinite(value)]
     if not len(known) or _median(known) < IDLE_SHARE * capacity:
         return np.full(len(value), np.nan), False
-    # One that gets no work at all while others do is as slow as can be.
+    # A VM that gets no work at all while others do counts as nearly infinitely slow.
     return np.maximum(value, 1e-6 * capacity), False
 
 
 def _overdue(fleet: Fleet, now_s: float) -> Generator[int, None, set[str]]:
-    """The VMs that have served for long enough to be heard."""
+    """Return the VMs that have been in service long enough to have reported; yields as `looking` does."""
     found: set[str] = set()
     if fleet.real is not None:
         return found
@@ -122,6 +122,6 @@ def _overdue(fleet: Fleet, now_s: float) -> Generator[int, None, set[str]]:
 
 
 def _median(values: Float) -> float:
-    """As numpy's, which takes ten times as long for a few numbers."""
+    """Return the median; for a few numbers this is ten times as fast as numpy's."""
     ordered = np.sort(values)
     return float((ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2.0)

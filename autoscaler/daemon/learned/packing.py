@@ -19,14 +19,14 @@ from autoscaler.core.remembered import Dumped
 from autoscaler.core.types import Array
 
 MOST_BYTES = 2**30
-"""Of what a body says it holds: more is refused before it is unpacked."""
+"""Most bytes that are unpacked; a larger body is refused."""
 _SLICE = 2**18
-"""Bytes that are compressed in one turn of the event loop: 2 to 4 ms of it."""
+"""Bytes that are compressed in one turn of the event loop: 2 to 4 ms."""
 _KINDS = frozenset("biuf")
 
 
 async def packed(dumped: Dumped) -> bytes:
-    """A dump as bytes, for `unpacked`; gives way to others where it is large."""
+    """Return a dump as bytes for `unpacked`; gives way to other tasks if it is large."""
     head: dict[str, object] = {}
     arrays: list[Array] = []
     for name, value in _flat(dumped, ""):
@@ -53,10 +53,10 @@ async def packed(dumped: Dumped) -> bytes:
 
 
 def unpacked(body: bytes) -> Dumped:
-    """The dump that was packed.
+    """Return the dump that was packed.
 
     Raises:
-        ValueError: It is damaged, or no such thing.
+        ValueError: The bytes are damaged, or not from `packed`.
     """
     expand = zlib.decompressobj()
     try:

@@ -20,13 +20,13 @@ from autoscaler.daemon.vms.inventory import FleetInventory
 from autoscaler.daemon.vms.tracked import Patience
 
 LONGER = 1.5
-"""Times what nine of ten VMs that were made did not exceed."""
+"""Factor on the time that nine of ten new VMs did not exceed."""
 LONGEST_S = 3600.0
-"""What was learned makes nobody wait longer."""
+"""Longest patience that can be learned, in seconds."""
 
 
 def patience_of(policy: Policy) -> Patience:
-    """What the policy plans with."""
+    """Return the patience that follows from the policy."""
     return Patience(
         start_s=start_patience_s(policy),
         made_s=made_patience_s(policy),
@@ -36,10 +36,10 @@ def patience_of(policy: Policy) -> Patience:
 
 
 def be_patient(fleets: Iterable[tuple[str, Policy, FleetInventory]], learning: Learning) -> None:
-    """Wait for VMs that are made as long as they were seen to take.
+    """Make the daemon wait for new VMs as long as they were seen to take.
 
     Args:
-        fleets: Name, policy and VMs of each.
+        fleets: Name, policy and inventory of each fleet.
         learning: What was learned of them.
     """
     made_s = {fleet: s for fleet, source, s in learning.start_times() if source is StartSource.FRESH}

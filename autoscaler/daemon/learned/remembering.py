@@ -32,11 +32,11 @@ from autoscaler.ports import ALL_FLEETS, Learned, name_of
 
 DRY, ODDS, ASIDE, ZONES = "dry", "odds", "aside", "zones"
 LANES, FORECASTS, QUEUES = "lanes", "forecasts", "queues"
-"""Names under which they are kept; those of states are the names in `Fleets.states`."""
+"""Names under which the rows are stored; those of states are the names in `Fleets.states`."""
 TROUBLES_VERSION, STATES_VERSION = 1, 1
-"""Layouts of the bodies; states of core have versions of their own within."""
+"""Versions of the rows' formats; states of core also carry versions of their own."""
 FRESH_S = 1800.0
-"""A forecast that was kept so short a time ago need not learn from the past again."""
+"""Age in seconds below which stored forecasts need not learn from the past again."""
 _MOST_BYTES = 2**24
 _TROUBLES = DRY, ODDS, ASIDE, ZONES
 _STATES: dict[str, type[Remembered]] = {LANES: LaneState, FORECASTS: SeriesState, QUEUES: QueueState}
@@ -44,7 +44,7 @@ _UNREADABLE = (ValueError, TypeError, KeyError, IndexError, OverflowError, Attri
 
 
 class Remembering:
-    """What is remembered of the fleets of one daemon."""
+    """Saves and restores what a restarted daemon needs."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[str, str], bytes] = {}
@@ -52,12 +52,12 @@ class Remembering:
     # ── troubles ───────────────────────────────────────────────────────────────────────────────────────
 
     def troubles(self, fleets: Sequence[Fleet], now_s: float, *, odds: bool) -> list[Learned]:
-        """What has changed since `kept`.
+        """Return the troubles that have changed since `kept`.
 
         Args:
-            fleets: All.
-            now_s: The clock.
-            odds: Those of starts too, which change with each start.
+            fleets: All fleets.
+            now_s: The current time.
+            odds: Whether to include the odds of starts, which change with every start.
         """
         acting = [fleet for fleet in fleets if fleet.policy.act]
         found = []
@@ -66,7 +66,7 @@ class Remembering:
             if odds:
                 found.append(_of_place(ODDS, name, places.odds_rows()))
         for fleet in acting:
-            # Before the first listing nobody knows of whom an earlier run remembered something.
+            # Before the first listing, VMs of which an earlier run remembered something are not known yet.
             if fleet.inventory.listed:
                 rows = fleet.inventory.aside_rows(now_s)
                 found.append(Learned(fleet.name, ASIDE, TROUBLES_VERSION, _text(rows)))
@@ -76,13 +76,13 @@ class Remembering:
         return [row for row in found if self._kept.get((row.fleet, row.name), _NOTHING) != row.body]
 
     def kept(self, rows: Iterable[Learned]) -> None:
-        """These are safe."""
+        """Note that these rows are stored."""
         self._kept.update({(row.fleet, row.name): row.body for row in rows if _kind(row) in _TROUBLES})
 
     def take_up_troubles(
         self, fleets: Sequence[Fleet], learned: Iterable[Learned], now_s: float
     ) -> list[str]:
-        """Go on with what an earlier run knew; for a person, what of it cannot be read."""
+        """Restore the troubles that an earlier run knew; return, for people, which of them cannot be read."""
         wrong = []
         acting = {fleet.name: fleet for fleet in fleets if fleet.policy.act}
         there = _places(acting.values())
@@ -108,12 +108,12 @@ class Remembering:
     # ── states of core ─────────────────────────────────────────────────────────────────────────────────
 
     async def states(self, fleets: Fleets, now_s: float) -> list[Learned]:
-        """What core remembers now, as rows."""
+        """Return what core remembers now, as rows."""
         found = []
         names = [fleet.name for fleet in fleets.all]
         measures = [_fingerprint(fleet.policy) for fleet in fleets.all]
         roster = np.frombuffer(json.dumps([names, measures]).encode(), np.uint8).astype(np.uint16)
-        # A tick is not over before this is, so they are all as of one tick, whoever is given way to meanwhile.
+        # The tick ends only after this, so all states are of the same tick even though other tasks run in between.
         for name, state in fleets.states().items():
             whole: Dumped = {"at_s": now_s, "tick_s": fleets.tick_s, "roster": roster, "state": state.dump()}
             found.append(Learned(ALL_FLEETS, name, STATES_VERSION, await packed(whole)))
@@ -121,9 +121,10 @@ class Remembering:
         return found
 
     def take_up_states(self, fleets: Fleets, learned: Iterable[Learned], now_s: float) -> list[str]:
-        """Let core go on from what it remembered; for a person, what of it cannot be read.
+        """Restore what core remembered; return, for people, what of it cannot be read.
 
-        A fleet that measures something else than before begins its forecasts anew; one that is new begins anew.
+        A fleet that measures something else than before starts its forecasts afresh. A new fleet starts afresh
+        altogether.
         """
         wrong = []
         for row in learned:
@@ -170,12 +171,12 @@ _WORDS = {
 
 
 def _places(fleets: Iterable[Fleet]) -> dict[str, Places]:
-    """What is known of room, by the name of the provider; the only one has none."""
+    """Return what is known of places, by the name of the provider, which is empty if there is only one."""
     return {name_of(fleet.provider): fleet.inventory.places for fleet in fleets}
 
 
 def _of_place(kind: str, name: str, rows: Sequence[Sequence[object]]) -> Learned:
-    """What is kept of one provider, whose name goes into that of the row: zones of two accounts may be called the same."""
+    """Return the row of one provider; its name is a part of the row's, because zones of two accounts may have equal names."""
     return Learned(ALL_FLEETS, f"{kind} {name}".rstrip(), TROUBLES_VERSION, _text(rows))
 
 
@@ -188,7 +189,7 @@ def _of(fleet: str) -> str:
 
 
 def _fingerprint(policy: Policy) -> str:
-    """Tells whether two policies measure the same thing."""
+    """Return a digest that is equal for policies that measure the same thing."""
     return hashlib.blake2b(repr(measure(policy)).encode(), digest_size=12).hexdigest()
 
 
@@ -197,7 +198,7 @@ def _text(rows: Sequence[Sequence[object]]) -> bytes:
 
 
 _NOTHING = _text([])
-"""As good as never kept."""
+"""The content of a row that need not be stored."""
 
 
 def _rows(row: Learned) -> list[list[Any]]:

@@ -16,14 +16,16 @@ from autoscaler.ports import ALL_FLEETS, PAUSABLE, FleetTick, OperatorChange, Ve
 
 @dataclass(frozen=True, slots=True)
 class Allowances:
-    """Fields of `core.types.Snapshot`, and the same per lane for the journal.
+    """What operators allow: fields of `core.types.Snapshot`, and the same per lane for the journal.
 
     Attributes:
-        may_start, may_provision, may_stop: bool (L,), False where that is paused.
-        floor: int64 (L,), VMs in place of the policy's minimum; 0 where it holds.
-        ceiling: int64 (L,), VMs in place of the policy's maximum; `NO_CEILING` where it holds.
+        may_start: bool (L,), False where starts are paused.
+        may_provision: bool (L,), False where provisioning is paused.
+        may_stop: bool (L,), False where stops are paused.
+        floor: int64 (L,), VMs in place of the policy's minimum; 0 where the policy applies.
+        ceiling: int64 (L,), VMs in place of the policy's maximum; `NO_CEILING` where the policy applies.
         limited: Lanes in which anything is paused or overridden.
-        may_refill: bool (L,), False where making VMs for the warm pool is paused, or making any.
+        may_refill: bool (L,), False where refills of the warm pool, or all provisioning, are paused.
     """
 
     may_start: Bool
@@ -35,7 +37,7 @@ class Allowances:
     may_refill: Bool
 
     def only(self, lanes: Sequence[bool]) -> Allowances:
-        """The same for an early turn, in which nothing is done in the other lanes."""
+        """Return the same for an early turn, in which nothing is done in lanes that are False."""
         asks = np.array(lanes, np.bool_)
         return replace(
             self,
@@ -45,7 +47,7 @@ class Allowances:
         )
 
     def noted(self, row: FleetTick, lane: int) -> FleetTick:
-        """The row of a lane with what was in force; as it is where nothing was."""
+        """Return the row of a lane with what is in force; unchanged if nothing is."""
         if lane not in self.limited:
             return row
         return replace(
@@ -59,10 +61,10 @@ class Allowances:
 
 
 def allowances(changes: Iterable[OperatorChange], names: Sequence[str]) -> Allowances:
-    """What these pauses and overrides leave to fleets; those of other fleets have no effect.
+    """Return what these pauses and overrides allow; changes for other fleets have no effect.
 
     Args:
-        changes: All that is in force.
+        changes: All changes in force.
         names: The fleets in lane order.
     """
     lanes = len(names)
@@ -84,7 +86,7 @@ def allowances(changes: Iterable[OperatorChange], names: Sequence[str]) -> Allow
                 ceiling[lane] = change.ceiling
     may[Verb.REFILL] &= may[Verb.PROVISION]
     for array in (*may.values(), floor, ceiling):
-        # Core looks at read-only arrays once, and not every tick.
+        # Core examines read-only arrays only once, and not every tick.
         array.flags.writeable = False
     return Allowances(
         may[Verb.START],

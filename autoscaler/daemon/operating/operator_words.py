@@ -28,45 +28,45 @@ _NOUNS = {
 
 
 def where(fleet: str) -> str:
-    """A fleet, or all of them."""
+    """Name a fleet, or all fleets."""
     return "any fleet" if fleet == ALL_FLEETS else fleet
 
 
 def until(expires_at_s: float | None) -> str:
-    """When it ends by itself."""
+    """Say when a change ends by itself."""
     return "until an operator ends it" if expires_at_s is None else f"until {time(expires_at_s)}"
 
 
 def time(at_s: float) -> str:
-    """A moment, in UTC."""
+    """Format a time in UTC."""
     return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def nouns(verbs: Iterable[Verb]) -> str:
-    """What may be paused: `starts, provisioning and stops`."""
+    """Name what is paused: `starts, provisioning and stops`."""
     named = set(verbs)
     return _listed([_NOUNS[verb] for verb in PAUSABLE if verb in named], "and")
 
 
 def effect(verbs: Iterable[Verb], change: OperatorChange) -> str:
-    """What a pause means: `nothing is stopped in web until …`."""
+    """Say what a pause means: `nothing is stopped in web until …`."""
     named = set(verbs)
     done = _listed([_DONE[verb] for verb in PAUSABLE if verb in named], "or")
     return f"nothing is {done} in {where(change.fleet)} {until(change.expires_at_s)}"
 
 
 def goes_on(verbs: Iterable[Verb]) -> str:
-    """What a pause leaves alone; empty where it leaves nothing."""
+    """Say what a pause leaves alone; empty if that is nothing."""
     named = set(verbs)
     if Verb.PROVISION in named:
-        # A refill is a provisioning, too.
+        # A refill is a kind of provisioning.
         named.add(Verb.REFILL)
     left = nouns(verb for verb in PAUSABLE if verb not in named)
     return f"{left} {'goes' if left == _NOUNS[Verb.PROVISION] else 'go'} on" if left else ""
 
 
 def bounds(change: OperatorChange) -> str:
-    """What an override means: `from 4 to 9 VMs are wanted in web until …`."""
+    """Say what an override means: `from 4 to 9 VMs are wanted in web until …`."""
     if change.floor is not None and change.ceiling is not None:
         count = f"from {change.floor} to {change.ceiling} VMs are"
     elif change.floor is not None:
@@ -77,17 +77,17 @@ def bounds(change: OperatorChange) -> str:
 
 
 def standing(change: OperatorChange, verbs: Iterable[Verb] = ()) -> str:
-    """One pause or override in force, with who and why."""
+    """Describe one pause or override in force, with who made it and why."""
     what = bounds(change) if change.verb is None else effect(verbs or (change.verb,), change)
     return f"{what} ({change.who}: {change.reason})"
 
 
 def in_force(records: Sequence[ChangeRecord], fleets: Collection[str]) -> list[str]:
-    """All that is in force, one sentence per command that brought it and fleet.
+    """Describe everything in force, in one sentence per command and fleet.
 
     Args:
-        records: What is in force.
-        fleets: The names of the policies in use; what is about others has no effect, and it says so.
+        records: The changes in force.
+        fleets: The names of the policies in use; sentences about other fleets say that the change has no effect.
     """
 
     def together(record: ChangeRecord) -> tuple[object, ...]:
@@ -104,14 +104,14 @@ def in_force(records: Sequence[ChangeRecord], fleets: Collection[str]) -> list[s
 
 
 def without_effect(change: OperatorChange, fleets: Collection[str]) -> str:
-    """That a change has no effect, and why; empty where it has one."""
+    """Say that a change has no effect, and why; empty if it has one."""
     if change.fleet == ALL_FLEETS or change.fleet in fleets:
         return ""
     return f"; without effect, since no policy in use is for {change.fleet}"
 
 
 def unknown_fleet(name: str, fleets: Collection[str]) -> str:
-    """That there is no such fleet, and the nearest one there is."""
+    """Say that there is no such fleet, and name the nearest one."""
     near = difflib.get_close_matches(name, fleets, 1)
     hint = f"did you mean {near[0]}?" if near else f"known are: {', '.join(sorted(fleets)) or 'none'}"
     return f"no policy in use is for a fleet {name}; {hint}"

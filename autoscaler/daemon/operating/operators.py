@@ -23,9 +23,9 @@ from autoscaler.errors import ChangeRefusedError, JournalError
 from autoscaler.ports import ALL_FLEETS, ChangeKind, ChangeRecord, Clock, Note, OperatorChange, Verb
 
 MOST_VMS = 100_000
-"""An override above this is a slip of the hand."""
+"""Largest bound of an override; a higher one is probably a typing error."""
 LONGEST_S = 366 * 86_400.0
-"""What is to hold for longer than this is to hold until it is ended."""
+"""Longest duration of a change, in seconds; a change that should hold longer should have no end."""
 LONGEST_REASON = 500
 
 Subject = tuple[str, Verb | None]
@@ -33,13 +33,13 @@ Subject = tuple[str, Verb | None]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What every change needs.
+    """What every request for a change contains.
 
     Attributes:
-        fleets: Names, or `ALL_FLEETS` alone.
-        who: The user, for a person.
-        reason: In their words.
-        expires_at_s: When it ends by itself; None for never (and where nothing begins).
+        fleets: Names of fleets, or `ALL_FLEETS` alone.
+        who: The user, for people.
+        reason: The user's reason.
+        expires_at_s: When the change ends by itself; None for never, and for requests that end a change.
     """
 
     fleets: tuple[str, ...]
@@ -50,11 +50,11 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What has been done.
+    """The answer to a request.
 
     Attributes:
-        sentences: For a person.
-        changes: As recorded; none where there was nothing to change.
+        sentences: What was done, for people.
+        changes: The recorded changes; empty if there was nothing to change.
     """
 
     sentences: tuple[str, ...]
@@ -62,13 +62,13 @@ class Answer:
 
 
 class Operators:
-    """Pauses and overrides of one daemon.
+    """Makes, ends and applies pauses and overrides.
 
     Args:
-        clock: Time.
+        clock: The source of time.
         recording: The journal.
         telemetry: Metrics and log.
-        tick_s: Length of a tick, for saying when a change takes hold.
+        tick_s: Length of a tick in seconds, to say when a change takes effect.
     """
 
     def __init__(self, clock: Clock, recording: Recorder, telemetry: Telemetry, tick_s: float) -> None:
@@ -86,7 +86,7 @@ class Operators:
         self._allowances = allowances((), ())
 
     async def load(self) -> None:
-        """Take up what earlier runs left in force, once; what has expired since ends with the first look.
+        """Restore what earlier runs left in force, once; changes that have expired since end at the next look.
 
         Raises:
             JournalError: The journal cannot be read.
@@ -96,30 +96,30 @@ class Operators:
             self._loaded = True
 
     def govern(self, fleets: Mapping[str, Fleet]) -> None:
-        """From now on these fleets are decided on, in this order of lanes."""
+        """Apply changes to these fleets from now on; their order is that of lanes."""
         self._fleets = fleets
         self._renew()
 
     # ── what a tick needs ──────────────────────────────────────────────────────────────────────────────
 
     def allowed(self, now_s: float) -> Allowances:
-        """What is left to do at this moment, over lanes."""
+        """Return what operators allow at this moment, over lanes."""
         if now_s >= self._next_end_s:
             self._expire(now_s)
         return self._allowances
 
     @property
     def has_ended(self) -> bool:
-        """Whether something ended by the clock that has not been recorded yet."""
+        """Whether a change has expired and that is not recorded yet."""
         return bool(self._ended)
 
     async def record_ended(self, now_s: float) -> None:
-        """Record what ended by the clock; what the journal does not take is tried again after a later tick."""
+        """Record changes that have expired; if that fails, try again after a later tick."""
         if self._turn.locked():
             return
         async with self._turn:
             ended, self._ended = self._ended, []
-            # A later change of the same subject has ended it in the journal already.
+            # If the same subject was changed again, the journal knows that the earlier change has ended.
             changes = [_ended(record) for record in ended if record.change.subject not in self._held]
             notes = [self._note_of_end(record) for record in ended]
             try:
@@ -130,7 +130,7 @@ class Operators:
         self._tell(notes)
 
     def in_force(self) -> tuple[ChangeRecord, ...]:
-        """What is in force now, oldest first; about fleets that are not in use, too."""
+        """Return what is in force now, oldest first, including changes for fleets that are not in use."""
         now_s = self._clock.now()
         return tuple(
             record
@@ -141,35 +141,35 @@ class Operators:
     # ── what operators ask for ─────────────────────────────────────────────────────────────────────────
 
     async def pause(self, asked: Asked, verbs: Sequence[Verb]) -> Answer:
-        """Nothing of these verbs is done any more.
+        """Pause these verbs.
 
         Raises:
-            ChangeRefusedError: It makes no sense, and why.
-            JournalError: It could not be recorded, so it is not done.
+            ChangeRefusedError: The request makes no sense; the text says why.
+            JournalError: The change could not be recorded, so it is not in force.
         """
         return await self._alone(lambda: self._pause(asked, verbs))
 
     async def resume(self, asked: Asked, verbs: Sequence[Verb]) -> Answer:
-        """What was paused of these verbs goes on. All fleets: what was paused for single ones, too.
+        """End pauses of these verbs; for all fleets, this includes pauses of single fleets.
 
         Raises:
-            ChangeRefusedError, JournalError: As for `pause`.
+            ChangeRefusedError, JournalError: As in `pause`.
         """
         return await self._alone(lambda: self._resume(asked, verbs))
 
     async def override(self, asked: Asked, floor: int | None, ceiling: int | None) -> Answer:
-        """Other bounds than the policy's; an earlier override of the fleet ends as a whole.
+        """Override the policy's bounds; this replaces an earlier override of the fleet as a whole.
 
         Raises:
-            ChangeRefusedError, JournalError: As for `pause`.
+            ChangeRefusedError, JournalError: As in `pause`.
         """
         return await self._alone(lambda: self._override(asked, floor, ceiling))
 
     async def clear(self, asked: Asked) -> Answer:
-        """The policy's bounds hold again.
+        """End the override, so that the policy's bounds apply again.
 
         Raises:
-            ChangeRefusedError, JournalError: As for `pause`.
+            ChangeRefusedError, JournalError: As in `pause`.
         """
         return await self._alone(lambda: self._clear(asked))
 
@@ -178,7 +178,7 @@ class Operators:
             async with self._turn:
                 return await change()
 
-        # An operator who hangs up must not cut a change in two.
+        # An operator who disconnects must not interrupt a change.
         changing = asyncio.ensure_future(run())
         self._changing.add(changing)
         changing.add_done_callback(self._changing.discard)
@@ -286,7 +286,7 @@ class Operators:
             raise ChangeRefusedError(
                 f"a reason is needed, of 1 to {LONGEST_REASON} characters, for those who read it later"
             )
-        # It is printed on terminals as it is.
+        # The reason is printed on terminals without escaping.
         if not reason.isprintable():
             raise ChangeRefusedError("the reason has control characters; write it in one line of plain text")
         for fleet in asked.fleets:
@@ -344,7 +344,7 @@ class Operators:
         self._telemetry.allowed(list(self._fleets), self._allowances)
 
     def _pauses(self, fleet: str, *, own: bool = False) -> list[ChangeRecord]:
-        """The pauses of a fleet; of all fleets those of single ones too, unless only its own are meant."""
+        """Return the pauses of a fleet. For `ALL_FLEETS` this includes the pauses of single fleets, unless `own`."""
         return [
             record
             for record in self.in_force()
@@ -353,7 +353,7 @@ class Operators:
         ]
 
     def _paused(self, fleet: str) -> list[Verb]:
-        """What is paused in a fleet by now, for itself or with all."""
+        """Return the verbs that are paused in a fleet, by itself or with all fleets."""
         records = (*self._pauses(fleet, own=True), *self._pauses(ALL_FLEETS, own=True))
         return [record.change.verb for record in records if record.change.verb is not None]
 
@@ -397,7 +397,7 @@ def _ended(record: ChangeRecord) -> OperatorChange:
 
 
 def _other(record: ChangeRecord, kind: ChangeKind, asked: Asked) -> OperatorChange:
-    """The change that ends one in force."""
+    """Return the change that ends one in force."""
     change = record.change
     return OperatorChange(kind, change.fleet, change.verb, asked.who, asked.reason)
 
@@ -414,7 +414,7 @@ def _check_bounds(floor: int | None, ceiling: int | None) -> None:
 
 
 def _too_few(fleet: Fleet, floor: int | None) -> list[str]:
-    """That a floor cannot be reached with the VMs there are."""
+    """Say that a floor cannot be reached with the VMs that the fleet can have; empty if it can."""
     there = len(fleet.inventory.vms)
     room = there if fleet.policy.provision is None else max(there, fleet.policy.provision.maximum)
     if floor is None or floor <= room:

@@ -54,18 +54,18 @@ from autoscaler.ports import (
 )
 
 FIRST = (Verb.RETURN,)
-"""What gives capacity back at once."""
+"""Chores that give capacity back at once."""
 LAST = (Verb.DRAIN, Verb.STORE, Verb.EXERCISE, Verb.REFILL, Verb.TERMINATE)
-"""What may wait for starts and stops."""
+"""Chores that can wait for starts and stops."""
 NOT_MARKED = "NotMarked"
-"""Code of ours: the tag that says that a VM is ready could not be written."""
+"""Our own code: the tag that marks a VM as ready could not be written."""
 
 Outcomes: TypeAlias = tuple[Outcome, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """One chore as carried out: as `actuator.Done`."""
+    """One chore as it was carried out; fields as in `actuator.Done`."""
 
     action_id: int
     intent: ActionIntent
@@ -75,10 +75,10 @@ class Done:
 
 
 class Chores:
-    """The chores under way.
+    """Carries out chores, and handles their outcomes.
 
     Args:
-        clock: Time.
+        clock: The source of time.
         recorder: The journal.
         telemetry: Metrics and log.
         waits: How long calls may take.
@@ -99,14 +99,14 @@ class Chores:
         action_ids: Sequence[int],
         verbs: Sequence[Verb],
     ) -> None:
-        """Carry out those of a tick's intents that have one of these verbs, and wait for them for a while.
+        """Carry out the intents of a tick that have one of these verbs, and wait for them for a limited time.
 
         Args:
-            fleets: By name.
-            warm_pools: Likewise.
-            intents: What to do, made durable.
-            action_ids: Their journal ids, in order.
-            verbs: Which of them.
+            fleets: The fleets by name.
+            warm_pools: The warm pool of each fleet.
+            intents: What to do; already durable.
+            action_ids: Their journal ids, in the same order.
+            verbs: Which intents to carry out.
         """
         calls = set()
         for number, intent in zip(action_ids, intents, strict=True):
@@ -121,11 +121,11 @@ class Chores:
             await asyncio.wait(calls, timeout=self._waits.tick_s)
 
     async def wait(self) -> None:
-        """Wait for what is under way, no longer than one call may take."""
+        """Wait for the calls in flight, no longer than one call may take."""
         await self._calls.wait()
 
     async def finish(self) -> None:
-        """Wait for what is under way; what is open after that is settled by the next run."""
+        """Wait for the calls in flight, then cancel the rest; the next run settles what is still open."""
         await self._calls.finish()
 
     async def _carry_out(self, fleet: Fleet, pool: WarmPool, action_id: int, intent: ActionIntent) -> None:
@@ -138,7 +138,7 @@ class Chores:
 
 
 def _sent(fleet: Fleet, pool: WarmPool, intent: ActionIntent, action_id: int, now_s: float) -> None:
-    """The intent counts from now on."""
+    """Count an intent from now on."""
     inventory, ids = fleet.inventory, intent.vm_ids
     match intent.verb:
         case Verb.DRAIN | Verb.RETURN if fleet.drains is not None:
@@ -167,7 +167,7 @@ def _sent(fleet: Fleet, pool: WarmPool, intent: ActionIntent, action_id: int, no
 async def _done(
     fleet: Fleet, pool: WarmPool, intent: ActionIntent, clock: Clock, timeout_s: float
 ) -> Outcomes:
-    """One outcome per VM."""
+    """Make the calls of an intent, and return one outcome per VM."""
     provider, ids = fleet.provider, intent.vm_ids
     if isinstance(provider, Deferring) and intent.verb in (Verb.REFILL, Verb.EXERCISE):
         provider = provider.for_refills()
@@ -182,7 +182,7 @@ async def _done(
         case Verb.STORE:
             tags = {POOL_TAG: READY, EXERCISED_AT_TAG: f"{clock.now():.0f}"}
             marked = await _call(ids, lambda: provider.tag(ids, tags), timeout_s)
-            # What is not marked must not be taken for a member: it runs on, and this is tried again.
+            # A VM without the mark must not be taken for a member of the pool: it runs on, and this is tried again.
             bad = {
                 o.vm_id: o for o in marked if o.kind is not OutcomeKind.ACCEPTED and _is_new(fleet, o.vm_id)
             }
@@ -194,7 +194,7 @@ async def _done(
 
 
 async def _tried(fleet: Fleet, provider: Provider, ids: Sequence[str], timeout_s: float) -> Outcomes:
-    """Start VMs that are tried, none of which the balancer would give work meanwhile."""
+    """Start VMs for a trial; a VM to which the balancer would give work meanwhile is not started."""
     vms = [fleet.inventory.vms[i].vm for i in ids if i in fleet.inventory.vms]
     serving = frozenset[str]() if fleet.drains is None else await fleet.drains.keep_out(vms, timeout_s)
     why = "the balancer would send it work during the exercise, or cannot tell"
@@ -205,13 +205,13 @@ async def _tried(fleet: Fleet, provider: Provider, ids: Sequence[str], timeout_s
 
 
 def _is_new(fleet: Fleet, vm_id: str) -> bool:
-    """Whether only the tag would make it a member; one that was tried is one already."""
+    """Return whether the VM is a new one, which only the tag makes a member; an exercised VM is one already."""
     t = fleet.inventory.vms.get(vm_id)
     return t is None or is_preparing(t.vm)
 
 
 async def _stored(fleet: Fleet, ids: Sequence[str], clock: Clock, timeout_s: float) -> Outcomes:
-    """Stop VMs into the pool; one that will be able to hibernate in a minute runs on until then."""
+    """Stop VMs into the pool; a VM that will be able to hibernate soon runs on until then."""
     vms, hibernation = fleet.inventory.vms, fleet.hibernation
     how = How(hibernate=frozenset(i for i in ids if i in vms and vms[i].saves_memory))
 
@@ -225,7 +225,7 @@ async def _stored(fleet: Fleet, ids: Sequence[str], clock: Clock, timeout_s: flo
 
 
 def _marked(fleet: Fleet, pool: WarmPool, intent: ActionIntent, now_s: float) -> ProvisionSpec:
-    """What the VMs of a refill are made from, with the tags by which they are known."""
+    """Return what the VMs of a refill are made from, with the tags that identify them."""
     spec = pool.specs.get(intent.token) or fleet.spec
     if spec is None:
         raise InvariantError(f"{fleet.name} has no launch template")
@@ -238,21 +238,21 @@ def _marked(fleet: Fleet, pool: WarmPool, intent: ActionIntent, now_s: float) ->
 
 
 async def _call(ids: Sequence[str], call: Callable[[], Awaitable[Outcomes]], timeout_s: float) -> Outcomes:
-    """The outcomes of one call, whatever it does."""
+    """Return the outcomes of one call; any failure is an outcome too."""
     try:
         return tuple(await within(call, timeout_s))
     except TimeoutError:
         kind, code, why = OutcomeKind.UNKNOWN, TIMED_OUT, f"no answer within {timeout_s:g} s"
     except ProviderError as error:
         kind, code, why = OutcomeKind.THROTTLED, error.code or NOT_SENT, str(error)
-    except Exception as error:  # noqa: BLE001  an adapter's bug must not lose the other chores' outcomes
+    except Exception as error:  # noqa: BLE001 an adapter's bug must not lose the other chores' outcomes
         kind, code = OutcomeKind.UNKNOWN, NO_ANSWER
         why = f"unexpected {type(error).__name__}: {error}; please report"
     return tuple(Outcome(vm_id, kind, code, why) for vm_id in ids)
 
 
 def _settled(fleet: Fleet, pool: WarmPool, done: Done) -> list[Note]:
-    """Take in what came back."""
+    """Apply the outcomes of a chore, and return what deserves an event."""
     inventory, intent, outcomes = fleet.inventory, done.intent, done.outcomes
     sent_s, now_s = done.sent_s, done.received_s
     match intent.verb:
@@ -293,7 +293,7 @@ def _refilled(fleet: Fleet, pool: WarmPool, done: Done) -> list[Note]:
     if accepted:
         inventory.places.found_room(*place)
     if any(o.kind is OutcomeKind.UNKNOWN for o in failed):
-        # A listing tells which of them there are, by their token.
+        # A listing shows by their token which of them exist.
         return []
     pool.expected.pop(done.action_id, None)
     pool.specs.pop(intent.token, None)
@@ -313,6 +313,6 @@ def _refilled(fleet: Fleet, pool: WarmPool, done: Done) -> list[Note]:
 
 
 def _new_vm(fleet: Fleet, spec: ProvisionSpec | None, vm_id: str, now_s: float) -> Vm:
-    """As it will be listed once a listing shows it."""
+    """Return a VM that was just made, as a listing will show it."""
     vm_type = (spec.vm_type if spec else None) or ""
     return Vm(vm_id, fleet.name, VmState.PENDING, vm_type, "", None, now_s, "", {POOL_TAG: PREPARING})

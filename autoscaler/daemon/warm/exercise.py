@@ -16,7 +16,7 @@ from autoscaler.daemon.vms.tracked import TrackedVm
 
 
 def last_well_s(t: TrackedVm) -> float:
-    """When a stopped VM last ran: at its last start, or when it was last tried."""
+    """Return when a stopped VM last ran: at its last start, or at its last trial."""
     return max(t.vm.launched_at_s, moment_of(t.vm, EXERCISED_AT_TAG) or float("-inf"))
 
 
@@ -29,16 +29,17 @@ def due(
     spare: int,
     now_s: float,
 ) -> list[TrackedVm]:
-    """The VMs to try now: those that an operator asked for, those whose memory is old, those that waited longest.
+    """Return the VMs to try now: first those an operator asked for, then those with old memories, then the longest
+    untried.
 
     Args:
         candidates: Stopped VMs that could be started.
-        section: How often; None where only operators ask.
+        section: How often to try VMs; None if only operators ask for it.
         asked: Ids that operators asked for.
-        renewed: Ids of hibernated VMs that are to save their memory anew, with its age in seconds.
-        trying: VMs being tried now.
-        spare: Startable VMs that may be missing meanwhile.
-        now_s: The clock.
+        renewed: Ids of hibernated VMs that should save their memory again, with its age in seconds.
+        trying: How many VMs are being tried now.
+        spare: How many startable VMs may be missing meanwhile.
+        now_s: The current time.
     """
     at_once = section.at_once if section is not None else 1
     every_s = section.every_s if section is not None else float("inf")

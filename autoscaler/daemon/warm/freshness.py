@@ -30,7 +30,7 @@ class Stale:
 
 
 def made_at_s(t: TrackedVm) -> float:
-    """When it was made; where no tag tells, when it last started, which was not before."""
+    """Return when the VM was made; without a tag that says so, its last start, which is no earlier."""
     made_s = moment_of(t.vm, MADE_AT_TAG)
     return t.vm.launched_at_s if made_s is None else made_s
 
@@ -38,7 +38,7 @@ def made_at_s(t: TrackedVm) -> float:
 def stale(
     stopped: Iterable[TrackedVm], section: FreshnessSection, current: LaunchSpec | None, now_s: float
 ) -> list[Stale]:
-    """The stopped VMs that are out of date, oldest first."""
+    """Return the stopped VMs that are out of date, oldest first."""
     found = []
     for t in stopped:
         why = _why(t, section, current, now_s)
@@ -62,9 +62,9 @@ def _why(t: TrackedVm, section: FreshnessSection, current: LaunchSpec | None, no
 
 
 def to_replace(stale_vms: Sequence[Stale], asked: Collection[str], *, open_now: bool) -> list[Stale]:
-    """Those that are to go: all while it is time, else those that an operator asked for; never one that must stay.
+    """Return the VMs to replace: all of them in a quiet window, else those that an operator asked for.
 
-    For one that must stay no new one is made, which would go again and be made again.
+    VMs that may not be deleted are left out: their replacements would be surplus, be deleted, and be made again.
     """
     return [
         each
@@ -74,7 +74,7 @@ def to_replace(stale_vms: Sequence[Stale], asked: Collection[str], *, open_now: 
 
 
 def surge(section: FreshnessSection, leaving: Sequence[Stale], wanted: int) -> int:
-    """VMs to have beyond the wanted number, so that the new ones are there before the old ones go."""
+    """Return how many VMs to hold beyond the wanted number, so that new VMs exist before old ones go."""
     if not leaving:
         return 0
     share = section.refresh.share if section.refresh is not None else 0.1
@@ -84,13 +84,13 @@ def surge(section: FreshnessSection, leaving: Sequence[Stale], wanted: int) -> i
 def going(
     section: FreshnessSection, leaving: Sequence[Stale], ready: int, floor: int, wanted: int
 ) -> dict[str, list[str]]:
-    """Ids of those that go now, by why: so many that the number of VMs ready never falls below the floor.
+    """Return the ids of the VMs to delete now, by reason, so that ready VMs never fall below the floor.
 
     Args:
-        section: How many may go at a time.
-        leaving: Those that are to go, oldest first.
-        ready: VMs that could be started now, these included.
-        floor: How many must stay.
+        section: How many VMs may go at a time.
+        leaving: The VMs to replace, oldest first.
+        ready: How many VMs could be started now, including these.
+        floor: How many of them must stay.
         wanted: The warm target, in VMs.
     """
     now = leaving[: max(ready - floor, 0)]
@@ -101,7 +101,7 @@ def going(
 
 
 def within(windows: Sequence[QuietWindow], now_s: float) -> bool:
-    """Whether one of the windows is open; without any, always."""
+    """Return whether one of the windows is open; without windows, always True."""
     return not windows or any(
         start <= now_s < end for window in windows for start, end in spans(window, now_s)
     )

@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 
 DAY_S, MINUTE_S = 86400.0, 60.0
 QUIET_S = 3600.0
-"""After so long without any, the next one is told of again."""
+"""Time without a missed warm start after which the next one is reported again, in seconds."""
 
 
 class MissedStarts:
-    """Of one fleet, by the minute, for a day."""
+    """The missed warm starts of one fleet, by the minute, for a day."""
 
     def __init__(self) -> None:
         self._minutes: deque[tuple[float, int]] = deque()
         self._last_s: float | None = None
 
     def in_day(self, now_s: float) -> int:
-        """How many VMs in the last 24 hours."""
+        """Return how many VMs were missed in the last 24 hours."""
         self._forget(now_s)
         return sum(vms for _, vms in self._minutes)
 
     def made(self, fleet: Fleet, vms: int, now_s: float) -> list[Note]:
-        """So many VMs were made for demand; the event that tells of it, where it is the first of a spell.
+        """Count VMs that were made for demand, and return an event if this begins a series.
 
         A fleet whose policy wants no warm pool (`warm_pool.maximum: 0`) misses nothing.
         """
@@ -65,7 +65,7 @@ class MissedStarts:
 
 
 def _state(fleet: Fleet, now_s: float) -> str:
-    """What was in the warm pool."""
+    """Say what was in the warm pool."""
     stopped = fleet.inventory.in_phase(Phase.STOPPED)
     if not stopped:
         return "the warm pool was empty"
@@ -77,7 +77,7 @@ def _state(fleet: Fleet, now_s: float) -> str:
 
 
 def _advice(fleet: Fleet, now_s: float) -> str:
-    """What to do about it."""
+    """Say what a person can do about it."""
     pool, stopped = fleet.policy.warm_pool, fleet.inventory.in_phase(Phase.STOPPED)
     if any(t.quarantined_until_s > now_s for t in stopped):
         return f"See `autoscaler pool list --fleet {fleet.name}` for why, and release or evict them"

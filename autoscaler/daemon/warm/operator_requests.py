@@ -16,18 +16,18 @@ from typing import Any
 from autoscaler.ports import Learned
 
 NAME, VERSION = "asked", 2
-"""Under which it is kept, and the layout of the body."""
+"""The name under which requests are stored, and the version of their format."""
 _LISTS = ("exercise", "evict", "refresh")
 
 
 @dataclass(slots=True)
 class Asked:
-    """What operators asked for.
+    """What operators have asked for.
 
     Attributes:
-        exercise: Ids of VMs to be tried.
-        evict: Ids of VMs to be deleted.
-        refresh: Ids of VMs to be replaced, since they were out of date.
+        exercise: Ids of VMs to try.
+        evict: Ids of VMs to delete.
+        refresh: Ids of VMs to replace because they are out of date.
     """
 
     exercise: set[str] = field(default_factory=set)
@@ -35,16 +35,16 @@ class Asked:
     refresh: set[str] = field(default_factory=set)
 
     def kept(self, fleet: str) -> Learned:
-        """As it is kept."""
+        """Return the requests as they are stored."""
         body = {each: sorted(getattr(self, each)) for each in _LISTS}
         return Learned(fleet, NAME, VERSION, json.dumps(body).encode())
 
 
 def asked_of(row: Learned) -> Asked:
-    """What was kept.
+    """Parse stored requests.
 
     Raises:
-        ValueError: It is of another layout, or no such thing.
+        ValueError: The row has another version, or is not a list of requests.
     """
     if row.version != VERSION:
         raise ValueError(f"it is of version {row.version}")

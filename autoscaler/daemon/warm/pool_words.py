@@ -36,7 +36,7 @@ from autoscaler.ports import FLEET_TAG, Note, Outcome, OutcomeKind
 from autoscaler.words import some
 
 LONGEST_REASON = 200
-"""A tag holds 256 characters."""
+"""Most characters of a reason; a tag holds 256."""
 _TAG_WITHIN_S = 10.0
 _STAY = (
     "must stay ({}): the daemon did not make it, or it is protected; the tag "
@@ -47,13 +47,13 @@ _RESTING = (Phase.STOPPED, Phase.STOPPING)
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """What an operator asks.
+    """A command of an operator.
 
     Attributes:
-        fleet: Whose VMs.
+        fleet: The fleet of the VMs.
         vms: Their ids.
-        who: The user, for a person.
-        reason: In their words.
+        who: The user, for people.
+        reason: The user's reason.
     """
 
     fleet: str
@@ -63,10 +63,10 @@ class Word:
 
 
 class PoolWords:
-    """Carries out operators' words on the pools of one daemon.
+    """Carries out operators' commands on warm pools.
 
     Args:
-        daemon: Whose.
+        daemon: The daemon with the pools.
     """
 
     def __init__(self, daemon: Daemon) -> None:
@@ -75,7 +75,7 @@ class PoolWords:
     # ── looking ────────────────────────────────────────────────────────────────────────────────────────
 
     def shown(self, fleet: str | None) -> list[dict[str, Any]]:
-        """One row per VM that exists, by fleet, place in life and id.
+        """Return one row per VM that exists, ordered by fleet, phase and id.
 
         Raises:
             ChangeRefusedError: There is no such fleet.
@@ -123,11 +123,11 @@ class PoolWords:
     # ── changing ───────────────────────────────────────────────────────────────────────────────────────
 
     async def exercise(self, word: Word) -> str:
-        """Try these stopped VMs, one after the other, as soon as nobody waits for any.
+        """Try these stopped VMs, one after the other, once no VM is on its way for demand; without ids, all stopped VMs.
 
         Raises:
-            ChangeRefusedError: It makes no sense, and why.
-            JournalError: It could not be recorded, so it is not done.
+            ChangeRefusedError: The command makes no sense; the text says why.
+            JournalError: The command could not be recorded, so it is not carried out.
         """
         fleet, pool = self._fleet(word.fleet)
         vms = self._vms(fleet, word.vms) if word.vms else fleet.inventory.in_phase(Phase.STOPPED)
@@ -144,10 +144,10 @@ class PoolWords:
         )
 
     async def refresh(self, word: Word) -> str:
-        """Replace what is out of date now, windows or not, within the policy's share at a time.
+        """Replace VMs that are out of date now, outside of windows too, at most the policy's share at a time.
 
         Raises:
-            ChangeRefusedError, JournalError: As for `exercise`.
+            ChangeRefusedError, JournalError: As in `exercise`.
         """
         fleet, pool = self._fleet(word.fleet)
         if fleet.policy.provision is None or fleet.policy.refill is None:
@@ -180,7 +180,7 @@ class PoolWords:
         """Delete these stopped VMs for good.
 
         Raises:
-            ChangeRefusedError, JournalError: As for `exercise`.
+            ChangeRefusedError, JournalError: As in `exercise`.
         """
         fleet, pool = self._fleet(word.fleet)
         vms = self._vms(fleet, word.vms)
@@ -194,10 +194,10 @@ class PoolWords:
         return f"{some(word.vms)} of {word.fleet} will be deleted for good, at the next tick.{await self._keep()}"
 
     async def quarantine(self, word: Word) -> str:
-        """Keep these VMs from being started until they are released; those that serve go on serving.
+        """Keep these VMs from being started until they are released; VMs in service stay in service.
 
         Raises:
-            ChangeRefusedError, JournalError: As for `exercise`.
+            ChangeRefusedError, JournalError: As in `exercise`.
         """
         fleet, _ = self._fleet(word.fleet)
         vms = self._vms(fleet, word.vms)
@@ -211,10 +211,10 @@ class PoolWords:
         return f"{some(word.vms)} of {word.fleet} will not be started until released.{lost}"
 
     async def release(self, word: Word) -> str:
-        """These VMs may be started again, whyever they were kept from it.
+        """Allow these VMs to be started again, whatever the reason of their quarantine.
 
         Raises:
-            ChangeRefusedError, JournalError: As for `exercise`.
+            ChangeRefusedError, JournalError: As in `exercise`.
         """
         fleet, _ = self._fleet(word.fleet)
         vms = self._vms(fleet, word.vms)
@@ -226,10 +226,10 @@ class PoolWords:
         return f"{some(word.vms)} of {word.fleet} may be started again.{lost}"
 
     async def adopt(self, word: Word) -> str:
-        """These VMs belong to the fleet from the next listing on.
+        """Tag these VMs as the fleet's, so that they belong to it from the next listing on.
 
         Raises:
-            ChangeRefusedError, JournalError: As for `exercise`.
+            ChangeRefusedError, JournalError: As in `exercise`.
         """
         fleet, _ = self._fleet(word.fleet)
         _named(word)
@@ -242,10 +242,10 @@ class PoolWords:
         return f"{some(word.vms)} belong to {word.fleet} as soon as a listing shows the tag {FLEET_TAG}."
 
     async def disown(self, word: Word) -> str:
-        """These VMs no longer belong to a fleet and stay as they are.
+        """Take these VMs out of their fleet; they stay as they are.
 
         Raises:
-            ChangeRefusedError, JournalError: As for `exercise`.
+            ChangeRefusedError, JournalError: As in `exercise`.
         """
         fleet, _ = self._fleet(word.fleet)
         self._vms(fleet, word.vms)
@@ -259,7 +259,7 @@ class PoolWords:
         return f"{some(word.vms)} of {word.fleet} no longer belong to a fleet and stay as they are."
 
     def _give_up(self, fleet: Fleet, ids: Iterable[str], *, up: bool) -> None:
-        """Listings go on showing a VM for a while, and it is neither started nor stopped meanwhile."""
+        """Set whether VMs are given up: listings show them for a while, in which they must be neither started nor stopped."""
         for vm_id in ids:
             if (t := fleet.inventory.vms.get(vm_id)) is not None:
                 t.disowned = up
@@ -267,7 +267,7 @@ class PoolWords:
 
     @property
     def by_name(self) -> dict[str, Callable[[Word], Awaitable[str]]]:
-        """Everything that changes, by the name of its command."""
+        """Every command that changes something, by name."""
         return {
             "exercise": self.exercise,
             "refresh": self.refresh,
@@ -308,13 +308,13 @@ class PoolWords:
         daemon.telemetry.log.info("operator", fleet=note.fleet, kind=note.kind, text=note.text)
 
     async def _keep(self) -> str:
-        """Write what is asked of pools; for a person, that it failed, or nothing."""
+        """Store the requests on pools; return a sentence for people if that fails, else ""."""
         if await self._daemon.keeping.keep_asked(self._daemon.clock.now()):
             return ""
         return " But it could not be written to the journal, so it may not outlive the daemon."
 
     async def _tag(self, fleet: Fleet, ids: Sequence[str], tags: dict[str, str]) -> str:
-        """Write tags; for a person, why some could not be written, or nothing."""
+        """Write tags; return, for people, why some could not be written, else ""."""
 
         async def call() -> tuple[Outcome, ...]:
             return await fleet.provider.tag(ids, tags)
@@ -323,14 +323,14 @@ class PoolWords:
             outcomes = await within(call, _TAG_WITHIN_S)
         except TimeoutError:
             return f"no answer within {_TAG_WITHIN_S:g} s"
-        except Exception as error:  # noqa: BLE001  the operator is told, and the daemon goes on
+        except Exception as error:  # noqa: BLE001 the operator is told, and the daemon continues
             return f"{type(error).__name__}: {error}"
         failed = [o for o in outcomes if o.kind is not OutcomeKind.ACCEPTED]
         return f"{failed[0].vm_id} {failed[0].code} {failed[0].message}".strip() if failed else ""
 
 
 def _lost(why: str) -> str:
-    """Of what holds as long as the daemon lives."""
+    """Say that a quarantine ends with the daemon because its tag could not be written; "" if it was."""
     tag = QUARANTINED_TAG
     return (
         f" But the tag {tag} could not be written ({why}), so it does not outlive the daemon: try again."

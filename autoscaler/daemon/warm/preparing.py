@@ -21,26 +21,26 @@ async def ready(
     now_s: float,
     timeout_s: float,
 ) -> list[str]:
-    """Ids of those that are ready.
+    """Return the ids of the VMs that are ready to enter the pool.
 
     Args:
-        fleet: Whose.
+        fleet: The fleet of the pool.
         running: VMs that run for the pool.
         running_s: By id, when each was first seen running.
-        now_s: The clock.
-        timeout_s: Longest wait for each of the two questions, in seconds of the event loop.
+        now_s: The current time.
+        timeout_s: Longest wait for each of the two requests, in seconds of the event loop.
     """
     section, readiness = fleet.policy.refill, fleet.policy.readiness
     vms = [t.vm for t in running]
     if section is not None and section.prepared_tag:
-        # A VM that is tried was prepared once, and its image says so once.
+        # A VM that is exercised was prepared before, and its image reports that only once.
         vms = [vm for vm in vms if vm.tags.get(PREPARED_TAG) == "true" or not is_preparing(vm)]
     if vms and (section is None or section.status_checks):
         ids = [vm.id for vm in vms]
         passed = await _asked(lambda: fleet.provider.checked(ids), timeout_s)
         vms = [vm for vm in vms if vm.id in passed]
     if readiness.probe == "running":
-        # Not asked of the fleet's own probe, which remembers only the VMs that it was asked about last.
+        # The fleet's own probe is not used here: it remembers only the VMs that it was last asked about.
         return [vm.id for vm in vms if now_s - running_s.get(vm.id, now_s) >= readiness.after_s]
     if not vms:
         return []
@@ -49,8 +49,8 @@ async def ready(
 
 
 async def _asked(call: Callable[[], Awaitable[frozenset[str]]], timeout_s: float) -> frozenset[str]:
-    """What a question to an adapter gives; nothing where it fails."""
+    """Return the answer of an adapter; empty if the call fails."""
     try:
         return frozenset(await within(call, timeout_s))
-    except Exception:  # noqa: BLE001  what is not known to be ready is not
+    except Exception:  # noqa: BLE001 a VM that is not known to be ready is not ready
         return frozenset()

@@ -23,40 +23,41 @@ from autoscaler.ports import ActionIntent, FleetTick, ProvisionSpec, Verb
 
 _FIRST_HOLD_S, _LONGEST_HOLD_S = 60.0, 3600.0
 _UNTIMED_S = 1800.0
-"""How long preparing and trying may take where no policy says so."""
+"""Longest time for preparing or trying a VM if the policy sets none, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """VMs to be made in one call."""
+    """VMs to make in one call, and what they are made from."""
 
     intent: ActionIntent
     spec: ProvisionSpec
 
 
 def preparing_timeout_s(fleet: Fleet) -> float:
-    """How long preparing and trying a VM of a fleet may take."""
+    """Return how long preparing and trying a VM of a fleet may take, in seconds."""
     return _UNTIMED_S if fleet.policy.refill is None else fleet.policy.refill.timeout_s
 
 
 def is_busy(row: FleetTick) -> bool:
-    """Whether VMs are, or should be, on their way for demand."""
+    """Return whether VMs are, or should be, on their way for demand."""
     return bool(row.start or row.provision or row.starting or row.desired > row.in_service)
 
 
 def hold_s(failures: int) -> float:
-    """How long nothing is made after so many failures in a row."""
+    """Return how long nothing is made after so many failures in a row, in seconds."""
     return min(_FIRST_HOLD_S * 2.0 ** max(failures - 1, 0), _LONGEST_HOLD_S)
 
 
 def lacking(fleet: Fleet, wanted: int, expected: int, staying: int = 0) -> int:
-    """VMs to make now, at most, for a pool of so many.
+    """Return the most VMs to make now so that `wanted` VMs wait.
 
     Args:
-        fleet: Whose pool.
-        wanted: How many should wait.
-        expected: VMs that are asked for and not known yet.
-        staying: VMs that are made or tried and that people keep from being stopped, so that they do not come to the pool.
+        fleet: The fleet of the pool.
+        wanted: How many VMs should wait.
+        expected: How many VMs were requested and are not known yet.
+        staying: How many VMs are being made or tried that people keep from being stopped, so that they do not enter the
+            pool.
     """
     section = fleet.policy.refill
     if section is None:
@@ -77,7 +78,7 @@ def lacking(fleet: Fleet, wanted: int, expected: int, staying: int = 0) -> int:
 
 
 def batches(fleet: Fleet, count: int, why: str, tick: int, now_s: float) -> list[Batch]:
-    """Where to make so many VMs: one batch per machine type and subnet; fewer where places are without room."""
+    """Choose where to make `count` VMs: one batch per machine type and subnet; fewer VMs if places have no room."""
     base = list(specs(fleet))
     section = fleet.policy.refill
     if not base or section is None or count < 1:
@@ -106,7 +107,7 @@ def batches(fleet: Fleet, count: int, why: str, tick: int, now_s: float) -> list
             ),
         )
         found[best] += 1
-        # Who is to try a place whose time is over tries it for all fleets, and with one VM.
+        # The trial of a place whose time is over is for all fleets, with one VM.
         fleet.inventory.places.claim(*place_of(base[best]), now_s)
         of_type[base[best].vm_type] += 1
         in_subnet[base[best].subnet or ""] += 1

@@ -22,21 +22,21 @@ from autoscaler.daemon.warm.warm_pool import WarmPool
 from autoscaler.ports import ActionRecord, Note, Verb, VmState
 
 _SLACK_S = 600.0
-"""What everything around a trial takes."""
+"""Time that everything around a trial takes, in seconds."""
 
 
 class Resuming:
-    """Trials of an earlier run that have not been met yet."""
+    """Trials of an earlier run that have not been resumed yet."""
 
     def __init__(self) -> None:
         self._at_s: dict[str, dict[str, float]] = {}
         """By fleet and VM, when its trial was ordered."""
 
     async def load(self, fleets: Sequence[Fleet], recording: Recorder, began_at_s: float) -> None:
-        """Know from the journal which VMs an earlier run was trying; name those of fleets that are not acted on.
+        """Read from the journal which VMs an earlier run was trying, and report those of fleets that are not acted on.
 
         Raises:
-            JournalError: It cannot be read.
+            JournalError: The journal cannot be read.
         """
         longest_s = max((_longest_s(fleet) for fleet in fleets), default=0.0)
         found = await recording.recent_actions(began_at_s - max(longest_s, NAMED_S))
@@ -55,7 +55,7 @@ class Resuming:
         await recording.note(notes, began_at_s)
 
     def recall(self, actions: Iterable[ActionRecord]) -> None:
-        """Of these actions, oldest first, the trials that nothing else followed."""
+        """Add the trials among these actions, oldest first, that no other action on the VM followed."""
         for action in actions:
             intent, of = action.intent, self._at_s.setdefault(action.intent.fleet, {})
             if intent.simulated:
@@ -69,7 +69,7 @@ class Resuming:
         self._at_s = {fleet: of for fleet, of in self._at_s.items() if of}
 
     def go_on(self, fleets: Iterable[Fleet], warm_pools: Mapping[str, WarmPool], now_s: float) -> None:
-        """All that is known of VMs is about to be forgotten, as the clock was set back: what is tried is tried on."""
+        """Keep the present trials across a clock that was set back, before everything known of VMs is forgotten."""
         for fleet in fleets:
             vms = fleet.inventory.vms
             tried = [
@@ -80,10 +80,10 @@ class Resuming:
                 self._at_s.setdefault(fleet.name, {}).update(begun_s)
 
     def take_up(self, fleet: Fleet, now_s: float) -> list[Note]:
-        """After a listing, before anything is probed: what runs for a trial goes on with it."""
+        """After a listing and before any probe, resume the trials of VMs that still run for one."""
         of, notes = self._at_s.get(fleet.name), []
         if not of or not fleet.inventory.listed or fleet.leased_to:
-            # What becomes of the VMs of a fleet that another daemon acts on is its affair.
+            # The VMs of a fleet on which another daemon acts are its concern.
             return []
         for vm_id, at_s in list(of.items()):
             t = fleet.inventory.vms.get(vm_id)

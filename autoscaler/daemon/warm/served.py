@@ -40,29 +40,29 @@ _AGAIN_S = 60.0
 
 
 class Served:
-    """Those of one fleet."""
+    """The VMs of one fleet whose tags must be corrected."""
 
     def __init__(self) -> None:
         self.ids: dict[str, float] = {}
-        """VMs whose tags were not seen to say that they were seen ready, and when they were."""
+        """By VM, when it was seen ready, until listings show that its tags say so."""
         self._writing: asyncio.Task[None] | None = None
         self._next_s = float("-inf")
 
     def add(self, vm_id: str, now_s: float) -> None:
-        """One that is ready begins to serve."""
+        """Add a ready VM that begins to serve."""
         self.ids[vm_id] = math.floor(now_s)
         self._next_s = float("-inf")
 
     def notice(self, serving: Iterable[TrackedVm], now_s: float) -> None:
-        """VMs in service: they were seen ready, whatever their tags say."""
+        """Add VMs in service whose tags do not say that they were seen ready."""
         for t in serving:
             if is_preparing(t.vm) and t.vm.id not in self.ids:
                 self.add(t.vm.id, now_s)
 
     def follow(self, fleet: Fleet, now_s: float) -> None:
-        """After a listing: forget those whose tags say so, or that are gone; begin to write them on the others.
+        """After a listing, forget VMs that are gone or whose tags are correct, and begin to write the tags of the others.
 
-        Where another daemon acts on the fleet, or may, its tags are that one's affair.
+        Where another daemon acts on the fleet, or may, the tags are left to it.
         """
         vms = fleet.inventory.vms
         if not is_ours(fleet):
@@ -73,7 +73,7 @@ class Served:
             for vm_id, at_s in self.ids.items()
             if vm_id in vms and not _is_told(vms[vm_id].vm, at_s)
         }
-        # A clock that was set back must not keep it from being written.
+        # A clock that was set back must not delay the next write.
         waits = now_s < self._next_s <= now_s + _AGAIN_S
         if self.ids and not waits and (self._writing is None or self._writing.done()):
             self._next_s = now_s + _AGAIN_S
@@ -81,12 +81,12 @@ class Served:
 
 
 def recognise(fleet: Fleet, known: Container[str], now_s: float) -> None:
-    """After a listing: VMs that are taken for preparing, and must have served under an earlier run, may serve.
+    """After a listing, let VMs serve that look as if they were being prepared, but must have served under an earlier run.
 
     Args:
-        fleet: Whose VMs.
-        known: Those that this run prepares or tries.
-        now_s: The clock.
+        fleet: The fleet of the VMs.
+        known: Ids of the VMs that this run prepares or tries.
+        now_s: The current time.
     """
     section = fleet.policy.refill
     longest_s = preparing_timeout_s(fleet)
@@ -107,5 +107,5 @@ async def _write(fleet: Fleet, vm_ids: list[str], now_s: float) -> None:
     tags = {POOL_TAG: READY, EXERCISED_AT_TAG: f"{now_s:.0f}"}
     try:
         await within(lambda: fleet.provider.tag(vm_ids, tags), WRITE_WITHIN_S)
-    except Exception:  # noqa: BLE001  whatever an adapter raises: a listing tells that it is not written
+    except Exception:  # noqa: BLE001 whatever an adapter raises: a listing shows that the tag is not written
         return

@@ -23,15 +23,16 @@ if TYPE_CHECKING:
 
 
 def stays(t: TrackedVm, each: Preparing) -> bool:
-    """Whether a VM that runs for the pool is not to be stopped: it is protected, in an Auto Scaling group, or given up.
+    """Return whether a VM that runs for the pool must not be stopped: it is protected, in an Auto Scaling group, or given
+    up.
 
-    One that was protected already when it was started to be tried goes back to where it was.
+    A VM that was already protected when its trial began returns to the pool.
     """
     return t.disowned or (is_kept(t.vm) and not each.guarded)
 
 
 def ready_for_demand(fleet: Fleet, warm_pool: WarmPool, row: FleetTick) -> list[str]:
-    """VMs that are ready to enter the pool and serve instead, as many as demand lacks: none is to be made in their place."""
+    """Return the VMs that are ready to enter the pool and serve instead, as many as demand lacks, so that none is made."""
     lacking = max(row.desired - row.in_service - row.starting - row.start, 0)
     vms = fleet.inventory.vms
     ready = [i for i, each in warm_pool.preparing.items() if each.ready and not each.failed]
@@ -39,19 +40,19 @@ def ready_for_demand(fleet: Fleet, warm_pool: WarmPool, row: FleetTick) -> list[
 
 
 def for_demand(fleet: Fleet, warm_pool: WarmPool, row: FleetTick, now_s: float) -> None:
-    """Where the pool cannot give what demand needs, VMs that are ready to enter it serve instead."""
+    """If the pool cannot give what demand needs, let VMs serve that are ready to enter it."""
     for vm_id in ready_for_demand(fleet, warm_pool, row):
         _serve(fleet, warm_pool, vm_id, now_s)
 
 
 def of_people(fleet: Fleet, warm_pool: WarmPool, timeout_s: float, now_s: float) -> list[Note]:
-    """Those that people keep from being stopped serve once they are ready; of those that are not, it is told once.
+    """Let VMs serve that people keep from being stopped, once they are ready; report others once.
 
     Args:
-        fleet: Whose pool.
-        warm_pool: It.
+        fleet: The fleet of the pool.
+        warm_pool: The pool.
         timeout_s: How long preparing may take.
-        now_s: The clock.
+        now_s: The current time.
     """
     notes = []
     for vm_id, each in list(warm_pool.preparing.items()):
@@ -75,7 +76,7 @@ def of_people(fleet: Fleet, warm_pool: WarmPool, timeout_s: float, now_s: float)
 def _serve(fleet: Fleet, warm_pool: WarmPool, vm_id: str, now_s: float) -> None:
     t = fleet.inventory.vms[vm_id]
     t.move(Phase.RUNNING, now_s)
-    # It was not started for demand: how long it was tried says nothing of how long starts take.
+    # It was not started for demand, so the length of its trial says nothing about how long starts take.
     t.ordered_at_s = None
     fleet.inventory.touch()
     warm_pool.served.add(vm_id, now_s)

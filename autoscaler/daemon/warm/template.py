@@ -12,18 +12,18 @@ from autoscaler.daemon.fleets import Fleet
 from autoscaler.ports import LaunchSpec, Note, ProvisionSpec, TemplateReader, Unread
 
 SPEC_EVERY_S = 300.0
-"""How often the launch template is read."""
+"""Time between two reads of the launch template, in seconds."""
 _RETRY_S = 60.0
 _TOLD_AFTER = 2
-"""So many times in a row it could not be read when that is told."""
+"""Failed reads in a row after which the failure is reported."""
 
 
 class Template:
-    """A fleet's launch template.
+    """The launch template of one fleet.
 
     Attributes:
-        current: What it said when it was last read; None before.
-        trouble: Why it could not be read the last time; empty where it could.
+        current: Its content when it was last read; None before the first time.
+        trouble: Why the last read failed; empty if it succeeded.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Template:
         self._failed, self._told = 0, ""
 
     def is_due(self, fleet: Fleet, now_s: float) -> bool:
-        """Whether it is time to read it, for a fleet that asks what it says."""
+        """Return whether it is time to read the template, for a fleet whose policy needs its content."""
         if not fleet.policy.reads_template:
             return False
         if fleet.spec != self._of:
@@ -42,15 +42,15 @@ class Template:
         return now_s >= self._next_s
 
     def is_known(self, fleet: Fleet) -> bool:
-        """Whether it is known what VMs would be made from today, as far as the provider can tell that at all."""
+        """Return whether it is known what VMs would be made from today, as far as the provider can tell at all."""
         return self.current is not None or not isinstance(fleet.provider, TemplateReader)
 
     async def read(self, fleet: Fleet, now_s: float, timeout_s: float) -> list[Note]:
-        """Read it where it is time to.
+        """Read the template if it is time to, and return what deserves an event.
 
         Args:
-            fleet: Whose.
-            now_s: The clock.
+            fleet: The fleet of the template.
+            now_s: The current time.
             timeout_s: Longest wait, in seconds of the event loop.
         """
         reader, spec = fleet.provider, fleet.spec
@@ -65,7 +65,7 @@ class Template:
             )
         except TimeoutError:
             found = Unread(f"no answer within {timeout_s:g} s")
-        except Exception as error:  # noqa: BLE001  whatever an adapter raises, only this is not known
+        except Exception as error:  # noqa: BLE001 whatever an adapter raises, only the template is unknown
             found = Unread(str(error) or type(error).__name__)
         if isinstance(found, Unread):
             self._next_s = now_s + _RETRY_S

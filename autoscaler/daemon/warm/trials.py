@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from autoscaler.daemon.fleets import Fleet
 
 SLACK_S = 30.0
-"""A hook that has not ended so long after its own time is left behind."""
+"""Time beyond its own limit after which a hook that has not ended is left behind, in seconds."""
 _TAG_WITHIN_S = 10.0
 _LONGEST_TAG = 200
 FAILED = "its exercise failed: "
 AGAIN_S = 600.0
-"""After a trial that could not even begin, none is begun for so long."""
+"""Time for which no trial is begun after one could not begin, in seconds."""
 
 
 @dataclass(slots=True)
@@ -37,14 +37,14 @@ class Preparing:
 
     Attributes:
         since_s: When it was made or started.
-        trying: It was in the pool before, and is tried.
+        trying: Whether it was in the pool before and is exercised.
         running_s: When it was first seen running; None before.
-        ready: It may enter the pool.
-        not_before_s: Nothing is done with it until then, since that came to nothing.
-        failed: Why it is stopped and not started again; empty where it is well.
-        guarded: It was protected before it was tried.
-        kept: It is not stopped although its time is over, and that was told.
-        refused: Times in a row that it could not be stopped into the pool.
+        ready: Whether it may enter the pool.
+        not_before_s: It is left alone until this time because a call for it failed.
+        failed: Why it is stopped and not started again; empty if it is well.
+        guarded: Whether it was protected before its trial.
+        kept: Whether it was reported that it is not stopped although its time is over.
+        refused: How many times in a row it could not be stopped into the pool.
     """
 
     since_s: float
@@ -59,34 +59,34 @@ class Preparing:
 
 
 class Trials:
-    """The hooks under way on the VMs of one fleet."""
+    """The hooks in progress on the VMs of one fleet."""
 
     def __init__(self) -> None:
         self._under_way: dict[str, asyncio.Task[HookResult]] = {}
         self._refused_at_s = float("-inf")
 
     def refused(self, now_s: float) -> None:
-        """A trial could not begin."""
+        """Note that a trial could not begin."""
         self._refused_at_s = now_s
 
     def waits(self, now_s: float) -> bool:
-        """Whether one could not begin lately, so that none is tried now."""
-        # A clock that was set back must not hold them for as long.
+        """Return whether a trial could not begin recently, so that none is begun now."""
+        # A clock that was set back must not hold trials for as long as it was set back.
         return 0.0 <= now_s - self._refused_at_s < AGAIN_S
 
     def has(self, vm_id: str) -> bool:
-        """Whether a hook is under way on this VM, or its end has not been taken in."""
+        """Return whether a hook is in progress on this VM, or its result has not been applied yet."""
         return vm_id in self._under_way
 
     def begins(self, fleet: Fleet, vm: Vm) -> bool:
-        """Begin the fleet's hook on a VM that is ready; False where the fleet has none."""
+        """Begin the fleet's hook on a ready VM; return False if the fleet has none."""
         if fleet.hook is None:
             return False
         self._under_way[vm.id] = asyncio.create_task(_run(fleet, vm))
         return True
 
     def settle(self, fleet: Fleet, preparing: Mapping[str, Preparing], now_s: float) -> list[Note]:
-        """Take in which hooks have ended, and drop those of VMs that are tried no more."""
+        """Apply the results of hooks that have ended, and cancel the hooks of VMs that are no longer tried."""
         notes: list[Note] = []
         for vm_id, task in list(self._under_way.items()):
             each = preparing.get(vm_id)
@@ -106,7 +106,7 @@ def _settled(fleet: Fleet, vm_id: str, each: Preparing, task: asyncio.Task[HookR
         t = fleet.inventory.vms.get(vm_id)
         if t is not None:
             t.quarantined_until_s, t.quarantine_reason = float("inf"), each.failed
-            # Should the stop come to nothing, it must not serve.
+            # If the stop fails, the VM must not serve.
             t.dismissed = each.failed
             fleet.inventory.touch()
         text = (
@@ -123,14 +123,14 @@ def _settled(fleet: Fleet, vm_id: str, each: Preparing, task: asyncio.Task[HookR
 
 
 async def _run(fleet: Fleet, vm: Vm) -> HookResult:
-    """What came of the hook; where the VM failed it, a tag on the VM says so, or the result says why not."""
+    """Run the hook and return its result; if the VM failed it, a tag says so, or the result says why the tag is missing."""
     hook = fleet.hook
     assert hook is not None
     try:
         answer: object = await within(lambda: hook.run(vm), hook.timeout_s + SLACK_S)
     except TimeoutError:
         return HookResult(well=None, said=f"it did not end within {hook.timeout_s + SLACK_S:g} s")
-    except Exception as error:  # noqa: BLE001  an adapter's bug is no fault of the VM
+    except Exception as error:  # noqa: BLE001 an adapter's bug is not the VM's fault
         return HookResult(well=None, said=f"unexpected {type(error).__name__}: {error}; please report")
     result = (
         answer if isinstance(answer, HookResult) else HookResult(well=None, said=f"it answers {answer!r:.50}")
@@ -144,7 +144,7 @@ async def _run(fleet: Fleet, vm: Vm) -> HookResult:
 async def _tagged(fleet: Fleet, vm: Vm, value: str) -> str:
     try:
         outcomes = await within(lambda: fleet.provider.tag([vm.id], {QUARANTINED_TAG: value}), _TAG_WITHIN_S)
-    except Exception as error:  # noqa: BLE001  it is quarantined until the daemon ends, and that is told
+    except Exception as error:  # noqa: BLE001 the VM is quarantined until the daemon ends, and that is reported
         why = f"{type(error).__name__} {error}".rstrip()
     else:
         failed = [o for o in outcomes if o.kind is not OutcomeKind.ACCEPTED]

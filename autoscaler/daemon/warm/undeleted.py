@@ -14,28 +14,28 @@ from dataclasses import dataclass, field
 from autoscaler.ports import BATCH_REFUSED, Outcome, OutcomeKind
 
 STAYS_S = 24 * 3600.0
-"""Protection is for long. Who has taken it away need not wait: `evict` asks for it at once."""
+"""How long a VM that could not be deleted is not tried again, in seconds: protection usually lasts. `evict` tries at once."""
 
 
 @dataclass(slots=True)
 class Undeleted:
-    """Those of one fleet."""
+    """The VMs of one fleet that could not be deleted."""
 
     _until_s: dict[str, float] = field(default_factory=dict)
 
     def told(self, outcome: Outcome, now_s: float) -> None:
-        """What came of the order to delete a VM."""
+        """Note the outcome of an order to delete a VM."""
         if outcome.kind is OutcomeKind.DENIED or (
             outcome.kind is OutcomeKind.REFUSED and outcome.code != BATCH_REFUSED
         ):
             self._until_s[outcome.vm_id] = now_s + STAYS_S
 
     def stays(self, vm_id: str, now_s: float) -> bool:
-        """Whether it is not to be told again yet; not by a clock that was set back since."""
+        """Return whether the VM must not be ordered to be deleted yet. A clock that was set back does not prolong this."""
         until_s = self._until_s.get(vm_id)
         return until_s is not None and until_s - STAYS_S <= now_s < until_s
 
     def keep(self, known: Container[str]) -> None:
-        """Forget all other VMs."""
+        """Forget all VMs but these."""
         if self._until_s:
             self._until_s = {vm_id: at_s for vm_id, at_s in self._until_s.items() if vm_id in known}

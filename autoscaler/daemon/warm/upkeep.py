@@ -24,28 +24,33 @@ _NOTHING = operator_requests.Asked().kept("").body
 
 
 class WarmPools:
-    """One `WarmPool` per fleet.
+    """Keeps one `WarmPool` per fleet.
 
     Args:
-        clock: Time.
+        clock: The source of time.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.by_name: dict[str, WarmPool] = {}
         self.left: dict[str, WarmPool] = {}
-        """Pools that were given up by the last change of fleets: of those that are in shadow now, or have no policy."""
+        """Pools dropped by the last change of fleets, because their fleet changed between acting and shadow or lost its
+        policy.
+        """
         self.resuming = Resuming()
         self._acts: dict[str, bool] = {}
         self._kept: dict[str, bytes] = {}
-        """By fleet, what operators asked for as it is on the disk."""
+        """By fleet, operators' requests as they are stored."""
 
     def govern(self, fleets: Mapping[str, Fleet], *, anew: bool = False) -> None:
-        """From now on these are the fleets; with `anew` nothing is known of their pools but the hooks under way and what operators asked for."""
+        """Keep pools for these fleets from now on.
+
+        With `anew`, pools start over, but keep hooks in progress and operators' requests.
+        """
         now_s = self._clock.now()
         before = self.by_name
         known = {} if anew else before
-        # Between acting and shadow the VMs are not the same.
+        # Between acting and shadow the VMs differ.
         same = {name for name, fleet in fleets.items() if self._acts.get(name) is fleet.policy.act}
         self.by_name = {
             name: known[name] if name in known and name in same else WarmPool(now_s) for name in fleets
@@ -57,16 +62,18 @@ class WarmPools:
             self.by_name[name].asked = before[name].asked
 
     def to_keep(self) -> list[Learned]:
-        """What operators asked for, where it is not on the disk as it is; VMs in shadow are simulated, and not kept."""
+        """Return operators' requests that differ from what is stored. VMs in shadow are simulated, so theirs are not
+        stored.
+        """
         rows = [pool.asked.kept(name) for name, pool in self.by_name.items() if self._acts[name]]
         return [row for row in rows if self._kept.get(row.fleet, _NOTHING) != row.body]
 
     def kept(self, rows: Iterable[Learned]) -> None:
-        """Of these, what operators asked for is on the disk."""
+        """Note that these rows are stored; rows of another kind are ignored."""
         self._kept.update({row.fleet: row.body for row in rows if row.name == operator_requests.NAME})
 
     def take_up(self, learned: Iterable[Learned]) -> list[str]:
-        """Go on with what an earlier run was asked; for a person, what of it cannot be read."""
+        """Restore the requests that an earlier run stored; return, for people, which of them cannot be read."""
         wrong = []
         for row in learned:
             if row.name != operator_requests.NAME or not self._acts.get(row.fleet, False):
@@ -80,11 +87,11 @@ class WarmPools:
         return wrong
 
     async def follow(self, fleets: Iterable[Fleet], timeout_s: float) -> list[Note]:
-        """After the listings: what deserves an event.
+        """Apply the listings to all pools, ask what must be asked, and return what deserves an event.
 
         Args:
-            fleets: All.
-            timeout_s: Longest wait for one question, in seconds of the event loop.
+            fleets: All fleets.
+            timeout_s: Longest wait for one request, in seconds of the event loop.
         """
         now_s = self._clock.now()
         notes: list[Note] = []

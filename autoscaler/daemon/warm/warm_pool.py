@@ -47,14 +47,14 @@ IN_GROUP = (
     "it is in an Auto Scaling group, which replaces VMs that are stopped; take it out of one or the other"
 )
 ORPHAN_S = 900.0
-"""How long a VM that was made and never became ready may lie stopped before it is deleted."""
+"""How long a VM that never became ready may lie stopped before it is deleted, in seconds."""
 _DELETED_WITHIN_S = 300.0
 _RETRY_S = 60.0
 
 
 @dataclass(slots=True)
 class Expected:
-    """VMs that were asked for and are not known one by one."""
+    """VMs that were requested and are not known one by one yet."""
 
     count: int
     until_s: float
@@ -62,10 +62,10 @@ class Expected:
 
 
 class WarmPool:
-    """What is under way in one fleet's warm pool, and what is known of it.
+    """The state of one fleet's warm pool, and its work in progress.
 
     Args:
-        now_s: The clock: it takes as long from now until VMs are made as after a burst.
+        now_s: The current time: VMs are first made as long from now as after a burst.
     """
 
     def __init__(self, now_s: float) -> None:
@@ -94,11 +94,11 @@ class WarmPool:
     # ── observing ──────────────────────────────────────────────────────────────────────────────────────
 
     def has_questions(self, fleet: Fleet, now_s: float) -> bool:
-        """Whether the provider or the probe has to be asked; what has been taken in tells."""
+        """Return whether the provider or the probe has something to be asked, as far as listings show."""
         return bool(self._waiting(fleet)) or self.template.is_due(fleet, now_s)
 
     def _waiting(self, fleet: Fleet) -> list[TrackedVm]:
-        """VMs that run for the pool and have not been seen ready."""
+        """Return the VMs that run for the pool and have not been seen ready."""
         return [
             t
             for t in fleet.inventory.in_phase(Phase.PREPARING)
@@ -106,12 +106,12 @@ class WarmPool:
         ]
 
     async def ask(self, fleet: Fleet, now_s: float, timeout_s: float) -> list[Note]:
-        """Ask what the launch template says, and which VMs have become ready.
+        """Read the launch template and find the VMs that have become ready; return what deserves an event.
 
         Args:
-            fleet: Whose pool.
-            now_s: The clock.
-            timeout_s: Longest wait for each question, in seconds of the event loop.
+            fleet: The fleet of the pool.
+            now_s: The current time.
+            timeout_s: Longest wait for each request, in seconds of the event loop.
         """
         notes = await self.template.read(fleet, now_s, timeout_s)
         waiting = self._waiting(fleet)
@@ -125,16 +125,16 @@ class WarmPool:
         return notes
 
     def _is_open(self, vm_id: str) -> bool:
-        """Whether it is not known how this VM does, and nothing is under way to find out."""
+        """Return whether it is not known how this VM does, and nothing is in progress to find out."""
         each = self.preparing[vm_id]
         return not each.ready and not each.failed and not self.trials.has(vm_id)
 
     def _running_s(self) -> dict[str, float]:
-        """Since when each of them was seen running."""
+        """Return when each VM was first seen running."""
         return {i: each.running_s for i, each in self.preparing.items() if each.running_s is not None}
 
     def taking_in(self, fleet: Fleet, now_s: float, notes: list[Note]) -> Iterator[int]:
-        """After a listing: know which VMs are the pool's, part by part; yields how many VMs were looked at."""
+        """Apply a listing to the pool part by part; yields how many VMs were looked at."""
         if fleet.inventory.changes != self._looked:
             yield from self._grouping(fleet, now_s, notes)
         vms = fleet.inventory.vms
@@ -164,7 +164,7 @@ class WarmPool:
             }
 
     def _drop_gone(self, fleet: Fleet, now_s: float, notes: list[Note]) -> None:
-        """Whoever prepares no more is not waited for."""
+        """Stop waiting for VMs that are no longer being prepared."""
         vms = fleet.inventory.vms
         for vm_id, each in list(self.preparing.items()):
             gone = vms.get(vm_id)
@@ -176,7 +176,7 @@ class WarmPool:
                 notes.append(self._failed(fleet, vm_id, why, trying=each.trying, now_s=now_s))
 
     def _drop_made(self, inventory: FleetInventory) -> None:
-        """Whoever was made, or is not in a whole listing of later than they would have come, is not expected."""
+        """Stop expecting VMs that were made, or that a complete listing should show by now."""
         vms = inventory.vms
         for number, asked in list(self.expected.items()):
             known = sum(t.vm.tags.get(MADE_BY_TAG) == asked.token for t in vms.values())
@@ -185,7 +185,7 @@ class WarmPool:
                 self.specs.pop(asked.token, None)
 
     def _grouping(self, fleet: Fleet, now_s: float, notes: list[Note]) -> Iterator[int]:
-        """Notice VMs in service, and tell once of each that an Auto Scaling group owns too: that one is left alone."""
+        """Notice VMs in service, and report each VM once that an Auto Scaling group owns too; it is left alone."""
         inventory = fleet.inventory
         self._looked = inventory.changes
         found = []
@@ -203,20 +203,20 @@ class WarmPool:
         ]
 
     def _marking(self, fleet: Fleet, stopped: list[TrackedVm]) -> Iterator[int]:
-        """Look at stopped VMs, of which some have changed."""
+        """Look at the stopped VMs after any of them has changed."""
         for begin in range(0, len(stopped), PART_VMS):
             part = stopped[begin : begin + PART_VMS]
             for t in part:
                 self._mark_stopped(fleet, t)
             yield len(part)
         after = fleet.inventory.in_phase(Phase.STOPPED)
-        # What came to rest between two parts is looked at in the next tick.
+        # VMs that stopped between two parts are looked at in the next tick.
         self._marked = after if after == stopped else stopped
         self.unready = [t for t in after if self._was_never_ready(t)]
         yield len(after) // 4
 
     def _mark_stopped(self, fleet: Fleet, t: TrackedVm) -> None:
-        """Keep from being started what was never ready, and what an operator has taken out."""
+        """Quarantine a stopped VM that was never ready, that an operator took out, or that is in an Auto Scaling group."""
         said = t.vm.tags.get(QUARANTINED_TAG, "")
         by_operator = t.quarantine_reason.startswith(BY_OPERATOR)
         if GROUP_TAG in t.vm.tags:
@@ -245,7 +245,7 @@ class WarmPool:
     # ── what came back ─────────────────────────────────────────────────────────────────────────────────
 
     def begin_deleting(self, inventory: FleetInventory, ids: Sequence[str], now_s: float) -> None:
-        """These VMs are about to be deleted: nothing else is done with them."""
+        """Note that these VMs are about to be deleted, so that nothing else is done with them."""
         inventory.touch()
         for vm_id in ids:
             t = inventory.vms[vm_id]
@@ -258,16 +258,16 @@ class WarmPool:
                 self.held_until_s = now_s + refill.hold_s(self.failures)
 
     def deleted(self, fleet: Fleet, outcomes: Sequence[Outcome], now_s: float) -> list[Note]:
-        """Take in what became of it; what was not deleted is a member as before."""
+        """Apply the outcomes of a deletion; VMs that were not deleted are members as before."""
         failed: dict[str, list[str]] = {}
         for outcome in outcomes:
             if outcome.kind.perhaps_done:
-                # What an operator wants gone stays wanted until it is: an unknown outcome may be that of no call at all.
+                # An operator's request stays until the VM is gone: an unknown outcome may mean that no call was made.
                 continue
             words = f"{outcome.kind} {outcome.code} {outcome.message}".strip()
             failed.setdefault(words, []).append(outcome.vm_id)
             self.undeleted.told(outcome, now_s)
-            if outcome.vm_id not in self.asked.evict:  # else asked for again when its time is over
+            if outcome.vm_id not in self.asked.evict:  # evictions are tried again when their time is over
                 self.deleting.pop(outcome.vm_id, None)
             t = fleet.inventory.vms.get(outcome.vm_id)
             if t is not None and t.quarantine_reason == DELETED:
@@ -277,7 +277,7 @@ class WarmPool:
         ]
 
     def try_again(self, inventory: FleetInventory, t: TrackedVm, now_s: float, *, refused: bool) -> None:
-        """It could not be stopped into the pool, or not yet: it runs on for it."""
+        """Let a VM that could not be stopped into the pool (or not yet) run for the pool, and try again later."""
         inventory.touch()
         t.move(Phase.PREPARING, now_s)
         guarded = t.vm.id in self.preparing and self.preparing[t.vm.id].guarded
@@ -291,13 +291,13 @@ class WarmPool:
     def chores(
         self, fleet: Fleet, row: FleetTick, tick: int, now_s: float, *, may_refill: bool
     ) -> list[ActionIntent]:
-        """What to do for the pool, given what the decision does for demand.
+        """Return what to do for the pool, given what the decision does for demand.
 
         Args:
-            fleet: Whose pool.
+            fleet: The fleet of the pool.
             row: The decision.
-            tick: Its number.
-            now_s: The clock.
+            tick: Number of the tick.
+            now_s: The current time.
             may_refill: Whether operators allow VMs to be made.
         """
         if refill.is_busy(row):
@@ -306,7 +306,7 @@ class WarmPool:
             return []
         if refill.is_busy(row):
             serving_instead.for_demand(fleet, self, row, now_s)
-        # What is deleted does not come back, so not by what was seen before, nor while nothing is to be stopped.
+        # A deletion cannot be undone, so it needs a present and complete listing, and stops that are allowed.
         may_delete = row.may_stop and not fleet.listing_error and not fleet.inventory.vanished
         found = self._ends(fleet, now_s, may_stop=row.may_stop, may_delete=may_delete)
         inventory = fleet.inventory
@@ -322,8 +322,8 @@ class WarmPool:
         more = freshness.surge(fresh, leaving, row.warm_target)
         found += self._makes(fleet, row, tick, now_s, more) if may_refill else []
         if row.freshness != Freshness.FRESH and row.in_service:
-            # How many are wanted follows from demand; after a restart without metrics hardly any are. Where none
-            # serves, there may be nobody to ask.
+            # The wanted number follows from demand: after a restart without metrics it is hardly any. If no VM
+            # serves, there may be none to ask for metrics.
             self._excess_since_s = None
         elif may_delete:
             found += self._replaces(fleet, row, leaving, ready) if leaving and may_refill else []
@@ -333,24 +333,24 @@ class WarmPool:
         return found
 
     def calm_s(self, fleet: Fleet) -> float:
-        """How long no VM has been on its way for demand before anything is made or tried."""
+        """Return how long no VM must have been on its way for demand before any is made or tried, in seconds."""
         section = fleet.policy.refill
         return section.calm_s if section is not None else 120.0
 
     def _is_idle(self, policy: Policy) -> bool:
-        """Whether there is nothing to keep: no part of the policy asks, no operator, and nothing is under way."""
+        """Return whether there is nothing to do: neither policy nor operators ask for it, and nothing is in progress."""
         fresh, asked = policy.freshness, self.asked
         wanted = policy.refill or fresh.refresh or fresh.exercise or policy.warm_pool.hibernate
         under_way = self.preparing or self.unready or self.deleting
         return not (wanted or under_way or asked.exercise or asked.evict or asked.refresh)
 
     def _open_to_us(self, fleet: Fleet) -> dict[str, Preparing]:
-        """Those that run for the pool and may be stopped."""
+        """Return the VMs that run for the pool and may be stopped."""
         vms = fleet.inventory.vms
         return {i: each for i, each in self.preparing.items() if not serving_instead.stays(vms[i], each)}
 
     def _ends(self, fleet: Fleet, now_s: float, *, may_stop: bool, may_delete: bool) -> list[ActionIntent]:
-        """VMs that are ready go into the pool; those whose time is over are deleted, or stopped where they were tried."""
+        """Store ready VMs in the pool; delete VMs that are not ready in time, or stop them if they were being tried."""
         timeout_s, vms = refill.preparing_timeout_s(fleet), fleet.inventory.vms
         found = []
         open_to_us = self._open_to_us(fleet)
@@ -387,7 +387,7 @@ class WarmPool:
         return found
 
     def _evictions(self, fleet: Fleet) -> list[ActionIntent]:
-        """What operators want gone, as soon as it is stopped; not what they have protected or given up since."""
+        """Delete what operators asked for, once it is stopped; not VMs that they have protected or given up since."""
         vms = fleet.inventory.vms
         self.asked.evict = {
             i
@@ -400,7 +400,7 @@ class WarmPool:
         return [_intent(fleet, Verb.TERMINATE, ids, "evicted by an operator")] if ids else []
 
     def _still_asked(self, fleet: Fleet, ready: Sequence[TrackedVm]) -> set[str]:
-        """What operators want replaced: until it is gone, or is known to be up to date; what serves is waited for."""
+        """Return the ids that operators want replaced, until they are gone or up to date; VMs in service stay listed."""
         if self.asked.refresh:
             self.asked.refresh &= {i for i, t in fleet.inventory.vms.items() if t.phase is not Phase.LOST}
             if self.template.is_known(fleet):
@@ -411,7 +411,7 @@ class WarmPool:
         if now_s < self.held_until_s or now_s < fleet.provision_held_until_s:
             return []
         expected = sum(each.count for each in self.expected.values())
-        # What this very tick stops comes to the pool, too.
+        # VMs that this tick stops enter the pool as well.
         staying = len(self.preparing) - len(self._open_to_us(fleet))
         count = refill.lacking(fleet, row.warm_target + more, expected + row.stop, staying)
         held = f"the warm pool holds {row.stopped} of {row.warm_target}"
@@ -425,7 +425,7 @@ class WarmPool:
         self, fleet: Fleet, row: FleetTick, leaving: Sequence[freshness.Stale], ready: Sequence[TrackedVm]
     ) -> list[ActionIntent]:
         exist = sum(t.phase is not Phase.LOST for t in fleet.inventory.vms.values())
-        # Without room for a new one first, the policy's own floor is what must stay.
+        # Without room to make a new one first, only the policy's own minimum must stay.
         room = exist < fleet.policy.max_provisioned
         floor = max(row.warm_target, 0) if room else fleet.policy.warm_pool.minimum
         going = freshness.going(fleet.policy.freshness, leaving, len(ready), floor, row.warm_target)
@@ -465,7 +465,7 @@ class WarmPool:
         renewed = fleet.hibernation.to_renew(ready, now_s, quiet=open_now or section is None)
         spare = len(ready) - fleet.policy.warm_pool.minimum if not self.asked.exercise else len(ready)
         if any(age_s >= LAST_CALL_S for age_s in renewed.values()):
-            # One less for some minutes is better than one that has lost its memory.
+            # One VM less for some minutes is better than a VM that has lost its memory.
             spare = max(spare, 1)
         del row
         quiet = section if open_now else None
@@ -481,7 +481,7 @@ def _why_tried(memory_age_s: float | None) -> str:
 
 
 def _is_spare(t: TrackedVm) -> bool:
-    """Whether a VM that never became ready may be deleted: not one that people look at, or have given up."""
+    """Return whether a VM that never became ready may be deleted: not if people examine it or have given it up."""
     return may_be_deleted(t.vm) and not t.vm.tags.get(QUARANTINED_TAG) and not t.disowned
 
 
