@@ -10,10 +10,10 @@ Why: a new forecaster knows neither the spread of its errors nor the shape of th
 before a restart, and in what a monitoring system keeps. So is what each model of an objective would have cost; without that,
 the choice of the driving model on the first day is a guess.
 
-Rules of this file: the journal takes precedence over the source's history, since forecasts were made from it. Unknown demand
-stays unknown. A state comes into use only once it has been stepped through the fleets' last tick. A failure is reported for its
-fleet, which then learns only from now on. Model costs are kept across restarts for longer than any history reaches back, so
-they are relived only if they were not kept.
+Rules of this file: the journal takes precedence over the source's history, because forecasts were made from it. Unknown
+demand stays unknown. A state comes into use only once it has been stepped through the fleets' last tick. A failure is
+reported for its fleet, which then learns only from now on. Model costs are kept across restarts for longer than any
+history reaches back, so they are relived only if they were not kept.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ class Backfill:
         except (AutoscalerError, TimeoutError) as error:
             _also(past, column, f"the source's history could not be read ({_words(error)})")
             return
-        except Exception as error:  # noqa: BLE001 an adapter's bug must not keep other fleets from learning
+        except Exception as error:  # noqa: BLE001  an adapter's bug must not keep other fleets from learning
             _also(
                 past,
                 column,

@@ -3,8 +3,8 @@
 Why: all waits are noted by the clock. If an hour were added between two ticks, every drain would end although the VMs still
 have work, every start would be abandoned, and VMs that are being prepared would be deleted.
 
-Rules of this file: times at which something began move with the clock; times at which a hold ends stay, since ending a hold
-early does no harm. Small corrections are treated like late ticks.
+Rules of this file: times at which something began move with the clock; times at which a hold ends stay, because ending
+a hold early does no harm. Small corrections are treated like late ticks.
 """
 
 from __future__ import annotations

@@ -26,5 +26,5 @@ async def close(adapter: Closable, telemetry: Telemetry) -> None:
         await within(adapter.close, CLOSE_WITHIN_S)
     except TimeoutError:
         telemetry.log.warning("close_failed", text=f"{name} did not close within {CLOSE_WITHIN_S:g} s")
-    except Exception as error:  # noqa: BLE001 as the docstring says
+    except Exception as error:  # noqa: BLE001  as the docstring says
         telemetry.log.warning("close_failed", text=f"{name}: {error}")

@@ -1,7 +1,7 @@
 """Describes what is wrong with readings that arrived but do not count.
 
-A source that fails reports that itself. One that delivers impossible or old numbers does not notice: the fold leaves them
-out, and without this module nobody would learn which VM it was and what to do.
+A source that fails reports that itself. One that delivers impossible or old numbers does not notice: the fold leaves
+them out, and only this module says which VM it was and what to do.
 
 Rules of this file: nothing is decided here. The sentences contain no number that changes from tick to tick, or they would be
 logged again each time.

@@ -1,7 +1,7 @@
 """Gathers the observations of all fleets into the arrays over lanes that core reads.
 
-Rules of this file: nothing is decided here. Arrays that would be equal to those of the last tick are the same objects, and
-read-only, since core does not examine arrays again that it knows.
+Rules of this file: nothing is decided here. Arrays that would be equal to those of the last tick are the same objects,
+and read-only, because core does not examine an array again that it has seen.
 """
 
 from __future__ import annotations

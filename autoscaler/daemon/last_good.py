@@ -1,8 +1,8 @@
 """The complete set of policy files that was last in use, kept across restarts.
 
-Why: a running daemon keeps the last good set if a file is broken. Without this module a restart, which may be unplanned, would
-leave that file's fleet alone until somebody repairs it, and the daemon would not start at all if it is the only file, or the
-defaults.
+Why: a running daemon keeps the last good set if a file is broken. Without this module a restart, which may be
+unplanned, would leave that file's fleet alone until someone repairs it, and the daemon would not start at all if it is
+the only file, or the defaults.
 
 Rules of this file: only a file that exists and cannot be used is replaced by its last version; a removed file stays removed.
 Failures to read or write here change nothing.

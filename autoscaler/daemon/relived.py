@@ -64,7 +64,7 @@ class Relived:
             self._living.live(self._compiled.series, self._compiled.lanes, samples)
 
     def _compile(self, at_s: float) -> CompiledPolicies:
-        """Compile the policies as of that time, each fleet without its group, with what is known of starts now."""
+        """Compile the policies for that time, each fleet without its group, with what is known of starts now."""
         compiled = compile_params(self._policies, self._tick_s, at_s)
         alone = np.full(len(self._policies), -1)
         return replace(compiled, lanes=replace(compiled.lanes, group=alone, **self._measured))

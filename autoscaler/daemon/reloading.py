@@ -3,8 +3,8 @@
     asked (SIGHUP) or changed ─ stamp stands still ─ read and check all ─ wire ─ take over ─ close the retired
                                                           └────── any error ──────┴─► the last good set stays
 
-Rules of this file: the loop continues whatever happens here. A set is in use as a whole or not at all. A failed attempt is
-repeated only when the folder changes or somebody asks, and is reported in log, metrics, status and journal.
+Rules of this file: the loop continues whatever happens here. A set is in use as a whole or not at all. A failed attempt
+is repeated only when the folder changes or a reload is requested, and is reported in log, metrics, status and journal.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class Reloads:
             await self._reject(f"{self._folder.path} did not answer within {self._read_within_s:g} s")
         except AutoscalerError as error:
             await self._reject(str(error))
-        except Exception as error:  # noqa: BLE001 the last good set stays in use, whatever went wrong
+        except Exception as error:  # noqa: BLE001  the last good set stays in use, whatever went wrong
             await self._reject(f"unexpected {type(error).__name__}: {error}; please report")
         else:
             now_s = self._daemon.clock.now()
@@ -235,7 +235,7 @@ class Reloads:
             answer.set_running_or_notify_cancel()
             try:
                 answer.set_result(call())
-            except Exception as error:  # noqa: BLE001 re-raised in the task that awaits the answer
+            except Exception as error:  # noqa: BLE001  re-raised in the task that awaits the answer
                 answer.set_exception(error)
 
         self._reading = answer

@@ -53,6 +53,6 @@ async def _why_it_ended(body: Callable[[], Awaitable[object]]) -> str:
         if task is not None and task.cancelling():
             raise
         return "it was cancelled from within"
-    except Exception as error:  # noqa: BLE001 whatever it is, it is reported and the task restarted
+    except Exception as error:  # noqa: BLE001  whatever it is, it is reported and the task restarted
         return f"{type(error).__name__}: {error}"
     return "it ended by itself"

@@ -1,9 +1,9 @@
 """Turns one recorded intent into provider calls, and gives every VM in it an outcome.
 
-Rules of this file: every call is bounded in time; a call that did not return is UNKNOWN and is not repeated. The provider
-accepts or refuses a batch as a whole, so a refused batch is sent again without the refused VMs, or in halves if none was
-named; batches that can be sent concurrently are, the largest first. Nothing is retried in place: `ladder` tries elsewhere,
-or the next tick decides anew.
+Rules of this file: every call is bounded in time; a call that did not return is UNKNOWN and is not repeated. The
+provider accepts or refuses a batch as a whole, so a refused batch is sent again without the refused VMs, or in halves
+if none was named; batches that can be sent concurrently are, the largest first. Nothing is retried in place: `ladder`
+tries elsewhere, or the next tick decides again.
 """
 
 from __future__ import annotations
@@ -270,7 +270,7 @@ async def _bounded(call: Call, vm_ids: Sequence[str], timeout_s: float) -> tuple
         kind, code, why = OutcomeKind.UNKNOWN, TIMED_OUT, f"no answer within {timeout_s:g} s"
     except ProviderError as error:
         kind, code, why = OutcomeKind.THROTTLED, error.code or NOT_SENT, str(error)
-    except Exception as error:  # noqa: BLE001 an adapter's bug must not lose the other actions' outcomes
+    except Exception as error:  # noqa: BLE001  an adapter's bug must not lose the other actions' outcomes
         kind, code = OutcomeKind.UNKNOWN, NO_ANSWER
         why = f"unexpected {type(error).__name__}: {error}; please report"
     else:

@@ -5,9 +5,9 @@
 
 Why: a VM that was off for long returns with another public address, a wrong clock, and expired tokens.
 
-Rules of this file: commands run in the background, each within its own time limit. If a command cannot be run at all, that is
-reported and the VM serves: it is not at fault, and a fleet without VMs helps nobody. A VM that was started long before the
-daemon counts as arrived.
+Rules of this file: commands run in the background, each within its own time limit. If a command cannot be run at all,
+that is reported and the VM serves: it is not at fault, and a fleet without VMs serves no work. A VM that was started
+long before the daemon counts as arrived.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Arrivals:
             answer: object = await within(lambda: self.hook.run(vm), limit_s)
         except TimeoutError:
             return HookResult(well=None, said=f"it did not end within {limit_s:g} s")
-        except Exception as error:  # noqa: BLE001 an adapter's bug is not the VM's fault
+        except Exception as error:  # noqa: BLE001  an adapter's bug is not the VM's fault
             return HookResult(well=None, said=f"unexpected {type(error).__name__}: {error}; please report")
         if isinstance(answer, HookResult):
             return answer

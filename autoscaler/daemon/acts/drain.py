@@ -245,7 +245,7 @@ class Drains:
     async def keep_out(self, vms: Sequence[Vm], timeout_s: float) -> frozenset[str]:
         """Cordon VMs that are started for a trial, and return those to which the balancer gives work, or may give it.
 
-        A VM that someone else stopped, or whose entry was written anew, is in rotation as soon as it answers.
+        A VM that someone else stopped, or whose entry was written again, is in rotation as soon as it answers.
         """
         error = self.error
         members = (await self._asked("cordon", vms, timeout_s)).members
@@ -436,7 +436,7 @@ class Drains:
             self.members.hear(view)
         except TimeoutError:
             view = RotationView(error=f"the balancer did not answer within {timeout_s:g} s")
-        except Exception as error:  # noqa: BLE001 an adapter's bug holds its own fleet only
+        except Exception as error:  # noqa: BLE001  an adapter's bug holds its own fleet only
             view = RotationView(error=f"unexpected {type(error).__name__}: {error}; please report")
         self.error = view.error
         return view

@@ -1,7 +1,7 @@
 """Puts cordoned VMs back into the balancer when the daemon stops acting on their fleet.
 
-Why: if a fleet moves to shadow, or loses its policy or its balancer, it should be left whole. VMs that run without getting
-work would cost money that nobody intended, and would be missing when demand returns.
+Why: if a fleet moves to shadow, or loses its policy or its balancer, it should be left whole. VMs that run without
+getting work would cost money to no purpose, and would be missing when demand returns.
 
 Draining VMs are put back, and so are exercised VMs that passed. VMs that are still being exercised, or made for the warm
 pool, may not be fit to serve, or may have a hook running: they are only named.

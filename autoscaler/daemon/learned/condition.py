@@ -109,7 +109,7 @@ class Conditions:
                 was = self.of(fleet.name)
                 pasts[fleet.name] = past
                 if replacing := _replacing(fleet, now, was):
-                    now = replace(now, replacing=replacing)  # noqa: PLW2901 the same with more
+                    now = replace(now, replacing=replacing)  # noqa: PLW2901  the same with more
                 found[fleet.name] = now
                 notes += _notes(fleet.name, was, now)
         self._pasts, self._of = pasts, found

@@ -6,7 +6,7 @@ objectives, guards), which are large and matter for days. State that is tied to 
 moves forward.
 
 Rules of this file: state that cannot be read, or has another version, is reported and started afresh, at no other cost.
-Fleets in shadow keep no troubles, since their VMs are simulated.
+Troubles of fleets in shadow are not saved, because their VMs are simulated.
 """
 
 from __future__ import annotations

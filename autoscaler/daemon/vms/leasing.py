@@ -100,7 +100,7 @@ class Leasing:
             trouble = f"the call had no answer within {WRITE_WITHIN_S:g} s"
         except AutoscalerError as error:
             trouble = f"the call could not be made ({error})"
-        except Exception as error:  # noqa: BLE001 a lease that cannot be written holds nobody
+        except Exception as error:  # noqa: BLE001  a lease that cannot be written holds no fleet
             trouble = f"the call failed unexpectedly; please report ({type(error).__name__}: {error})"
         finally:
             self._writing.pop(fleet.name, None)

@@ -1,7 +1,7 @@
 """The tags that identify VMs of the warm pool, and what they mean.
 
-Why tags: they are on the VM itself, so they outlive the daemon, its journal and its machine, and everybody can see them. A tag
-changes only after what it says has happened.
+Why tags: they are on the VM itself, so they outlive the daemon, its journal and its machine, and everyone can see them.
+A tag changes only after what it says has happened.
 """
 
 from __future__ import annotations

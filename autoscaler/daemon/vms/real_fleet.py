@@ -1,10 +1,10 @@
 """The real VMs of a fleet in shadow: which run, which are asked for metrics, and what they cost.
 
-Why: the inventory of a fleet in shadow is a simulation. Metrics come from the VMs that really run, whatever the simulation has
-done to them, and the policy's merits show only beside the real fleet.
+Why: the inventory of a fleet in shadow is a simulation. Metrics come from the VMs that really run, whatever the
+simulation has done to them, and a policy can be judged only by comparison with the real fleet.
 
-Rules of this file: nothing is decided here, and nothing here reaches the simulated inventory. A VM counts as in service once
-it is listed as running, since VMs that the daemon does not order are not probed.
+Rules of this file: nothing is decided here, and nothing here reaches the simulated inventory. A VM counts as in service
+once it is listed as running, because VMs that the daemon does not order are not probed.
 """
 
 from __future__ import annotations

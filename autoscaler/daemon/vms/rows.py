@@ -1,7 +1,7 @@
 """The rows of a listing by owner: unchanged rows stay the same objects as in the previous listing.
 
-Why: a provider builds all its rows anew each time, and examining 20,000 of them in one go would hold the event loop for too
-long. Here they are compared in slices, once; everything after that recognises unchanged rows by identity.
+Why: a provider builds all its rows again for each listing, and examining 20,000 of them in one go would hold the event
+loop for too long. Here they are compared in slices, once; everything after that recognises unchanged rows by identity.
 
 Rules of this file: a listing is applied completely or not at all. Slices are counted in rows, not timed, so that runs on
 virtual time are reproducible.

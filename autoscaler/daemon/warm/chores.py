@@ -245,7 +245,7 @@ async def _call(ids: Sequence[str], call: Callable[[], Awaitable[Outcomes]], tim
         kind, code, why = OutcomeKind.UNKNOWN, TIMED_OUT, f"no answer within {timeout_s:g} s"
     except ProviderError as error:
         kind, code, why = OutcomeKind.THROTTLED, error.code or NOT_SENT, str(error)
-    except Exception as error:  # noqa: BLE001 an adapter's bug must not lose the other chores' outcomes
+    except Exception as error:  # noqa: BLE001  an adapter's bug must not lose the other chores' outcomes
         kind, code = OutcomeKind.UNKNOWN, NO_ANSWER
         why = f"unexpected {type(error).__name__}: {error}; please report"
     return tuple(Outcome(vm_id, kind, code, why) for vm_id in ids)

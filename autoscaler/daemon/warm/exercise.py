@@ -1,7 +1,7 @@
 """Exercise: starts stopped VMs in quiet hours, to find those that would fail before they are needed.
 
-What it finds: a missing grant on a key, a lost volume, a machine type that no longer exists, an image whose service no longer
-starts. A VM that fails is quarantined and reported; it is not deleted, since somebody may want to examine it.
+What it finds: a missing grant on a key, a lost volume, a machine type that no longer exists, an image whose service no
+longer starts. A VM that fails is quarantined and reported; it is not deleted, because someone may want to examine it.
 
 Rules of this file: choice only; nothing here makes a call.
 """

@@ -323,7 +323,7 @@ class PoolWords:
             outcomes = await within(call, _TAG_WITHIN_S)
         except TimeoutError:
             return f"no answer within {_TAG_WITHIN_S:g} s"
-        except Exception as error:  # noqa: BLE001 the operator is told, and the daemon continues
+        except Exception as error:  # noqa: BLE001  the operator is told, and the daemon continues
             return f"{type(error).__name__}: {error}"
         failed = [o for o in outcomes if o.kind is not OutcomeKind.ACCEPTED]
         return f"{failed[0].vm_id} {failed[0].code} {failed[0].message}".strip() if failed else ""

@@ -52,5 +52,5 @@ async def _asked(call: Callable[[], Awaitable[frozenset[str]]], timeout_s: float
     """Return the answer of an adapter; empty if the call fails."""
     try:
         return frozenset(await within(call, timeout_s))
-    except Exception:  # noqa: BLE001 a VM that is not known to be ready is not ready
+    except Exception:  # noqa: BLE001  a VM that is not known to be ready is not ready
         return frozenset()

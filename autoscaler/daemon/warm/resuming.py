@@ -3,8 +3,8 @@
 Why: nothing on a VM shows that it runs for an exercise. A later run would take it for one in service, and give it work while a
 hook patches it, or after it failed.
 
-Rules of this file: the journal says which VMs were exercised, the VM's launch time that it is still that start, and its tag
-`autoscaler:exercised-at` that it has passed since.
+Rules of this file: the journal says which VMs were exercised. A VM's launch time shows whether it still runs from that
+start, and its tag `autoscaler:exercised-at` whether it has passed.
 """
 
 from __future__ import annotations

@@ -107,5 +107,5 @@ async def _write(fleet: Fleet, vm_ids: list[str], now_s: float) -> None:
     tags = {POOL_TAG: READY, EXERCISED_AT_TAG: f"{now_s:.0f}"}
     try:
         await within(lambda: fleet.provider.tag(vm_ids, tags), WRITE_WITHIN_S)
-    except Exception:  # noqa: BLE001 whatever an adapter raises: a listing shows that the tag is not written
+    except Exception:  # noqa: BLE001  whatever an adapter raises: a listing shows that the tag is not written
         return

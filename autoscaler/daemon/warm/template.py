@@ -1,8 +1,8 @@
 """The current template of a fleet: what new VMs would be made from, as last read.
 
-Rules of this file: one question at a time, and bounded. A template stays known while it cannot be read again, but not for a
-policy that names another template: VMs made from that one would count as out of date. A single missing answer means little;
-the second in a row is reported, since nothing counts as out of date until somebody acts.
+Rules of this file: one question at a time, and bounded. A template stays known while it cannot be read again, but not
+for a policy that names another template: VMs made from that one would count as out of date. A single missing answer
+means little; the second in a row is reported, because nothing counts as out of date until a person acts.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Template:
             )
         except TimeoutError:
             found = Unread(f"no answer within {timeout_s:g} s")
-        except Exception as error:  # noqa: BLE001 whatever an adapter raises, only the template is unknown
+        except Exception as error:  # noqa: BLE001  whatever an adapter raises, only the template is unknown
             found = Unread(str(error) or type(error).__name__)
         if isinstance(found, Unread):
             self._next_s = now_s + _RETRY_S

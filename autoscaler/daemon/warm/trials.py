@@ -130,7 +130,7 @@ async def _run(fleet: Fleet, vm: Vm) -> HookResult:
         answer: object = await within(lambda: hook.run(vm), hook.timeout_s + SLACK_S)
     except TimeoutError:
         return HookResult(well=None, said=f"it did not end within {hook.timeout_s + SLACK_S:g} s")
-    except Exception as error:  # noqa: BLE001 an adapter's bug is not the VM's fault
+    except Exception as error:  # noqa: BLE001  an adapter's bug is not the VM's fault
         return HookResult(well=None, said=f"unexpected {type(error).__name__}: {error}; please report")
     result = (
         answer if isinstance(answer, HookResult) else HookResult(well=None, said=f"it answers {answer!r:.50}")
@@ -144,7 +144,7 @@ async def _run(fleet: Fleet, vm: Vm) -> HookResult:
 async def _tagged(fleet: Fleet, vm: Vm, value: str) -> str:
     try:
         outcomes = await within(lambda: fleet.provider.tag([vm.id], {QUARANTINED_TAG: value}), _TAG_WITHIN_S)
-    except Exception as error:  # noqa: BLE001 the VM is quarantined until the daemon ends, and that is reported
+    except Exception as error:  # noqa: BLE001  the VM is quarantined until the daemon ends, and that is reported
         why = f"{type(error).__name__} {error}".rstrip()
     else:
         failed = [o for o in outcomes if o.kind is not OutcomeKind.ACCEPTED]

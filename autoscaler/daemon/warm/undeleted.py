@@ -1,7 +1,7 @@
 """VMs that the provider did not delete when asked: protected by somebody, or not permitted.
 
-Why: the oldest VMs are deleted first, so one that cannot be deleted would block all others for ever, and a new VM would be made
-to replace one that never goes.
+Why: the oldest VMs are deleted first, so a VM that cannot be deleted would block all others for ever, and replacements
+would be made for a VM that never goes.
 
 Rules of this file: pure values; time is an argument.
 """

@@ -4,9 +4,9 @@
                                         ▲
     exercise: a stopped VM started ─────┘         a VM that is not ready in time never enters
 
-Rules of this file: demand comes first. A VM enters the pool once it was seen fully ready: it runs, the provider's checks and
-the policy's probe pass, and its image has reported readiness if the policy asks for that. A VM that the daemon made and that
-never became ready is deleted. A VM that somebody else made is deleted only if its tags allow it.
+Rules of this file: demand comes first. A VM enters the pool once it was seen fully ready: it runs, the provider's
+checks and the policy's probe pass, and its image has reported readiness if the policy asks for that. A VM that the
+daemon made and that never became ready is deleted. A VM that someone else made is deleted only if its tags allow it.
 """
 
 from __future__ import annotations
