@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 async def within(call: Callable[[], Awaitable[T]], timeout_s: float, *, at_once: bool = False) -> T:
-    """Return what the call returns, within a time limit.
+    """Make a call within a time limit, and return its result.
 
     Args:
         call: Makes the call.
@@ -39,7 +39,7 @@ async def within(call: Callable[[], Awaitable[T]], timeout_s: float, *, at_once:
 
 
 def ended(task: Begun[T]) -> T:
-    """Return what a call returned, after it was waited for; cancel it and leave it behind if it has not ended.
+    """Return the result of a call that was waited for; cancel the call and leave it behind if it has not ended.
 
     Raises:
         TimeoutError: The call has not ended.

@@ -102,7 +102,7 @@ class _Unlisted:
         self.error = ""
         self._since_s: float | None = None
         self._said_s: dict[str, float] = {}
-        """By reason, when it was last logged, for an hour: alternating reasons are then not logged in turns."""
+        """By reason, when it was last logged. Kept for an hour, so that alternating reasons are not logged in turns."""
 
     def follow(self, listings: Iterable[Listing], now_s: float) -> int:
         """Log what is new about these listings, and return how many different failures there are."""

@@ -53,7 +53,7 @@ from autoscaler.ports.hooks import VmHook
 START_TIMES_KEPT = 1000
 """Measured start times kept per fleet, for status and summaries."""
 NOTABLE_MOVE = 0.05
-"""Relative change from which a learned capacity is reported again, and hibernated VMs' earlier start used in plans."""
+"""Relative change of a learned capacity that is reported, or of the time that hibernated VMs save that is planned with."""
 NOTABLE_ODDS = 0.02
 """Change in the odds of a successful start from which policies are compiled again (checked once an hour)."""
 RECOMPILE_S = 6 * 3600.0
@@ -88,7 +88,7 @@ class Fleet:
         self.source = setup.source
         self.balancer = setup.balancer
         self.hook = setup.hook
-        """Runs the operator's hook on VMs that are being tried."""
+        """The operator's hook for VMs that are being tried; None without one."""
         self.drains = None if setup.balancer is None else Drains(setup.balancer, policy)
         self.arrivals = setup.arrivals
         self.own_probe = setup.probe
@@ -489,7 +489,7 @@ def _since_s(t: TrackedVm, unknown_s: float) -> float:
 
 
 def measure(policy: Policy) -> tuple[object, ...]:
-    """Return what defines demand under a policy: if it is equal under another, what was learned of demand holds there."""
+    """Return a key of what a policy measures: what was learned of demand holds for every policy with an equal key."""
     signal = policy.signal
     # Utilisation is converted to work with the capacity of a VM.
     capacity = policy.vm.capacity_per_s if signal.kind == "utilisation" else None

@@ -15,7 +15,7 @@ from autoscaler.ports.hints import Hint, HintKind, HintSource
 OLD_S = 600.0
 """Age above which a hint is ignored, in seconds: many listings have come since."""
 SHORTEST_ROUND_S = 1.0
-"""Shortest time between two empty answers of the source, in seconds."""
+"""Shortest time between two requests if the source answers at once with nothing, in seconds."""
 _MOST_TOLD = 10_000
 
 

@@ -163,7 +163,7 @@ async def _collect(daemon: Daemon, collecting: Collecting) -> None:
 
 
 async def _watch(daemon: Daemon, every_s: float) -> None:
-    """Report to the service manager's watchdog while every fleet is decided on. Otherwise it restarts the daemon."""
+    """Report to the service manager's watchdog while every fleet is decided on; without reports it restarts the daemon."""
     clock = daemon.clock
     while True:
         if not daemon.unhealthy():

@@ -104,7 +104,7 @@ class LoopSettings:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """The raw inputs of one tick: by fleet, by `id(provider)`, and the event-loop time at which observing ends."""
+    """Readings by fleet, listings by `id(provider)`, and the event-loop time by which observing must end."""
 
     readings: dict[str, FleetReadings]
     listings: dict[int, Listing]

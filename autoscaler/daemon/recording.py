@@ -201,7 +201,7 @@ class Recorder:
         wait_s: float,
         too_late: Callable[[T], object] | None = None,
     ) -> T:
-        """Return what the call returns.
+        """Make a call to the journal within a time limit, and return its result.
 
         If the call returns only after it was given up, `too_late` is called with the result.
         """

@@ -219,7 +219,7 @@ class Reloads:
         await daemon.recorder.event("policies_rejected", text, daemon.clock.now())
 
     async def _aside(self, call: Callable[[], T]) -> T:
-        """Return what the call returns, from a thread that blocks neither the loop nor the exit of the process.
+        """Make a call in a thread that blocks neither the loop nor the exit of the process, and return its result.
 
         Raises:
             TimeoutError: The call did not return in time, or an earlier call still has not.

@@ -15,7 +15,7 @@ from autoscaler.daemon.loop import Daemon
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 300.0
 LIVED_S = 600.0
-"""Seconds after which a task that ran this long counts as healthy: its next pause is short again."""
+"""A task that ran for at least this many seconds counts as healthy: the pause after it is short again."""
 
 
 async def keep_alive(daemon: Daemon, name: str, body: Callable[[], Awaitable[object]]) -> NoReturn:

@@ -49,7 +49,7 @@ class How:
     Attributes:
         spec: What new VMs are made from; required to provision.
         start_as: By id, the type of each VM that is started as another type than it has.
-        type_of: By id, the present type of these VMs.
+        type_of: By id, the own type of these VMs, to which they are changed back later.
         force: Whether a stop is forced.
         hibernate: Ids of VMs that save their memory when they are stopped.
     """

@@ -131,7 +131,7 @@ class Drains:
         return _Admission(probe, self, "admit")
 
     def watching(self, probe: ReadinessProbe) -> ReadinessProbe:
-        """Return a probe that finds VMs ready that are in rotation, admitting none: for fleets that others may act on."""
+        """Return a probe that reports a VM ready once it is in rotation, and admits none: another daemon may act."""
         return _Admission(probe, self, "look")
 
     # ── the way out ────────────────────────────────────────────────────────────────────────────────────

@@ -23,8 +23,8 @@ _LEAVING = frozenset({Phase.DRAINING, Phase.STOPPING})
 _SLACK_S = 600.0
 """Most seconds by which an action can be older than the drain that it began."""
 NAMED_S = 86400.0
-"""For how long before startup VMs that drained or were tried are looked up to be reported, if their fleet is no longer
-drained or acted on, in seconds.
+"""How far back from startup, in seconds, VMs are looked up that were draining or being tried, to report those of fleets
+that are no longer drained or acted on.
 """
 
 

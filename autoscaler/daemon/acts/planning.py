@@ -116,7 +116,7 @@ def _provisions(
     again: str,
     now_s: float,
 ) -> list[ActionIntent]:
-    """Provision VMs in the best way for which there may be room, and one VM each in better ways whose places are to be
+    """Plan new VMs in the best way for which there may be room, and one VM each in better ways whose places are to be
     tried.
     """
     places, left = inventory.places, float(wanted.provision)

@@ -94,7 +94,7 @@ class Learning:
         self.lead_times.take(np.array(lanes, np.int64), source, seconds)
 
     def heard(self, policies: Sequence[Policy], readings: Mapping[str, FleetReadings], now_s: float) -> None:
-        """Learn the capacity of VMs from readings with a utilisation, unless the last ones are too recent."""
+        """Learn the capacity of VMs from readings that include utilisation, at most every `READ_EVERY_S`."""
         told = [fleet for fleet in self._lane_of if readings[fleet].utilisation is not None]
         if not told or abs(now_s - self._read_at_s) < READ_EVERY_S:
             return

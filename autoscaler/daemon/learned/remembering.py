@@ -198,7 +198,7 @@ def _text(rows: Sequence[Sequence[object]]) -> bytes:
 
 
 _NOTHING = _text([])
-"""The content of a row that need not be stored."""
+"""Content of an empty row, which counts as stored from the start."""
 
 
 def _rows(row: Learned) -> list[list[Any]]:

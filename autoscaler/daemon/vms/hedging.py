@@ -13,14 +13,14 @@ from collections import deque
 from dataclasses import dataclass, field
 
 ENOUGH = 20
-"""Measured times below which a timer knows nothing."""
+"""Least number of measured times from which a timer knows anything."""
 _KEPT = 200
 _QUANTILE = 0.98
 _MARGIN = 1.25
 _MARGIN_S = 5.0
 
 IDLE_SHARE = 0.01
-"""Share of the VM-seconds that a fleet serves which overtaken VMs that arrive after all may run idle."""
+"""Budget for overtaken VMs that arrive after all and run for nothing, as a share of the VM-seconds that the fleet serves."""
 PER_HEDGE_S = 60.0
 """VM-seconds that a VM which arrives too late costs at least: the shortest billed run."""
 _MOST_SAVED_S = 20 * PER_HEDGE_S

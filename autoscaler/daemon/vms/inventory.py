@@ -372,7 +372,7 @@ class FleetInventory(Lateness):
         notes.append(self._note("start_fell_back", f"{vm.id} fell back to stopped{why}{advice}"))
 
     def _give_away(self, seen: set[str], listing: Listing, notes: list[Note]) -> None:
-        """Remove VMs that are listed as another fleet's at once, because orders here would affect that fleet's VMs.
+        """Remove VMs at once that are listed as another fleet's, because orders here would affect that fleet's VMs.
 
         If all of them are, someone may have tagged them by mistake; that is treated like all VMs vanishing from the
         listing.

@@ -108,8 +108,8 @@ class Lateness(Orders):
             timer = self.timers.until_ready(new=t.new) if runs else self.timers.until_running(new=t.new)
             if looked_s > timer.late_after_s(LATE_S, most_s) and self.hedges.take():
                 t.hedged = t.late = True
-                # A running VM is close to service, so only now is another one ordered in its place, as for a VM that
-                # does not run.
+                # A running VM that is only late still counts as coming; once it is overdue, another one is ordered in
+                # its place.
                 t.overdue = runs
                 self.touch()
                 text = f"{t.vm.id} is {t.phase} for {waited_s:.0f} s, longer than usual; another may take its place"

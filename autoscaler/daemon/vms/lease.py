@@ -31,8 +31,8 @@ RENEW_S = 150.0
 VALID_S = 420.0
 """Time without a change after which another daemon's tag no longer counts, in seconds."""
 SETTLE_S = 15.0
-"""Age, in seconds, at which an own tag still seen is safe from another daemon that began at the same moment and may have
-overwritten it.
+"""Age from which an own tag that is still seen counts, in seconds: by then another daemon that began at the same moment
+would have overwritten it.
 """
 UNSEEN_S = 90.0
 """Time after which a claim holds the daemon back no longer, even if no listing shows it, in seconds: listings lag, and

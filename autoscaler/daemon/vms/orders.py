@@ -23,7 +23,7 @@ STATES_BEFORE = {
     Verb.STOP: frozenset({VmState.RUNNING, VmState.PENDING}),
     Verb.PROVISION: frozenset({VmState.STOPPED, VmState.STOPPING}),
 }
-"""By verb, the states that a VM known before has in a listing from before the order took effect."""
+"""By verb, the states in which a listing from before the order took effect shows a VM that is already known."""
 _SHOWN_IDS = 5
 _BAD_SERVICE = 6.0
 """Weight of bad service in the length of a quarantine; a failed start has weight 1."""

@@ -86,7 +86,7 @@ class Places:
 
     def __init__(self) -> None:
         self.version = 0
-        """Changes whenever it changes what may be started."""
+        """Counts the changes to what may be started."""
         self._dry: dict[tuple[str, str], _Dry] = {}
         self._tallies: dict[tuple[str, str], _Tally] = {}
 

@@ -185,7 +185,7 @@ class WarmPool:
                 self.specs.pop(asked.token, None)
 
     def _grouping(self, fleet: Fleet, now_s: float, notes: list[Note]) -> Iterator[int]:
-        """Notice VMs in service, and report each VM once that an Auto Scaling group owns too; it is left alone."""
+        """Notice VMs in service, and report once each VM that an Auto Scaling group owns too; such a VM is left alone."""
         inventory = fleet.inventory
         self._looked = inventory.changes
         found = []
@@ -216,7 +216,7 @@ class WarmPool:
         yield len(after) // 4
 
     def _mark_stopped(self, fleet: Fleet, t: TrackedVm) -> None:
-        """Quarantine a stopped VM that was never ready, that an operator took out, or that is in an Auto Scaling group."""
+        """Begin or end the quarantine of a stopped VM: never ready, taken out by an operator, or in an Auto Scaling group."""
         said = t.vm.tags.get(QUARANTINED_TAG, "")
         by_operator = t.quarantine_reason.startswith(BY_OPERATOR)
         if GROUP_TAG in t.vm.tags:
