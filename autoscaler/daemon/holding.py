@@ -1,6 +1,6 @@
 """What keeps a fleet's decision from being carried out, or limits it, in words.
 
-Rules of this file: nothing is decided here; whatever holds a fleet notes on it until when.
+Rules of this file: nothing is decided here; whatever holds a fleet notes the end of the hold on the fleet.
 """
 
 from __future__ import annotations

@@ -102,13 +102,15 @@ class Observer:
             for fleet, source in sources.items()
             if self._hanging.look(fleet, source, began_s)
         }
-        lists = _well(listings, self._unlisted)
-        waited_for = _well(readings, self._hanging)
+        lists = _worth_waiting_for(listings, self._unlisted)
+        waited_for = _worth_waiting_for(readings, self._hanging)
         calls = [listings[key] for key in lists] + [readings[fleet] for fleet in waited_for]
         await _waited(calls, timeout_s)
         listed: dict[int, Listing] = {}
         for key, provider in distinct.items():
-            answer = self._told(provider, listings.get(key), began_s, timeout_s, waited=key in lists)
+            answer = self._listing_or_failure(
+                provider, listings.get(key), began_s, timeout_s, waited=key in lists
+            )
             listed[key] = (
                 Listing((), False, asked_s, self._clock.now(), answer) if isinstance(answer, str) else answer
             )
@@ -117,7 +119,9 @@ class Observer:
         read: dict[str, FleetReadings] = {}
         for fleet, source in sources.items():
             call = readings.get(fleet)
-            told = self._heard(fleet, source, call, began_s, timeout_s, waited=fleet in waited_for)
+            told = self._readings_or_failure(
+                fleet, source, call, began_s, timeout_s, waited=fleet in waited_for
+            )
             read[fleet] = FleetReadings.none(told) if isinstance(told, str) else told
         if distinct:
             self._hanging.keep(sources)
@@ -168,7 +172,7 @@ class Observer:
             kept = set(self._shares.values())
             self._real = {key: rows for key, rows in self._real.items() if key in kept}
 
-    def _told(
+    def _listing_or_failure(
         self,
         provider: Provider,
         call: Begun[Listing] | None,
@@ -190,7 +194,7 @@ class Observer:
                 return _answer(call, self._checked, key, timeout_s)
         return f"no answer within {timeout_s:g} s"
 
-    def _heard(
+    def _readings_or_failure(
         self,
         fleet: str,
         source: MetricSource,
@@ -254,7 +258,7 @@ class Observer:
         return checked
 
 
-def _well(calls: Mapping[K, Begun[Any]], hanging: Hanging) -> Collection[K]:
+def _worth_waiting_for(calls: Mapping[K, Begun[Any]], hanging: Hanging) -> Collection[K]:
     """Return the keys whose calls are waited for: those of adapters that do not hang, or all if every adapter hangs."""
     return ([key for key in calls if key not in hanging] or calls) if hanging else calls
 

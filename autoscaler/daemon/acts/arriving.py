@@ -1,7 +1,7 @@
 """The arrival command: run for a VM after each start, before the VM gets work.
 
     runs ─► its probe passes ─► command, once per start ─► in service, or admitted by the balancer
-                                   │ failed: told, and tried again; one that never succeeds is never ready
+                                   │ failed: reported, and tried again; until it succeeds, the VM is not ready
 
 Why: a VM that was off for long returns with another public address, a wrong clock, and expired tokens.
 

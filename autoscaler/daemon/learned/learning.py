@@ -1,7 +1,7 @@
 """Learns about fleets over hours and days (start times, capacities), and applies it where the policy says so.
 
 Learned values change planning only between two ticks, at most once an hour, and only if a fleet's policy says so; they
-are learned and shown in any case. Fleets in shadow learn nothing, because their VMs are simulated.
+are learned and shown in any case. Fleets in shadow learn no start times, because their VMs are simulated.
 
 Rules of this file: saved state has a version; state that cannot be read is learned again. Nothing here reads a clock.
 """

@@ -1,6 +1,6 @@
 """Serialises core's state: named arrays with a fixed layout, compressed in slices.
 
-Why not a serialiser of the language: the data may be damaged or of another version, and must contain nothing but numbers.
+Why not `pickle`: the data may be damaged or of another version, and loading it must yield nothing but numbers.
 
 Rules of this file: the result equals the original to the bit, or is refused. Nothing here knows what the numbers mean.
 """

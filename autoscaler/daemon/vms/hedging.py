@@ -4,7 +4,8 @@ Why: half of all bad starts are not refused, but late. Waiting for the longest p
 ordering another VM at the slightest delay costs money. So a start is late once all but the slowest few would have arrived,
 and the cost of overtaking is bounded by a share of what the fleet serves.
 
-Rules of this file: pure; time is an argument. With fewer than `ENOUGH` measured times, a timer reports that it knows nothing.
+Rules of this file: pure; time is an argument. With fewer than `ENOUGH` measured times, a timer answers with the upper
+bound.
 """
 
 from __future__ import annotations

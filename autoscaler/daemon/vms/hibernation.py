@@ -1,6 +1,6 @@
 """Hibernation in one fleet: which VMs save their memory on stop, which cannot, and when a saved memory is renewed.
 
-    stop wanted ─ launched for it, served, never refused, and a memory more is worth it ─► stop with its memory saved
+    stop wanted ─ launched for it, served, never refused, and one more memory is worth it ─► stop with its memory saved
                                      │ refused
                                      └─► plain stop at once; never asked again, or again in some minutes
 

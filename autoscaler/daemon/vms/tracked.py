@@ -232,7 +232,18 @@ class TrackedVm:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """VMs of one fleet by phase; `stopped` are all in the warm pool, `startable` those that may be started now."""
+    """VMs of one fleet by phase.
+
+    Attributes:
+        in_service: VMs in service.
+        starting: VMs that count as coming, including those that are requested and not listed yet.
+        draining: VMs that are draining.
+        stopping: VMs that are stopping.
+        stopped: Stopped VMs; all of them are in the warm pool.
+        startable: Stopped or draining VMs that may serve if they are started or taken back now.
+        provisioned: VMs that exist, including those that are requested and not listed yet.
+        stoppable: VMs in service that may be stopped now.
+    """
 
     in_service: int
     starting: int
