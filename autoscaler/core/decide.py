@@ -48,7 +48,7 @@ CHAIN: dict[Stage, StageFunction] = {
     Stage.SHARED: shared,
     Stage.SUPPLY: guards.supply,
 }
-"""Every stage in order; live and simulated runs use the same objects."""
+"""Every stage, in order; live and simulated runs use the same functions."""
 
 _AFTER_WISH, _AFTER_BOUNDS, _AFTER_GUARDS = (
     int(stage) + 1 for stage in (Stage.ECONOMIC, Stage.BOUNDS, Stage.SHARED)
@@ -97,7 +97,7 @@ def decide_later(
         outlook: As in `decide`.
 
     Returns:
-        The decision; None if it has to be computed.
+        The decision; None if `decide` has to compute it.
     """
     chain = state.chain
     if chain is None or chain.params is not params:
@@ -110,7 +110,7 @@ class Chain:
 
     Args:
         params: The policies, L lanes.
-        counts: The type of the snapshots' counts, int64 or int32.
+        counts: The type of the snapshots' counts (`CountType`).
     """
 
     def __init__(self, params: LaneParams, counts: CountType) -> None:
@@ -131,7 +131,7 @@ class Chain:
         self._until_s, self._now_s = -np.inf, -np.inf
         self._last: StagedDecision | None = None
         self.warm_target = WarmTarget(params, counts)
-        # An operator's floor may be higher; VMs beyond end with it, so nothing is held for them.
+        # An operator's floor may exceed the maximum, but ends one day: the warm pool holds nothing for the VMs beyond it.
         self._most = within(params.maximum, counts)
         self._economic = np.flatnonzero(params.economic)
         self._holding = Holding(params, self._economic) if len(self._economic) else None
@@ -145,7 +145,7 @@ class Chain:
         }
 
     def decide(self, state: LaneState, snapshot: Snapshot, outlook: Outlook | None) -> Decision:
-        """As `decide`, for a state of these policies."""
+        """Decide as the function `decide` does, for the policies of this chain."""
         known = self._inputs.are_those_of(snapshot)
         if known and (later := self.later(state, snapshot.now_s, snapshot.tick, outlook)) is not None:
             return later
@@ -157,11 +157,11 @@ class Chain:
         return decision
 
     def _lasts_until_s(self, seen: Seen, decision: StagedDecision) -> float:
-        """Until when the decision stays the same and state does not change, if only time changes; -inf if not known."""
+        """Until when the same decision would be made and no state would change if only time passes; -inf if not known."""
         moving = (seen.snapshot.starting, decision.start, decision.provision, decision.stop)
         if self._holding is not None or any(map(np.count_nonzero, moving)):
             return -np.inf
-        # A result that is returned again must not be changed by its first receiver.
+        # The arrays may be returned again, so no receiver may change them.
         for array in moving[1:]:
             array.flags.writeable = False
         values, until_s = decision.story.values, np.inf
@@ -173,7 +173,7 @@ class Chain:
     def later(
         self, state: LaneState, now_s: float, tick: int, outlook: Outlook | None
     ) -> StagedDecision | None:
-        """As `decide_later`: the last decision if it still holds; the time is noted."""
+        """The last decision if it still holds at `now_s`, else None; see `decide_later`."""
         decision = self._last
         if decision is None or not self._now_s <= now_s < self._until_s:
             return None
@@ -190,7 +190,7 @@ class Chain:
     def _anew(
         self, state: LaneState, snapshot: Snapshot, outlook: Outlook | None
     ) -> tuple[StagedDecision, Seen]:
-        """The decision by all stages, and the inputs that they saw."""
+        """Run the stages anew; return the decision and the inputs that the stages saw."""
         seen = self._look.at(state, snapshot, outlook)
         values, whys = [self._none], list[Why]()
         start = provision = stop = self._none
@@ -214,7 +214,7 @@ class Chain:
         return StagedDecision(start, provision, stop, story), seen
 
     def _go_through(self, seen: Seen, values: list[Int], whys: list[Why], first: int, end: int) -> None:
-        """Run some stages one after another, and append their results."""
+        """Run the stages `first` to `end` (exclusive) and append their results to `values` and `whys`."""
         wish = values[-1]
         for rule in self.rules[first:end]:
             why: Why = UNCHANGED
@@ -224,7 +224,7 @@ class Chain:
             whys.append(why)
 
     def _rests(self, seen: Seen, values: list[Int], whys: list[Why]) -> bool:
-        """Run the stages that are needed, and say whether those after the data guard repeat their results of the last tick."""
+        """Run the stages that have to run; return whether those after the data guard repeat their last results."""
         rest, rate = self._rest, self.rules[Stage.RATE]
         self._go_through(seen, values, whys, 0, AFTER_DATA)
         if rest is None or not rest.goes_on(seen, values[-1]):
@@ -234,14 +234,14 @@ class Chain:
             return False
         seen.settled = rest.settled
         if rate is not None:
-            # Token buckets refill all the same.
+            # Token buckets refill even if no rule changes a wish.
             rate(seen, rest.settled)
         values.extend(values[-1] if each is None else each for each in rest.values)
         whys.extend(rest.whys)
         return True
 
     def _acts(self, seen: Seen, wish: Int, desired: Int) -> tuple[Int, Int, Int]:
-        """VMs to start, to make and to stop: int (L,) each, or one shared array if there are none; noted for the guards."""
+        """VMs to start, to provision and to stop, int (L,) each, shared if all zero; notes orders for the guards."""
         snapshot, none = seen.snapshot, self._none
         if wish is seen.settled:
             if self._note is not None:
@@ -256,7 +256,7 @@ class Chain:
             provision = out - start
         stop = np.minimum(np.maximum(snapshot.in_service - desired, none), snapshot.stoppable)
         if self._note is not None:
-            # Of thousands of counts, numpy finds those above zero far sooner than those that are not zero.
+            # On thousands of counts, numpy tests `> 0` far faster than `!= 0`.
             went_out, went_in = (out > 0).nonzero()[0], (stop > 0).nonzero()[0]
             self._note(seen.state, snapshot, went_out, out[went_out], went_in, stop[went_in])
             if not self._provisions and not len(went_out):
@@ -266,7 +266,7 @@ class Chain:
         return start, provision, stop
 
     def _acts_of(self, seen: Seen, lanes: Int, wish: Int, desired: Int) -> tuple[Int, Int, Int]:
-        """As `_acts`, if only some lanes, int64 (m,), may do anything and none makes VMs."""
+        """Same as `_acts`, if only the lanes `lanes`, int64 (m,), may act and no lane provisions VMs."""
         snapshot, start, stop = seen.snapshot, self._none, self._none
         change = wish.take(lanes) - seen.ordered.take(lanes)
         more = (change > 0).nonzero()[0]
@@ -289,9 +289,9 @@ class Chain:
         return start, self._none, stop
 
     def _wants(self, values: list[Int]) -> bool:
-        """Note the desired numbers, and say whether they are known to equal those of the last tick, in all lanes.
+        """Note the desired numbers; return whether all are known to equal those of the last tick.
 
-        With an objective they are then the same array, which all later steps can rely on.
+        If they are and a lane has an objective, `values` gets the same array object as before, which later steps recognise.
         """
         desired = values[_AFTER_GUARDS]
         if self._holding is None:
@@ -310,16 +310,16 @@ class Chain:
 
 
 class Story:
-    """How a decision came about, worked out only as far as it is read.
+    """How a decision came about; each part is computed when it is first read.
 
     Args:
-        chain: The policies.
-        values: The wish before the first stage, and after each.
+        chain: The compiled policies.
+        values: The wish before the first stage and after each stage.
         whys: The reasons of each stage.
-        outlook: As given.
-        peak: int32 (L,), highest desired that the warm pool remembers.
+        outlook: The Outlook given to `decide`.
+        peak: int32 (L,), the highest desired number within the warm pool's memory.
         economics: The numbers behind the economic stage; None if no lane has an objective.
-        held: int64 (n,), VMs worth holding in lanes with an objective; None if there are none.
+        held: int64 (n,), VMs worth having in lanes with an objective; None if no lane has one.
     """
 
     __slots__ = (
@@ -363,7 +363,7 @@ class Story:
         self._tiers: Tiers | None = None
 
     def with_later(self, outlook: Outlook | None, peak: SmallInt) -> Story:
-        """The same for a later tick in which nothing else has changed; this object if the arguments are unchanged too."""
+        """The story of a later tick in which nothing else has changed; this object if the arguments are unchanged too."""
         if peak is not self._peak and peak.tobytes() == self._peak.tobytes():
             peak = self._peak
         if peak is self._peak and outlook is self._outlook:
@@ -375,7 +375,7 @@ class Story:
         return later
 
     def rows(self) -> Int:
-        """The wish before the first stage and after each: int (K + 1, L)."""
+        """The wish before the first stage and after each stage: int (K + 1, L)."""
         if self._rows is None:
             self._rows = np.concatenate(self.values).reshape(len(self.values), -1)
         return self._rows
@@ -393,7 +393,7 @@ class Story:
         return self._warm_target
 
     def tiers(self) -> Tiers | None:
-        """How VMs should wait; None if no lane's VMs may hibernate."""
+        """How many of the waiting VMs should hibernate; None if no lane's VMs may hibernate."""
         tiering = self._chain.tiering
         if self._tiers is None and tiering is not None:
             laws = None if self._outlook is None else self._outlook.laws
@@ -402,11 +402,11 @@ class Story:
         return self._tiers
 
     def bursts(self) -> BurstOdds | None:
-        """How likely bursts are, over series; None without an Outlook."""
+        """How likely a burst is, per series; None without an Outlook."""
         return None if self._outlook is None else self._outlook.bursts
 
     def forecast(self, level: float) -> Float:
-        """The quantile of demand at the lead time with this probability: float64 (L,)."""
+        """Demand at the lead time at a level of `QUANTILE_LEVELS`, work per second: float64 (L,); NaN without an Outlook."""
         if self._outlook is None:
             return np.full(len(self._peak), np.nan)
         return self._chain.forecasts[level](self._outlook.at_lead)
@@ -421,7 +421,7 @@ class StagedDecision(Decision):
 
     Args:
         start, provision, stop: As in `Decision`.
-        story: The rest.
+        story: Source of the other fields.
     """
 
     __slots__ = ("_story",)
@@ -436,12 +436,12 @@ class StagedDecision(Decision):
 
     @property
     def story(self) -> Story:
-        """How it came about."""
+        """How the decision came about."""
         return self._story
 
     @property
     def wish(self) -> Int:
-        """As in `Decision`, like all below."""
+        """VMs that the policy stages propose, before guards."""
         return self._story.values[_AFTER_WISH]
 
     @property
@@ -461,7 +461,7 @@ class StagedDecision(Decision):
 
     @property
     def forecast_hi(self) -> Float:
-        """95 % quantile of the same."""
+        """95 % quantile of demand at the lead time; NaN without an Outlook."""
         return self._story.forecast(0.95)
 
     @property
@@ -481,15 +481,15 @@ class StagedDecision(Decision):
 
     @property
     def held_back(self) -> tuple[HeldBack, ...]:
-        """Lanes that shared limits keep below what they want."""
+        """Lanes that shared limits keep below their wish."""
         return self._story.held_back
 
     @property
     def tiers(self) -> Tiers | None:
-        """How many of the VMs that wait should wait hibernated."""
+        """How many of the waiting VMs should wait hibernated; None if no lane's VMs may hibernate."""
         return self._story.tiers()
 
     @property
     def bursts(self) -> BurstOdds | None:
-        """How likely bursts are, over series."""
+        """How likely a burst is, per series; None without an Outlook."""
         return self._story.bursts()

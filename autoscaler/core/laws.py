@@ -17,21 +17,21 @@ import numpy as np
 from autoscaler.core.types import LAW_BINS, LAW_LOW, LAW_STEP, Float, Laws
 
 PLACES: Float = (LAW_LOW + LAW_STEP * np.arange(LAW_BINS + 1)).astype(np.float64)
-"""Places of the edges, (LAW_BINS + 1,)."""
+"""Positions `u` of the bin edges, (LAW_BINS + 1,)."""
 EDGES: Float = np.sinh(PLACES)
-"""The same in spreads of the log ratio."""
+"""The bin edges as log ratios in units of the spread."""
 MOST_LOG = 60.0
-"""Log ratios beyond this are never reached; exp of it fits 32 bits."""
+"""Bound on log ratios, which no real one reaches; its exponential fits float32."""
 
 
 class Page(NamedTuple):
-    """The laws of some ticks that follow each other, T of S series.
+    """The laws of T consecutive ticks, for S series.
 
     Attributes:
-        laws: Of T * S series: those of the first tick, then those of the next.
-        ticks: How many.
-        first_tick: The first of them.
-        demand: float64 (T, S), of which lanes will probably see at these ticks; NaN where unknown. None where nobody knows.
+        laws: Laws over T * S series: those of the first tick, then those of the next, and so on.
+        ticks: T.
+        first_tick: Number of the first tick.
+        demand: float64 (T, S), demand that lanes will probably see in these ticks, NaN where unknown; None if none is known.
     """
 
     laws: Laws
@@ -42,14 +42,14 @@ class Page(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PagedLaws(Laws):
-    """Laws of a tick in a replay that made those of the ticks around it beforehand.
+    """The laws of one tick, in a replay that has computed the laws of the ticks around it beforehand.
 
-    What is asked of laws in the same way tick by tick takes far less asked of a whole page, where laws are few. That is all
-    that a page is for: no answer may depend on it.
+    With few laws, evaluating a whole page at once takes far less time than tick by tick. A page serves that purpose only: no
+    result may depend on it.
 
     Attributes:
-        page: In which they are.
-        row: At which of its ticks.
+        page: The page that contains these laws.
+        row: The position of this tick in it.
     """
 
     page: Page

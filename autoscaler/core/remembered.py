@@ -18,20 +18,20 @@ Dumped: TypeAlias = "dict[str, Array | float | int | Dumped]"
 
 
 class Remembered:
-    """Base of the dataclasses that hold what core remembers between ticks."""
+    """Base of the dataclasses that hold the state of core between ticks."""
 
     __slots__ = ()
     version: ClassVar[int]
-    """Layout of the fields; a dump of another one is refused."""
+    """Version of the field layout; `restore` refuses other versions, except those that `reads` allows."""
     reads: ClassVar[int] = 1
-    """But for so many versions before, as far as `added` says what they did not remember."""
+    """How many earlier versions `restore` can read, provided that `added` supplies the fields they lack."""
 
     def copy(self) -> Self:
-        """A state that shares nothing with this one."""
+        """Return an independent copy."""
         return type(self).restore(self.dump())
 
     def dump(self) -> Dumped:
-        """All fields and a version, for `restore`; shares nothing with the state."""
+        """Return all fields and the version, for `restore`; shares no memory with the state."""
         return {"version": self.version} | {
             f.name: value.dump() if isinstance(value := getattr(self, f.name), Remembered) else _copied(value)
             for f in fields(self)  # type: ignore[arg-type]
@@ -40,10 +40,10 @@ class Remembered:
 
     @classmethod
     def restore(cls, dumped: Dumped) -> Self:
-        """The state that was dumped; shares nothing with the dump.
+        """Return the state that was dumped; shares no memory with the dump.
 
         Raises:
-            ValueError: If it was dumped by another version that cannot be brought up to this one.
+            ValueError: The dump has a version that cannot be converted to this one.
         """
         first = dumped["version"]
         assert isinstance(first, int)
@@ -66,7 +66,7 @@ class Remembered:
 
     @classmethod
     def added(cls, before: Dumped) -> Dumped | None:
-        """What the version before the next did not remember, for a dump of it; None where such a dump cannot be read."""
+        """The fields that the next version has and this dump lacks; None if such a dump cannot be read."""
         del before
         return None
 
@@ -77,18 +77,18 @@ class Remembered:
 
 
 def length_of(value: Array | float | Dumped) -> int:
-    """Of an array of a dump."""
+    """Length of an array in a dump."""
     assert isinstance(value, np.ndarray)
     return len(value)
 
 
 def columns_before(mine: Int, theirs: Int, lanes: Int) -> Int:
-    """Where each column of a state that has only some lanes was in an earlier one: int64 (n,), -1 for a new one.
+    """The earlier column of each column of a later state that covers only some lanes: int64 (n,), -1 if it is new.
 
     Args:
         mine: int64 (m,), the lane of each column of the earlier state.
-        theirs: int64 (n,), the same of the later state.
-        lanes: int64 (N,), the lane that each of the later lanes was; -1 for one that is new.
+        theirs: int64 (n,), the lane of each column of the later state.
+        lanes: int64 (N,), the earlier lane of each later lane; -1 for a new lane.
     """
     column = {int(lane): at for at, lane in enumerate(mine)}
     return np.array([column.get(int(lanes[lane]), -1) for lane in theirs], np.int64)
@@ -97,18 +97,18 @@ def columns_before(mine: Int, theirs: Int, lanes: Int) -> Int:
 def take_columns(
     mine: Remembered, at: Int, other: Remembered, theirs: Int, arrays: Iterable[str], when: Iterable[str] = ()
 ) -> None:
-    """Have in some columns what another state of the same layout has in some of its own.
+    """Copy some columns from another state of the same layout.
 
     Args:
-        mine: Updated in place.
-        at: int64 (k,), the columns.
-        other: Is not changed.
-        theirs: int64 (k,), the columns there.
-        arrays: Names of the arrays, whose last axis is that of columns.
-        when: Names of what must be the same of both, since it says to what time the arrays are.
+        mine: The state to update, in place.
+        at: int64 (k,), its columns.
+        other: The state to copy from; not changed.
+        theirs: int64 (k,), the corresponding columns of `other`.
+        arrays: Names of the arrays to copy; their last axis is that of columns.
+        when: Names of fields that must be equal in both states, because they say what time the arrays describe.
 
     Raises:
-        ValueError: It is not.
+        ValueError: A field named in `when` differs.
     """
     if not len(at):
         return

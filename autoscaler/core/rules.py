@@ -41,23 +41,24 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 ROUNDING = 1e-9
-"""Work that exceeds whole VMs by less than this share of a VM needs no other VM."""
+"""Work that exceeds whole VMs by less than this share of a VM needs no further VM."""
 
 
 @dataclass(slots=True)
 class Seen:
-    """All that the rules of one tick see.
+    """All inputs that the rules of one tick see.
 
     Attributes:
         state, snapshot, outlook: As given to `decide`.
-        ordered: int (L,), VMs in service or on their way there.
-        fresh: bool (L,), where demand is fresh; None where it is everywhere.
-        censored: bool (L,), where saturation hides demand; None where it does nowhere.
+        ordered: int (L,), VMs in service or starting.
+        fresh: bool (L,), whether demand is fresh; None if it is in all lanes.
+        censored: bool (L,), whether saturation hides demand; None if it does in no lane.
         operated: Whether an operator has paused or overridden anything in any lane.
-        economics: What the economic stage tells of its numbers; None where no lane has an objective.
-        held_back: Lanes that shared limits keep below what they want.
-        settled: int (L,), the very wish of which it is known that all lanes have what they want by it; None for none.
-        moving: int64 (m,), after bounds, the only lanes that may not have what they want; None where nobody has looked.
+        economics: The numbers behind the economic stage; None if no lane has an objective.
+        held_back: Lanes that shared limits keep below their wish.
+        settled: int (L,), the wish array after bounds if in all lanes it equals what is ordered; rules recognise it by
+            identity. None if it differs or is not known.
+        moving: int64 (m,), the lanes whose wish after bounds differs from what is ordered; None if not known.
     """
 
     state: LaneState
@@ -73,10 +74,10 @@ class Seen:
     moving: Int | None = None
 
     def settle(self, wish: Int) -> None:
-        """Note which lanes do not have what they want after bounds."""
+        """Note in which lanes the wish after bounds differs from what is ordered, unless an operator interferes."""
         if self.operated:
             return
-        # As bytes, numbers are compared in a quarter of the time.
+        # Comparing bytes takes a quarter of the time of comparing numbers.
         if wish.tobytes() == self.ordered.tobytes():
             self.settled = wish
         else:
@@ -84,19 +85,19 @@ class Seen:
 
 
 Why: TypeAlias = "tuple[int, int] | Callable[[], Int]"
-"""The reasons of a stage: where it raised the wish and where it lowered it, as `pair` makes them; or, where that is
-not all, a function that gives the reasons, int64 (L,), from arrays that nothing changes before the next tick."""
+"""The reasons of a stage: one for lanes whose wish it raised and one for lanes whose wish it lowered, made by `pair`; or a
+function that returns the reasons, int64 (L,), computed from arrays that do not change before the next tick."""
 Rule: TypeAlias = Callable[[Seen, Int], tuple[Int, Why]]
 StageFunction: TypeAlias = Callable[[LaneParams, CountType], Rule | None]
 
 FRESH = int(Freshness.FRESH)
 _WIDE = 1024
-"""Lanes from which on memory is dearer than calls."""
+"""From this many lanes on, memory traffic costs more than numpy calls."""
 UNCHANGED: tuple[int, int] = (0, 0)
 
 
 def pair(raised: Reason, lowered: Reason) -> tuple[int, int]:
-    """Reasons as plain numbers, since numpy takes a while to see numbers in those of an enum."""
+    """The two reasons as plain ints, which numpy converts faster than enum members."""
     return int(raised), int(lowered)
 
 
@@ -104,8 +105,8 @@ def reasons(whys: Sequence[Why], values: Int) -> Int:
     """The reason of each stage in every lane: int64 (K, L).
 
     Args:
-        whys: K of them.
-        values: int (K + 1, L), the wish before the first stage and after each.
+        whys: The reasons of the K stages.
+        values: int (K + 1, L), the wish before the first stage and after each stage.
     """
     pairs = [UNCHANGED if callable(why) else why for why in whys]
     raised, lowered = np.array(pairs, np.int64).T[:, :, np.newaxis]
@@ -120,15 +121,15 @@ def reasons(whys: Sequence[Why], values: Int) -> Int:
 
 
 class WhileSame(Generic[Answer]):
-    """A question about some arrays of a snapshot, not asked again while they cannot have changed.
+    """A function of some arrays of a snapshot that is evaluated only if they may have changed.
 
-    Live, the arrays are new every tick. Where they are the same read-only arrays as at the last call, as in a
-    simulation in which nothing ever fails, the answer is too. Arrays count as read-only where they own their
-    memory and `flags.writeable` is off.
+    Live, the arrays are new in every tick. In a simulation in which nothing ever fails, they are the same read-only
+    arrays as before, and so the last answer is returned. An array counts as read-only if it owns its memory and
+    `flags.writeable` is off.
 
     Args:
-        arrays: What the question is about.
-        question: It.
+        arrays: Returns the arrays that the answer depends on.
+        question: Computes the answer.
     """
 
     __slots__ = ("_answer", "_arrays", "_known", "_question")
@@ -152,17 +153,17 @@ class WhileSame(Generic[Answer]):
 
 
 def is_fixed(array: Array) -> bool:
-    """Whether nobody can change an array: it owns its memory and is read-only."""
+    """Whether nothing can change an array: it owns its memory and is read-only."""
     return array.base is None and not array.flags.writeable
 
 
 def where_any(mask: Bool) -> Bool | None:
-    """The mask, or None where it holds nowhere."""
+    """The mask, or None if it is False everywhere."""
     return mask if np.count_nonzero(mask) else None
 
 
 def where_fresh(snapshot: Snapshot) -> Bool | None:
-    """Where demand is fresh: bool (L,); None where it is everywhere."""
+    """Whether demand is fresh: bool (L,); None if it is in all lanes."""
     return (snapshot.freshness == FRESH) if np.count_nonzero(snapshot.freshness) else None
 
 
@@ -178,7 +179,7 @@ def is_operated(snapshot: Snapshot) -> bool:
 
 
 class Look:
-    """Makes what the rules of a tick see, asking no more than it must."""
+    """Builds the `Seen` of each tick, recomputing only what may have changed."""
 
     __slots__ = ("_answers", "_arrays", "_censored", "_fresh", "_operated")
 
@@ -190,13 +191,13 @@ class Look:
         self._answers: tuple[Bool | None, Bool | None, bool] = None, None, False
 
     def at(self, state: LaneState, snapshot: Snapshot, outlook: Outlook | None) -> Seen:
-        """What there is to see of this tick."""
+        """What the rules see in this tick."""
         return Seen(
             state, snapshot, outlook, snapshot.in_service + snapshot.starting, *self._answers_for(snapshot)
         )
 
     def _answers_for(self, view: Snapshot) -> tuple[Bool | None, Bool | None, bool]:
-        """What of the lanes is fresh, what is censored, and whether anything is operated."""
+        """Where demand is fresh, where it is censored, and whether an operator interferes."""
         arrays = (view.freshness, view.censored, *_by_operators(view))
         known = self._arrays
         if known is None or not all(map(is_, arrays, known)):
@@ -206,37 +207,34 @@ class Look:
 
 
 _by_operators = attrgetter("may_start", "may_provision", "may_stop", "floor", "ceiling")
-"""All arrays of a snapshot that say what operators have done."""
+"""The arrays of a snapshot that operators set."""
 
 
 def most_of(counts: CountType) -> int:
-    """The highest number of VMs of a type of counts: sums of two fit into it."""
+    """The highest number of VMs for a type of counts, such that the sum of two fits."""
     return min(MOST_VMS, int(np.iinfo(counts).max) // 2)
 
 
 def within(vms: Int, counts: CountType) -> Int:
-    """Bounds of a policy as the type of counts can hold them: int (L,)."""
+    """A policy's bounds, limited to what the type of counts can hold: int (L,)."""
     return np.minimum(vms, most_of(counts)).astype(counts)
 
 
 class VmsFor(Protocol):
-    """A function of work per second."""
+    """A function that converts work per second to VMs."""
 
     def __call__(self, work_per_s: Float, *, spoil: bool = False) -> Int:
-        """VMs that can do it: int (L,)."""
+        """The fewest VMs that can do this work: int (L,); with `spoil`, `work_per_s` may be overwritten."""
         ...
 
 
 def one_for_all(values: Float) -> Float:
-    """The values, or one for all where they are equal: numpy need not read as many then."""
+    """A single value of shape (1,) if all are equal, else the values: numpy then has less to read."""
     return values[:1] if len(values) and (values == values[0]).all() else values
 
 
 def whole_vms(capacity: Float, counts: CountType) -> VmsFor:
-    """A function of work per second (L,): the fewest VMs that can do it, 0 where the work is unknown.
-
-    With `spoil` it may overwrite what it is given.
-    """
+    """Return a function of work per second (L,): the fewest VMs that can do it, 0 if the work is NaN."""
     limit = float(most_of(counts))
     nothing, most = np.zeros_like(capacity), np.full_like(capacity, limit)
     rounding, highest = np.array(ROUNDING), np.array(limit).view(np.uint64)
@@ -247,10 +245,10 @@ def whole_vms(capacity: Float, counts: CountType) -> VmsFor:
         need -= rounding
         np.ceil(need, out=need)
         if wide and np.maximum.reduce(need.view(np.uint64)) <= highest:
-            # Nothing is unknown, below zero or too much: as bits, all of these are higher than any number within. One
-            # look tells so sooner than two arrays to compare with.
+            # All values are between 0 and the limit: as bits, NaN, negative and larger values are all higher.
+            # One reduction takes less time than two comparisons with arrays.
             return need.astype(counts)
-        # fmax and not maximum: it answers 0 for NaN.
+        # Unlike maximum, fmax returns 0 for NaN.
         np.fmax(need, nothing, out=need)
         np.minimum(need, most, out=need)
         return need.astype(counts)

@@ -28,11 +28,11 @@ _NO_RULE = -(2**30)
 
 
 def reactive(params: LaneParams, counts: CountType) -> Rule | None:
-    """Demand plus headroom, held within a tolerance around what is ordered.
+    """Propose demand plus headroom, or what is ordered if the difference is within the tolerance.
 
-    The tolerance band around the ratio of wanted to current is the Kubernetes horizontal autoscaler's rule,
-    except that it may eat at most half of the headroom: beyond that a small difference is a burst's beginning.
-    Where saturation hides demand, it is taken as `censored_growth` times what is seen; VMs already ordered
+    The tolerance around the ratio of wanted to current is the Kubernetes horizontal autoscaler's rule,
+    except that it may use up at most half of the headroom: a demand beyond that may be the start of a burst.
+    If saturation hides demand, demand is taken as `censored_growth` times what is seen. VMs already ordered
     count, so the growth does not compound while they start.
     """
     if not params.reactive.any():
@@ -55,7 +55,7 @@ def reactive(params: LaneParams, counts: CountType) -> Rule | None:
         if within_tolerance is not None:
             change = need - seen.ordered
             held = within_tolerance(seen.ordered, change, demand)
-            # What `where` would choose, in half the time.
+            # The same as `np.where`, in half the time.
             change *= held.astype(counts)
             proposal = np.subtract(need, change, out=change)
         value = np.maximum(wish, proposal if only is None else proposal * only)
@@ -77,13 +77,13 @@ def reactive(params: LaneParams, counts: CountType) -> Rule | None:
 
 
 def _tolerance(params: LaneParams) -> Callable[[Int, Int, Float], Bool]:
-    """A function of VMs ordered, VMs needed beyond those, and demand, each (L,): where what is ordered may stay."""
+    """Return a function of VMs ordered, VMs needed beyond them, and demand, (L,) each: where the ordered number may stay."""
     with_half_headroom = 1.0 + 0.5 * params.headroom
     rounding, capacity = np.array(ROUNDING), one_for_all(params.vm_capacity)
 
     def within(ordered: Int, change: Int, demand: Float) -> Bool:
         now = ordered.astype(np.float64)
-        # Counts become floats in one go: comparing or adding the two kinds costs three times as much.
+        # Convert counts to float once: mixed-type comparisons and sums take three times as long.
         near: Bool = np.abs(change).astype(np.float64) <= params.tolerance * now
         now += rounding
         now *= capacity
@@ -94,7 +94,7 @@ def _tolerance(params: LaneParams) -> Callable[[Int, Int, Float], Bool]:
 
 
 def steps(params: LaneParams, counts: CountType) -> Rule | None:
-    """Step rules on utilisation of what is ordered; where none matches, what is ordered stays.
+    """Propose what the step rules on the utilisation of the ordered VMs ask for; if none matches, what is ordered.
 
     Shares round up, the safe side, and a matching rule always moves by at least one VM. (AWS step scaling rounds
     towards zero, also by at least one.)
@@ -118,7 +118,7 @@ def steps(params: LaneParams, counts: CountType) -> Rule | None:
             share = np.where(shrinks, np.minimum(share, -1.0), share)
             change = change + share.astype(np.int64)
         matches = (params.step_lower <= utilisation) & (utilisation < params.step_upper)
-        # The strongest matching rule in the safe direction: the highest change among those that match.
+        # Of several matching rules the highest change applies, the safe side.
         strongest = np.maximum.reduce(np.where(matches, change, _NO_RULE), axis=0)
         moved = strongest > _NO_RULE
         best = np.clip(strongest, -furthest, furthest).astype(counts)
@@ -134,12 +134,12 @@ def steps(params: LaneParams, counts: CountType) -> Rule | None:
 
 
 def schedule(params: LaneParams, counts: CountType) -> Rule | None:
-    """The highest floor among the schedule windows that hold now."""
+    """Propose the highest floor among the schedule windows that are open now."""
     if not len(params.window_floor) or not params.schedule.any():
         return None
     edges = np.unique(np.concatenate([params.window_start_s.ravel(), params.window_end_s.ravel()]))
     floors = within(params.window_floor * params.schedule, counts)
-    # Between two edges nothing changes, so the floor is worked out once for each such span.
+    # The floor changes only at edges, so it is computed once per span between two edges.
     span, floor, anywhere = -1, np.zeros(len(params.series), counts), False
 
     told = pair(Reason.SCHEDULE, Reason.NONE)
@@ -160,10 +160,10 @@ def schedule(params: LaneParams, counts: CountType) -> Rule | None:
 
 
 def cover(params: LaneParams, counts: CountType) -> Rule | None:
-    """Order up to a forecast quantile, with a dead zone.
+    """Propose to order up to a forecast quantile, with a dead zone.
 
-    Below the quantile of demand at the lead time, go up to it; above the quantile of the highest demand
-    until a stopped VM could be had back, go down to that; in between stay.
+    If fewer VMs are ordered than the quantile of demand at the lead time needs, go up to that; if more are ordered than the
+    quantile of the highest demand until a stopped VM could serve again needs, go down to that; otherwise stay.
     """
     if not params.cover.any():
         return None
@@ -198,7 +198,7 @@ def cover(params: LaneParams, counts: CountType) -> Rule | None:
 
 
 def quantiles(params: LaneParams, level: Int) -> Callable[[Float], Float]:
-    """A function of an array (Q, S): for each lane its series' row of `level`, int64 (L,), as float64 (L,)."""
+    """Return a function of a quantile table (Q, S): the row `level`, int64 (L,), of each lane's series, as float64 (L,)."""
     series, lanes = params.series, np.arange(len(params.series))
     straight = bool((series == lanes).all()) and bool((level == level[:1]).all())
     cells: dict[int, Int] = {}
@@ -216,5 +216,5 @@ def quantiles(params: LaneParams, level: Int) -> Callable[[Float], Float]:
 
 
 def _mask(chosen: Bool, counts: CountType) -> Int | None:
-    """1 in the chosen lanes and 0 in the others; None where all are chosen."""
+    """1 in the chosen lanes and 0 in the others; None if all are chosen."""
     return None if chosen.all() else chosen.astype(counts)

@@ -31,20 +31,21 @@ class LaneState(Remembered):
     Attributes:
         wishes: Rolling maximum of wishes (stabilisation).
         peaks: Rolling maximum of desired (warm pool).
-        trusted: What is remembered of good data.
-        trial: Models that compete, in lanes that have an objective.
-        budget: The price of shortage, in lanes that have an objective.
-        warm_pool: How often wanted VMs rise, in lanes that have an objective.
-        starting: What VMs had to do while they started, in lanes that have an objective and whose VMs may hibernate.
-        shared: What is remembered for limits that lanes share.
-        last_out_s: float64 (L,), last order of a scale-out.
-        last_in_s: float64 (L,), last scale-in.
-        last_starting_s: float64 (L,), last tick in which an ordered VM was not yet in service.
+        trusted: What the data guard remembers of good data.
+        trial: The competing models, for lanes with an objective.
+        budget: The price of shortage, for lanes with an objective.
+        warm_pool: How often the number of wanted VMs rises, for lanes with an objective.
+        starting: How busy VMs were while others started, for lanes with an objective whose VMs may hibernate.
+        shared: State of the limits that groups of lanes share.
+        last_out_s: float64 (L,), time of the last scale-out order.
+        last_in_s: float64 (L,), time of the last scale-in.
+        last_starting_s: float64 (L,), time of the last tick in which an ordered VM was not yet in service.
         tokens_out, tokens_in: float64 (L,), VMs that the rate limits still allow.
         refilled_s: When the tokens were last refilled.
-        chain: The policies as `decide` last compiled them; not remembered.
-        spent_out, spent_in: int64 (n,), lanes that hold fewer tokens than they can, some of them more than once; None
-            where nobody knows. spent_by: The rule that keeps them. Likewise.
+        chain: The policies as `decide` last compiled them; not part of a dump.
+        spent_out, spent_in: int64 (n,), lanes whose bucket is not full; a lane may occur more than once. None if not known;
+            not part of a dump.
+        spent_by: The rule that maintains `spent_out` and `spent_in`; not part of a dump.
     """
 
     version: ClassVar[int] = 6
@@ -104,11 +105,11 @@ class LaneState(Remembered):
         }
 
     def carried_over(self, after: LaneParams, lanes: Int) -> LaneState:
-        """The state for other lanes, each of which may have been a lane of these; this one is not changed.
+        """Return the state for other lanes, each new or continuing a lane of this state, which is not changed.
 
         Args:
-            after: The parameters of the other lanes, N of them.
-            lanes: int64 (N,), the lane that each was; -1 for one that is new and so starts without history.
+            after: The parameters of the N other lanes.
+            lanes: int64 (N,), the lane of this state that each lane continues; -1 for a new lane without history.
         """
         new = LaneState.empty(after)
         known = lanes >= 0
@@ -124,23 +125,24 @@ class LaneState(Remembered):
         for name in ("last_out_s", "last_in_s", "last_starting_s", "tokens_out", "tokens_in"):
             getattr(new, name)[known] = getattr(self, name)[was]
         new.refilled_s = self.refilled_s
-        # A bucket that has become smaller holds no more than it can.
+        # A bucket that has become smaller holds at most its new size.
         full_out, full_in = full_buckets(after)
         new.tokens_out = np.minimum(new.tokens_out, full_out)
         new.tokens_in = np.minimum(new.tokens_in, full_in)
         return new
 
     def take_in(self, lanes: Int, other: LaneState) -> None:
-        """Know what some lanes have learned as another state does, of the same parameters and at the same tick.
+        """Replace what some lanes have learned by what another state has learned, for the same parameters and tick.
 
-        That is what models would have cost, prices, and what waits; what guards remember of orders stays, since those were real.
+        That covers the desired numbers, model costs, prices and the warm pool. What guards remember of orders stays, because
+        those orders were real.
 
         Args:
-            lanes: int64 (N,), lanes of both.
-            other: Not used any more afterwards.
+            lanes: int64 (N,), lanes, the same in both states.
+            other: The other state; must not be used afterwards.
 
         Raises:
-            ValueError: It is of other parameters, or at another tick; then nothing is to be made of this one either.
+            ValueError: The other state has other parameters or is at another tick; this state is then unusable, too.
         """
         self.peaks.take_in(lanes, other.peaks, lanes)
         self.trial.take_in(lanes, other.trial)
@@ -150,5 +152,5 @@ class LaneState(Remembered):
 
 
 def full_buckets(params: LaneParams) -> tuple[Float, Float]:
-    """Tokens of full buckets, out and in: float64 (L,) each. No limit is more tokens than there can be VMs."""
+    """Token counts of full buckets, out and in: float64 (L,) each. No limit counts as more tokens than there can be VMs."""
     return np.minimum(params.rate_out_vms, float(MOST_VMS)), np.minimum(params.rate_in_vms, float(MOST_VMS))

@@ -15,10 +15,10 @@ from autoscaler.core.types import CountType, Float, Int, SmallInt
 
 
 class WarmTarget:
-    """The rule, compiled for some policies.
+    """Computes the warm target for compiled policies.
 
-    A peak seldom changes, what is desired and what is worth holding are the same arrays while they do not: of thousands of lanes,
-    how many VMs should exist, and should wait, is worked out anew where it has.
+    It computes anew only what has changed. Peaks seldom change, and unchanged desired numbers and worth arrive as the same array
+    objects.
 
     Args:
         params: The policies, L lanes.
@@ -41,13 +41,14 @@ class WarmTarget:
         self._desired: Int | None = None
 
     def of(self, peak: SmallInt, desired: Int, worth: Int | None = None) -> Int:
-        """Stopped VMs wanted, within the policy's bounds on them: int (L,) of the type of counts.
+        """Stopped VMs wanted, within the policy's bounds: int (L,) of the type of counts.
+
+        Arguments and result must not be changed afterwards.
 
         Args:
-            peak: int (L,), the highest desired of the memory window. Not to be changed, like all that is given or got.
+            peak: int (L,), the highest desired number within the memory window.
             desired: int (L,), VMs wanted in service.
-            worth: int64 (n,), VMs worth holding in the lanes that have an objective, -1 where not known yet; None where no lane
-                has one.
+            worth: int64 (n,), VMs worth having in the lanes with an objective, -1 if not known yet; None if no lane has one.
         """
         same = peak is self._peak or self._as_before(peak)
         if not same or worth is not self._worth:
@@ -59,14 +60,14 @@ class WarmTarget:
         np.minimum(target, self._maximum, out=target)
         self._target, self._desired = target, None
         if is_fixed(desired):
-            # Nobody can change what is desired, so that the same array will need as many.
+            # Nothing can change `desired`, so the same array object will need the same target.
             self._desired, target.flags.writeable = desired, False
         return target
 
     def _as_before(self, peak: SmallInt) -> bool:
-        """Whether the peak asks for as many VMs as before."""
+        """Remember the peak; return whether it asks for as many VMs as the one before."""
         before, self._peak = self._peak, peak
-        # As bytes, numbers are compared in a quarter of the time.
+        # Comparing bytes takes a quarter of the time of comparing numbers.
         if peak.tobytes() == before.tobytes():
             return True
         moved = (peak != before).nonzero()[0] if len(before) else None
@@ -85,7 +86,7 @@ class WarmTarget:
         return np.ceil(vms, out=vms).astype(self._counts)
 
     def _existing(self, worth: Int | None) -> Int:
-        """VMs that should exist: int (L,)."""
+        """VMs that should exist in total: int (L,)."""
         if worth is None:
             return self._kept
         of_lanes = self._kept if self._everywhere else self._kept[self._economic]
