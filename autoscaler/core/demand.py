@@ -20,7 +20,7 @@ from autoscaler.core.types import Array, Bool, Float, Freshness, Int, Readings, 
 Kind = TypeVar("Kind", Float, Int, Bool)
 
 CLOCK_SKEW_S = 5.0
-"""A reading may be stamped at most this far ahead of when it came in; further ahead its clock is wrong."""
+"""A reading may be stamped at most this far ahead of its arrival; if it is further ahead, its clock is wrong."""
 
 
 def fold(
@@ -30,10 +30,10 @@ def fold(
 
     Args:
         params: How to read the values.
-        readings: Of all lanes, in any order; sums are taken in that order, lane by lane.
-        in_service: int64 (L,), VMs that should have reported. A VM that has only just come into service
-            counts once it reports, or else every scale-out would look like a loss of coverage.
-        fleet_capacity: float64 (L,), work per second of those VMs; fills in for the silent ones.
+        readings: Readings of all lanes, in any order; sums are taken in that order, lane by lane.
+        in_service: int64 (L,), VMs that should have reported. A VM that has just come into service should not count before
+            it reports, or every scale-out would look like a loss of coverage.
+        fleet_capacity: float64 (L,), work per second of those VMs; scales demand up to cover the silent ones.
         now_s: Time of the fold.
 
     Returns:
@@ -83,7 +83,7 @@ def fold(
 
 
 def _possible(readings: Readings, age_s: Float, now_s: float) -> Bool:
-    """Which readings may be true: of no time to come, and neither negative nor without bound, bool (R,)."""
+    """Which readings may be true: not from the future, finite and not negative: bool (N,)."""
     if readings.received_at_s is None:
         possible = age_s >= _LEAST_AGE
     else:
@@ -98,17 +98,17 @@ _NO_WORK, _TOO_MUCH, _WHOLE = np.array(0.0), np.array(np.inf), np.array(1.0)
 _NO_READING, _ONE_VM = np.array(0), np.array(1)
 _TOTAL, _QUEUE = np.array(int(Signal.TOTAL)), np.array(int(Signal.QUEUE))
 _CONCURRENCY, _UTILISATION = np.array(int(Signal.CONCURRENCY)), np.array(int(Signal.UTILISATION))
-"""Arrays without dimensions, since numpy takes longer to see what numbers of Python are."""
+"""0-d arrays, because numpy takes longer to convert Python numbers."""
 _CERTAIN_S = 1e-3
-"""Readings this close to being too old are looked at one by one, whatever the rounding."""
+"""A reading this close to its maximum age is checked anew, so that rounding cannot matter."""
 
 
 class Folds:
-    """Folds of one tick after the other, of which one that can only repeat the last is not worked out again.
+    """Folds tick after tick, and skips a fold that can only repeat the last result.
 
-    Samples say the same until a reading is too old, where the readings and what they are compared with are the same
-    to the bit; readings that only are newer than the last ones say the same too. Arrays of samples that are those of
-    the last samples are the very same ones, and all are read-only, so that whoever looks at them can know.
+    If the readings and everything they are compared with are equal to the bit, the samples stay the same until a reading
+    becomes too old; newer readings with the same values give the same samples, too. Arrays equal to those of the last samples
+    are returned as the same objects, and all are read-only, so that receivers can recognise unchanged values.
     """
 
     __slots__ = ("_given", "_params", "_samples", "_since_s", "_until_s", "_what", "_when")
@@ -116,7 +116,7 @@ class Folds:
     def __init__(self) -> None:
         self._params: FoldParams | None = None
         self._given: tuple[object, ...] = ()
-        """The very values of the last fold, where nobody can change them."""
+        """The arguments of the last fold, if nothing can change them."""
         self._what: tuple[bytes, ...] = ()
         self._when = b""
         self._samples: Samples | None = None
@@ -125,7 +125,7 @@ class Folds:
     def fold(
         self, params: FoldParams, readings: Readings, in_service: Int, fleet_capacity: Float, now_s: float
     ) -> Samples:
-        """As the function of that name, to the bit."""
+        """Return what the function `fold` returns, bit for bit."""
         given, last = (params, readings, in_service, fleet_capacity), self._samples
         known = bool(self._given) and all(map(is_, given, self._given))
         if known and last is not None and self._since_s <= now_s < self._until_s:
@@ -153,7 +153,7 @@ class Folds:
             else:
                 samples = fold(params, readings, in_service, fleet_capacity, now_s)
         if samples.beyond is not None:
-            # Whose fellows are old counts one day.
+            # A reading left out now may count once the readings it was compared with are too old.
             until_s = -np.inf
         arrays: tuple[Array, ...] = (*of, readings.observed_at_s)
         fixed = readings.received_at_s is None and all(map(is_fixed, arrays))
@@ -173,7 +173,7 @@ class Folds:
 
 
 def _counts_until_s(params: FoldParams, readings: Readings, now_s: float) -> float:
-    """Until when all of these readings count; -inf where some do not, as one day they might."""
+    """Until when all of these readings count; -inf if one of them does not count, because it might later."""
     at_s, value = readings.observed_at_s, readings.value
     most_s = params.max_age_s.take(readings.lane)
     counts = (value >= 0.0) & (value < np.inf) & (now_s - at_s <= most_s) & (at_s - now_s <= CLOCK_SKEW_S)
@@ -183,7 +183,7 @@ def _counts_until_s(params: FoldParams, readings: Readings, now_s: float) -> flo
 
 
 def _with_arrays_of(last: Samples, now: Samples) -> Samples:
-    """The same samples, with the arrays of the last ones where they are the same to the bit."""
+    """The samples `now`, with the arrays of `last` wherever they are equal to the bit."""
     return Samples(
         now.now_s,
         _one(last.demand, now.demand),
@@ -200,7 +200,7 @@ def _one(last: Kind, now: Kind) -> Kind:
 
 
 def _oldest(lane: Int, observed_at_s: Float, lanes: int) -> Float:
-    """Age of the oldest reading of each lane: float64 (L,), infinite where there is none."""
+    """When the oldest reading of each lane was observed: float64 (L,), infinite for a lane without readings."""
     oldest = np.empty(lanes)
     oldest.fill(np.inf)
     np.minimum.at(oldest, lane, observed_at_s)
@@ -208,15 +208,15 @@ def _oldest(lane: Int, observed_at_s: Float, lanes: int) -> Float:
 
 
 def _per_lane(lane: Int, amount: Float, lanes: int) -> Float:
-    """Sums in the order of the readings, so that a lane's sum does not depend on other lanes."""
+    """Sum per lane, in the order of the readings, so that a lane's sum does not depend on other lanes."""
     return np.bincount(lane, weights=amount, minlength=lanes).astype(np.float64, copy=False)
 
 
 def _work(params: FoldParams, lane: Int, value: Float, capacity: Float) -> Float:
-    """Work per second that each reading tells of: float64 (N,)."""
+    """The work per second that each reading stands for: float64 (N,)."""
     in_flight = params.signal == _CONCURRENCY
     if np.count_nonzero(in_flight):
-        # As a share of what a VM may have in flight, times what it does meanwhile (Little's law).
+        # Work in flight as a share of what the VM may hold, times its capacity (Little's law).
         share = value / params.in_flight.take(lane)
         value = np.where(in_flight.take(lane), share * capacity, value)
     measured = params.signal == _UTILISATION
@@ -228,7 +228,7 @@ def _work(params: FoldParams, lane: Int, value: Float, capacity: Float) -> Float
 
 
 def _fill(per_vm: Bool, fleet_capacity: Float, capacity_seen: Float) -> Float:
-    """How many times the work that is seen is all work, as it stands for the silent VMs too: float64 (L,)."""
+    """The factor from the work that was seen to that of all VMs, including silent ones, at least 1: float64 (L,)."""
     fill = np.empty(len(per_vm))
     fill.fill(1.0)
     np.divide(fleet_capacity, capacity_seen, out=fill, where=per_vm & (capacity_seen > _NO_WORK))
@@ -237,7 +237,7 @@ def _fill(per_vm: Bool, fleet_capacity: Float, capacity_seen: Float) -> Float:
 
 
 def _censored(params: FoldParams, lane: Int, value: Float, count: Int, seen: Bool) -> Bool:
-    """Whether VMs are saturated, bool (L,); values are as they were read."""
+    """Whether the VMs of a lane are saturated, bool (L,); `value` holds readings in their own unit."""
     measured = params.signal == _UTILISATION
     if not np.count_nonzero(measured):
         return np.zeros(len(seen), np.bool_)
@@ -248,7 +248,7 @@ def _censored(params: FoldParams, lane: Int, value: Float, count: Int, seen: Boo
 
 
 def _freshness(lane: Int, possible: Bool, seen: Bool) -> Int:
-    """Why the lanes that were not seen were not: int64 (L,)."""
+    """The freshness of each lane; lanes without a usable reading say why: int64 (L,)."""
     lanes = len(seen)
     some, some_possible = (np.bincount(of, minlength=lanes) > 0 for of in (lane, lane[possible]))
     absent = np.where(some, int(Freshness.INVALID), int(Freshness.ABSENT))

@@ -22,7 +22,7 @@ _NOBODY: Int = np.zeros(0, np.int64)
 def stabilisation(params: LaneParams, counts: CountType) -> Rule | None:
     """Scale in only to the highest wish of the window (the Kubernetes horizontal autoscaler's rule).
 
-    A tick in which the lane's own signal is needed and not fresh is no wish for fewer VMs.
+    In a tick without fresh demand, a lane that needs its signal notes no wish.
     """
     if (params.stabilisation_ticks <= 1).all():
         return None
@@ -42,7 +42,7 @@ def stabilisation(params: LaneParams, counts: CountType) -> Rule | None:
 
 
 def cooldown(params: LaneParams, counts: CountType) -> Rule | None:
-    """One pause per direction; the one before a scale-in runs from the moment ordered VMs are in service."""
+    """Pause between orders in each direction; the pause before a scale-in starts when ordered VMs are in service."""
     del counts
     after_out, after_in = (params.cooldown_out_s > 0.0).any(), (params.cooldown_in_s > 0.0).any()
     if not after_out and not after_in:
@@ -53,7 +53,7 @@ def cooldown(params: LaneParams, counts: CountType) -> Rule | None:
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         state, now_s, now = seen.state, seen.snapshot.now_s, seen.ordered
         value = wish
-        # Only the lanes that want to go somewhere are looked at: of thousands, most stay.
+        # Only the lanes that want a change are looked at: of thousands, most stay.
         if after_in:
             fewer = (wish < now).nonzero()[0]
             if len(fewer):
@@ -75,7 +75,7 @@ def cooldown(params: LaneParams, counts: CountType) -> Rule | None:
 
 
 def bounds(params: LaneParams, counts: CountType) -> Rule:
-    """The policy's minimum and maximum, or what an operator has put in their place.
+    """Apply the policy's minimum and maximum, or an operator's overrides of them.
 
     An operator's ceiling wins over the policy's minimum, and an operator's floor over every maximum.
     """
@@ -108,7 +108,7 @@ def bounds(params: LaneParams, counts: CountType) -> Rule:
 
 
 def rate(params: LaneParams, counts: CountType) -> Rule | None:
-    """So many VMs per period and direction, as token buckets."""
+    """Limit how many VMs may be started and stopped per period, by one token bucket for each direction."""
     del counts
     limits_out, limits_in = np.isfinite(params.rate_out_vms).any(), np.isfinite(params.rate_in_vms).any()
     if not limits_out and not limits_in:
@@ -152,7 +152,7 @@ def rate(params: LaneParams, counts: CountType) -> Rule | None:
             and not _any(state.spent_out)
             and np.maximum.reduce(np.abs(change)) <= least
         ):
-            # All buckets are full, and none is as small.
+            # All buckets are full, and no change exceeds the smallest.
             return wish, told
         allowed = _allowed(
             change,
@@ -174,37 +174,37 @@ def _any(spent: Int | None) -> bool:
 
 
 def _allowed(change: Int, tokens_in: Float | None, tokens_out: Float | None) -> Int:
-    """What whole tokens allow of changes: (n,) each; the very changes where they allow all, as they do in most ticks.
+    """The changes that whole tokens allow, (n,); if all are allowed, as in most ticks, the array `change` itself.
 
     Args:
-        change: VMs more, or less where negative.
-        tokens_in: For less; None where that has no limit.
-        tokens_out: For more, likewise.
+        change: VMs to add; negative: to remove.
+        tokens_in: Tokens for removing VMs; None if there is no limit.
+        tokens_out: Tokens for adding VMs; None if there is no limit.
     """
     allowed = change
     for tokens, way in ((tokens_in, -1), (tokens_out, 1)):
         if tokens is None or not np.count_nonzero(over := change * way > tokens):
             continue
-        # Fewer than there are in a count, since they are beyond.
+        # The tokens of these lanes are fewer than the VMs of a change, so they fit its dtype.
         whole = np.where(over, tokens, 0.0).astype(change.dtype) * way
         allowed = np.where(over, whole, allowed)
     return allowed
 
 
 def _refilled(tokens: Float, spent: Int | None, refill: Float, full: Float, *, at_once: bool) -> Int:
-    """Refill buckets in place, and say which are not full then: int64 (n,).
+    """Refill buckets in place, and return the lanes whose bucket is not full afterwards: int64 (n,).
 
     Args:
-        tokens: float64 (L,).
-        spent: int64 (n,), lanes whose bucket is not full, some of them more than once; None where that is not known.
-        refill: float64 (L,), what has come in since the last time.
-        full: float64 (L,), what goes in.
-        at_once: As much has come in everywhere, and no more is ever taken than there is.
+        tokens: float64 (L,), current tokens.
+        spent: int64 (n,), lanes whose bucket is not full; a lane may occur more than once. None if not known.
+        refill: float64 (L,), tokens to add since the last refill.
+        full: float64 (L,), sizes of the buckets.
+        at_once: Whether `refill` fills even an empty bucket in every lane.
     """
     if spent is None or len(spent) > len(tokens):
         np.minimum(np.add(tokens, refill, out=tokens), full, out=tokens)
         return (tokens < full).nonzero()[0]
-    # Most buckets are full most of the time, and a full one stays as it is.
+    # Most buckets are full most of the time, and a full one stays full.
     if not len(spent):
         return spent
     most = full.take(spent)
@@ -217,7 +217,7 @@ def _refilled(tokens: Float, spent: Int | None, refill: Float, full: Float, *, a
 
 
 def on_time(params: LaneParams, counts: CountType) -> Rule:
-    """VMs in service that have not been on for their minimum time stay (also: protected ones)."""
+    """Keep VMs in service that have not been on for their minimum time or are protected."""
     del params, counts
 
     told = pair(Reason.MINIMUM_ON_TIME, Reason.NONE)
@@ -232,9 +232,9 @@ def on_time(params: LaneParams, counts: CountType) -> Rule:
 
 
 def pause(params: LaneParams, counts: CountType) -> Rule:
-    """What an operator has paused does not happen.
+    """Suppress the actions that an operator has paused.
 
-    Where only one of starting and provisioning is paused the wish stays: the other may still serve it.
+    If only one of starting and provisioning is paused, the wish stays, because the other may still serve it.
     """
     del params, counts
     told = pair(Reason.PAUSED_STOP, Reason.PAUSED_START)
@@ -250,7 +250,7 @@ def pause(params: LaneParams, counts: CountType) -> Rule:
 
 
 def supply(params: LaneParams, counts: CountType) -> Rule:
-    """What the warm pool and, where allowed, new VMs can give."""
+    """Limit the wish to what the warm pool and, if allowed, newly provisioned VMs can supply."""
     makes = bool(params.provision.any())
     most = within(np.where(params.provision, params.max_provisioned, 0), counts)
     none = np.zeros_like(most)
@@ -288,13 +288,13 @@ def supply(params: LaneParams, counts: CountType) -> Rule:
 
 
 def startable(seen: Seen, need: Int) -> Int:
-    """Stopped VMs to start, int (L,), where so many VMs are wanted beyond what is ordered."""
+    """Stopped VMs to start, int (L,), if `need` VMs are wanted beyond what is ordered."""
     start = np.minimum(need, seen.snapshot.stopped)
     return start * seen.snapshot.may_start if seen.operated else start
 
 
 class Note(Protocol):
-    """A function that notes what was ordered."""
+    """A function that notes the orders of a tick for the guards that look back."""
 
     def __call__(
         self,
@@ -305,23 +305,23 @@ class Note(Protocol):
         stop: Int = _NOBODY,
         vms_stop: Int = _NOBODY,
     ) -> None:
-        """Note it.
+        """Note which lanes were scaled out and in.
 
         Args:
             state: Updated in place.
-            snapshot: Of this tick.
+            snapshot: The snapshot of this tick.
             out: int64 (n,), lanes that start or provision VMs, each once.
-            vms_out: int (n,), how many.
+            vms_out: int (n,), how many VMs each of them starts or provisions.
             stop: int64 (m,), lanes that stop VMs, each once.
-            vms_stop: int (m,), how many.
+            vms_stop: int (m,), how many VMs each of them stops.
         """
         ...
 
 
 def notes(params: LaneParams) -> Note | None:
-    """A function that notes what was ordered, for the guards that look back; None where none does.
+    """Return a function that notes orders for cooldowns and rate limits; None if no lane has either.
 
-    A cooldown that no lane uses is not noted, so that one which is switched on begins with the next order.
+    Orders are not noted for a cooldown that no lane uses, so a cooldown that is switched on begins with the next order.
     """
     after_out, after_in = (params.cooldown_out_s > 0.0).any(), (params.cooldown_in_s > 0.0).any()
     limits_out, limits_in = np.isfinite(params.rate_out_vms).any(), np.isfinite(params.rate_in_vms).any()

@@ -24,11 +24,11 @@ from autoscaler.core.state import full_buckets
 from autoscaler.core.types import Array, Int, Snapshot, Stage
 
 Lasts: TypeAlias = Callable[[Seen, Int, Int], float]
-"""Of what is seen and of the wish before a stage and after it, each (L,): until when (epoch seconds) the stage
-answers the same and has nothing new to remember, where nothing but time changes; -inf where that is not known."""
+"""A function of what a stage sees and of the wish before and after it, (L,) each: the time (epoch seconds) until which the
+stage gives the same answer and has nothing new to remember if only time passes; -inf if not known."""
 
 AFTER_DATA = int(Stage.DATA) + 1
-"""Where the wish after the guard on data is, among the one before the first stage and those after each."""
+"""Index of the wish after the data guard, in a list of the wish before the first stage and after each stage."""
 _ARRAYS = attrgetter(
     "demand",
     "in_service",
@@ -48,14 +48,14 @@ _ARRAYS = attrgetter(
     "floor",
     "ceiling",
 )
-"""All arrays of a snapshot that stages look at; no stage asks how old a reading is."""
+"""The arrays of a snapshot that stages read; no stage reads how old a reading is."""
 
 
 class Inputs:
     """The arrays of the last snapshot.
 
     Attributes:
-        fixed: Whether nobody can change them.
+        fixed: Whether nothing can change those arrays.
     """
 
     __slots__ = ("_arrays", "_demand", "fixed")
@@ -66,7 +66,7 @@ class Inputs:
         self.fixed = False
 
     def are_those_of(self, snapshot: Snapshot) -> bool:
-        """Whether this snapshot has the same arrays, which nobody can have changed; they are the last ones from here on."""
+        """Whether the snapshot has the same unchangeable arrays as the last one; remembers them for the next call."""
         demand = snapshot.demand
         if demand is not self._demand:
             self._demand, self._arrays, self.fixed = demand, (), False
@@ -79,7 +79,7 @@ class Inputs:
 
 
 def _timeless(params: LaneParams) -> Lasts:
-    """Stages that see no time and remember nothing."""
+    """For stages that do not depend on time and remember nothing."""
     del params
     return lambda _seen, _before, _after: math.inf
 
@@ -95,7 +95,7 @@ def _schedule(params: LaneParams) -> Lasts:
 
 
 def _stabilisation(params: LaneParams) -> Lasts:
-    """Where the highest wish of the window raises nothing now, it never does: it cannot rise by what it knows."""
+    """If the window's highest wish raises nothing now, it never will while the same wish repeats."""
     del params
 
     def lasts(seen: Seen, before: Int, after: Int) -> float:
@@ -105,13 +105,13 @@ def _stabilisation(params: LaneParams) -> Lasts:
 
 
 def _unheld(params: LaneParams) -> Lasts:
-    """Guards whose doubts and pauses only ever end by time, and that hand on the very wish where there are none."""
+    """For guards whose doubts and pauses can only end with time; they return the same wish object if they hold nothing."""
     del params
     return lambda _seen, before, after: math.inf if after is before else -math.inf
 
 
 def _rate(params: LaneParams) -> Lasts:
-    """Full buckets stay full."""
+    """Lasts if all buckets are full, because full buckets stay full."""
     full_out, full_in = full_buckets(params)
 
     def lasts(seen: Seen, before: Int, after: Int) -> float:
@@ -136,25 +136,26 @@ LASTS: dict[Stage, Callable[[LaneParams], Lasts]] = {
     Stage.PAUSE: _timeless,
     Stage.SUPPLY: _timeless,
 }
-"""How long stages last, by the policies; what looks at forecasts does not."""
+"""For each stage, how long it lasts under given policies. Stages that read forecasts are missing, so they never last."""
 
 
 def never(params: LaneParams) -> Lasts:
-    """Of a stage of which nothing is known."""
+    """For stages about which nothing is known."""
     del params
     return lambda _seen, _before, _after: -math.inf
 
 
 class Rest:
-    """What stages say after the data where all lanes have what they want, none has VMs on their way, and no cooldown holds any.
+    """Results of the stages after the data guard in a tick at rest, to be repeated while the lanes stay at rest.
 
-    All that these stages look at beside wishes and counts is time, and that only lets them hold less. So they say it again
-    for as long as wishes and counts are the same.
+    At rest, every lane has what it wants, no VM is starting, and no cooldown holds a lane. Besides wishes and counts, these
+    stages depend only on time, and time only makes them hold less. So they repeat their results while wishes and counts are
+    unchanged.
 
     Attributes:
-        settled: int (L,), what they want after bounds.
-        values: int (L,) each, the wish after each of these stages; None for what it was before.
-        whys: The reasons of each.
+        settled: int (L,), the wish after bounds.
+        values: int (L,) each, the wish after each of these stages; None if it equals the wish after the data guard.
+        whys: The reasons of each of these stages.
     """
 
     __slots__ = ("_now_s", "_ordered", "_starting", "_wish", "settled", "values", "whys")
@@ -170,7 +171,7 @@ class Rest:
 
     @classmethod
     def of(cls, seen: Seen, values: list[Int], whys: list[Why]) -> Rest | None:
-        """That of a tick, by the wish after each stage and by its reasons; None where it is no rest."""
+        """The rest of a tick, from the wish after each stage and their reasons; None if the lanes are not at rest."""
         held = values[Stage.COOLDOWN + 1] is not values[Stage.COOLDOWN]
         if seen.settled is None or values[-1] is not seen.settled or held:
             return None
@@ -178,7 +179,7 @@ class Rest:
         return None if np.count_nonzero(starting) else cls(seen, values, whys, starting.tobytes())
 
     def goes_on(self, seen: Seen, wish: Int) -> bool:
-        """Whether it does in another tick, in which this is the wish after the data."""
+        """Whether the rest continues in another tick, in which `wish` is the wish after the data guard."""
         if seen.operated or wish.tobytes() != self._wish or seen.ordered.tobytes() != self._ordered:
             return False
         return seen.snapshot.starting.tobytes() == self._starting and seen.snapshot.now_s >= self._now_s

@@ -15,27 +15,27 @@ import numpy as np
 from autoscaler.core.types import Bool, Float, Int
 
 TIMES = 10.0
-"""A reading this many times the VM's capacity, and as many times the median share of its fellows, is left out."""
+"""A reading is left out if it is this many times the VM's capacity, and its share this many times the median of the others."""
 TIMES_OF_IDLE = 100.0
-"""The same where its fellows do nothing to speak of: a crowd that came to one VM may well be ten times what it can do,
-and those that were started for it report next to nothing at first."""
+"""Used instead of `TIMES` if the other VMs are idle: a crowd at one VM may well be ten times what it can do, and VMs
+started to help it report next to nothing at first."""
 IDLE = 0.01
-"""Share of its capacity below which a VM does nothing to speak of."""
+"""A VM whose work is below this share of its capacity is idle."""
 
 _TIMES = np.array(TIMES)
 
 
 def beyond(single: Bool, lane: Int, work: Float, capacity: Float) -> Bool | None:
-    """Which fresh readings are beyond anything that a VM can do; None where there is none.
+    """Return which fresh readings exceed anything that a VM can do; None if none does.
 
     Args:
-        single: bool (L,), readings of the lane are of single VMs.
+        single: bool (L,), whether the lane's readings are of single VMs.
         lane: int64 (N,), lane index.
-        work: float64 (N,), work per second that was read, finite.
-        capacity: float64 (N,), work per second of that VM at the objective.
+        work: float64 (N,), work per second that was reported, finite.
+        capacity: float64 (N,), work per second of the reporting VM at the objective.
 
     Returns:
-        bool (N,).
+        bool (N,), or None.
     """
     high = work > _TIMES * capacity
     if not np.count_nonzero(high):

@@ -20,21 +20,21 @@ from autoscaler.core.remembered import Remembered
 from autoscaler.core.types import Bool, Float, Freshness, Int, Samples, Signal
 
 FADES_S = 600.0
-"""While nothing waits, what is taken to arrive halves in this time."""
+"""Half-life of the estimated arrivals while nothing waits."""
 NOTHING = 0.05
-"""Where nothing waits, less than this share of what the VMs in service can do is taken for nothing."""
+"""While nothing waits, estimated arrivals below this share of the capacity in service count as none."""
 SMOOTHED = 0.5
-"""Arrivals are averaged over this share of the time allowed for a backlog."""
+"""Arrivals are averaged over this share of the time within which a backlog should be cleared."""
 
 
 @dataclass(slots=True)
 class QueueState(Remembered):
-    """What is remembered of the queues of L lanes.
+    """What is remembered of the backlogs of L lanes.
 
     Attributes:
-        backlog: float64 (L,), work that waited last; NaN before the first sample.
-        at_s: float64 (L,), when that was.
-        arrives: float64 (L,), work per second that is taken to arrive.
+        backlog: float64 (L,), work that waited at the last sample; NaN before the first.
+        at_s: float64 (L,), time of the last sample; -inf before the first.
+        arrives: float64 (L,), estimated arrivals, work per second.
     """
 
     version: ClassVar[int] = 1
@@ -44,14 +44,14 @@ class QueueState(Remembered):
 
     @classmethod
     def empty(cls, lanes: int) -> QueueState:
-        """Nothing has been seen."""
+        """A state that has seen no sample."""
         return cls(np.full(lanes, np.nan), np.full(lanes, -np.inf), np.zeros(lanes))
 
     def carried_over(self, lanes: Int) -> QueueState:
-        """The state for other lanes, each of which may have been a lane of these; this one is not changed.
+        """Return the state for other lanes, each new or continuing a lane of this state, which is not changed.
 
         Args:
-            lanes: int64 (N,), the lane that each was; -1 for a new one.
+            lanes: int64 (N,), the lane of this state that each lane continues; -1 for a new lane.
         """
         new = QueueState.empty(len(lanes))
         known = lanes >= 0
@@ -63,12 +63,12 @@ class QueueState(Remembered):
 def demand_of_queues(
     params: FoldParams, state: QueueState, samples: Samples, serving_capacity: Float
 ) -> Samples:
-    """The samples with demand in the place of the backlogs of those lanes that measure a queue.
+    """Return the samples with backlogs replaced by demand, in the lanes whose signal is a queue.
 
     Args:
-        params: L lanes.
+        params: Settings of L lanes.
         state: Updated in place.
-        samples: As folded.
+        samples: The samples that `fold` returned.
         serving_capacity: float64 (L,), work per second that the VMs in service can do.
     """
     queue = params.signal == int(Signal.QUEUE)
@@ -80,14 +80,14 @@ def demand_of_queues(
 def demand_if(
     state: QueueState, backlog: float, at_s: float, serving_capacity: float, drain_s: float
 ) -> float:
-    """What demand would be found to be, in work per second, if a backlog were seen at that time.
+    """Return the demand, work per second, that would result from one more sample of a backlog.
 
     Args:
-        state: Of one lane; not changed.
+        state: State of one lane; not changed.
         backlog: Work that waits.
-        at_s: When.
+        at_s: Time of the sample.
         serving_capacity: Work per second that the VMs in service can do.
-        drain_s: Time in which a backlog is to be worked off.
+        drain_s: Time within which a backlog should be cleared.
     """
     one = state.carried_over(np.zeros(1, np.int64))
     fresh = np.ones(1, np.bool_)
@@ -98,7 +98,7 @@ def demand_if(
 def _wanted(
     state: QueueState, fresh: Bool, backlog: Float, at_s: Float, serving_capacity: Float, drain_s: Float
 ) -> Float:
-    """Work per second that is wanted where there is something fresh, over lanes."""
+    """Update the state with the fresh lanes' backlogs; return their demand, work per second: float64 (L,)."""
     first = fresh & np.isnan(state.backlog)
     later = fresh & (at_s > state.at_s) & ~first
     passed_s = np.where(later, at_s - state.at_s, 1.0)

@@ -24,10 +24,10 @@ from autoscaler.core.trust_state import NEVER
 from autoscaler.core.types import Bool, CountType, Float, Freshness, Int, Reason, Snapshot
 
 VANISHED_VMS = 0.5
-"""Demand that falls to nothing at once is doubted where it was the work of more than so many VMs before."""
+"""Demand that vanishes at once is doubted only if it was the work of more than this many VMs."""
 
 _counted = attrgetter("coverage", "listed")
-"""The arrays of a snapshot that say how much of the VMs was read."""
+"""The arrays of a snapshot that say for how many VMs there is data."""
 _REASON_OF_FRESHNESS = np.zeros(len(Freshness), np.int64)
 _REASON_OF_FRESHNESS[Freshness.STALE] = Reason.DATA_STALE
 _REASON_OF_FRESHNESS[Freshness.INVALID] = Reason.DATA_INVALID
@@ -35,7 +35,7 @@ _REASON_OF_FRESHNESS[Freshness.ABSENT] = Reason.DATA_ABSENT
 
 
 def data(params: LaneParams, counts: CountType) -> Rule:
-    """No scale-in on data that cannot be trusted, and the largest safe number where it stays away."""
+    """Prevent scale-in on data that cannot be trusted; if it stays away for long, fall back to the largest safe number."""
     vanishing = _vanished(params)
     fall_back = _fall_back(params, counts)
 
@@ -84,9 +84,9 @@ def data(params: LaneParams, counts: CountType) -> Rule:
 
 
 def _fall_back(params: LaneParams, counts: CountType) -> Callable[[Seen, Bool | None, Int], Int | None]:
-    """A function that notes which lanes went blind, and says what those may fall back to that were so for long.
+    """Return a function that notes since when lanes are blind, and gives the number of VMs that long-blind lanes fall back to.
 
-    It answers int (L,), `NEVER` where a lane does not fall back; None where none does.
+    Its result is int (L,), `NEVER` in lanes that do not fall back; None if no lane does.
     """
     forecast = quantiles(params, params.cover_quantile) if params.cover.any() else None
     vms = whole_vms(params.vm_capacity, counts)
@@ -100,7 +100,7 @@ def _fall_back(params: LaneParams, counts: CountType) -> Callable[[Seen, Bool | 
         trusted.lost = 1
         since_s = np.where(np.isnan(trusted.lost_s), view.now_s, trusted.lost_s)
         trusted.lost_s = np.where(blind, since_s, np.nan)
-        # What a partial listing counts is no base for stopping anything.
+        # Nothing may be stopped on the counts of a partial listing.
         over = where_any(
             blind & view.listed & (since_s + params.loss_hold_s <= view.now_s) & (trusted.good > NEVER)
         )
@@ -116,9 +116,9 @@ def _fall_back(params: LaneParams, counts: CountType) -> Callable[[Seen, Bool | 
 
 
 def _vanished(params: LaneParams) -> Callable[[Seen], Bool | None] | None:
-    """A function that says where demand has just vanished at once, bool (L,); None where it did nowhere.
+    """Return a function that says where demand vanished at once a short while ago, bool (L,); None for no lane.
 
-    None instead of the function where no lane doubts that.
+    None is returned instead of the function if no lane doubts vanished demand.
     """
     if not (params.zero_hold_s > 0.0).any():
         return None
@@ -129,15 +129,15 @@ def _vanished(params: LaneParams) -> Callable[[Seen], Bool | None] | None:
         nonlocal calm
         view, trusted = seen.snapshot, seen.state.trusted
         demand = view.demand
-        # Where one number in memory is that of all lanes, one look is enough.
+        # If all lanes share one number in memory (stride 0), one comparison is enough.
         if trusted.gone_s is calm and (np.minimum.reduce(demand) if any(demand.strides) else demand[0]) > 0.0:
-            # Nothing is gone and nothing was: most ticks, and a tenth of the work.
+            # No demand is or was missing: the case of most ticks, at a tenth of the work.
             trusted.work = demand if is_fixed(demand) else demand.copy()
             return None
         nothing, some = view.demand == 0.0, view.demand > 0.0
         begun = nothing & np.isnan(trusted.gone_s)
         since_s = np.where(begun & (trusted.work > notable), view.now_s, trusted.gone_s)
-        # Zero that was not notable is believed at once, and not doubted later on.
+        # Zero after little demand is believed at once, and for good.
         since_s = np.where(begun & (trusted.work <= notable), -np.inf, since_s)
         trusted.gone_s = np.where(some, np.nan, since_s)
         trusted.work = np.where(some, view.demand, trusted.work)

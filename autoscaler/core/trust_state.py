@@ -1,6 +1,6 @@
 """What the data guard (`trust`) remembers of the last good data.
 
-Rules of this file: a state as described in `remembered`; `trust` gives it its meaning.
+Rules of this file: a state as described in `remembered`; `trust` defines what the fields mean.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ NEVER = -1
 
 @dataclass(slots=True)
 class TrustState(Remembered):
-    """What is remembered of good data, over L lanes.
+    """What the data guard remembers of L lanes.
 
     Attributes:
-        good: int (L,), the last wish that rested on data of its tick; `NEVER` before the first.
-        lost_s: float64 (L,), when the lane went blind; NaN where it is not.
-        work: float64 (L,), the last demand above zero, work per second; 0 before the first.
-        gone_s: float64 (L,), when demand vanished at once; NaN where it did not.
-        lost: 1 where any lane is blind, so that nobody has to look.
+        good: int (L,), the last wish that rested on data of its tick; `NEVER` before the first such wish.
+        lost_s: float64 (L,), when the lane went blind; NaN if it is not blind.
+        work: float64 (L,), the last demand above zero, work per second; 0 before the first such demand.
+        gone_s: float64 (L,), when demand vanished at once; NaN if it did not, -inf if its absence is believed.
+        lost: 1 if any lane is blind, which saves looking through the lanes.
     """
 
     version: ClassVar[int] = 1
@@ -38,7 +38,7 @@ class TrustState(Remembered):
 
     @classmethod
     def empty(cls, lanes: int) -> TrustState:
-        """Nothing has been seen yet."""
+        """A state that has seen no data yet."""
         return cls(
             good=np.full(lanes, NEVER),
             lost_s=np.full(lanes, np.nan),
@@ -47,10 +47,10 @@ class TrustState(Remembered):
         )
 
     def carried_over(self, lanes: Int) -> TrustState:
-        """The state for other lanes, each of which may have been a lane of these; this one is not changed.
+        """Return the state for other lanes, each new or continuing a lane of this state, which is not changed.
 
         Args:
-            lanes: int64 (N,), the lane that each was; -1 for a new one.
+            lanes: int64 (N,), the lane of this state that each lane continues; -1 for a new lane.
         """
         new = TrustState.empty(len(lanes))
         known = lanes >= 0

@@ -26,27 +26,27 @@ from autoscaler.core.types import Bool, Int, SmallInt
 
 SLOTS = 32
 Kind: TypeAlias = np.dtype[np.int32]
-"""int32, or int16 where a simulation knows that its counts fit."""
+"""Dtype of the values: int32, or int16 if a simulation knows that its counts fit."""
 INT32: Kind = np.dtype(np.int32)
 _WIDE = 64
-"""Lanes from which on a call per row is quicker than a step per number."""
+"""From this many lanes on, one numpy call per row is faster than `accumulate`."""
 _MOVED = ("ring", "under_way", "block", "before")
-"""What changes in place from tick to tick."""
+"""The arrays that change in place from tick to tick."""
 
 
 def _backwards(ring: SmallInt) -> None:
-    """Every row becomes the highest of itself and the rows after it, in place."""
+    """Replace every row, in place, by the maximum of itself and all later rows."""
     if ring.shape[1] < _WIDE:
         backwards = ring[::-1]
         np.maximum.accumulate(backwards, axis=0, out=backwards)
         return
-    # numpy's accumulate walks down column by column, which takes thirty times as long for thousands of them.
+    # numpy accumulates column by column, which takes thirty times as long for thousands of columns.
     for row in range(len(ring) - 2, -1, -1):
         np.maximum(ring[row], ring[row + 1], out=ring[row])
 
 
 def _forwards(first: SmallInt, rows: SmallInt, out: SmallInt) -> None:
-    """Fill in the highest of each row and all before it, and of another before them."""
+    """Write to each row of `out` the maximum of `first` and of all `rows` up to that one."""
     np.maximum(first, rows[0], out=out[0])
     if rows.shape[1] < _WIDE:
         out[1:] = rows[1:]
@@ -62,11 +62,10 @@ class Group:
 
     Attributes:
         per_bucket: Ticks per bucket.
-        first, end: Its columns in the ring, half open.
-        slots: Buckets of its longest window, with the one under way.
-        kept: int (2 * slots, lanes), for lanes whose windows have different numbers of buckets: rows
-            slots - s to 2 * slots - s say, where slot s is under way, which slots count. None where all windows
-            have equally many.
+        first, end: The group's columns in the ring, half open.
+        slots: Buckets of the group's longest window, including the current bucket.
+        kept: int (2 * slots, lanes), if windows have different numbers of buckets: while slot s is current, rows slots - s
+            to 2 * slots - s are the mask of the slots that count. None if all windows have equally many buckets.
     """
 
     per_bucket: int
@@ -78,12 +77,12 @@ class Group:
     def begin(
         self, bucket: int, ring: SmallInt, under_way: SmallInt, block: SmallInt, before: SmallInt
     ) -> None:
-        """Begin the next bucket: the arrays are those of `RollingMax`, of these lanes, and updated in place."""
+        """Begin the next bucket; the arrays are these lanes' columns of the arrays in `RollingMax`, updated in place."""
         slots = self.slots
         slot = bucket % slots
         ring[slot - 1] = under_way
         if self.kept is not None:
-            # This slot held the bucket that leaves the window.
+            # This slot holds the bucket that leaves the window.
             ring[slot] = 0
             counted = np.minimum(ring, self.kept[slots - slot : 2 * slots - slot])
             np.maximum.reduce(counted, axis=0, out=before)
@@ -99,7 +98,7 @@ class Group:
         under_way.fill(0)
 
     def taken_over(self, bucket: int, ring: SmallInt, block: SmallInt) -> None:
-        """Bring a ring whose rows hold single buckets into the form that `begin` keeps, within `bucket`."""
+        """Convert a ring whose rows hold single buckets to the form that `begin` maintains, while `bucket` is current."""
         slot = bucket % self.slots
         if self.kept is None:
             later = ring[:slot:-1]
@@ -109,14 +108,14 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """How the windows of all lanes are cut.
+    """How the windows of all lanes are divided into buckets.
 
     Attributes:
-        groups: All lanes, by the length of their buckets.
-        order: int64 (L,), the lane of each column; None where columns are lanes.
-        column: int64 (L,), the column of each lane; None likewise.
-        per_bucket, buckets: int64 (L,), ticks per bucket and number of buckets by lane.
-        remembers: int (L,), 0 for the lanes whose window is the present only, else 1; None where all are 1.
+        groups: All lanes, grouped by the length of their buckets.
+        order: int64 (L,), the lane of each column; None if columns are in the order of lanes.
+        column: int64 (L,), the column of each lane; None if columns are in the order of lanes.
+        per_bucket, buckets: int64 (L,), ticks per bucket and number of buckets, by lane.
+        remembers: int (L,), 0 for lanes whose window is only the present tick, else 1; None if all are 1.
     """
 
     groups: tuple[Group, ...]
@@ -128,7 +127,7 @@ class Cut:
 
     @classmethod
     def of(cls, window_ticks: Int, kind: Kind) -> Cut:
-        """The cut of windows of these lengths, int64 (L,), for values of this kind."""
+        """The division of windows of these lengths, int64 (L,), for values of dtype `kind`."""
         length = np.maximum(window_ticks, 1)
         long = length > SLOTS
         per_bucket = np.where(long, -(-length // (SLOTS - 1)), 1)
@@ -145,7 +144,7 @@ class Cut:
         return cls(groups, order, np.argsort(order).astype(np.int64), per_bucket, buckets, remembers)
 
     def column_of(self, lane: int) -> tuple[int, Group]:
-        """The column of a lane, and its group."""
+        """The column of a lane, and the group that the column belongs to."""
         column = lane if self.column is None else int(self.column[lane])
         return column, next(group for group in self.groups if column < group.end)
 
@@ -154,7 +153,7 @@ def _group(per_bucket: int, first: int, end: int, buckets: Int, kind: Kind) -> G
     slots = int(buckets.max())
     if (buckets == slots).all():
         return Group(per_bucket, first, end, slots, None)
-    # Row r is `slots - r` buckets before the one under way, and again after a whole turn of the ring.
+    # Row r is `slots - r` buckets before the current one, and again one turn of the ring later.
     age = (slots - np.arange(2 * slots)) % slots
     counts = (age[:, np.newaxis] > 0) & (age[:, np.newaxis] < buckets)
     return Group(per_bucket, first, end, slots, np.where(counts, np.iinfo(kind).max, 0).astype(kind))
@@ -164,18 +163,18 @@ def _group(per_bucket: int, first: int, end: int, buckets: Int, kind: Kind) -> G
 class RollingMax(Remembered):
     """The highest value noted within each lane's window. Columns are in the order of `Cut`.
 
-    Values are kept as int32, or as int16 where a simulation that knows that they fit asks for it.
+    Values are kept as int32, or as int16 if a simulation that knows that they fit asks for it.
 
     Attributes:
         window_ticks: int64 (L,), the windows, by lane.
-        ring: int (slots, L), the highest of each bucket before the one under way, by bucket modulo the
-            group's slots; of a full block, the highest from each bucket to the block's end. The largest thing
-            that a decision reads, so as narrow as a count of VMs allows.
-        under_way: int (L,), the highest of the bucket under way; 0 where nothing was noted.
-        block: int (L,), the highest of the buckets that are over of the block under way.
-        before: int (L,), the highest of the window's other buckets.
+        ring: int (slots, L), the maximum of each bucket before the current one, by bucket modulo the group's slots; in a
+            full block, the maximum from each bucket to the end of the block. The largest array that a decision reads, so
+            its dtype is as narrow as counts allow.
+        under_way: int (L,), the maximum of the current bucket; 0 if nothing was noted in it.
+        block: int (L,), the maximum of the completed buckets of the current block.
+        before: int (L,), the maximum of the window's other buckets.
         tick: The last tick; -1 before the first.
-        cut: How the windows are cut.
+        cut: How the windows are divided.
     """
 
     version: ClassVar[int] = 1
@@ -195,11 +194,11 @@ class RollingMax(Remembered):
 
     @classmethod
     def empty(cls, window_ticks: Int, kind: Kind = INT32) -> RollingMax:
-        """Nothing noted yet.
+        """A state in which nothing has been noted.
 
         Args:
             window_ticks: int64 (L,), the windows in ticks; 0 and 1 mean the present value only.
-            kind: What values are kept as.
+            kind: Dtype of the values.
         """
         lanes = len(window_ticks)
         slots = max((group.slots for group in Cut.of(window_ticks, kind).groups), default=0)
@@ -208,16 +207,16 @@ class RollingMax(Remembered):
         return cls(window_ticks.copy(), ring, none, none.copy(), none.copy(), -1)
 
     def push_and_max(self, tick: int, value: Int | SmallInt, known: Bool | None = None) -> SmallInt:
-        """Note `value` where `known`, and return the highest value noted within the window up to now.
+        """Note `value` in the lanes where `known`, and return the highest value noted within each window up to now.
 
         Args:
-            tick: Now, on the absolute grid; may skip forward. Within a tick, and back in time, values are added
-                to those of the bucket under way.
-            value: Integers (L,), non-negative, at most a thousand million.
-            known: bool (L,), where there is a value to note; None for everywhere.
+            tick: Now, on the absolute grid; may skip forward. A repeated or earlier tick adds its values to the
+                current bucket.
+            value: Integers (L,), from 0 to a thousand million.
+            known: bool (L,), lanes that have a value to note; None for all lanes.
 
         Returns:
-            int (L,) of the kind kept, not to be changed; 0 where nothing was noted within the window.
+            int (L,) of the kept dtype, which the caller must not change; 0 if nothing was noted within the window.
         """
         if self._held_to >= 0:
             self._catch_up()
@@ -225,10 +224,10 @@ class RollingMax(Remembered):
         return self._note(tick, present if known is None else present * known)
 
     def again(self, tick: int) -> SmallInt:
-        """As `push_and_max` with what was noted last; the same array as then where the highest cannot have changed.
+        """Note the last values again, as `push_and_max` would; returns the last result itself if it cannot have changed.
 
         Raises:
-            ValueError: Nothing was noted yet.
+            ValueError: Nothing has been noted yet.
         """
         if self._noted is None or self._highest is None:
             raise ValueError("Nothing has been noted that could be noted again.")
@@ -237,29 +236,29 @@ class RollingMax(Remembered):
         return self._note(tick, self._noted)
 
     def push_again(self, tick: int, value: Int) -> SmallInt:
-        """As `push_and_max` with what was noted last, as far as anything was."""
+        """Note `value`, which must equal the last values if any were noted; the result is that of `push_and_max`."""
         return self.push_and_max(tick, value) if self._highest is None else self.again(tick)
 
     def hold(self, tick: int) -> None:
-        """As `again`, where nobody asks for the highest.
+        """Note the last values again, without computing the maximum.
 
-        It is worked out when something else is asked, and then for no more ticks than a window has.
+        The work is done when something else is asked for, and then for no more ticks than a window has.
         """
         last = max(self.tick, self._held_to)
         if tick > last + 1:
-            # Ticks that never came are not noted.
+            # Skipped ticks note nothing.
             self._catch_up()
             self.again(tick)
         else:
             self._held_to = max(tick, last)
 
     def _catch_up(self) -> None:
-        """Note what was held."""
+        """Note the values that `hold` has put off."""
         to, self._held_to = self._held_to, -1
         if to <= self.tick:
             return
         lengths = [(group.per_bucket, group.slots) for group in self.cut.groups]
-        # After two turns of every ring nothing is left of what was before.
+        # After two turns of every ring, nothing of earlier values is left.
         turns = 2 * max((per_bucket * slots for per_bucket, slots in lengths), default=1)
         step = min((per_bucket for per_bucket, _ in lengths), default=1)
         for tick in range(max(self.tick + 1, to - turns), to, step):
@@ -267,7 +266,7 @@ class RollingMax(Remembered):
         self.again(to)
 
     def dump(self) -> Dumped:
-        """As of every state."""
+        """Return all fields, as `Remembered.dump` does, after doing what `hold` has put off."""
         self._catch_up()
         return Remembered.dump(self)
 
@@ -289,7 +288,7 @@ class RollingMax(Remembered):
         return highest
 
     def _begin_buckets(self, tick: int) -> bool:
-        """Move on to the buckets that `tick` is in; whether any begins."""
+        """Move on to the buckets that contain `tick`; return whether any of them begins."""
         last, self.tick = self.tick, tick
         begun = False
         for group in self.cut.groups:
@@ -297,7 +296,7 @@ class RollingMax(Remembered):
         return begun
 
     def _begin_of(self, group: Group, last: int, tick: int) -> bool:
-        """Move a group on from a tick to the bucket that another is in; whether any begins."""
+        """Move a group from tick `last` on to the bucket that contains `tick`; return whether a bucket begins."""
         bucket, was = tick // group.per_bucket, last // group.per_bucket
         if bucket == was:
             return False
@@ -308,7 +307,7 @@ class RollingMax(Remembered):
             return True
         ring, block, before = self.ring[: group.slots, columns], self.block[columns], self.before[columns]
         if bucket - was >= group.slots:
-            # The past is out of the window.
+            # All earlier values have left the window.
             for part in (ring, under_way, block, before):
                 part.fill(0)
             return True
@@ -317,14 +316,14 @@ class RollingMax(Remembered):
         return True
 
     def push_page(self, tick: int, values: Int | SmallInt) -> SmallInt:
-        """Note the values of ticks that follow each other, as `push_and_max` does one by one.
+        """Note the values of consecutive ticks; equivalent to calling `push_and_max` for each.
 
         Args:
-            tick: The first, after the last that was noted.
-            values: Integers (T, L), as there.
+            tick: The first tick, later than the last one noted.
+            values: Integers (T, L), as for `push_and_max`.
 
         Returns:
-            int (T, L) of the kind kept: the highest at each of them.
+            int (T, L) of the kept dtype: the highest value at each tick.
         """
         if self._held_to >= 0:
             self._catch_up()
@@ -346,7 +345,7 @@ class RollingMax(Remembered):
         return highest
 
     def _push_short(self, group: Group, tick: int, noted: SmallInt, highest: SmallInt) -> None:
-        """Note a page that is much longer than a window of single ticks: what is kept follows from its last two windows."""
+        """Note a page much longer than windows with one-tick buckets: the state follows from its last two windows."""
         columns, slots = slice(group.first, group.end), group.slots
         self._push_group(group, tick, noted[:slots], highest)
         rows, ends = highest[slots:, columns], len(noted)
@@ -359,7 +358,7 @@ class RollingMax(Remembered):
     def _push_group(
         self, group: Group, tick: int, noted: SmallInt, highest: SmallInt, *, anew: bool = False
     ) -> None:
-        """Note a page in the columns of a group, a bucket at a time, or all buckets of a block at once; `anew` without a past."""
+        """Note a page in a group's columns, by bucket or by all whole buckets of a block; `anew` ignores earlier values."""
         columns = slice(group.first, group.end)
         under_way, before = self.under_way[columns], self.before[columns]
         last, at = tick - group.slots if anew else self.tick, 0
@@ -382,7 +381,7 @@ class RollingMax(Remembered):
                 last, at = tick + end - 1, end
 
     def _push_block(self, group: Group, slot: int, noted: SmallInt, highest: SmallInt) -> None:
-        """Note ticks of whole buckets that follow one that is over, in a slot, within a block."""
+        """Note whole buckets that follow a completed bucket in slot `slot`, all within one block."""
         columns, buckets = slice(group.first, group.end), len(noted) // group.per_bucket
         ring, block = self.ring[: group.slots, columns], self.block[columns]
         under_way, before = self.under_way[columns], self.before[columns]
@@ -392,7 +391,7 @@ class RollingMax(Remembered):
             np.maximum(rows[:, row - 1], rows[:, row], out=rows[:, row])
         over = np.concatenate([under_way[np.newaxis], rows[:, -1]])
         under_way[...] = over[-1]
-        # The highest of the buckets of this block that are over, as each of the others begins.
+        # The maximum of this block's completed buckets, at the beginning of each further bucket.
         blocks = np.empty_like(over[:-1])
         _forwards(block, over[:-1], blocks)
         block[...] = blocks[-1]
@@ -403,7 +402,7 @@ class RollingMax(Remembered):
         np.maximum(rows, befores[:, np.newaxis], out=highest.reshape(rows.shape))
 
     def twin(self) -> RollingMax:
-        """The same once more, far sooner than a copy; they share what never changes."""
+        """Return an independent copy, much faster than `copy`; the two share what never changes."""
         self._catch_up()
         new = RollingMax.__new__(RollingMax)
         for name in _MOVED:
@@ -413,7 +412,7 @@ class RollingMax(Remembered):
         return new
 
     def alike(self, lanes: Int) -> bool:
-        """Whether each lane has noted the same as another of the same window: int64 (L,), which."""
+        """Whether each lane has noted the same values as lane `lanes`, int64 (L,), which has the same window."""
         self._catch_up()
         cut = self.cut
         at = lanes if cut.column is None or cut.order is None else cut.column.take(lanes.take(cut.order))
@@ -421,7 +420,7 @@ class RollingMax(Remembered):
         return all(np.count_nonzero(part != part.take(at, axis=-1)) == 0 for part in moved)
 
     def of_lanes(self, lanes: Int, cut: Cut | None = None) -> RollingMax:
-        """The same of some lanes, each once or more, int64 (N,), among which are all windows; `cut` is theirs, if that is known."""
+        """Return the state of some lanes, int64 (N,), each once or more, covering all windows; `cut` is theirs, if known."""
         self._catch_up()
         new = RollingMax.__new__(RollingMax)
         new.window_ticks = self.window_ticks.take(lanes)
@@ -439,14 +438,14 @@ class RollingMax(Remembered):
         return new
 
     def carried_over(self, window_ticks: Int, lanes: Int) -> RollingMax:
-        """The same for other lanes, each of which may have been a lane of these; this one is not changed.
+        """Return the state for other lanes, each new or continuing a lane of this state, which is not changed.
 
-        A lane whose window keeps its length goes on as if nothing had happened. One whose window changes keeps
-        the highest value of the old window, for the whole of the new one.
+        A lane whose window keeps its length continues unchanged. A lane whose window changes keeps the highest
+        value of the old window for the whole of the new one.
 
         Args:
             window_ticks: int64 (N,), the windows of the other lanes.
-            lanes: int64 (N,), the lane that each was; -1 for one that is new.
+            lanes: int64 (N,), the lane of this state that each lane continues; -1 for a new lane.
         """
         self._catch_up()
         new = RollingMax.empty(window_ticks, self.ring.dtype)
@@ -470,15 +469,15 @@ class RollingMax(Remembered):
         return new
 
     def take_in(self, mine: Int, other: RollingMax, theirs: Int) -> None:
-        """Know some lanes as another does, whose windows for them are as long.
+        """Replace the values of some lanes by those of lanes of another state, whose windows must have the same length.
 
         Args:
-            mine: int64 (n,), the lanes.
-            other: Is not changed.
-            theirs: int64 (n,), the lane that each is there.
+            mine: int64 (n,), the lanes to replace.
+            other: The other state; not changed.
+            theirs: int64 (n,), the lane of `other` to copy for each lane of `mine`.
 
         Raises:
-            ValueError: It is at another tick, or of other windows.
+            ValueError: The other state is at another tick, or a window has another length.
         """
         self._catch_up()
         found = other.carried_over(self.window_ticks, _placed(len(self.window_ticks), mine, theirs))
@@ -491,7 +490,7 @@ class RollingMax(Remembered):
 
 
 def _placed(lanes: int, mine: Int, theirs: Int) -> Int:
-    """The lane there of each lane here: int64 (L,), -1 for none."""
+    """The lane of the other state for each lane of this one: int64 (L,), -1 for none."""
     placed = np.full(lanes, -1)
     placed[mine] = theirs
     return placed
