@@ -18,14 +18,14 @@ Number = TypeVar("Number", Float, Int, SmallFloat, SmallInt, Bool)
 
 
 def one_of(value: Number) -> Number:
-    """The number of columns, (..., n), that all have the same, (..., 1), of which numpy makes far more than of as many; else as it is."""
+    """Reduce (..., n) equal columns to one, (..., 1), with which numpy is much faster; unequal columns are returned as they are."""
     first = value[..., :1]
     found: Number = first if np.count_nonzero(value == first) == value.size else value
     return found
 
 
 class Alike:
-    """Columns in groups that have the same of everything that is given once.
+    """Groups of columns that have equal given values.
 
     Args:
         given: float64 or int64 (n,) each, what must be equal within a group.
@@ -33,13 +33,13 @@ class Alike:
     Attributes:
         first: int64 (G,), the first column of each group, ascending.
         group: int64 (n,), the group of each column.
-        few: Whether there are so few groups that it is worth asking whether they are equal in a tick, too.
+        few: Whether there are so few groups that it pays to check whether their columns are also equal in a tick.
     """
 
     def __init__(self, *given: Float | Int) -> None:
         columns = np.stack([np.asarray(each, np.float64) for each in given])
         first, group = _groups(columns)
-        # Groups are in the order of their first columns, so that where all differ each column is a group in its place.
+        # Order groups by their first columns, so that if all columns differ, group i is column i.
         order = np.argsort(first)
         self.first: Int = first[order].astype(np.int64)
         self.few = 2 * len(first) <= len(given[0])
@@ -47,37 +47,37 @@ class Alike:
         self._first_of = self.first.take(self.group)
 
     def hold(self, *values: Float | Int | SmallInt) -> bool:
-        """Whether the columns of each group have the same values, (..., n) each; NaN is like nothing."""
+        """Whether the columns of each group have the same values, (..., n) each; NaN is equal to nothing."""
         return self.few and all((value == value.take(self._first_of, axis=-1)).all() for value in values)
 
     def hold_bits(self, value: SmallFloat) -> bool:
-        """The same of float32 (..., n), to the bit: NaN is like itself."""
+        """Same as `hold` for float32 (..., n), but bit for bit: NaN is equal to itself."""
         return self.hold(value.view(np.int32))
 
     def part(self, *values: Float | Int | Bool) -> Bool:
-        """Where columns have other values, (n,) each, than the first of their group: bool (n,)."""
+        """Where a column differs from the first column of its group in any of the values, (n,) each: bool (n,)."""
         found = np.zeros(len(self.group), np.bool_)
         for value in values:
-            # What is true of all or of none parts nobody.
+            # A bool that is the same in all columns separates none.
             if value.dtype != np.bool_ or 0 < np.count_nonzero(value) < len(value):
                 found |= value != value.take(self._first_of)
         return found
 
     def of_first(self, value: Number) -> Number:
-        """The columns that stand for their groups: (..., G) of (..., n)."""
+        """Select the first column of each group: (..., G) from (..., n)."""
         found: Number = value.take(self.first, axis=-1)
         return found
 
     def spread(self, few: Number) -> Number:
-        """What each column has, (..., n), of what its group has, (..., G)."""
+        """Give each column the value of its group: (..., n) from (..., G)."""
         found: Number = few.take(self.group, axis=-1)
         return found
 
 
 def _groups(columns: Float) -> tuple[Int, Int]:
-    """The first column of each group of equal ones, (G,), and the group of each, (n,): of (K, n).
+    """The first column of each group of equal columns, (G,), and the group of each column, (n,), from values (K, n).
 
-    As numpy's `unique` along an axis has it, which compares columns as a whole and takes twice as long.
+    The same as numpy's `unique` along an axis, which compares whole columns and takes twice as long.
     """
     order = np.lexsort(columns)
     ordered = columns[:, order]

@@ -29,19 +29,19 @@ from autoscaler.core.remembered import Remembered, take_columns
 from autoscaler.core.types import Bool, Float, Int
 
 LASTING_S, LASTING_TICKS = 1800.0, 2.0
-"""Demand has been there without a break if it was for so long, and for so many ticks."""
+"""Demand counts as present without a break after this much time, and at least this many ticks."""
 KNOWN_S = 86_400.0
-"""A fleet that has been seen for less knows no falls yet."""
+"""A fleet that has been observed for less than this doubts no falls."""
 DEEPER = 2.0
-"""By so many times a fall is deeper than others, in logarithms, if it is doubted."""
+"""A fall is doubted if it is this many times as deep, in logarithms, as those in memory."""
 DEEPEST = 3
-"""So many of the deepest are remembered; the last of them is what others are held against."""
+"""Number of deepest falls kept in memory; new falls are compared with the shallowest of them."""
 LEAST = math.log(2.0)
-"""No fall is doubted that is less deep; VMs count from one on, so that small fleets have deep falls seldom."""
+"""No shallower fall is doubted. Depths are logarithms of (1 + VMs), so small fleets seldom have deep falls."""
 HALF_LIFE_S = 28.0 * 86_400.0
-"""In this time a fall that is remembered becomes half as deep."""
+"""Time in which the depth of a remembered fall fades to half."""
 MOST_HELD_S = 86_400.0
-"""Nothing is held for longer."""
+"""Longest time for which VMs are held."""
 _NOTABLE = math.exp(LEAST / DEEPER)
 _NOWHERE: Int = np.zeros(0, np.int64)
 _WIDE, _MORE = np.array(_NOTABLE), np.array(_NOTABLE - 1.0)
@@ -52,19 +52,21 @@ _BY_COLUMN = ("lowest", "deepest", "deepest_s", "known", "before", "back", "sinc
 class Falls(Remembered):
     """What is remembered of falls in n columns.
 
+    Time is divided into stretches of `LASTING_S`, or `LASTING_TICKS` ticks if those are longer.
+
     Attributes:
-        lowest: float64 (2, n), lowest demand in VMs of the stretch of time that is over, NaN where it was never known there, and of
-            the present one, infinite until it is known; but for demand that is away while a fall is doubted.
+        lowest: float64 (2, n), lowest demand in VMs of the previous stretch, NaN if it was not known, and of the current
+            stretch, infinite until it is known. Demand that is away in a doubted fall is left out.
         deepest: float64 (`DEEPEST`, n), logarithms of the deepest falls in memory, descending; 0 for none.
-        deepest_s: float64 (n,), until when they have faded.
-        known: int64 (n,), stretches in which demand was known.
-        before: float64 (n,), demand in VMs before the fall that was doubted last, until it has come back or a day is over; then 0.
-        back: float64 (n,), demand in VMs from which on it has come back.
+        deepest_s: float64 (n,), the time up to which `deepest` has faded.
+        known: int64 (n,), number of stretches in which demand was known.
+        before: float64 (n,), demand in VMs before the last doubted fall, until demand has come back or a day is over; then 0.
+        back: float64 (n,), demand in VMs from which on it counts as come back.
         since: int64 (n,), the tick of that fall.
-        returns: float64 (n,), how many of the doubted falls before came back; fades like `deepest`.
-        away: float64 (n,), ticks for which demand was away then, a day each at most; likewise.
-        stretch: Number of the present stretch; -1 before the first.
-        last_tick: The last tick that was looked at; -1 before the first.
+        returns: float64 (n,), how many earlier doubted falls came back; fades like `deepest`.
+        away: float64 (n,), ticks for which demand was away in them, at most a day each; fades like `deepest`.
+        stretch: Number of the current stretch; -1 before the first.
+        last_tick: The last tick seen; -1 before the first.
     """
 
     version: ClassVar[int] = 1
@@ -82,7 +84,7 @@ class Falls(Remembered):
 
     @classmethod
     def empty(cls, columns: int) -> Self:
-        """Nothing has been seen yet."""
+        """A state that has seen nothing."""
         lowest = np.full((2, columns), np.inf)
         lowest[0] = np.nan
         return cls(
@@ -98,7 +100,7 @@ class Falls(Remembered):
         )
 
     def of_columns(self, was: Int) -> Falls:
-        """The same for other columns, each of which is one of these or, as -1, a new one; this one is not changed."""
+        """Return the state for other columns, each one of these or, if `was` is -1, new; this state is not changed."""
         new = Falls.empty(len(was))
         known = was >= 0
         for name in _BY_COLUMN:
@@ -107,29 +109,29 @@ class Falls(Remembered):
         return new
 
     def begin(self, tick: int, tick_s: float) -> None:
-        """Go on after a tick, of which nothing is known."""
+        """Continue after a tick for which nothing is known."""
         self.stretch, self.last_tick = _stretch(tick, tick_s), tick
 
     def take_in(self, mine: Int, other: Falls, theirs: Int) -> None:
-        """Have in some columns, int64 (k,), what another state at the same tick has in some of its own."""
+        """Copy some columns, int64 (k,), from the columns `theirs` of another state at the same tick."""
         take_columns(self, mine, other, theirs, _BY_COLUMN, when=("stretch", "last_tick"))
 
 
 def doubted(
     state: Falls, tick: int, tick_s: float, work: Float, lead_ticks: Float, price: Float
 ) -> Int | None:
-    """Take in a tick, and say what is held for demand that may come back.
+    """Take in a tick, and return how many VMs to hold for demand that may come back.
 
     Args:
-        state: Updated in place. Of a tick only the first call is noted; a later one may end what is doubted.
+        state: Updated in place. Only the first call of a tick notes falls; a later one may end a doubted fall.
         tick: Now.
-        tick_s: Its length.
-        work: float64 (n,), demand in VMs; NaN where it is not known.
-        lead_ticks: float64 (n,), from the order of a start until it serves.
-        price: float64 (n,), of shortage, in VM-ticks per VM-tick.
+        tick_s: Length of a tick.
+        work: float64 (n,), demand in VMs; NaN if not known.
+        lead_ticks: float64 (n,), ticks from the order of a start until it serves.
+        price: float64 (n,), price of shortage, in VM-ticks per VM-tick.
 
     Returns:
-        int64 (n,), VMs that stay if they are there; None where nothing is held for.
+        int64 (n,), VMs that stay if they exist; None if none are held.
     """
     if tick > state.last_tick:
         fell(state, tick, tick_s, work)
@@ -143,7 +145,7 @@ def doubted(
 
 
 def fell(state: Falls, tick: int, tick_s: float, work: Float) -> Int:
-    """Take in a tick, as `doubted` has it; the columns that fell, as is doubted from now on: int64 (k,)."""
+    """Take in a tick, as `doubted` does; return the columns with a fall that is doubted from now on: int64 (k,)."""
     _turn(state, tick, tick_s)
     state.last_tick = tick
     past, present = state.lowest
@@ -153,7 +155,7 @@ def fell(state: Falls, tick: int, tick_s: float, work: Float) -> Int:
     notable = fallen < lasted
     new = _NOWHERE
     if np.count_nonzero(notable):
-        # What is doubted goes on as one fall.
+        # A further fall during a doubted one belongs to it.
         where = np.flatnonzero(notable & (state.before == 0.0))
         noted = _Noted.of(state, tick * tick_s, _length(tick_s), work[where], lasted[where], where)
         new = noted.note(state, tick, tick * tick_s)
@@ -164,7 +166,7 @@ def fell(state: Falls, tick: int, tick_s: float, work: Float) -> Int:
 
 
 def came_back(state: Falls, tick: int, tick_s: float, work: Float) -> Int:
-    """End what is back, and what was away for a day, where that is doubted; the columns that are back: int64 (k,)."""
+    """End doubted falls whose demand is back or has been away for a day; return the columns where it is back: int64 (k,)."""
     aged = tick - state.since
     is_back = work >= state.back
     ended = np.flatnonzero((state.before > 0.0) & (is_back | (aged >= MOST_HELD_S / tick_s)))
@@ -175,13 +177,13 @@ def came_back(state: Falls, tick: int, tick_s: float, work: Float) -> Int:
 
 
 def calm(state: Falls, tick: int, tick_s: float, work: Float) -> int:
-    """For how many ticks from the next on nothing is doubted and nothing to be noted, but for how low demand is.
+    """For how many of the coming ticks no fall is doubted and nothing changes in the state but the lowest demand.
 
     Args:
-        state: Through the tick before; not changed.
-        tick: The first of them.
-        tick_s: Their length.
-        work: float64 (T, n), demand in VMs at each, all known.
+        state: As of the tick before; not changed.
+        tick: The first of these ticks.
+        tick_s: Length of a tick.
+        work: float64 (T, n), demand in VMs at each tick, all known.
     """
     ticks = len(work)
     while ticks and _stretch(tick + ticks - 1, tick_s) != state.stretch:
@@ -200,7 +202,7 @@ def calm(state: Falls, tick: int, tick_s: float, work: Float) -> int:
 
 
 def pass_calm(state: Falls, tick: int, work: Float) -> None:
-    """Take in ticks that are calm, float64 (T, n) of demand in VMs, from one on."""
+    """Take in calm ticks (see `calm`), with demand in VMs, float64 (T, n), beginning with `tick`."""
     if len(work):
         present = state.lowest[1]
         np.minimum(present, np.minimum.reduce(work, axis=0), out=present)
@@ -208,15 +210,15 @@ def pass_calm(state: Falls, tick: int, work: Float) -> None:
 
 
 def uneventful(state: Falls, tick: int, tick_s: float, work: Float) -> int:
-    """Take in ticks from one on for as long as no fall is doubted, and none that is ends.
+    """Take in ticks for as long as no fall comes to be doubted and no doubted fall ends.
 
-    Number by number, to the bit what `fell` and `came_back` do.
+    Computes on plain numbers, bit for bit what `fell` and `came_back` do.
 
     Args:
-        state: Through the tick before; updated in place.
-        tick: The first of them.
-        tick_s: Their length.
-        work: float64 (T, n), demand in VMs at each; NaN where it is not known.
+        state: As of the tick before; updated in place.
+        tick: The first of these ticks.
+        tick_s: Length of a tick.
+        work: float64 (T, n), demand in VMs at each tick; NaN if not known.
 
     Returns:
         How many ticks were taken in.
@@ -261,7 +263,7 @@ def _is_believed(
     past: Sequence[float],
     present: Sequence[float],
 ) -> bool:
-    """Whether no column of those that fell is doubted; then that is noted."""
+    """Whether none of the columns that fell is doubted; if so, their falls are noted."""
     now_s = tick * tick_s
     demand = np.array([work[at] for at in where])
     lasted = np.array([min(past[at], present[at]) for at in where])
@@ -273,7 +275,7 @@ def _is_believed(
 
 
 def _length(tick_s: float) -> float:
-    """Of a stretch of time, in seconds."""
+    """Length of a stretch, in seconds."""
     return max(LASTING_S, LASTING_TICKS * tick_s)
 
 
@@ -282,7 +284,7 @@ def _stretch(tick: int, tick_s: float) -> int:
 
 
 def _turn(state: Falls, tick: int, tick_s: float) -> None:
-    """Begin another stretch of time where one is over."""
+    """Begin another stretch if the current one is over."""
     stretch = _stretch(tick, tick_s)
     if stretch == state.stretch:
         return
@@ -296,14 +298,14 @@ def _turn(state: Falls, tick: int, tick_s: float) -> None:
 
 
 class _Noted(NamedTuple):
-    """Demand that fell in some columns.
+    """Notable falls in some columns.
 
     Attributes:
         where: int64 (k,), the columns.
-        lasted, work: float64 (k,), demand in VMs from which it fell, and to which.
-        fade: float64 (k,), what is left of what is remembered.
-        falls: float64 (1 + `DEEPEST`, k), depths of those that are remembered and of this one, ascending.
-        new: bool (k,), where it is doubted.
+        lasted, work: float64 (k,), demand in VMs before and after the fall.
+        fade: float64 (k,), factor by which remembered values have faded.
+        falls: float64 (1 + `DEEPEST`, k), depths of the remembered falls and of this one, ascending.
+        new: bool (k,), whether the fall is doubted.
     """
 
     where: Int
@@ -317,7 +319,7 @@ class _Noted(NamedTuple):
     def of(
         cls, state: Falls, now_s: float, length_s: float, work: Float, lasted: Float, where: Int
     ) -> _Noted:
-        """At a time, of what lasted for `length_s` at least; the state is not changed."""
+        """Compare falls from `lasted` to `work` with those in memory; the state is not changed."""
         fade = 0.5 ** ((now_s - state.deepest_s[where]) / HALF_LIFE_S)
         faded = state.deepest[:, where] * fade
         depth = np.log((lasted + 1.0) / (work + 1.0))
@@ -328,7 +330,7 @@ class _Noted(NamedTuple):
         return cls(where, lasted, work, fade, falls, new)
 
     def note(self, state: Falls, tick: int, now_s: float) -> Int:
-        """Have it remembered; the columns that are doubted from now on: int64 (n,)."""
+        """Store the falls in the state; return the columns that are doubted from now on: int64 (n,)."""
         where = self.where
         state.returns[where] *= self.fade
         state.away[where] *= self.fade

@@ -39,16 +39,16 @@ _FRESH = int(Freshness.FRESH)
 
 
 class Living:
-    """L fleets that live through a past; lane i reads series i.
+    """Replays L fleets through past demand; lane i reads series i.
 
     Args:
-        series: The forecast settings at its beginning.
-        lanes: The policies at its beginning.
-        on_ticks: int64 (L,), for so many ticks VMs serve before they may stop.
+        series: The forecast settings at the beginning.
+        lanes: The policies at the beginning.
+        on_ticks: int64 (L,), ticks for which VMs serve before they may stop.
 
     Attributes:
-        forecasts: What forecasts have learned.
-        decisions: What deciding has left behind.
+        forecasts: The forecast state that was learned.
+        decisions: The state that deciding has left.
     """
 
     def __init__(self, series: SeriesParams, lanes: LaneParams, on_ticks: Int) -> None:
@@ -65,12 +65,12 @@ class Living:
         self._free, self._ceiling = _fixed(self._nobody == 0), _fixed(self._nobody + NO_CEILING)
 
     def live(self, series: SeriesParams, lanes: LaneParams, samples: Sequence[Samples]) -> None:
-        """Live through ticks, one after the other; ticks may be missing.
+        """Replay some ticks in order; ticks may be missing.
 
         Args:
-            series: The forecast settings; not to be changed afterwards.
-            lanes: The policies, likewise; times of starts are those of the beginning.
-            samples: Of these ticks.
+            series: The forecast settings; must not be changed afterwards.
+            lanes: The policies, with the lead times given at the beginning; must not be changed afterwards.
+            samples: One per tick.
         """
         at = 0
         for outlook in steps(series, self.forecasts, samples):
@@ -123,7 +123,7 @@ class Living:
         self._last_tick = tick
 
     def _arrive(self, tick: int) -> None:
-        """Bring in what was ordered; after a gap all of it."""
+        """Put ordered VMs into service when they are due; after a gap, all of them."""
         passed, rows = tick - self._last_tick, len(self._arrives)
         if passed == 0:
             return
@@ -138,11 +138,11 @@ class Living:
         self._coming -= came
         self._young += came
         self._young -= self._arrives[(tick - self._on_ticks) % rows, self._columns]
-        # The oldest row, which nobody asks for any more, is that of the farthest tick for which something may be ordered now.
+        # The oldest row is no longer read; it is reused for the farthest tick for which VMs may be ordered now.
         self._arrives[(tick + self._farthest) % rows] = 0
 
     def _begin(self, lanes: LaneParams, demand: Float, fresh: Bool) -> None:
-        """Have the VMs that demand needs where it begins to be known."""
+        """In lanes whose demand becomes known, put the VMs it needs into service."""
         begins = fresh & ~self._watched
         if begins.any():
             need = np.ceil(np.where(begins, demand, 0.0) / lanes.vm_capacity - 1e-9)
@@ -153,13 +153,13 @@ class Living:
 
 
 def by_tick(outlook: Outlook, series: int, first_tick: int, demand: Float) -> Iterator[Outlook]:
-    """The Outlooks of each of some ticks, which are side by side as `forecast.steps` says them.
+    """Split an Outlook over several ticks, as `forecast.steps` returns it, into one Outlook per tick.
 
     Args:
-        outlook: Of T * S series.
+        outlook: Over T * S series.
         series: S.
-        first_tick: The first of them.
-        demand: float64 (T, S), of which they were made; NaN where unknown.
+        first_tick: Number of the first tick.
+        demand: float64 (T, S), the demand it was computed from; NaN where unknown.
     """
     ticks = len(outlook.evidence) // series
     if ticks == 1:

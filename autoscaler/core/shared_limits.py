@@ -29,7 +29,7 @@ _FREE = len(_REASONS) - 1
 
 
 def shared(params: LaneParams, counts: CountType) -> Rule | None:
-    """So many VMs as the limits of the lane's group leave it; None where no lane is in a group."""
+    """Limit the wish to what the lane's group leaves it; None if no lane is in a group."""
     groups = [
         Group(params, np.flatnonzero(params.group == number))
         for number in np.unique(params.group)
@@ -66,7 +66,7 @@ def shared(params: LaneParams, counts: CountType) -> Rule | None:
 
 
 def _can_be_had(seen: Seen, wish: Int, most: Int) -> Int:
-    """What each lane wants and the warm pool and, where allowed, new VMs can give: int64 (L,)."""
+    """VMs that each lane wants and can get from the warm pool and, if allowed, by provisioning: int64 (L,)."""
     view = seen.snapshot
     room = np.maximum(most - view.provisioned, 0) * view.may_provision
     reach = seen.ordered + view.stopped * view.may_start + room
@@ -79,9 +79,9 @@ class Claim:
     """What the lanes of one group have and want: int64 (G,) each.
 
     Attributes:
-        ordered: VMs in service or on their way.
-        leaving: VMs that drain, which count until they have left.
-        floor: The floor of safety.
+        ordered: VMs in service or starting.
+        leaving: Draining VMs, which count until they are gone.
+        floor: The safety floor: the policy's minimum or an operator's floor.
         wanted: VMs wanted that can be had, at least those ordered.
     """
 
@@ -92,7 +92,7 @@ class Claim:
 
     @classmethod
     def of(cls, params: LaneParams, seen: Seen, can: Int, lanes: Int) -> Claim:
-        """That of some lanes, of which so many VMs can be had."""
+        """The claim of some lanes; `can`, int64 (L,), is what each lane can get."""
         view = seen.snapshot
         ceiling, floor = view.ceiling[lanes].astype(np.int64), view.floor[lanes].astype(np.int64)
         most = np.where(ceiling < NO_CEILING, ceiling, params.maximum[lanes])
@@ -110,8 +110,8 @@ class Group:
     """The lanes that share limits, compiled.
 
     Attributes:
-        params: The policies, of all lanes.
-        lanes: int64 (G,), which.
+        params: The policies of all lanes.
+        lanes: int64 (G,), the lanes of this group.
     """
 
     params: LaneParams
@@ -125,11 +125,11 @@ class Group:
         self._money = self.params.vm_price[self.lanes]
 
     def share(self, seen: Seen, claim: Claim) -> tuple[Int, Int, tuple[HeldBack, ...]]:
-        """How many VMs each gets, by which limit, and who is held back. Takes the starts from what is left of them.
+        """Divide the limits among the lanes, and deduct the granted starts from the group's tokens.
 
         Returns:
-            int64 (G,) of VMs, between those ordered and those wanted; int64 (G,) of `Limit`, beyond it where none
-            leaves less than is wanted; and a value per lane that gets less.
+            int64 (G,), VMs of each lane, between those ordered and those wanted; int64 (G,), the `Limit` that decided, or a
+            number beyond the last one if no limit did; and one value for each lane that gets less than it wants.
         """
         first = self.lanes[0]
         worth = self.worth(seen)
@@ -145,7 +145,7 @@ class Group:
                 fits = handed_out(safe, np.maximum(got, safe), takes, left, worth)
                 got, code = _lower(got, fits, code, limit)
         if np.isfinite(self.params.group_starts[first]):
-            # A lane that is new to the group comes with tokens of its own; the group has what its others have left.
+            # A lane that joins the group brings full tokens; what the others have left is what counts.
             left = np.floor(np.minimum.reduce(seen.state.shared.tokens[self.lanes]))
             safe = np.minimum(got, np.maximum(claim.ordered, claim.floor))
             fits = handed_out(claim.ordered, safe, one, left, worth)
@@ -159,7 +159,7 @@ class Group:
         return got, code, self._held_back(short, code, claim, got, worth) if len(short) else ()
 
     def worth(self, seen: Seen) -> Callable[[Int], Float]:
-        """A function of numbers of VMs, int64 (BLOCK, G): what the last of them earns, float64 (BLOCK, G)."""
+        """Return a function of numbers of VMs, int64 (BLOCK, G): what the last of them earns, float64 (BLOCK, G)."""
         lanes, capacity = self.lanes, self.params.vm_capacity[self.lanes]
         demand = seen.state.shared.demand[lanes]
         laws = None if seen.outlook is None else seen.outlook.laws
@@ -179,12 +179,12 @@ class Group:
     def _held_back(
         self, short: Int, code: Int, claim: Claim, got: Int, worth: Callable[[Int], Float]
     ) -> tuple[HeldBack, ...]:
-        """What there is to tell of the lanes that get less than they want."""
+        """Describe the lanes that get less than they want."""
         asked = np.broadcast_to(np.maximum(got, 1), (BLOCK, len(got))).copy()
         asked[1] = got + 1
         last, following = worth(asked)[:2]
         known = np.flatnonzero((got > 0) & ~np.isnan(last))
-        # The two that earn least, so that nobody is a rival of its own.
+        # The two lanes that earn least, so that every lane has a rival other than itself.
         least = known[np.argsort(last[known], kind="stable")[:2]].tolist()
         told = []
         for at in short.tolist():
@@ -205,11 +205,11 @@ class Group:
 
 
 def _lower(got: Int, fits: Int, code: Int, limit: Limit) -> tuple[Int, Int]:
-    """The lower of two numbers of VMs, and the limit that made it."""
+    """The lower of two numbers of VMs, and the limit that set it."""
     lower = fits < got
     return np.where(lower, fits, got), np.where(lower, int(limit), code)
 
 
 def _together(takes: Int | Float) -> float:
-    """What all take, added in the order of lanes."""
+    """The sum over lanes, added in their order."""
     return float(np.add.accumulate(takes)[-1])

@@ -21,35 +21,35 @@ from autoscaler.core.remembered import Remembered
 from autoscaler.core.types import MOST_VMS, Float, Int
 
 BLOCK = 32
-"""Offers of each lane that are asked for at a time."""
+"""Number of offers of each lane that are evaluated at a time."""
 _SLACK = 1e-9
-"""Shares of a limit that rounding may take."""
+"""Share of a limit that rounding may exceed."""
 
 
 class Limit(IntEnum):
     """What a limit counts."""
 
     VMS = 0
-    """VMs that run or are on their way."""
+    """VMs in service, starting or draining."""
     MONEY = 1
-    """What these cost, in money per hour."""
+    """Cost of these VMs, in money per hour."""
     STARTS = 2
-    """VMs started or made within a time."""
+    """VMs started or provisioned within a period."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeldBack:
-    """A lane that a shared limit keeps below what it wants.
+    """A lane that a shared limit keeps below its wish.
 
     Attributes:
-        lane: Which.
+        lane: The lane.
         limit: The limit that leaves it least.
         wanted: VMs it would have.
-        worth: What the first of the missing VMs would earn, as a multiple of its cost where the lane has an objective,
-            else how busy VMs would be with it; NaN where that is not known.
-        rival: Of the group's other lanes, the one whose last VM earns least; -1 where none has any.
+        worth: What the first of the missing VMs would earn: a multiple of its cost if the lane has an objective, else how
+            busy VMs would be with it; NaN if not known.
+        rival: Of the group's other lanes, the one whose last VM earns least; -1 if none has any.
         rival_vm: The number of that VM.
-        rival_worth: What it earns, likewise.
+        rival_worth: What that VM earns, in the unit of `worth`; NaN if there is no rival.
     """
 
     lane: int
@@ -63,11 +63,11 @@ class HeldBack:
 
 @dataclass(slots=True)
 class SharedState(Remembered):
-    """What is remembered of L lanes for limits that they share.
+    """What is remembered of L lanes for the limits that they share.
 
     Attributes:
-        demand: float64 (L,), last demand that was known, work per second; NaN before the first.
-        tokens: float64 (L,), starts that the group of the lane still may make; `MOST_VMS` where it has no such limit.
+        demand: float64 (L,), last known demand, work per second; NaN before the first.
+        tokens: float64 (L,), starts that the lane's group may still make; `MOST_VMS` if it has no such limit.
         refilled_s: When the tokens were last refilled.
     """
 
@@ -78,15 +78,15 @@ class SharedState(Remembered):
 
     @classmethod
     def empty(cls, params: LaneParams) -> SharedState:
-        """A state without history: all starts are left."""
+        """A state without history: the group may make all its starts."""
         return cls(np.full(len(params.series), np.nan), full_tokens(params), -1e18)
 
     def carried_over(self, after: LaneParams, lanes: Int) -> SharedState:
-        """The state for other lanes, each of which may have been a lane of these; this one is not changed.
+        """Return the state for other lanes, each new or continuing a lane of this state, which is not changed.
 
         Args:
-            after: The parameters of the other lanes, N of them.
-            lanes: int64 (N,), the lane that each was; -1 for one that is new.
+            after: The parameters of the N other lanes.
+            lanes: int64 (N,), the lane of this state that each lane continues; -1 for a new lane.
         """
         new = SharedState.empty(after)
         known = lanes >= 0
@@ -106,15 +106,15 @@ def handed_out(have: Int, wanted: Int, takes: Float, left: float, worth: Callabl
     """How many VMs each lane gets when there may be too few for all.
 
     Args:
-        have: int64 (G,), VMs that each has in any case, at least 0: nothing is taken away here.
-        wanted: int64 (G,), VMs that each wants, at least `have`.
-        takes: float64 (G,), what one VM of each takes of the limit, above 0.
-        left: What is left of the limit for VMs beyond `have`; nothing where it is below 0.
-        worth: Of numbers of VMs, int64 (BLOCK, G), at least 1: what the last of them earns, float64 (BLOCK, G). A
-            number that rises within a lane counts as the last one before; NaN comes last of all.
+        have: int64 (G,), VMs that each lane keeps in any case, at least 0.
+        wanted: int64 (G,), VMs that each lane wants, at least `have`.
+        takes: float64 (G,), what one VM of each lane takes of the limit, above 0.
+        left: What is left of the limit for VMs beyond `have`; below 0: nothing.
+        worth: Function of numbers of VMs, int64 (BLOCK, G), at least 1: what the last of them earns, float64 (BLOCK, G).
+            A value that rises within a lane counts as the one before it; NaN ranks last.
 
     Returns:
-        int64 (G,), between have and wanted. No VM that is wanted and would fit into what is left is left out.
+        int64 (G,), between `have` and `wanted`. Any wanted VM that fits into what is left is granted.
     """
     vms = have.copy()
     slack = _SLACK * max(abs(left), 1.0)
@@ -129,11 +129,11 @@ def handed_out(have: Int, wanted: Int, takes: Float, left: float, worth: Callabl
         earned = worth(vms + 1 + steps)
         earned = np.minimum.accumulate(np.where(np.isnan(earned), -np.inf, earned), axis=0)
         offered = steps < ahead
-        # Dearest first, then by lane, then by number: `nonzero` of lanes x steps is in that order, and the sort is stable.
+        # Most valuable first, then by lane, then by number: `nonzero` yields lanes x steps in that order; the sort is stable.
         lane, step = np.nonzero(offered.T)
         order = np.argsort(-earned[step, lane], kind="stable")
         lane, step = lane[order], step[order]
-        # What follows the last offer that was asked for is not known, so at that one it is asked again.
+        # What follows the last offer of a lane's block is not known yet, so evaluation starts again there.
         more = (step == BLOCK - 1) & (wanted - vms > BLOCK)[lane]
         ends = np.flatnonzero(more)
         if len(ends):
@@ -146,6 +146,6 @@ def handed_out(have: Int, wanted: Int, takes: Float, left: float, worth: Callabl
 
 
 def _taken(vms: Int, takes: Float) -> float:
-    """What all take together, added in the order of lanes."""
+    """The sum over lanes, added in their order."""
     together = np.add.accumulate(vms * takes)
     return float(together[-1]) if len(together) else 0.0

@@ -15,19 +15,19 @@ from autoscaler.core.warm.returns import FRESH, GROUP, HITS, RUNGS, WAITS, rungs
 from autoscaler.core.warm.waits import WarmPool
 
 ROWS: SmallInt = np.array([[rung] for rung in range(RUNGS)], np.int8)
-"""int8 (RUNGS, 1), the rungs."""
+"""int8 (RUNGS, 1), the rungs as a column."""
 START: Int = GROUP * (WAITS * HITS)
-"""int64 (RUNGS,), where the group of each rung begins in what is counted."""
+"""int64 (RUNGS,), flat index at which the group of each rung begins in the counts."""
 
 
 class Endings:
-    """The counts, for ticks of some length.
+    """Counts the ends of waits, for a given tick length.
 
     Args:
-        tick_s: It.
+        tick_s: Length of a tick.
 
     Attributes:
-        wait_of: int8 (N,), the bin of each wait by its ticks, as `waits_by_ticks` has it.
+        wait_of: int8 (N,), the bin of a wait by its length in ticks; see `waits_by_ticks`.
     """
 
     def __init__(self, tick_s: float) -> None:
@@ -38,15 +38,15 @@ class Endings:
     def note(
         self, warm_pool: WarmPool, tick: int, last: int, lanes: Int, level: Int, *, timely: bool
     ) -> None:
-        """Note the waits that are over where rungs are wanted again, and when those that are wanted no more were last.
+        """Count the waits of rungs that are wanted again, and note when rungs that are no longer wanted were wanted last.
 
         Args:
             warm_pool: Updated in place.
             tick: Now.
             last: The tick before.
-            lanes: int64 (k,), the columns in which another rung is wanted.
-            level: int64 (k,), the highest that is.
-            timely: Whether the hour is that of the tick before, or the next.
+            lanes: int64 (k,), the columns whose highest wanted rung has changed.
+            level: int64 (k,), the highest rung wanted now.
+            timely: Whether this hour is that of the tick before, or the next one.
         """
         columns, before = len(warm_pool.level), warm_pool.level.take(lanes)
         rose, fell = (level > before).nonzero()[0], (level < before).nonzero()[0]
@@ -71,7 +71,7 @@ class Endings:
         start = START.take(rung)
         old = (wait >= FRESH).nonzero()[0]
         there = cell.take(old)
-        # Only who had waited for an hour was counted when this one began.
+        # Only rungs that had waited for an hour were counted when this hour began.
         counted = old[there >= 0]
         if len(counted):
             then = cell[counted]
@@ -84,7 +84,7 @@ class Endings:
             law.note_ended(here)
             return
         law.note_ended(here if timely else here[wait < FRESH])
-        # Who was not counted yet when the hour began has outlasted one since then.
+        # The others have passed the one-hour mark since then.
         late = old[there < 0]
         if timely and len(late):
             part = np.minimum((tick - since[late]) / self._hour_ticks - 1.0, 1.0).astype(np.float32)
@@ -93,12 +93,12 @@ class Endings:
             law.note_asked(outlasted * columns + lane[late], np.ones(len(late), np.float32))
 
     def count(self, warm_pool: WarmPool, tick: int, kinds: SmallInt) -> None:
-        """Count the waits that are under way as an hour begins, at such a kind of time: int8 (rows, k)."""
+        """Count the current waits at the beginning of an hour, given the kind of time of each rung: int8 (rows, k)."""
         rows, columns = kinds.shape
         since, cells = warm_pool.since.reshape(-1), warm_pool.cell
         np.subtract(-1, kinds, out=cells[:rows])
         cells[rows:] = -1
-        # Seen as numbers that are never negative, never is later than any tick.
+        # Viewed as unsigned, -1 (never wanted) is later than any tick.
         waits = since.view(np.uint64)[: kinds.size] <= np.uint64(max(tick - self._old_ticks, 0))
         waits &= (ROWS[:rows] > warm_pool.level.astype(np.int8)).reshape(-1)
         place = waits.nonzero()[0]
@@ -120,7 +120,7 @@ class Endings:
 
 
 def _left(low: Int, high: Int, lanes: Int) -> tuple[Int, Int]:
-    """As `rungs_between`, where there is a rung in each lane at least; in most ticks there is one."""
+    """Same as `rungs_between`, for lanes with at least one rung each; usually it is exactly one."""
     if np.add.reduce(high - low) == len(low):
         return high, lanes
     return rungs_between(low, high, lanes)

@@ -20,26 +20,28 @@ from autoscaler.core.types import Int, SmallFloat
 from autoscaler.core.warm.returns import FRESH, GROUPS, HITS, SHORTEST, WAITS
 
 PRIOR_ENDS, PRIOR_WAITS = 0.3, 1.0
-"""Waits of each length that one believes to have seen before any, and how many of them ended within the hour."""
+"""What the counts of a bin start from: this many waits, of which this many ended within the hour."""
 MOST_ODDS = 0.98
 ALL_TIMES, ALL_GROUPS = 10.0, 10.0
-"""What is expected of a wait at a kind of time from either alone counts in one, and what all groups count in one, in waits."""
+"""Weights, in waits: of what wait and time suggest independently, against counts of both combined; and of what all groups
+suggest, against counts of one group."""
 FEW = 64
-"""Fewer columns are gone through in as few calls as can be."""
+"""With fewer columns than this, all groups are processed in one call, because calls then cost more than numbers."""
 _ONE = np.float32(1.0)
 
 
 class Law:
-    """What was counted of waits, and what follows of it as of the beginning of this hour.
+    """Counts of how waits ended, and the probabilities that followed from them when this hour began.
+
+    All arrays are updated in place. `odds` and `lasts` must be those that follow from `ended` and `asked`.
 
     Args:
-        ended: float32 (GROUPS, WAITS, HITS, n), waits that ended, forgotten slowly: in a bin of less than an hour, or else in
-            the hour after they were of a bin.
-        asked: Likewise, hours in which waits were of a bin; in the last bin of less than an hour, waits that outlasted it.
-        odds: Likewise, how likely waits end within an hour from the beginning of their bin on, above 0 and below 1.
-        lasts: Likewise, the mean share of the hour that they last.
-
-    All are updated in place. What follows must be that of what was counted.
+        ended: float32 (GROUPS, WAITS, HITS, n), fading counts of waits that ended: within a bin of less than an hour, or in
+            the hour after the wait was found in a longer bin.
+        asked: float32 of the same shape, fading counts of hours in which waits were in a bin; in the last bin of less than
+            an hour, waits that outlasted it.
+        odds: float32 of the same shape, probability that a wait ends within an hour from the beginning of its bin, in (0, 1).
+        lasts: float32 of the same shape, the mean share of that hour that the wait lasts.
     """
 
     def __init__(self, ended: SmallFloat, asked: SmallFloat, odds: SmallFloat, lasts: SmallFloat) -> None:
@@ -54,11 +56,11 @@ class Law:
         self._alone: tuple[SmallFloat, SmallFloat, SmallFloat] | None = None
 
     def note_ended(self, cells: Int) -> None:
-        """Count waits that ended, each in a cell of the counts, flat: int64 (k,)."""
+        """Count waits that ended, by the flat index of their cells: int64 (k,)."""
         self._noted[0].append(cells)
 
     def note_asked(self, cells: Int, weight: SmallFloat) -> None:
-        """Count waits that were asked, likewise, each with a weight: float32 (k,)."""
+        """Count hours of waiting, by the flat index of their cells, int64 (k,), each with a weight, float32 (k,)."""
         self._noted[1].append(cells)
         self._noted[2].append(weight)
 
@@ -66,8 +68,8 @@ class Law:
         """Begin an hour.
 
         Args:
-            forgotten: What was counted before counts as much.
-            groups: Those in which anything was ever counted; at least one.
+            forgotten: Factor on all earlier counts.
+            groups: The groups in which anything was ever counted; at least one.
         """
         self._add()
         self._groups = groups
@@ -92,7 +94,7 @@ class Law:
         self._all_known = False
 
     def know(self, cells: Int) -> None:
-        """Have the law of some cells, int64 (..., m) of (GROUPS, WAITS, HITS), flat."""
+        """Compute the law of some cells, int64 (..., m), flat indices into (GROUPS, WAITS, HITS), unless it is known."""
         if self._all_known:
             return
         if self._few:
@@ -105,7 +107,7 @@ class Law:
             waits = asked.reshape(GROUPS, WAITS, HITS)[group]
             fresh = np.logical_or.reduce(waits[:FRESH], axis=0).nonzero()[0]
             if len(fresh):
-                # What ends within the hour is told by all of these waits together.
+                # The odds of ending within the hour depend on all bins of less than an hour together.
                 self._work_out(range(group, group + 1), range(FRESH + 1), range(fresh[0], fresh[-1] + 1))
             for wait in range(FRESH, WAITS):
                 kinds = waits[wait].nonzero()[0]
@@ -114,14 +116,14 @@ class Law:
                     self._work_out(range(group, group + 1), range(wait, wait + 1), which)
 
     def settle(self) -> None:
-        """Have all that was counted in what is counted, and the laws of all groups."""
+        """Add all noted counts, and compute the laws of all groups."""
         if not self._all_known:
             self._know_all()
         self._add()
 
     def _know_all(self) -> None:
-        """Have the laws of all groups."""
-        # The group before the first is one of those in which nothing was ever counted, which are all alike.
+        """Compute the laws of all groups."""
+        # Nothing was ever counted in the group before the first, and all groups without counts have the same law.
         empty, unknown = self._groups.start - 1, self._unknown.reshape(GROUPS, -1)
         for some in self._apart(range(empty, self._groups.stop)):
             if np.count_nonzero(unknown[some.start : some.stop]):
@@ -132,11 +134,11 @@ class Law:
         self._all_known = True
 
     def _apart(self, groups: range) -> Sequence[range]:
-        """Groups that are best gone through together: few numbers take as long as calls do, and many do not stay in the cache."""
+        """How to split groups into calls: few columns in one call, many by group, so that the data fits in the cache."""
         return [groups] if self._few else [range(group, group + 1) for group in groups]
 
     def _add(self) -> None:
-        """Add what was noted, in the order of notes."""
+        """Add the noted counts, in the order in which they were noted."""
         ends, asks, weights = self._noted
         if ends:
             np.add.at(self._ended.reshape(-1), np.concatenate(ends), _ONE)
@@ -145,7 +147,7 @@ class Law:
         self._noted = [], [], []
 
     def _expected(self, waits: range, kinds: range) -> SmallFloat:
-        """How many of `ALL_GROUPS` waits of some bins are expected to end at some kinds of times: float32 (w, h, n)."""
+        """How many of `ALL_GROUPS` waits in some bins are expected to end at some kinds of time: float32 (w, h, n)."""
         assert self._alone is not None
         some = slice(waits.start, waits.stop), slice(kinds.start, kinds.stop)
         by_wait, fresh, old = self._alone
@@ -164,7 +166,7 @@ class Law:
         return expected
 
     def _work_out(self, groups: range, waits: range, kinds: range) -> None:
-        """Have the laws of some groups, waits and kinds of times; of waits of less than an hour all, and the next one."""
+        """Compute the laws of some groups, waits and kinds of time; waits must include all bins up to FRESH, or none below."""
         some = tuple(slice(each.start, each.stop) for each in (groups, waits, kinds))
         self._unknown.reshape(GROUPS, WAITS, HITS)[some] = False
         ended, asked, odds, lasts = self._ended[some], self._asked[some], self.odds[some], self.lasts[some]
@@ -178,7 +180,7 @@ class Law:
             reached[:, :FRESH] += groups_count
         np.add(ended, self._expected(waits, kinds), out=odds)
         odds /= reached
-        # Who was asked in no whole hour counts for the part of it, and may so seem to end more than once.
+        # A wait that was counted for only part of an hour may otherwise seem to end more than once.
         np.minimum(odds, np.float32(MOST_ODDS), out=odds)
         np.multiply(odds, np.float32(-0.5), out=lasts)
         lasts += _ONE
@@ -187,21 +189,21 @@ class Law:
 
 
 def _summed(groups: SmallFloat) -> SmallFloat:
-    """The sum along groups, one after the other: float32 (...) of (G, ...)."""
+    """The sum over groups, in their order: float32 (...) from (G, ...)."""
     total: SmallFloat = groups[0] if len(groups) == 1 else np.add.reduce(groups, axis=0)
     return total
 
 
 def _alone(counted: SmallFloat) -> tuple[SmallFloat, SmallFloat, SmallFloat]:
-    """The odds of each wait, and how many times as likely it ends at each kind of time, as if one did not depend on the other.
+    """Return the odds of each wait, and the factor of each kind of time on them, as if the two were independent.
 
     Args:
-        counted: float32 (2, WAITS, HITS, n), waits that ended, of all groups, and of how many.
+        counted: float32 (2, WAITS, HITS, n), waits that ended, in all groups, and waits in total.
 
     Returns:
-        float32 (WAITS, n), and float32 (HITS, n) of waits of less than an hour, and of longer ones.
+        float32 (WAITS, n), the odds; float32 (HITS, n), the factors for waits of less than an hour; the same for longer waits.
     """
-    # Fewer than eight numbers numpy adds one after the other, wherever they lie.
+    # numpy adds fewer than eight numbers in order, whatever their layout in memory.
     by_wait = np.add.reduce(counted, axis=2)
     found = []
     for first, end in ((0, FRESH), (FRESH, WAITS)):
@@ -216,18 +218,18 @@ def _alone(counted: SmallFloat) -> tuple[SmallFloat, SmallFloat, SmallFloat]:
 
 
 def _odds(counted: SmallFloat) -> SmallFloat:
-    """The odds by what ended and of how many, float32 (2, ..., n), with what one believes before any was seen: (..., n)."""
+    """Odds from ended and total counts, float32 (2, ..., n), including the prior counts: float32 (..., n)."""
     ended, asked = counted
     found: SmallFloat = (ended + np.float32(PRIOR_ENDS)) / (asked + np.float32(PRIOR_WAITS))
     return found
 
 
 def _within_the_hour(odds: SmallFloat, lasts: SmallFloat) -> None:
-    """For the bins of less than an hour: from what ends within a bin to what ends within an hour, in place.
+    """For the bins of less than an hour, turn the odds of ending within the bin into those of ending within an hour, in place.
 
     Args:
         odds: float32 (G, WAITS, HITS, n).
-        lasts: Likewise.
+        lasts: float32 of the same shape.
     """
     stays = np.ones_like(odds[:, FRESH])
     lasted, beyond = np.zeros_like(stays), _ONE - odds[:, FRESH]
@@ -242,7 +244,7 @@ def _within_the_hour(odds: SmallFloat, lasts: SmallFloat) -> None:
             np.subtract(_ONE, stays, out=odds[:, wait])
             lasts[:, wait] = lasted
             continue
-        # The hour goes on for as long beyond the last of these bins as this one began after the first.
+        # The hour extends as far into the bin after these as this bin's beginning is from zero.
         np.sqrt(beyond, out=beyond)
         np.multiply(np.float32(0.5) * begins, stays, out=part)
         part *= np.add(_ONE, beyond, out=goes_on)

@@ -20,49 +20,49 @@ from autoscaler.core.types import Bool, Float, Int, SmallFloat, SmallInt
 
 DAYS, DAY_H = 7, 24
 HOURS = DAYS * DAY_H
-"""Hours that are remembered."""
+"""Number of hours that are remembered."""
 WAITS, SHORTEST = 12, 16
-"""Bins of how long a rung waits, each twice as long as the one before; the first is up to a sixteenth of an hour."""
+"""Number of bins for how long a rung has waited, each twice as long as the one before; the first ends at 1/16 of an hour."""
 FRESH = 5
-"""So many bins are of less than an hour."""
+"""Number of bins for waits of less than an hour."""
 HITS = 6
-"""Kinds of times of the day, by on how many of the last days a rung was wanted then."""
+"""Number of kinds of time: classes of on how many of the last days a rung was wanted at this time of day."""
 
 _LOWEST: Int = np.ceil(EDGES - 1e-9).astype(np.int64)
 _BIN: Int = np.flatnonzero((_LOWEST[1:] > _LOWEST[:-1]) & (np.arange(BINS) > 0))
-"""The bins that hold a VM: rungs are counted from 0, and -1 is none."""
+"""The bins that contain a whole number of VMs. Rungs are numbered from 0; -1 means no rung."""
 RUNGS, GROUPS = len(_BIN), BINS // PER_OCTAVE
 GROUP: Int = _BIN // PER_OCTAVE
 """int64 (RUNGS,), the group of each rung."""
 LAST_VM: Int = np.append(_LOWEST[_BIN + 1] - 1, 0)
-"""int64 (RUNGS + 1,), the last VM of each rung; of rung -1, none."""
+"""int64 (RUNGS + 1,), the last VM of each rung; the last entry, for rung -1, is 0."""
 _RUNG: Int = np.searchsorted(_BIN, np.arange(BINS), side="right") - 1
 _KIND: SmallInt = np.array([0, 1, 2, 3, 3, 4, 4, 5], np.int8)
-"""Kinds of times of the day: wanted then on none of the last days, on one, on two, on three or four, on five or six, on all."""
+"""The kind of time by days wanted: none, one, two, three or four, five or six, all seven."""
 _MOST_TICKS = 2**20
-"""Longer waits are all alike; of ticks of a quarter of a second or more, they are in any case."""
+"""Waits are told apart up to this many ticks, which is longer than the last bin needs for ticks of a quarter of a second or more."""
 UNKNOWN = -2
-"""The rung of an hour that was not seen."""
+"""Rung of an hour that was not observed."""
 
 
 def rung_of(vms: Int) -> Int:
-    """The highest rung that so many VMs need, any shape; -1 for none."""
+    """The highest rung that this many VMs reach, any shape; -1 for none."""
     if np.maximum.reduce(vms, axis=None, initial=0) < len(_FEW_VMS):
         return _FEW_VMS.take(vms, mode="clip")
     return _rung_of(vms)
 
 
 def _rung_of(vms: Int) -> Int:
-    """As `rung_of`, worked out."""
+    """Compute `rung_of` without the table."""
     return _RUNG.take(bin_of(np.maximum(vms, 0).astype(np.float64)))
 
 
 _FEW_VMS: Int = _rung_of(np.arange(4096))
-"""The rungs of as many VMs as most fleets have."""
+"""Table of rungs for the numbers of VMs that most fleets have."""
 
 
 def waits_by_ticks(tick_s: float) -> SmallInt:
-    """The bin of each wait by its ticks: int8 (N,), of which the last stands for all that are longer."""
+    """The bin of a wait by its length in ticks: int8 (N,); the last entry is for all longer waits."""
     longest = math.ceil(2.0 ** (WAITS - 2) / SHORTEST * HOUR_S / tick_s)
     waits = np.log2(np.maximum(np.arange(min(longest, _MOST_TICKS) + 1), 1) * (SHORTEST * tick_s / HOUR_S))
     waits += 1.0 + 1e-9
@@ -70,9 +70,9 @@ def waits_by_ticks(tick_s: float) -> SmallInt:
 
 
 def asked_after(wait_of: SmallInt, hour_ticks: float, look_ticks: int) -> Bool:
-    """After which waits of less than an hour a look asks, by their ticks: bool (N,), of which the last is for all longer ones.
+    """After which waits of less than an hour a rung is evaluated anew: bool (N,) by ticks; the last entry is for longer waits.
 
-    Where a wait is of the same bin as when it was last looked at, so is the answer.
+    A wait that is in the same bin as at the last look would get the same answer.
     """
     waited = np.arange(math.ceil(hour_ticks) + 1)
     asks = wait_of.take(waited) != wait_of.take(np.maximum(waited - look_ticks, 0))
@@ -82,16 +82,16 @@ def asked_after(wait_of: SmallInt, hour_ticks: float, look_ticks: int) -> Bool:
 
 
 def kinds_of(hours: SmallInt, hour: int, ahead: int, rungs: int) -> SmallInt:
-    """The kind of time that an hour and those after it are, for each rung.
+    """The kind of time of some consecutive hours, for each rung.
 
     Args:
         hours: int8 (HOURS, n), the highest rung wanted in each hour, by hour since the epoch modulo HOURS.
-        hour: The first, since the epoch.
-        ahead: How many, fewer than a day has.
-        rungs: How many rungs are asked for.
+        hour: The first hour, since the epoch.
+        ahead: Number of hours, fewer than a day has.
+        rungs: Number of rungs.
 
     Returns:
-        int8 (ahead, rungs, n): by on how many of the last days a rung was wanted within that hour or the next one.
+        int8 (ahead, rungs, n), by on how many of the last days the rung was wanted within that hour or the next.
     """
     rows = np.arange(rungs, dtype=np.int8)[:, np.newaxis]
     at = hour + np.arange(ahead)[:, np.newaxis] - np.arange(1, DAYS + 1) * DAY_H
@@ -110,25 +110,26 @@ def worth_having(
     made: Float,
     after: tuple[Float, Float] | None = None,
 ) -> tuple[Float, Float]:
-    """What it is worth to have a stopped VM, and to have none, at best giving it up and making it anew from hour to hour.
+    """Return what it is worth to have a stopped VM and to have none, if each hour makes the better choice for the next.
 
-    Backwards over the hours, where a VM is wanted within the hour with odds h: having it costs its price until then, not
-    having it costs what it saves, and where it is not wanted one may change one's mind, which costs making it where one has none.
+    The recursion runs backwards over the hours. With the odds h, the VM is wanted within the hour. Having it costs its price
+    until then; having none costs what it would have saved. If it is not wanted, the choice is free again, but making a VM
+    costs its price.
 
     Args:
-        odds: Of `odds.Law`.
-        lasts: Likewise.
-        cells: int64 (H, ..., m), where the hours to come are in them, flat.
-        saved: float64 (m,), what a stopped VM saves that is wanted.
-        stopped: float64 (m,), its price for an hour.
-        made: float64 (m,), of making it.
-        after: What both are worth after these hours, float64 (..., m) each, which are overwritten; None for nothing.
+        odds: As in `odds.Law`.
+        lasts: As in `odds.Law`.
+        cells: int64 (H, ..., m), flat indices of the coming hours' cells in them.
+        saved: float64 (m,), what a stopped VM saves when it is wanted.
+        stopped: float64 (m,), price of a stopped VM for an hour.
+        made: float64 (m,), price of making a VM.
+        after: What having a VM and having none are worth after these hours, float64 (..., m) each, overwritten; None: nothing.
 
     Returns:
         float64 (..., m) each.
     """
     having, none = (np.zeros(cells.shape[1:]), np.zeros(cells.shape[1:])) if after is None else after
-    # All hours at once, since there are few of them, and often few that ask.
+    # Look up all hours at once: there are few hours, and often few cells.
     missed, lost = odds.take(cells).astype(np.float64), lasts.take(cells) * stopped
     goes_on = 1.0 - missed
     missed *= saved
@@ -144,7 +145,7 @@ def worth_having(
 
 
 def rungs_between(low: Int, high: Int, lanes: Int) -> tuple[Int, Int]:
-    """All rungs above the first and up to the second, int64 (k,) each, and the lane of each rung."""
+    """All rungs above `low` and up to `high`, int64 (k,) each, and the lane of each of these rungs."""
     count = high - low
     ends = np.add.accumulate(count)
     which = np.arange(len(count)).repeat(count)

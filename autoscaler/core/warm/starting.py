@@ -19,23 +19,23 @@ from autoscaler.core.remembered import Remembered, columns_before, take_columns
 from autoscaler.core.types import Float, Int
 
 AT_FIRST, AT_FIRST_WEIGHT = 0.25, 20.0
-"""The share of its work that a VM has while it starts, before any was seen; and after so many VM-ticks as much of
-what is believed has been seen."""
+"""The share of its work that a VM is assumed to have while it starts before any was measured, and the weight of that
+assumption in VM-ticks."""
 HALF_LIFE_S = 14 * 86400.0
-"""What was seen counts half after this time."""
+"""Age at which an observation has half its weight."""
 
 
 @dataclass(slots=True)
 class Starting(Remembered):
-    """What is remembered of VMs while they start, in n lanes that have an objective and whose VMs may hibernate.
+    """What is remembered of VMs while they start, in the n lanes with an objective whose VMs may hibernate.
 
     Attributes:
         lanes: int64 (n,), the lane of each column.
-        recent: float64 (n,), VMs that were ordered lately: of those of one tick, an even share less each tick of a start.
-        ordered: int64 (n,), VMs in service or on their way at the last tick.
-        worked: float64 (n,), VM-ticks of work that there was for recent VMs, forgotten slowly.
-        passed: float64 (n,), VM-ticks of recent VMs, likewise.
-        last_tick: The last tick that was taken in; -1 before the first.
+        recent: float64 (n,), VMs ordered within about the last start time; each tick's orders fade by the same factor per tick.
+        ordered: int64 (n,), VMs in service or starting at the last tick.
+        worked: float64 (n,), fading sum of VM-ticks of work that existed for recent VMs.
+        passed: float64 (n,), fading sum of VM-ticks of recent VMs.
+        last_tick: The last tick that was counted; -1 before the first.
     """
 
     version: ClassVar[int] = 1
@@ -48,17 +48,17 @@ class Starting(Remembered):
 
     @classmethod
     def empty(cls, params: LaneParams) -> Starting:
-        """Nothing seen yet."""
+        """A state that has seen no tick."""
         lanes = np.flatnonzero(params.economic & params.hibernate)
         count = len(lanes)
         return cls(lanes, np.zeros(count), np.zeros(count, np.int64), np.zeros(count), np.zeros(count), -1)
 
     def carried_over(self, after: LaneParams, lanes: Int) -> Starting:
-        """The state for other lanes, each of which may have been a lane of these; this one is not changed.
+        """Return the state for other lanes, each new or continuing a lane of this state, which is not changed.
 
         Args:
-            after: The parameters of the other lanes, N of them.
-            lanes: int64 (N,), the lane that each was; -1 for one that is new.
+            after: The parameters of the N other lanes.
+            lanes: int64 (N,), the lane of this state that each lane continues; -1 for a new lane.
         """
         new = Starting.empty(after)
         was = columns_before(self.lanes, new.lanes, lanes)
@@ -69,11 +69,11 @@ class Starting(Remembered):
         return new
 
     def take_in(self, lanes: Int, other: Starting) -> None:
-        """Know some lanes, int64 (N,), as another state does; the VMs that start now are those of this one."""
+        """Copy what another state has measured for some lanes, int64 (N,); VMs that are starting now are kept."""
         at, theirs = (np.flatnonzero(np.isin(state.lanes, lanes)) for state in (self, other))
         take_columns(self, at, other, theirs, ("worked", "passed"))
 
     def at_first(self) -> Float:
-        """The share of its work that a VM has while it starts: float64 (n,)."""
+        """The share of its work that a VM has while it starts, as measured: float64 (n,)."""
         share: Float = (self.worked + AT_FIRST * AT_FIRST_WEIGHT) / (self.passed + AT_FIRST_WEIGHT)
         return share

@@ -76,7 +76,7 @@ _PARTINGS = 32
 
 
 class Holding:
-    """The rule, compiled for the lanes with an objective.
+    """Computes how many VMs should exist, compiled for the lanes with an objective.
 
     Args:
         params: The policies, L lanes.
@@ -156,17 +156,17 @@ class Holding:
         return warm_pool.wanted
 
     def _see(self, warm_pool: WarmPool, last: int, desired: Int, price: Float) -> Int | None:
-        """Part columns that have no more all in common, up to and with this tick.
+        """Separate columns that differ in this tick from the group they were evaluated with.
 
         Returns:
-            int64 (m,), the columns that want another number of VMs than before; None where that is not known.
+            int64 (m,), the columns that want another number of VMs than before; None if not known.
         """
         together = warm_pool.together
         kept = warm_pool if together is None else together.kept
         if self._asked is not warm_pool or self._together is not together or self._law is not kept.known_law:
             self._begin(warm_pool, last)
         moved: Int | None = None
-        # The same array says so at once, if nobody can have changed it.
+        # An unchangeable array that is the same object has the same values.
         if self._fixed is desired:
             moved = _NOBODY
         elif self._desired is not None:
@@ -179,7 +179,7 @@ class Holding:
         alike = self._alike
         if alike.few:
             moved = _NOBODY if same else None
-        # What is as it was parts nobody.
+        # Only what has changed can tell the columns of a group apart.
         other = (desired,) if cheap else (price,) if same else (desired, price)
         if alike.few and np.count_nonzero(alike.part(*other)):
             self._partings += 1
@@ -199,14 +199,14 @@ class Holding:
         return moved
 
     def _begin(self, warm_pool: WarmPool, last: int) -> None:
-        """Go on with what somebody else has left, or nobody."""
+        """Start with a state that this object did not evaluate last, or that it has never seen."""
         self._asked, self._fixed, self._desired, self._price = warm_pool, None, None, None
         if self._alike.few:
             self._alike = Alike(*self._given, *(() if last < 0 else (warm_pool.pasts(),)))
         self._keep(warm_pool)
 
     def _keep(self, warm_pool: WarmPool) -> None:
-        """Have the columns kept as they are alike."""
+        """Keep one column for each group of equal columns, and choose the terms to match."""
         alike, terms = self._alike, self._terms
         if alike.few:
             self._together = warm_pool.gather(alike)
@@ -225,7 +225,7 @@ class Holding:
         self._later_known, self._later = np.zeros(cells, np.bool_), np.empty((2, cells))
 
     def _rise_and_fall(self, warm_pool: WarmPool, tick: int, last: int, moved: Int | None) -> None:
-        """Take in what is wanted now, in columns of which some, int64 (m,), want anything else; None for all."""
+        """Note the VMs wanted now; only the columns `moved`, int64 (m,), can have changed, or all if it is None."""
         now, moved = self._now, None if last < 0 else moved
         np.maximum(warm_pool.highest, now, out=warm_pool.highest)
         level = rung_of(now if moved is None else now.take(moved))
@@ -238,7 +238,7 @@ class Holding:
         lanes, there = stirs if moved is None else moved.take(stirs), level.take(stirs)
         hour, before = int(tick * self._tick_s // HOUR_S), int(last * self._tick_s // HOUR_S)
         self._endings.note(warm_pool, tick, last, lanes, there, timely=hour <= before + 1)
-        # Not in place, since what is held, and highest in this hour, may be this very array.
+        # Not in place, because `held` and `peak` may be this very array.
         level = warm_pool.level.copy()
         level[lanes] = there
         warm_pool.level = level
@@ -246,7 +246,7 @@ class Holding:
         warm_pool.held = np.maximum(warm_pool.held, level)
 
     def _turn(self, warm_pool: WarmPool, before: int, hour: int) -> None:
-        """Forget an hour's worth, and note what was wanted in the one that is over."""
+        """End an hour: let earlier counts fade, and note the highest rung that was wanted in it."""
         forgotten = self._decay ** min(hour - before, 10_000)
         warm_pool.law.turn(forgotten, self._groups(warm_pool))
         warm_pool.ticks *= forgotten
@@ -266,7 +266,7 @@ class Holding:
         return range(int(GROUP[rung]), int(GROUP[top]) + 1)
 
     def _decide(self, warm_pool: WarmPool, tick: int, hour: int) -> None:
-        """Work out which rungs are held, of all that wait, as an hour begins, and count the waits that are under way."""
+        """At the beginning of an hour, determine which waiting rungs are held, and count the current waits."""
         top = rung_of(warm_pool.highest)
         rows = int(np.maximum.reduce(top)) + 1
         kinds = self._kinds_now(warm_pool, hour, rows)
@@ -274,16 +274,16 @@ class Holding:
         self._endings.count(warm_pool, tick, kinds[0, :rows])
 
     def _hold(self, warm_pool: WarmPool, tick: int, kinds: SmallInt, top: Int) -> None:
-        """Work out which rungs are held, each lane's from below until one is not.
+        """Determine which rungs are held: in each lane, from the lowest up to the first that is not worth holding.
 
         Args:
             warm_pool: Updated in place.
             tick: Now.
-            kinds: int8 (AHEAD_H, r, k), what kinds of times the hours to come are.
+            kinds: int8 (AHEAD_H, r, k), the kinds of time of the coming hours.
             top: int64 (k,), the highest rung ever wanted.
         """
         lanes, below, held = np.arange(len(top)), warm_pool.level, warm_pool.held
-        # Most hold what they held, so that one more tells.
+        # Most lanes hold what they held, so it is enough to evaluate one rung more.
         reach = np.maximum(top if len(top) < FEW else np.minimum(held + 1, top), below)
         found = reach.copy()
         while len(lanes):
@@ -296,7 +296,7 @@ class Holding:
         warm_pool.held = found
 
     def _not_held(self, warm_pool: WarmPool, tick: int, kinds: SmallInt, rung: Int, lane: Int) -> Int:
-        """Which of some rungs above the level are not worth holding, each with its lane, int64 (m,) both."""
+        """Return which of these rungs above the level, int64 (m,), in these columns, int64 (m,), are not worth holding."""
         columns, law = len(warm_pool.level), warm_pool.law
         place = rung * columns
         place += lane
@@ -319,19 +319,20 @@ class Holding:
         return bad.nonzero()[0]
 
     def _within_the_hour(self, law: Law, cell: Int, lane: Int) -> tuple[Float, Bool]:
-        """What a VM that waits brings in the hour to come beyond what it costs, and where that alone does not say if it is worth it.
+        """Return what a waiting VM gains in the next hour, net of its cost, and where that does not settle whether to hold it.
 
-        Who has a VM may do after the hour whatever one may do who has none. So where the hour is expected to bring no less than
-        it costs, so are all of them, rounded or not: rounding keeps order. Where VMs are never made, or for nothing, the hours
-        after it are the same for both; then only rounding can tell what is nearly equal.
+        After the hour, every choice that exists without a VM also exists with one. So if the hour is expected to gain at
+        least what it costs, holding is worth it; rounding cannot change that, because it keeps order. If VMs are never made,
+        or are made at no cost, the later hours are worth the same with and without a VM; the hour then settles everything
+        but near ties, which rounding might decide.
 
         Args:
-            law: Of this hour, of all rungs that are asked.
-            cell: int64 (m,), where the hour is in it, flat.
+            law: The law of this hour, with all these cells known.
+            cell: int64 (m,), the cell of this hour in the law, flat.
             lane: int64 (m,), the columns.
 
         Returns:
-            float64 (m,), whose sign is right, and bool (m,).
+            float64 (m,), the gain, with the right sign; and bool (m,), where it does not settle the question.
         """
         gain = law.odds.take(cell).astype(np.float64)
         gain *= self._saved.take(lane)
@@ -342,14 +343,14 @@ class Holding:
         return gain, doubtful
 
     def _look(self, warm_pool: WarmPool, tick: int, hour: int) -> None:
-        """Work out which rungs are held on, of those that have waited for less than an hour."""
+        """Determine which of the held rungs that have waited for less than an hour stay held."""
         level, held, columns = warm_pool.level, warm_pool.held, len(warm_pool.level)
         low, high = int(np.minimum.reduce(level)) + 1, int(np.maximum.reduce(held)) + 1
         if high <= low:
             return
         waits = ROWS[low:high] > level.astype(np.int8)
         waits &= ROWS[low:high] <= held.astype(np.int8)
-        # Who had waited for an hour when this one began, and was not wanted since, has now.
+        # Rungs with a cell had already waited for an hour when this hour began.
         waits &= warm_pool.cell[low:high] < 0
         place = waits.reshape(-1).nonzero()[0]
         place += low * columns
@@ -378,24 +379,24 @@ class Holding:
             np.minimum.at(warm_pool.held, lane[bad], rung[bad] - 1)
 
     def _kinds_now(self, warm_pool: WarmPool, hour: int, rows: int) -> SmallInt:
-        """What kinds of times the hours to come are: int8 (AHEAD_H, r, k), of at least so many rungs."""
+        """The kinds of time of the coming hours: int8 (AHEAD_H, r, k), for at least `rows` rungs."""
         kinds, passed = self._kinds, hour - self._kinds_from
         if kinds is None or kinds.shape[1] < rows or passed > 1:
             kinds = kinds_of(warm_pool.hours, hour, AHEAD_H, min(rows + _MORE, RUNGS))
         elif passed:
-            # What is known of an hour to come goes back to days before.
+            # The kind of a coming hour depends only on earlier days, so it stays valid.
             last = kinds_of(warm_pool.hours, hour + AHEAD_H - 1, 1, kinds.shape[1])
             kinds = np.concatenate((kinds[1:], last))
         self._kinds, self._kinds_from = kinds, hour
         return kinds
 
     def _later_hours(self, law: Law, kinds: SmallInt, place: Int) -> tuple[Float, Float]:
-        """What it is worth from the next hour on to have what has waited for less than one, and to have none.
+        """Return what it is worth, from the next hour on, to have a VM that has waited for less than an hour, and to have none.
 
         Args:
-            law: Of this hour, of all rungs that are asked.
-            kinds: int8 (AHEAD_H, r, k), what kinds of times the hours to come are.
-            place: int64 (m,), rungs of columns, flat.
+            law: The law of this hour.
+            kinds: int8 (AHEAD_H, r, k), the kinds of time of the coming hours.
+            place: int64 (m,), cells of rungs and columns, flat.
 
         Returns:
             float64 (m,) each.
@@ -414,11 +415,11 @@ class Holding:
         return having.take(place), none.take(place)
 
     def _worth_of(self, lane: Int) -> tuple[Float, Float, Float]:
-        """What a VM of some columns saves, costs in an hour, and costs to make: float64 (m,) each."""
+        """What a VM saves, costs per hour, and costs to make, in some columns: float64 (m,) each."""
         return self._saved.take(lane), self._hourly.take(lane), self._made.take(lane)
 
     def _cells(self, law: Law, kinds: SmallInt, place: Int, rung: Int, lane: Int, waited: Int) -> Int:
-        """Where the law of what waits is in the hours to come: (H, m), of as many hours as there are kinds."""
+        """The cells of these waits in the law, for as many coming hours as `kinds` has: int64 (H, m)."""
         hours, _, columns = kinds.shape
         cells = self._wait_of.take(waited + self._ahead_ticks[:hours], mode="clip").astype(np.int64)
         cells *= HITS
@@ -427,7 +428,7 @@ class Holding:
         return cells
 
     def _want(self, warm_pool: WarmPool, *, whole: bool) -> None:
-        """How many VMs should exist, by the rungs that are held."""
+        """Derive from the held rungs how many VMs should exist."""
         now, highest = self._now, warm_pool.highest
         vms: Int | Float = np.minimum(LAST_VM.take(warm_pool.held), highest)
         surprise = self._saved / warm_pool.ticks > self._stopped
@@ -436,18 +437,18 @@ class Holding:
         wanted = self._there(np.maximum(vms, now))
         if not whole and np.minimum.reduce(warm_pool.wanted, initial=0) < 0:
             wanted = np.where(warm_pool.wanted >= 0, wanted, -1)
-        # Where it is what it was it is the same array, of which nothing has to be worked out anew.
+        # An unchanged result stays the same array object, so nothing that depends on it is recomputed.
         if np.count_nonzero(wanted != warm_pool.wanted):
             warm_pool.wanted = wanted
 
     def _want_more(self, warm_pool: WarmPool) -> None:
-        """As many VMs should exist as are needed for what is wanted now."""
+        """Raise the number of VMs that should exist to what is wanted now."""
         there, wanted = self._there(self._now), warm_pool.wanted
         if np.count_nonzero(there > wanted):
             warm_pool.wanted = np.maximum(wanted, np.where(wanted >= 0, there, -1))
 
     def _there(self, vms: Int | Float) -> Int:
-        """How many VMs must exist for so many whole ones to start: int64 (k,)."""
+        """How many VMs must exist for this many starts to succeed: int64 (k,)."""
         if not self._succeeds:
             vms = np.ceil(vms / self._success - 1e-9)
         found: Int = np.minimum(vms, MOST_VMS).astype(np.int64, copy=False)
@@ -455,14 +456,14 @@ class Holding:
 
 
 def _find(law: Law, cells: Int, rung: Int, lane: Int, columns: int) -> None:
-    """Have the law of what waits, and turn its bins, (..., m) of (WAITS, HITS), into where it is: in place.
+    """Make the law of some waits known, and turn their bins in (WAITS, HITS) into flat cells of the law, in place.
 
     Args:
-        law: Of this hour.
-        cells: int64 (..., m), the bins.
-        rung: int64 (m,), of each.
-        lane: int64 (m,), its column.
-        columns: How many there are.
+        law: The law of this hour.
+        cells: int64 (..., m), the bins; updated.
+        rung: int64 (m,), the rung of each wait.
+        lane: int64 (m,), the column of each wait.
+        columns: Number of columns.
     """
     cells += START.take(rung)
     law.know(cells)

@@ -42,21 +42,21 @@ from autoscaler.core.warm.starting import HALF_LIFE_S, Starting
 
 _FRESH = int(Freshness.FRESH)
 _NEVER = 2.0
-"""A share of its work that no VM serves."""
+"""A share of its work that no VM reaches."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tiers:
-    """How the VMs that wait should wait, in the n of L lanes whose VMs may hibernate.
+    """How many of the waiting VMs should hibernate, in the n of L lanes whose VMs may hibernate.
 
     Attributes:
-        lanes: int64 (n,), which.
-        first: int64 (n,), so many of them hibernated, those that would be started first; `MOST_VMS` where all may be.
+        lanes: int64 (n,), the lanes.
+        first: int64 (n,), how many of the VMs that would be started first should hibernate; `MOST_VMS` for all.
         reason: int64 (n,) of `TierReason`.
-        least: float64 (n,), the share of its work that a VM must be expected to serve within the refill horizon; 0 for any,
-            above 1 for none; NaN where nothing was weighed.
-        shares: Gives what the last of these VMs is expected to serve and the one after it: float64 (2, n); NaN where nothing
-            was weighed. Of arrays that nothing changes before the next tick.
+        least: float64 (n,), the share of its work that a VM must be expected to serve within the refill horizon to be worth
+            a saved memory; 0 if every VM is, above 1 if none is; NaN if nothing was weighed.
+        shares: Returns the expected shares of the last VM that is worth it and of the next one: float64 (2, n), NaN if
+            nothing was weighed. Call it before the next tick, which may change the arrays it reads.
     """
 
     lanes: Int
@@ -67,11 +67,11 @@ class Tiers:
 
 
 class Tiering:
-    """The rule, compiled for the lanes whose VMs may hibernate.
+    """Computes `Tiers`, compiled for the lanes whose VMs may hibernate.
 
     Args:
         params: The policies, L lanes.
-        lanes: int64 (n,), whose may.
+        lanes: int64 (n,), the lanes whose VMs may hibernate.
     """
 
     def __init__(self, params: LaneParams, lanes: Int) -> None:
@@ -79,7 +79,7 @@ class Tiering:
         weighed = params.economic[lanes] & ~np.isnan(params.sooner_ticks[lanes])
         self._at = np.flatnonzero(weighed)
         self._weighed = mine = lanes[self._at]
-        # Where the lanes that have an objective are counted, these are so many of them.
+        # Positions of the weighed lanes among the lanes with an objective.
         self._priced = np.searchsorted(np.flatnonzero(params.economic), mine)
         self._reason = np.where(params.economic[lanes], int(TierReason.UNMEASURED), int(TierReason.UNPRICED))
         self._all = np.full(len(lanes), MOST_VMS, np.int64)
@@ -98,10 +98,10 @@ class Tiering:
         self._shown = Worth(self._series, params.vm_capacity[mine], (Horizon.REFILL, Horizon.REFILL))
 
     def step(self, starting: Starting, snapshot: Snapshot) -> Float:
-        """Take in what VMs that were ordered lately have to do; within a tick only the first call counts.
+        """Take in how busy recently ordered VMs are; only the first call of a tick counts.
 
         Returns:
-            float64 (w,): the share of its work that a VM has while it starts, in the lanes that have an objective.
+            float64 (w,): the share of its work that a VM has while it starts, in the hibernating lanes with an objective.
         """
         if snapshot.tick > starting.last_tick:
             mine, first = self._watched, starting.last_tick < 0
@@ -120,13 +120,13 @@ class Tiering:
     def tiers(
         self, laws: Laws | None, desired: Int, economics: Economics | None, at_first: Float | None
     ) -> Tiers:
-        """How VMs should wait.
+        """Return how many of the waiting VMs should hibernate.
 
         Args:
-            laws: As issued; None where no lane has an objective.
+            laws: The laws of the Outlook; None if no lane has an objective.
             desired: int (L,), VMs wanted in service.
-            economics: What the economic stage tells; None likewise.
-            at_first: Of `step`; None likewise.
+            economics: The numbers behind the economic stage; None if no lane has an objective.
+            at_first: The result of `step`; None if it was not called.
         """
         unknown = np.full(len(self._lanes), np.nan)
         first, reason, least = self._all.copy(), self._reason.copy(), unknown.copy()
@@ -136,7 +136,7 @@ class Tiering:
         share = self.least_share(economics.price[self._priced], at_first[self._seen_of])
         now = desired[self._weighed].astype(np.int64)
         levels = self._worth.vms(laws, share[np.newaxis])[0]
-        # Of those that are started some will not come, and others are in their place.
+        # Some starts fail, and other VMs are started in their place.
         wait = np.minimum(np.ceil(np.maximum(levels - now, 0) / self._success - 1e-9), MOST_VMS)
         known = ~np.isnan(laws.level[self._series, int(Horizon.REFILL)])
         first[self._at] = np.where(known & (share > 0.0), wait, MOST_VMS).astype(np.int64)
@@ -155,11 +155,11 @@ class Tiering:
         """The share of its work that a VM must be expected to serve for its memory to be worth saving.
 
         Args:
-            price: float64 (m,), of a VM-tick of unserved work, in the lanes that are weighed.
-            at_first: float64 (m,), the share of its work that a VM has while it starts, likewise.
+            price: float64 (m,), price of a VM-tick of unserved work, in the weighed lanes.
+            at_first: float64 (m,), share of its work that a VM has while it starts, in the weighed lanes.
 
         Returns:
-            float64 (m,): 0 where it pays for all, above 1 where it pays for none.
+            float64 (m,): 0 if saving is worth it for every VM, above 1 if for none.
         """
         gained = self._sooner * (at_first * price - 1.0) + self._unbilled - self._saving
         whole = gained + 0.5 * self._memory

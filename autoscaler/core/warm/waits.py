@@ -37,10 +37,10 @@ _ARRAYS = (
 
 @dataclass(slots=True)
 class Together:
-    """What columns remember that have had the same past, kept once for each group of them.
+    """The state of columns with the same past, kept once for each group of them.
 
     Attributes:
-        kept: One column for each group; its `last_tick` is not kept.
+        kept: A state with one column per group; its `last_tick` is not maintained.
         alike: The groups.
     """
 
@@ -50,29 +50,30 @@ class Together:
 
 @dataclass(slots=True)
 class WarmPool(Remembered):
-    """What is remembered of n lanes that have an objective.
+    """What is remembered of the n lanes with an objective.
 
     Attributes:
         lanes: int64 (n,), the lane of each column.
-        ended: float32 (GROUPS, WAITS, HITS, n), waits that ended, as in `odds.Law`, forgotten slowly.
-        asked: Likewise, waits that were of a bin at the beginning of an hour, or that outlasted an hour.
-        odds, lasts: Likewise, what follows of them, as of the beginning of this hour.
+        ended: float32 (GROUPS, WAITS, HITS, n), fading counts of waits that ended, as in `odds.Law`.
+        asked: float32 of the same shape, fading counts of waits that were in a bin at the beginning of an hour, or that
+            outlasted an hour.
+        odds, lasts: float32 of the same shape, what followed from the counts at the beginning of this hour.
             All four are up to date after `settle`.
         hours: int8 (HOURS, n), the highest rung wanted in each hour, by hour since the epoch modulo HOURS; -1 for none.
-        since: int64 (RUNGS, n), tick at which a rung that is not wanted now was last wanted; -1 for never. Rungs that are
-            wanted are not kept up to date.
-        cell: int16 (RUNGS, n), where a rung that had waited for an hour or more at the beginning of this hour is counted, in
-            (WAITS, HITS); where it had not, or was wanted since, -1 less the kind of time that this hour is.
+        since: int64 (RUNGS, n), tick at which a rung that is not wanted now was last wanted; -1 for never. Not maintained
+            while a rung is wanted.
+        cell: int16 (RUNGS, n), for a rung that had waited for an hour or more at the beginning of this hour, its cell in
+            (WAITS, HITS); otherwise, or if it was wanted since, -1 minus the kind of time of this hour.
         highest: int64 (n,), most VMs ever wanted.
-        ticks: float64 (n,), ticks that were seen, forgotten as waits are.
+        ticks: float64 (n,), fading count of ticks observed.
         held: int64 (n,), the highest rung that is held; -1 for none.
         wanted: int64 (n,), VMs that should exist; -1 before the first hour is over.
         level: int64 (n,), the highest rung wanted at the last tick; -1 for none.
         peak: int64 (n,), the highest rung wanted in this hour.
-        last_tick: That tick; -1 before the first.
-        together: Where columns are kept once for many: all arrays but `lanes` and `wanted` are as of some tick before, until
-            `settle` brings them up to now.
-        known_law: What keeps `ended`, `asked`, `odds` and `lasts`, once somebody has asked for it.
+        last_tick: The last tick; -1 before the first.
+        together: The state by groups of equal columns, if it is kept that way. All arrays but `lanes` and `wanted` are then
+            those of an earlier tick, until `settle` brings them up to date.
+        known_law: The object that maintains `ended`, `asked`, `odds` and `lasts`, once it has been asked for.
     """
 
     version: ClassVar[int] = 3
@@ -96,7 +97,7 @@ class WarmPool(Remembered):
 
     @classmethod
     def empty(cls, params: LaneParams) -> WarmPool:
-        """Nothing seen yet."""
+        """A state that has seen nothing."""
         lanes = np.flatnonzero(params.economic)
         count = len(lanes)
         unknown = np.full(count, -1)
@@ -121,17 +122,17 @@ class WarmPool(Remembered):
 
     @property
     def law(self) -> Law:
-        """The law of this hour, by which waits are counted, too."""
+        """The law of this hour, which also counts waits."""
         if self.known_law is None:
             self.known_law = Law(self.ended, self.asked, self.odds, self.lasts)
         return self.known_law
 
     def carried_over(self, after: LaneParams, lanes: Int) -> WarmPool:
-        """The state for other lanes, each of which may have been a lane of these; this one is not changed.
+        """Return the state for other lanes, each new or continuing a lane of this state, which is not changed.
 
         Args:
-            after: The parameters of the other lanes, N of them.
-            lanes: int64 (N,), the lane that each was; -1 for one that is new.
+            after: The parameters of the N other lanes.
+            lanes: int64 (N,), the lane of this state that each lane continues; -1 for a new lane.
         """
         self.settle()
         new = WarmPool.empty(after)
@@ -143,7 +144,7 @@ class WarmPool(Remembered):
         return new
 
     def take_in(self, lanes: Int, other: WarmPool) -> None:
-        """Take over some lanes, int64 (N,), from another state with the same parameters and at the same tick."""
+        """Copy some lanes, int64 (N,), from another state with the same parameters and at the same tick."""
         self.settle()
         other.settle()
         self.together = self.known_law = None
@@ -151,7 +152,7 @@ class WarmPool(Remembered):
         take_columns(self, at, other, theirs, _ARRAYS, when=("last_tick",))
 
     def pasts(self) -> Int:
-        """Equal numbers for columns that remember the same: int64 (n,)."""
+        """A number per column that is equal for columns with equal state: int64 (n,)."""
         self.settle()
         parts = [getattr(self, name) for name in _ARRAYS]
         columns = [np.ascontiguousarray(part.reshape(-1, len(self.level)).T) for part in parts]
@@ -160,14 +161,14 @@ class WarmPool(Remembered):
         return np.array([known.setdefault(past, len(known)) for past in pasts], np.int64)
 
     def gather(self, alike: Alike) -> Together:
-        """Keep groups of columns together from here on, all of which must remember the same."""
+        """From now on keep one column per group; all columns of a group must have equal state."""
         self.settle()
         parts = {name: alike.of_first(getattr(self, name)) for name in ("lanes", *_ARRAYS)}
         self.together = Together(WarmPool(**parts, last_tick=self.last_tick), alike)
         return self.together
 
     def settle(self) -> None:
-        """Bring the arrays of all columns up to now."""
+        """Bring the arrays of all columns up to date."""
         together = self.together
         if together is not None:
             together.kept.settle()
@@ -178,6 +179,6 @@ class WarmPool(Remembered):
             self.known_law.settle()
 
     def dump(self) -> Dumped:
-        """As of every state."""
+        """Return all fields, as `Remembered.dump` does, after `settle`."""
         self.settle()
         return Remembered.dump(self)
