@@ -11,14 +11,14 @@ from autoscaler.ports.provider import Vm
 
 
 class Rotation(StrEnum):
-    """What a balancer does with a VM."""
+    """How a balancer treats a VM."""
 
     IN = "in"
-    """It gets new work."""
+    """The VM gets new work."""
     CORDONED = "cordoned"
-    """It gets no new work and finishes what it has."""
+    """The VM gets no new work and finishes what it has."""
     OUT = "out"
-    """It gets none: switched off, unhealthy, or not known to the balancer."""
+    """The VM gets no work: it is switched off, unhealthy, or not known to the balancer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +26,10 @@ class Member:
     """One VM as a balancer sees it.
 
     Attributes:
-        rotation: Whether it gets work.
-        sessions: Pieces of work that it has now, waiting ones included; None where the balancer cannot tell.
-        detail: The balancer's own words for its state, for a person.
-        known: Whether the balancer has it at all. One that it does not have may have been taken out, or may stand
+        rotation: Whether the VM gets work.
+        sessions: Pieces of work that it has now, including waiting ones; None if the balancer cannot tell.
+        detail: The balancer's own words for its state, for people.
+        known: Whether the balancer has the VM at all. A VM that it does not have may have been taken out, or may be
             behind another balancer.
     """
 
@@ -41,12 +41,12 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class RotationView:
-    """One look at a balancer.
+    """What one reading of a balancer found.
 
     Attributes:
-        members: By VM id. A VM that is asked for and not here is one of which nothing could be learned.
+        members: VMs by id. If a requested VM is missing, nothing could be learned about it.
         read_at_s: When the balancer was asked, by the clock.
-        error: For a person, what could not be learned or done; empty when all is well.
+        error: What could not be learned or done, for people; empty if all is well.
     """
 
     members: Mapping[str, Member] = field(default_factory=dict)
@@ -58,12 +58,12 @@ class Balancer(Protocol):
     """Takes VMs out of rotation and puts them back.
 
     Contract (`tests/balancers/`): every call is bounded in time and never raises; what went wrong is in `error`. The
-    answer is read back from the balancer after the change, so it says what is and not what was asked for. Repeating
+    result is read back from the balancer after the change, so it says what is, not what was requested. Repeating
     a call is harmless. A VM that the balancer does not know is `OUT` and not `known`, and `error` says so.
     """
 
     async def look(self, vms: Sequence[Vm]) -> RotationView:
-        """How these VMs stand; changes nothing."""
+        """Return the state of these VMs without changing anything."""
         ...
 
     async def admit(self, vms: Sequence[Vm]) -> RotationView:
@@ -71,7 +71,7 @@ class Balancer(Protocol):
         ...
 
     async def cordon(self, vms: Sequence[Vm]) -> RotationView:
-        """Give these VMs no new work from now on; what they have they finish."""
+        """Give these VMs no new work from now on; they finish what they have."""
         ...
 
     async def close(self) -> None:

@@ -11,12 +11,12 @@ from autoscaler.ports.provider import name_of
 
 @dataclass(frozen=True, slots=True)
 class BucketState:
-    """What is believed of one token bucket of the provider.
+    """The estimated state of one of the provider's token buckets.
 
     Attributes:
-        name: What it is for, for example `StartInstances VMs`.
+        name: What the bucket limits, for example `StartInstances VMs`.
         left: Tokens left.
-        refill_per_s: Tokens that come back per second.
+        refill_per_s: Tokens added per second.
     """
 
     name: str
@@ -26,28 +26,28 @@ class BucketState:
 
 @runtime_checkable
 class Budget(Protocol):
-    """The budget of one account and region."""
+    """The API budget of one account and region."""
 
     refusals: int
-    """Calls that the provider refused for the budget all the same."""
+    """Number of calls that the provider throttled although this budget had allowed them."""
 
     def state(self) -> tuple[BucketState, ...]:
-        """What is left in every bucket that has been used, by name."""
+        """State of every bucket that has been used, sorted by name."""
         ...
 
     def burst_s(self, vms: int, calls: int = 1) -> float:
-        """Seconds until the last of so many starts could be ordered, begun now and in so many calls."""
+        """Seconds until the last of `vms` starts could be ordered, in `calls` calls, if ordering began now."""
         ...
 
 
 def budget_of(provider: object) -> Budget | None:
-    """The budget that a provider keeps; None where it keeps none."""
+    """The budget that a provider keeps, or None."""
     found = getattr(provider, "budget", None)
-    # Asking a protocol about None takes as long as the rest of a quiet tick's accounting.
+    # An isinstance check of None against a protocol takes as long as the rest of a quiet tick's accounting.
     return found if found is not None and isinstance(found, Budget) else None
 
 
 def budgets_among(providers: Iterable[object]) -> list[tuple[str, Budget]]:
-    """Every budget that these providers keep, once, with the name of its provider."""
+    """Every distinct budget that these providers keep, with the name of its provider."""
     found = {id(kept): (name_of(each), kept) for each in providers if (kept := budget_of(each)) is not None}
     return [*found.values()]

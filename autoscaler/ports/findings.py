@@ -7,27 +7,27 @@ from enum import StrEnum
 
 
 class Level(StrEnum):
-    """How bad a finding is; ordered from best to worst."""
+    """Severity of a finding, from best to worst."""
 
     OK = "ok"
     UNKNOWN = "unknown"
-    """Could not be examined; the text says why."""
+    """The question could not be examined; the text says why."""
     WARNING = "warning"
-    """Works today, and will cost something on a bad day."""
+    """It works today, but will cost something on a bad day."""
     PROBLEM = "problem"
     """The daemon cannot do its work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The answer to one question.
+    """The answer to one question of an examination.
 
     Attributes:
-        check: What was asked, a short name that stays the same.
-        level: How bad it is.
-        text: What was seen, with numbers.
-        fix: What to do; empty where all is well.
-        fleet: Whom it concerns; empty where it concerns all.
+        check: Short, stable name of the question.
+        level: Severity.
+        text: What was found, with numbers.
+        fix: What to do; empty if all is well.
+        fleet: The fleet it concerns; empty if it concerns all.
     """
 
     check: str

@@ -10,7 +10,7 @@ from typing import Protocol
 
 
 class HintKind(StrEnum):
-    """What happened, as the cloud tells it."""
+    """What the cloud reports to have happened."""
 
     STATE = "state"
     """A VM changed its state."""
@@ -24,13 +24,13 @@ class HintKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """One piece of news.
+    """One piece of news about a VM or its host.
 
     Attributes:
         kind: What happened.
-        vm_id: The VM; empty where it concerns none.
-        text: For a person, in a few words.
-        at_s: When it happened, epoch seconds, as the cloud stamped it.
+        vm_id: The VM; empty if it concerns none.
+        text: A few words for people.
+        at_s: When it happened, epoch seconds, by the cloud's clock.
     """
 
     kind: HintKind
@@ -40,13 +40,13 @@ class Hint:
 
 
 class HintSource(Protocol):
-    """Gives hints as they come."""
+    """Delivers hints as they arrive."""
 
     async def next(self) -> tuple[Hint, ...]:
-        """Wait for news, for a bounded time; empty where none came.
+        """Wait for hints, for a bounded time; return an empty tuple if none came.
 
         Raises:
-            ProviderError: News cannot be had; the message says why and what to do.
+            ProviderError: Hints cannot be received; the message says why and what to do.
         """
         ...
 

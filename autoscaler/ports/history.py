@@ -6,25 +6,25 @@ from typing import Any, Protocol
 
 
 class History(Protocol):
-    """Reads the past beside the loop, within a few seconds or not at all."""
+    """Reads the recorded past outside the loop. Each call is bounded to a few seconds."""
 
     async def ticks(self, fleet: str, until_s: float, hours: float) -> dict[str, Any]:
-        """The last hours of a fleet as columns of equal length, thinned where they are long; unknown numbers are None.
+        """Return the last hours of a fleet as columns of equal length; long ranges are thinned, unknown numbers are None.
 
         Args:
-            fleet: Its name.
-            until_s: Epoch seconds.
-            hours: How far back.
+            fleet: Name of the fleet.
+            until_s: End of the range, epoch seconds.
+            hours: Length of the range.
 
         Raises:
-            JournalError: It cannot be read, or not now.
+            JournalError: The journal cannot be read, or not now.
         """
         ...
 
     async def events(self, fleet: str | None) -> list[dict[str, Any]]:
-        """The newest events, newest first: of one fleet and those that concern no single one, or all.
+        """Return the newest events, newest first: of one fleet, including those of no single fleet, or all if it is None.
 
         Raises:
-            JournalError: It cannot be read, or not now.
+            JournalError: The journal cannot be read, or not now.
         """
         ...

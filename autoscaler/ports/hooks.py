@@ -10,12 +10,11 @@ from autoscaler.ports.provider import Vm
 
 @dataclass(frozen=True, slots=True)
 class HookResult:
-    """What came of one run.
+    """Result of one run of a hook.
 
     Attributes:
-        well: True where it went well, False where the VM failed it, None where it could not be run at all, which is no
-            fault of the VM.
-        said: For a person, the end of what it said, or why it was not run.
+        well: True if the run succeeded, False if the VM failed it, None if it could not be run, which is no fault of the VM.
+        said: For people, the end of its output, or why it was not run.
     """
 
     well: bool | None
@@ -23,20 +22,20 @@ class HookResult:
 
 
 class VmHook(Protocol):
-    """Does something on or for a VM that runs, is ready, and gets no work.
+    """Acts on a running, ready VM that gets no work.
 
-    Contract: it ends within a time of its own and never raises; what goes wrong is in the result.
+    Contract: a run ends within its own time limit and never raises; errors are in the result.
     """
 
     @property
     def timeout_s(self) -> float:
-        """Longest time of one run, in seconds of the event loop."""
+        """Time limit of one run, in seconds of the event loop."""
         ...
 
     async def run(self, vm: Vm) -> HookResult:
-        """Do it."""
+        """Run the hook for this VM."""
         ...
 
     async def close(self) -> None:
-        """Release what is held."""
+        """Release resources."""
         ...

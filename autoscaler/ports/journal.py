@@ -12,43 +12,43 @@ from autoscaler.ports.provider import Outcome
 
 
 class Verb(StrEnum):
-    """What an action does; words of providers."""
+    """What an action asks of a provider."""
 
     START = "start"
     STOP = "stop"
     PROVISION = "provision"
     REFILL = "refill"
-    """Make VMs for the warm pool, when nobody waits for them."""
+    """Provision VMs for the warm pool, ahead of any need."""
     EXERCISE = "exercise"
-    """Start a stopped VM to see that it would serve, and stop it again."""
+    """Start a stopped VM to check that it would serve, and stop it again."""
     STORE = "store"
-    """Mark VMs that are ready as members of the warm pool, and stop them."""
+    """Mark prepared VMs as members of the warm pool, and stop them."""
     TERMINATE = "terminate"
     """Delete stopped VMs for good."""
     DRAIN = "drain"
-    """Take VMs out of the balancer; they finish what they have."""
+    """Take VMs out of the balancer; they finish the work they have."""
     RETURN = "return"
     """Put draining VMs back into the balancer."""
 
 
 IN_SHADOW = "shadow"
-"""Token, or what comes before it and a colon, of actions that were simulated: nothing was really done."""
+"""Token, or token prefix before a colon, of simulated actions, for which nothing was really done."""
 
 PAUSABLE = (Verb.START, Verb.STOP, Verb.PROVISION, Verb.REFILL)
-"""What operators may pause, in the order in which it is shown."""
+"""Verbs that operators may pause, in display order."""
 
 
 @dataclass(frozen=True, slots=True)
 class ActionIntent:
-    """One provider call about to be made for one fleet, written before it is made.
+    """One provider call for one fleet, written before it is made.
 
     Attributes:
         fleet: Owner of the VMs.
-        verb: What will be asked for.
-        vm_ids: The VMs chosen; empty for provision.
+        verb: What the call asks for.
+        vm_ids: The chosen VMs; empty for a provision.
         count: Number of VMs (len(vm_ids), or the number to provision).
-        token: Client token of a provision, or of a fleet in shadow that it is in shadow; empty otherwise.
-        reason: One sentence for a person.
+        token: Client token of a provision; `IN_SHADOW`, alone or as a prefix, for a fleet in shadow; empty otherwise.
+        reason: One sentence for people.
     """
 
     fleet: str
@@ -64,7 +64,7 @@ class ActionIntent:
         return self.token.partition(":")[0] == IN_SHADOW
 
     def in_shadow(self) -> ActionIntent:
-        """The same of a fleet in shadow; a refill keeps its token, by which its VMs are known."""
+        """The same intent for a fleet in shadow. A refill keeps its token, by which its VMs are recognised."""
         if self.simulated or self.verb is Verb.REFILL:
             return self
         return replace(self, token=f"{IN_SHADOW}:{self.token}" if self.token else IN_SHADOW)
@@ -72,10 +72,10 @@ class ActionIntent:
 
 @dataclass(frozen=True, slots=True)
 class RealVms:
-    """What a fleet in shadow really has and costs, beside what its policy would have.
+    """What a fleet in shadow really has and costs, besides what its policy would have.
 
     Attributes:
-        running: VMs that really run; they serve the demand that is measured.
+        running: VMs that really run; they serve the measured demand.
         provisioned: VMs that really exist.
         cost: Money over the interval that this tick closes, at the policy's prices.
     """
@@ -87,16 +87,16 @@ class RealVms:
 
 @dataclass(frozen=True, slots=True)
 class Earnings:
-    """What a fleet with an objective was sized by.
+    """The numbers that sized a fleet with an objective.
 
     Attributes:
-        shortage_price: Price of unserved work, in prices of a VM in service for the same time.
-        model: The model that drives, in words; of all it would lately have cost least.
-        up_to: VMs that are worth starting.
-        down_to: VMs that are worth keeping.
-        last: What the last of the VMs that are wanted earns, in multiples of its cost; None where not known.
-        following: What one more would earn, likewise.
-        doubted: VMs that did the work which fell away at once, as it hardly ever did, and that stay for a while; 0 for none.
+        shortage_price: Price of unserved work, as a multiple of the price of a VM in service for the same time.
+        model: The model that drives, in words: the one that would recently have cost least.
+        up_to: Number of VMs that are worth starting.
+        down_to: Number of VMs that are worth keeping.
+        last: What the last wanted VM earns, as a multiple of its cost; None if not known.
+        following: What one more VM would earn, as a multiple of its cost; None if not known.
+        doubted: VMs kept for a while because demand fell suddenly and unusually deep; 0 if there was no such fall.
     """
 
     shortage_price: float
@@ -110,12 +110,12 @@ class Earnings:
 
 @dataclass(frozen=True, slots=True)
 class DueBurst:
-    """A burst that usually begins at a time of the clock which comes before a start ordered now serves.
+    """A burst that usually begins at a certain clock time, due before a start ordered now serves.
 
     Attributes:
-        at_s: Epoch seconds of that time.
-        odds: Probability that it comes, in hundredths.
-        period_s: From one such time to the next.
+        at_s: That time, epoch seconds.
+        odds: Probability that the burst comes, rounded to hundredths.
+        period_s: Time between such bursts.
     """
 
     at_s: float
@@ -125,16 +125,15 @@ class DueBurst:
 
 @dataclass(frozen=True, slots=True)
 class Memories:
-    """How the VMs of a fleet that may hibernate should wait.
+    """How many of the waiting VMs should hibernate, for a fleet whose VMs may.
 
     Attributes:
-        hibernated: So many of those that wait with their memory saved, those that are started first; None where all that
-            may are.
+        hibernated: How many of the VMs that would be started first should wait hibernated; None: all that may.
         reason: The name of a `core.types.TierReason`, in lower case.
-        least: Share of its work that a VM must be expected to serve within the refill horizon for that; 0 for any, above
-            1 for none; None where nothing was weighed.
-        last: What the last of them is expected to serve, likewise.
-        following: What the next one is.
+        least: Share of its work that a VM must be expected to serve within the refill horizon to be worth a saved memory; 0
+            if every VM is, above 1 if none is; None if nothing was weighed.
+        last: The expected share of the last VM that is worth it; None if nothing was weighed.
+        following: The expected share of the next VM; None if nothing was weighed.
     """
 
     hibernated: int | None
@@ -146,20 +145,20 @@ class Memories:
 
 @dataclass(frozen=True, slots=True)
 class SharedHold:
-    """A limit that a fleet shares with others and that keeps it below what it wants.
+    """A limit shared with other fleets that keeps a fleet below its wish.
 
     Attributes:
-        group: What the policies call it.
+        group: Name of the group in the policies.
         limit: `vms`, `money` or `starts`.
-        most: VMs, money per hour, or VMs started within `per_s`.
-        per_s: The period of a limit on starts; 0 for another.
+        most: The limit: VMs, money per hour, or VMs started within `per_s`.
+        per_s: The period of a limit on starts; 0 for other limits.
         wanted: VMs that the fleet would have.
-        worth: What the first of the missing VMs would earn, as a multiple of its cost; without an objective how busy
-            VMs would be with it. None where not known.
-        rival: Of the group's other fleets, the one whose last VM earns least; empty where none has any.
+        worth: What the first of the missing VMs would earn, as a multiple of its cost; without an objective, how busy
+            VMs would be with it. None if not known.
+        rival: Of the group's other fleets, the one whose last VM earns least; empty if none has any.
         rival_vm: The number of that VM.
-        rival_worth: What it earns, likewise.
-        priced, rival_priced: Whether they have an objective.
+        rival_worth: What that VM earns, in the rival's unit as for `worth`; None if not known.
+        priced, rival_priced: Whether the fleet, and the rival, has an objective.
     """
 
     group: str
@@ -177,16 +176,15 @@ class SharedHold:
 
 @dataclass(frozen=True, slots=True)
 class FleetTick:
-    """One fleet's snapshot, outlook and decision of one tick, as recorded. Field units as in core.types.
+    """One fleet's snapshot, Outlook and decision of one tick, as recorded. Units of fields as in `core.types`.
 
-    `stages` and `reasons` hold one entry per core Stage: the wish after it and the core Reason code.
-    `capacity`, `shortage` are work per second; `cost` is money in the settings' currency over the interval
-    that this tick closes; `source_error` is empty when the source was well. `may_start` to
-    `ceiling` are what operators had in force. `real` is known for fleets in shadow only, where the counts and
-    the cost are those of the simulated VMs. `earnings` is known for fleets with an objective,
-    `shared` where a limit that the fleet shares with others holds it back, `burst` where one is due and the policy
-    orders by forecast, `memories` where VMs of the fleet may hibernate. `provider` names the place where its VMs are, where
-    places have names.
+    `stages` and `reasons` hold one entry per core `Stage`: the wish after it and the core `Reason` code. `capacity` and
+    `shortage` are work per second; `cost` is money in the settings' currency over the interval that this tick closes;
+    `source_error` is empty if the source worked. `may_start` to `ceiling` are the operators' pauses and overrides in
+    force. In shadow, counts and cost are those of the simulated VMs, and `real` holds the real ones; otherwise it is None.
+    `earnings` is set for fleets with an objective, `shared` if a limit shared with other fleets holds the fleet back,
+    `burst` if one is due and the policy orders by forecast, `memories` if the fleet's VMs may hibernate. `provider` is
+    the name of the place where the fleet's VMs are; empty if places have no names.
     """
 
     fleet: str
@@ -261,11 +259,11 @@ class ActionRecord:
 
 
 ALL_FLEETS = ""
-"""As the fleet of an operator's change: every fleet, those that are added later too."""
+"""Fleet of an operator's change that applies to every fleet, including those added later."""
 
 
 class ChangeKind(StrEnum):
-    """What an operator, or the end of the time that one gave, has changed."""
+    """What an operator has changed, or which change of an operator has expired."""
 
     PAUSED = "paused"
     RESUMED = "resumed"
@@ -276,23 +274,23 @@ class ChangeKind(StrEnum):
 
     @property
     def holds(self) -> bool:
-        """Whether it is in force from then on, until another change of the same fleet and verb."""
+        """Whether the change stays in force until another change of the same fleet and verb."""
         return self in (ChangeKind.PAUSED, ChangeKind.OVERRIDDEN)
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorChange:
-    """One change to what the daemon may do. The latest one of a fleet and verb is what counts.
+    """One change to what the daemon may do. Only the latest change of a fleet and verb counts.
 
     Attributes:
-        kind: What.
-        fleet: Which fleet, or `ALL_FLEETS`.
-        verb: What is paused or resumed; None for overrides.
-        who: The user, as the machine knows them, for a person.
-        reason: In their words.
-        floor: VMs in place of the policy's minimum; None where it holds.
-        ceiling: VMs in place of the policy's maximum; None where it holds.
-        expires_at_s: When it ends by itself; None where it does not.
+        kind: What was done.
+        fleet: Name of the fleet, or `ALL_FLEETS`.
+        verb: The verb that is paused or resumed; None for overrides.
+        who: The user's name on the machine, for people.
+        reason: The user's words.
+        floor: VMs that replace the policy's minimum; None to keep it.
+        ceiling: VMs that replace the policy's maximum; None to keep it.
+        expires_at_s: When the change ends by itself; None if it does not.
     """
 
     kind: ChangeKind
@@ -306,7 +304,7 @@ class OperatorChange:
 
     @property
     def subject(self) -> tuple[str, Verb | None]:
-        """What it is about; a later change about the same takes its place."""
+        """Fleet and verb of the change; a later change with the same subject replaces it."""
         return self.fleet, self.verb
 
 
@@ -327,7 +325,7 @@ class ChangeRecord:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something that happened; becomes an event. `fleet` is empty where it concerns no single one."""
+    """Something that happened, to be written as an event. `fleet` is empty if it concerns no single fleet."""
 
     kind: str
     fleet: str
@@ -336,13 +334,13 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """What was learned of one fleet in one respect, as it is kept over restarts.
+    """One kind of learned state of one fleet, as kept across restarts.
 
     Attributes:
-        fleet: Which.
-        name: In which respect, for example `start_times`.
-        version: Of the body's layout; who does not know it leaves it.
-        body: Opaque here.
+        fleet: Name of the fleet.
+        name: The kind, for example `start_times`.
+        version: Layout version of the body; a reader that does not know it ignores the value.
+        body: The state, opaque to the journal.
     """
 
     fleet: str
@@ -352,55 +350,55 @@ class Learned:
 
 
 class Journal(Protocol):
-    """Audit trail, replay input and the source of `explain`. What returns has been made durable."""
+    """Audit trail, replay input and the source of `explain`. When a call returns, what it wrote is durable."""
 
     async def record_tick(self, record: TickRecord, intents: Sequence[ActionIntent]) -> tuple[int, ...]:
-        """Write a tick and the intents it leads to in one transaction; ids of the actions, in order."""
+        """Write a tick and the intents it leads to in one transaction; return the ids of the actions, in order."""
         ...
 
     async def record_intents(
         self, tick: int, at_s: float, intents: Sequence[ActionIntent]
     ) -> tuple[int, ...]:
-        """Write further intents of a tick that is recorded, in one transaction; ids of the actions, in order."""
+        """Write further intents of a recorded tick in one transaction; return the ids of the actions, in order."""
         ...
 
     async def record_outcomes(self, action_id: int, at_s: float, outcomes: Sequence[Outcome]) -> None:
-        """Settle an action."""
+        """Write the outcomes of an action, which settles it."""
         ...
 
     async def record_events(self, at_s: float, events: Sequence[Note]) -> None:
-        """Write events in one transaction: errors, recoveries, daemon starts."""
+        """Write events, such as errors, recoveries and daemon starts, in one transaction."""
         ...
 
     async def recent_actions(self, settled_since_s: float) -> tuple[ActionRecord, ...]:
-        """Actions without recorded outcomes (left by a crash), and those whose outcomes were recorded since then; oldest first."""
+        """Actions that have no outcomes (left by a crash) or were settled since this time, oldest first."""
         ...
 
     async def record_changes(
         self, at_s: float, changes: Sequence[OperatorChange], events: Sequence[Note]
     ) -> tuple[ChangeRecord, ...]:
-        """Write operators' changes and the events that tell of them in one transaction; as stored."""
+        """Write operators' changes and the events that report them in one transaction; return the changes as stored."""
         ...
 
     async def changes_in_force(self) -> tuple[ChangeRecord, ...]:
-        """Pauses and overrides that no later change has ended, oldest first; expired ones too."""
+        """Pauses and overrides that no later change has replaced, oldest first, including expired ones."""
         ...
 
     async def record_learned(self, at_s: float, learned: Sequence[Learned]) -> None:
-        """Write what was learned, in one transaction; each takes the place of what was kept of its fleet and name."""
+        """Write learned state in one transaction; each value replaces the earlier one of its fleet and name."""
         ...
 
     async def learned(self) -> tuple[Learned, ...]:
-        """All that is kept, by fleet and name."""
+        """All learned state, sorted by fleet and name."""
         ...
 
     async def prune(self, *, before_s: float, max_bytes: int) -> int:
-        """Forget what is older than `before_s`, and the oldest beyond `max_bytes`; ticks forgotten.
+        """Delete ticks older than `before_s`, and the oldest beyond `max_bytes`; return how many ticks were deleted.
 
-        What operators have in force is kept whatever its age.
+        Operators' changes in force are kept whatever their age.
         """
         ...
 
     async def close(self) -> None:
-        """Flush and release."""
+        """Write what is pending and release resources."""
         ...

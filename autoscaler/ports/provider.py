@@ -9,14 +9,14 @@ from typing import Protocol
 
 
 class VmState(StrEnum):
-    """What a provider says of a VM."""
+    """State of a VM as the provider reports it."""
 
     PENDING = "pending"
     RUNNING = "running"
     STOPPING = "stopping"
     STOPPED = "stopped"
     TERMINATED = "terminated"
-    """Terminated or on the way there."""
+    """Terminated, or being terminated."""
 
 
 HIBERNATED_REASON = "Client.UserInitiatedHibernate"
@@ -29,19 +29,19 @@ class Vm:
 
     Attributes:
         id: The provider's id.
-        fleet: Value of the ownership tag (`autoscaler:fleet`); empty where there is none.
-        state: As listed; may lag behind the truth.
+        fleet: Value of the ownership tag (`autoscaler:fleet`); empty if there is none.
+        state: State in the listing; may lag behind the truth.
         vm_type: Machine type, for example m7i.large.
         zone: Availability zone.
-        address: Private address, or None where none is assigned.
+        address: Private address; None if none is assigned.
         launched_at_s: Time of the last launch or start request as the provider records it.
         image: Image id.
         tags: All tags.
         state_reason: The provider's code for why it is in this state (`Server.InsufficientInstanceCapacity`,
             `Client.UserInitiatedShutdown`), or empty.
-        may_hibernate: It was launched so that its memory can be saved when it is stopped.
-        stopped_at_s: When it was told to stop last, as the provider records it; None where that is not told.
-        public_address: Public address, which is another one after each start; None where it has none.
+        may_hibernate: Whether it was launched such that its memory can be saved when it stops.
+        stopped_at_s: When it was last told to stop, as the provider records it; None if the provider does not say.
+        public_address: Public address, which changes with each start; None if it has none.
     """
 
     id: str
@@ -60,7 +60,7 @@ class Vm:
 
     @property
     def hibernates(self) -> bool:
-        """Whether it is stopped, or on the way there, with its memory saved."""
+        """Whether it is stopped, or stopping, with its memory saved."""
         off = self.state in (VmState.STOPPING, VmState.STOPPED)
         return off and self.state_reason == HIBERNATED_REASON
 
@@ -71,12 +71,12 @@ class Listing:
 
     Attributes:
         vms: The VMs found, in the provider's order; terminated ones may still appear.
-        complete: Every page of every part arrived. Only what is whole may prove that a VM is absent; see `is_whole_of`.
-        requested_at_s: Clock when the call began: changes after this may be missing.
+        complete: Whether every page of every part arrived. Absence of a VM proves something only then; see `is_whole_of`.
+        requested_at_s: Clock when the call began: later changes may be missing.
         received_at_s: Clock when the last page arrived.
-        error: For a person, why it is not complete; empty when it is.
-        parts: Where the provider asks zone by zone (hosts): for each of its zones what is wrong with it, empty where its
-            VMs are all here. Empty where all is one, which is then whole or not.
+        error: Why it is not complete, for people; empty if it is.
+        parts: If the provider asks zone by zone (hosts), an error text for each of its zones, empty for a zone whose VMs are
+            all listed. An empty mapping if the listing is complete or incomplete as a whole.
         real: All real VMs, if `vms` is a simulated view of one fleet (shadow); None if `vms` itself is real.
     """
 
@@ -94,46 +94,46 @@ class Listing:
         return self.vms if self.real is None else self.real
 
     def is_whole_of(self, zone: str) -> bool:
-        """Whether a VM of this zone that is not here is not there."""
+        """Whether the listing has all VMs of this zone, so that a VM that is not listed does not exist."""
         return self.complete or self.parts.get(zone) == ""
 
 
 class OutcomeKind(StrEnum):
-    """What came back from one provider call, for one VM."""
+    """What came back from one provider call for one VM."""
 
     ACCEPTED = "accepted"
     NO_CAPACITY = "no_capacity"
-    """No room for this type in this zone now (or quota): a matter of routing, not of retries."""
+    """No room for this type in this zone now, or a quota is reached: try elsewhere rather than again."""
     THROTTLED = "throttled"
     """The API budget is spent; nothing was done."""
     REFUSED = "refused"
-    """This VM or this request is wrong, and repeating it will not help."""
+    """This VM or this request is wrong; repeating it will not help."""
     DENIED = "denied"
-    """Credentials, permission or account: stop acting in scope and call a person."""
+    """A problem of credentials, permissions or the account: stop acting in its scope and call a person."""
     UNKNOWN = "unknown"
-    """It may or may not have been done: hold until a listing settles it."""
+    """The change may or may not have been made: hold until a listing settles it."""
 
     @property
     def perhaps_done(self) -> bool:
-        """Whether what was asked for is done, or may be."""
+        """Whether the requested change was made, or may have been."""
         return self in (OutcomeKind.ACCEPTED, OutcomeKind.UNKNOWN)
 
 
 BATCH_REFUSED = "BatchRefused"
-"""Code of ours on a REFUSED outcome: nothing was done for this VM because others in the same call were
-refused. The call may be made again at once without those."""
+"""Our own code of a REFUSED outcome: nothing was done for this VM because others in the same call were
+refused. The call may be repeated at once without those."""
 
 
 BUDGET_SPENT = "BudgetSpent"
-"""Code of ours on a THROTTLED outcome: this VM was left out of the call, or the call was not made, because the
-budget that we keep ourselves is spent for now. Where other VMs of the call were asked for, it may be made again
-at once without those."""
+"""Our own code of a THROTTLED outcome: this VM was left out of the call, or the call was not made, because the
+budget that we keep ourselves is spent for now. If other VMs of the call were requested, the call may be made again
+at once without them."""
 
 
 NO_HIBERNATION = "UnsupportedHibernationConfiguration"
-"""The provider's code where a VM can never hibernate."""
+"""The provider's code for a VM that can never hibernate."""
 NOT_YET = "UnsupportedOperation"
-"""The provider's code where a VM cannot hibernate yet: its guest has not made room for the memory."""
+"""The provider's code for a VM that cannot hibernate yet, because its guest has not made room for the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +141,12 @@ class Outcome:
     """What came back for one VM.
 
     Attributes:
-        vm_id: The VM; for a failed provision, empty.
+        vm_id: The VM; empty for a failed provision.
         kind: The class of the outcome.
-        code: The provider's own code (`InsufficientInstanceCapacity`), empty when accepted.
-        message: The provider's own words, for a person.
-        previous_state: State before the call where the provider tells it, so that starting a running VM
-            is seen for what it is.
+        code: The provider's own code (`InsufficientInstanceCapacity`); empty if accepted.
+        message: The provider's own words, for people.
+        previous_state: State before the call, if the provider reports it, so that starting a VM that already runs
+            can be recognised.
     """
 
     vm_id: str
@@ -158,15 +158,15 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class ProvisionSpec:
-    """Where new VMs come from.
+    """What new VMs are created from.
 
     Attributes:
         fleet: Owner, written to the ownership tag at creation.
         launch_template: Id (`lt-…`) or name.
         version: Template version (`$Default`, `$Latest` or a number).
-        vm_type: Overrides the template's type where given.
-        subnet: Overrides the template's subnet, and with it the zone, where given.
-        tags: Further tags.
+        vm_type: Replaces the template's type, if given.
+        subnet: Replaces the template's subnet, and with it the zone, if given.
+        tags: Additional tags.
     """
 
     fleet: str
@@ -178,22 +178,23 @@ class ProvisionSpec:
 
 
 FLEET_TAG = "autoscaler:fleet"
-"""Only VMs that carry this tag are seen; its value names the fleet."""
+"""Only VMs with this tag are seen; its value names the fleet."""
 
 
 class Provider(Protocol):
     """Lists VMs and changes their state. Calls are bounded in time by the adapter and do not retry changes.
 
-    Contract (`tests/contracts/`): a call returns exactly one Outcome per requested VM (provision: per VM
-    accepted, or one with an empty id and the reason), in request order, and raises ProviderError only where
-    nothing was sent. Starting a VM that runs is accepted with `previous_state=RUNNING`. A batch with one bad
-    id changes none and says REFUSED for the bad one and BATCH_REFUSED for the others where the provider names
-    it, and REFUSED for all where it does not.
+    Contract (`tests/contracts/`): a call returns exactly one Outcome per requested VM (provision: one per accepted
+    VM, or a single one with an empty id and the reason), in request order. It raises ProviderError only if nothing was
+    sent. Starting a VM that runs is accepted with `previous_state=RUNNING`. A batch with one bad id changes no VM; the
+    outcome is REFUSED for the bad one and BATCH_REFUSED for the others if the provider names it, else REFUSED for all.
     """
 
     async def list_vms(self) -> Listing:
-        """All VMs with the ownership tag. Failures are in the Listing, never raised, each where it belongs: what one zone
-        does not tell says nothing of the others (`Listing.parts`).
+        """List all VMs with the ownership tag.
+
+        Failures are in the Listing, never raised. A zone that does not answer does not affect the others
+        (`Listing.parts`).
         """
         ...
 
@@ -206,29 +207,29 @@ class Provider(Protocol):
     ) -> tuple[Outcome, ...]:
         """Stop running VMs in one call; they stay provisioned.
 
-        `force` ends VMs that do not stop. `hibernate` saves their memory first, and is refused for VMs that were not
-        launched for it (NO_HIBERNATION) and for those that cannot yet (NOT_YET).
+        `force` ends VMs that do not stop by themselves. `hibernate` saves their memory first; it is refused for VMs that
+        were not launched for it (NO_HIBERNATION) and for VMs that cannot hibernate yet (NOT_YET).
         """
         ...
 
     async def retype(self, vm_ids: Sequence[str], vm_type: str) -> tuple[Outcome, ...]:
-        """Give stopped VMs another machine type, one call each."""
+        """Change the machine type of stopped VMs, with one call each."""
         ...
 
     async def provision(self, spec: ProvisionSpec, count: int, token: str) -> tuple[Outcome, ...]:
-        """Create `count` VMs, all or none; the same token never creates twice."""
+        """Create `count` VMs, all or none; the same token never creates VMs twice."""
         ...
 
     async def terminate(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
-        """Delete VMs for good."""
+        """Delete VMs permanently."""
         ...
 
     async def tag(self, vm_ids: Sequence[str], tags: Mapping[str, str]) -> tuple[Outcome, ...]:
-        """Write tags."""
+        """Write tags to VMs."""
         ...
 
     async def checked(self, vm_ids: Sequence[str]) -> frozenset[str]:
-        """Those of the running VMs whose status checks have passed. Empty on failure."""
+        """Ids of the running VMs among these whose status checks have passed; empty on failure."""
         ...
 
     async def close(self) -> None:
@@ -237,5 +238,5 @@ class Provider(Protocol):
 
 
 def name_of(provider: object) -> str:
-    """The name that the settings give to where a provider's VMs are; empty where there is only one."""
+    """The name of a provider's place in the settings; empty if there is only one place."""
     return str(getattr(provider, "name", ""))

@@ -10,48 +10,48 @@ from typing import Protocol
 from autoscaler.core.types import Signal
 
 LONGEST_NAME = 200
-"""Characters of a fleet's or a VM's name, and of an id."""
+"""Longest name of a fleet or VM, and longest id, in characters."""
 MOST_SAMPLES = 5000
-"""Of one request: reading more would hold up the ticks, at 15 to 35 us a sample (measured)."""
+"""Most samples per request: at 15 to 35 us each (measured), reading more would delay ticks."""
 
 
 class Result(StrEnum):
-    """What became of a pushed sample."""
+    """What happened to a pushed sample."""
 
     TAKEN = "taken"
-    """It is the latest of its VM or fleet."""
+    """It is now the latest sample of its VM or fleet."""
     REPLACED = "replaced"
-    """Another value of the same time was known; this one holds."""
+    """It replaced another value of the same time."""
     DUPLICATE = "duplicate"
-    """It was known already."""
+    """The same sample was already known."""
     OUTDATED = "outdated"
-    """A later one was known already; that one holds."""
+    """A later sample is already known and stays in force."""
     ENDED = "ended"
-    """It says that its series has ended: nothing is known of its VM any more."""
+    """It says that its series has ended: its VM no longer has a value."""
     UNASKED = "unasked"
-    """A series that no policy asks for."""
+    """No policy asks for its series."""
     UNKNOWN_FLEET = "unknown_fleet"
-    """No fleet of that name is in use."""
+    """No fleet of that name exists."""
     NOT_ON_PUSH = "not_on_push"
     """The fleet's policy reads another source."""
     NOT_ALLOWED = "not_allowed"
-    """The token is for other fleets."""
+    """The sender's token is for other fleets."""
     VM_MISSING = "vm_missing"
-    """The fleet is measured per VM, and the sample names none."""
+    """The fleet is measured per VM, but the sample names none."""
     VM_NOT_ASKED = "vm_not_asked"
-    """The fleet takes one value for all, and the sample names a VM."""
+    """The fleet takes one value for all VMs, but the sample names a VM."""
     NOT_A_NUMBER = "not_a_number"
     """The value is NaN or infinite."""
     OUT_OF_RANGE = "out_of_range"
     """The value is negative, or a utilisation above 1."""
     TOO_OLD = "too_old"
-    """It is older than the fleet's signal may be."""
+    """It is older than the maximum age of the fleet's signal."""
     IN_THE_FUTURE = "in_the_future"
-    """Its stamp is ahead of our clock."""
+    """Its time is ahead of our clock."""
     SEVERAL_SERIES = "several_series"
-    """Another series gives the same VM or fleet a value."""
+    """Another series already provides the value of the same VM or fleet."""
     FULL = "full"
-    """As many VMs are known as may be."""
+    """The maximum number of VMs is already known."""
 
     @property
     def refused(self) -> bool:
@@ -69,13 +69,13 @@ class PushedSample:
     """One sample as it was sent.
 
     Attributes:
-        fleet: Name.
-        vm: What the policy knows VMs by; empty for the fleet as a whole.
-        value: In the unit of the fleet's signal.
+        fleet: Name of the fleet.
+        vm: The name by which the policy knows the VM; empty for the fleet as a whole.
+        value: The value, in the unit of the fleet's signal.
         at_s: End of the window that the value describes, epoch seconds.
-        id: Of the sender's choice; empty for none. A sample with an id that was seen lately is a duplicate.
-        series: What tells its series from others of the same VM; empty where that is not known.
-        ended: The series has ended, and the value says nothing.
+        id: Id chosen by the sender; empty for none. A sample with a recently seen id is a duplicate.
+        series: Distinguishes its series from others of the same VM; empty if not known.
+        ended: Whether the series has ended; the value then means nothing.
     """
 
     fleet: str
@@ -89,12 +89,12 @@ class PushedSample:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One sample that was not taken.
+    """A sample that was not taken.
 
     Attributes:
         at: Its position in the request, from 0.
-        result: Why.
-        text: For a person, with what to do.
+        result: Why it was not taken.
+        text: The reason and what to do, for people.
     """
 
     at: int
@@ -104,12 +104,12 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What became of the samples of one request.
+    """What happened to the samples of one request.
 
     Attributes:
-        results: How many of each.
-        refusals: The first ones.
-        fleets: Those about which something new is known.
+        results: Number of samples with each result.
+        refusals: The first refusals.
+        fleets: Fleets about which something new is known.
     """
 
     results: Mapping[Result, int]
@@ -118,19 +118,19 @@ class Taken:
 
     @property
     def refused(self) -> int:
-        """How many were not taken."""
+        """Number of samples that were not taken."""
         return sum(count for result, count in self.results.items() if result.refused)
 
 
 @dataclass(frozen=True, slots=True)
 class SeriesRule:
-    """Which series of a Prometheus are a fleet's signal.
+    """Which series of a Prometheus server are a fleet's signal.
 
     Attributes:
-        metric: Name.
-        labels: Names and values that it must have.
-        fleet_label: Names the label that holds the fleet; None where `labels` alone tell.
-        vm_label: Names the label that holds the VM.
+        metric: Name of the metric.
+        labels: Names and values of labels that a series must have.
+        fleet_label: Name of the label that holds the fleet; None if `labels` alone identify it.
+        vm_label: Name of the label that holds the VM.
     """
 
     metric: str
@@ -141,14 +141,14 @@ class SeriesRule:
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """What a fleet takes.
+    """What samples a fleet accepts.
 
     Attributes:
-        fleet: Name.
-        signal: What its values are.
-        max_age_s: Older samples are refused.
-        by_address: VMs are named by their private address and not by their id.
-        series: Which series are its own where a Prometheus pushes; None where none does.
+        fleet: Name of the fleet.
+        signal: What its values measure.
+        max_age_s: Age beyond which samples are refused.
+        by_address: Whether VMs are named by their private address instead of their id.
+        series: Which series are the fleet's, if a Prometheus server pushes; None otherwise.
     """
 
     fleet: str
@@ -159,41 +159,41 @@ class Intake:
 
 
 class SampleIntake(Protocol):
-    """Takes pushed samples for the sources of fleets."""
+    """Takes pushed samples for the metric sources of fleets."""
 
     @property
     def intakes(self) -> tuple[Intake, ...]:
-        """What the fleets take that take samples."""
+        """What samples each fleet on push accepts."""
         ...
 
     def take(
         self, samples: Iterable[PushedSample], fleets: Container[str], may: Container[str] | None = None
     ) -> Taken:
-        """Take samples, each by itself.
+        """Take samples, each on its own merits.
 
         Args:
-            samples: In the order of the request.
-            fleets: All that are in use, on push or not.
-            may: Those that the sender may push for; None for all.
+            samples: Samples, in the order of the request.
+            fleets: Names of all fleets, on push or not.
+            may: Fleets that the sender may push for; None for all.
         """
         ...
 
     def sum_of(self, fleet: str) -> tuple[float, int]:
-        """The sum of a fleet's latest values, and of how many VMs; a hint, since some may be gone or old."""
+        """The sum of a fleet's latest values, and the number of VMs behind it; approximate, as some may be gone or old."""
         ...
 
 
 class SampleFormat(Protocol):
-    """A way to write samples into a body."""
+    """An encoding of samples in a request body."""
 
     content_type: str
     content_encoding: str
 
     def read(self, body: bytes, most_bytes: int, intakes: Sequence[Intake]) -> tuple[list[PushedSample], int]:
-        """The samples that are asked for, and how many others there were.
+        """Decode a body; return the samples that some fleet asks for, and the number of others.
 
         Raises:
-            OversizedError: It unpacks to more than `most_bytes`.
-            SourceError: It is not of this format.
+            OversizedError: The body unpacks to more than `most_bytes`.
+            SourceError: The body is not in this format.
         """
         ...

@@ -18,13 +18,13 @@ class FleetReadings:
 
     Attributes:
         vm_ids: One per reading; empty string for a reading of the whole fleet (Signal.TOTAL).
-        values: float64 (n,), in the unit of the fleet's signal; NaN allowed, it counts as invalid.
+        values: float64 (n,), in the unit of the fleet's signal; NaN is allowed and counts as invalid.
         observed_at_s: float64 (n,), end of the window that the value describes.
-        error: For a person, what went wrong or is missing; empty when all is well.
-        received_at_s: float64 (n,), when the reading came in, by our clock; None where that is now. A reading that
-            was observed after it came in has a clock of its own and counts as invalid.
-        utilisation: float64 (n,), the share of the VM's capacity that was in use meanwhile, 0..1, NaN where it is
-            not known; None where the source does not measure it beside the signal. What capacities are learned from.
+        error: What went wrong or is missing, for people; empty if all is well.
+        received_at_s: float64 (n,), when the reading arrived, by our clock; None means now. A reading observed clearly
+            after it arrived comes from a wrong clock and counts as invalid.
+        utilisation: float64 (n,), share of the VM's capacity in use at the same time, 0..1, NaN if not known; None if the
+            source does not measure it. Capacities are learned from it.
     """
 
     vm_ids: tuple[str, ...]
@@ -36,19 +36,19 @@ class FleetReadings:
 
     @classmethod
     def none(cls, why: str = "") -> FleetReadings:
-        """Nothing was read, and why."""
+        """No readings, with the reason."""
         return cls((), np.empty(0), np.empty(0), why)
 
 
 class MetricSource(Protocol):
     """Reads one fleet's metrics.
 
-    Contract: returns what it has within its own time limit; raises SourceError where it has nothing; never
+    Contract: returns what it has within its own time limit; raises SourceError if it has nothing; never
     invents a value, and never turns a failure into zero.
     """
 
     async def read(self, vms: Sequence[Vm]) -> FleetReadings:
-        """Read the VMs in service (they may have changed since the last call)."""
+        """Read the metrics of the VMs in service (which may have changed since the last call)."""
         ...
 
     async def close(self) -> None:
@@ -57,21 +57,21 @@ class MetricSource(Protocol):
 
 
 class ReadinessProbe(Protocol):
-    """Says which running VMs are ready to serve. Failure and silence mean not ready."""
+    """Tells which running VMs are ready to serve. Failure and silence mean not ready."""
 
     async def ready(self, vms: Sequence[Vm]) -> frozenset[str]:
-        """Ids of those of the given running VMs that are ready."""
+        """Ids of the VMs that are ready, among the given running VMs."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What demand a fleet had before now.
+    """The past demand of a fleet.
 
     Attributes:
         times_s: float64 (n,), ascending; end of the window that each value describes.
-        demand: float64 (n,), work per second; NaN where it is unknown or was hidden by saturation.
-        warnings: For a person, what to know of it.
+        demand: float64 (n,), work per second; NaN if unknown or hidden by saturation.
+        warnings: What people should know about it.
     """
 
     times_s: NDArray[np.float64]
@@ -81,25 +81,27 @@ class History:
 
 @runtime_checkable
 class HistorySource(Protocol):
-    """A metric source that can tell of the past as well, for learning from it at the start.
+    """A metric source that can also read the past, which fleets learn from at startup.
 
-    Contract: bounded in time and memory; raises SourceError where it has nothing; a gap stays a gap.
+    Contract: bounded in time and memory; raises SourceError if it has nothing; a gap stays a gap.
     """
 
     async def history(self, start_s: float, end_s: float, step_s: float) -> History:
-        """Demand of the fleet in work per second, a value each step where it is known, `start_s <= time < end_s`."""
+        """Demand in work per second, one value per step where known, for `start_s <= time < end_s`."""
         ...
 
 
 class RecordedDemand(Protocol):
-    """The demand that earlier ticks have recorded; the journal has it."""
+    """The demand that earlier ticks have recorded, read from the journal."""
 
     async def demand(
         self, fleets: Sequence[str], start_s: float, end_s: float
     ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-        """Times of the ticks within the range, float64 (n,), and demand, float32 (n, fleets).
+        """Times of the ticks in the range, float64 (n,), and demand, float32 (n, fleets).
 
-        NaN where a fleet was not there, or its demand was not fresh or was hidden by saturation. Raises
-        JournalError where it cannot be read.
+        Demand is NaN if the fleet did not exist, or its demand was not fresh or hidden by saturation.
+
+        Raises:
+            JournalError: The journal cannot be read.
         """
         ...

@@ -10,12 +10,12 @@ from autoscaler.ports.provider import Provider, ProvisionSpec
 
 @dataclass(frozen=True, slots=True)
 class LaunchSpec:
-    """What a launch template says now.
+    """The current content of a launch template.
 
     Attributes:
-        digest: Of everything that it says and of what the policy puts in its place; the same for the same.
-        version: Its number, for people.
-        image: The image that it names; empty where it names none, or one that is looked up at launch.
+        digest: Digest of the template's content and of what the policy replaces in it; equal content, equal digest.
+        version: Its version number, for people.
+        image: The image it names; empty if it names none, or one that is looked up at launch.
     """
 
     digest: str
@@ -25,24 +25,24 @@ class LaunchSpec:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """A launch template could not be read, and why, for people."""
+    """A launch template that could not be read; `why` is for people."""
 
     why: str
 
 
 @runtime_checkable
 class Deferring(Protocol):
-    """A provider that keeps a budget of calls, and can put what may wait behind what demand needs."""
+    """A provider that keeps a budget of calls, and can rank calls that may wait behind those that demand needs."""
 
     def for_refills(self) -> Provider:
-        """The same provider for calls that nobody waits for."""
+        """The same provider, for calls that may wait."""
         ...
 
 
 @runtime_checkable
 class TemplateReader(Protocol):
-    """A provider that can say what a launch template says."""
+    """A provider that can read launch templates."""
 
     async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | Unread | None:
-        """What VMs of this spec would be made from now, or why it could not be read; None where the provider cannot tell."""
+        """What VMs of this spec would now be created from, or why that could not be read; None if the provider cannot tell."""
         ...

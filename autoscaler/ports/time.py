@@ -7,10 +7,10 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class Clock(Protocol):
-    """Time as an argument. Implementations: system, scaled, virtual (`autoscaler.clock`)."""
+    """Source of time, passed as an argument. Implementations: system, scaled, virtual (`autoscaler.clock`)."""
 
     def now(self) -> float:
-        """Epoch seconds; may be far from the machine's (scaled, virtual); may jump (system)."""
+        """Epoch seconds; may differ from the machine's time (scaled, virtual) and may jump (system)."""
         ...
 
     def monotonic(self) -> float:
@@ -18,5 +18,5 @@ class Clock(Protocol):
         ...
 
     async def sleep_until(self, monotonic_s: float) -> None:
-        """Return once `monotonic()` has reached the argument; at once if it has."""
+        """Return when `monotonic()` reaches `monotonic_s`, at once if it already has."""
         ...

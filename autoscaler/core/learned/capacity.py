@@ -23,14 +23,14 @@ from autoscaler.core.types import Float, Int
 
 BANDS = 9
 LOWEST = 0.1
-"""Less utilisation than this says little of what a VM can do; above it are bands of a tenth each."""
+"""Lower utilisation says little about what a VM can do; above it, bands are a tenth wide each."""
 BINS = 96
 REACH = 16.0
-"""Work per utilisation is told apart from a 16th to 16 times of what a VM was taken to do at first."""
+"""Work per utilisation is resolved between 1/16 and 16 times the policy's guess when learning began."""
 HALF_LIFE = 20_000.0
-"""After so many readings of its band an older one weighs half."""
+"""Number of readings of a band after which an older one has half its weight."""
 BAND_KNOWN, ENOUGH = 30.0, 300.0
-"""Effective numbers of readings from which a band, and a fleet, is known."""
+"""Effective numbers of readings that it takes for a band, and for a fleet, to be known."""
 FEWEST_BANDS = 3
 DAY_S = 86400.0
 
@@ -40,11 +40,11 @@ class CapacityParams:
     """How capacities are learned, per lane.
 
     Attributes:
-        guess: float64 (L,), work per second of one VM as the policy says.
+        guess: float64 (L,), work per second of one VM according to the policy.
         at: float64 (L,), utilisation up to which a VM meets its objective.
-        saturation: float64 (L,), utilisation from which a VM's work is hidden.
-        within: float64 (L,), what is planned with stays within this factor of the guess.
-        most_per_day: float64 (L,), share by which what is planned with moves in a day at most.
+        saturation: float64 (L,), utilisation from which a VM's own limit hides its work.
+        within: float64 (L,), the planned capacity stays within this factor of the guess.
+        most_per_day: float64 (L,), share by which the planned capacity moves in a day at most.
     """
 
     guess: Float
@@ -56,13 +56,13 @@ class CapacityParams:
 
 @dataclass(slots=True)
 class Capacities(Remembered):
-    """What was learned of the VMs of L lanes.
+    """What was learned about the VMs of L lanes.
 
     Attributes:
         ratio: Work per utilisation over `unit`; cells are bands × lanes, the lanes fastest.
-        unit: float64 (L,), the guess when learning began; NaN before.
-        planned: float64 (L,), work per second that is planned with; NaN before it first moved.
-        hidden, read: float64 (L,), readings of saturated VMs, and all, older ones counted less.
+        unit: float64 (L,), the guess when learning began; NaN before that.
+        planned: float64 (L,), planned capacity of one VM, work per second; NaN before it first moved.
+        hidden, read: float64 (L,), fading counts of readings of saturated VMs and of all readings.
     """
 
     version: ClassVar[int] = 1
@@ -74,7 +74,7 @@ class Capacities(Remembered):
 
     @classmethod
     def empty(cls, lanes: int) -> Capacities:
-        """Nothing is known."""
+        """A state in which nothing is known."""
         ratio = LogHistograms.empty(
             BANDS * lanes, bins=BINS, low=1.0 / REACH, high=REACH, half_life=HALF_LIFE
         )
@@ -86,13 +86,13 @@ class Capacities(Remembered):
         return {"ratio": LogHistograms}
 
     def take(self, params: CapacityParams, lane: Int, work: Float, utilisation: Float) -> None:
-        """Learn readings of one moment.
+        """Learn from the readings of one moment.
 
         Args:
-            params: L lanes.
-            lane: int64 (N,).
+            params: Settings of L lanes.
+            lane: int64 (N,), lane of each reading.
             work: float64 (N,), work per second of one VM.
-            utilisation: float64 (N,), its share in use meanwhile; NaN where it is not known.
+            utilisation: float64 (N,), utilisation of that VM at the same time; NaN if not known.
         """
         lanes = len(self.unit)
         possible = (work > 0.0) & (work < np.inf) & (utilisation >= LOWEST) & (utilisation < np.inf)
@@ -117,14 +117,14 @@ class Capacities(Remembered):
         return self.hidden / np.maximum(self.read, 1.0)
 
     def spread(self) -> Float:
-        """Half the width of the middle half of all readings, as a share: float64 (L,), NaN without readings."""
+        """Half the interquartile range of work per utilisation, relative to its median: float64 (L,), NaN without readings."""
         pooled = self._pooled()
         low, high = (quantile(pooled, level, 1.0 / REACH, REACH) for level in (0.25, 0.75))
         half: Float = 0.5 * (high - low) / quantile(pooled, 0.5, 1.0 / REACH, REACH)
         return half
 
     def learned(self, params: CapacityParams) -> Float:
-        """Work per second that one VM can do at the utilisation allowed: float64 (L,), NaN before there is enough."""
+        """Work per second of one VM at the allowed utilisation: float64 (L,), NaN until there are enough readings."""
         lanes = len(self.unit)
         bands = self.ratio.evidence().reshape(BANDS, lanes)
         middle = (LOWEST + 0.1 * (np.arange(BANDS) + 0.5))[:, np.newaxis]
@@ -141,26 +141,26 @@ class Capacities(Remembered):
         return found
 
     def move(self, params: CapacityParams, elapsed_s: Float) -> Float:
-        """Move what is planned with towards what was learned, and return it: float64 (L,), the guess at first.
+        """Move the planned capacity towards the learned one, and return it: float64 (L,), the guess at first.
 
         Args:
-            params: L lanes.
-            elapsed_s: float64 (L,), time since it last moved, as far as it counts.
+            params: Settings of L lanes.
+            elapsed_s: float64 (L,), time since the last move, as far as it should count.
         """
         now = np.where(np.isnan(self.planned), params.guess, self.planned)
         step = (1.0 + params.most_per_day) ** (np.maximum(elapsed_s, 0.0) / DAY_S)
         learned = self.learned(params)
         towards = np.where(np.isnan(learned), now, np.minimum(np.maximum(learned, now / step), now * step))
         low, high = params.guess / params.within, params.guess * params.within
-        # A guess that was changed takes effect at once where what was planned lies beyond its bounds.
+        # A new guess takes effect at once if the planned capacity is beyond its bounds.
         self.planned = np.minimum(np.maximum(towards, low), high)
         return self.planned
 
     def carried_over(self, lanes: Int) -> Capacities:
-        """The state for other lanes, each of which may have been a lane of these; this one is not changed.
+        """Return the state for other lanes, each new or continuing a lane of this state, which is not changed.
 
         Args:
-            lanes: int64 (N,), the lane that each was; -1 for a new one.
+            lanes: int64 (N,), the lane of this state that each lane continues; -1 for a new lane.
         """
         new = Capacities.empty(len(lanes))
         bands = np.arange(BANDS, dtype=np.int64)[:, np.newaxis]
@@ -172,17 +172,17 @@ class Capacities(Remembered):
         return new
 
     def of_lane(self, lane: int) -> Float:
-        """All that was learned of one lane: float64 (BINS * BANDS + 4,), its own."""
+        """Everything learned about one lane: float64 (BINS * BANDS + 4,), a copy."""
         own = [self.unit[lane], self.planned[lane], self.hidden[lane], self.read[lane]]
         return np.concatenate([self.ratio.weight[:, lane :: len(self.unit)].ravel(), own])
 
     def put_lane(self, lane: int, learned: Float) -> None:
-        """Go on with what `of_lane` gave."""
+        """Restore what `of_lane` returned."""
         self.ratio.weight[:, lane :: len(self.unit)] = learned[:-4].reshape(BINS, BANDS)
         self.unit[lane], self.planned[lane], self.hidden[lane], self.read[lane] = learned[-4:].tolist()
 
     def _pooled(self) -> Float:
-        """The bands of each lane together: float64 (BINS, L)."""
+        """Histograms of each lane over all its bands: float64 (BINS, L)."""
         lanes = len(self.unit)
         total = self.ratio.weight[:, :lanes]
         for band in range(1, BANDS):
@@ -191,7 +191,7 @@ class Capacities(Remembered):
 
 
 def _median(rows: Float) -> Float:
-    """The median along the first axis of what is known: float64 (L,), NaN where nothing is."""
+    """The median along the first axis, ignoring NaN: float64 (L,), NaN if all values are NaN."""
     ordered = np.sort(rows, axis=0)
     count = np.count_nonzero(~np.isnan(rows), axis=0)
     lanes = np.arange(rows.shape[1])

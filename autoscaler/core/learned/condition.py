@@ -23,43 +23,43 @@ from autoscaler.core.remembered import Remembered
 from autoscaler.core.types import Bool, Float, Int
 
 HALF, ALL = 0.4, 0.8
-"""Shares of slow VMs from which it is about half of the fleet, and all of it."""
+"""Shares of slow VMs from which about half of the fleet, and nearly all of it, counts as degraded."""
 FEWEST = 3
-"""Fewer VMs cannot be compared with each other."""
+"""With fewer reporting VMs, VMs are not compared with each other."""
 SPREADS = 4.0
-"""So many robust standard deviations below the others' median a VM must be to be slow."""
+"""A VM is slow if it is at least this many robust standard deviations below the others' median."""
 LEAST_SPREAD = 0.05
-"""Robust standard deviation (of the logarithm) that even the most equal VMs are taken to have."""
+"""Lower bound on the robust standard deviation (of the logarithm of speed), for VMs that hardly differ."""
 STRIKES, MOST_STRIKES = 2, 3
-"""Slow from so many slow readings on, and well again when none is left; a good reading takes one back."""
+"""Slow readings after which a VM is slow, and the most that are counted. A good reading removes one; at zero it is well again."""
 KNOWN_AFTER = 10.0
-"""Readings after which a VM's own past counts."""
+"""Readings after which a VM is also compared with its own past."""
 _FIELDS = ("level", "seen", "strikes", "slow")
 Kind = TypeVar("Kind", Float, Int)
 
 
 class Condition(IntEnum):
-    """How the VMs of a fleet do."""
+    """State of the VMs of a fleet as a whole."""
 
     UNKNOWN = 0
-    """None reported what could be judged."""
+    """Too few VMs reported to judge."""
     HEALTHY = 1
     DEGRADED_FEW = 2
-    """Some VMs are slow or silent: a matter of those VMs."""
+    """Some VMs are slow or silent: the cause is probably in those VMs."""
     DEGRADED_HALF = 3
-    """About half of them: a matter of a zone, a version, or of what they depend on."""
+    """About half are: the cause is probably a zone, a version, or something they depend on."""
     DEGRADED_ALL = 4
-    """Nearly all: a matter of the region, or of what they depend on. Other VMs would be as slow."""
+    """Nearly all are: the cause is probably the region, or something they depend on. New VMs would be as slow."""
 
 
 @dataclass(slots=True)
 class VmPasts(Remembered):
-    """What is remembered of V VMs.
+    """What is remembered about V VMs.
 
     Attributes:
-        level: float64 (V,), logarithm of the speed it had lately while it did well.
-        seen: float64 (V,), readings behind it.
-        strikes: int64 (V,), slow readings not yet made good.
+        level: float64 (V,), logarithm of the VM's recent speed while it did well.
+        seen: float64 (V,), number of readings behind `level`.
+        strikes: int64 (V,), slow readings minus good ones since, from 0 to `MOST_STRIKES`.
         slow: bool (V,), slow or silent.
     """
 
@@ -71,14 +71,14 @@ class VmPasts(Remembered):
 
     @classmethod
     def empty(cls, vms: int) -> VmPasts:
-        """VMs of which nothing is known."""
+        """A state in which nothing is known of these VMs."""
         return cls(np.zeros(vms), np.zeros(vms), np.zeros(vms, np.int64), np.zeros(vms, np.bool_))
 
     def carried_over(self, vms: Int) -> VmPasts:
-        """The same of other VMs, each of which may be one of these.
+        """Return the state for other VMs, each of which may be one of these.
 
         Args:
-            vms: int64 (N,), the VM that each is; -1 for a new one.
+            vms: int64 (N,), the index of each among these VMs; -1 for a new one.
         """
         new = VmPasts.empty(len(vms))
         known = vms >= 0
@@ -88,13 +88,13 @@ class VmPasts(Remembered):
 
     @classmethod
     def together(cls, parts: Sequence[VmPasts]) -> VmPasts:
-        """The VMs of several, one after the other; the very value where it is one."""
+        """Concatenate the VMs of several states; a single state is returned as the same object."""
         if len(parts) == 1:
             return parts[0]
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in _FIELDS))
 
     def apart(self, sizes: Sequence[int]) -> list[VmPasts]:
-        """Undo `together`: so many VMs each; the very value where it is one."""
+        """Undo `together`: split into states of these sizes; a single one is returned as the same object."""
         if len(sizes) == 1:
             return [self]
         ends = np.add.accumulate(np.array(sizes, np.int64))
@@ -110,8 +110,8 @@ class Judged:
 
     Attributes:
         condition: int64 (L,) of `Condition`.
-        slow: int64 (L,), VMs that are slow or silent.
-        judged: int64 (L,), VMs that were looked at.
+        slow: int64 (L,), number of VMs that are slow or silent.
+        judged: int64 (L,), number of VMs that were judged.
     """
 
     condition: Int
@@ -120,14 +120,14 @@ class Judged:
 
 
 def _remember(pasts: VmPasts, value: Float, reported: Bool, bad: Bool, known: Bool) -> None:
-    """Take a judgement into what is known of the VMs.
+    """Update what is remembered about VMs with a judgement.
 
     Args:
-        pasts: Of the V VMs; updated in place.
+        pasts: State of the V VMs; updated in place.
         value: float64 (V,), logarithm of the speed.
-        reported: bool (V,), where there is one.
-        bad: bool (V,), judged slow or silent.
-        known: bool (V,), judged at all.
+        reported: bool (V,), whether the VM reported a speed.
+        bad: bool (V,), whether it was judged slow or silent.
+        known: bool (V,), whether it was judged at all.
     """
     everywhere = np.count_nonzero(known) == len(known)
     strikes = np.where(bad, _ONE_MORE, _ONE_LESS)
@@ -153,18 +153,20 @@ def _remember(pasts: VmPasts, value: Float, reported: Bool, bad: Bool, known: Bo
 def judging(
     pasts: VmPasts, lane: Int, speed: Float, silent: Bool, slow_below: Float, comparable: Bool
 ) -> Generator[None, None, Judged]:
-    """Judge every VM by one reading, and its fleet by its VMs, in steps of a few passes over the VMs each.
+    """Judge every VM by one reading, and its fleet by its VMs. A generator: each step makes a few passes over the VMs.
 
-    In steps, for who must not be held for all of them. The pasts are updated in the last one; nothing of the arguments may
-    change until then.
+    The steps let a caller do other work in between. `pasts` is updated in the last step, and no argument may change before it.
 
     Args:
-        pasts: Of the V VMs; updated in place.
-        lane: int64 (V,), the fleet of each.
-        speed: float64 (V,), NaN where nothing can be said of it now.
-        silent: bool (V,), the VM should have reported and did not.
-        slow_below: float64 (L,), share of the others' speed, or of its own past, below which a VM is slow.
-        comparable: bool (L,), speeds of a VM at different times can be compared.
+        pasts: State of the V VMs; updated in place.
+        lane: int64 (V,), the fleet of each VM.
+        speed: float64 (V,), speed of each VM; NaN if it cannot be judged now.
+        silent: bool (V,), whether the VM should have reported and did not.
+        slow_below: float64 (L,), share of the others' speed, or of its own past speed, below which a VM is slow.
+        comparable: bool (L,), whether speeds of a VM at different times can be compared.
+
+    Returns:
+        The condition of the L fleets.
     """
     lanes = len(slow_below)
     reported = speed > _NOTHING
@@ -187,7 +189,7 @@ def judging(
         bad &= reported
     known = reported
     if is_silent:
-        # Silence of most is an outage of measuring, and says nothing of the VMs.
+        # If most VMs are silent, measuring has failed, which says nothing about the VMs.
         out = silent & (2 * heard > vms).take(lane)
         bad |= out
         known = reported | out
@@ -205,11 +207,11 @@ def judging(
 _NOTHING, _ONE, _MOST, _FASTEST = np.array(0.0), np.array(1.0), np.array(np.inf), np.array(0.02)
 _ONE_MORE, _ONE_LESS, _NO_STRIKE = np.array(1), np.array(-1), np.array(0)
 _STRIKES, _MOST_STRIKES = np.array(STRIKES), np.array(MOST_STRIKES)
-"""Arrays without dimensions, since numpy takes longer to see what numbers of Python are."""
+"""0-d arrays, because numpy takes longer to convert Python numbers."""
 
 
 def _of_so_many(slow: Int, vms: Int) -> Int:
-    """The condition of fleets of so many VMs of which so many are slow: int64 (L,) of `Condition`."""
+    """The condition of fleets with `vms` VMs, `slow` of them slow: int64 (L,) of `Condition`."""
     found = np.empty(len(slow), np.int64)
     found.fill(int(Condition.HEALTHY))
     if np.count_nonzero(slow):
@@ -223,7 +225,7 @@ def _of_so_many(slow: Int, vms: Int) -> Int:
 def _slow_among(
     lane: Int, value: Float, reported: Bool, low: Float, lanes: int
 ) -> Generator[None, None, Bool]:
-    """Which VMs that reported are far below the others of their lane: bool (V,)."""
+    """Which reporting VMs are far slower than the others of their lane: bool (V,)."""
     of, values = _some(lane, reported), _some(value, reported)
     high = _Ranks(of, lanes).of(values, 0.75)
     yield
@@ -251,16 +253,16 @@ _MAD_TO_DEVIATION, _LEAST_SPREAD, _SPREADS = np.array(1.4826), np.array(LEAST_SP
 
 
 def _some(of: Kind, where: Bool) -> Kind:
-    """Those of VMs; the very array where it is all."""
+    """The values selected by a mask; the same array if all are."""
     return of if np.count_nonzero(where) == len(where) else of[where]
 
 
 class _Ranks:
-    """Who has which rank among the VMs of its lane.
+    """Quantiles of values per lane.
 
     Args:
-        lane: int64 (n,), of each VM.
-        lanes: How many there are.
+        lane: int64 (n,), the lane of each value.
+        lanes: Number of lanes.
     """
 
     __slots__ = ("_before", "_first", "_lane", "_lanes", "_some")
@@ -273,7 +275,7 @@ class _Ranks:
         self._before = (count.take(self._some) - 1).astype(np.float64)
 
     def of(self, value: Float, level: float) -> Float:
-        """The value of this rank in each lane, the lower one of two: float64 (L,), 0 where there is none."""
+        """The quantile of each lane's values, the lower of two neighbours: float64 (L,), 0 for a lane without values."""
         ordered = value.take(np.lexsort((value, self._lane)))
         at = (level * self._before).astype(np.int64)
         at += self._first

@@ -20,12 +20,12 @@ from autoscaler.core.types import Float, Int
 
 @dataclass(slots=True)
 class LogHistograms(Remembered):
-    """Histograms of C cells with B bins each.
+    """Decaying histograms of C cells with B bins each.
 
     Attributes:
-        weight: float64 (B, C), outcomes within each bin, older ones counted less.
-        low, high: Outcomes from `low` to `high` have bins of their own; what is beyond counts in the last one.
-        half_life: After so many outcomes of a cell an older one weighs half.
+        weight: float64 (B, C), outcomes in each bin; older ones count less.
+        low, high: Range that the bins divide; an outcome beyond it counts in the first or last bin.
+        half_life: Number of outcomes of a cell after which an older one has half its weight.
     """
 
     version: ClassVar[int] = 1
@@ -36,15 +36,15 @@ class LogHistograms(Remembered):
 
     @classmethod
     def empty(cls, cells: int, *, bins: int, low: float, high: float, half_life: float) -> LogHistograms:
-        """Nothing is known."""
+        """Histograms without outcomes."""
         return cls(np.zeros((bins, cells)), low, high, half_life)
 
     def take(self, cell: Int, outcome: Float) -> None:
-        """Learn outcomes; those of one call are as old as each other, so their order does not matter.
+        """Add outcomes. All outcomes of one call are equally old, so their order does not matter.
 
         Args:
-            cell: int64 (N,).
-            outcome: float64 (N,); what is no positive number is left out.
+            cell: int64 (N,), the cell of each outcome.
+            outcome: float64 (N,); values that are not positive and finite are ignored.
         """
         known = (outcome > 0.0) & (outcome < np.inf)
         if not np.count_nonzero(known):
@@ -53,7 +53,7 @@ class LogHistograms(Remembered):
         bins, cells = self.weight.shape
         place = (np.log(outcome) - np.log(self.low)) / (np.log(self.high) - np.log(self.low)) * bins
         place = np.minimum(np.maximum(place, 0.0), bins - 1.0).astype(np.int64)
-        # Only what is touched is looked at: the histograms of a thousand fleets are a million numbers.
+        # Update only the touched cells: the histograms of a thousand fleets are a million numbers.
         touched, count = np.unique(cell, return_counts=True)
         self.weight[:, touched] *= 0.5 ** (count / self.half_life)
         where, added = np.unique(place * cells + cell, return_counts=True)
@@ -64,14 +64,14 @@ class LogHistograms(Remembered):
         return evidence(self.weight)
 
     def quantile(self, level: float) -> Float:
-        """The outcome that is not exceeded with this probability: float64 (C,), NaN where nothing is known."""
+        """The outcome that is not exceeded with probability `level`: float64 (C,), NaN for a cell without outcomes."""
         return quantile(self.weight, level, self.low, self.high)
 
     def carried_over(self, cells: Int) -> LogHistograms:
-        """The histograms for other cells, each of which may have been one of these; these are not changed.
+        """Return the histograms of other cells, each new or continuing one of these, which are not changed.
 
         Args:
-            cells: int64 (N,), the cell that each was; -1 for a new one.
+            cells: int64 (N,), the cell that each continues; -1 for a new cell.
         """
         weight = np.zeros((len(self.weight), len(cells)))
         known = cells >= 0
@@ -80,21 +80,21 @@ class LogHistograms(Remembered):
 
 
 def evidence(weight: Float) -> Float:
-    """Sum of the bins of each cell: float64 (C,) of (B, C)."""
+    """The sum of each cell's bins: float64 (C,) from (B, C)."""
     total: Float = np.add.accumulate(weight, axis=0)[-1]
     return total
 
 
 def quantile(weight: Float, level: float, low: float, high: float) -> Float:
-    """The quantile of each cell's histogram: float64 (C,) of (B, C), NaN where a cell is empty.
+    """The quantile of each cell's histogram: float64 (C,) from (B, C), NaN if the cell is empty.
 
-    Within a bin the outcomes are taken to lie evenly in the logarithm.
+    Outcomes within a bin are assumed to be spread evenly in the logarithm.
     """
     bins, cells = weight.shape
     reached = np.add.accumulate(weight, axis=0)
     total = reached[-1]
     wanted = level * total
-    # The first bin that reaches what is wanted; rounding may leave the last one a hair below it.
+    # The first bin that reaches the wanted sum; rounding may leave the last bin just below it.
     at = np.minimum(np.count_nonzero(reached < wanted, axis=0), bins - 1)
     here = weight[at, np.arange(cells)]
     before = reached[at, np.arange(cells)] - here

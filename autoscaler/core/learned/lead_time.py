@@ -24,35 +24,35 @@ from autoscaler.core.types import Float, Int
 BINS = 96
 SHORTEST_S, LONGEST_S = 0.5, 7200.0
 HALF_LIFE = 200.0
-"""After so many starts of its kind an older one weighs half."""
+"""Number of starts of a kind after which an older one has half its weight."""
 PLANNED_LEVEL = 0.9
-"""Quantile of the measured times that is planned with."""
+"""The quantile of measured start times that is used for planning."""
 ENOUGH = 20.0
-"""Effective number of starts from which their times take the place of the policy's guess."""
+"""Effective number of starts from which measured times replace the policy's guess."""
 LEAST, MOST = 0.5, 3.0
-"""What is planned with stays within these factors of the policy's guess."""
+"""The planned time stays within these factors of the policy's guess."""
 
 
 class StartSource(IntEnum):
-    """What a start begins from."""
+    """The state that a start begins from."""
 
     STOPPED = 0
     HIBERNATED = 1
     FRESH = 2
-    """Made from nothing."""
+    """Newly provisioned."""
 
 
 class Span(IntEnum):
-    """A part of the way from the order until the VM serves."""
+    """A part of the time from the order until the VM serves."""
 
     PENDING = 0
-    """From the order until the cloud says that it is under way."""
+    """From the order until the cloud reports that it is under way."""
     RUNNING = 1
-    """From there until it runs."""
+    """From then until the VM runs."""
     READY = 2
-    """From there until its readiness probe passes, from which moment it serves."""
+    """From then until its readiness probe passes and it serves."""
     WHOLE = 3
-    """All of it."""
+    """From the order until it serves."""
 
 
 SPANS, SOURCES = len(Span), len(StartSource)
@@ -60,10 +60,10 @@ SPANS, SOURCES = len(Span), len(StartSource)
 
 @dataclass(slots=True)
 class LeadTimes(Remembered):
-    """What was learned of the starts of L lanes.
+    """What was learned about the starts of L lanes.
 
     Attributes:
-        times: Cells are spans × sources × lanes, the lanes fastest.
+        times: Histograms in seconds; cells are spans × sources × lanes, the lanes fastest.
     """
 
     version: ClassVar[int] = 1
@@ -71,7 +71,7 @@ class LeadTimes(Remembered):
 
     @classmethod
     def empty(cls, lanes: int) -> LeadTimes:
-        """No start has been seen."""
+        """A state that has seen no start."""
         return cls(
             LogHistograms.empty(
                 SPANS * SOURCES * lanes, bins=BINS, low=SHORTEST_S, high=LONGEST_S, half_life=HALF_LIFE
@@ -85,31 +85,31 @@ class LeadTimes(Remembered):
 
     @property
     def lanes(self) -> int:
-        """How many."""
+        """Number of lanes."""
         return int(self.times.weight.shape[1]) // (SPANS * SOURCES)
 
     def take(self, lane: Int, source: Int, seconds: Float) -> None:
-        """Learn completed starts.
+        """Add completed starts.
 
         Args:
-            lane: int64 (N,).
+            lane: int64 (N,), the lane of each start.
             source: int64 (N,) of `StartSource`.
-            seconds: float64 (SPANS, N); NaN for a part that nobody saw.
+            seconds: float64 (SPANS, N), the duration of each span; NaN if not observed.
         """
         cell = source * self.lanes + lane
         for span in Span:
             self.times.take(span * SOURCES * self.lanes + cell, seconds[span])
 
     def quantile(self, level: float, span: Span, *sources: StartSource) -> Float:
-        """Seconds that so many of the starts from any of these sources do not exceed: float64 (L,), or NaN."""
+        """The quantile of a span's duration over starts from any of these sources, seconds: float64 (L,), NaN without starts."""
         return quantile(self._of(span, sources), level, SHORTEST_S, LONGEST_S)
 
     def evidence(self, span: Span, *sources: StartSource) -> Float:
-        """Effective number of starts behind it: float64 (L,)."""
+        """Effective number of starts behind `quantile`: float64 (L,)."""
         return evidence(self._of(span, sources))
 
     def planned_s(self, guess_s: Float) -> Float:
-        """The time that a start from the warm pool is planned with, float64 (L,), where the policy says `guess_s`."""
+        """The start time from the warm pool to plan with, float64 (L,), if the policy guesses `guess_s`."""
         warm = StartSource.STOPPED, StartSource.HIBERNATED
         measured = self.quantile(PLANNED_LEVEL, Span.WHOLE, *warm)
         bounded = np.minimum(np.maximum(measured, LEAST * guess_s), MOST * guess_s)
@@ -117,11 +117,12 @@ class LeadTimes(Remembered):
         return planned
 
     def sooner_s(self, stopped_s: Float, hibernated_s: Float) -> Float:
-        """How much sooner a hibernated VM serves than a stopped one, float64 (L,), by medians of what was measured.
+        """How many seconds sooner a hibernated VM serves than a stopped one, by measured medians: float64 (L,).
 
         Args:
-            stopped_s: float64 (L,), the first guess at starts from stopped, until enough of them were seen.
-            hibernated_s: float64 (L,), likewise of hibernated VMs; NaN where nobody guesses, and so is the answer then.
+            stopped_s: float64 (L,), guess for starts from stopped, used until enough of them were measured.
+            hibernated_s: float64 (L,), guess for starts from hibernation; NaN if there is none, which makes the result NaN
+                until enough starts were measured.
         """
         found = []
         for guess_s, source in ((stopped_s, StartSource.STOPPED), (hibernated_s, StartSource.HIBERNATED)):
@@ -131,21 +132,21 @@ class LeadTimes(Remembered):
         return sooner
 
     def carried_over(self, lanes: Int) -> LeadTimes:
-        """The state for other lanes, each of which may have been a lane of these; this one is not changed.
+        """Return the state for other lanes, each new or continuing a lane of this state, which is not changed.
 
         Args:
-            lanes: int64 (N,), the lane that each was; -1 for a new one.
+            lanes: int64 (N,), the lane of this state that each lane continues; -1 for a new lane.
         """
         kinds = np.arange(SPANS * SOURCES, dtype=np.int64)[:, np.newaxis]
         cells = np.where(lanes >= 0, kinds * self.lanes + lanes, -1)
         return LeadTimes(self.times.carried_over(cells.ravel()))
 
     def of_lane(self, lane: int) -> Float:
-        """All that was learned of one lane: float64 (BINS, SPANS * SOURCES), its own."""
+        """Everything learned about one lane: float64 (BINS, SPANS * SOURCES), a copy."""
         return self.times.weight[:, lane :: self.lanes].copy()
 
     def put_lane(self, lane: int, learned: Float) -> None:
-        """Go on with what `of_lane` gave."""
+        """Restore what `of_lane` returned."""
         self.times.weight[:, lane :: self.lanes] = learned
 
     def _of(self, span: Span, sources: tuple[StartSource, ...]) -> Float:
