@@ -18,25 +18,25 @@ T = TypeVar("T")
 
 
 class Answered(Generic[T]):
-    """An answer at hand, or why there is none: what callers ask of a future, without an event loop behind it."""
+    """A result that is already known, or an error, with the part of a future's interface that callers use."""
 
     __slots__ = ("answer", "error")
 
     def __init__(self, answer: T | None = None, error: BaseException | None = None) -> None:
         self.answer: Any = answer
-        """The answer, where there is no error."""
+        """The result, if there is no error."""
         self.error = error
 
     def done(self) -> bool:
-        """It is."""
+        """Always true."""
         return True
 
     def cancelled(self) -> bool:
-        """Whether the call was cancelled from within."""
+        """Whether the call ended with a CancelledError of its own."""
         return isinstance(self.error, asyncio.CancelledError)
 
     def result(self) -> T:
-        """The answer; raises where there is none."""
+        """Return the result, or raise the error."""
         if self.error is not None:
             raise self.error
         answer: T = self.answer
@@ -44,23 +44,23 @@ class Answered(Generic[T]):
 
 
 Begun: TypeAlias = "asyncio.Future[T] | Answered[T]"
-"""A call that was begun."""
+"""A started call: a future, or its result if it is already known."""
 
 
 def answers_at_once(adapter: object) -> bool:
-    """Whether the calls of an adapter may be begun in the caller's task: its `answers_at_once` says so."""
+    """Whether an adapter declares that its calls may be started in the caller's task."""
     return getattr(adapter, "answers_at_once", False) is True
 
 
 def begun(call: Callable[[], Awaitable[T]], *, at_once: bool) -> Begun[T]:
-    """The call under way, or its answer.
+    """Start a call; return a future, or the result if it completed without waiting.
 
     Args:
-        call: Makes the call.
-        at_once: Begin it here; otherwise it begins in a task of its own when the caller waits.
+        call: Function that makes the awaitable.
+        at_once: Whether to run it here up to its first wait; otherwise it runs in a task of its own.
 
     Raises:
-        Exception: What `call` raises before there is anything to wait for.
+        Exception: Whatever `call` itself raises; errors of the awaitable are in the result.
     """
     coroutine = call()
     if not (at_once and isinstance(coroutine, CoroutineType)):
@@ -77,7 +77,7 @@ def begun(call: Callable[[], Awaitable[T]], *, at_once: bool) -> Begun[T]:
 
 
 class _Begun(Coroutine[Any, Any, T]):
-    """A coroutine that was begun elsewhere, for a task to go on with; it waits for something already."""
+    """Wraps a coroutine that has already run up to its first wait, so that a task can continue it."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, T], waits_for: Any) -> None:
         self._coroutine = coroutine
@@ -85,21 +85,21 @@ class _Begun(Coroutine[Any, Any, T]):
         self._told = False
 
     def send(self, value: Any) -> Any:
-        """The first time tell the task what is waited for; then go on."""
+        """On the first step, pass on what the coroutine already waits for; later, resume the coroutine."""
         if not self._told:
             self._told = True
             return self._waits_for
         return self._coroutine.send(value)
 
     def throw(self, *error: Any) -> Any:
-        """A cancellation, which may come before the task has taken its first step."""
+        """Raise an error in the coroutine, such as a cancellation, possibly before the first step."""
         self._told = True
         return self._coroutine.throw(*error)
 
     def close(self) -> None:
-        """End it where it waits."""
+        """Close the coroutine."""
         self._coroutine.close()
 
     def __await__(self) -> Generator[Any, Any, T]:
-        """Not awaited: tasks step it."""
+        """Not supported: tasks step this object directly."""
         raise NotImplementedError

@@ -25,36 +25,36 @@ _THREAD_GRACE_S = 5.0
 
 
 async def give_way() -> None:
-    """Let everything else that is ready run first, in the middle of long work; no time passes for it."""
+    """Yield to the event loop in the middle of long work, so that everything else that is ready runs first."""
     await asyncio.sleep(0)
 
 
 class SystemClock:
-    """The machine's own time."""
+    """The machine's clock."""
 
     def now(self) -> float:
         """Epoch seconds; jumps when the machine's clock is set."""
         return time.time()
 
     def monotonic(self) -> float:
-        """Seconds since some point in the past."""
+        """The machine's monotonic seconds."""
         return time.monotonic()
 
     async def sleep_until(self, monotonic_s: float) -> None:
-        """Return once `monotonic()` has reached the argument."""
+        """Return once `monotonic()` has reached `monotonic_s`."""
         await asyncio.sleep(max(0.0, monotonic_s - time.monotonic()))
 
 
 class ScaledClock:
-    """Time that runs `speed` times as fast, from a chosen moment.
+    """A clock that runs `speed` times as fast as the machine's, from a chosen moment.
 
-    Two processes of one machine agree on it when they are given the same three arguments, since they share
-    the monotonic clock.
+    Processes on one machine agree on the time if they are given the same three arguments, because they share the
+    machine's monotonic clock.
 
     Args:
-        origin_s: Epoch seconds that this clock shows at its start.
+        origin_s: Epoch seconds that this clock shows at the start.
         speed: Seconds of this clock per second of the machine; positive.
-        origin_monotonic_s: The machine's monotonic clock at that start; None means now.
+        origin_monotonic_s: The machine's monotonic clock at the start; None means now.
     """
 
     def __init__(self, origin_s: float, speed: float, origin_monotonic_s: float | None = None) -> None:
@@ -74,14 +74,14 @@ class ScaledClock:
         return (time.monotonic() - self.origin_monotonic_s) * self.speed
 
     async def sleep_until(self, monotonic_s: float) -> None:
-        """Return once `monotonic()` has reached the argument."""
+        """Return once `monotonic()` has reached `monotonic_s`."""
         await asyncio.sleep(max(0.0, (monotonic_s - self.monotonic()) / self.speed))
 
 
 class VirtualClock:
-    """Time that stands still while code runs and jumps to the next deadline when all tasks wait.
+    """A clock that stands still while code runs and jumps to the next deadline when all tasks wait.
 
-    Only usable in a coroutine run by `run_virtual`.
+    It works only inside `run_virtual`.
 
     Args:
         origin_s: Epoch seconds at the start of the run.
@@ -113,13 +113,13 @@ class VirtualClock:
         return loop.jump
 
     async def sleep_until(self, monotonic_s: float) -> None:
-        """Return once `monotonic()` has reached the argument; takes no real time."""
+        """Return once `monotonic()` has reached `monotonic_s`; takes no real time."""
         if monotonic_s <= self.monotonic():
             await asyncio.sleep(0)
             return
         loop = asyncio.get_running_loop()
         over: asyncio.Future[None] = loop.create_future()
-        # What `asyncio.sleep` does, but for cancelling a timer that has run.
+        # Like `asyncio.sleep`, but it does not cancel a timer that has already run.
         timer = loop.call_at(monotonic_s, _end, over)
         try:
             await over
@@ -128,12 +128,12 @@ class VirtualClock:
             raise
 
     def jumps_to(self, monotonic_s: float) -> bool:
-        """Move time there at once, where a task that slept until then would be the next to do anything.
+        """Advance time to `monotonic_s` at once, if nothing else would happen before then.
 
-        For a task that sleeps for itself: who was begun by another that goes on meanwhile must not ask.
+        For a task that would sleep until then. A task started by one that keeps running must not call this.
 
         Returns:
-            Whether time was moved; where not, nothing has changed, and the task has to sleep.
+            Whether time was advanced; if not, nothing has changed, and the task has to sleep.
         """
         loop = asyncio.get_running_loop()
         return (
@@ -147,11 +147,11 @@ def _end(sleep: asyncio.Future[None]) -> None:
 
 
 _RESOLUTION_S = 1e-9
-"""Timers so close together are due together."""
+"""Timers that are at most this far apart are due together."""
 
 
 class _JumpSelector(selectors.DefaultSelector):
-    """Never waits: where the loop would wait for its next timer, time moves there instead."""
+    """A selector that never waits: if the loop would wait for its next timer, it advances time to it instead."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -165,13 +165,13 @@ class _JumpSelector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout == 0:
-            # Callbacks wait. What another thread brings is among them already; nothing else may be waited for.
+            # Callbacks are ready, including those from other threads; nothing else may be waited for.
             return []
         ready = super().select(0)
         if ready:
             return ready
         if timeout is None:
-            # No timer at all: only another thread (a closing executor) can wake the loop now.
+            # No timer is set: only another thread (a closing executor) can wake the loop now.
             ready = super().select(_THREAD_GRACE_S)
             if not ready:
                 raise InvariantError(
@@ -182,20 +182,20 @@ class _JumpSelector(selectors.DefaultSelector):
         return ready
 
     def move(self, by_s: float) -> None:
-        """Time goes on by so much."""
+        """Advance time by `by_s` seconds."""
         self.time_s += by_s
-        # After half a year the loop's own resolution is lost in the rounding, and no timer would ever be due.
+        # After half a year the fixed resolution is below rounding error, and no timer would ever be due.
         self.resolution_s = max(_RESOLUTION_S, math.ulp(self.time_s))
 
 
 _JUMPS_IN_A_ROW = 32
-"""So many sleeps at most end without a turn of the event loop, which is what looks for signals and sockets."""
+"""Most jumps without a turn of the event loop, which checks for signals and sockets."""
 _LONGEST_JUMP_S = 24 * 3600.0
-"""What asyncio waits at most in one go."""
+"""The longest that asyncio waits in one turn."""
 
 
 class _VirtualLoop(asyncio.SelectorEventLoop):
-    # Of asyncio's own loop: what is to be called in this turn, the timers as a heap, and whether the loop is to end.
+    # asyncio's own attributes: callbacks to run in this turn, the heap of timers, and whether the loop shall stop.
     _ready: deque[asyncio.Handle]
     _scheduled: list[asyncio.TimerHandle]
     _stopping: bool
@@ -211,10 +211,10 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
 
     @_clock_resolution.setter
     def _clock_resolution(self, of_the_machine_s: float) -> None:
-        """Virtual time has one of its own."""
+        """Ignored: virtual time has its own resolution."""
 
     def jumps_to(self, time_s: float) -> bool:
-        """As of `VirtualClock`: to suspend a task for a timer that only wakes it again was a tenth of a quiet tick."""
+        """See `VirtualClock.jumps_to`. Suspending a task only for its own timer took a tenth of a quiet tick."""
         jump, scheduled = self.jump, self._scheduled
         self._jumps += 1
         task = asyncio.current_task(self)
@@ -224,13 +224,13 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
             or self._stopping
             or (scheduled and scheduled[0].when() <= time_s + _RESOLUTION_S)
             or time_s - jump.time_s > _LONGEST_JUMP_S
-            # Who was cancelled hears of it where it waits.
+            # A cancelled task gets the error only when it waits.
             or task is None
             or task.cancelling()
         ):
             self._jumps = 0
             return False
-        # As turns of the loop would move it, to the bit.
+        # Advance exactly as turns of the loop would, to the bit.
         jump.move(time_s - jump.time_s)
         while time_s >= jump.time_s + jump.resolution_s:
             jump.move(time_s - jump.time_s)
@@ -241,23 +241,23 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def run_virtual(main: Callable[[], Awaitable[T]]) -> T:
-    """Run a coroutine function to its end on virtual time.
+    """Run a coroutine function to completion on virtual time.
 
     Args:
-        main: Called inside the virtual loop; make VirtualClock and tasks there.
+        main: Called inside the virtual loop; create the VirtualClock and tasks in it.
 
     Returns:
-        What it returns.
+        The result of `main`.
 
     Raises:
-        InvariantError: If every task waits for something that no timer will bring.
+        InvariantError: Every task waits for something that no timer will bring.
     """
 
     async def call() -> T:
         return await main()
 
-    # What is there when a run begins stays there, and to look through it for garbage again and again took a twentieth
-    # of a quiet run.
+    # Objects that exist before a run also outlive it; scanning them for garbage again and again took a twentieth of a
+    # quiet run.
     gc.freeze()
     try:
         with virtual_runner() as runner:
@@ -267,5 +267,5 @@ def run_virtual(main: Callable[[], Awaitable[T]]) -> T:
 
 
 def virtual_runner() -> asyncio.Runner:
-    """Runs coroutines on virtual time one after the other; between two of them, time and all tasks stand still."""
+    """Return a runner for coroutines on virtual time; between two of them, time and all tasks stand still."""
     return asyncio.Runner(loop_factory=_VirtualLoop)

@@ -1,7 +1,7 @@
 """The exception hierarchy.
 
-Rules: expected failures (no capacity, a stale sample) are outcome values, not exceptions. What is raised
-here is unexpected or ends a command; the message says what is wrong, where, and what to do.
+Rules: expected failures (no capacity, a stale sample) are outcome values, not exceptions. An exception is
+unexpected or ends a command; its message says what is wrong, where, and what to do.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ class AutoscalerError(Exception):
 
 
 class ConfigError(AutoscalerError):
-    """A policy or a setting is wrong; the message carries file, line and column where there is one."""
+    """A policy or a setting is wrong; the message names file, line and column if there are any."""
 
 
 class TraceError(AutoscalerError):
-    """A trace file cannot be used; the message carries file and line."""
+    """A trace file cannot be used; the message names file and line."""
 
 
 class SourceError(AutoscalerError):
-    """A metric source did not answer usefully.
+    """A metric source gave no usable answer.
 
     Args:
-        message: What happened, for a person.
-        retryable: Whether the next tick may find it healed.
+        message: What happened, for people.
+        retryable: Whether the next tick may succeed.
     """
 
     def __init__(self, message: str, *, retryable: bool = True) -> None:
@@ -33,15 +33,15 @@ class SourceError(AutoscalerError):
 
 
 class OversizedError(SourceError):
-    """What a source was given is larger than it takes."""
+    """The input of a source is larger than it accepts."""
 
 
 class ProviderError(AutoscalerError):
     """A provider call failed as a whole in a way that no outcome value describes.
 
     Args:
-        message: What happened, for a person.
-        code: The provider's own error code, or a short name of ours.
+        message: What happened, for people.
+        code: The provider's own error code, or a short one of ours.
     """
 
     def __init__(self, message: str, *, code: str = "") -> None:
@@ -58,7 +58,7 @@ class JournalDamagedError(JournalError):
 
 
 class JournalLateError(JournalError):
-    """The journal did not answer in time; what was to be written may still be."""
+    """The journal did not answer in time; the record may or may not be written."""
 
 
 class ChangeRefusedError(AutoscalerError):
@@ -66,8 +66,8 @@ class ChangeRefusedError(AutoscalerError):
 
 
 class DaemonError(AutoscalerError):
-    """The daemon cannot start or go on (address in use, state directory taken)."""
+    """The daemon cannot start or continue (address in use, state directory taken)."""
 
 
 class InvariantError(AutoscalerError):
-    """The program contradicts itself; please report."""
+    """An internal invariant is broken: a bug in this program, to be reported."""

@@ -40,12 +40,12 @@ DEFAULT_CONFIG = Path("autoscaler.toml")
 
 
 def _unset(value: Any) -> Any:
-    """As in a line of the shipped file that only lost its comment sign, or `NAME=` in a file of the environment."""
+    """Treat an empty text as unset: a shipped line without its comment sign, or `NAME=` in an environment file."""
     return None if value == "" else value
 
 
 def _listed(value: Any) -> Any:
-    """As a list in a file, or as words in the environment."""
+    """Split a text from the environment into words; other values, such as a list from a file, are returned as they are."""
     return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
 
 
@@ -70,7 +70,7 @@ _Uris = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 
 
 class PlaceSettings(BaseModel):
-    """Where VMs are, and how that is reached: declared once, for the only place of a daemon and for each of several."""
+    """Where VMs are and how to reach them; shared by the settings of an only place and those of each of several places."""
 
     aws_region: str = Field("", description="AWS Region of the VMs.")
     aws_endpoint_url: _Address = Field(
@@ -103,7 +103,7 @@ class PlaceSettings(BaseModel):
 
 
 class ProviderSettings(PlaceSettings):
-    """One of several places: a Region of an AWS account, or hosts with libvirt."""
+    """Settings of one of several places: a Region of an AWS account, or hosts with libvirt."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -112,7 +112,7 @@ ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9
 
 
 class _DaemonSettings(BaseModel):
-    """What a daemon works with and how it is reached; a base, so that tables name it before where VMs are."""
+    """How a daemon works and how to reach it. A base class, so that references list these fields before those of places."""
 
     policies: Path = Field(Path("policies"), description="Directory of policy files.")
     state_dir: Path = Field(Path("state"), description="Directory of the journal; one daemon at a time.")
@@ -175,14 +175,14 @@ class Settings(PlaceSettings, _DaemonSettings, BaseSettings):
 
     @property
     def place_names(self) -> tuple[str, ...] | None:
-        """Of the places where VMs are: an empty one for the only place without a name; None where no place is named at all."""
+        """Names of the places where VMs are; one empty name for an only, unnamed place; None if no place is configured."""
         if self.providers:
             return tuple(self.providers)
         return ("",) if self.aws_region or self.libvirt_uris else None
 
     @property
     def control_path(self) -> Path:
-        """Where operators' commands reach the daemon."""
+        """Path of the Unix socket for operators' commands."""
         return self.control_socket or self.state_dir / CONTROL_NAME
 
     @classmethod
@@ -194,7 +194,7 @@ class Settings(PlaceSettings, _DaemonSettings, BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Command line over environment over file."""
+        """Rank sources: command line over environment over file."""
         del dotenv_settings, file_secret_settings
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, config_file())
 
@@ -208,10 +208,10 @@ def load_settings(**overrides: Any) -> Settings:
     """Read the settings.
 
     Args:
-        **overrides: From the command line; None means not given.
+        **overrides: Values from the command line; None means not given.
 
     Raises:
-        ConfigError: The file is missing or not TOML, or a value is wrong; says which and why.
+        ConfigError: The file is missing or not TOML, or a value is wrong; the message says which and why.
     """
     if os.environ.get(CONFIG_VARIABLE) and not config_file().is_file():
         msg = f"{CONFIG_VARIABLE} names {config_file()}, which does not exist"
@@ -234,7 +234,7 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def _unparsed(said: str) -> str:
-    """Why an environment variable, the only thing read as JSON, could not be read."""
+    """The message for an environment variable that is not valid JSON; only tables are read as JSON."""
     name = next((field for field in Settings.model_fields if f'"{field}"' in said), "")
     return (
         f"{PREFIX}{name.upper()} cannot be read: it is a table, which must be JSON in the environment; it is easier to "
@@ -243,7 +243,7 @@ def _unparsed(said: str) -> str:
 
 
 def _toml_words(said: str) -> str:
-    """The parser's message; ours for duplicate keys and missing values."""
+    """The parser's message, with our own wording for duplicate keys and missing values."""
     what, _, where = said.partition(" (at ")
     if what.startswith(("Cannot overwrite", "Cannot declare")):
         what = "a setting or table occurs twice; keep one of them"
@@ -255,15 +255,15 @@ def _toml_words(said: str) -> str:
 
 
 def unknown_variables(names: Iterable[str]) -> tuple[str, ...]:
-    """For a person, one sentence per environment variable that looks like a setting and is none.
+    """Return one sentence, for people, per environment variable that looks like a setting but is none.
 
     Args:
-        names: Of all environment variables.
+        names: Names of all environment variables.
     """
     known = [CONFIG_VARIABLE.removeprefix(PREFIX), *(name.upper() for name in Settings.model_fields)]
     said = []
     for name in sorted(names):
-        # Names are read whatever their case, as the settings themselves are.
+        # Case does not matter, as for the settings themselves.
         given = name.upper().removeprefix(PREFIX)
         if given == name.upper() or given in known:
             continue

@@ -9,18 +9,18 @@ from collections.abc import Sequence
 
 
 def counted(number: int, one: str, many: str = "") -> str:
-    """A number with its noun: `1 VM`, `3 VMs`; `many` where more than one is not `one` with an s."""
+    """A number with its noun: `1 VM`, `3 VMs`; `many` is the plural if it is not `one` with an s."""
     return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 
 def some(names: Sequence[str], shown: int = 3) -> str:
-    """The first of these, and how many more there are: `a, b, c and 4 more`."""
+    """The first names, and the number of the others: `a, b, c and 4 more`."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + more
 
 
 def printable(text: str) -> str:
-    """Text from outside, without control characters: a terminal would obey them, and the operator may be root."""
+    """Replace control characters in text from outside: a terminal would obey them, and the operator may be root."""
     if text.isprintable():
         return text
     return "".join(

@@ -1,6 +1,6 @@
 """An intent as a row of the journal.
 
-Rules of this file: one statement, in the caller's transaction. Reading actions back is in `reader`.
+Rules of this file: one statement, in the caller's transaction. `reader` reads actions back.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from autoscaler.ports import ActionIntent
 def insert_action(
     connection: sqlite3.Connection, at_s: float, tick: int, intent: ActionIntent, action_id: int | None = None
 ) -> int:
-    """Write an open action; its id, which is the next one where none is given."""
+    """Write an open action; return its id, which is the next free one if `action_id` is None."""
     cursor = connection.execute(
         "INSERT INTO actions (id, at_s, tick, fleet, verb, vm_ids, count, token, reason) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -34,5 +34,5 @@ def insert_action(
 
 
 def storable(text: str) -> str:
-    """Words of providers and exceptions may hold half a surrogate pair, which UTF-8 cannot."""
+    """Replace lone surrogates, which UTF-8 cannot encode; texts of providers and exceptions may contain them."""
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -32,10 +32,10 @@ _VERSION = 1
 def insert_change(
     connection: sqlite3.Connection, at_s: float, change: OperatorChange, number: int | None = None
 ) -> int:
-    """Write a change, in the place of what was in force for its fleet and verb.
+    """Write a change, which replaces the change in force for its fleet and verb.
 
     Returns:
-        Its id, which is the next one where none is given.
+        Its id, which is the next free one if `number` is None.
     """
     verb = "" if change.verb is None else change.verb.value
     connection.execute(
@@ -64,7 +64,7 @@ def insert_change(
 
 
 def read_in_force(connection: sqlite3.Connection) -> tuple[ChangeRecord, ...]:
-    """The pauses and overrides that no later change has ended, oldest first."""
+    """Pauses and overrides that no later change has replaced, oldest first."""
     rows = connection.execute(
         "SELECT id, at_s, kind, fleet, verb, who, reason, floor, ceiling, expires_at_s "
         "FROM operator_changes WHERE in_force = 1 ORDER BY id"
@@ -78,7 +78,7 @@ def _record(number: int, at_s: float, kind: str, fleet: str, verb: str, *rest: A
 
 
 class StandingFile:
-    """What is in force, in a file beside the journal.
+    """The changes in force, in a file beside the journal.
 
     Args:
         directory: The state directory.
@@ -88,7 +88,7 @@ class StandingFile:
         self._path = directory / FILE_NAME
 
     def read(self) -> tuple[ChangeRecord, ...] | None:
-        """What it says; None where there is no readable one, which says nothing."""
+        """The changes in the file; None if there is no readable file, in which case nothing is known."""
         try:
             checksum, _, body = self._path.read_text("utf-8").partition("\n")
             if int(checksum) != zlib.crc32(body.encode()):
@@ -101,7 +101,7 @@ class StandingFile:
             return None
 
     def write(self, records: Sequence[ChangeRecord]) -> None:
-        """Replace it; does nothing where it says so already."""
+        """Replace the content; does nothing if it is already the same."""
         if self.read() == tuple(records):
             return
         body = json.dumps({"version": _VERSION, "in_force": list(map(asdict, records))}, ensure_ascii=False)
@@ -137,5 +137,5 @@ def _sync(directory: Path) -> None:
 
 
 def last_id(records: Iterable[ChangeRecord]) -> int:
-    """The highest id, 0 for none."""
+    """The highest id; 0 if there are no records."""
     return max((record.id for record in records), default=0)

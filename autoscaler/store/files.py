@@ -16,11 +16,11 @@ from autoscaler.store import mark, recovery
 
 
 class Files:
-    """Database, log and mark of one writer.
+    """Database, write-ahead log and mark of one writer.
 
     Args:
         directory: The state directory.
-        path: The database.
+        path: The database file.
 
     Raises:
         OSError: The mark cannot be opened.
@@ -36,13 +36,13 @@ class Files:
         self._log_seen: tuple[int, int] | None = None
 
     def reach(self, connection: sqlite3.Connection) -> None:
-        """A write is durable: move the mark, and note how the files were left."""
+        """After a durable write, advance the mark and note the state of the files."""
         self.reached = mark.progress(connection, self.settled)
         self._mark.write(self.reached)
         self._note()
 
     def renewed(self) -> None:
-        """The files are new ones."""
+        """Note the state of the files after new ones were created."""
         self._note()
 
     def verify(self) -> None:
@@ -62,7 +62,7 @@ class Files:
         self._log_seen = seen
 
     def close(self) -> None:
-        """Release the mark."""
+        """Close the mark's file."""
         self._mark.close()
 
     def _note(self) -> None:

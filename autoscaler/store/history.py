@@ -20,23 +20,23 @@ from autoscaler.store.thread import OneThread
 T = TypeVar("T")
 
 MOST_TICKS: Final = 360
-"""Of a fleet in one answer: a point for each two or three pixels."""
+"""Most ticks of a fleet in one answer: one point per two or three pixels."""
 MOST_EVENTS: Final = 50
 MOST_ASKED: Final = 4
-"""Readings that are asked for at the same time, the one under way included."""
+"""Most readings requested at the same time, including the one in progress."""
 READ_WITHIN_S: Final = 10.0
 _BUSY: Final = "the journal is being read, or does not answer; ask again later"
 NUMBERS: Final = (
     "demand", "forecast_hi", "capacity", "shortage", "desired", "in_service", "starting", "stopped", "warm_target",
 )  # fmt: skip
-"""What is told of each tick, as in `FleetTick`."""
+"""The fields of `FleetTick` that are returned for each tick."""
 
 
 class JournalHistory:
-    """Reads a journal while its daemon writes it.
+    """Reads a journal while a daemon writes it.
 
     Args:
-        state_dir: Where the journal is.
+        state_dir: Directory of the journal.
         within_s: Longest wait for an answer, in seconds of the event loop.
     """
 
@@ -46,16 +46,16 @@ class JournalHistory:
         self._asked: list[Future[Any]] = []
 
     def close(self) -> None:
-        """Read no more; a reading under way is not waited for."""
+        """Stop reading, without waiting for a reading in progress."""
         self._thread.shutdown()
 
     async def ticks(self, fleet: str, until_s: float, hours: float) -> dict[str, Any]:
-        """The last hours of a fleet: columns of equal length; unknown numbers are null, never zero.
+        """Return the last hours of a fleet as columns of equal length; unknown numbers are None, never zero.
 
         Args:
-            fleet: Its name.
-            until_s: Epoch seconds.
-            hours: How far back.
+            fleet: Name of the fleet.
+            until_s: End of the range, epoch seconds.
+            hours: Length of the range.
 
         Raises:
             JournalError: The journal cannot be read, or not now.
@@ -70,7 +70,7 @@ class JournalHistory:
         return await self._read(read)
 
     async def events(self, fleet: str | None) -> list[dict[str, Any]]:
-        """The newest events, newest first: of one fleet and those that concern no single one, or all.
+        """Return the newest events, newest first: of one fleet, including those of no single fleet, or all if it is None.
 
         Raises:
             JournalError: The journal cannot be read, or not now.
@@ -109,7 +109,7 @@ class JournalHistory:
                 return answer.result()
             raise JournalError(_BUSY)
         finally:
-            # One that waits for its turn is not begun any more.
+            # If the reading has not begun, it never will.
             answer.cancel()
 
 

@@ -1,6 +1,6 @@
 """The daemon's name, kept in its state directory so that it survives restarts.
 
-Rules of this file: a name is made once. It says on which machine, for people, and is otherwise random.
+Rules of this file: a name is made once. It contains the machine's name, for people, and is otherwise random.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _HOST_LETTERS = 40
 
 
 def daemon_name(state_dir: Path) -> str:
-    """The name of the daemon whose state directory this is, made if it has none.
+    """Return the name of the daemon with this state directory; makes one if there is none.
 
     Raises:
-        JournalError: It cannot be read or written.
+        JournalError: The name cannot be read or written.
     """
     path = state_dir / FILE_NAME
     try:
@@ -43,5 +43,5 @@ def daemon_name(state_dir: Path) -> str:
 
 
 def run_name() -> str:
-    """The name of one run."""
+    """Make a random name for one run."""
     return secrets.token_hex(4)

@@ -41,14 +41,14 @@ from autoscaler.store.thread import OneThread
 _T = TypeVar("_T")
 
 PRUNE_BATCH = 200
-"""Ticks deleted in one transaction: short enough that a tick in between does not wait."""
+"""Ticks deleted per transaction: few enough that a tick recorded meanwhile does not wait."""
 
 _MAX_PRUNE_BATCHES = 500
 _HELD_ROWS = 256
-"""Rows of ticks of a journal in memory that are written together, which costs a third of writing each of them."""
+"""Number of rows of ticks that a journal in memory writes together, at a third of the cost of single writes."""
 
 _INSERT_TICK = "INSERT INTO ticks (tick, at_s, roster_id, format, body) VALUES (?, ?, ?, ?, ?)"
-# The last tick always stays: it is what a restart begins from.
+# The last tick is always kept, because a restart begins from it.
 _OLDEST_WRITTEN = "SELECT id, at_s FROM ticks WHERE id < (SELECT max(id) FROM ticks) ORDER BY id LIMIT :limit"
 _OLDER_THAN = (
     "SELECT id, at_s FROM ticks WHERE at_s < :before_s AND id < (SELECT max(id) FROM ticks) "
@@ -60,14 +60,14 @@ class SqliteJournal:
     """Implements `autoscaler.ports.Journal` on one SQLite database.
 
     Args:
-        state_dir: Directory of the database, made if missing; or `":memory:"`, which is always inline.
-        inline: Execute in the caller instead of a thread of its own; for runs on virtual time.
-        heal: How to begin anew when the database is damaged; None raises instead.
+        state_dir: Directory of the database, created if missing; or `":memory:"`, which is always inline.
+        inline: Whether to execute in the caller instead of a separate thread; for runs on virtual time.
+        heal: How to replace a damaged database; None: raise an error instead.
 
     Raises:
-        JournalError: The directory is held by another process or cannot be written, or the database is
+        JournalError: Another process holds the directory, it cannot be written, or the database is
             foreign or of a newer version.
-        JournalDamagedError: It is damaged, and `heal` was not given.
+        JournalDamagedError: The database is damaged, and `heal` was not given.
     """
 
     def __init__(
@@ -106,11 +106,11 @@ class SqliteJournal:
         self._closed = False
 
     async def record_tick(self, record: TickRecord, intents: Sequence[ActionIntent]) -> tuple[int, ...]:
-        """Write a tick and the intents it leads to in one transaction; ids of the actions, in order.
+        """Write a tick and the intents it leads to in one transaction; return the ids of the actions, in order.
 
         Raises:
-            JournalError: It cannot be written; nothing of it is stored.
-            InvariantError: A fleet is recorded twice, or a value does not fit.
+            JournalError: The tick cannot be written; nothing of it is stored.
+            InvariantError: A fleet is recorded twice, or a value is out of range.
         """
         if self._holds_back and not intents and self._hold_back(record):
             return ()
@@ -119,19 +119,19 @@ class SqliteJournal:
     async def record_intents(
         self, tick: int, at_s: float, intents: Sequence[ActionIntent]
     ) -> tuple[int, ...]:
-        """Write further intents of a tick that is recorded, in one transaction; ids of the actions, in order.
+        """Write further intents of a recorded tick in one transaction; return the ids of the actions, in order.
 
         Raises:
-            JournalError: It cannot be written; nothing of it is stored.
+            JournalError: The intents cannot be written; none is stored.
         """
         return await self._run(partial(self._write, partial(self._write_intents, tick, at_s, tuple(intents))))
 
     async def record_outcomes(self, action_id: int, at_s: float, outcomes: Sequence[Outcome]) -> None:
-        """Settle an action.
+        """Write the outcomes of an action, which settles it.
 
         Raises:
-            JournalError: It cannot be written; the action stays open.
-            InvariantError: There is no such action, or it is settled already.
+            JournalError: The outcomes cannot be written; the action stays open.
+            InvariantError: There is no such action, or it is already settled.
         """
         await self._run(partial(self._write, partial(self._write_outcomes, action_id, at_s, tuple(outcomes))))
 
@@ -146,40 +146,40 @@ class SqliteJournal:
     async def record_changes(
         self, at_s: float, changes: Sequence[OperatorChange], events: Sequence[Note]
     ) -> tuple[ChangeRecord, ...]:
-        """Write operators' changes, and the events that tell of them, in one transaction.
+        """Write operators' changes and the events that report them in one transaction; return the changes as stored.
 
         Raises:
-            JournalError: It cannot be written; nothing of it is stored.
+            JournalError: The changes cannot be written; none is stored.
         """
         return await self._run(
             partial(self._write, partial(self._write_changes, at_s, tuple(changes), tuple(events)))
         )
 
     async def changes_in_force(self) -> tuple[ChangeRecord, ...]:
-        """Pauses and overrides that no later change has ended, oldest first; expired ones too."""
+        """Pauses and overrides that no later change has replaced, oldest first, including expired ones."""
         return await self._run(lambda: read_in_force(self._connection))
 
     async def record_learned(self, at_s: float, learned: Sequence[Learned]) -> None:
-        """Write what was learned, in one transaction; each takes the place of what was kept of its fleet and name.
+        """Write learned state in one transaction; each value replaces the earlier one of its fleet and name.
 
         Raises:
-            JournalError: It cannot be written; what was kept stays.
+            JournalError: The state cannot be written; earlier state is kept.
         """
         await self._run(partial(self._write, partial(self._write_learned, at_s, tuple(learned))))
 
     async def learned(self) -> tuple[Learned, ...]:
-        """All that was learned and is kept, by fleet and name."""
+        """All learned state, sorted by fleet and name."""
         return await self._run(lambda: read_learned(self._connection))
 
     async def recent_actions(self, settled_since_s: float) -> tuple[ActionRecord, ...]:
-        """Actions without outcomes, and those settled at or after a time, oldest first: a listing may not show them yet."""
+        """Actions that are open or were settled at or after a time, oldest first: a listing may not show them yet."""
         return await self._run(lambda: read_actions(self._connection, OPEN_OR_SETTLED_SINCE, settled_since_s))
 
     async def prune(self, *, before_s: float, max_bytes: int) -> int:
-        """Forget what is older than `before_s`, then the oldest until the rest fits into `max_bytes`.
+        """Delete ticks older than `before_s`, then the oldest until the rest fits into `max_bytes`.
 
-        The last tick and open actions are kept whatever their age. Works in short transactions, so that a
-        tick recorded meanwhile does not wait; space is given back to the file system.
+        The last tick, open actions and operators' changes in force are kept whatever their age. Works in short
+        transactions, so that a tick recorded meanwhile does not wait. Free space is returned to the file system.
 
         Returns:
             Number of ticks deleted.
@@ -193,20 +193,19 @@ class SqliteJournal:
         return deleted
 
     async def size_bytes(self) -> int:
-        """Bytes in use within the database, without free pages and the write-ahead log."""
+        """Bytes in use in the database, without free pages and the write-ahead log."""
         return await self._run(self._used_bytes)
 
     def reader(self) -> JournalReader:
-        """A reader of this journal; for one in memory it shares the connection, so use it in this thread."""
+        """A reader of this journal. For a journal in memory it shares the connection, so use it in the same thread."""
         self._let_go()
         self._holds_back = False
         return JournalReader(self._connection if self._path is None else self._path)
 
     async def close(self) -> None:
-        """Flush and release the directory; further calls do nothing.
+        """Write what is pending and release the directory; further calls do nothing.
 
-        Where a write hangs this waits for it; a caller that gives up leaves it behind, and so does the end of the
-        process.
+        This waits for a write that hangs. A caller that cannot wait may abandon it; the thread ends with the process.
         """
         if self._closed:
             return
@@ -242,7 +241,7 @@ class SqliteJournal:
             self._begin_anew(self._heal, self._path, self._files)
 
     def _begin_anew(self, heal: recovery.Recovery, path: Path, files: Files) -> None:
-        """Set the damaged journal aside and open a new one; where that fails, the next call tries again."""
+        """Set the damaged journal aside and create a new one; if that fails, the next call tries again."""
         damage = self._damage
         if damage is None:
             return
@@ -263,7 +262,7 @@ class SqliteJournal:
         self._connection.close()
 
     def _write(self, call: Callable[[], _T]) -> _T:
-        """One write, to files that are still the ones that were opened; the mark follows it."""
+        """Execute one write, after checking that the files are still the ones that were opened; then advance the mark."""
         if self._files is not None:
             self._files.verify()
         result = call()
@@ -299,7 +298,7 @@ class SqliteJournal:
             insert_learned(self._connection, at_s, learned)
 
     def _keep(self, in_force: tuple[ChangeRecord, ...]) -> None:
-        """The file beside the journal follows it."""
+        """Remember the changes in force, and write them to the file beside the journal."""
         self._in_force = in_force
         if self._standing is not None:
             self._standing.write(in_force)
@@ -311,7 +310,7 @@ class SqliteJournal:
         )
 
     def _hold_back(self, record: TickRecord) -> bool:
-        """Keep a tick to be written with others, where nobody can tell: nobody reads, and a crash leaves nothing."""
+        """Keep a tick, to write it together with later ones: a journal in memory has no reader yet, and no crash to survive."""
         raw, names = self._encoded.raw(record.fleets)
         roster_id = self._rosters.get(_roster(names))
         if roster_id is None:
@@ -323,7 +322,7 @@ class SqliteJournal:
         return True
 
     def _let_go(self) -> None:
-        """Write what was held back."""
+        """Write the ticks held back."""
         if self._held:
             blob = self._encoded.blob
             rows = [(tick, at_s, roster, FORMAT, blob(raw)) for tick, at_s, roster, raw in self._held]
@@ -337,7 +336,7 @@ class SqliteJournal:
         roster = _roster(names)
         row = record.tick, record.at_s
         if not intents and roster in self._rosters:
-            # One statement is a transaction of its own.
+            # A single statement is its own transaction.
             self._connection.execute(_INSERT_TICK, (*row, self._rosters[roster], FORMAT, body))
             return ()
         with schema.transaction(self._connection):
@@ -346,7 +345,7 @@ class SqliteJournal:
             ids = tuple(
                 insert_action(self._connection, record.at_s, record.tick, intent) for intent in intents
             )
-        # Only now: a roster of a transaction that failed does not exist.
+        # Only after the commit: a roster of a failed transaction does not exist.
         self._rosters = {roster: roster_id}
         return ids
 
@@ -414,7 +413,7 @@ class SqliteJournal:
                 "DELETE FROM rosters WHERE NOT EXISTS (SELECT 1 FROM ticks WHERE roster_id = rosters.id)"
             )
         self._rosters = {}
-        # As a script: by `execute` the module steps the statement once, and one step frees one page.
+        # As a script, because `execute` steps the statement once, and one step frees one page.
         self._connection.executescript("PRAGMA incremental_vacuum")
         return len(oldest)
 
@@ -461,17 +460,17 @@ class SqliteJournal:
 def open_journal(
     state_dir: Path, now: Callable[[], float], tell: Callable[[str], None], *, inline: bool = False
 ) -> SqliteJournal:
-    """The journal of a daemon, which goes on whatever happens to its files.
+    """Open the journal of a daemon, which keeps working whatever happens to its files.
 
-    A damaged database, found now or while running, is set aside under a name with the time, and a new one is
-    begun with the actions that were under way, as far as they can still be read. The new one begins
-    with an event that says so.
+    A damaged database, found now or later, is set aside under a name that contains the time. A new one is
+    created with the open actions and the operators' changes, as far as they can still be read. It begins
+    with an event that reports this.
 
     Args:
-        state_dir: Directory of the database, made if missing.
+        state_dir: Directory of the database, created if missing.
         now: The clock, epoch seconds.
-        tell: Takes the one message for a person; called in the journal's own thread.
-        inline: Execute in the caller, for runs on virtual time.
+        tell: Receives the one message for people; called in the journal's own thread.
+        inline: Whether to execute in the caller, for runs on virtual time.
 
     Raises:
         JournalError: As for `SqliteJournal`.

@@ -1,6 +1,6 @@
 """Learned state of fleets, as rows: the latest one per fleet and name.
 
-Rules of this file: bodies are opaque bytes with the version of their layout; who reads them knows it or leaves them.
+Rules of this file: bodies are opaque bytes with a layout version; a reader that does not know the version ignores them.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ _INSERT = (
 
 
 def insert_learned(connection: sqlite3.Connection, at_s: float, learned: Iterable[Learned]) -> None:
-    """Keep these in the place of what was kept of the same fleets and names."""
+    """Write learned state, replacing earlier state of the same fleets and names."""
     connection.executemany(_INSERT, ((row.fleet, row.name, at_s, row.version, row.body) for row in learned))
 
 
 def read_learned(connection: sqlite3.Connection) -> tuple[Learned, ...]:
-    """All that is kept, by fleet and name."""
+    """All learned state, sorted by fleet and name."""
     rows = connection.execute("SELECT fleet, name, version, body FROM learned ORDER BY fleet, name")
     return tuple(Learned(*row) for row in rows)
 
 
 def forget_learned(connection: sqlite3.Connection, before_s: float) -> None:
-    """Forget what was last kept before a time: of fleets that are gone."""
+    """Delete state last written before a time, which is that of fleets that no longer exist."""
     connection.execute("DELETE FROM learned WHERE at_s < ?", (before_s,))

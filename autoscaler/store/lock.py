@@ -22,13 +22,13 @@ MODE = 0o600
 
 
 class StateLock:
-    """Holds the state directory until `release` or the end of the process.
+    """Holds the state directory until `release`, or the end of the process.
 
     Args:
         state_dir: An existing directory.
 
     Raises:
-        JournalError: Another process (or this one) holds it, or the file cannot be written.
+        JournalError: Another process (or this one) holds the directory, or the lock file cannot be written.
     """
 
     def __init__(self, state_dir: Path) -> None:
@@ -51,17 +51,17 @@ class StateLock:
                 f"The state directory {state_dir} is in use by process {holder}. "
                 "Stop that daemon first, or give this one a state directory of its own."
             ) from error
-        # The number is for other processes' words only; on a full disk the journal says what is wrong.
+        # The number only appears in messages of other processes; if the disk is full, the journal will say so.
         with suppress(OSError):
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, f"{os.getpid()}\n".encode("ascii"), 0)
         self._held = True
-        # A forked helper process shares the lock and would hold it on after the daemon's death.
+        # A forked helper process shares the lock and would hold it after the daemon's death.
         own = weakref.ref(self)
         os.register_at_fork(after_in_child=lambda: _release(own()))
 
     def release(self) -> None:
-        """Give the directory up; further calls do nothing."""
+        """Release the directory; further calls do nothing."""
         if self._held:
             self._held = False
             os.close(self._fd)

@@ -28,7 +28,7 @@ _FIELDS = 4
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The highest ids ever given, and the action that was settled last; 0 stands for none.
+    """The highest ids given so far, and the last settled action; 0 stands for none.
 
     Attributes:
         ticks: Id of the last tick.
@@ -44,7 +44,7 @@ class Progress:
 
 
 def read(state_dir: Path) -> Progress | None:
-    """The mark of a state directory, or None where there is no readable one."""
+    """The mark of a state directory; None if there is no readable one."""
     try:
         text = (state_dir / FILE_NAME).read_text("ascii")
         *numbers, checksum = map(int, text.split())
@@ -55,13 +55,13 @@ def read(state_dir: Path) -> Progress | None:
 
 
 def progress(connection: sqlite3.Connection, settled: int) -> Progress:
-    """How far this connection sees the journal written."""
+    """How far the journal has been written, as seen by this connection."""
     last = dict(connection.execute("SELECT name, seq FROM sqlite_sequence"))
     return Progress(last.get("ticks", 0), last.get("actions", 0), last.get("events", 0), settled)
 
 
 def require(connection: sqlite3.Connection, mark: Progress, path: Path) -> None:
-    """Raise JournalDamagedError if records that were acknowledged are missing from this database."""
+    """Raise JournalDamagedError if acknowledged records are missing from this database."""
     seen = progress(connection, mark.settled)
     query = "SELECT 1 FROM actions WHERE id = ? AND settled_at_s IS NULL"
     if (
@@ -80,7 +80,7 @@ class MarkFile:
     """The mark of a state directory, kept open by the journal's writer.
 
     Args:
-        state_dir: Where; it exists and is writable.
+        state_dir: The state directory, existing and writable.
 
     Raises:
         OSError: The file cannot be opened.
@@ -90,14 +90,14 @@ class MarkFile:
         self._fd = os.open(state_dir / FILE_NAME, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def write(self, reached: Progress) -> None:
-        """Move the mark. Where the disk does not take it, it stays behind, which is allowed."""
+        """Write the mark. If the disk refuses, the mark stays behind the journal, which is harmless."""
         numbers = (reached.ticks, reached.actions, reached.events, reached.settled, _checksum(reached))
         line = " ".join(f"{number:{_WIDTH}d}" for number in numbers) + "\n"
         with suppress(OSError):
             os.pwrite(self._fd, line.encode("ascii"), 0)
 
     def close(self) -> None:
-        """Release the file."""
+        """Close the file."""
         os.close(self._fd)
 
 

@@ -28,13 +28,13 @@ _ACTIONS = (
 
 _EVENTS = "SELECT at_s, kind, fleet, text, id FROM events"
 _BATCH = 500
-"""Ticks read at once: some megabytes."""
+"""Number of ticks per read: a few megabytes."""
 
 OPEN = "a.settled_at_s IS NULL"
 """Condition of `read_actions` for actions without outcomes."""
 
 OPEN_OR_SETTLED_SINCE = "a.settled_at_s IS NULL OR a.settled_at_s >= ?"
-"""Condition of `read_actions` for these and for actions settled at or after a time."""
+"""Condition of `read_actions` for actions without outcomes or settled at or after a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class TickRow:
 
 @dataclass(frozen=True, slots=True)
 class EventRecord:
-    """One event as recorded; `fleet` is empty where it concerns no single fleet, `id` grows with each."""
+    """One event as recorded; `fleet` is empty if it concerns no single fleet, and `id` increases with every event."""
 
     at_s: float
     kind: str
@@ -65,12 +65,12 @@ class EventRecord:
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Which events are wanted.
+    """Selects events.
 
     Attributes:
-        start_s, end_s: Within this range.
-        fleet: Of this fleet; None takes all, and those that concern no single one.
-        kinds: Of these kinds; none takes all.
+        start_s, end_s: Time range, half open.
+        fleet: Only events of this fleet; None: all, including those of no single fleet.
+        kinds: Only events of these kinds; empty: all.
     """
 
     start_s: float = float("-inf")
@@ -79,7 +79,7 @@ class EventFilter:
     kinds: tuple[str, ...] = ()
 
     def condition(self) -> tuple[str, list[object]]:
-        """As SQL on the table of events, with the values of its question marks."""
+        """Return an SQL condition on the table of events, and the values of its question marks."""
         parts, values = ["at_s >= ? AND at_s < ?"], list[object]((self.start_s, self.end_s))
         if self.fleet is not None:
             parts.append("fleet = ?")
@@ -91,13 +91,13 @@ class EventFilter:
 
 
 class JournalReader:
-    """Read-only view of a journal; works while a daemon writes.
+    """Read-only view of a journal, which works while a daemon writes.
 
     Args:
         source: The state directory or the database file; or, within this package, a connection to borrow.
 
     Raises:
-        JournalError: There is no journal, it is not one, or its version is another.
+        JournalError: There is no journal, the file is not a journal, or it has another version.
     """
 
     def __init__(self, source: Path | sqlite3.Connection) -> None:
@@ -117,15 +117,15 @@ class JournalReader:
         self.close()
 
     def close(self) -> None:
-        """Release the file."""
+        """Close the database, unless the connection is borrowed."""
         if self._owned:
             self._connection.close()
 
     def copy_to(self, directory: Path) -> None:
-        """Write all of it as the journal of another directory, as when a run in memory is to be kept.
+        """Write a copy of the whole journal to another directory, for example to keep a run in memory.
 
         Raises:
-            JournalError: There is one already, or it cannot be written.
+            JournalError: That directory already has a journal, or cannot be written.
         """
         path = directory / schema.FILE_NAME
         if path.exists():
@@ -135,7 +135,7 @@ class JournalReader:
             self._connection.execute("VACUUM INTO ?", (str(path),))
 
     def fleets(self) -> tuple[str, ...]:
-        """The fleets of the last tick, in its order; empty before the first."""
+        """The fleets of the last tick, in recorded order; empty before the first tick."""
         rows = self._all(
             "SELECT fleets FROM rosters WHERE id = (SELECT roster_id FROM ticks ORDER BY id DESC LIMIT 1)"
         )
@@ -146,12 +146,12 @@ class JournalReader:
         return tuple(self.each_tick(fleet, start_s, end_s))
 
     def each_tick(self, fleet: str, start_s: float, end_s: float) -> Iterator[TickRow]:
-        """The same one by one, for ranges too long to be held: a short read for each few hundred."""
+        """Yield the same ticks as `ticks` one by one, for long ranges: one short read per few hundred ticks."""
         rosters = {key: (names, position) for key, names, position in self._rosters_with(fleet)}
         bounds = "SELECT min(id), max(id) FROM ticks WHERE at_s >= ? AND at_s < ?"
         ((first, last),) = self._all(bounds, start_s, end_s)
         done = -1 if first is None else first - 1
-        # The plus keeps SQLite from an index that it would have to sort by id for each batch anew.
+        # The plus keeps SQLite from using the time index, whose result it would have to sort by id for every batch.
         query = (
             "SELECT id, tick, at_s, format, body, roster_id FROM ticks WHERE id > ? AND id <= ? "
             "AND +at_s >= ? AND +at_s < ? ORDER BY id LIMIT ?"
@@ -163,7 +163,7 @@ class JournalReader:
             done = found[-1][0]
 
     def sampled(self, fleet: str, start_s: float, end_s: float, most: int) -> tuple[tuple[TickRow, ...], int]:
-        """The ticks of a fleet in a range, thinned where there are more than so many: every n-th back from the last; and n."""
+        """At most about `most` ticks of a fleet in a range: every n-th, counted back from the last; and n."""
         rosters = {key: (names, position) for key, names, position in self._rosters_with(fleet)}
         within = f"at_s >= ? AND at_s < ? AND roster_id IN ({', '.join('?' * len(rosters))})"
         count_all = f"SELECT max(id), count(*) FROM ticks WHERE {within}"  # noqa: S608  question marks
@@ -176,7 +176,7 @@ class JournalReader:
         ), every
 
     def tick_at(self, fleet: str, at_s: float) -> TickRow | None:
-        """The latest tick of a fleet at or before a time; None where there is none."""
+        """The latest tick of a fleet at or before a time; None if there is none."""
         return self._newest(
             fleet,
             "SELECT at_s, id, tick, format, body FROM ticks WHERE roster_id = ? AND at_s <= ? "
@@ -185,44 +185,44 @@ class JournalReader:
         )
 
     def last(self, fleet: str) -> TickRow | None:
-        """The tick of a fleet that was written last; None where there is none."""
+        """The tick of a fleet that was written last; None if there is none."""
         return self._newest(
             fleet,
             "SELECT at_s, id, tick, format, body FROM ticks WHERE id = (SELECT max(id) FROM ticks WHERE roster_id = ?)",
         )
 
     def actions(self, fleet: str, start_s: float, end_s: float) -> tuple[ActionRecord, ...]:
-        """The actions of a fleet whose intent was written within the range, with their outcomes."""
+        """The actions of a fleet whose intents were written within the range, with their outcomes."""
         with schema.translated(self._name, "read"):
             return read_actions(
                 self._connection, "a.fleet = ? AND a.at_s >= ? AND a.at_s < ?", fleet, start_s, end_s
             )
 
     def actions_of_tick(self, tick: int) -> tuple[ActionRecord, ...]:
-        """The actions that the tick of this number decided, for all fleets."""
+        """The actions that this tick decided, for all fleets."""
         with schema.translated(self._name, "read"):
             return read_actions(self._connection, "a.tick = ?", tick)
 
     def open_actions(self) -> tuple[ActionRecord, ...]:
-        """Actions whose outcomes are not written (yet, or for ever after a crash)."""
+        """Actions without recorded outcomes (not yet written, or lost in a crash)."""
         with schema.translated(self._name, "read"):
             return read_actions(self._connection, OPEN)
 
     def events(self, start_s: float, end_s: float, fleet: str | None = None) -> tuple[EventRecord, ...]:
-        """Events within the range, of one fleet where it is named."""
+        """Events within the range, of one fleet if it is given."""
         condition, values = EventFilter(start_s, end_s, fleet).condition()
         rows = self._all(f"{_EVENTS} WHERE {condition} ORDER BY id", *values)
         return tuple(EventRecord(*row) for row in rows)
 
     def newest_events(self, wanted: EventFilter, limit: int) -> tuple[tuple[EventRecord, ...], int]:
-        """The newest of the wanted events in the order of writing, and how many older ones are left out."""
+        """The newest matching events in the order of writing, and the number of older ones left out."""
         condition, values = wanted.condition()
         rows = self._all(f"{_EVENTS} WHERE {condition} ORDER BY id DESC LIMIT ?", *values, limit)
         ((count,),) = self._all(f"SELECT count(*) FROM events WHERE {condition}", *values)  # noqa: S608  ours
         return tuple(EventRecord(*row) for row in reversed(rows)), max(count - len(rows), 0)
 
     def events_after(self, after_id: int, wanted: EventFilter, limit: int) -> tuple[EventRecord, ...]:
-        """The first of the wanted events that were written after one."""
+        """The first matching events that were written after the event `after_id`."""
         condition, values = wanted.condition()
         rows = self._all(
             f"{_EVENTS} WHERE id > ? AND {condition} ORDER BY id LIMIT ?", after_id, *values, limit
@@ -230,23 +230,23 @@ class JournalReader:
         return tuple(EventRecord(*row) for row in rows)
 
     def last_event(self) -> EventRecord | None:
-        """The event that was written last; None where there is none."""
+        """The event that was written last; None if there is none."""
         rows = self._all(f"{_EVENTS} ORDER BY id DESC LIMIT 1")
         return EventRecord(*rows[0]) if rows else None
 
     def event_words(self) -> tuple[frozenset[str], frozenset[str]]:
-        """The kinds and the fleets that events speak of."""
+        """All kinds and all fleets that occur in events."""
         kinds = self._all("SELECT DISTINCT kind FROM events")
         fleets = self._all("SELECT DISTINCT fleet FROM events WHERE fleet <> ''")
         return frozenset(kind for (kind,) in kinds), frozenset(fleet for (fleet,) in fleets)
 
     def fleets_ever(self) -> tuple[str, ...]:
-        """Every fleet of which a tick is kept, in the order of the alphabet."""
+        """Every fleet with recorded ticks, in alphabetical order."""
         rosters = self._all("SELECT fleets FROM rosters")
         return tuple(sorted({name for (names,) in rosters for name in json.loads(names)}))
 
     def span(self, fleet: str) -> tuple[float, float] | None:
-        """Times of the first and the last tick of a fleet, by the clock; None where there is none."""
+        """Times of the earliest and latest tick of a fleet, by the clock; None if there is none."""
         rosters = [key for key, _, _ in self._rosters_with(fleet)]
         marks = ", ".join("?" * len(rosters))
         rows = self._all(f"SELECT min(at_s), max(at_s) FROM ticks WHERE roster_id IN ({marks})", *rosters)  # noqa: S608  question marks
@@ -285,11 +285,11 @@ class JournalReader:
 def read_actions(
     connection: sqlite3.Connection, condition: str, *arguments: object
 ) -> tuple[ActionRecord, ...]:
-    """Actions with their outcomes, in one consistent read.
+    """Return actions with their outcomes, in one consistent read.
 
     Args:
         connection: An open journal.
-        condition: SQL text of this package (never of a caller outside it) on the columns of `actions a`.
+        condition: SQL text from within this package, on the columns of `actions a`.
         arguments: Values of its question marks.
     """
     rows = connection.execute(_ACTIONS.replace("$condition", condition), arguments)

@@ -1,9 +1,9 @@
 """Demand recorded in earlier ticks, for learning after a restart.
 
-Why beside the reader: it wants one number of every tick for many fleets at once, and none of the texts, which are
-most of a tick. A week is read once for all fleets asked for.
+Why it is separate from `reader`: it needs one number per tick for many fleets at once, and none of the texts, which are
+most of a tick. A week is read once for all requested fleets.
 
-Rules of this file: reads in a thread of its own, in short reads as every reader. A tick that cannot be decoded is
+Rules of this file: it reads in a thread of its own, in short reads like every reader. A tick that cannot be decoded is
 a gap.
 """
 
@@ -27,7 +27,7 @@ BATCH = 500
 
 
 class RecordedPast:
-    """A `RecordedDemand` of the journal in a state directory.
+    """Implements `RecordedDemand` on the journal in a state directory.
 
     Args:
         directory: The state directory.
@@ -39,7 +39,7 @@ class RecordedPast:
     async def demand(
         self, fleets: Sequence[str], start_s: float, end_s: float
     ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-        """As in the port."""
+        """Times and demand of the ticks in a range; see the port."""
         thread = OneThread("past")
         try:
             call = asyncio.get_running_loop().run_in_executor(
@@ -81,7 +81,7 @@ class RecordedPast:
 
 
 def _places(names: Sequence[str], fleets: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where in a roster the fleets are that it has, and which of the fleets these are."""
+    """Positions in a roster of the requested fleets that it contains, and the indices of these fleets."""
     place = {name: at for at, name in enumerate(names)}
     found = [(place[fleet], at) for at, fleet in enumerate(fleets) if fleet in place]
     return np.array([at for at, _ in found], np.int64), np.array([at for _, at in found], np.int64)
@@ -99,6 +99,6 @@ def _demand(
             recorded = numbers(number, body)[here]
         except (JournalError, IndexError):
             continue
-        # What was not fresh is recorded as NaN.
+        # Demand that was not fresh is recorded as NaN.
         found[at, there] = np.where(recorded["censored"], np.nan, recorded["demand"])
     return found

@@ -32,21 +32,21 @@ EVENT = "journal_recovered"
 """Kind of the event that a new journal begins with."""
 
 CHECK_WITHIN_S = 10.0
-"""Longest check of a database when it is opened; what is not looked at by then is found when it is read."""
+"""Time limit for checking a database when it is opened; damage beyond that is found when it is read."""
 
 _SUFFIXES = ("", "-wal", "-shm")
-# The small tables first: what a restart needs is checked even where the ticks take longer than the limit.
+# Small tables first: what a restart needs is then checked even if the ticks take longer than the limit.
 _TABLES = ("actions", "outcomes", "operator_changes", "learned", "events", "meta", "rosters", "ticks")
 _HEADER_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What a journal needs in order to begin anew by itself.
+    """What a journal needs to replace a damaged database by itself.
 
     Attributes:
-        now: The clock, for the name of what is set aside; called in the journal's thread.
-        tell: Takes the one message for a person; called in the journal's thread.
+        now: The clock, used to name the file set aside; called in the journal's thread.
+        tell: Receives the message for people; called in the journal's thread.
     """
 
     now: Callable[[], float]
@@ -55,12 +55,12 @@ class Recovery:
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """What goes on in a new journal.
+    """What carries over to a new journal.
 
     Attributes:
         actions: The open actions.
         changes: Operators' pauses and overrides in force.
-        sure: Whether these are all and the latest: not where they come from the damaged journal itself.
+        sure: Whether `changes` is known to be complete and current; False if it was read from the damaged journal.
     """
 
     actions: tuple[ActionRecord, ...] = ()
@@ -70,12 +70,12 @@ class Carried:
 
 @dataclass(slots=True)
 class Damage:
-    """A journal that is to be begun anew.
+    """A damaged journal that is to be replaced.
 
     Attributes:
         why: What was noticed, as a sentence.
         carried: What could still be read.
-        aside: Where the damaged one is, once it was renamed.
+        aside: The damaged file's new path, once it was renamed.
     """
 
     why: str
@@ -84,15 +84,15 @@ class Damage:
 
 
 def open_checked(path: Path, mark: Progress | None) -> sqlite3.Connection:
-    """Open the journal for writing and look whether it is whole.
+    """Open the journal for writing and check that it is intact.
 
     Args:
-        path: The database.
-        mark: How far it is known to have been written.
+        path: The database file.
+        mark: How far the journal is known to have been written; None if not known.
 
     Raises:
-        JournalDamagedError: It was a journal and is damaged, or acknowledged records are missing.
-        JournalError: It is not a journal, of a newer version, or cannot be written.
+        JournalDamagedError: The journal is damaged, or acknowledged records are missing.
+        JournalError: The file is not a journal, has a newer version, or cannot be written.
     """
     if mark is not None and not path.exists():
         raise JournalDamagedError(f"The journal {path} was removed, but its mark was left.")
@@ -114,10 +114,10 @@ def open_checked(path: Path, mark: Progress | None) -> sqlite3.Connection:
 
 
 def check_again(path: Path, mark: Progress) -> None:
-    """Look from outside whether what was written is still in the files.
+    """Check with a new connection that everything acknowledged is still in the files.
 
     Raises:
-        JournalDamagedError: It is not.
+        JournalDamagedError: Something is missing.
     """
     try:
         with schema.translated(str(path), "read"), closing(schema.open_for_reading(path)) as connection:
@@ -131,15 +131,15 @@ def check_again(path: Path, mark: Progress) -> None:
 def carried_from(
     path: Path, in_use: sqlite3.Connection | None, changes: tuple[ChangeRecord, ...] | None
 ) -> Carried:
-    """What a damaged journal still tells. Closes the connection that used it.
+    """Read what a damaged journal still contains, and close the connection that used it.
 
-    The last writer to leave would move the log into the database, and of a damaged log that would damage
-    more. A reader that leaves last does not.
+    A writer that closes last moves the log into the database, and a damaged log would do more harm there. A reader
+    that closes last does not, so one stays open longer.
 
     Args:
-        path: The database.
-        in_use: The connection, where it was open.
-        changes: What operators have in force, where that is known from elsewhere.
+        path: The database file.
+        in_use: The connection in use, if any.
+        changes: Operators' changes in force, if known from elsewhere.
     """
     reader = None
     try:
@@ -166,7 +166,7 @@ def _tolerant(
 
 
 def set_aside(path: Path, now_s: float) -> Path | None:
-    """Rename the database and its log; where they are now, or None where there was nothing to rename.
+    """Rename the database and its log; return the new path, or None if there was nothing to rename.
 
     Raises:
         OSError: The directory cannot be written to.
@@ -181,7 +181,7 @@ def set_aside(path: Path, now_s: float) -> Path | None:
         for candidate in map(path.with_name, names)
         if not any(_beside(candidate, suffix).exists() for suffix in _SUFFIXES)
     )
-    # The database last: until then a crash leaves something that the next opening sets aside as well.
+    # Rename the database last: after a crash in between, the next opening sets the rest aside, too.
     for suffix in reversed(found):
         _beside(path, suffix).rename(_beside(aside, suffix))
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -193,10 +193,10 @@ def set_aside(path: Path, now_s: float) -> Path | None:
 
 
 def begin(path: Path, mark: Progress | None, carried: Carried) -> sqlite3.Connection:
-    """A new journal whose numbers go on from the mark, with what was carried over.
+    """Create a journal whose ids continue from the mark, with what carries over.
 
     Raises:
-        JournalError: It cannot be written, and then there is none.
+        JournalError: It cannot be written; no file is left.
     """
     try:
         connection = schema.open_for_writing(path)
@@ -207,7 +207,7 @@ def begin(path: Path, mark: Progress | None, carried: Carried) -> sqlite3.Connec
             connection.close()
             raise
     except JournalError:
-        # Half a new journal would be taken for a damaged one the next time.
+        # A half-written journal would look like a damaged one next time.
         for suffix in _SUFFIXES:
             _beside(path, suffix).unlink(missing_ok=True)
         raise
@@ -234,7 +234,7 @@ def _number_on(connection: sqlite3.Connection, reached: Progress, carried: Carri
 
 
 def message(path: Path, damage: Damage) -> str:
-    """What happened, in one text for a person."""
+    """Describe what happened, for people."""
     aside, carried = damage.aside, len(damage.carried.actions)
     where = "There was nothing to set aside" if aside is None else f"It was set aside as {aside}"
     under_way = f"{carried} actions under way were carried over" if carried else "no action was carried over"
@@ -264,10 +264,10 @@ def _of_operators(carried: Carried) -> str:
 
 
 def check(connection: sqlite3.Connection, path: Path, within_s: float = CHECK_WITHIN_S) -> None:
-    """Check whether the tables are intact, within a time limit.
+    """Check that the tables are intact, within a time limit.
 
     Raises:
-        JournalDamagedError: One is not.
+        JournalDamagedError: A table is damaged.
     """
     limit = threading.Timer(within_s, connection.interrupt)
     limit.daemon = True
@@ -285,7 +285,7 @@ def check(connection: sqlite3.Connection, path: Path, within_s: float = CHECK_WI
 
 
 def _was_ours(path: Path) -> bool:
-    """Whether a file that is no database at all looks like a journal whose first page was lost."""
+    """Whether a file that is not a database looks like a journal that lost its first page."""
     with path.open("rb") as stream:
         head = stream.read(_HEADER_BYTES)
     return not head.strip(b"\0") or head.startswith(b"SQLite format 3") or _beside(path, "-wal").exists()

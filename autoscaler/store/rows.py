@@ -1,13 +1,12 @@
 """Encodes the fleets of one tick as one blob, and decodes it.
 
-Rules of this file: pure functions on bytes. The blob carries its format number beside it; a number once released is
-decoded for ever, and a change of fields is a new number. A blob is zlib over a JSON head (the texts, the number of
-stages, what fleets in shadow really have, what fleets with an objective are sized by, what shared limits hold back,
-bursts that are due, how VMs that may hibernate should wait, and where the VMs are where places have names) followed by one structured numpy row per fleet, in roster order. Format 2 has what
-operators had in force; format 1 is from before there was anything to pause, with a chain of eleven stages. Chains
-of eleven, of twelve (from before there was an objective) and of thirteen stages (from before fleets shared limits)
-are read as the chain of today would have recorded them. Byte planes instead of rows were measured and do not pay:
-the floats of live demand do not compress.
+Rules of this file: pure functions on bytes. The format number is stored beside the blob; a released format is decoded
+forever, and a change of fields is a new number. A blob is zlib over a JSON head followed by one structured numpy row
+per fleet, in roster order. The head holds the texts, the number of stages and, by fleet, the optional parts of
+`FleetTick` (`_PARTS`) and the place if places have names. Format 2 adds operators' pauses and overrides in force;
+format 1 is older than those, with a chain of eleven stages. Chains of eleven, of twelve (before objectives existed)
+and of thirteen stages (before shared limits existed) are read as today's chain would have recorded them. Byte planes
+instead of rows were measured and do not pay: the floats of live demand do not compress.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ _ZLIB_LEVEL = 1  # level 6 saves a tenth of the bytes and costs twice the time
 
 @cache
 def row_dtype(stages: int, number: int = FORMAT) -> np.dtype[np.void]:
-    """The row of a format for a chain of so many stages."""
+    """The numpy dtype of a row, for a format and a number of stages."""
     added = [(name, "<i8") for name in _OVERRIDES] + [(name, "?") for name in _ALLOWED] if number > 1 else []
     return np.dtype(
         [(name, "<f8") for name in _FLOATS]
@@ -84,19 +83,19 @@ _LAST = attrgetter(*_OVERRIDES, *_ALLOWED)
 
 @cache
 def _packer(stages: int) -> Callable[..., bytes]:
-    """What makes the bytes of one row of `row_dtype`, which for a few rows is quicker than numpy."""
+    """A function that packs one row of `row_dtype`; for a few rows it is faster than numpy."""
     counts = f"{len(_COUNTS)}qB?{stages}q{stages}B{len(_OVERRIDES)}q{len(_ALLOWED)}?"
     return struct.Struct(f"<{len(_FLOATS)}d{counts}").pack
 
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """A tick that fits into the journal, to be made a blob when it is written.
+    """An encoded but not yet compressed tick.
 
     Attributes:
         stages: Number of stages.
-        rows: The rows as bytes.
-        fleets: What they are of; their texts are not in the rows.
+        rows: The rows as bytes, without texts.
+        fleets: The fleets of the rows, for their texts.
     """
 
     stages: int
@@ -105,19 +104,19 @@ class Raw:
 
 
 def encode(fleets: Sequence[FleetTick]) -> bytes:
-    """The blob of format `FORMAT` for these rows.
+    """Return the blob of format `FORMAT` for these fleets.
 
     Raises:
-        InvariantError: As of `raw`.
+        InvariantError: As for `raw`.
     """
     return blob(raw(fleets))
 
 
 def raw(fleets: Sequence[FleetTick]) -> Raw:
-    """What a blob is made of.
+    """Encode the rows of a tick, without compressing them.
 
     Raises:
-        InvariantError: The rows have stage lists of different lengths or a value out of its type's range.
+        InvariantError: Fleets have stage lists of different lengths, or a value is out of its type's range.
     """
     stages = len(fleets[0].stages) if fleets else 0
     for fleet in fleets:
@@ -139,7 +138,7 @@ def raw(fleets: Sequence[FleetTick]) -> Raw:
 
 
 def blob(of: Raw) -> bytes:
-    """The blob of format `FORMAT`."""
+    """Compress an encoded tick to a blob of format `FORMAT`."""
     fleets = of.fleets
     texts = tuple([fleet.sentence for fleet in fleets]), tuple([fleet.source_error for fleet in fleets])
     parts: dict[str, dict[int, tuple[Any, ...]]] = {}
@@ -163,7 +162,7 @@ _PARTS = tuple(
         ("memories", "memories", Memories),
     )
 )
-"""Entries of the head, by position of the fleet, with their fields; absent if no fleet has any."""
+"""Optional parts in the head, keyed by position of the fleet, with their fields; left out if no fleet has any."""
 
 
 def _head(
@@ -172,7 +171,7 @@ def _head(
     source_errors: tuple[str, ...],
     parts: dict[str, dict[int, tuple[Any, ...]]],
 ) -> bytes:
-    """The head of a blob, with its length before it."""
+    """The head of a blob, preceded by its length."""
     told = {"stages": stages, "sentences": sentences, "source_errors": source_errors, **parts}
     head = _JSON.encode(told).encode("utf-8", "replace")
     return _HEAD.pack(len(head)) + head
@@ -180,12 +179,12 @@ def _head(
 
 @lru_cache(maxsize=4)
 def _plain_head(stages: int, sentences: tuple[str, ...], source_errors: tuple[str, ...]) -> bytes:
-    """The same where there are only texts, which most ticks have in common with the one before."""
+    """The head if there are only texts, cached because most ticks share them with the one before."""
     return _head(stages, sentences, source_errors, {})
 
 
 class Encoded:
-    """Blobs of one tick after the other; that of the last one again where its rows are the very same."""
+    """Encodes tick after tick, and reuses the last blob if the rows are the same objects."""
 
     def __init__(self) -> None:
         self._raw: Raw | None = None
@@ -194,12 +193,12 @@ class Encoded:
         self._blob = b""
 
     def of(self, fleets: tuple[FleetTick, ...]) -> tuple[bytes, tuple[str, ...]]:
-        """The blob as of `encode`, and the names of the fleets in the order of its rows."""
+        """Return the blob, as `encode` does, and the names of the fleets in row order."""
         made, names = self.raw(fleets)
         return self.blob(made), names
 
     def raw(self, fleets: tuple[FleetTick, ...]) -> tuple[Raw, tuple[str, ...]]:
-        """The same without making the blob yet; the very value of the last tick where it is the same."""
+        """Return the encoded tick instead of the blob; the same object as for the last tick if nothing has changed."""
         last = self._raw
         if last is None or len(fleets) != len(last.fleets) or not all(map(is_, fleets, last.fleets)):
             last = self._raw = raw(fleets)
@@ -207,17 +206,17 @@ class Encoded:
         return last, self._names
 
     def blob(self, made: Raw) -> bytes:
-        """As the function of that name."""
+        """Compress an encoded tick; the last result is reused for the same object."""
         if made is not self._packed:
             self._packed, self._blob = made, blob(made)
         return self._blob
 
 
 def decode(number: int, body: bytes, names: Sequence[str], wanted: Sequence[int]) -> tuple[FleetTick, ...]:
-    """The rows at the positions `wanted` of a blob of format `number`.
+    """Decode the rows at the positions `wanted` of a blob.
 
     Args:
-        number: Format the blob was written in.
+        number: Format of the blob.
         body: The blob.
         names: The fleets of the roster, in row order.
         wanted: Positions in the roster.
@@ -259,7 +258,7 @@ def decode(number: int, body: bytes, names: Sequence[str], wanted: Sequence[int]
 
 
 def numbers(number: int, body: bytes) -> NDArray[np.void]:
-    """The rows of a blob alone, one per fleet in roster order, without its texts.
+    """Decode only the rows of a blob, one per fleet in roster order, without its texts.
 
     Raises:
         JournalError: The format is unknown or the blob is damaged.
@@ -293,7 +292,7 @@ def _fleet_tick(name: str, row: np.void, sentence: str, source_error: str) -> Fl
 
 
 def _as_today(tick: FleetTick) -> FleetTick:
-    """A tick of an older chain: stages that were not there yet left the wish as it was."""
+    """Convert a tick of an older chain: a stage that did not exist left the wish as it was."""
     if len(tick.stages) == _STAGES_OF_1:
         tick = _with_stage(tick, int(Stage.PAUSE) - 1)
     if len(tick.stages) == _STAGES_OF_1 + 1:

@@ -1,9 +1,9 @@
 """The database file: its tables, migrations, how it is opened, and what its errors mean.
 
-Rules of this file: `PRAGMA user_version` is the schema version and `application_id` marks a database as ours; both are checked before
-anything is written, so that a foreign or a newer file is never touched. A released migration is never edited; a change of tables is a
-new entry at the end of `MIGRATIONS`. SQLite's errors leave this package only as JournalError. The contents of the tables are not known
-here.
+Rules of this file: `PRAGMA user_version` is the schema version, and `application_id` marks a database as ours. Both are checked before
+anything is written, so that a foreign or newer file is never touched. A released migration is never edited; a change of tables is a
+new entry at the end of `MIGRATIONS`. SQLite's errors leave this package only as JournalError. This file does not know the contents of
+the tables.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ FILE_NAME = "journal.sqlite"
 """Name of the database in the state directory."""
 
 APPLICATION_ID = 0x41534A4C
-"""Written to the file's header: tells a journal from any other SQLite database."""
+"""Written to the file's header, to distinguish a journal from other SQLite databases."""
 
 BUSY_TIMEOUT_S = 10.0
 """How long a statement waits for a lock of another process (a checkpoint, a backup)."""
 
 WAL_KEPT_BYTES = 16 * 2**20
-"""The write-ahead log is cut back to this after a checkpoint."""
+"""Size to which the write-ahead log is truncated after a checkpoint."""
 
 MIGRATIONS: tuple[str, ...] = (
     """
@@ -123,7 +123,7 @@ MIGRATIONS: tuple[str, ...] = (
     ) WITHOUT ROWID;
     """,
 )
-"""Entry i takes a database from version i to version i + 1."""
+"""Entry i migrates a database from version i to version i + 1."""
 
 
 def open_for_writing(path: Path | None, migrations: tuple[str, ...] = MIGRATIONS) -> sqlite3.Connection:
@@ -134,7 +134,7 @@ def open_for_writing(path: Path | None, migrations: tuple[str, ...] = MIGRATIONS
         migrations: All steps from an empty database to the newest version.
 
     Raises:
-        JournalError: The file is not a journal, is of a newer version, or cannot be written.
+        JournalError: The file is not a journal, has a newer version, or cannot be written.
     """
     name = ":memory:" if path is None else str(path)
     with translated(name, "opened"):
@@ -152,10 +152,10 @@ def open_for_writing(path: Path | None, migrations: tuple[str, ...] = MIGRATIONS
 
 
 def open_for_reading(path: Path, newest: int = len(MIGRATIONS)) -> sqlite3.Connection:
-    """Open an existing journal without the right to write, while a daemon may be writing.
+    """Open an existing journal read-only, even while a daemon writes.
 
     Raises:
-        JournalError: There is no journal, it is not one, or its version is not the one this program reads.
+        JournalError: There is no journal, the file is not one, or this program does not read its version.
     """
     if not path.is_file():
         raise JournalError(
@@ -175,13 +175,13 @@ def open_for_reading(path: Path, newest: int = len(MIGRATIONS)) -> sqlite3.Conne
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """One write transaction: all of it is durable after the block, or none of it is in the file."""
+    """Run a block as one write transaction: all of it is durable afterwards, or nothing of it is in the file."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
         connection.execute("COMMIT")
     except BaseException:
-        # A full disk ends the transaction by itself, and then there is nothing to roll back.
+        # A full disk ends the transaction by itself; there is then nothing to roll back.
         with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
         raise
@@ -189,11 +189,11 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 @contextmanager
 def translated(name: str, doing: str) -> Iterator[None]:
-    """Turn SQLite's and the system's errors into JournalError for people.
+    """Turn errors of SQLite and the system into JournalError, with advice for people.
 
     Args:
         name: The file, for the message.
-        doing: Past participle of what was tried: opened, read, written.
+        doing: Past participle of what was attempted: opened, read, written.
     """
     try:
         yield
@@ -201,7 +201,7 @@ def translated(name: str, doing: str) -> Iterator[None]:
         kind = JournalDamagedError if _is_damage(error) else JournalError
         raise kind(f"The journal {name} cannot be {doing}: {_advice(error)}") from error
     except UnicodeDecodeError as error:
-        # SQLite's own message about a damaged schema quotes it, whatever bytes it is made of.
+        # SQLite's message about a damaged schema quotes bytes of it, which need not be UTF-8.
         raise JournalDamagedError(
             f"The journal {name} cannot be {doing}: {_ADVICE[sqlite3.SQLITE_CORRUPT]}"
         ) from error
@@ -237,7 +237,7 @@ def _is_damage(error: sqlite3.Error) -> bool:
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:
         return False
-    # A file that ends too early reads short; SQLite takes that for a fault of the device.
+    # A file that ends too early gives a short read, which SQLite reports as an I/O error.
     return code == sqlite3.SQLITE_IOERR_SHORT_READ or code & 0xFF in (
         sqlite3.SQLITE_CORRUPT,
         sqlite3.SQLITE_NOTADB,
@@ -256,10 +256,10 @@ def _uri(path: Path, mode: str) -> str:
 
 
 def _reading_mode(path: Path) -> str:
-    """How to open for reading: a database at rest, whose log is gone, needs help where nothing may be created.
+    """The URI mode for reading. A database at rest (without a log) needs another one in a read-only directory.
 
-    SQLite makes the log's files anew even to read. One who may not write to the directory reads the file as
-    unchanging instead, which it is while no daemon runs.
+    SQLite creates the log's files even to read. If they cannot be created, the file is opened as immutable, which it
+    is while no daemon runs.
     """
     at_rest = not path.with_name(f"{path.name}-wal").exists()
     may_create = os.access(path.parent, os.W_OK, effective_ids=True)
@@ -267,14 +267,14 @@ def _reading_mode(path: Path) -> str:
 
 
 def _connect(name: str) -> sqlite3.Connection:
-    # Transactions are begun and ended by hand; the executor keeps use of a connection to one thread at a time.
+    # Transactions are explicit; the executor ensures that only one thread at a time uses a connection.
     return sqlite3.connect(
         name, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
     )
 
 
 def _check_identity(connection: sqlite3.Connection, name: str, newest: int) -> int:
-    """The schema version, 0 for an empty database; refuses what is not a journal or is newer than `newest`."""
+    """Return the schema version, 0 for an empty database; refuse a file that is not a journal or is newer than `newest`."""
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     application = int(connection.execute("PRAGMA application_id").fetchone()[0])
     tables = int(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
@@ -306,7 +306,7 @@ def _refuse_older(version: int, name: str, newest: int) -> None:
 
 
 def _configure(connection: sqlite3.Connection) -> None:
-    # auto_vacuum can be chosen only before the first table exists; on an older file this changes nothing.
+    # auto_vacuum can be set only before the first table exists; it has no effect on an older file.
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")

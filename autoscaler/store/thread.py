@@ -19,10 +19,10 @@ _Call: TypeAlias = tuple[Future[Any], Callable[[], Any]]
 
 
 class OneThread(Executor):
-    """An executor of one thread, which dies with the process.
+    """An executor with one daemon thread, which does not keep the process alive.
 
     Args:
-        name: Of the thread, for debuggers.
+        name: Name of the thread, for debuggers.
     """
 
     def __init__(self, name: str) -> None:
@@ -30,13 +30,13 @@ class OneThread(Executor):
         Thread(target=_work, args=(self._calls,), name=name, daemon=True).start()
 
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
-        """Have it called once the calls before have ended."""
+        """Schedule a call, to run after all earlier ones."""
         future: Future[_T] = Future()
         self._calls.put((future, partial(fn, *args, **kwargs)))
         return future
 
     def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:
-        """Let the thread end after the calls it was given; never waited for."""
+        """Let the thread end after the calls it was given; never waits."""
         del wait, cancel_futures
         self._calls.put(None)
 
