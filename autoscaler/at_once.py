@@ -82,18 +82,18 @@ class _Begun(Coroutine[Any, Any, T]):
     def __init__(self, coroutine: Coroutine[Any, Any, T], waits_for: Any) -> None:
         self._coroutine = coroutine
         self._waits_for = waits_for
-        self._told = False
+        self._passed_on = False
 
     def send(self, value: Any) -> Any:
         """On the first step, pass on what the coroutine already waits for; later, resume the coroutine."""
-        if not self._told:
-            self._told = True
+        if not self._passed_on:
+            self._passed_on = True
             return self._waits_for
         return self._coroutine.send(value)
 
     def throw(self, *error: Any) -> Any:
         """Raise an error in the coroutine, such as a cancellation, possibly before the first step."""
-        self._told = True
+        self._passed_on = True
         return self._coroutine.throw(*error)
 
     def close(self) -> None:

@@ -54,7 +54,7 @@ _AFTER_WISH, _AFTER_BOUNDS, _AFTER_GUARDS = (
     int(stage) + 1 for stage in (Stage.ECONOMIC, Stage.BOUNDS, Stage.SHARED)
 )
 
-_NOBODY: Int = np.zeros(0, np.int64)
+_EMPTY: Int = np.zeros(0, np.int64)
 
 
 def decide(params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook | None) -> Decision:
@@ -92,8 +92,8 @@ def decide_later(
     Args:
         params: Compiled policies, L lanes.
         state: Updated in place if there is an answer.
-        now_s: As in a Snapshot whose arrays are all those of the last decision's snapshot.
-        tick: As in such a Snapshot.
+        now_s: Time of the decision; its snapshot would have the same arrays as that of the last decision.
+        tick: Number of the tick on the absolute grid.
         outlook: As in `decide`.
 
     Returns:
@@ -126,7 +126,7 @@ class Chain:
             None if rule is None else LASTS.get(stage, never)(params)
             for stage, rule in zip(CHAIN, self.rules, strict=True)
         ]
-        self._desired, self._wanted, self._mine = self._none, self._none, self._none
+        self._desired, self._wanted, self._economic_wanted = self._none, self._none, self._none
         self._inputs = Inputs()
         self._until_s, self._now_s = -np.inf, -np.inf
         self._last: StagedDecision | None = None
@@ -196,24 +196,26 @@ class Chain:
         start = provision = stop = self._none
         same = False
         if self._holding is None:
-            self._go_through(seen, values, whys, 0, len(self.rules))
+            self._run_stages(seen, values, whys, 0, len(self.rules))
         else:
-            same = self._rests(seen, values, whys)
+            same = self._run_needed(seen, values, whys)
         if not same:
-            start, provision, stop = self._acts(seen, values[-1], values[_AFTER_GUARDS])
-            same = self._wants(values)
+            start, provision, stop = self._orders(seen, values[-1], values[_AFTER_GUARDS])
+            same = self._note_desired(values)
             self._rest = Rest.of(seen, values, whys) if self._only_own else None
         peak = (state.peaks.push_again if same else state.peaks.push_and_max)(snapshot.tick, self._wanted)
         held = None
         if self._holding is not None and seen.economics is not None:
-            held = self._holding.step(state.warm_pool, snapshot.tick, self._mine, seen.economics.price)
+            held = self._holding.step(
+                state.warm_pool, snapshot.tick, self._economic_wanted, seen.economics.price
+            )
         story = Story(self, values, whys, outlook, peak, seen.economics, held)
         story.held_back = seen.held_back
         if self.tiering is not None:
             story.at_first = self.tiering.step(state.starting, snapshot)
         return StagedDecision(start, provision, stop, story), seen
 
-    def _go_through(self, seen: Seen, values: list[Int], whys: list[Why], first: int, end: int) -> None:
+    def _run_stages(self, seen: Seen, values: list[Int], whys: list[Why], first: int, end: int) -> None:
         """Run the stages `first` to `end` (exclusive) and append their results to `values` and `whys`."""
         wish = values[-1]
         for rule in self.rules[first:end]:
@@ -223,14 +225,14 @@ class Chain:
             values.append(wish)
             whys.append(why)
 
-    def _rests(self, seen: Seen, values: list[Int], whys: list[Why]) -> bool:
+    def _run_needed(self, seen: Seen, values: list[Int], whys: list[Why]) -> bool:
         """Run the stages that have to run; return whether those after the data guard repeat their last results."""
         rest, rate = self._rest, self.rules[Stage.RATE]
-        self._go_through(seen, values, whys, 0, AFTER_DATA)
+        self._run_stages(seen, values, whys, 0, AFTER_DATA)
         if rest is None or not rest.goes_on(seen, values[-1]):
-            self._go_through(seen, values, whys, AFTER_DATA, _AFTER_BOUNDS)
+            self._run_stages(seen, values, whys, AFTER_DATA, _AFTER_BOUNDS)
             seen.settle(values[-1])
-            self._go_through(seen, values, whys, _AFTER_BOUNDS, len(self.rules))
+            self._run_stages(seen, values, whys, _AFTER_BOUNDS, len(self.rules))
             return False
         seen.settled = rest.settled
         if rate is not None:
@@ -240,15 +242,15 @@ class Chain:
         whys.extend(rest.whys)
         return True
 
-    def _acts(self, seen: Seen, wish: Int, desired: Int) -> tuple[Int, Int, Int]:
-        """VMs to start, to provision and to stop, int (L,) each, shared if all zero; notes orders for the guards."""
+    def _orders(self, seen: Seen, wish: Int, desired: Int) -> tuple[Int, Int, Int]:
+        """Return VMs to start, to provision and to stop, int (L,) each (one shared array for all zeros); note the orders."""
         snapshot, none = seen.snapshot, self._none
         if wish is seen.settled:
             if self._note is not None:
                 self._note(seen.state, snapshot)
             return none, none, none
         if seen.moving is not None and self._only_own and not self._provisions:
-            return self._acts_of(seen, seen.moving, wish, desired)
+            return self._orders_in(seen, seen.moving, wish, desired)
         out = start = np.maximum(wish - seen.ordered, none)
         provision = none
         if self._provisions:
@@ -256,7 +258,7 @@ class Chain:
             provision = out - start
         stop = np.minimum(np.maximum(snapshot.in_service - desired, none), snapshot.stoppable)
         if self._note is not None:
-            # On thousands of counts, numpy tests `> 0` far faster than `!= 0`.
+            # On thousands of counts, `(x > 0).nonzero()` is much faster than `x.nonzero()`.
             went_out, went_in = (out > 0).nonzero()[0], (stop > 0).nonzero()[0]
             self._note(seen.state, snapshot, went_out, out[went_out], went_in, stop[went_in])
             if not self._provisions and not len(went_out):
@@ -265,12 +267,12 @@ class Chain:
                 stop = none
         return start, provision, stop
 
-    def _acts_of(self, seen: Seen, lanes: Int, wish: Int, desired: Int) -> tuple[Int, Int, Int]:
-        """Same as `_acts`, if only the lanes `lanes`, int64 (m,), may act and no lane provisions VMs."""
+    def _orders_in(self, seen: Seen, lanes: Int, wish: Int, desired: Int) -> tuple[Int, Int, Int]:
+        """Same as `_orders`, if only `lanes`, int64 (m,), may act and no lane provisions VMs."""
         snapshot, start, stop = seen.snapshot, self._none, self._none
         change = wish.take(lanes) - seen.ordered.take(lanes)
         more = (change > 0).nonzero()[0]
-        went_out = went_in = vms_out = vms_in = _NOBODY
+        went_out = went_in = vms_out = vms_in = _EMPTY
         if len(more):
             went_out, vms_out = lanes.take(more), change.take(more)
             start = np.zeros(len(wish), self.counts)
@@ -288,7 +290,7 @@ class Chain:
             self._note(seen.state, snapshot, went_out, vms_out, went_in, vms_in)
         return start, self._none, stop
 
-    def _wants(self, values: list[Int]) -> bool:
+    def _note_desired(self, values: list[Int]) -> bool:
         """Note the desired numbers; return whether all are known to equal those of the last tick.
 
         If they are and a lane has an objective, `values` gets the same array object as before, which later steps recognise.
@@ -303,8 +305,8 @@ class Chain:
         self._desired = desired
         self._wanted = np.minimum(desired, self._most)
         lanes = self._economic
-        self._mine = self._wanted if len(lanes) == len(desired) else self._wanted[lanes]
-        for array in (self._desired, self._wanted, self._mine):
+        self._economic_wanted = self._wanted if len(lanes) == len(desired) else self._wanted[lanes]
+        for array in (self._desired, self._wanted, self._economic_wanted):
             array.flags.writeable = False
         return False
 

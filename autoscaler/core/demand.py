@@ -100,7 +100,7 @@ _TOTAL, _QUEUE = np.array(int(Signal.TOTAL)), np.array(int(Signal.QUEUE))
 _CONCURRENCY, _UTILISATION = np.array(int(Signal.CONCURRENCY)), np.array(int(Signal.UTILISATION))
 """0-d arrays, because numpy takes longer to convert Python numbers."""
 _CERTAIN_S = 1e-3
-"""A reading this close to its maximum age is checked anew, so that rounding cannot matter."""
+"""A reading this close to its maximum age is checked again, so that rounding cannot matter."""
 
 
 class Folds:

@@ -16,7 +16,7 @@ from autoscaler.core.rules import UNCHANGED, Rule, Seen, Why, pair, within
 from autoscaler.core.state import LaneState, full_buckets
 from autoscaler.core.types import NO_CEILING, CountType, Float, Int, Reason, Snapshot
 
-_NOBODY: Int = np.zeros(0, np.int64)
+_EMPTY: Int = np.zeros(0, np.int64)
 
 
 def stabilisation(params: LaneParams, counts: CountType) -> Rule | None:
@@ -28,7 +28,7 @@ def stabilisation(params: LaneParams, counts: CountType) -> Rule | None:
         return None
     needs_none = None if params.uses_signal.all() else ~params.uses_signal
 
-    told = pair(Reason.STABILISATION, Reason.NONE)
+    reasons = pair(Reason.STABILISATION, Reason.NONE)
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         known = seen.fresh
@@ -36,7 +36,7 @@ def stabilisation(params: LaneParams, counts: CountType) -> Rule | None:
             known = known | needs_none
         highest = seen.state.wishes.push_and_max(seen.snapshot.tick, wish, known)
         kept = np.minimum(highest, seen.ordered).astype(counts, copy=False)
-        return np.maximum(wish, kept), told
+        return np.maximum(wish, kept), reasons
 
     return rule
 
@@ -48,7 +48,7 @@ def cooldown(params: LaneParams, counts: CountType) -> Rule | None:
     if not after_out and not after_in:
         return None
 
-    told = pair(Reason.COOLDOWN_IN, Reason.COOLDOWN_OUT)
+    reasons = pair(Reason.COOLDOWN_IN, Reason.COOLDOWN_OUT)
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         state, now_s, now = seen.state, seen.snapshot.now_s, seen.ordered
@@ -69,7 +69,7 @@ def cooldown(params: LaneParams, counts: CountType) -> Rule | None:
             if len(more):
                 value = wish.copy() if value is wish else value
                 value[more] = now[more]
-        return value, UNCHANGED if value is wish else told
+        return value, UNCHANGED if value is wish else reasons
 
     return rule
 
@@ -80,13 +80,13 @@ def bounds(params: LaneParams, counts: CountType) -> Rule:
     An operator's ceiling wins over the policy's minimum, and an operator's floor over every maximum.
     """
     minimum, maximum = within(params.minimum, counts), within(params.maximum, counts)
-    told = pair(Reason.MINIMUM, Reason.MAXIMUM)
+    reasons = pair(Reason.MINIMUM, Reason.MAXIMUM)
     top = np.iinfo(counts).max
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         if not seen.operated:
             value = np.maximum(wish, minimum)
-            return np.minimum(value, maximum, out=value), told
+            return np.minimum(value, maximum, out=value), reasons
         capped = seen.snapshot.ceiling < NO_CEILING
         floor = np.minimum(seen.snapshot.floor, top).astype(counts, copy=False)
         ceiling = np.minimum(seen.snapshot.ceiling, top).astype(counts, copy=False)
@@ -120,7 +120,7 @@ def rate(params: LaneParams, counts: CountType) -> Rule | None:
         (float(full.min()) for full, limits in ((full_in, limits_in), (full_out, limits_out)) if limits),
     )
 
-    told = pair(Reason.RATE_LIMIT_IN, Reason.RATE_LIMIT_OUT)
+    reasons = pair(Reason.RATE_LIMIT_IN, Reason.RATE_LIMIT_OUT)
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         nonlocal elapsed_s, refill_out, refill_in, at_once
@@ -144,7 +144,7 @@ def rate(params: LaneParams, counts: CountType) -> Rule | None:
             return wish, UNCHANGED
         moving = (wish != now).nonzero()[0] if seen.moving is None else seen.moving
         if not len(moving):
-            return wish, told
+            return wish, reasons
         ordered = now.take(moving)
         change = wish.take(moving) - ordered
         if (
@@ -153,18 +153,18 @@ def rate(params: LaneParams, counts: CountType) -> Rule | None:
             and np.maximum.reduce(np.abs(change)) <= least
         ):
             # All buckets are full, and no change exceeds the smallest.
-            return wish, told
+            return wish, reasons
         allowed = _allowed(
             change,
             state.tokens_in.take(moving) if limits_in else None,
             state.tokens_out.take(moving) if limits_out else None,
         )
         if allowed is change:
-            return wish, told
+            return wish, reasons
         held = (allowed != change).nonzero()[0]
         value = wish.copy()
         value[moving[held]] = (ordered + allowed)[held]
-        return value, told
+        return value, reasons
 
     return rule
 
@@ -220,13 +220,13 @@ def on_time(params: LaneParams, counts: CountType) -> Rule:
     """Keep VMs in service that have not been on for their minimum time or are protected."""
     del params, counts
 
-    told = pair(Reason.MINIMUM_ON_TIME, Reason.NONE)
+    reasons = pair(Reason.MINIMUM_ON_TIME, Reason.NONE)
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         view = seen.snapshot
         if view.stoppable is view.in_service or wish is seen.settled:
             return wish, UNCHANGED
-        return np.maximum(wish, view.in_service - view.stoppable), told
+        return np.maximum(wish, view.in_service - view.stoppable), reasons
 
     return rule
 
@@ -237,14 +237,14 @@ def pause(params: LaneParams, counts: CountType) -> Rule:
     If only one of starting and provisioning is paused, the wish stays, because the other may still serve it.
     """
     del params, counts
-    told = pair(Reason.PAUSED_STOP, Reason.PAUSED_START)
+    reasons = pair(Reason.PAUSED_STOP, Reason.PAUSED_START)
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         if not seen.operated:
             return wish, UNCHANGED
         view, now = seen.snapshot, seen.ordered
         value = np.where(view.may_stop, wish, np.maximum(wish, now))
-        return np.where(view.may_start | view.may_provision, value, np.minimum(value, now)), told
+        return np.where(view.may_start | view.may_provision, value, np.minimum(value, now)), reasons
 
     return rule
 
@@ -254,14 +254,14 @@ def supply(params: LaneParams, counts: CountType) -> Rule:
     makes = bool(params.provision.any())
     most = within(np.where(params.provision, params.max_provisioned, 0), counts)
     none = np.zeros_like(most)
-    told = pair(Reason.NONE, Reason.WARM_POOL_EMPTY)
+    reasons = pair(Reason.NONE, Reason.WARM_POOL_EMPTY)
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         view = seen.snapshot
         if wish is seen.settled:
             return wish, UNCHANGED
         if not makes and not seen.operated:
-            return np.minimum(wish, seen.ordered + view.stopped), told
+            return np.minimum(wish, seen.ordered + view.stopped), reasons
         need = np.maximum(wish - seen.ordered, none)
         if not np.count_nonzero(need):
             return wish, UNCHANGED
@@ -300,10 +300,10 @@ class Note(Protocol):
         self,
         state: LaneState,
         snapshot: Snapshot,
-        out: Int = _NOBODY,
-        vms_out: Int = _NOBODY,
-        stop: Int = _NOBODY,
-        vms_stop: Int = _NOBODY,
+        out: Int = _EMPTY,
+        vms_out: Int = _EMPTY,
+        stop: Int = _EMPTY,
+        vms_stop: Int = _EMPTY,
     ) -> None:
         """Note which lanes were scaled out and in.
 
@@ -329,10 +329,10 @@ def notes(params: LaneParams) -> Note | None:
     def note(
         state: LaneState,
         snapshot: Snapshot,
-        out: Int = _NOBODY,
-        vms_out: Int = _NOBODY,
-        stop: Int = _NOBODY,
-        vms_stop: Int = _NOBODY,
+        out: Int = _EMPTY,
+        vms_out: Int = _EMPTY,
+        stop: Int = _EMPTY,
+        vms_stop: Int = _EMPTY,
     ) -> None:
         now_s = snapshot.now_s
         if len(out):

@@ -61,8 +61,8 @@ class Living:
         self._serving, self._coming, self._young = (np.zeros(len(on_ticks), np.int64) for _ in range(3))
         self._watched = np.zeros(len(on_ticks), np.bool_)
         self._last_tick = -1
-        self._nobody = _fixed(np.zeros(len(on_ticks), np.int64))
-        self._free, self._ceiling = _fixed(self._nobody == 0), _fixed(self._nobody + NO_CEILING)
+        self._no_vms = _fixed(np.zeros(len(on_ticks), np.int64))
+        self._all_true, self._ceiling = _fixed(self._no_vms == 0), _fixed(self._no_vms + NO_CEILING)
 
     def live(self, series: SeriesParams, lanes: LaneParams, samples: Sequence[Samples]) -> None:
         """Replay some ticks in order; ticks may be missing.
@@ -101,16 +101,16 @@ class Living:
                 censored=samples.censored,
                 in_service=serving,
                 starting=coming,
-                draining=self._nobody,
-                stopping=self._nobody,
+                draining=self._no_vms,
+                stopping=self._no_vms,
                 stopped=most - serving - coming,
                 provisioned=most,
                 stoppable=serving - self._young if self._on_ticks.any() else serving,
-                listed=self._free,
-                may_start=self._free,
-                may_provision=self._free,
-                may_stop=self._free,
-                floor=self._nobody,
+                listed=self._all_true,
+                may_start=self._all_true,
+                may_provision=self._all_true,
+                may_stop=self._all_true,
+                floor=self._no_vms,
                 ceiling=self._ceiling,
             ),
             outlook,

@@ -100,7 +100,7 @@ class LaneParams:
         cover_quantile: int64 (L,), index into QUANTILE_LEVELS.
         uses_signal: bool (L,), whether scale-in needs demand data (False for schedule-only policies).
         min_coverage: float64 (L,), share of VMs in service that must report fresh before a scale-in.
-        loss_hold_s: float64 (L,), how long a lane without usable data keeps its VMs before it falls back; infinite: for ever.
+        loss_hold_s: float64 (L,), how long a lane without usable data keeps its VMs before it falls back; infinite: forever.
         zero_hold_s: float64 (L,), how long demand that vanished at once is doubted; 0: never.
         stabilisation_ticks: int64 (L,), window whose highest wish limits scale-in.
         cooldown_out_s: float64 (L,), pause after a scale-out order before the next one.

@@ -33,7 +33,7 @@ class QueueState(Remembered):
 
     Attributes:
         backlog: float64 (L,), work that waited at the last sample; NaN before the first.
-        at_s: float64 (L,), time of the last sample; -inf before the first.
+        at_s: float64 (L,), time of that sample; -inf before the first.
         arrives: float64 (L,), estimated arrivals, work per second.
     """
 

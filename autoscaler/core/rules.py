@@ -2,7 +2,7 @@
 
 A stage is a function of the policies, called once for them: `stage(params, counts)` computes what the stage needs every tick, and
 returns its rule, or None if no lane uses it, so that a switched-off stage costs nothing. The rule is `rule(seen, wish) -> (wish, why)`,
-called every tick on all lanes; lanes that do not use it are masked. The rule does not compute the reason, since it is seldom read;
+called every tick on all lanes; lanes that do not use it are masked. The rule does not compute the reason, because it is rarely read;
 `Why` says how to.
 
 Rules of this file: nothing here decides. Rules never change `wish` or the snapshot in place, and what they return belongs to them. They

@@ -42,7 +42,7 @@ def reactive(params: LaneParams, counts: CountType) -> Rule | None:
     within_tolerance = _tolerance(params) if (params.tolerance > 0.0).any() else None
     vms = whole_vms(params.vm_capacity, counts)
 
-    told = pair(Reason.DEMAND, Reason.NONE)
+    reasons = pair(Reason.DEMAND, Reason.NONE)
     demand_everywhere = np.full(len(params.series), int(Reason.DEMAND))
     by_tolerance, by_none = np.array(int(Reason.TOLERANCE)), np.array(int(Reason.NONE))
 
@@ -60,7 +60,7 @@ def reactive(params: LaneParams, counts: CountType) -> Rule | None:
             proposal = np.subtract(need, change, out=change)
         value = np.maximum(wish, proposal if only is None else proposal * only)
         if held is None and censored is None:
-            return value, told
+            return value, reasons
 
         def why() -> Int:
             why = demand_everywhere.copy()
@@ -142,7 +142,7 @@ def schedule(params: LaneParams, counts: CountType) -> Rule | None:
     # The floor changes only at edges, so it is computed once per span between two edges.
     span, floor, anywhere = -1, np.zeros(len(params.series), counts), False
 
-    told = pair(Reason.SCHEDULE, Reason.NONE)
+    reasons = pair(Reason.SCHEDULE, Reason.NONE)
 
     def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
         nonlocal span, floor, anywhere
@@ -154,7 +154,7 @@ def schedule(params: LaneParams, counts: CountType) -> Rule | None:
             anywhere = bool(floor.any())
         if not anywhere:
             return wish, UNCHANGED
-        return np.maximum(wish, floor), told
+        return np.maximum(wish, floor), reasons
 
     return rule
 

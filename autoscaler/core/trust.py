@@ -84,7 +84,7 @@ def data(params: LaneParams, counts: CountType) -> Rule:
 
 
 def _fall_back(params: LaneParams, counts: CountType) -> Callable[[Seen, Bool | None, Int], Int | None]:
-    """Return a function that notes since when lanes are blind, and gives the number of VMs that long-blind lanes fall back to.
+    """Return a function that notes when lanes went blind, and gives the number of VMs that long-blind lanes fall back to.
 
     Its result is int (L,), `NEVER` in lanes that do not fall back; None if no lane does.
     """
@@ -116,7 +116,7 @@ def _fall_back(params: LaneParams, counts: CountType) -> Callable[[Seen, Bool | 
 
 
 def _vanished(params: LaneParams) -> Callable[[Seen], Bool | None] | None:
-    """Return a function that says where demand vanished at once a short while ago, bool (L,); None for no lane.
+    """Return a function that says in which lanes demand vanished at once a short while ago, bool (L,); None if in none.
 
     None is returned instead of the function if no lane doubts vanished demand.
     """

@@ -35,7 +35,7 @@ NO_CEILING = 2**31 - 1
 """`Snapshot.ceiling` if no operator has overridden the policy's maximum."""
 
 MOST_VMS = 10**9
-"""No number of VMs is higher, so that counts, and sums of two counts, fit into 32 bits."""
+"""Upper bound on all numbers of VMs, chosen so that counts and sums of two counts fit into 32 bits."""
 
 QUANTILE_LEVELS: tuple[float, ...] = (0.5, 0.9, 0.95, 0.99)
 """Levels of the predictive distribution that an Outlook carries, ascending; the first is the median."""
@@ -259,7 +259,7 @@ class Laws:
 
     Attributes:
         level: float64 (S, H), the point that each law is relative to, work per second; NaN before the first
-            fresh sample, and if nobody asks for the law (`SeriesParams.refill_laws`).
+            fresh sample, and if the law is not needed (`SeriesParams.refill_laws`).
         spread: float64 (S, H), the unit of the log ratio, above 0.
         scale: float64 (S,), at least `SeriesParams.scale`; more if demand comes in lumps.
         excess: float32 (S, H, LAW_BINS + 1), E[max(outcome - edge, 0)], work per second, with edges below 0 taken as

@@ -412,7 +412,7 @@ class RollingMax(Remembered):
         return new
 
     def alike(self, lanes: Int) -> bool:
-        """Whether each lane has noted the same values as lane `lanes`, int64 (L,), which has the same window."""
+        """Whether each lane i has noted the same values as lane `lanes[i]`, int64 (L,), which has the same window."""
         self._catch_up()
         cut = self.cut
         at = lanes if cut.column is None or cut.order is None else cut.column.take(lanes.take(cut.order))

@@ -28,5 +28,5 @@ def read_learned(connection: sqlite3.Connection) -> tuple[Learned, ...]:
 
 
 def forget_learned(connection: sqlite3.Connection, before_s: float) -> None:
-    """Delete state last written before a time, which is that of fleets that no longer exist."""
+    """Delete state last written before a time: it belongs to fleets that are gone."""
     connection.execute("DELETE FROM learned WHERE at_s < ?", (before_s,))

@@ -40,7 +40,7 @@ class StateLock:
                 f"The state directory {state_dir} cannot be written to: {error.strerror}. "
                 "Check its owner and mode, or give another one."
             ) from error
-        with suppress(OSError):  # one that an earlier version has left
+        with suppress(OSError):  # an earlier version may have created it with another mode
             os.fchmod(self._fd, MODE)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -27,7 +27,7 @@ HALF, ALL = 0.4, 0.8
 FEWEST = 3
 """With fewer reporting VMs, VMs are not compared with each other."""
 SPREADS = 4.0
-"""A VM is slow if it is at least this many robust standard deviations below the others' median."""
+"""A slow VM is at least this many robust standard deviations below the others' median."""
 LEAST_SPREAD = 0.05
 """Lower bound on the robust standard deviation (of the logarithm of speed), for VMs that hardly differ."""
 STRIKES, MOST_STRIKES = 2, 3
@@ -197,7 +197,7 @@ def judging(
 
     _remember(pasts, value, reported, bad, known)
     slow = np.bincount(lane[pasts.slow], minlength=lanes)
-    condition = _of_so_many(slow, vms)
+    condition = _condition_of(slow, vms)
     unknown = (2 * heard <= vms) | ((counted == 0) & (slow == 0))
     if np.count_nonzero(unknown):
         condition[unknown] = int(Condition.UNKNOWN)
@@ -210,7 +210,7 @@ _STRIKES, _MOST_STRIKES = np.array(STRIKES), np.array(MOST_STRIKES)
 """0-d arrays, because numpy takes longer to convert Python numbers."""
 
 
-def _of_so_many(slow: Int, vms: Int) -> Int:
+def _condition_of(slow: Int, vms: Int) -> Int:
     """The condition of fleets with `vms` VMs, `slow` of them slow: int64 (L,) of `Condition`."""
     found = np.empty(len(slow), np.int64)
     found.fill(int(Condition.HEALTHY))

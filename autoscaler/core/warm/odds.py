@@ -4,7 +4,7 @@ Groups of rungs, an octave wide, have their own distributions, which borrow from
 were seen at such a time, waits and times are combined as if they were independent.
 
 All queries within an hour use the distribution as it was when the hour began. So counts are noted, and added when the next hour begins,
-or when the state is read. The distribution of a cell (a group's wait at a kind of time) is computed on first use, since few are used
+or when the state is read. The distribution of a cell (a group's wait at a kind of time) is computed on first use, because few are used
 in an hour.
 
 Rules of this file: element-wise, sums along bins in their order.
@@ -20,13 +20,13 @@ from autoscaler.core.types import Int, SmallFloat
 from autoscaler.core.warm.returns import FRESH, GROUPS, HITS, SHORTEST, WAITS
 
 PRIOR_ENDS, PRIOR_WAITS = 0.3, 1.0
-"""What the counts of a bin start from: this many waits, of which this many ended within the hour."""
+"""Every bin starts with `PRIOR_WAITS` waits, of which `PRIOR_ENDS` ended within the hour."""
 MOST_ODDS = 0.98
 ALL_TIMES, ALL_GROUPS = 10.0, 10.0
-"""Weights, in waits: of what wait and time suggest independently, against counts of both combined; and of what all groups
-suggest, against counts of one group."""
+"""Weights of prior odds, in waits: `ALL_TIMES` for what length of wait and kind of time suggest independently, against what was
+counted for both combined; `ALL_GROUPS` for the odds over all groups, against what was counted in one group."""
 FEW = 64
-"""With fewer columns than this, all groups are processed in one call, because calls then cost more than numbers."""
+"""With fewer columns than this, all groups are processed together, because numpy calls then cost more than the arithmetic."""
 _ONE = np.float32(1.0)
 
 
@@ -244,7 +244,7 @@ def _within_the_hour(odds: SmallFloat, lasts: SmallFloat) -> None:
             np.subtract(_ONE, stays, out=odds[:, wait])
             lasts[:, wait] = lasted
             continue
-        # The hour extends as far into the bin after these as this bin's beginning is from zero.
+        # An hour from the beginning of this bin ends past the last of these bins, by as much as this bin begins after zero.
         np.sqrt(beyond, out=beyond)
         np.multiply(np.float32(0.5) * begins, stays, out=part)
         part *= np.add(_ONE, beyond, out=goes_on)

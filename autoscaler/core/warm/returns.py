@@ -40,7 +40,7 @@ _RUNG: Int = np.searchsorted(_BIN, np.arange(BINS), side="right") - 1
 _KIND: SmallInt = np.array([0, 1, 2, 3, 3, 4, 4, 5], np.int8)
 """The kind of time by days wanted: none, one, two, three or four, five or six, all seven."""
 _MOST_TICKS = 2**20
-"""Waits are told apart up to this many ticks, which is longer than the last bin needs for ticks of a quarter of a second or more."""
+"""Longest table of waits, in ticks; with ticks of a quarter of a second or more, it reaches the last bin."""
 UNKNOWN = -2
 """Rung of an hour that was not observed."""
 
@@ -70,7 +70,7 @@ def waits_by_ticks(tick_s: float) -> SmallInt:
 
 
 def asked_after(wait_of: SmallInt, hour_ticks: float, look_ticks: int) -> Bool:
-    """After which waits of less than an hour a rung is evaluated anew: bool (N,) by ticks; the last entry is for longer waits.
+    """Which waits of less than an hour a look has to evaluate again: bool (N,) by ticks; the last entry is for longer waits.
 
     A wait that is in the same bin as at the last look would get the same answer.
     """

@@ -70,7 +70,7 @@ _MORE = 4
 """Number of rungs above a held one that are evaluated together."""
 _CLEAR = 1e-9
 """A difference above this share of what is at stake in an hour does not come from rounding."""
-_NOBODY: Int = np.zeros(0, np.int64)
+_EMPTY: Int = np.zeros(0, np.int64)
 _PARTINGS = 32
 """After this many ticks in which lanes diverged, each is evaluated by itself, because each divergence means regrouping."""
 
@@ -128,7 +128,7 @@ class Holding:
             price: float64 (n,), price of a VM-tick of unserved work, in VM-ticks. Not to be changed.
 
         Returns:
-            VMs; -1 where nothing is known yet. The same array while nothing has changed.
+            The number of VMs, -1 if nothing is known yet; the same array object while nothing has changed.
         """
         if tick <= warm_pool.last_tick:
             return warm_pool.wanted
@@ -168,7 +168,7 @@ class Holding:
         moved: Int | None = None
         # An unchangeable array that is the same object has the same values.
         if self._fixed is desired:
-            moved = _NOBODY
+            moved = _EMPTY
         elif self._desired is not None:
             moved = (desired != self._desired).nonzero()[0]
         same = moved is not None and not len(moved)
@@ -178,7 +178,7 @@ class Holding:
             return moved
         alike = self._alike
         if alike.few:
-            moved = _NOBODY if same else None
+            moved = _EMPTY if same else None
         # Only what has changed can tell the columns of a group apart.
         other = (desired,) if cheap else (price,) if same else (desired, price)
         if alike.few and np.count_nonzero(alike.part(*other)):
@@ -283,7 +283,7 @@ class Holding:
             top: int64 (k,), the highest rung ever wanted.
         """
         lanes, below, held = np.arange(len(top)), warm_pool.level, warm_pool.held
-        # Most lanes hold what they held, so it is enough to evaluate one rung more.
+        # Most lanes hold what they held, so only one rung more is evaluated at first.
         reach = np.maximum(top if len(top) < FEW else np.minimum(held + 1, top), below)
         found = reach.copy()
         while len(lanes):
@@ -434,7 +434,7 @@ class Holding:
         surprise = self._saved / warm_pool.ticks > self._stopped
         if np.count_nonzero(surprise):
             vms = np.maximum(vms, np.where(surprise, np.ceil(UNSEEN * highest), now))
-        wanted = self._there(np.maximum(vms, now))
+        wanted = self._vms_for(np.maximum(vms, now))
         if not whole and np.minimum.reduce(warm_pool.wanted, initial=0) < 0:
             wanted = np.where(warm_pool.wanted >= 0, wanted, -1)
         # An unchanged result stays the same array object, so nothing that depends on it is recomputed.
@@ -443,11 +443,11 @@ class Holding:
 
     def _want_more(self, warm_pool: WarmPool) -> None:
         """Raise the number of VMs that should exist to what is wanted now."""
-        there, wanted = self._there(self._now), warm_pool.wanted
-        if np.count_nonzero(there > wanted):
-            warm_pool.wanted = np.maximum(wanted, np.where(wanted >= 0, there, -1))
+        needed, wanted = self._vms_for(self._now), warm_pool.wanted
+        if np.count_nonzero(needed > wanted):
+            warm_pool.wanted = np.maximum(wanted, np.where(wanted >= 0, needed, -1))
 
-    def _there(self, vms: Int | Float) -> Int:
+    def _vms_for(self, vms: Int | Float) -> Int:
         """How many VMs must exist for this many starts to succeed: int64 (k,)."""
         if not self._succeeds:
             vms = np.ceil(vms / self._success - 1e-9)
