@@ -58,7 +58,7 @@ _EMPTY: Int = np.zeros(0, np.int64)
 
 
 def decide(params: LaneParams, state: LaneState, snapshot: Snapshot, outlook: Outlook | None) -> Decision:
-    """Decide for every lane.
+    """Decide how many VMs every lane should run, start, provision and stop, and how many should wait.
 
     The chain is compiled at the first call and kept in `state` for as long as `params` is the same object; its arrays
     must not change in that time. There is therefore no faster variant for a hot loop; `Snapshot` says what makes ticks

@@ -79,7 +79,7 @@ class Inputs:
 
 
 def _timeless(params: LaneParams) -> Lasts:
-    """For stages that do not depend on time and remember nothing."""
+    """Lasts forever: for stages that do not depend on time and remember nothing."""
     del params
     return lambda _seen, _before, _after: math.inf
 
@@ -95,7 +95,7 @@ def _schedule(params: LaneParams) -> Lasts:
 
 
 def _stabilisation(params: LaneParams) -> Lasts:
-    """If the window's highest wish raises nothing now, it never will while the same wish repeats."""
+    """Lasts forever if the window's highest wish raises nothing now: it never will while the same wish repeats."""
     del params
 
     def lasts(seen: Seen, before: Int, after: Int) -> float:
@@ -105,13 +105,13 @@ def _stabilisation(params: LaneParams) -> Lasts:
 
 
 def _unheld(params: LaneParams) -> Lasts:
-    """For guards whose doubts and pauses can only end with time; they return the same wish object if they hold nothing."""
+    """Lasts forever if nothing is held: such guards hold ever less as time passes, and return the same wish object if they hold nothing."""
     del params
     return lambda _seen, before, after: math.inf if after is before else -math.inf
 
 
 def _rate(params: LaneParams) -> Lasts:
-    """Lasts if all buckets are full, because full buckets stay full."""
+    """Lasts forever if all buckets are full, because full buckets stay full."""
     full_out, full_in = full_buckets(params)
 
     def lasts(seen: Seen, before: Int, after: Int) -> float:
@@ -140,7 +140,7 @@ LASTS: dict[Stage, Callable[[LaneParams], Lasts]] = {
 
 
 def never(params: LaneParams) -> Lasts:
-    """For stages about which nothing is known."""
+    """Never lasts: for stages about which nothing is known."""
     del params
     return lambda _seen, _before, _after: -math.inf
 

@@ -77,7 +77,7 @@ def reactive(params: LaneParams, counts: CountType) -> Rule | None:
 
 
 def _tolerance(params: LaneParams) -> Callable[[Int, Int, Float], Bool]:
-    """Return a function of VMs ordered, VMs needed beyond them, and demand, (L,) each: where the ordered number may stay."""
+    """Return a function of VMs ordered, VMs needed beyond them, and demand, (L,) each: whether the ordered number may stay."""
     with_half_headroom = 1.0 + 0.5 * params.headroom
     rounding, capacity = np.array(ROUNDING), one_for_all(params.vm_capacity)
 

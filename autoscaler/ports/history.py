@@ -22,7 +22,7 @@ class History(Protocol):
         ...
 
     async def events(self, fleet: str | None) -> list[dict[str, Any]]:
-        """Return the newest events, newest first: of one fleet, including those of no single fleet, or all if it is None.
+        """Return the newest events, newest first: of `fleet` and of no single fleet, or all if `fleet` is None.
 
         Raises:
             JournalError: The journal cannot be read, or not now.

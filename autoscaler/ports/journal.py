@@ -12,7 +12,7 @@ from autoscaler.ports.provider import Outcome
 
 
 class Verb(StrEnum):
-    """What an action asks of a provider."""
+    """What an action does."""
 
     START = "start"
     STOP = "stop"

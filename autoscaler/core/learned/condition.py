@@ -258,7 +258,7 @@ def _some(of: Kind, where: Bool) -> Kind:
 
 
 class _Ranks:
-    """Quantiles of values per lane.
+    """Computes quantiles of values per lane.
 
     Args:
         lane: int64 (n,), the lane of each value.

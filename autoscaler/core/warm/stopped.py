@@ -199,7 +199,7 @@ class Holding:
         return moved
 
     def _begin(self, warm_pool: WarmPool, last: int) -> None:
-        """Start with a state that this object did not evaluate last, or that it has never seen."""
+        """Start with a state other than the one that this object evaluated last."""
         self._asked, self._fixed, self._desired, self._price = warm_pool, None, None, None
         if self._alike.few:
             self._alike = Alike(*self._given, *(() if last < 0 else (warm_pool.pasts(),)))
