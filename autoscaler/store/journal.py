@@ -136,11 +136,7 @@ class SqliteJournal:
         await self._run(partial(self._write, partial(self._write_outcomes, action_id, at_s, tuple(outcomes))))
 
     async def record_events(self, at_s: float, events: Sequence[Note]) -> None:
-        """Write events in one transaction, since each transaction waits for the disk.
-
-        Raises:
-            JournalError: They cannot be written; none of them is stored.
-        """
+        """Write events in one transaction, because each transaction waits for the disk."""
         await self._run(partial(self._write, partial(self._write_events, at_s, tuple(events))))
 
     async def record_changes(
