@@ -1,12 +1,13 @@
 """From counts to work and money: the served work, unserved work and cost of each interval.
 
-One money model everywhere: a VM is billed from running until stopping begins, per second and at least the minimum
-per start; storage is due for every VM that exists; a start that comes into service and a provisioning may
-carry a price. Seconds that a VM runs before it serves are charged in the interval in which it comes into
-service, and what a young VM lacks to its minimum in that in which its stop is accepted; so a run's sum is
-exact, and what is under way at its end has not been charged yet.
+There is one money model everywhere: a VM is billed from running until stopping begins, per second and at least the minimum
+per start. Storage is charged for every VM that exists. A start that comes into service and a provisioning may carry a price.
+Seconds that a VM runs before it serves are charged in the interval in which it comes into service. What a young VM lacks to
+its minimum is charged in the interval in which its stop is accepted. So a run's sum is exact, and what is under way at its
+end has not been charged yet.
 
-Sums over many ticks follow from counts by the `tariff`; the books of each tick are only kept where somebody reads them.
+Sums over many ticks follow from counts by the `tariff`. Shortage, time and cost of each tick are only computed if they are
+read.
 
 Rules of this file: in place, element-wise over lanes; unknown demand stays unknown.
 """
@@ -29,20 +30,20 @@ _HOUR_S = 3600.0
 
 
 class Accounts:
-    """The books of L lanes.
+    """Computes unserved work, billed time and cost of L lanes.
 
     Args:
-        plant: Whose counts are accounted for.
-        plants: What its lanes are like.
-        policies: For capacity and prices.
+        plant: The plant whose counts are accounted for.
+        plants: Settings of its lanes.
+        policies: Policies of the lanes, for capacity and prices.
         tick_s: Length of a tick.
 
     Attributes:
         capacity: float64 (L,), work per second of one VM.
-        tariff: What the books come to over many ticks.
-        queues: What was not served in some lane is wanted again.
-        loses: What is not served is lost, in all lanes.
-        backlog: float64 (L,), how much of that waits.
+        tariff: Computes sums of billed time and cost over many ticks from sums of counts.
+        queues: Whether some lane's unserved work waits and is wanted again.
+        loses: Whether unserved work is lost in all lanes.
+        backlog: float64 (L,), unserved work that waits, as work per second.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Accounts:
         stored = np.array([p.prices.stopped_per_h for p in policies]) / _HOUR_S * tick_s
         self._stored = _alike(stored)
         self._storage = _alike(stored * plant.provisioned)
-        """Of a tick, where no VM is ever made."""
+        """Storage cost of a tick if no VM is ever provisioned."""
         self._start = _alike(np.array([policy.prices.start for policy in policies]))
         self._make = _alike(np.array([policy.prices.provision for policy in policies]))
         self._lead_in = _alike(plant.lead_in_s)
@@ -84,22 +85,22 @@ class Accounts:
         self.loses = not self.queues and not self._slows
         self.backlog: Float = np.zeros(lanes)
         self._scratch: Float = np.zeros(lanes)
-        # An array of zeros: with a scalar, numpy's maximum is several times as slow.
+        # An array of zeros, because numpy's maximum with a scalar is several times as slow.
         self._nothing: Float = np.zeros(lanes)
 
     @property
     def counts_arrivals(self) -> bool:
-        """Whether it matters to the tariff how many VMs came."""
+        """Whether the tariff depends on how many VMs came into service."""
         return self._start is not None or (self._lead_in is not None and not self._plant.lucky)
 
     def lack(self, block: Block, row: int, demand: Float) -> None:
-        """Fill in the shortage of a row, where the block has it, and what is billed beside the tariff.
+        """Write the shortage of a row, if the block has it, and the VM-seconds that the tariff does not cover.
 
-        To be called once the plant has acted.
+        Must be called after the plant has acted.
 
         Args:
-            block: Where to.
-            row: Of the block.
+            block: The block to write to.
+            row: Row of the block.
             demand: float64 (L,) or (1,), work per second wanted in the interval.
         """
         if block.shortage is not None:
@@ -111,24 +112,24 @@ class Accounts:
             block.extra_s[row] = 0.0 if self._plant.extra_s is None else self._plant.extra_s
 
     def enter(self, block: Block, row: int, demand: Float) -> None:
-        """Fill in capacity, billed time and cost of a row as well.
+        """Write shortage, capacity, billed time and cost of a row.
 
-        Row by row, though that takes more calls than a block at once: a row of thousands of lanes is still in the
-        processor's cache from one operation to the next, and a block is not.
+        Rows are computed one by one, although that takes more calls than a block at once: a row of thousands of lanes stays
+        in the processor's cache from one operation to the next, and a block does not.
 
         Args:
-            block: Where to.
-            row: Of the block.
+            block: The block to write to.
+            row: Row of the block.
             demand: float64 (L,) or (1,), work per second wanted in the interval.
         """
         plant = self._plant
         billed, cost = block.billed_vm_s[row], block.cost[row]
-        # Turned into floats once: numpy multiplies counts with floats in a third of the speed.
+        # Converted to floats once, because numpy multiplies integers with floats at a third of the speed.
         np.copyto(billed, plant.in_service)
         np.multiply(billed, self._each, out=block.capacity[row])
         self.lack(block, row, demand)
         if plant.any_drains:
-            # Those ordered to drain just now are among the draining ones already.
+            # The count of draining VMs already includes those ordered to drain at this tick.
             billed += plant.draining
         billed *= self._tick_s
         if not plant.lucky:
@@ -161,7 +162,7 @@ class Accounts:
             self._queue(demand, capacity, shortage)
 
     def _queue(self, demand: Float, capacity: Float, shortage: Float) -> None:
-        """What waits is wanted again. An interval of unknown demand leaves the queue as it was."""
+        """Let unserved work wait and be wanted again. An interval of unknown demand leaves the queue unchanged."""
         queued = self._kinds == _QUEUED
         waiting = np.maximum(demand + self.backlog - capacity, 0.0)
         np.copyto(shortage, waiting, where=queued)
@@ -169,7 +170,7 @@ class Accounts:
 
 
 def _alike(values: Float) -> Float | None:
-    """The values, one for all where they are equal, since numpy is twice as fast with one; None for zeros."""
+    """Return the values, as one element if all are equal, because numpy is twice as fast with one; None if all are zero."""
     if not values.any():
         return None
     return values[:1] if (values == values[0]).all() else values
@@ -180,7 +181,7 @@ _QUEUED = list(Shortage).index(Shortage.QUEUED)
 
 
 def _slowed(demand: Float, capacity: Float, slowdown: Float) -> Float:
-    """Work per second not served where overload slows, after `Shortage.SLOWS`."""
+    """Return the work per second not served if overload slows all work, by the formula at `Shortage.SLOWS`."""
     with np.errstate(divide="ignore", invalid="ignore"):
         over = np.maximum(demand / capacity - 1.0, 0.0)
         served = np.where(capacity > 0, demand / (1.0 + slowdown * over), 0.0 * demand)

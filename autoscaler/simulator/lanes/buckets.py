@@ -14,10 +14,10 @@ from autoscaler.simulator.lanes.plant_settings import Budget
 
 
 class Bucket:
-    """A token bucket per lane; calls that do not fit are refused as a whole.
+    """A token bucket per lane; a tick's calls that do not fit are refused as a whole.
 
     Args:
-        budgets: One per lane; None is no limit.
+        budgets: One per lane; None for no limit.
         tick_s: Length of a tick.
     """
 
@@ -27,8 +27,8 @@ class Bucket:
         self.tokens = self._size.copy()
 
     def accepted(self, counts: Vms) -> Vms:
-        """What is accepted of the calls of this tick; called once a tick."""
-        # A thousand additions of a fraction must still make the whole tokens that a person computes.
+        """Return the counts accepted at this tick; must be called once a tick."""
+        # The tolerance lets a thousand additions of a fraction make the whole number of tokens that one would expect.
         fits = counts <= self.tokens + 1e-9
         taken: Vms = counts * fits
         self.tokens = np.minimum(np.maximum(self.tokens - taken, 0.0) + self._flow, self._size)

@@ -1,9 +1,8 @@
 """VMs in transition, as counts: how many VMs ordered in one tick arrive in a later one, for L lanes.
 
-There are two forms. `Delay` is for transitions that take the same time for every VM: a ring buffer of orders, read that
-many ticks later. `Lottery` is for transitions with a random time per VM: the VMs ordered in a tick are numbered from 0,
-and number i has draw i of that tick in every lane, so a lane that orders more than another shares the other's draws
-first.
+There are two forms. `Delay` is for transitions that take the same time for every VM: a ring buffer of orders, read that many
+ticks later. `Lottery` is for transitions with a random time per VM. The VMs ordered in a tick are numbered from 0, and VM i
+gets draw i of that tick in every lane. So two lanes that order different numbers of VMs share the draws of the first ones.
 
 Rules of this file: counts only; ticks are relative to the start of the run; element-wise over lanes.
 """
@@ -24,22 +23,22 @@ from autoscaler.simulator.lanes.draws import Luck, Purpose
 from autoscaler.simulator.lanes.plant_settings import PlantSettings
 
 Vms: TypeAlias = NDArray[np.signedinteger[Any]]
-"""Counts of VMs, int32 or, where no fleet is large, int16: thousands of lanes are read faster the narrower they are."""
+"""Counts of VMs, int32 or, if no fleet is large, int16: narrower arrays of thousands of lanes are read faster."""
 Kind: TypeAlias = np.dtype[np.signedinteger[Any]]
-"""Of counts."""
+"""Integer type of counts."""
 INT16: Kind = np.dtype(np.int16)
 INT32: Kind = np.dtype(np.int32)
 
 
 class Delay:
-    """A ring of counts that come out so many ticks after they went in.
+    """A ring buffer of counts that come out a fixed number of ticks after they went in.
 
     Args:
-        ticks: int64 (L,), at least 1.
-        kind: Of counts.
+        ticks: int64 (L,), the delay of each lane, at least 1.
+        kind: Integer type of the counts.
 
     Attributes:
-        none_out: Whether it is known, without looking, that nothing came out last.
+        none_out: Whether it is certain, without reading the counts, that the last `out` returned zeros only.
     """
 
     __slots__ = ("_cells", "_each", "_empty", "_filled", "_flat", "_rows", "none_out", "ring", "ticks")
@@ -58,11 +57,11 @@ class Delay:
 
     @property
     def empty(self) -> bool:
-        """Whether it is known, without looking, that nothing is on the way."""
+        """Whether it is certain, without reading the counts, that nothing is on the way."""
         return not self._filled
 
     def out(self, tick: int) -> Vms:
-        """Int (L,), what comes out at this tick; valid until the next `put`."""
+        """Return int (L,), what comes out at this tick; valid until the next `put`."""
         if self._flat is None:
             come = (tick - self._each) % self._rows
             self.none_out = self._empty[come]
@@ -75,7 +74,7 @@ class Delay:
         return self._flat.take(at)
 
     def put(self, tick: int, counts: Vms) -> None:
-        """Put in what is ordered at this tick; called once a tick, also with zeros."""
+        """Put in what is ordered at this tick. Call this or `put_none` once a tick."""
         at = tick % self._rows
         self.ring[at] = counts
         if self._empty[at]:
@@ -83,7 +82,7 @@ class Delay:
             self._filled += 1
 
     def put_none(self, tick: int) -> None:
-        """As `put`, where nothing is ordered."""
+        """Do the same as `put` with zeros."""
         at = tick % self._rows
         if not self._empty[at]:
             self.ring[at].fill(0)
@@ -91,13 +90,13 @@ class Delay:
             self._filled -= 1
 
     def ahead(self, tick: int) -> Vms:
-        """Int (W, L), what is on the way just before `tick`, by the ticks it still takes: row 0 comes out then."""
+        """Return int (W, L), what is on the way just before `tick`; row r comes out at tick + r."""
         rows = np.arange(self._rows)[:, np.newaxis]
         due = self.ring[(tick + rows - self.ticks) % self._rows, self._cells]
         return np.where(rows < self.ticks, due, 0)
 
     def go_on_from(self, other: Delay, lanes: Int, tick: int) -> None:
-        """Take over what is on the way in some lanes of another, just before `tick`."""
+        """Take over what is on the way in some lanes of another delay, just before `tick`."""
         self._empty, self._filled = [False] * self._rows, self._rows
         for back in range(1, min(self._rows, other._rows) + 1):
             self.ring[(tick - back) % self._rows] = other.ring[(tick - back) % other._rows][lanes]
@@ -105,14 +104,14 @@ class Delay:
 
 @dataclass(slots=True)
 class Arrivals:
-    """What of the orders comes to something at a tick, per lane.
+    """What changes at a tick for VMs in transition, per lane.
 
     Attributes:
         ready: int32 (L,), VMs that come into service.
-        late: int32 (L,), VMs that had been given up and count again, since they run or are ready.
-        given_up: int32 (L,), VMs that no longer count from now on.
-        failed: int32 (L,), VMs that fall back to where they were.
-        billed_s: float64 (L,), what the ready ones have been billed before now, VM-seconds.
+        late: int32 (L,), VMs that had been given up and are counted again, because they now run or are ready.
+        given_up: int32 (L,), VMs that are no longer counted on from now on.
+        failed: int32 (L,), VMs that fall back to stopped.
+        billed_s: float64 (L,), VM-seconds that the ready VMs were billed for before they came into service.
     """
 
     ready: Vms
@@ -124,14 +123,14 @@ class Arrivals:
 
 @dataclass(frozen=True, slots=True)
 class Odds:
-    """What may become of one order.
+    """The random outcomes of an order, and which draws decide them.
 
     Attributes:
-        purpose: Of the draws of its duration.
-        stuck_purpose: Of the draws of whether it hangs.
-        failure: Chance that it fails.
-        patience_s: After how long a start is given up, for each of its parts: until the VM runs, and from then on.
-        shift: Ticks that the lanes are ahead of the run's.
+        purpose: Purpose of the draws that decide how long it takes.
+        stuck_purpose: Purpose of the draws that decide whether it hangs.
+        failure: Probability that it fails.
+        patience_s: Time after which a start is given up. It applies to each part: until the VM runs, and from then on.
+        shift: Ticks that the lanes are ahead of the run.
     """
 
     purpose: Purpose
@@ -142,7 +141,7 @@ class Odds:
 
 
 class Lottery:
-    """Ways on which each VM has its own luck.
+    """Transitions in which each VM's time and outcome are drawn at random.
 
     Args:
         lanes: Number of lanes.
@@ -156,7 +155,7 @@ class Lottery:
         self._rows = 1
 
     def enter(self, lanes: Sequence[int], plant: PlantSettings, odds: Odds, luck: Luck) -> None:
-        """Lanes of one plant; all lanes must have been entered before the first order."""
+        """Add lanes with the same settings and draws; all lanes must be added before the first order."""
         self._groups.append((np.array(lanes), plant, odds, luck))
         duration = plant.start if odds.purpose is Purpose.START else plant.provision
         longest_s = max(
@@ -172,11 +171,11 @@ class Lottery:
 
     @property
     def rings(self) -> tuple[Vms, Vms, Vms, Vms, Float]:
-        """The rings, for `ahead`: ready, late, given up, failed, billed."""
+        """The ring buffers: ready, late, given up, failed, billed."""
         return self._ready, self._late, self._given_up, self._failed, self._billed
 
     def out(self, tick: int) -> Arrivals:
-        """What is due at this tick; called once a tick, before `order`."""
+        """Return what is due at this tick; must be called once a tick, before `order`."""
         row = tick % self._rows
         due = [ring[row].copy() for ring in self.rings]
         for ring in self.rings:
@@ -185,12 +184,12 @@ class Lottery:
         return Arrivals(ready, late, given_up, failed, billed_s)
 
     def ahead(self, tick: int) -> list[Vms | Float]:
-        """Each ring in the order in which it falls due, from `tick` on."""
+        """Return the contents of each ring in the order in which they fall due, from `tick` on."""
         order = (tick + np.arange(self._rows)) % self._rows
         return [ring[order] for ring in self.rings]
 
     def go_on_from(self, other: Lottery, lanes: Int, tick: int) -> None:
-        """Take over what is on the way in some lanes of another, just before `tick`."""
+        """Take over what is on the way in some lanes of another lottery, just before `tick`."""
         for mine, theirs in zip(self.rings, other.rings, strict=True):
             for on in range(min(self._rows, other._rows)):
                 mine[(tick + on) % self._rows] = theirs[(tick + on) % other._rows][lanes]
@@ -199,9 +198,9 @@ class Lottery:
         """Order VMs.
 
         Args:
-            tick: Now.
-            counts: int32 (L,).
-            number: Of the tick on the absolute grid, which addresses the draws.
+            tick: The current tick of the run.
+            counts: int32 (L,), VMs ordered.
+            number: Number of the tick on the absolute grid, which addresses the draws.
         """
         if not counts.any():
             return
@@ -234,14 +233,14 @@ class Lottery:
 
 @dataclass(frozen=True, slots=True)
 class _Fates:
-    """What becomes of the VMs of one tick, by number.
+    """The drawn outcomes of the VMs ordered at one tick, by number.
 
     Attributes:
         due: int64 (n,), ticks until they arrive or fail; 0 for never.
         runs: int64 (n,), ticks until they are seen to run; 0 for never.
-        fails: bool (n,).
-        billed_s: float64 (n,), billed before they are in service.
-        patience: Ticks after which a start is given up, for each of its parts: until the VM runs, and from then on.
+        fails: bool (n,), whether they fail.
+        billed_s: float64 (n,), seconds billed before they are in service.
+        patience: Ticks after which a start is given up. They apply to each part: until the VM runs, and from then on.
     """
 
     due: Int
@@ -254,7 +253,7 @@ class _Fates:
     def drawn(
         cls, plant: PlantSettings, odds: Odds, luck: Luck, number: int, count: int, tick_s: float
     ) -> _Fates:
-        """The fates of the first `count` VMs ordered at tick `number`."""
+        """Draw the outcomes of the first `count` VMs ordered at tick `number`."""
         duration = plant.start if odds.purpose is Purpose.START else plant.provision
         takes_s = duration.draw(luck, odds.purpose, number, count)
         boot_s = np.minimum(plant.boot_s, takes_s)
@@ -277,7 +276,7 @@ class _Fates:
         )
 
     def lapses(self) -> Iterator[tuple[Bool, Int, Int]]:
-        """VMs that are given up for a while, from which tick, and until which (0 for ever), in each part of a start."""
+        """Yield, for each part of a start, which VMs are given up, from which tick, and until which (0 for ever)."""
         if self.patience < int(self.due.max()) or not self.due.all():
             hangs = ~self.fails & ((self.runs == 0) | (self.runs > self.patience))
             yield hangs, np.full_like(self.runs, self.patience), self.runs
@@ -289,7 +288,7 @@ def _ticks_of(span_s: Float, never: Bool, tick_s: float) -> Int:
 
 
 def _first(mask: Bool, counts: Vms) -> Vms:
-    """How many of the first `counts` are in the mask."""
+    """Return, for each lane, how many of its first `counts` VMs are in the mask."""
     return np.concatenate(([0], np.cumsum(mask))).astype(np.int32)[counts]
 
 

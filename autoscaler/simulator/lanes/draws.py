@@ -1,10 +1,9 @@
 """Random numbers for simulated fleets: counter-based streams, addressed by key and never consumed in sequence.
 
-Rules of this file: a draw is addressed by (seed, fleet, purpose, index, place). No position is held anywhere, so
-asking for one more draw, in another order, for another knob or in another number of lanes shifts nothing: all
-variants of a sweep face the same luck (common random numbers; Law, Simulation Modeling and Analysis, 2015,
-section 11.2). The generator is Philox (Salmon et al. 2011), whose streams are prefix-stable: the first n
-draws are the same however many are asked for.
+Rules of this file: a draw is addressed by (seed, fleet, purpose, index, place). No position in a stream is remembered, so
+asking for one more draw, in another order, for another setting or in another number of lanes shifts nothing. All variants of
+a sweep face the same luck (common random numbers; Law, Simulation Modeling and Analysis, 2015, section 11.2). The generator
+is Philox (Salmon et al. 2011), whose streams are prefix-stable: the first n draws are the same however many are asked for.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import numpy as np
 from autoscaler.core.types import Float
 
 FURTHEST_NORMAL = 4.0
-"""Normal draws are cut here, so that every duration has a longest value."""
+"""Normal draws are clipped to plus or minus this many standard deviations, so that every duration has a longest value."""
 
 
 class Purpose(IntEnum):
@@ -36,11 +35,11 @@ class Purpose(IntEnum):
 
 
 class Luck:
-    """All streams of one fleet.
+    """All random streams of one fleet.
 
     Args:
-        seed: Zero or more; all luck follows from it.
-        fleet: Name; two fleets of one seed are lucky independently.
+        seed: Zero or more; all draws follow from it.
+        fleet: Name of the fleet; two fleets have independent draws from the same seed.
     """
 
     def __init__(self, seed: int, fleet: str) -> None:
@@ -53,13 +52,13 @@ class Luck:
         return np.random.Generator(np.random.Philox(key=self._key, counter=[0, 0, index, int(purpose)]))
 
     def uniforms(self, purpose: Purpose, index: int, count: int) -> Float:
-        """float64 (count,) in [0, 1): the first `count` of the stream with this address."""
+        """Return float64 (count,) in [0, 1): the first `count` draws of the stream with this address."""
         return self._stream(purpose, index).random(count)
 
     def normals(self, purpose: Purpose, index: int, count: int) -> Float:
-        """float64 (count,), standard normal cut at +-FURTHEST_NORMAL, likewise."""
+        """Return float64 (count,), standard normal draws clipped to +-FURTHEST_NORMAL."""
         return np.clip(self._stream(purpose, index).standard_normal(count), -FURTHEST_NORMAL, FURTHEST_NORMAL)
 
     def exponentials(self, purpose: Purpose, index: int, count: int) -> Float:
-        """float64 (count,), exponential of mean 1, likewise."""
+        """Return float64 (count,), exponential draws with mean 1."""
         return self._stream(purpose, index).standard_exponential(count)

@@ -1,7 +1,8 @@
 """What VMs of a few lanes with an objective earn, tick by tick, computed for many ticks at once.
 
-What VMs earn is for people: nothing is decided by it. A law of one lane takes numpy as long as those of a hundred, so what
-is asked is kept, and answered when a page is full; the answers are those of each tick alone, to the bit.
+These figures are for people: nothing is decided by them. numpy takes as long for the law of one lane as for those of a
+hundred. So the questions of all ticks are stored and answered together when a page is full. The answers equal those of each
+tick alone, to the bit.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from autoscaler.ports import Earnings
 
 
 class _Tick(NamedTuple):
-    """What is asked at a tick, of k lanes.
+    """The inputs of one tick for k lanes.
 
     Attributes:
         model, price, low, high, doubted: As in `Economics`, (k,).
-        vms: int64 (k,), what the stage wants.
-        level, spread, scale, excess: The laws of each, (k, ...).
+        vms: int64 (k,), VMs that the economic stage wants.
+        level, spread, scale, excess: The law of each lane, (k, ...).
     """
 
     model: NDArray[Any]
@@ -40,10 +41,10 @@ class _Tick(NamedTuple):
 
 
 class Earned:
-    """Keeps what is asked.
+    """Collects the inputs of each tick and computes from them what VMs earn.
 
     Args:
-        lanes: int64 (W,), which lanes of the run.
+        lanes: int64 (W,), the lanes of the run to watch.
     """
 
     def __init__(self, lanes: Int) -> None:
@@ -53,7 +54,7 @@ class Earned:
         self._shown: dict[int, Worth] = {}
 
     def see(self, decision: Decision) -> None:
-        """Keep a tick; nothing where none of the lanes has an objective."""
+        """Store the inputs of a tick; does nothing if none of the lanes has an objective."""
         told = decision.economics
         if told is None:
             return
@@ -79,7 +80,7 @@ class Earned:
         )
 
     def taken(self) -> tuple[tuple[Earnings | None, ...], ...]:
-        """A row of W for each tick since this was asked last; None for lanes without an objective."""
+        """Return a row of W for each tick since the last call, and forget these ticks; None for lanes without an objective."""
         ticks, lanes = len(self._ticks), len(self._lanes)
         if not ticks:
             return ()
@@ -103,7 +104,7 @@ class Earned:
         return tuple(rows)
 
     def _begin(self, told: Economics) -> None:
-        """Where the lanes are among those that have an objective."""
+        """Find the places of the watched lanes among those that have an objective."""
         self._of = told.lanes
         has = np.isin(self._lanes, told.lanes)
         self._places: list[int] = np.flatnonzero(has).tolist()

@@ -1,13 +1,12 @@
 """The lane engine: thousands of simulated fleets at once, with the same decision function that the daemon calls.
 
-A lane is one fleet under one policy on one plant: a variant, a segment of a long trace, or both. All lanes of a run
-tick together. In each tick the plant advances, what is known becomes a Snapshot, the decider decides, and the plant
-acts (`plant` explains and fixes this order). Sums stream into the ledger in blocks of ticks, so memory does not grow with
-the trace.
+A lane is one fleet under one policy on one plant: a variant, a segment of a long trace, or both. All lanes of a run tick
+together. In each tick the plant advances, what is known becomes a Snapshot, the decider decides, and the plant acts (`plant`
+explains and fixes this order). Sums stream into the ledger in blocks of ticks, so memory does not grow with the trace.
 
-Rules of this file: a lane's numbers do not depend on the other lanes, their order or their number, nor on how a
-run is split into calls of `Lanes.run`. Nothing here knows a policy's rules: any object that turns a Snapshot
-and an Outlook into a Decision may decide. Runs that lanes cannot express are refused (`refusals`).
+Rules of this file: a lane's numbers do not depend on the other lanes, their order or their number, nor on how a run is split
+into calls of `Lanes.run`. This module knows no policy's rules: any object that turns a Snapshot and an Outlook into a
+Decision may decide. Runs that lanes cannot express are refused (`refusals`).
 """
 
 from __future__ import annotations
@@ -52,20 +51,20 @@ _FREED_BYTES = 24 << 20
 
 
 class Decider(Protocol):
-    """Decides for all lanes of a run, tick by tick; the Decision is valid until the next call."""
+    """Decides for all lanes of a run, tick by tick."""
 
     def decide(self, snapshot: Snapshot, outlook: Outlook) -> Decision:
-        """One decision per lane."""
+        """Return the decision of this tick for every lane; it is valid until the next call."""
         ...
 
 
 class PolicyDecider:
-    """The policies themselves: `core.decide`, the function that the daemon calls.
+    """Decides as the policies say, by `core.decide`, the function that the daemon calls.
 
     Args:
         params: Compiled policies.
-        schedules: Lays out the windows of their schedules as time goes on.
-        kind: Type of the counts, also of remembered ones.
+        schedules: Recompiles the windows of the policies' schedules as the run advances.
+        kind: Integer type of the counts, including those that the state remembers.
     """
 
     def __init__(self, params: LaneParams, schedules: Schedules, kind: Kind = INT32) -> None:
@@ -77,7 +76,7 @@ class PolicyDecider:
         self._schedules = schedules
 
     def decide(self, snapshot: Snapshot, outlook: Outlook) -> Decision:
-        """As in `Decider`."""
+        """Decide with the schedule windows that hold at this tick (see `Decider.decide`)."""
         if self._schedules.due(snapshot.now_s):
             self.params = self._schedules.laid_out(self.params, snapshot.now_s)
         return decide(self.params, self.state, snapshot, outlook)
@@ -87,10 +86,10 @@ class Lanes:
     """A run in progress.
 
     Args:
-        run: What to run.
-        decider: Makes the object that decides from the compiled policies; None for the policies themselves.
-        cache: Outlooks of earlier runs, to use and to add to.
-        witness: Keeps every tick of some lanes; None keeps no ticks.
+        run: The lanes to run.
+        decider: Builds the object that decides from the compiled policies; None to decide as the policies say.
+        cache: Outlooks of earlier runs, which this run reads and extends.
+        witness: Records every tick of some lanes; None to record no single ticks.
 
     Raises:
         ConfigError: Lanes cannot express the run.
@@ -110,7 +109,7 @@ class Lanes:
         self._tick_s = run.ticks.tick_s
         shifts = run.shifts or (0,) * len(run.policies)
         compiled = compile_params(run.policies, self._tick_s, run.ticks.start_s, run.reach * self._tick_s)
-        # Who else decides, or looks at every tick, gets counts that hold any number.
+        # Counts are 16 bits wide only if nothing but the policies decides and no witness reads single ticks.
         plain = decider is None and witness is None
         most = _most_vms(compiled.lanes, run.plants) if decider is None else math.inf
         kind = INT16 if plain and most < NARROW and fits_narrow(compiled.lanes, run) else INT32
@@ -124,7 +123,7 @@ class Lanes:
         compiled = replace(compiled, lanes=params)
         self.decider = PolicyDecider(params, schedules, kind) if decider is None else decider(compiled)
         self._witness = witness
-        # The policies keep no snapshot, so that one is enough for all ticks; who else decides may.
+        # `core.decide` keeps no reference to the snapshot, so one object serves all ticks. Other deciders may keep it.
         self._view: Snapshot | None = None
         self._one_view = isinstance(self.decider, PolicyDecider)
         self._accounted = True
@@ -150,16 +149,20 @@ class Lanes:
         return len(self.run_of.policies)
 
     def sums(self, *, elasticity: bool = True) -> Sums:
-        """Empty sums for these lanes, with or without the figures that compare supply with need tick by tick."""
+        """Return empty sums for these lanes.
+
+        Args:
+            elasticity: Whether to include the figures that compare supply with need tick by tick.
+        """
         return Sums(self._tick_s, self.accounts.capacity, elasticity=elasticity, tariff=self.accounts.tariff)
 
     def run(self, ticks: int, sums: Sums | None = None, fingerprints: Fingerprints | None = None) -> None:
-        """Continue for this many ticks.
+        """Advance the run by `ticks` ticks.
 
         Args:
-            ticks: At most the remaining ticks of the run.
-            sums: Take in every tick.
-            fingerprints: Take in every tick.
+            ticks: At most the number of ticks that the run has left.
+            sums: Totals to which every tick is added; None to add them nowhere.
+            fingerprints: Digests to which every tick is added; None to add them nowhere.
 
         Raises:
             ValueError: The run has fewer ticks left.
@@ -171,7 +174,7 @@ class Lanes:
         self._accounted = told and (sums is not None or self.accounts.queues)
         while self.tick < end:
             first = self.tick
-            # Blocks end where cells of the ledger do, which else would take them in two parts.
+            # Blocks end where cells of the ledger end, so that the ledger never has to split one.
             count = min(BLOCK_TICKS - first % BLOCK_TICKS, end - first)
             self._metrics.load(first, count)
             self._block.demand[:count] = self._metrics.wanted
@@ -182,9 +185,9 @@ class Lanes:
             self._close(first, count, sums, fingerprints)
 
     def continued(self, lanes: Sequence[int], ticks: int, witness: Witness | None = None) -> Lanes:
-        """A copy of some of these lanes that continues from here for this many ticks.
+        """Return a copy of some of these lanes that continues from here for `ticks` more ticks.
 
-        Only if the policies themselves decide, by forecasts that do not depend on the plant.
+        Only possible if the policies themselves decide, with forecasts that do not depend on the plant.
         """
         assert isinstance(self.decider, PolicyDecider)
         run, which = self.run_of, np.array(lanes)
@@ -211,7 +214,7 @@ class Lanes:
         return new
 
     def state(self) -> list[NDArray[Any]]:
-        """Everything that the future of each lane depends on: arrays (n, L), equal where the futures are equal."""
+        """Return everything that the future of each lane depends on: arrays (n, L), equal where the futures are equal."""
         assert isinstance(self.decider, PolicyDecider)
         now_s = (self.run_of.ticks.first + self.tick) * self._tick_s
         return [
@@ -246,9 +249,10 @@ class Lanes:
         self.tick = tick + 1
 
     def _note_acts(self, row: int) -> None:
-        """Note in the block what has been started and stopped."""
+        """Write the accepted starts and stops of this tick into the block."""
         plant, block = self.plant, self._block
-        # Rows are used again, and in most ticks there is nothing to be noted: an array that is that of provisions is of zeros.
+        # A row still holds what an earlier block wrote, so it is cleared only if that was not zero. The plant returns the
+        # array of provisions itself as starts or stops if both are zero.
         if plant.starts is not plant.provisions:
             block.starts[row] = plant.starts
             self._starts_in[row] = True
@@ -263,7 +267,7 @@ class Lanes:
             self._stops_in[row] = False
 
     def _keep(self, row: int, decision: Decision) -> None:
-        """Note in the block what nobody but a witness reads tick by tick."""
+        """Write into the block the counts that only a witness reads tick by tick."""
         plant, block = self.plant, self._block
         block.warm_target[row] = decision.warm_target
         block.starting[row] = plant.starting
@@ -285,7 +289,7 @@ class Lanes:
             note(view, "censored", samples.censored)
             note(view, "stopped", plant.startable)
             note(view, "stoppable", plant.stoppable)
-            # All others are arrays that the plant changes in place.
+            # The plant changes all other arrays in place.
             return view
         view = Snapshot(
             now_s=samples.now_s,
@@ -336,19 +340,19 @@ def keep_freed_memory() -> None:
 
 
 def _most_vms(params: LaneParams, plants: Sequence[PlantSettings]) -> float:
-    """The highest possible count of VMs in these lanes."""
+    """Return an upper bound on the count of VMs in any of these lanes."""
     wanted = np.maximum(params.maximum, params.minimum) * (1.0 + params.warm_spare) + 1.0
     held = max(float(bound.max()) for bound in (params.warm_minimum, params.max_provisioned))
     return max(float(wanted.max()), held, *(float(plant.vms) for plant in plants))
 
 
 def fits_narrow(params: LaneParams, run: LaneRun) -> bool:
-    """Whether 16-bit counts suffice: fleets must be small, and neither prices nor luck, which need wide numbers, be involved."""
+    """Whether 16-bit counts suffice: no lane may be sized by prices, and no start may have a random time or outcome."""
     return not params.economic.any() and not has_luck(run.plants, run.policies)
 
 
 def schedules_free(params: LaneParams) -> LaneParams:
-    """The parameters without windows, which `Schedules` lays out as the run goes on."""
+    """Return the parameters without schedule windows, which `Schedules` adds as the run advances."""
     lanes = len(params.series)
     none = np.zeros((0, lanes))
     return replace(params, window_start_s=none, window_end_s=none, window_floor=none.astype(np.int64))

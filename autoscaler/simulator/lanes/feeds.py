@@ -25,7 +25,7 @@ from autoscaler.simulator.lanes.run import LaneRun
 
 
 def why_not_cut(run: LaneRun) -> str:
-    """Why a run cannot be cut into segments, in words; empty where it can."""
+    """Return why a run cannot be cut into segments, in words; empty if it can."""
     if run.blind:
         return ""
     if any(policy.objective for policy in run.policies):
@@ -51,7 +51,7 @@ def why_not_cut(run: LaneRun) -> str:
 def feed_of(
     run: LaneRun, compiled: CompiledPolicies, metrics: LaneMetrics, cache: OutlookCache, *, forecasts: bool
 ) -> Feed:
-    """The cheapest feed that gives every lane the Outlook that the daemon would have."""
+    """Return the cheapest feed that gives every lane the Outlook that the daemon would have."""
     wanted = forecasts or compiled.lanes.cover.any() or compiled.series.laws.any()
     if run.blind or not wanted:
         return Blind(len(run.policies))

@@ -1,10 +1,10 @@
 """Digests of decisions: runs that decided alike in every tick have equal digests, however they were computed.
 
-A lane's digest covers the integers of each tick (desired, starts, stops, provisions) in time order. Those of a tick are
-mixed into a word of 32 bits, and the words are the coefficients of a polynomial modulo 2^64 (Karp and Rabin
-1987), kept as one number per lane: so it streams, costs a few operations per block, and adjoining segments
-join to the bits of the uncut run. It tells runs apart that differ by accident; it does not withstand somebody
-who constructs a collision.
+A lane's digest covers the integers of each tick (desired, starts, stops, provisions) in time order. The integers of a tick
+are mixed into a word of 32 bits, and the words are the coefficients of a polynomial modulo 2^64 (Karp and Rabin 1987), kept
+as one number per lane. So the digest can be streamed, costs a few operations per block, and the digests of adjoining
+segments join to that of the uncut run, to the bit. It tells runs apart that differ by accident. It is not secure against
+constructed collisions.
 
 Rules of this file: wrapping unsigned integers only, which are exact in any order of addition.
 """
@@ -23,7 +23,7 @@ from autoscaler.simulator.judging.summing import rows_together
 
 _BASE = 0x9E37_79B9_7F4A_7C15
 _WEIGHTS = tuple(np.uint32(w) for w in (0x9E37_79B1, 0x85EB_CA77, 0xC2B2_AE3D, 0x27D4_EB2F))
-"""Odd, so that no count is lost in the product."""
+"""Odd, so that multiplying by them loses no information."""
 _WORD = 2**64
 
 
@@ -31,8 +31,8 @@ class Fingerprints:
     """Running digests of L lanes.
 
     Attributes:
-        words: uint64 (L,), the polynomial of the ticks so far.
-        ticks: How many those are.
+        words: uint64 (L,), the value of the polynomial over the ticks so far.
+        ticks: Number of ticks so far.
     """
 
     __slots__ = ("_room", "_terms", "_together", "ticks", "words")
@@ -47,13 +47,13 @@ class Fingerprints:
     def add(
         self, desired: SmallInt, starts: SmallInt, stops: SmallInt, provisions: SmallInt | None = None
     ) -> None:
-        """Add rows in time order.
+        """Add ticks, in time order.
 
         Args:
-            desired: int32 or int16 (n, L), none negative, like the others.
+            desired: int32 or int16 (n, L), not negative, like the other counts.
             starts: int (n, L).
             stops: int (n, L).
-            provisions: int (n, L); None for none in any lane.
+            provisions: int (n, L); None if no lane has any.
         """
         count = len(desired)
         powers = _powers(count)[:, np.newaxis]
@@ -78,14 +78,14 @@ class Fingerprints:
         self.words += terms[0] if count == 1 else np.add.reduce(terms, axis=0)
 
     def taken(self, lanes: Iterable[int]) -> Fingerprints:
-        """Those of some of the lanes; shares nothing with these."""
+        """Return the digests of some of the lanes, as a copy."""
         words = self.words[list(lanes)]
         new = Fingerprints(len(words))
         new.words, new.ticks = words, self.ticks
         return new
 
     def followed_by(self, second: Fingerprints) -> Fingerprints:
-        """Those of two adjoining segments."""
+        """Return the digests of two adjoining segments joined."""
         new = self.taken(range(len(self.words)))
         new.words *= np.uint64(pow(_BASE, second.ticks, _WORD))
         new.words += second.words
@@ -93,7 +93,7 @@ class Fingerprints:
         return new
 
     def digests(self) -> tuple[str, ...]:
-        """One per lane: 32 hexadecimal digits."""
+        """Return the digest of each lane, as 32 hexadecimal digits."""
         return tuple(
             hashlib.blake2b(f"decisions 1 {self.ticks} {word}".encode(), digest_size=16).hexdigest()
             for word in self.words.tolist()
@@ -101,17 +101,17 @@ class Fingerprints:
 
 
 def _weighed(rows: SmallInt, weight: np.uint32, out: NDArray[np.uint32]) -> None:
-    """Counts times a weight, modulo 2^32."""
+    """Write counts times a weight, modulo 2^32, to `out`."""
     if rows.dtype.itemsize == out.dtype.itemsize:
         np.multiply(rows.view(np.uint32), weight, out=out)
         return
-    # Two passes, which are quicker than one in which numpy turns narrow numbers into wide ones by buffers.
+    # Two passes are faster than one, in which numpy would widen narrow numbers through a buffer.
     np.copyto(out, rows, casting="unsafe")
     out *= weight
 
 
 def fingerprint(rows: Iterable[tuple[int, int, int, int]]) -> str:
-    """The digest of one fleet's ticks, given as (desired, starts, stops, provisions) in time order."""
+    """Return the digest of one fleet's ticks, given as (desired, starts, stops, provisions) in time order."""
     table = np.array([*rows], np.int32).reshape(-1, 4)
     one = Fingerprints(1)
     for first in range(0, len(table), 4096):
@@ -122,5 +122,5 @@ def fingerprint(rows: Iterable[tuple[int, int, int, int]]) -> str:
 
 @cache
 def _powers(count: int) -> NDArray[np.uint64]:
-    """uint64 (count,), from the highest power of the base down to 1."""
+    """Return uint64 (count,), from the highest power of the base down to 1."""
     return np.array([pow(_BASE, count - 1 - at, _WORD) for at in range(count)], np.uint64)

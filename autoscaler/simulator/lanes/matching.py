@@ -1,8 +1,8 @@
 """One plant for both engines: an embedded cloud in which the daemon meets the same fleet as a lane.
 
-With a cloud made here, readiness by status checks and one zone, the two engines agree tick by tick on whatever
-both can express. Where a knob has no counterpart in the cloud (or the cloud draws its luck otherwise) that is
-said by `unmatched`, and a comparison of the engines is then one of distributions, not of ticks.
+With a cloud made here, readiness by status checks and one zone, the two engines agree tick by tick on whatever both can
+express. `unmatched` lists the settings that have no counterpart in the cloud, or for which the cloud draws its random
+numbers differently. With such settings the engines can be compared by distributions only, not tick by tick.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from autoscaler.simulator.lanes.plant_settings import EC2_STARTS, EC2_STOPS, Dur
 
 
 def as_probed(policy: Policy) -> Policy:
-    """The policy with readiness by status checks: a VM serves when it has booted, as the plant has it."""
+    """Return the policy with readiness by status checks, so that a VM serves once it has booted, as in the plant."""
     readiness = policy.readiness.model_copy(update={"probe": "status_checks", "url": None})
     return policy.model_copy(update={"readiness": readiness})
 
 
 def cloud_of(policy: Policy, plant: PlantSettings, seed: int = 0) -> CloudSetup:
-    """The cloud with that fleet, in one zone. What `unmatched` names is left out."""
+    """Return a cloud with that fleet in one zone, as far as the cloud can express the settings (see `unmatched`)."""
     priced, hibernates = policy.prices, policy.warm_pool.hibernate is not None
     prices = Prices(
         priced.in_service_per_h, priced.stopped_per_h, priced.start, held_per_h=priced.memory_per_h
@@ -55,7 +55,7 @@ def cloud_of(policy: Policy, plant: PlantSettings, seed: int = 0) -> CloudSetup:
 
 
 def unmatched(plant: PlantSettings) -> list[str]:
-    """The knobs that the embedded cloud turns otherwise or not at all, in words; empty where it matches."""
+    """List, in words, the settings that the embedded cloud treats differently or not at all; empty if it matches."""
     unbudgeted = plant.start_budget is None and plant.provision_budget is None and plant.stop_budget is None
     found = {
         "start times are drawn by another stream": not plant.start.constant or not plant.provision.constant,
@@ -82,7 +82,7 @@ def unmatched(plant: PlantSettings) -> list[str]:
 
 
 def _parts(duration: Duration, boot_s: float) -> tuple[Spread, Spread]:
-    """Pending and booting: the whole takes as long as the duration's mean or median."""
+    """Split a duration into pending and booting, together as long as the duration's mean or median."""
     whole_s = duration.longest_s if duration.constant else duration.mean_s
     booting_s = min(boot_s, whole_s)
     return Spread(whole_s - booting_s, duration.sigma), Spread(booting_s)
@@ -109,4 +109,4 @@ def _faults(plant: PlantSettings) -> list[Fault]:
 
 
 _CODE = "Server.InternalError"
-"""A fall-back that says nothing of capacity, so that no zone is held for dry."""
+"""The error code of a start that falls back; it does not mention capacity, so no zone is considered dry."""

@@ -1,12 +1,12 @@
 """The true demand of a trace at each tick, and what a policy can know of it at that moment.
 
-Two times are on every sample: `observed_at`, the end of the window that it describes, and the moment at which it is
-available, which is the pipeline's lag later. What a policy sees at a tick is the latest window available by
-then, as `sources.trace` plays it to the daemon; what a tick wants is the truth of the interval that begins
-there, which nobody sees before it is over.
+Every sample has two times: `observed_at`, the end of the window that it describes, and the moment at which it becomes
+available, which is later by the lag of the metric pipeline. At a tick, a policy sees the latest window available by then, as
+`sources.trace` plays it to the daemon. What the fleet must serve at a tick is the true demand of the interval that begins
+there, which nobody knows before it is over.
 
-Rules of this file: arrays over ticks, computed once per trace and setting, no look-ahead; a gap is unknown and
-stays so. The lane engine reads nothing of a trace but these.
+Rules of this file: arrays over ticks, computed once per trace and setting, no look-ahead; a gap is unknown and stays
+unknown. The lane engine reads a trace only through this module.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class Ticks:
 
     @classmethod
     def over(cls, start_s: float, duration_s: float, tick_s: float) -> Ticks:
-        """The ticks of a run from `start_s` on, which must be a point of the grid.
+        """Return the ticks of a run that begins at `start_s`, which must be a point of the grid.
 
         Raises:
-            ValueError: It is not, or the run is shorter than a tick.
+            ValueError: `start_s` is not on the grid, or the run is shorter than a tick.
         """
         first = round(start_s / tick_s)
         if abs(first * tick_s - start_s) > _GRID:
@@ -62,15 +62,15 @@ class Ticks:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """How demand becomes a metric; equal settings see the same.
+    """How demand becomes a metric; equal pipelines show the same of a trace.
 
     Attributes:
-        lag_s: How late a window is available.
-        max_age_s: Older samples are stale.
+        lag_s: Time from the end of a window until it is available.
+        max_age_s: Age above which samples are stale.
         interval_s: Length of a window; None for the trace's own intervals.
-        loss: Chance that a window is never published.
+        loss: Probability that a window is never published.
         gaps: Spans in seconds from the start of the run in which nothing arrives.
-        inside: The VMs themselves are read, so at the first tick, before anything is listed, nothing is known.
+        inside: The VMs themselves are read. So nothing is known at the first tick, before any VM is listed.
     """
 
     lag_s: float
@@ -83,7 +83,7 @@ class Pipeline:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is known at each tick, if there is anybody to measure it.
+    """What is known of demand at each tick, provided that VMs are there to measure it.
 
     Attributes:
         demand: float64 (T,), work per second; NaN unless fresh.
@@ -97,20 +97,20 @@ class Seen:
 
 
 def wanted(trace: Trace, ticks: Ticks) -> Float:
-    """float64 (T,), mean work per second over each tick's interval; NaN where any of it is unknown."""
+    """Return float64 (T,), mean work per second over each tick's interval; NaN if any part of it is unknown."""
     return _means(trace, ticks.times_s, ticks.tick_s)
 
 
 def seen(
     trace: Trace, ticks: Ticks, pipeline: Pipeline, luck: Luck, run_starts_s: float | None = None
 ) -> Seen:
-    """What is known of a trace at every tick.
+    """Return what is known of a trace's demand at every tick.
 
     Args:
         trace: The recording.
         ticks: Of a run, or of a part of one: a tick shows the same either way.
         pipeline: How demand becomes a metric.
-        luck: Of windows that are lost.
+        luck: Draws that decide which windows are lost.
         run_starts_s: Time of the run's first tick; None for that of `ticks`.
     """
     begin_s = ticks.start_s if run_starts_s is None else run_starts_s
@@ -133,7 +133,7 @@ def seen(
 
 
 def _last_row(trace: Trace, known_at_s: Float) -> tuple[Float, Float]:
-    """The latest row known at these moments and the end of its window: the rule of `sources.trace`."""
+    """Return the latest row known at these moments and the end of its window, as `sources.trace` finds it."""
     late = 1 if trace.kind is TraceKind.COUNT else 0
     step = np.floor((known_at_s - trace.start_s) / trace.interval_s) - late
     start_s = trace.start_s + step * trace.interval_s
@@ -143,10 +143,10 @@ def _last_row(trace: Trace, known_at_s: Float) -> tuple[Float, Float]:
 
 
 def _last_window(trace: Trace, known_at_s: Float, pipeline: Pipeline, luck: Luck) -> tuple[Float, Float]:
-    """The latest published window of the absolute grid: what was lost leaves the one before.
+    """Return the latest published window of the absolute grid; if a window was lost, that is one before it.
 
-    Windows are looked for as far back as a sample may be old. Where all of these are lost, that was long ago,
-    which the time of it says.
+    Windows are searched as far back as a sample may be old. If all of these are lost, the returned time is long ago, so the
+    sample counts as stale.
     """
     length_s = pipeline.interval_s or trace.interval_s
     last = np.floor(known_at_s / length_s + _GRID).astype(np.int64) - 1
@@ -165,7 +165,7 @@ _LOSS_PAGE = 1024
 
 
 def _lost(luck: Luck, first: int, count: int, chance: float) -> Bool:
-    """Bool (count,), which of the windows from number `first` on are lost; a window's fate is its own."""
+    """Return bool (count,), which windows from number `first` on are lost; each window has its own draw."""
     if not chance:
         return np.zeros(count, np.bool_)
     pages = range(first // _LOSS_PAGE, (first + count) // _LOSS_PAGE + 1)
@@ -175,9 +175,9 @@ def _lost(luck: Luck, first: int, count: int, chance: float) -> Bool:
 
 
 def _means(trace: Trace, start_s: Float, length_s: float) -> Float:
-    """Mean rate over [start, start + length), per start; NaN where any of it is unknown.
+    """Return the mean rate over [start, start + length) for each start; NaN if any part of it is unknown.
 
-    Exact where the windows lie on the trace's grid; elsewhere by weights of the overlaps.
+    Exact if the windows lie on the trace's grid; otherwise intervals are weighted by how much they overlap.
     """
     interval_s = trace.interval_s
     offset = (start_s[0] - trace.start_s) / interval_s
@@ -196,7 +196,7 @@ def _means(trace: Trace, start_s: Float, length_s: float) -> Float:
 
 
 def _overlapping(trace: Trace, start_s: Float, length_s: float) -> Float:
-    """Mean over windows that cut through intervals: each overlapped interval by its share."""
+    """Return means over windows that cut through intervals: each overlapped interval counts by its overlap."""
     interval_s = trace.interval_s
     first = np.floor((start_s - trace.start_s) / interval_s + _GRID)
     total, share = np.zeros(len(start_s)), np.zeros(len(start_s))

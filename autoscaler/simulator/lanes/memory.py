@@ -14,11 +14,11 @@ from autoscaler.core.windows import RollingMax
 
 
 def lane_memory(params: LaneParams, state: LaneState, now_s: float) -> list[NDArray[Any]]:
-    """Arrays (n, L) of all that later decisions depend on, times as what is left of them.
+    """Return arrays (n, L) of all that later decisions depend on, with times given as what is left of them.
 
     Args:
-        params: With which the state came about.
-        state: After the tick before `now_s`.
+        params: Parameters with which the state came about.
+        state: State after the tick before `now_s`.
         now_s: Time of the tick to come.
     """
     last_in_s = np.maximum(state.last_in_s, state.last_starting_s)
@@ -29,7 +29,11 @@ def lane_memory(params: LaneParams, state: LaneState, now_s: float) -> list[NDAr
 
 
 def _trust(params: LaneParams, state: LaneState, now_s: float) -> NDArray[np.float64]:
-    """float64 (4, L): the last good wish, what is left of holding a loss, and of doubting that demand vanished."""
+    """Return what is remembered of good data, float64 (4, L).
+
+    The rows are the last good wish, the seconds left to hold after a loss of data, the last demand above zero, and the
+    seconds left to doubt that demand vanished.
+    """
     trusted = state.trusted
 
     def left(since_s: NDArray[np.float64], hold_s: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -47,21 +51,21 @@ def _trust(params: LaneParams, state: LaneState, now_s: float) -> NDArray[np.flo
 
 
 def window_buckets(params: LaneParams) -> list[int]:
-    """Lengths in ticks of the buckets on the absolute grid in which windows are remembered, each once."""
+    """Return the distinct lengths, in ticks, of the buckets on the absolute grid in which windows are remembered."""
     windows = (RollingMax.empty(params.stabilisation_ticks), RollingMax.empty(params.warm_memory_ticks))
     return sorted({int(each) for window in windows for each in window.cut.per_bucket})
 
 
 def longest_memory(params: LaneParams) -> int:
-    """Ticks after which a window has forgotten everything."""
+    """Return the number of ticks after which a window has forgotten everything."""
     windows = (RollingMax.empty(params.stabilisation_ticks), RollingMax.empty(params.warm_memory_ticks))
     return max(int((window.cut.per_bucket * window.cut.buckets).max()) for window in windows)
 
 
 def _history(window: RollingMax) -> SmallInt:
-    """int32 (slots, L), the highest of the bucket under way and so many before it, within a lane's window.
+    """Return int32 (slots, L), row k the highest of the current bucket and the k before it, within a lane's window.
 
-    Nothing else of the buckets is ever asked for; single buckets of a full block are not kept, and where blocks begin
+    Nothing else of the buckets affects decisions. Single buckets of a full block are not kept, and where blocks begin
     depends on the tick.
     """
     cut, lanes = window.cut, len(window.window_ticks)

@@ -1,7 +1,7 @@
 """Demand and measurements of every lane of a run, tick by tick: `measuring`, laid out over lanes.
 
-Rules of this file: element-wise over lanes, no look-ahead. What is the same for all lanes and ticks is one read-only
-array, which core then looks at once.
+Rules of this file: element-wise over lanes, no look-ahead. A value that is the same for all lanes and ticks is one read-only
+array, which core then examines only once.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from autoscaler.simulator.lanes.run import LaneRun
 Array = TypeVar("Array", bound=NDArray[Any])
 Name = TypeVar("Name", bound=Hashable)
 Key = tuple[str, Pipeline, str, int]
-"""Digest of a trace, what becomes of it, and fleet and seed, whose luck decides what is lost."""
+"""Digest of a trace, its metric pipeline, and the fleet and seed whose draws decide which windows are lost."""
 
 _PAGE_CELLS = 1 << 20
 """Numbers of one kind that are measured at once, over ticks and distinct lanes."""
 
 
 def fixed(array: Array) -> Array:
-    """Read-only: what core asks of such an array it asks once."""
+    """Make an array read-only and return it; core examines a read-only array only once."""
     array.flags.writeable = False
     return array
 
@@ -40,16 +40,17 @@ class LaneMetrics:
 
     Args:
         run: The lanes.
-        shifts: Ticks that each is ahead.
-        times: Whether samples say when they were observed, in each lane's own time. Nothing decides on that (what is
-            too old is stale by then), so a sweep goes without.
+        shifts: Ticks that each lane is ahead.
+        times: Whether samples carry their observation times, in each lane's own time. No decision depends on them (samples
+            that
+            are too old are marked stale), so a sweep goes without.
 
     Attributes:
         wanted: float64 (n, C), work per second of each tick of the block.
-        demands: C, the number of lanes, or less where lanes side by side want the same (`Block`).
-        watches: What is seen depends on the VMs that serve.
-        may_be_empty: Some lane may have no VM in service that could tell its demand.
-        keys: One per lane, naming trace and pipeline.
+        demands: C, the number of lanes, or fewer if neighbouring lanes want the same (see `Block`).
+        watches: Whether what is seen depends on the VMs that serve.
+        may_be_empty: Whether some lane may have no VM in service that could measure its demand.
+        keys: For each lane, a key that names trace and pipeline.
         shifts: int64 (L,), ticks that each lane is ahead.
     """
 
@@ -89,13 +90,13 @@ class LaneMetrics:
         self.wanted: Float = np.empty((0, lanes))
 
     def seen(self, key: Key, ticks: Ticks) -> Seen:
-        """What one of the pipelines shows over some ticks of a lane without a shift."""
+        """Return what one of the pipelines shows over some ticks to a lane without a shift."""
         digest, pipeline, fleet, seed = key
         begins_s = self._run.ticks.start_s
         return seen(self._traces[digest], ticks, pipeline, Luck(seed, fleet), begins_s)
 
     def load(self, first: int, count: int) -> None:
-        """Come to the block that begins at this tick of the run; blocks come in order."""
+        """Load the block of `count` ticks that begins at tick `first` of the run; blocks must be loaded in order."""
         if first not in self._page or first + count > self._page.stop:
             self._turn_page(first)
         rows = slice(first - self._page.start, first - self._page.start + count)
@@ -107,13 +108,13 @@ class LaneMetrics:
         self._freshness = self._spread.block(freshness) if freshness.any() else None
 
     def wanted_by_lane(self, row: int) -> Float:
-        """float64 (L,), or (1,) where all want the same: work per second of a tick of the block."""
+        """Return float64 (L,), or (1,) if all lanes want the same: work per second of one tick of the block."""
         wanted: Float = self.wanted[row]
         lanes = len(self.shifts)
         return wanted if self.demands in (1, lanes) else np.repeat(wanted, lanes // self.demands)
 
     def _turn_page(self, first: int) -> None:
-        """Measure the next ticks of all lanes: a page at a time, so that memory does not grow with the run."""
+        """Measure the next page of ticks for all lanes; page by page, so that memory does not grow with the run."""
         ticks = self._run.ticks
         count = min(self._page_ticks, ticks.count - first)
         self._page = range(first, first + count)
@@ -130,7 +131,8 @@ class LaneMetrics:
             np.stack([getattr(each, name) for each in found], axis=1) for name in names
         )
         if self._run.until:
-            # Lanes that run on beyond the end only accompany others, who would all be asked what is not known.
+            # Lanes that run beyond the end only accompany others. Filling in known values there keeps the rare handling of
+            # unknown demand from running for all lanes.
             at = np.arange(first, first + count)[:, np.newaxis]
             self._truth[at + [shift for _, shift in self._truths] >= self._run.until] = 1.0
             over = at + [shift for _, shift in self._columns] >= self._run.until
@@ -138,12 +140,12 @@ class LaneMetrics:
         self._parts = demand, freshness, *observed
 
     def samples(self, row: int, tick: int, serving: Vms | None) -> Samples:
-        """What the lanes know at a tick.
+        """Return what the lanes know at a tick.
 
         Args:
-            row: Of the block.
-            tick: Of the run.
-            serving: int32 (L,), the VMs that could be read; None where that does not matter.
+            row: Row of the tick in the block.
+            tick: Number of the tick in the run.
+            serving: int32 (L,), VMs in service, which can be read; None if that makes no difference.
         """
         spread = self._spread.row
         demand = spread(self._demand[row])
@@ -176,13 +178,13 @@ class LaneMetrics:
 
 
 def _distinct(names: Sequence[Name]) -> tuple[list[Name], Int]:
-    """The distinct names, and which of them each is."""
+    """Return the distinct names, and for each name its index among them."""
     place = {name: at for at, name in enumerate(dict.fromkeys(names))}
     return list(place), np.array([place[name] for name in names])
 
 
 def _side_by_side(column_of: Int) -> bool:
-    """Whether equally many lanes of each column follow one another."""
+    """Whether every column has equally many lanes, and these follow one another."""
     lanes, columns = len(column_of), int(column_of.max()) + 1
     each = lanes // columns
     return lanes == columns * each and bool((column_of == np.repeat(np.arange(columns), each)).all())
@@ -201,7 +203,7 @@ class _Spread:
         self._by_row = self._columns > 1 and self._columns < self._lanes and _side_by_side(column_of)
 
     def block(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Rows (n, C) as (n, L), unless each of them is better laid out when it is needed."""
+        """Return rows (n, C) as (n, L), or unchanged if it is cheaper to lay out each row when it is needed."""
         if self._by_row:
             return rows
         if self._columns == 1:
@@ -209,10 +211,10 @@ class _Spread:
         return rows if _side_by_side(self._column_of) else rows.take(self._column_of, axis=1)
 
     def row(self, row: NDArray[Any]) -> NDArray[Any]:
-        """A row of the block: (L,)."""
+        """Return a row of the block, laid out as (L,)."""
         if not self._by_row:
             return row
-        # Filling is several times as fast as taking, and what is read at once is still in the processor's cache.
+        # Filling is several times as fast as indexing, and a row that is read at once is still in the processor's cache.
         laid_out = np.empty(self._lanes, row.dtype)
         laid_out.reshape(self._columns, -1)[...] = row[:, np.newaxis]
         return fixed(laid_out)
@@ -224,12 +226,12 @@ def depends_on_vms(policy: Policy, plant: PlantSettings) -> bool:
 
 
 def _may_be_empty(policy: Policy, plant: PlantSettings) -> bool:
-    """Whether a fleet whose VMs are read may be without one."""
+    """Whether a fleet whose VMs are read may have no VM in service."""
     return policy.signal.kind != "total" and not (policy.bounds.minimum and plant.in_service)
 
 
 def pipeline_of(policy: Policy, plant: PlantSettings) -> Pipeline:
-    """How a lane's demand becomes its metric."""
+    """Return how a lane's demand becomes its metric."""
     given = policy.signal.trace
     lag_s = plant.metric_lag_s
     if lag_s is None:

@@ -1,13 +1,14 @@
 """The forecasts of the lanes: `forecast.step`, the same function as in the daemon, fed tick by tick.
 
-Feeds of one shape. Lanes that differ in sizing only share a series, and where nothing that the plant does changes what is
-measured, a series is stepped once over the trace and kept (`Table`); where all of it would be too much, a few series are
-stepped some way ahead of the run (`Ahead`), and many beside it (`Streamed`). Where the plant does (VMs that saturate hide
-demand; a fleet without VMs in service is measured by nobody), each lane has a series of its own, stepped beside the
-plant (`Lockstep`). Where nobody asks for a forecast there is none (`Blind`).
+A run needs one of several feeds, all with the same interface. If nothing that the plant does changes what is measured, lanes
+that differ only in sizing share a series. The series is then stepped once over the trace, and its Outlooks are kept
+(`Table`). If they would take too much memory, a few series are stepped some way ahead of the run (`Ahead`), and many series
+step by step beside it (`Streamed`). If the plant does change what is measured (saturated VMs hide demand; in a fleet without
+VMs in service nothing measures it), each lane has its own series, stepped beside the plant (`Lockstep`). If no lane needs a
+forecast, none is made (`Blind`).
 
-Rules of this file: no forecasting here, and no look-ahead: row k of a table is issued at tick k from what was
-known then. Its laws tell on which page they are, so that equal questions about all of that are worked out together.
+Rules of this file: no forecasting here, and no look-ahead: row k of a table is issued at tick k from what was known then.
+The laws of a table name their page, so that equal questions about a whole page are worked out together.
 """
 
 from __future__ import annotations
@@ -39,31 +40,31 @@ from autoscaler.simulator.lanes.measuring import Seen, Ticks
 Name = TypeVar("Name", bound=Hashable)
 
 _PAGE_LAWS, MOST_PAGED = 240, 8
-"""Laws of each horizon on a page, at most, and of how many series: where there are more, equal questions are few."""
+"""Most laws of each horizon on a page, and most series of a paged table: with more series, few lanes ask the same."""
 _LOOK_TICKS = 256
-"""Ticks for which series are laid out at once, and until somebody who waits is looked at."""
+"""Ticks of measurements that are laid out at once, and ticks between two calls of `look`."""
 
 _SERIES_FIELDS = tuple(f.name for f in fields(SeriesParams) if f.name != "tick_s")
 _ASKED = ("laws", "refill_laws")
 
 
 class Feed(Protocol):
-    """Gives the Outlook of each tick; `series` says which column of it a lane reads."""
+    """Gives the Outlook of each tick; `series` says which of its columns each lane reads."""
 
     series: Int
 
     def at(self, tick: int, samples: Samples) -> Outlook:
-        """The Outlook issued at this tick of the run, valid until the next call.
+        """Return the Outlook issued at this tick, valid until the next call.
 
         Args:
-            tick: From the start of the run, one after the other.
+            tick: Counted from the start of the run; ticks come one after the other.
             samples: What the lanes measured, for feeds that learn from it.
         """
         ...
 
 
 class Blind:
-    """No forecast."""
+    """Gives no forecast."""
 
     def __init__(self, lanes: int) -> None:
         self.series: Int = np.zeros(lanes, np.int64)
@@ -71,13 +72,13 @@ class Blind:
         self._outlook = Outlook(unknown, unknown, np.zeros(1))
 
     def at(self, tick: int, samples: Samples) -> Outlook:
-        """Unknown throughout."""
+        """Return an Outlook in which everything is unknown."""
         del tick, samples
         return self._outlook
 
 
 class Lockstep:
-    """One series per lane, fed with what that lane measured."""
+    """Steps one series per lane, fed with what that lane measured."""
 
     def __init__(self, params: SeriesParams) -> None:
         self._params = params
@@ -85,19 +86,19 @@ class Lockstep:
         self.series: Int = np.arange(len(params.lead_ticks))
 
     def at(self, tick: int, samples: Samples) -> Outlook:
-        """One step."""
+        """Step all series by one tick."""
         del tick
         return step(self._params, self._state, samples)
 
 
 class Streamed:
-    """Distinct series stepped as the run goes on, for so many of them that their Outlooks are not worth keeping.
+    """Steps distinct series as the run goes on, for so many series that keeping their Outlooks is not worthwhile.
 
     Args:
-        seen: What each series' pipeline shows, one per distinct series.
+        seen: What the metric pipeline of each distinct series shows.
         params: The distinct series.
         series: int64 (L,), the series of each lane.
-        ticks: The run.
+        ticks: The ticks of the run.
     """
 
     def __init__(self, seen: Sequence[Seen], params: SeriesParams, series: Int, ticks: Ticks) -> None:
@@ -109,7 +110,7 @@ class Streamed:
         self._coverage, self._censored = np.ones(len(seen)), np.zeros(len(seen), np.bool_)
 
     def at(self, tick: int, samples: Samples) -> Outlook:
-        """One step."""
+        """Step all series by one tick."""
         del samples
         if tick not in self._page:
             self._page = range(tick, tick + _LOOK_TICKS)
@@ -121,13 +122,13 @@ class Streamed:
 
 
 class Ahead:
-    """The same of few series, stepped some hundred ticks ahead of the run, which takes a tenth of the time.
+    """Steps a few distinct series some hundred ticks ahead of the run, which takes a tenth of the time of `Streamed`.
 
     Args:
-        seen: As for `Streamed`, like what follows.
-        params: The distinct series, few of them.
-        series: int64 (L,).
-        ticks: The run.
+        seen: What the metric pipeline of each distinct series shows.
+        params: The distinct series; there must be few.
+        series: int64 (L,), the series of each lane.
+        ticks: The ticks of the run.
     """
 
     def __init__(self, seen: Sequence[Seen], params: SeriesParams, series: Int, ticks: Ticks) -> None:
@@ -139,7 +140,7 @@ class Ahead:
         self._table: Table | None = None
 
     def at(self, tick: int, samples: Samples) -> Outlook:
-        """Of a tick of those that are known, or the first after them."""
+        """Return the Outlook of this tick, stepping ahead if it is not known yet."""
         while self._table is None or tick >= self._known.stop:
             outlook, first = next(self._coming), self._known.stop
             self._known = range(first, first + len(outlook.evidence) // len(self._params.scale))
@@ -152,12 +153,12 @@ class Ahead:
 
 
 def issued(params: SeriesParams, demand: Float, ticks: Ticks) -> Iterator[Outlook]:
-    """All Outlooks of one series over a run, of some ticks at once, for who judges forecasts.
+    """Yield all Outlooks of one series over a run, several ticks at a time.
 
     Args:
-        params: Of the one series.
-        demand: float64 (T,), work per second as known at each tick; NaN where nothing is.
-        ticks: The run.
+        params: Parameters of the one series.
+        demand: float64 (T,), work per second as known at each tick; NaN if unknown.
+        ticks: The ticks of the run.
     """
     freshness = np.where(np.isnan(demand), int(Freshness.ABSENT), int(Freshness.FRESH))[:, np.newaxis]
     uncensored = [np.zeros(1, np.bool_)] * ticks.count
@@ -166,14 +167,14 @@ def issued(params: SeriesParams, demand: Float, ticks: Ticks) -> Iterator[Outloo
 
 
 def _recorded(seen: Sequence[Seen], ticks: Ticks) -> Recorded:
-    """What all series show over the run."""
+    """Return the measurements of all series over the run, in the form that `steps` takes."""
     demand, _, freshness = _laid_out(seen, slice(0, ticks.count))
     uncensored = np.zeros(len(seen), np.bool_)
     return Recorded(ticks.times_s.tolist(), demand, freshness, [uncensored] * len(demand))
 
 
 def _laid_out(seen: Sequence[Seen], ticks: slice) -> tuple[Float, Float, Int]:
-    """Demand, when it was observed, and freshness of all series at some ticks: (n, S) each."""
+    """Return demand, its observation time and its freshness for all series at some ticks: (n, S) each."""
     demand = np.stack([each.demand[ticks] for each in seen], axis=1)
     observed_at_s = np.stack([each.observed_at_s[ticks] for each in seen], axis=1)
     return demand, observed_at_s, np.stack([each.freshness[ticks] for each in seen], axis=1)
@@ -181,15 +182,15 @@ def _laid_out(seen: Sequence[Seen], ticks: slice) -> tuple[Float, Float, Int]:
 
 @dataclass(frozen=True, slots=True)
 class Outlooks:
-    """Every Outlook of S series over T ticks, as they were issued.
+    """All Outlooks of S series over T ticks, as they were issued. The optional arrays are None if no lane asks for laws.
 
     Attributes:
         at_lead, peak: float64 (T, Q, S).
         evidence: float64 (T, S).
-        level, spread: float64 (T, S, H), of the laws; None where there are none.
-        excess: float32 (T, S, H, LAW_BINS + 1), likewise.
-        scale: float64 (T, S), likewise.
-        demand: float64 (T, S), of which they were made: what lanes see at these ticks; NaN where unknown. Likewise.
+        scale: float64 (T, S), of the laws.
+        level, spread: float64 (T, S, H), of the laws.
+        excess: float32 (T, S, H, LAW_BINS + 1), of the laws.
+        demand: float64 (T, S), the demand that lanes see at these ticks and that the forecasts follow from; NaN if unknown.
     """
 
     at_lead: Float
@@ -203,7 +204,7 @@ class Outlooks:
 
     @classmethod
     def empty(cls, ticks: int, params: SeriesParams) -> Outlooks:
-        """Room for those of so many ticks."""
+        """Return uninitialised arrays for this many ticks."""
         series, laws = len(params.scale), bool(params.laws.any())
         shape = (ticks, series, len(Horizon))
         return cls(
@@ -218,7 +219,7 @@ class Outlooks:
         )
 
     def keep(self, first: int, outlook: Outlook) -> int:
-        """The Outlooks of some ticks, `first` and those after it, side by side as `steps` has them; how many they are."""
+        """Store an Outlook that `steps` has yielded for tick `first` and later ones; return the number of ticks."""
         series = self.evidence.shape[1]
         ticks: int = len(outlook.evidence) // series
         some = slice(first, first + ticks)
@@ -239,16 +240,16 @@ class Outlooks:
         return ticks
 
     def at(self, tick: int, page: Page | None = None, row: int = 0) -> Outlook:
-        """The same again, whose laws are those at a row of a page, if there is one."""
+        """Return the Outlook of a tick; with a page, its laws are those at `row` of that page."""
         laws = self._laws(tick, None)
         if laws is not None and page is not None:
             laws = PagedLaws(laws.level, laws.spread, laws.scale, laws.excess, page, row)
         return Outlook(self.at_lead[tick], self.peak[tick], self.evidence[tick], laws)
 
     def page(self, number: int, ticks: int, first_tick: int) -> Page | None:
-        """The laws of so many ticks, of those after `number` times as many, or of what is left of them; None where there are none.
+        """Return the laws of page `number`, with `ticks` ticks per page (the last may be shorter); None if there are none.
 
-        The very first is this tick on the absolute grid.
+        `first_tick` is the number of the table's first tick on the absolute grid.
         """
         some = slice(number * ticks, (number + 1) * ticks)
         laws = self._laws(some, None)
@@ -265,7 +266,7 @@ class Outlooks:
         return Page(joined, len(laws.scale), first_tick + number * ticks, demand)
 
     def at_each(self, ticks: Int, series: Int) -> Outlook:
-        """For lanes that are at different ticks: int64 (L,) both."""
+        """Return an Outlook for lanes that are at different ticks; both arguments are int64 (L,)."""
         return Outlook(
             self.at_lead[ticks, :, series].T,
             self.peak[ticks, :, series].T,
@@ -281,7 +282,7 @@ class Outlooks:
 
     @classmethod
     def beside(cls, parts: Sequence[Outlooks]) -> Outlooks:
-        """Those of several series as one."""
+        """Join the Outlooks of several series into one."""
 
         def joined(name: str, axis: int) -> Float | None:
             arrays = [getattr(part, name) for part in parts]
@@ -304,7 +305,7 @@ class Outlooks:
         )
 
     def until(self, ticks: int) -> Outlooks:
-        """Those of the first so many ticks."""
+        """Return the Outlooks of the first `ticks` ticks."""
         return Outlooks(
             at_lead=self.at_lead[:ticks],
             peak=self.peak[:ticks],
@@ -317,7 +318,7 @@ class Outlooks:
         )
 
     def one(self, series: int) -> Outlooks:
-        """Those of one of the series."""
+        """Return the Outlooks of one series."""
         only = slice(series, series + 1)
         return Outlooks(
             at_lead=self.at_lead[:, :, only],
@@ -332,13 +333,13 @@ class Outlooks:
 
 
 class Table:
-    """Outlooks that were computed before, looked up.
+    """Looks up Outlooks that were computed before.
 
     Args:
         outlooks: Of all ticks and series.
         series: int64 (L,), the series of each lane.
-        shifts: int64 (L,), ticks that each lane is ahead of the first tick; None for none.
-        first_tick: The run's first, on the absolute grid.
+        shifts: int64 (L,), ticks that each lane is ahead of the first tick; None for no shifts.
+        first_tick: Number of the run's first tick on the absolute grid.
     """
 
     def __init__(
@@ -354,7 +355,7 @@ class Table:
         self._page = outlooks.page(0, self._per_page, first_tick) if self._per_page else None
 
     def at(self, tick: int, samples: Samples) -> Outlook:
-        """A row."""
+        """Return the row of this tick."""
         del samples
         kept = self._outlooks
         if self._shifts is None:
@@ -365,25 +366,28 @@ class Table:
                 self._page_number = number
                 self._page = kept.page(number, self._per_page, self._first_tick)
             return kept.at(tick, self._page, row)
-        # A lane that runs on beyond the end of the table is one whose ticks do not count there.
+        # A lane that runs beyond the end of the table is past the ticks that count, so any row will do.
         rows = np.minimum(tick + self._shifts, len(kept.evidence) - 1)
         return kept.at_each(rows, self._columns)
 
 
 MOST_KEPT_BYTES = 200 << 20
-"""Outlooks of more than this are not kept: two years of one-minute ticks of two series, say."""
+"""Most memory that kept Outlooks may take; enough for two years of one-minute ticks of two series, for example."""
 
 
 def distinct_series(keys: Sequence[Name], params: SeriesParams) -> dict[tuple[Name, bytes], list[int]]:
-    """The lanes of each distinct series, by what makes it one.
+    """Group lanes by the distinct series that they need.
 
     Args:
-        keys: One per lane: what names the trace and the pipeline.
-        params: One series per lane.
+        keys: For each lane, a key that names the trace and the metric pipeline.
+        params: Parameters of one series per lane.
+
+    Returns:
+        The lanes of each distinct series, by its key and the bytes of its parameters.
     """
-    # What a series is asked for does not make another series of it.
+    # Two series that differ only in whether laws are wanted are the same series.
     fields_of = [getattr(params, name) for name in _SERIES_FIELDS if name not in _ASKED]
-    # Bytes of each lane in one row, since joining those of a thousand lanes field by field takes far longer.
+    # One row of bytes per lane, because joining those of a thousand lanes field by field takes far longer.
     columns = [np.ascontiguousarray(each.T).view(np.uint8).reshape(len(keys), -1) for each in fields_of]
     settings = np.concatenate(columns, axis=1)
     found: dict[tuple[Name, bytes], list[int]] = {}
@@ -393,7 +397,7 @@ def distinct_series(keys: Sequence[Name], params: SeriesParams) -> dict[tuple[Na
 
 
 def kept_bytes(series: int, ticks: int, *, laws: bool = False) -> int:
-    """What the Outlooks of so many series over so many ticks take."""
+    """Return the bytes that the Outlooks of this many series and ticks take."""
     one = (2 * len(QUANTILE_LEVELS) + 1) * 8
     if laws:
         one += len(Horizon) * (2 * 8 + (LAW_BINS + 1) * 4) + 8
@@ -401,11 +405,12 @@ def kept_bytes(series: int, ticks: int, *, laws: bool = False) -> int:
 
 
 class OutlookCache:
-    """Outlooks by trace, pipeline and forecast setting, each computed once.
+    """Keeps Outlooks by trace, metric pipeline and forecast setting, each computed once.
 
     Attributes:
-        look: Called now and then while forecasts are made, which takes longer than all else; what it raises ends that,
-            and nothing is kept. None for nobody.
+        look: Called now and then while forecasts are made, which takes longer than anything else in a run. An exception that
+            it
+            raises ends the forecasting, and nothing is kept. None to call nothing.
     """
 
     def __init__(self) -> None:
@@ -415,20 +420,20 @@ class OutlookCache:
     def table(
         self, keys: Sequence[Name], seen: Callable[[Name, Ticks], Seen], params: SeriesParams, ticks: Ticks
     ) -> tuple[Outlooks, Int]:
-        """The Outlooks of every lane's series.
+        """Return the Outlooks of every lane's series, computing those that are not known yet.
 
         Args:
-            keys: One per lane: what names the trace and the pipeline.
-            seen: What the pipeline of a key shows over some ticks.
-            params: One series per lane.
-            ticks: The run; part of what is cached by.
+            keys: For each lane, a key that names the trace and the metric pipeline.
+            seen: Returns what the pipeline of a key shows over some ticks.
+            params: Parameters of one series per lane.
+            ticks: The ticks of the run; part of the cache's key.
 
         Returns:
-            The Outlooks of the distinct series, and int64 (L,) which of them a lane has.
+            The Outlooks of the distinct series, and int64 (L,), the series of each lane.
         """
         begin = (ticks.first, ticks.tick_s, horizon_count(params))
         groups = {(*begin, *name): lanes for name, lanes in distinct_series(keys, params).items()}
-        # What was issued over a longer run from the same beginning is what is issued over this one.
+        # A longer run from the same beginning has the same Outlooks in its first ticks.
         missing = {
             name: lanes[0]
             for name, lanes in groups.items()
@@ -450,7 +455,7 @@ class OutlookCache:
 
 
 def taken(params: SeriesParams, lanes: Sequence[int]) -> SeriesParams:
-    """Some of the series; with the laws that any lane wants, since another lane of the same series may be the one."""
+    """Return some of the series. All get laws if any lane wants them, since that lane may share one of these series."""
     at = np.array(lanes)
     some = SeriesParams(params.tick_s, *(getattr(params, name)[..., at] for name in _SERIES_FIELDS))
     laws, refill_laws = (np.full(len(at), bool(getattr(params, name).any())) for name in _ASKED)
@@ -460,7 +465,7 @@ def taken(params: SeriesParams, lanes: Sequence[int]) -> SeriesParams:
 def _stepped(
     seen: Sequence[Seen], params: SeriesParams, ticks: Ticks, look: Callable[[], None] | None
 ) -> Outlooks:
-    """Step all series over the run: side by side, or where they are few one after the other, which takes less."""
+    """Step all series over the run: side by side, or one after the other if there are few, which takes less time."""
     series = len(seen)
     made = Outlooks.empty(ticks.count, params)
     parts = [[at] for at in range(series)] if series <= _ONE_BY_ONE else [list(range(series))]
@@ -471,7 +476,7 @@ def _stepped(
 
 
 _ONE_BY_ONE = 3
-"""Series that are few."""
+"""Most series that are stepped one after the other."""
 
 
 def _step_into(
@@ -481,7 +486,7 @@ def _step_into(
     ticks: Ticks,
     look: Callable[[], None] | None,
 ) -> None:
-    """Step series over the run, side by side, and keep what is said."""
+    """Step series side by side over the run and store their Outlooks."""
     samples = _recorded(seen, ticks)
     if made.demand is not None:
         made.demand[...] = samples.demand

@@ -1,20 +1,20 @@
 """The plant: L simulated fleets of counts side by side, which carry out what a policy decides.
 
-The order within tick k, at its time t_k, has no exceptions:
+The order within tick k, at its time t_k, is always the same:
 
-1. `advance`: the plant comes from t_(k-1) to t_k. Starts and provisionings that are due come into service, failed ones
-   fall back, drained VMs stop, stopping VMs are stopped;
+1. `advance`: the plant moves from t_(k-1) to t_k. Starts and provisionings that are due come into service, failed ones
+   fall back, drained VMs begin to stop, stopping VMs become stopped;
 2. the ledger takes the interval that ended (`accounts`, a block of ticks at a time);
-3. what of the demand is known by t_k becomes the snapshot (`measuring`);
+3. what is known of demand by t_k becomes the snapshot (`measuring`);
 4. the policy decides;
-5. `act`: what the provider accepts is under way from t_k; nothing of it is in service before t_(k+1).
+5. `act`: what the provider accepts is under way from t_k; none of it is in service before t_(k+1).
 
-The counts of tick k are those after step 1; the VMs that serve during [t_k, t_(k+1)) are those in service at t_k less
-those whose stop was accepted at t_k. VMs leave service in the order in which they came (as the daemon chooses
-where zones are even), which is all that ages need: how many came by when.
+The counts of tick k are those after step 1. The VMs that serve during [t_k, t_(k+1)) are those in service at t_k less those
+whose stop was accepted at t_k. VMs leave service in the order in which they came, as the daemon chooses them when zones are
+even. So the number of VMs that had come by each tick determines all ages.
 
-Rules of this file: integers, element-wise over lanes, in place, nothing reduced over lanes into a result. What
-no lane's settings ask for costs nothing: its branch is absent from the start. Luck is addressed (`draws`).
+Rules of this file: integers, element-wise over lanes, in place; no result is reduced over lanes. A feature that no lane's
+settings ask for costs nothing: its branch is never built. Random draws are addressed (`draws`).
 """
 
 from __future__ import annotations
@@ -47,33 +47,38 @@ from autoscaler.simulator.lanes.start_luck import has_luck, luck_groups
 
 
 class Plant:
-    """L simulated fleets.
+    """Simulates L fleets as counts of VMs.
 
     Args:
-        plants: One per lane.
-        policies: One per lane; for what a policy says of its VMs.
-        ticks: The run.
-        seed: Of everything random.
-        shifts: Ticks that each lane is ahead of `ticks`, for luck that belongs to a moment; none where missing.
-        kind: Of counts, all of which must fit: int32, or int16 where no start has luck of its own.
+        plants: Settings of each lane.
+        policies: Policy of each lane, for what it says of its VMs.
+        ticks: The ticks of the run.
+        seed: Seed of all random draws.
+        shifts: Ticks that each lane is ahead of `ticks`, for draws that belong to a moment; None for no shifts.
+        kind: Integer type of the counts, wide enough for all of them: int32, or int16 if no start draws its time or outcome.
 
     Attributes:
         in_service, starting, draining, stopping, stopped, provisioned: int (L,), VMs in that state; starting
             includes provisioning, stopped includes quarantined VMs. Changed in place.
         startable: int (L,), stopped VMs that could be started now.
-        stoppable: int (L,), VMs in service past their minimum on-time; the very array of those in service where all are known to be.
-        quarantined: int32 (L,), of the stopped ones, VMs that are not tried; None where none can be.
-        given_up: int32 (L,), VMs that hang and are not counted on; None where none can be.
-        arrived, made: int (L,), VMs that came into service at this tick from stopped, and from nothing (None where
-            no lane may make any).
-        failed: int32 (L,), starts that fell back at this tick; None where none can.
-        extra_s: float64 (L,), VM-seconds billed at this tick beside those of VMs in service or draining: for the rest of a
-            minimum, and, where start times are drawn (`lead_in_s` is None), before they came. None for none.
+        stoppable: int (L,), VMs in service past their minimum on-time. The array `in_service` itself if all of them are
+            known
+            to be past it.
+        quarantined: int32 (L,), stopped VMs that are not started again for a while after a failed start; None if no start
+            can fail.
+        given_up: int32 (L,), hanging VMs that are no longer counted on; None if no VM can hang.
+        arrived, made: int (L,), VMs that came into service at this tick from stopped, and from provisioning (None if no
+            lane provisions).
+        failed: int32 (L,), starts that fell back to stopped at this tick; None if none can.
+        extra_s: float64 (L,), VM-seconds billed at this tick in addition to those of VMs in service or draining: the rest of
+            a
+            billing minimum, and, if start times are drawn (`lucky`), the time before the VMs served. None for none.
         starts, provisions, stops: int (L,), accepted at this tick.
         left: int (L,), stops accepted so far; may wrap around.
-        lead_in_s, made_lead_in_s: float64 (L,), what one VM that came from stopped, or from nothing, has been billed
-            for before it is in service, where that is the same for all.
-        drains: bool (L,), stops go through draining; any_drains: some do.
+        lead_in_s, made_lead_in_s: float64 (L,), seconds that one VM started from stopped, or provisioned, is billed before
+            it
+            is in service, if that time is the same for all.
+        drains, any_drains: bool (L,), VMs of this lane drain before they stop; whether some lane's do.
         lucky: Start times are drawn, or starts can fail or be given up.
         has_extras: `extra_s` is in use.
     """
@@ -162,7 +167,7 @@ class Plant:
         self._on_ticks = _ints([math.ceil(each / tick_s - 1e-9) for each in on_s])
         self._all_alike = bool((self._on_ticks == self._on_ticks[0]).all())
         minimum_s = np.array([plant.minimum_billed_s for plant in plants])
-        # A VM that is stopped after its minimum has cost what it ran; only younger ones cost more.
+        # A VM stopped after its billing minimum costs what it ran; only younger ones are charged more.
         young_s = np.where(on_s + self._drain_s < minimum_s, minimum_s, 0.0)
         self._young_ticks = math.ceil(float(young_s.max()) / tick_s - 1e-9)
         self._minimum_s = minimum_s
@@ -173,7 +178,7 @@ class Plant:
         self._cells = np.arange(len(plants))
         self.left: Vms = np.zeros(len(plants), self._kind)
         self._lead_ins: Float = np.zeros((self._came_rows if self._young_ticks else 0, len(plants)))
-        # An array of zeros: with a scalar, numpy's maximum is several times as slow.
+        # An array of zeros, because numpy's maximum with a scalar is several times as slow.
         self._nothing: Vms = np.zeros(len(plants), self._kind)
         self._ripe: Vms = np.zeros(len(plants), self._kind)
         self.stoppable: Vms = self._ripe
@@ -189,29 +194,29 @@ class Plant:
         self._hold_s = np.array([plant.dry_hold_s for plant in plants])
         self._start_from_s = np.full(len(plants), -np.inf)
         self._make_from_s = np.full(len(plants), -np.inf)
-        # What is put in, or refilled, at every tick is not left out.
+        # Lotteries, draining and token buckets must be updated at every tick, so with any of them no tick takes the short way.
         self._ways_out = [way for way in (self._start_way, self._make_way) if way is not None]
         self._may_rest = not (self.lucky or self.any_drains or self._buckets())
 
     @property
     def none_starts(self) -> bool:
-        """Whether it is known, without looking, that no VM is starting."""
+        """Whether it is certain, without reading the counts, that no VM is starting."""
         if self._start_way is None or (self._make_way is not None and not self._make_way.empty):
             return False
         return self._start_way.empty
 
     @property
     def none_arrived(self) -> bool:
-        """Whether it is known, without looking, that no VM came into service from stopped at this tick."""
+        """Whether it is certain, without reading the counts, that no VM came into service from stopped at this tick."""
         return self._start_way is not None and self._start_way.none_out
 
     # ── a tick ─────────────────────────────────────────────────────────────────────────────────────────
 
     def advance(self, tick: int) -> None:
-        """Come to a tick.
+        """Advance the fleets to a tick.
 
         Args:
-            tick: From the start of the run, 0 first, each once.
+            tick: Counted from 0 at the start of the run; each tick once, in order.
         """
         self._now_s = tick * self._tick_s
         if self._start_way is None:
@@ -265,11 +270,11 @@ class Plant:
         self.given_up += due.given_up - due.late
 
     def _age(self, tick: int) -> None:
-        """How many have come so far, and how many of those in service have been there long enough."""
+        """Update how many VMs have come so far, and how many of those in service have been there for their minimum on-time."""
         quiet = tick > 0 and self.none_arrived and self.made is None and not self._young_ticks
         self._since_came = self._since_came + 1 if quiet else 0
         rows = self._came_rows
-        # Where none came for as long, all rows are the same.
+        # If none came for that many ticks, all rows of the ring are equal.
         if self._since_came < rows:
             came = self._came[tick % rows]
             np.add(self._came[(tick - 1) % rows], self.arrived, out=came)
@@ -295,12 +300,13 @@ class Plant:
     def act(self, tick: int, start: Vms, provision: Vms, stop: Vms) -> None:
         """Carry out a decision as far as the provider accepts it.
 
+        If `start` or `stop` is the very array `provision`, both are all zeros, as in most ticks of lanes that are alike.
+
         Args:
             tick: As in `advance`.
             start: int (L,), at most `startable`.
             provision: int (L,).
-            stop: int (L,), at most `stoppable`. Where it, or `start`, is the very array of `provision`, both are of zeros, as
-                in most ticks where lanes are alike.
+            stop: int (L,), at most `stoppable`.
         """
         if stop is self.in_service:
             stop = stop.copy()
@@ -321,7 +327,7 @@ class Plant:
         self._send_home(tick, stop)
 
     def _act_partly(self, tick: int, start: Vms, provision: Vms, stop: Vms) -> None:
-        """As `act`, where nothing is made, and nothing started or nothing stopped, since both are one array."""
+        """Do as `act` does if nothing is provisioned and nothing is started or nothing is stopped (all zeros, one array)."""
         self.starts, self.provisions, self.stops = start, provision, stop
         if start is not provision:
             self._send_out(tick, start, provision)
@@ -369,7 +375,7 @@ class Plant:
     # ── refusals ───────────────────────────────────────────────────────────────────────────────────────
 
     def _not_dry(self, tick: int, start: Vms, provision: Vms) -> tuple[Vms, Vms]:
-        """What is left where there is no capacity, and for how long nothing is tried after a refusal."""
+        """Refuse starts and provisionings in dry spells, and hold off new attempts for a while after such a refusal."""
         assert self._spells is not None
         now_s = self._now_s
         provision = provision * (now_s >= self._make_from_s)
@@ -382,7 +388,7 @@ class Plant:
 
     def _startable(self) -> Vms:
         if self._spells is None and self._quarantine is None:
-            # The very array, so that it is always right.
+            # The array itself rather than a copy, so that it is always up to date.
             return self.stopped
         free = self.stopped if self.quarantined is None else self.stopped - self.quarantined
         return free * (self._now_s >= self._start_from_s)
@@ -390,7 +396,7 @@ class Plant:
     # ── the minimum of a start ─────────────────────────────────────────────────────────────────────────
 
     def _note_lead_in(self, tick: int) -> None:
-        """Mean seconds that the VMs which come at this tick have been billed for."""
+        """Note the mean seconds that the VMs which come at this tick were billed for before they served."""
         row = self._lead_ins[tick % self._came_rows]
         if self._start_way is None:
             assert self.extra_s is not None
@@ -404,16 +410,16 @@ class Plant:
         np.divide(billed_s, np.maximum(came, 1), out=row)
 
     def _charge_young(self, tick: int, stop: Vms) -> None:
-        """Bill what VMs that are stopped now lack to their minimum; exact where all start times are equal.
+        """Bill stopped VMs for what they lack to their billing minimum.
 
-        Where they are drawn, the VMs that came at one tick are taken to have begun at their mean moment.
+        Exact if all start times are equal. If they are drawn, VMs that came at one tick are taken to have begun together.
         """
         if not stop.any():
             return
         assert self.extra_s is not None
         for age in range(min(self._young_ticks, tick + 1)):
             at = (tick - age) % self._came_rows
-            # Differences of running counts stay right when those wrap around.
+            # Differences of running counts stay right when the counts wrap around.
             up_to_here, before = self._came[at] - self.left, self._came[at - 1] - self.left
             of_these = np.minimum(up_to_here, stop) - np.maximum(before, 0)
             ran_s = age * self._tick_s + self._drain_s + self._lead_ins[at]
@@ -422,10 +428,10 @@ class Plant:
     # ── states ─────────────────────────────────────────────────────────────────────────────────────────
 
     def state(self, tick: int) -> list[NDArray[Any]]:
-        """All that the future depends on, just before `tick`: arrays (n, L), equal where the futures are.
+        """Return all that the future depends on, just before `tick`: arrays (n, L), equal where the futures are equal.
 
-        Counts since the start of the run and moments are given relative to now, so that lanes that began at
-        different times can be compared.
+        Counts since the start of the run and moments are given relative to now, so that lanes that began at different times
+        can be compared.
         """
         now_s = tick * self._tick_s
         rows, oldest = self._came_rows, int(self._on_ticks.max())
@@ -440,7 +446,7 @@ class Plant:
         return found
 
     def go_on_from(self, other: Plant, lanes: Int, tick: int) -> None:
-        """Be some lanes of another plant, just before `tick`; the settings of those lanes must be the same."""
+        """Take over the state of some lanes of another plant, with the same settings, just before `tick`."""
         for mine, theirs in zip(self._counts(), other._counts(), strict=True):
             mine[:] = theirs[lanes]
         for way, others in zip(self._delays(), other._delays(), strict=True):
@@ -474,7 +480,7 @@ class Plant:
         return [bucket for bucket in buckets if bucket is not None]
 
     def _recent_lead_ins(self, tick: int) -> Float:
-        """What recent arrivals had been billed for, where any came."""
+        """Return the mean billed seconds before service of recent arrivals; 0 at ticks at which none came."""
         if not self._young_ticks:
             return self._lead_ins
         back = (tick - 1 - np.arange(self._young_ticks)) % self._came_rows

@@ -1,10 +1,10 @@
 """The settings of the plant: what a simulated fleet is like, as set by a person or a sweep.
 
-Rules of this file: frozen values, checked where they are made, with a sentence that names the knob. Times are
-seconds here; what they are in ticks is `plant`. The defaults are those of the embedded cloud's physics for
-what the daemon can see, without any fault: a fault is something that one switches on.
+Rules of this file: values are frozen and are checked when they are made; an error names the setting. Times are in seconds;
+`plant` converts them to ticks. The defaults equal the physics of the embedded cloud in all that the daemon can see, without
+any fault: faults must be switched on.
 
-Not here: what the policy says (capacity, prices, readiness, minimum on-time), which the plant reads from it.
+Capacity, prices, readiness and minimum on-time are not set here: the plant reads them from the policy.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from autoscaler.simulator.lanes.draws import FURTHEST_NORMAL, Luck, Purpose
 
 _P95_NORMAL = 1.6448536269514722
 _MOST_SKEWED = math.exp(0.5 * _P95_NORMAL**2)
-"""The highest ratio of p95 to mean that a log-normal distribution has (3.87)."""
+"""The highest ratio of p95 to mean that a log-normal distribution can have (3.87)."""
 
 LONGEST_START_S = 6 * 3600.0
-"""A start that takes longer than this is said to never end."""
+"""The longest time that can be set, in seconds; a start that would take longer must be set to never end."""
 
 
 class Shortage(StrEnum):
-    """What becomes of work that finds no capacity."""
+    """What happens to work that finds no capacity."""
 
     LOST = "lost"
-    """It goes away."""
+    """The work is lost."""
     QUEUED = "queued"
-    """It waits, and is wanted again in the next interval; shortage counts what waits at the end of each."""
+    """The work waits and is wanted again in the next interval; shortage is what waits at the end of each interval."""
     SLOWS = "slows"
-    """It is let in and slows all work down: with r = demand / capacity above 1, demand / (1 + s (r - 1)) is
-    served, s being `slowdown` (contention as in Gunther 1993). s = 1 serves exactly the capacity, which is
-    what `lost` does; s below 1 is a fleet that can be pushed beyond its objective; s above 1 collapses."""
+    """The work is let in and slows all work down: with r = demand / capacity above 1, demand / (1 + s (r - 1)) is served,
+    where s is `slowdown` (contention as in Gunther 1993). s = 1 serves exactly the capacity, as `lost` does; s below 1 is a
+    fleet that can be pushed beyond its objective; with s above 1 throughput collapses."""
 
 
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """A distribution of times: constant, or log-normal by mean and 95 % quantile.
+    """A distribution of times: constant, or log-normal given its mean and 95 % quantile.
 
     Attributes:
-        mean_s: The mean; the constant where nothing else is given.
-        p95_s: The 95 % quantile of a log-normal distribution of that mean.
+        mean_s: The mean; the constant if `p95_s` is None.
+        p95_s: The 95 % quantile of a log-normal distribution with that mean.
     """
 
     mean_s: float = 0.0
@@ -75,12 +75,12 @@ class Duration:
 
     @property
     def longest_s(self) -> float:
-        """No draw is longer than this."""
+        """The longest possible draw, in seconds."""
         sigma = self.sigma
         return self.mean_s * math.exp(FURTHEST_NORMAL * sigma - 0.5 * sigma**2)
 
     def draw(self, luck: Luck, purpose: Purpose, index: int, count: int) -> Float:
-        """float64 (count,), seconds."""
+        """Return float64 (count,), durations in seconds."""
         sigma = self.sigma
         if sigma == 0:
             return np.full(count, self.mean_s)
@@ -90,14 +90,14 @@ class Duration:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A provider's token bucket of VMs that may be named by calls of one kind; it starts full.
+    """A provider's token bucket, filled with the VMs that calls of one kind may name; it starts full.
 
-    What does not fit is refused as a whole, as EC2 does. The bucket of calls itself cannot bind here: a tick makes at
-    most one call of a kind, and EC2 gives two a second.
+    A call that exceeds it is refused as a whole, as EC2 does. The provider's bucket of calls never binds here: a tick makes
+    at most one call of a kind, and EC2 allows two a second.
 
     Attributes:
-        vms: Size.
-        vms_per_s: What flows back.
+        vms: Size of the bucket.
+        vms_per_s: Rate at which it refills.
     """
 
     vms: float
@@ -111,43 +111,44 @@ class Budget:
 
 
 Span = tuple[float, float]
-"""Start and end in seconds from the start of the run, half open."""
+"""Start and end in seconds from the start of the run; the end is excluded."""
 
 EC2_STARTS = Budget(1000.0, 2.0)
-"""EC2's published default for VMs named by StartInstances, and likewise by RunInstances."""
+"""EC2's published default for VMs named by StartInstances, and for those named by RunInstances."""
 EC2_STOPS = Budget(1000.0, 20.0)
-"""The same for StopInstances."""
+"""EC2's published default for VMs named by StopInstances."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlantSettings:
-    """One simulated fleet of counts.
+    """Settings of one simulated fleet.
 
     Attributes:
         vms: VMs that exist when the run begins.
-        in_service: Of these, VMs that already serve; the others are stopped.
-        start: From the order to start a stopped VM until it serves.
-        provision: From the order to make a VM until it serves.
-        boot_s: The end of either that is billed: running, not yet in service.
-        drain_s: From the order to stop a VM until its stopping begins; it takes no work then, and is billed.
-        stop_s: From the beginning of stopping until it could be started again.
-        start_failure: Chance that a start falls back to stopped.
-        failure_s: After how long it does.
-        quarantine_s: How long such a VM is not tried again.
-        stuck: Chance that a start or a provisioning hangs.
-        stuck_s: How much longer it takes then; infinite for never.
+        in_service: How many of these already serve; the others are stopped.
+        start: Time from the order to start a stopped VM until it serves.
+        provision: Time from the order to provision a VM until it serves.
+        boot_s: The last part of either time, which is billed: the VM runs but does not serve yet.
+        drain_s: Time from the order to stop a VM until stopping begins; the VM takes no work then, and is billed.
+        stop_s: Time from the beginning of stopping until the VM could be started again.
+        start_failure: Probability that a start falls back to stopped.
+        failure_s: Time after which a failing start falls back.
+        quarantine_s: Time for which a VM whose start failed is not started again.
+        stuck: Probability that a start or a provisioning hangs.
+        stuck_s: Extra time that a hanging one takes; infinite if it never ends.
         dry: Spans without capacity: the provider refuses starts and provisionings.
         dry_per_day: Mean number of further such spells a day, at random moments (exponential gaps).
-        dry_mean_s: Their mean length (exponential).
-        dry_hold_s: How long nothing is tried after a refusal for want of capacity.
-        start_budget, provision_budget, stop_budget: The provider's API budget; None is no limit.
-        metric_interval_s: Windows over which demand is averaged before it is published; None for the trace's own.
-        metric_lag_s: How late a window is published; None for what the policy says of its trace.
-        metric_loss: Chance that a window is never published.
+        dry_mean_s: Mean length of those spells (exponential).
+        dry_hold_s: Time for which nothing is tried after a refusal for lack of capacity.
+        start_budget, provision_budget, stop_budget: The provider's API budget; None for no limit.
+        metric_interval_s: Length of the windows over which demand is averaged before it is published; None for the
+            trace's own intervals.
+        metric_lag_s: Delay after which a window is published; None for the lag that the policy gives for its trace.
+        metric_loss: Probability that a window is never published.
         metric_gaps: Spans in which no metric arrives.
-        shortage: What becomes of work that finds no capacity.
-        slowdown: How much overload slows (shortage slows only).
-        minimum_billed_s: What each start is billed for at least.
+        shortage: What happens to work that finds no capacity.
+        slowdown: How much overload slows all work (only if shortage slows).
+        minimum_billed_s: Least time for which each start is billed.
     """
 
     vms: int = 10
@@ -206,11 +207,11 @@ class PlantSettings:
 
     @property
     def lucky(self) -> bool:
-        """Whether starts or provisionings depend on draws."""
+        """Whether starts or provisionings depend on random draws."""
         durations = self.start.constant and self.provision.constant
         return bool(not durations or self.start_failure or self.stuck)
 
     @property
     def can_run_dry(self) -> bool:
-        """Whether capacity can be missing."""
+        """Whether the provider can run out of capacity."""
         return bool(self.dry or self.dry_per_day)

@@ -1,10 +1,10 @@
 """What the lane engine cannot express, in sentences that name the engine that can.
 
-Rules of this file: a setting that lanes would have to leave out is refused, never ignored. What is expressed in
-another form than by the daemon is not refused and is listed here: the readiness probe (the plant's start time
-reaches from the order until a VM serves, whatever the probe), the uneven load of VMs and slow ones (counts share load
-evenly), zones (one place; a dry spell is everywhere), and what is learned of start times, capacities and types (the
-plant's VMs are as the policy says, so there is nothing to learn).
+Rules of this file: a setting that lanes would have to leave out is refused, never ignored. Not refused is what lanes express
+in another form than the daemon: the readiness probe (the plant's start time lasts from the order until a VM serves, whatever
+the probe), the uneven load of VMs and slow ones (counts share load evenly), zones (there is one place; a dry spell is
+everywhere), and what is learned of start times, capacities and types (the plant's VMs are as the policy says, so there is
+nothing to learn).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LOOP = "the loop engine (the real daemon on virtual time) can"
 
 
 def refusals(policy: Policy, plant: PlantSettings, tick_s: float) -> list[str]:
-    """Why lanes cannot run this policy on this plant; empty where they can."""
+    """Return why lanes cannot run this policy on this plant; empty if they can."""
     found = []
     on_ticks = math.ceil(policy.guards.minimum_on_time_s / tick_s - 1e-9)
     if on_ticks > LONGEST_ON_TICKS:
@@ -70,10 +70,10 @@ def refusals(policy: Policy, plant: PlantSettings, tick_s: float) -> list[str]:
 
 
 def refuse(policies: Iterable[Policy], plants: Iterable[PlantSettings], tick_s: float) -> None:
-    """Raise if lanes cannot run one of these.
+    """Raise an error if lanes cannot run one of these policies on its plant.
 
     Raises:
-        ConfigError: With all reasons.
+        ConfigError: Lanes cannot run at least one of them; it gives all reasons.
     """
     reasons: dict[str, None] = {}
     for policy, plant in zip(policies, plants, strict=True):

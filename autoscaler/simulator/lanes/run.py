@@ -12,7 +12,7 @@ from autoscaler.traces.trace import Trace
 
 
 class EnoughError(Exception):
-    """Raised by who looks at a run under way and wants no more of it: the run ends with what is known."""
+    """Raised by a `look` callback to end a run early; the run then returns what is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +23,14 @@ class LaneRun:
         policies: One per lane.
         plants: One per lane.
         traces: One per lane.
-        ticks: From when to when; with shifts, counted from where each lane begins.
-        seed: Of everything random; equal for all lanes, so that they face the same luck.
-        shifts: Ticks that each lane begins after `ticks.first`; empty for none. `ticks` is the longest
+        ticks: The ticks of the run; with shifts, counted from where each lane begins. Their number is the longest
             stretch that any lane may run.
-        forecasts: Whether forecasts are wanted even where no lane decides on them (for a timeline).
-        blind: Whether who decides looks at none, whatever the policies say, so that none is made.
-        until: Ticks from `ticks.first` after which nothing matters, so that it need not be forecast, nor even what is
-            recorded; 0 for as far as any lane goes.
+        seed: Seed of all random draws; equal for all lanes, so that they face the same luck.
+        shifts: Ticks that each lane begins after `ticks.first`; empty for none.
+        forecasts: Whether forecasts are made even if no lane decides on them (for a timeline).
+        blind: Whether the decider uses no forecast, whatever the policies say, so that none is made.
+        until: Ticks from `ticks.first` after which results do not matter, so that neither forecasts nor recorded
+            demand are needed there; 0 for as far as any lane goes.
     """
 
     policies: tuple[Policy, ...]
@@ -45,7 +45,7 @@ class LaneRun:
 
     @property
     def reach(self) -> int:
-        """Ticks from `ticks.first` that some lane may see."""
+        """Number of ticks from `ticks.first` that some lane may see."""
         return self.ticks.count + max(self.shifts, default=0)
 
     def __post_init__(self) -> None:
@@ -57,7 +57,7 @@ class LaneRun:
             raise ValueError("policies, plants, traces and shifts must have one entry per lane")
 
     def of_lanes(self, lanes: Sequence[int]) -> LaneRun:
-        """The same run of some of the lanes."""
+        """Return the same run with only some of its lanes."""
         shifts = tuple(self.shifts[lane] for lane in lanes) if self.shifts else ()
         return replace(
             self,

@@ -1,8 +1,7 @@
 """Schedules in lanes: windows are recompiled as a run advances, for each lane at its own moment.
 
-The daemon lays schedules out for days ahead and again every few hours. Lanes do it once a day of the run, and
-keep only the windows of that day, so that a decision looks at few. The windows that hold at a moment are the
-same either way.
+The daemon compiles schedules for days ahead, again every few hours. Lanes do so once a day of the run, and keep only the
+windows of that day, so that each decision looks at few. Both find the same windows in force at any moment.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ Windows = list[tuple[float, float, int]]
 
 
 class Schedules:
-    """The windows of L lanes.
+    """Compiles the schedule windows of L lanes.
 
     Args:
         policies: One per lane.
@@ -35,11 +34,11 @@ class Schedules:
         self._until_s = -np.inf
 
     def due(self, now_s: float) -> bool:
-        """Whether the windows must be laid out again before deciding at this time of the run."""
+        """Whether the windows must be compiled again before deciding at this time of the run."""
         return self._any and now_s >= self._until_s
 
     def laid_out(self, params: LaneParams, now_s: float) -> LaneParams:
-        """The parameters with the windows from now on, for a day."""
+        """Return the parameters with the windows of one day from now on."""
         self._until_s = now_s + DAY_S
         known: dict[tuple[tuple[ScheduleWindow, ...], float], Windows] = {}
         lanes: list[Windows] = []
@@ -56,7 +55,7 @@ class Schedules:
 
 
 def _windows(schedule: tuple[ScheduleWindow, ...], shift_s: float, now_s: float) -> Windows:
-    """The windows of a day from now on, in the run's time."""
+    """Return the windows of a day from now on, in the run's time."""
     return [
         (start - shift_s, end - shift_s, window.at_least)
         for window in schedule

@@ -1,15 +1,15 @@
 """Segmented replay: a long trace cut into segments that run side by side as lanes, exact by construction.
 
-A policy's control state forgets: from a cold start it is soon the very state of the uncut run. So every segment begins
-early, warms up on the ticks before it, and is then compared: its state at the seam must equal the state in
-which the segment before it ended, in everything that later ticks depend on. Where it does not, the segment
-is run again from the true state, until every seam holds; the first segment begins where the run does, so
-by induction every segment is that of the uncut run, to the bit.
+A policy's control state forgets: some time after a cold start it equals the state of the uncut run. So every segment begins
+early, warms up on the ticks before it, and is then compared: its state at the seam must equal the state in which the segment
+before it ended, in everything that later ticks depend on. A segment whose state differs is run again from the true state,
+until every seam holds. The first segment begins where the run does, so by induction every segment equals that part of the
+uncut run, to the bit.
 
-Rules of this file: all lanes tick on the clock of the first segment, each `shift` ticks ahead of it, which
-nothing in core can tell: what it remembers is relative, schedules are laid out per lane, and shifts are whole
-numbers of every bucket that lies on the absolute grid. Sums and digests join segment by segment, in order.
-Forecasts come from a table; where they would depend on the plant, cutting is refused (`lanes`).
+Rules of this file: all lanes tick on the clock of the first segment, each `shift` ticks ahead of it. Nothing in core can
+tell: it remembers relative times, schedules are compiled per lane, and shifts are multiples of every bucket that lies on the
+absolute grid. Sums and digests are joined segment by segment, in order. Forecasts come from a table. A run whose forecasts
+depend on the plant cannot be cut (`feeds.why_not_cut`).
 """
 
 from __future__ import annotations
@@ -40,44 +40,46 @@ from autoscaler.simulator.lanes.start_luck import has_luck
 from autoscaler.simulator.lanes.witness import Page, Witness
 
 SETTLING_TICKS = 720
-"""Ticks in which the number of VMs itself comes right, before what windows remember of it does. Measured on random
-policies: the median is below 50, the highest 197. Within a tolerance two numbers of VMs can stay apart for half a swing
-of demand: of months of three generated kinds of days, each in 14 segments, 256 left a seam open in all three, 512 in
-one, these in none. Too few cost a second run, never a wrong number."""
+"""Ticks of warm-up for the number of VMs itself to settle, before windows start to remember it. Measured on random policies:
+the median is below 50, the highest 197. With a tolerance, two runs can differ in VMs for half a swing of demand: of months
+of three generated kinds of days, each in 14 segments, 256 ticks left a seam open in all three, 512 in one, these in none.
+Too few cost a second run, never a wrong number."""
 _LEAST_SETTLING_TICKS, _SETTLING_PART = 256, 8
-"""Of a short run this part is taken for it, and no fewer ticks, so that something is left to be cut."""
+"""In short runs the warm-up is 1 / `_SETTLING_PART` of the run, but no fewer ticks than the first number, so that something
+is left to be cut."""
 
 SETTLING_S = 86_400.0
 SETTLING_SHARE = 1 / 32
-"""Where segments are long, a day is taken for it, up to this share of one: tolerance keeps two numbers of VMs apart
-until demand has been through its swing, and running a long segment again is dear."""
+"""With long segments the warm-up is a day, up to this share of a segment. A tolerance can keep two numbers of VMs apart
+until demand has been through its daily swing, and running a long segment again is expensive."""
 
 MOST_LANES = 16_384
-"""Segments are so many that no more lanes run at once: a lane's tick gets cheaper up to there (a year of a thousand
-variants: 18.5 s at 8,192, 16.8 at 12,288, 14.2 here, 14.3 at 24,576), and memory grows."""
+"""Most lanes that segments are multiplied to. A lane's tick gets cheaper up to about there (a year of a thousand variants:
+18.5 s at 8,192 lanes, 16.8 at 12,288, 14.2 here, 14.3 at 24,576), and memory grows with the number."""
 
 MOST_KINDS = 16
-"""Lanes of so many kinds are cut kind by kind; of more, there are too few of each, and the run is not cut."""
+"""A run with lanes of up to this many shapes (`alike`) is cut shape by shape. With more there are too few lanes of each, and
+the run is not cut."""
 
 _PART_TICKS = 512
-"""Ticks until somebody who waits is looked at."""
+"""Ticks between two calls of `look`."""
 
 Look: TypeAlias = Callable[[float], None]
 
 _TICK_COST = 60.0
 _LANE_COST = 0.045
-"""Microseconds that a tick costs, and that each lane adds to it: what cuts are chosen by."""
+"""Microseconds that a tick costs, and that each lane adds to it; the number of segments is chosen by these."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """How a run is cut.
+    """How a run is cut into segments.
 
     Attributes:
-        segments: How many.
-        warm: Ticks of warm-up; a multiple of the ledger's grid beyond what is not counted at all. The first segment,
-            which needs none, is longer by as many.
-        stride: Ticks from one segment's beginning to the next; a multiple of that grid and of every bucket.
+        segments: Number of segments.
+        warm: Ticks of warm-up: ticks that are not counted at all, plus a multiple of the ledger's grid. The first segment
+            needs no warm-up, so it is longer by this many ticks.
+        stride: Ticks from one segment's beginning to the next; a multiple of the ledger's grid and of every bucket.
         rest: Ticks of the last segment, at most `stride`.
     """
 
@@ -88,14 +90,17 @@ class Cut:
 
     @property
     def shifts(self) -> tuple[int, ...]:
-        """Ticks that each segment begins after the run, warm-up included."""
+        """Ticks by which the beginning of each segment, warm-up included, lies after that of the run."""
         return tuple(segment * self.stride for segment in range(self.segments))
 
     @classmethod
     def of(cls, run: LaneRun, segments: int | None = None, skipped: int = 0) -> Cut | None:
-        """The cut of a run, into so many segments, or as many as make it fastest; None for not at all.
+        """Return the cut of a run, or None if it is not worth cutting.
 
-        The first `skipped` ticks are run and not counted.
+        Args:
+            run: The uncut run.
+            segments: Number of segments; None for the number that makes the run fastest.
+            skipped: Ticks at the beginning that are run but not counted.
         """
         params = compile_params(run.policies, run.ticks.tick_s, run.ticks.start_s).lanes
         grid, lanes, total = grid_ticks(run.ticks.tick_s), len(run.policies), run.ticks.count
@@ -125,22 +130,22 @@ class Cut:
         return cls(count, warm, stride, left - (count - 1) * stride)
 
     def cost(self, lanes: int) -> float:
-        """About how long it takes with so many lanes, in microseconds."""
+        """Return the estimated microseconds that this cut takes with `lanes` lanes per segment."""
         return (self.warm + self.stride) * (_TICK_COST + _LANE_COST * lanes * self.segments)
 
 
 @dataclass(slots=True)
 class Segmented:
-    """What came of it.
+    """Results of a run, cut or not.
 
     Attributes:
         sums, fingerprints: Of the whole run, one lane per lane of the run.
-        pages: What the witness kept, per lane it was asked for, in time order, stamped with the true ticks.
-        cut: How it was cut, or the first kind of its lanes was; None for not.
-        reruns: Segments that were run again, in all rounds.
-        whole: Whether the run came to its end; if not, the pages are those of its beginning, as far as that is known,
+        pages: Recorded ticks of each witnessed lane, in time order, stamped with the true ticks.
+        cut: How the run was cut. If lanes of several shapes were cut separately, the cut of the first; None if not cut.
+        reruns: Number of segments that were run again, in all rounds.
+        whole: Whether the run came to its end. If not, pages hold its beginning, as far as that is known,
             and sums and fingerprints mean nothing.
-        begins: int (V,), VMs that each lane had ordered when counting began; None where the run was cut.
+        begins: int (V,), VMs in service or starting in each lane when counting began; None if the run was cut.
     """
 
     sums: Sums
@@ -162,21 +167,21 @@ def run_segmented(
     skipped: int = 0,
     look: Look | None = None,
 ) -> Segmented:
-    """Run lanes over their whole run, cut into segments where that is faster.
+    """Run all lanes from beginning to end, cut into segments if that is faster.
 
     Args:
-        run: Without shifts; its policies decide.
-        segments: How many; None for as many as make it fastest, 1 for none.
-        cache: Outlooks of earlier runs.
-        witnessed: Lanes of which every tick is kept.
-        elasticity: Whether the sums hold supply against need tick by tick, which is a tenth of the work.
-        skipped: Ticks at the beginning that are in the digests and in what is witnessed, and not in the sums.
-        look: Told now and then the share that is done, forecasts apart; where it raises EnoughError, the run ends with
-            what is known.
+        run: A run without shifts, decided by its policies.
+        segments: Number of segments; None for the number that makes the run fastest, 1 for an uncut run.
+        cache: Outlooks of earlier runs, which this run reads and extends.
+        witnessed: Lanes of which every tick is recorded.
+        elasticity: Whether the sums compare supply with need tick by tick, which is a tenth of the work.
+        skipped: Ticks at the beginning that are included in digests and recorded ticks, but not in the sums.
+        look: Called now and then with the share of the run that is done, not counting forecasts. If it raises EnoughError,
+            the run ends with what is known.
 
     Raises:
         ConfigError: Lanes cannot express the run.
-        ValueError: It has forecasts that depend on the plant, and segments were asked for.
+        ValueError: `segments` were asked for and the forecasts depend on the plant.
     """
     wanted = segments != 1 and (segments is not None or not why_not_cut(run))
     kinds = alike(run) if wanted else []
@@ -201,7 +206,7 @@ def run_segmented(
 
 
 def _go(lanes: Lanes, ticks: int, sums: Sums | None, prints: Fingerprints, look: Look | None) -> None:
-    """Go on for so many ticks, and look up now and then."""
+    """Advance by `ticks` ticks, calling `look` now and then."""
     end = lanes.tick + ticks
     while lanes.tick < end:
         lanes.run(min(_PART_TICKS if look else ticks, end - lanes.tick), sums, prints)
@@ -210,7 +215,7 @@ def _go(lanes: Lanes, ticks: int, sums: Sums | None, prints: Fingerprints, look:
 
 
 def alike(run: LaneRun) -> list[list[int]]:
-    """Lanes whose plants keep the same things for the same number of ticks, so that some of them can go on alone."""
+    """Group lanes whose plants keep the same arrays of the same lengths, so that some of them can be continued alone."""
     found: dict[tuple[object, ...], list[int]] = {}
     for lane, (plant, policy) in enumerate(zip(run.plants, run.policies, strict=True)):
         found.setdefault(_shape_of(plant, policy, run.ticks.tick_s), []).append(lane)
@@ -218,7 +223,7 @@ def alike(run: LaneRun) -> list[list[int]]:
 
 
 def _side_by_side(parts: Sequence[Segmented], kinds: Sequence[Sequence[int]]) -> Segmented:
-    """The parts' lanes in the order of the run."""
+    """Join results of separate groups of lanes in the order of the run."""
     order = np.argsort([lane for lanes in kinds for lane in lanes])
     prints = Fingerprints(len(order))
     prints.words = np.concatenate([part.fingerprints.words for part in parts])[order]
@@ -262,13 +267,13 @@ def _uncut(
 
 @dataclass(slots=True)
 class _Segment:
-    """One segment of all V lanes of the run, as far as it is known.
+    """One segment of all V lanes of the run, as far as it has been run.
 
     Attributes:
         sums, fingerprints: Of V lanes.
-        pages: By witnessed lane.
-        entry, exit: States at its seams: arrays (n, V).
-        ended: By lane, the run that came to its end, and the lane's place in it.
+        pages: Recorded ticks by witnessed lane.
+        entry, exit: States at its first and last seam: arrays (n, V).
+        ended: For each lane, the run that reached the segment's end, and the lane's place in that run.
     """
 
     sums: Sums
@@ -279,7 +284,7 @@ class _Segment:
     ended: list[tuple[Lanes, int]]
 
     def replace(self, lanes: Sequence[int], by: _Segment, at: Sequence[int]) -> None:
-        """Put the lanes `at` of another version of this segment in the place of some of these."""
+        """Replace `lanes` of this segment by the lanes `at` of another version of it."""
         kept = [lane for lane in range(self.sums.lanes) if lane not in set(lanes)]
         parts = [self.sums.taken(np.array(kept, np.int64)), by.sums.taken(np.array(at))]
         places = np.argsort(np.array([*kept, *lanes]))
@@ -294,7 +299,7 @@ class _Segment:
 
 
 class _Segments:
-    """A cut run: V lanes times S segments, lane s * V + v being segment s of lane v."""
+    """A cut run of V lanes times S segments; lane s * V + v is segment s of lane v."""
 
     def __init__(
         self,
@@ -328,7 +333,7 @@ class _Segments:
         self._segments: list[_Segment] = []
 
     def result(self, skipped: int) -> Segmented:
-        """Run all, run again what does not join, and join all."""
+        """Run all segments, run those again that do not join, and return the joined results."""
         try:
             sums, fingerprints = self._begun(skipped)
             pages = self._first_pages()
@@ -337,7 +342,7 @@ class _Segments:
             while self._mend():
                 pass
         except EnoughError:
-            # What is known to be the run's beginning is the first segment, which begins where the run does.
+            # Only the first segment is known to be part of the run, because it begins where the run does.
             empty = self._run.sums(elasticity=self._elasticity), Fingerprints(self._run.lanes)
             return Segmented(*empty, self._first_pages(), self._cut, self._reruns, whole=False)
         for segment in self._segments:
@@ -348,7 +353,7 @@ class _Segments:
         return Segmented(sums, fingerprints, pages, self._cut, self._reruns)
 
     def _begun(self, skipped: int) -> tuple[Sums, Fingerprints]:
-        """Run the warm-up, which is the beginning of the first segment: its sums and digests."""
+        """Run the warm-up, which belongs to the first segment, and return the first segment's sums and digests."""
         lanes = self._run
         sums, prints = lanes.sums(elasticity=self._elasticity), Fingerprints(lanes.lanes)
         _go(lanes, skipped, None, prints, self._look)
@@ -356,19 +361,19 @@ class _Segments:
         return sums.taken(np.arange(self._lanes)), prints.taken(range(self._lanes))
 
     def _first_pages(self) -> dict[int, list[Page]]:
-        """What has been kept of the first segment."""
+        """Return the recorded ticks of the first segment so far."""
         return {v: self._witness.of(v) for v in self._witnessed} if self._witness else {}
 
     def _stretch(
         self, lanes: Lanes, groups: list[list[int]], witness: Witness | None, *, last: int
     ) -> list[_Segment]:
-        """Run a segment's length.
+        """Run all lanes for the length of a segment.
 
         Args:
-            lanes: At the beginning of it.
-            groups: Their places, segment by segment.
-            witness: Theirs.
-            last: Index into the groups of the run's last segment, which is shorter; -1 for none.
+            lanes: The run, at the beginning of the segment.
+            groups: For each segment, the places of its lanes in that run.
+            witness: Records ticks of that run; None if no lane is witnessed.
+            last: Index into `groups` of the run's last segment, which is shorter; -1 if it is not among them.
         """
         cut, begun = self._cut, lanes.tick
         sums, fingerprints = lanes.sums(elasticity=self._elasticity), Fingerprints(lanes.lanes)
@@ -398,12 +403,12 @@ class _Segments:
         return made
 
     def _kept(self, witness: Witness, places: list[int], begun: int, length: int) -> dict[int, list[Page]]:
-        """What was kept of a stretch, by place within the group."""
+        """Return the recorded ticks of a stretch, by place within the group."""
         watched = set(witness.lanes.tolist())
         return {at: witness.of(place, begun, length) for at, place in enumerate(places) if place in watched}
 
     def _mend(self) -> bool:
-        """Run again, each from the end of the one before, the segments that do not begin there."""
+        """Run segments again that do not begin where the one before ended, from that end; return whether there were any."""
         torn = {
             number: _differing(self._segments[number].entry, self._segments[number - 1].exit)
             for number in range(1, len(self._segments))
@@ -426,7 +431,7 @@ class _Segments:
     def _again(
         self, run: Lanes, pieces: list[tuple[int, int]]
     ) -> tuple[list[tuple[int, int]], dict[int, _Segment]]:
-        """Segments of some lanes, (segment, lane) each, gone on with where a run stands."""
+        """Continue a run from where it stands, to run the given (segment, lane) pieces again."""
         self._reruns += len(pieces)
         pieces = sorted(pieces)
         places = [self._segments[number - 1].ended[lane][1] for number, lane in pieces]
@@ -440,7 +445,7 @@ class _Segments:
 
 
 def _differing(one: Sequence[NDArray[Any]], other: Sequence[NDArray[Any]]) -> list[int]:
-    """Lanes in which two states differ."""
+    """Return the lanes in which two states differ."""
     differs = np.zeros(one[0].shape[1], np.bool_)
     for mine, theirs in zip(one, other, strict=True):
         rows = max(len(mine), len(theirs))
@@ -450,14 +455,14 @@ def _differing(one: Sequence[NDArray[Any]], other: Sequence[NDArray[Any]]) -> li
 
 
 def _as_long(state: NDArray[Any], rows: int) -> NDArray[Any]:
-    """A state over as many rows: the memory of windows goes on as it ends, where others look back further."""
+    """Extend a state to `rows` rows by repeating its last row, the highest that a shorter window remembers."""
     if len(state) == rows:
         return state
     return np.concatenate([state, np.repeat(state[-1:], rows - len(state), axis=0)])
 
 
 def _shape_of(plant: PlantSettings, policy: Policy, tick_s: float) -> tuple[object, ...]:
-    """What decides which arrays a plant keeps for a lane, and how long they are."""
+    """Return the key that decides which arrays a plant keeps for a lane, and how long they are."""
     lucky = has_luck((plant,), (policy,))
     budgets = (plant.start_budget, plant.provision_budget, plant.stop_budget)
     return (

@@ -15,15 +15,15 @@ _PAGE = 64
 
 
 class DrySpells:
-    """For each lane and tick, whether there is capacity.
+    """Knows for each lane and tick whether the provider has capacity.
 
     Args:
         plants: One per lane.
-        fleets: Their names, which the luck depends on.
+        fleets: Names of the lanes' fleets, which address the random draws.
         shifts: int (L,), ticks that a lane is ahead of the first tick of the run.
-        ticks: Ticks of the run, counted from its first.
+        ticks: Number of ticks of the run.
         tick_s: Length of a tick.
-        seed: Of the random spells.
+        seed: Seed of the random spells.
     """
 
     def __init__(
@@ -49,12 +49,12 @@ class DrySpells:
         self._any: Bool = np.asarray(self._dry.any(axis=1))
 
     def at(self, tick: int) -> Bool | None:
-        """Bool (L,), the lanes without capacity at this tick; None for none."""
+        """Return bool (L,), the lanes without capacity at this tick; None if there are none."""
         return self._dry[tick][self._kind] if self._any[tick] else None
 
 
 def _random(plant: PlantSettings, luck: Luck, until_s: float) -> Iterator[Span]:
-    """The random spells that begin before this, in seconds from the start of the run."""
+    """Yield the random spells that begin before `until_s`, in seconds from the start of the run."""
     if not plant.dry_per_day:
         return
     at_s, page = 0.0, 0

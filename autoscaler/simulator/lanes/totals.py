@@ -1,7 +1,7 @@
 """Counts of a block that are needed only as sums: added up tick by tick, while they are in cache.
 
-A block of thousands of lanes does not stay in the processor's cache. What is written there as rows and read again for
-its sum costs twice a pass over memory; a running sum costs one over what is there already.
+A block of thousands of lanes does not stay in the processor's cache. Writing its rows and reading them again for their sum
+takes two passes over memory; a running sum takes one over counts that are in the cache already.
 
 Rules of this file: integers, in place, element-wise over lanes.
 """
@@ -17,19 +17,19 @@ from autoscaler.simulator.lanes.delays import Vms
 from autoscaler.simulator.lanes.plant import Plant
 
 NARROW, FEW = 2**9, 2**24
-"""Sums over a block of fewer VMs than these fit into 16 and into 32 bits, which are faster to add to."""
+"""Below these counts of VMs, a block's sums fit into 16 and into 32 bits, which are faster to add to."""
 
 
 class Totals:
-    """Sums over the ticks of a block.
+    """Sums of counts over the ticks of a block.
 
     Args:
-        plant: Whose counts.
-        most_vms: No count is higher.
-        arrivals: Whether it matters how many VMs came.
+        plant: The plant whose counts are summed.
+        most_vms: An upper bound on every count.
+        arrivals: Whether to count the VMs that come into service.
 
     Attributes:
-        of: By what is summed, int (L,); changed in place.
+        of: int (L,) for each kind of count; changed in place.
     """
 
     def __init__(self, plant: Plant, most_vms: float, *, arrivals: bool) -> None:
@@ -65,7 +65,7 @@ class Totals:
         self._failures = plant.quarantined is not None
 
     def begin(self, ticks: int) -> None:
-        """Begin with a block of so many ticks."""
+        """Start a block of `ticks` ticks."""
         for total in self.of.values():
             total.fill(0)
         if self._follows:
@@ -74,7 +74,7 @@ class Totals:
             np.multiply(self._plant.provisioned, ticks, out=self.of[Count.PROVISIONED])
 
     def decided(self, decision: Decision) -> None:
-        """Add a tick that has been decided on and not acted on."""
+        """Add the counts of a tick between its decision and its actions."""
         plant = self._plant
         if not plant.none_starts:
             self._add(Count.STARTING, plant.starting)
@@ -97,7 +97,7 @@ class Totals:
             self._add(Count.MADE, plant.made)
 
     def _settle(self) -> None:
-        """Add the warm targets of ticks in which they were one array, that nobody can change."""
+        """Add the warm target of consecutive ticks in which it was one read-only array."""
         times, self._targets = self._targets, 0
         if times:
             wanted = self._target
@@ -106,19 +106,19 @@ class Totals:
             self._add(Count.WARM_TARGET, wanted)
 
     def acted(self) -> None:
-        """Add what the provider has accepted in that tick."""
+        """Add what the provider accepted in that tick."""
         if self._grows:
             self._add(Count.PROVISIONS, self._plant.provisions)
             self._add(Count.PROVISIONED, self._plant.provisioned)
 
     def end(self) -> None:
-        """The block is over."""
+        """Finish the block."""
         self._settle()
         if self._follows:
             ordered, left = self._before
             stops, starts = self.of[Count.STOPS], self.of[Count.STARTS]
             np.subtract(self._plant.left, left, out=stops)
-            # Nothing else than starts and stops changes what is ordered.
+            # Only starts and stops change the number of VMs in service or starting.
             np.subtract(self._ordered(), ordered, out=starts)
             starts += stops
 

@@ -1,6 +1,6 @@
 """Records every tick of a few lanes, as timeline rows with reasons.
 
-Sums forget; a person who asks why needs the tick. What is kept is what `daemon.sentences` reads, so a lane's
+Sums do not tell why something was decided; single ticks do. What is recorded is what `daemon.sentences` reads, so a lane's
 sentences are those that the daemon would have logged.
 """
 
@@ -37,16 +37,16 @@ _TOLD = (
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Kept ticks of W lanes.
+    """Recorded ticks of W lanes.
 
     Attributes:
-        first_tick: On the absolute grid; where lanes are shifted, of a lane without a shift.
-        run_tick: The same from the start of the run.
+        first_tick: Number of the first tick on the absolute grid, for a lane without a shift.
+        run_tick: Number of that tick from the start of the run.
         shifts: int64 (W,), ticks that each lane is ahead.
-        ticks: By name, (n, W).
-        stages, reasons: int64 (n, K, W).
-        block: By name, (n, W).
-        earnings: n rows of W, what lanes with an objective were sized by; empty where no lane has one.
+        ticks: Arrays (n, W) by field name of a journal's tick.
+        stages, reasons: int64 (n, K, W), wish and reason after each of K stages.
+        block: Arrays (n, W) by field name of a block.
+        earnings: n rows of W, what lanes with an objective were sized by; empty if no lane has one.
     """
 
     first_tick: int
@@ -59,7 +59,7 @@ class Page:
     earnings: tuple[tuple[Earnings | None, ...], ...] = ()
 
     def of(self, at: int) -> Page:
-        """One of the lanes, stamped with its own ticks."""
+        """Return the page of one lane, stamped with its own ticks."""
         own = int(self.shifts[at])
         column = slice(at, at + 1)
         return Page(
@@ -75,23 +75,23 @@ class Page:
 
 
 class Witness:
-    """Keeps ticks.
+    """Records every tick of some lanes.
 
     Args:
-        lanes: Which lanes.
+        lanes: The lanes of the run to record.
     """
 
     def __init__(self, lanes: Sequence[int]) -> None:
         self.lanes = np.array(lanes)
         self.pages: list[Page] = []
-        # A number is taken out of an array in a fifth of the time that an array of one takes.
+        # Taking a number out of an array takes a fifth of the time of taking an array of one element.
         self._lane = int(lanes[0]) if len(lanes) == 1 else None
         self._kinds: list[np.dtype[Any]] = []
         self._rows: list[list[Any]] = []
         self._earned = Earned(self.lanes)
 
     def see(self, samples: Samples, decision: Decision, plant: Plant) -> None:
-        """Keep a tick, once it is decided and before anybody acts."""
+        """Record a tick after its decision and before the plant acts."""
         arrays = (*_sampled(samples), *_decided(decision), *_planted(plant))
         stages, lane = (decision.value, decision.reason), self._lane
         if not self._kinds:
@@ -107,18 +107,18 @@ class Witness:
         self._earned.see(decision)
 
     def close(self, block: Block, count: int, run_tick: int, shifts: Int) -> None:
-        """Keep the block that these ticks belong to.
+        """Finish the page of ticks recorded since the last call, adding the block's figures.
 
         Args:
-            block: It.
-            count: Its rows.
+            block: The block that these ticks belong to.
+            count: Number of its rows in use.
             run_tick: Its first tick, from the start of the run.
             shifts: int64 (L,), ticks that each lane is ahead.
         """
         kept: dict[str, NDArray[Any]] = {}
         for name in _BLOCK:
             rows = getattr(block, name)[:count]
-            # Demand may be told once for lanes side by side.
+            # The block may hold one column of demand for several neighbouring lanes.
             each = len(shifts) // rows.shape[1]
             kept[name] = rows[:, self.lanes // each]
         ticks, lanes = len(self._rows), len(self.lanes)
@@ -142,12 +142,12 @@ class Witness:
         )
 
     def of(self, lane: int, begun: int = 0, length: int | None = None) -> list[Page]:
-        """The pages of one kept lane, stamped with its own ticks.
+        """Return the pages of one recorded lane, stamped with its own ticks.
 
         Args:
-            lane: Its number in the run.
-            begun: Ticks of the run to leave out.
-            length: How many to take after those, whole pages; None for all.
+            lane: Number of the lane in the run.
+            begun: Ticks at the beginning of the run to leave out.
+            length: Number of ticks to take after those, a multiple of whole pages; None for all.
         """
         at = int(np.flatnonzero(self.lanes == lane)[0])
         pages = [page for page in self.pages if page.run_tick >= begun]
@@ -156,12 +156,12 @@ class Witness:
         return [page.of(at) for page in pages]
 
     def fleet_ticks(self, lane: int, fleet: str) -> list[FleetTick]:
-        """The same ticks as the daemon's journal would have them."""
+        """Return the ticks of a recorded lane as the daemon's journal would hold them."""
         return [tick for page in self.of(lane) for tick in _ticks(page, fleet)]
 
 
 def timeline(pages: Sequence[Page], fleet: str, tick_s: float) -> tuple[TimelineRow, ...]:
-    """The rows of a lane's pages, in their order."""
+    """Return the timeline rows of a lane's pages, in their order."""
     return tuple(row for page in pages for row in _rows(page, fleet, tick_s))
 
 
