@@ -154,7 +154,7 @@ def test_where_nobody_is_left_the_rest_is_lost_and_not_waited_for_without_end():
             alone.wait()
     assert all(isinstance(result, Lost) for result in found.values())
     assert sorted(found) == [0, 1]
-    assert "nobody has been there for 2 s" in found[1].why
+    assert "had no workers for 2 s" in found[1].why
 
 
 def _wrong(shared, part):

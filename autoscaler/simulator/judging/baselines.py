@@ -17,10 +17,10 @@ from autoscaler.simulator.replay.timeline import TimelineRow, column
 
 
 def always_on(rows: Sequence[TimelineRow], policy: Policy, tick_s: float) -> tuple[TimelineRow, ...]:
-    """As many VMs as the highest demand of the run needs, in service all the time.
+    """Return a timeline with as many VMs as the highest demand of the run needs, in service all the time.
 
-    It knows the peak beforehand, which no real fleet does: the most favourable case of sizing by hand. It
-    pays for those VMs and their disks only.
+    It knows the peak beforehand, which no real fleet does, so it is the best case of sizing by hand. It pays for those VMs
+    and their disks only.
     """
     peak = float(np.nanmax(column(rows, "demand"), initial=0.0))
     vms = max(math.ceil(peak / policy.vm.capacity_per_s - 1e-9), policy.bounds.minimum)
@@ -49,11 +49,11 @@ def always_on(rows: Sequence[TimelineRow], policy: Policy, tick_s: float) -> tup
 
 
 def plain_reactive(policy: Policy) -> Policy:
-    """The same fleet under demand plus 30 % headroom and 10 % tolerance: no objective, forecast, steps or schedule.
+    """Return the policy resized by demand plus 30 % headroom, with 10 % tolerance.
 
-    30 % headroom is a wanted utilisation of 77 %; the tolerance is that of the Kubernetes horizontal
-    autoscaler. Bounds, guards, warm pool and prices are those of the policy; guards that an objective has switched off
-    are as where nothing is written.
+    It has no objective, forecast, steps or schedule. 30 % headroom is a target utilisation of 77 %; the tolerance is that of
+    the Kubernetes horizontal autoscaler. Bounds, guards, warm pool and prices stay those of the policy. Guards that an
+    objective has switched off get their default values.
     """
     reactive = ReactiveSection.model_construct(headroom=0.3, tolerance=0.1, censored_growth=0.5)
     changes = {"reactive": reactive, "objective": None, "forecast": None, "steps": (), "schedule": ()}
@@ -69,7 +69,7 @@ def plain_reactive(policy: Policy) -> Policy:
 
 
 def describe(policy: Policy) -> str:
-    """How a policy asks for VMs, in a few words."""
+    """Return in a few words how a policy is sized."""
     aim = objective_in_words(policy).partition(": ")[2].partition(", a start")[0]
     parts = []
     if policy.reactive:

@@ -1,6 +1,6 @@
 """The record of a run, interval by interval, and which columns of it the ledger sums.
 
-Rules of this file: nothing that computes.
+Rules of this file: nothing is computed here.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from autoscaler.core.types import Float, SmallInt
 
 @dataclass(slots=True)
 class Block:
-    """Up to B consecutive intervals of L lanes, tick by tick; row i is the interval that begins at tick
-    `first_tick + i`. Counts are VMs: int32, or int16 all. Arrays may be overwritten once they have been added.
+    """Up to B consecutive intervals of L lanes, tick by tick; row i is the interval that begins at tick `first_tick + i`.
+
+    Counts are VMs, all int32 or all int16. Arrays may be overwritten once they have been added to sums.
 
     Attributes:
         tick_s: Length of an interval.
         first_tick: Tick at which the first row begins.
-        demand: float64 (B, C), work per second wanted; NaN unknown. C is the number of lanes, or less where lanes
-            side by side want the same: each column is that of L / C lanes, one after the other.
-        capacity: float64 (B, L), work per second that the VMs in service could do at the objective.
-        shortage: float64 (B, L), work per second wanted and not served; NaN where demand is unknown. None where it is
-            what the VMs that serve cannot do, all of which is lost.
+        demand: float64 (B, C), work per second wanted; NaN if unknown. C is the number of lanes, or less if neighbouring
+            lanes want the same: then each column holds for L / C consecutive lanes.
+        capacity: float64 (B, L), work per second that the VMs in service can do at the objective.
+        shortage: float64 (B, L), work per second wanted and not served; NaN if demand is unknown. None if it equals what
+            exceeds the capacity of the VMs that serve, all of which is lost.
         desired: (B, L), VMs wanted in service, after guards.
         in_service, starting, draining, stopped: (B, L), VMs in that state; starting includes provisioning.
-        provisioned: (B, L), VMs that exist once the interval's orders are accepted: those whose disks it pays.
+        provisioned: (B, L), VMs that exist once the interval's orders are accepted; their disks are paid.
         warm_target: (B, L), stopped VMs wanted in the warm pool.
         starts, stops, provisions: (B, L), accepted in the interval.
-        failed_starts: (B, L), starts and provisions that failed in the interval.
-        billed_vm_s: float64 (B, L), VM-seconds billed as running in the interval, the minimum billing
-            included.
+        failed_starts: (B, L), starts and provisionings that failed in the interval.
+        billed_vm_s: float64 (B, L), VM-seconds billed as running in the interval, including the minimum billing.
         cost: float64 (B, L), money of all parts: running, storage, starts, provisions.
-        totals: Counts that are summed over the rows already, int (L,); their rows are not read.
-        extra_s: float64 (B, L), VM-seconds billed that a `Tariff` does not know of; None for none.
-        most_vms: No count is higher.
+        totals: Counts that are already summed over the rows, int (L,); their rows are not read.
+        extra_s: float64 (B, L), billed VM-seconds that a `Tariff` cannot compute from counts; None for none.
+        most_vms: An upper bound on every count.
     """
 
     tick_s: float
@@ -70,7 +70,7 @@ class Block:
     def empty(
         cls, ticks: int, lanes: int, tick_s: float, *, demands: int | None = None, narrow: bool = False
     ) -> Block:
-        """Room for so many ticks, to be written row by row and used again; all zero.
+        """Return a block of zeros for this many ticks, to be filled row by row and reused.
 
         Args:
             ticks: B.
@@ -124,7 +124,7 @@ class Amount(IntEnum):
     UNDER = 5
     """VMs missing against the need, as a share of the need, summed over the known ticks."""
     OVER = 6
-    """VMs serving beyond the need, as a share of the need (of one VM where nothing is needed), likewise."""
+    """VMs beyond the need, as a share of the need (of one VM if nothing is needed), summed over the known ticks."""
 
 
 class Count(IntEnum):
@@ -137,22 +137,22 @@ class Count(IntEnum):
     DRAINING = 3
     STOPPED = 4
     WARM_TARGET = 5
-    """VMs in that state (or wanted there), summed over ticks."""
+    """VMs in that state (or wanted in the pool), summed over ticks."""
     STARTS = 6
     STOPS = 7
     PROVISIONS = 8
     FAILED_STARTS = 9
-    """VMs."""
+    """Number of VMs."""
     UNDER_TICKS = 10
-    """Ticks with fewer VMs serving than needed: those in service less those stopped at the beginning of the tick."""
+    """Ticks with fewer VMs serving than needed. Those stopped at the beginning of the tick do not serve."""
     OVER_TICKS = 11
     """Ticks with more VMs serving than needed."""
     COMPARED_TICKS = 12
-    """Ticks whose need is known and that of the tick before too."""
+    """Ticks whose need is known, and that of the tick before too."""
     UNSTABLE_TICKS = 13
-    """Of these, ticks in which the VMs serving did not move in the direction of the need."""
+    """Compared ticks in which the VMs serving did not move in the direction of the need."""
     ARRIVED = 14
     MADE = 15
-    """VMs that came into service, from stopped and from nothing; only for a `Tariff`."""
+    """VMs that came into service from stopped, and from provisioning; only used by a `Tariff`."""
     PROVISIONED = 16
     """VMs that existed, summed over ticks."""

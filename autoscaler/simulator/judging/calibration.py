@@ -1,8 +1,8 @@
 """Forecast calibration: half of the outcomes should lie below the median, and 95 % below the 95 % quantile.
 
-Outcomes are judged by the randomised probability integral transform (Czado, Gneiting and Held 2009), on the average over its lots:
-demand has atoms, such as no demand at all, and of an outcome that is as likely as half of the law that share lies below a quantile
-which the quantile leaves below itself.
+Outcomes are judged by the randomised probability integral transform (Czado, Gneiting and Held 2009), averaged over its
+random draw. Demand has atoms: values that are likely by themselves, such as no demand at all. If an outcome is an atom that
+holds a quantile, the share of the atom's probability at or below the quantile counts as covered.
 
 Rules of this file: outcomes and laws that are unknown are not judged.
 """
@@ -17,38 +17,38 @@ from autoscaler.core.forecast.saying import Issued
 from autoscaler.core.types import QUANTILE_LEVELS, Float, Outlook
 
 LEVELS: Float = np.array(QUANTILE_LEVELS)
-"""Quantiles at which coverage is told: 50, 90, 95 and 99 %."""
+"""Quantiles at which coverage is measured: 50, 90, 95 and 99 %."""
 WITHIN: Float = np.array([0.02, 0.02, 0.02, 0.007])
-"""How far the share of outcomes below them may be off where forecasts count as calibrated."""
+"""How far the share of outcomes below each quantile may be off for forecasts to count as calibrated."""
 
 
 def calibrated(shares: Float) -> bool:
-    """Whether shares, float64 (4,), are as near to `LEVELS` as `WITHIN` asks."""
+    """Whether the covered shares, float64 (4,), lie within `WITHIN` of `LEVELS`."""
     return bool(np.all(np.abs(shares - LEVELS) <= WITHIN + 1e-12))
 
 
 def covers(outlook: Outlook, outcome: Float) -> Float:
-    """Which share of its bin each outcome, float64 (S,), has at or below the quantiles at the lead time: float64 (S, 4).
+    """Return float64 (S, 4): for each outcome, the share of its bin that lies at or below each quantile at the lead time.
 
     Args:
-        outlook: As the forecaster said it; one that was kept has no law to judge it by.
-        outcome: NaN where unknown, as the answer there.
+        outlook: An Outlook as the forecaster issued it; a stored one has no law to judge by.
+        outcome: float64 (S,); NaN if unknown, as is then the result.
     """
     assert isinstance(outlook, Issued)
     return outlook.said.covers(outcome)
 
 
 def forecast_coverage(outlooks: Iterable[Outlook], demand: Float, lead: int, first: int) -> Float:
-    """Which share of outcomes lies at or below each quantile that one series is said to have at the lead time.
+    """Return the share of outcomes at or below each quantile that was forecast for one series at the lead time.
 
     Args:
-        outlooks: As the forecaster says them, of some ticks each, one after the other, T in all.
-        demand: float64 (T,), work per second as known at each tick; NaN where nothing is.
+        outlooks: Outlooks as the forecaster issues them, each of one or several ticks, T in all.
+        demand: float64 (T,), work per second as known at each tick; NaN if unknown.
         lead: Ticks from a forecast to its outcome.
         first: The first tick whose forecast is judged.
 
     Returns:
-        float64 (4,); NaN where nothing is known.
+        float64 (4,); NaN if no outcome is known.
     """
     sums, known, at = np.zeros(len(LEVELS)), 0, 0
     for outlook in outlooks:

@@ -1,24 +1,24 @@
 """The lowest possible cost of a fleet if the future were known: the yardstick for every policy.
 
-THIS IS THE ONLY MODULE THAT MAY LOOK AHEAD. Nothing here decides anything for a fleet, live or simulated;
-it is given a whole demand series and answers which schedule would have been the cheapest.
+THIS IS THE ONLY MODULE THAT MAY LOOK AHEAD. Nothing here decides anything for a fleet, live or simulated. It is given a
+whole demand series and returns the schedule that would have been the cheapest.
 
-The problem: choose whole numbers of VMs in service x_t, so that
+The problem: choose whole numbers of VMs in service x_t that minimise
 
     running price * sum x_t  +  start price * sum max(x_t - x_(t-1), 0)  +  shortage price * sum max(d_t - x_t, 0)
 
-is least, where d_t is demand in VMs; a VM beyond those that exist pays for its disk too, so its running price is higher. It separates by level: level k is on where x_t >= k, and loses
-clip(d_t - (k - 1), 0, 1) where it is off (Lin, Wierman, Andrew, Thereska 2011 for the problem; per level it is
-the ski rental of Lu, Chen, Andrew 2013). A level is a shortest path between two states. Only the difference
-of being on and being off matters, so the forward pass is one clipped sum per tick for all levels, and the backward
-pass one choice: O(ticks * levels).
+where d_t is demand in VMs. A VM beyond those that exist also pays for its disk, so its running price is higher. The problem
+separates by level: level k is on if x_t >= k, and loses clip(d_t - (k - 1), 0, 1) if it is off (Lin, Wierman, Andrew,
+Thereska 2011 for the problem; per level it is the ski rental of Lu, Chen, Andrew 2013). A level is a shortest path between
+two states. Only the difference between being on and being off matters, so the forward pass is one clipped sum per tick for
+all levels, and the backward pass one choice: O(ticks * levels).
 
-The future being known, the lead time of a start only moves its order earlier. It shows at the beginning, when
-nothing could have been ordered before, and in what a start is billed. VMs that are busy starting while others
-still serve are not counted against a bound.
+Because the future is known, the lead time of a start only moves its order earlier. It matters at the beginning, before which
+nothing could be ordered, and in the time for which a start is billed. VMs that are starting while others still serve are not
+counted against a bound.
 
-A minimum billing that binds couples the levels; then a linear program on HiGHS gives the optimum, and without it
-the optimum that ignores the minimum is a lower bound. `Optimum.exact` and `Optimum.remark` say which it is.
+A minimum billing time that binds couples the levels. Then a linear program solved by HiGHS gives the optimum; without it
+the optimum that ignores the minimum is a lower bound. `Optimum.exact` and `Optimum.remark` say which of the two it is.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ _CHUNK_TICKS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """Prices, times and bounds of a fleet, as the policy under judgement had them.
+    """Prices, times and bounds of a fleet, the same as for the policy under judgement.
 
     Attributes:
         tick_s: Length of a tick.
         vm_capacity: Work per second of one VM at the objective.
         in_service_per_h: Money per VM-hour billed as running.
-        stopped_per_h: Money per VM-hour of storage, due for every provisioned VM.
+        stopped_per_h: Money per VM-hour of storage, charged for every provisioned VM.
         start: Money per start.
-        start_billed_s: How long a start is billed before the VM serves: from running to in service.
-        minimum_billing_s: The least time for which a start is billed as running.
-        lead_ticks: The first tick that a start ordered at the first tick serves.
+        start_billed_s: Time for which a start is billed before the VM serves: from running to in service.
+        minimum_billing_s: Least time for which a start is billed as running.
+        lead_ticks: The first tick at which a VM ordered at the first tick can serve.
         initial: VMs in service before the first tick.
         minimum: The fewest VMs in service that are allowed.
         ceiling: The most VMs in service that are allowed.
-        provisioned: VMs that exist, for their storage; the schedule is not held to them, and pays for the disks of
-            more while they serve.
+        provisioned: VMs that exist and whose disks are paid. The schedule may use more, and pays for the disks of the
+            additional VMs while they serve.
     """
 
     tick_s: float
@@ -87,7 +87,7 @@ class Terms:
 
     @property
     def least_ticks(self) -> int:
-        """Ticks that a VM stays in service at least because they are billed anyway."""
+        """Fewest ticks that a started VM stays in service, because they are billed anyway."""
         return max(0, math.ceil((self.minimum_billing_s - self.start_billed_s) / self.tick_s - _ROUNDING))
 
 
@@ -98,14 +98,14 @@ class Optimum:
     Attributes:
         vms: int64 (T,), VMs in service.
         running_cost: Money for VMs in service.
-        start_cost: Money for starts, their billed part included.
+        start_cost: Money for starts, including their billed part.
         storage_cost: Money for the disks of the provisioned VMs.
         starts: Number of starts.
-        unserved_work: Work that the schedule leaves, in units of work.
-        unserved_share: Its share of all work wanted; NaN where none is.
+        unserved_work: Work that the schedule leaves unserved, in units of work.
+        unserved_share: Its share of all work wanted; NaN if none is.
         shortage_price: Money per unit of unserved work at which this schedule is the cheapest.
         exact: Whether this is the optimum; if not, cost and price of shortage together are a lower bound.
-        remark: What `exact` rests on, in a sentence.
+        remark: A sentence that says why it is exact or not.
     """
 
     vms: Int
@@ -121,28 +121,28 @@ class Optimum:
 
     @property
     def cost(self) -> float:
-        """All the money that is paid."""
+        """All money paid, without the price of shortage."""
         return self.running_cost + self.start_cost + self.storage_cost
 
     @property
     def objective(self) -> float:
-        """What is least: the money, and the unserved work at its price."""
+        """The minimised quantity: all money paid plus the unserved work at its price."""
         lost = self.shortage_price * self.unserved_work if self.unserved_work > 0 else 0.0
         return self.cost + lost
 
 
 def cheapest(demand: Float, terms: Terms, shortage_price: float, *, program: bool = True) -> Optimum:
-    """The cheapest schedule at a price of shortage.
+    """Return the cheapest schedule at a price of shortage.
 
     Args:
-        demand: float64 (T,), work per second; NaN where unknown: nothing is lost there.
+        demand: float64 (T,), work per second; NaN if unknown, which counts as no demand.
         terms: Prices, times and bounds.
-        shortage_price: Money per unit of unserved work; infinite where everything must be served that can be.
-        program: Whether a binding minimum billing is solved by the linear program; if not, it is ignored and
+        shortage_price: Money per unit of unserved work; infinite if everything must be served that can be.
+        program: Whether to solve a binding minimum billing time by the linear program. If not, it is ignored and
             the result is a lower bound.
 
     Raises:
-        ValueError: No ticks, or a price that is negative or NaN.
+        ValueError: There are no ticks, or a price is negative or NaN.
         ConfigError: The linear program is needed and SciPy is not installed.
     """
     if not len(demand):
@@ -158,13 +158,13 @@ def cheapest(demand: Float, terms: Terms, shortage_price: float, *, program: boo
 
 
 def _bounding(found: Optimum, terms: Terms) -> Optimum:
-    """A schedule that ignores a minimum billing which binds."""
+    """Mark a schedule as a lower bound because it ignores a minimum billing time that binds."""
     billed = f"a start is billed for at least {terms.minimum_billing_s:g} s"
     return replace(found, exact=False, remark=f"a lower bound: it ignores that {billed}")
 
 
 def _all_cheapest(demand: Float, terms: Terms, prices: Sequence[float]) -> list[Optimum]:
-    """`cheapest` at several prices, without the program: worked out side by side, in about the time of one."""
+    """Return `cheapest` at several prices, without the linear program, in about the time of one."""
     each = zip(_by_levels(_in_vms(demand, terms), terms, prices), prices, strict=True)
     found = []
     for vms, price in each:
@@ -179,20 +179,20 @@ def _in_vms(demand: Float, terms: Terms) -> Float:
 
 
 class Front:
-    """Least cost against unserved work: the lower convex hull of all schedules, found as far as it is asked for.
+    """Least cost against unserved work: the lower convex hull of all schedules, computed only as far as it is asked for.
 
-    Its corners are the schedules that some price of shortage makes the cheapest. Between two known corners the price
-    at which both cost the same finds another corner, or none, which proves the edge (Aneja and Nair 1979).
-    A binding minimum billing is ignored, so the front is then a lower bound.
+    Its corners are the schedules that are the cheapest at some price of shortage. To search between two known corners, take
+    the price at which both cost the same. The cheapest schedule at that price is either another corner, or proves that there
+    is none between (Aneja and Nair 1979). A binding minimum billing time is ignored, so the front is then a lower bound.
 
     Args:
-        demand: float64 (T,), work per second; NaN where unknown.
+        demand: float64 (T,), work per second; NaN if unknown.
         terms: Prices, times and bounds.
-        precision: Share of the cost by which an edge may lie above the hull; the coarser, the fewer schedules
-            are worked out.
+        precision: Share of the cost by which an edge may lie above the hull; the larger, the fewer schedules
+            are computed.
 
     Raises:
-        ValueError: No ticks.
+        ValueError: There are no ticks.
     """
 
     def __init__(self, demand: Float, terms: Terms, *, precision: float = 1e-9) -> None:
@@ -202,31 +202,31 @@ class Front:
         self._corners = _all_cheapest(demand, terms, (0.0, math.inf))
         self._proven: set[tuple[float, float]] = set()
         self.work = float(np.nansum(demand)) * terms.tick_s
-        """Work wanted."""
+        """All work wanted, in units of work."""
 
     def serving(self, served_share: float) -> Optimum:
-        """The cheapest corner that serves at least this share; the last one where none does.
+        """Return the cheapest corner that serves at least this share, or the last corner if none does.
 
         Raises:
-            ValueError: A share out of 0..1.
+            ValueError: The share is not within 0..1.
         """
         self._look_for((served_share,))
         return self._edge(served_share)[1]
 
     def costs_serving(self, served_shares: Sequence[float]) -> list[float]:
-        """The least cost of serving each of these shares, on the edges between two corners: money.
+        """Return the least cost of serving each of these shares, in money, interpolated on the edge between two corners.
 
         Raises:
-            ValueError: A share out of 0..1.
+            ValueError: A share is not within 0..1.
         """
         self._look_for(served_shares)
         return [self._cost_on(*self._edge(share), share) for share in served_shares]
 
     def cost_serving(self, served_share: float) -> float:
-        """As `costs_serving`, of one share.
+        """Return the least cost of serving one share (see `costs_serving`).
 
         Raises:
-            ValueError: A share out of 0..1.
+            ValueError: The share is not within 0..1.
         """
         return self.costs_serving((served_share,))[0]
 
@@ -237,7 +237,7 @@ class Front:
         return less.cost + part * (more.cost - less.cost)
 
     def _look_for(self, served_shares: Sequence[float]) -> None:
-        """Find corners until the edge of every share is proven: those that are open side by side, round by round."""
+        """Find corners until the edge at every share is proven; each round searches all unproven edges side by side."""
         while True:
             edges = {
                 (less.shortage_price, more.shortage_price): (less, more)
@@ -260,13 +260,13 @@ class Front:
                     self._corners.insert(at, corner)
 
     def _price_within(self, less: Optimum, more: Optimum) -> float | None:
-        """The price at which a corner between two would show; None where there is none."""
+        """Return the price at which a corner between two others would be found; None if there can be none."""
         gained, paid = less.unserved_work - more.unserved_work, more.cost - less.cost
-        # Without a gain in service or a price for it there is no corner in between.
+        # If no service is gained, or it costs nothing, there is no corner in between.
         return None if less is more or gained <= _ROUNDING * self.work or paid <= 0 else paid / gained
 
     def _edge(self, served_share: float) -> tuple[Optimum, Optimum]:
-        """The known corners beside a share."""
+        """Return the two known corners on either side of a share."""
         if not 0.0 <= served_share <= 1.0:
             raise ValueError("the share of work to be served lies between 0 and 1")
         allowed = (1.0 - served_share + _ROUNDING) * self.work
@@ -277,19 +277,19 @@ class Front:
 
 
 def cheapest_serving(demand: Float, terms: Terms, served_share: float, *, program: bool = False) -> Optimum:
-    """The cheapest schedule that serves at least a share of the work, among those that some price makes optimal.
+    """Return the cheapest schedule that serves at least a share of the work, among those optimal at some price.
 
-    Where even serving all that can be served does not reach the share, that schedule is the answer, and its
-    `unserved_share` tells.
+    If even serving all that can be served does not reach the share, that schedule is returned; its `unserved_share` shows
+    it.
 
     Args:
-        demand: float64 (T,), work per second; NaN where unknown.
+        demand: float64 (T,), work per second; NaN if unknown.
         terms: Prices, times and bounds.
         served_share: Share of the work to be served, 0..1.
         program: As in `cheapest`; the linear program is solved once, for the price that was found.
 
     Raises:
-        ValueError: No ticks, or a share out of 0..1.
+        ValueError: There are no ticks, or the share is not within 0..1.
         ConfigError: The linear program is needed and SciPy is not installed.
     """
     best = Front(demand, terms).serving(served_share)
@@ -297,10 +297,10 @@ def cheapest_serving(demand: Float, terms: Terms, served_share: float, *, progra
 
 
 def peak_vms(demand: Float, terms: Terms) -> int:
-    """VMs that the highest demand needs, within the bounds: sizing by hand by someone who knows the peak.
+    """Return the VMs that the highest demand needs, within the bounds: sizing by hand with the peak known.
 
     Args:
-        demand: float64 (T,), work per second; NaN where unknown.
+        demand: float64 (T,), work per second; NaN if unknown.
         terms: Bounds and the VMs' capacity.
     """
     highest = float(np.fmax.reduce(demand, initial=0.0))
@@ -308,15 +308,15 @@ def peak_vms(demand: Float, terms: Terms) -> int:
 
 
 def warm_pool(in_service: Int, *, per_vm_tick: float, per_provision: float, provisioned: int = 0) -> Int:
-    """The cheapest number of provisioned VMs for a schedule, if it were known beforehand: int64 (T,).
+    """Return the cheapest number of provisioned VMs for a schedule that is known beforehand, int64 (T,).
 
-    The same recursion with the prices of the pool: holding a VM costs `per_vm_tick` whether it runs or not,
-    making one costs `per_provision`; a VM that is kept between two uses is the warm pool.
+    The same recursion with the prices of the pool: holding a VM costs `per_vm_tick` whether it runs or not, and provisioning
+    one costs `per_provision`. A VM that is kept between two uses is in the warm pool.
 
     Args:
         in_service: int64 (T,), VMs that must exist because they serve.
         per_vm_tick: Money per provisioned VM and tick.
-        per_provision: Money per VM made from nothing. Its lead time moves only the order.
+        per_provision: Money per provisioning. Its lead time only moves the order earlier.
         provisioned: VMs that exist before the first tick.
     """
     (vms,) = _schedules(
@@ -361,12 +361,13 @@ def _schedules(
     ceiling: int | None = None,
     lead_ticks: int,
 ) -> list[Int]:
-    """The two-state recursion for all levels, at P prices of what is lost side by side: a schedule for each. Running may have
-    a price for each level, of which none is below that of the one before.
+    """Solve the two-state recursion for all levels, for P prices of lost work side by side; return one schedule per price.
 
-    Let g be what being on costs more than being off up to and including a tick, given the last state. Then
-    g' = clip(g, 0, start) + running - loss when off: who is off may go on for `start`, who is on may go off for
-    nothing. Backwards, a level that is on was on before unless g > start, and one that is off was off unless g < 0.
+    `running` may be one price per level; the prices must not decrease from level to level.
+
+    Let g be how much more being on costs than being off, up to and including a tick, given the last state. Then g' = clip(g,
+    0, start) + running - loss when off, because a level that is off may turn on for `start`, and one that is on may turn off
+    for nothing. Backwards, a level that is on was on before unless g > start, and one that is off was off unless g < 0.
     """
     ticks, width = len(wanted), len(lost) * levels
     if not levels:
@@ -375,7 +376,7 @@ def _schedules(
     going_on = np.full(width, start)
     never_early = np.full(width, math.inf)
     zeros = np.zeros(width)
-    # What the levels carry into the first tick: those in service are free to stay, the others cannot be had yet.
+    # The cost with which levels enter the first tick: those in service may stay for nothing, the others cannot be ready yet.
     carried = np.tile(np.where(below < initial, 0.0, math.inf if lead_ticks else start), len(lost))
     must_stay: list[NDArray[np.uint8]] = []
     may_stay: list[NDArray[np.uint8]] = []
@@ -386,11 +387,11 @@ def _schedules(
         _bound(table, first, minimum=minimum, ceiling=ceiling, initial=initial, lead_ticks=lead_ticks)
         for offset, row in enumerate(table.reshape(len(table), width)):
             np.add(carried, row, out=row)
-            # The clip for the next tick: before the lead time is over nothing can be turned on.
+            # Clip for the next tick; until the lead time is over, nothing can be turned on.
             early = first + offset + 1 < lead_ticks
             np.maximum(row, zeros, out=carried)
             np.minimum(carried, never_early if early else going_on, out=carried)
-        # Off before if more than this was to be gained, on before if less than nothing.
+        # A level that is on was off before if g > limit; one that is off was on before if g < 0.
         limit = np.where(np.arange(first + 1, first + 1 + len(table)) < lead_ticks, math.inf, start)
         must_stay.append(np.packbits(table < 0.0, axis=2))
         may_stay.append(np.packbits(table <= limit[:, np.newaxis, np.newaxis], axis=2))
@@ -399,12 +400,12 @@ def _schedules(
 
 
 def _gains(wanted: Float, below: Float, running: float | Float, lost: Sequence[float], out: Float) -> Float:
-    """Running cost less avoided loss, (n, P, K)."""
+    """Return running cost less avoided loss, (n, P, K)."""
     table = out[: len(wanted)]
     on = np.clip(wanted[:, np.newaxis] - below, 0.0, 1.0)
     for at, loss in enumerate(lost):
         if math.isinf(loss):
-            # Levels that are needed at all are then on: nothing outweighs their loss.
+            # With an infinite loss, every level that is needed at all is on.
             table[:, at] = np.where(on > _ROUNDING, -math.inf, running)
         else:
             np.multiply(on, -loss, out=table[:, at])
@@ -418,17 +419,17 @@ def _bound(
     table[..., :minimum] = -math.inf
     if ceiling is not None:
         table[..., max(ceiling, minimum) :] = math.inf
-    # Not to be had before the first start serves, whatever it were worth.
+    # Unavailable before the first start serves, whatever they are worth.
     table[: max(lead_ticks - first, 0), :, initial:] = math.inf
 
 
 def _walked_back(must_stay: list[NDArray[np.uint8]], may_stay: list[NDArray[np.uint8]]) -> Int:
-    """VMs in service: int64 (T, P)."""
+    """Return VMs in service, int64 (T, P), by choosing each level's states from the last tick backwards."""
     vms: list[Int] = []
     on: NDArray[np.uint8] | None = None
     for must, may in zip(reversed(must_stay), reversed(may_stay), strict=True):
         states = np.empty_like(must)
-        # After the last tick nothing follows, so a level is on there only if that paid.
+        # After the last tick nothing follows, so a level is on there only if that pays by itself.
         before = np.zeros_like(must[0]) if on is None else on
         for tick in range(len(must) - 1, -1, -1):
             on = states[tick]
@@ -444,7 +445,7 @@ def _started(vms: Int, initial: int) -> Int:
 
 
 def _stays_long_enough(vms: Int, terms: Terms) -> bool:
-    """Whether every VM that starts stays for its minimum billing, the first started stopping first."""
+    """Whether every started VM stays for its minimum billing time if VMs stop in the order in which they started."""
     started = np.cumsum(_started(vms, terms.initial))
     recent = started.copy()
     recent[terms.least_ticks :] -= started[: -terms.least_ticks]
@@ -456,7 +457,7 @@ def _priced(vms: Int, demand: Float, terms: Terms, shortage_price: float) -> Opt
     known = np.where(np.isnan(demand), 0.0, demand)
     work = float(known.sum()) * terms.tick_s
     unserved = float(np.maximum(known - vms * terms.vm_capacity, 0.0).sum()) * terms.tick_s
-    # Less than a rounding error of the demand itself is nothing.
+    # Less than a rounding error of the demand itself counts as zero.
     unserved = unserved if unserved > _ROUNDING * work else 0.0
     storage_h = int(np.maximum(vms, terms.provisioned).sum()) * terms.tick_s / 3600.0
     return Optimum(

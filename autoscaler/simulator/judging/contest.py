@@ -1,13 +1,13 @@
 """Runs policies and peers on one plant, side by side and in segments, and sums what is scored.
 
-A long run is cut as in `segments`: every contestant runs all segments at once, each begun early enough to have
-forgotten how it began, and at every seam the state in which a segment begins must be that in which the one before
-it ended: the plant's, the policy's, the peer's. Where one does not hold, all go on through the next segment, and
-who still has such a seam after some rounds runs again uncut. Where policies cannot be cut, they run uncut and the peers, who look at no
-forecast, are cut all the same. So the result has the bits of the uncut run.
+A long run is cut as in `segments`: every contestant runs all segments at once. Each segment is begun early enough for the
+contestant to have forgotten how it began. At every seam, the state in which a segment begins must be the state in which the
+one before it ended: of the plant, the policy and the peer. If a seam does not hold, all contestants go on through the next
+segment. Contestants that still have such a seam after some rounds run again uncut. If the policies cannot be cut, they run
+uncut, and only the peers, which use no forecast, are cut. So the result has the same bits as the uncut run.
 
-Rules of this file: nothing is judged here, and no rule of a peer is known here. Lanes are ordered contestant by
-contestant, segments in order within each, and all tick on the clock of the first segment.
+Rules of this file: nothing is judged here, and no rule of a peer is known here. Lanes are ordered contestant by contestant,
+with the segments of each in order, and all tick on the clock of the first segment.
 """
 
 from __future__ import annotations
@@ -38,18 +38,19 @@ from autoscaler.simulator.peers.peer import CLOCK_S, DAY_S, Peer, answered, para
 from autoscaler.traces.trace import Trace
 
 _TICK_COST, _LANE_COST = 350.0, 0.3
-"""About how many microseconds a tick costs, and each lane adds to it: what cuts are chosen by."""
+"""Approximate microseconds that a tick costs, and that each lane adds to it; the number of segments is chosen by these."""
 
 _MOST_SEGMENTS = 64
 _ROUNDS = 2
-"""Segments that lanes go through before what does not join runs again uncut: who did not forget its beginning over a
-day and one more segment, such as a rule with a wide dead zone on a calm trace, will not over a third."""
+"""Segments that lanes go through before contestants with an open seam run again uncut. A contestant that has not forgotten
+its beginning over a day and one more segment, such as a rule with a wide dead zone on a calm trace, will not do so over a
+third."""
 
 _PART_TICKS = 256
 
 
 _Memory: TypeAlias = list[tuple[int, int, NDArray[Any]]]
-"""First contestant, number of contestants, and a part (n, their lanes) of what their future depends on."""
+"""First contestant, number of contestants, and an array (n, their lanes) that is part of what their future depends on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +58,9 @@ class Contestant:
     """One line of the table.
 
     Attributes:
-        policy: What it keeps to: bounds, prices, and all the rest unless a peer decides.
+        policy: Gives bounds and prices, and decides everything unless a peer decides.
         plant: The fleet.
-        make: The peer that decides, from the parameters of its lanes; None for the policy itself.
+        make: Builds the peer that decides from the parameters of its lanes; None if the policy itself decides.
     """
 
     policy: Policy
@@ -69,14 +70,14 @@ class Contestant:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What all of them run.
+    """The demand and the ticks that all contestants run.
 
     Attributes:
-        trace: What is wanted.
-        ticks: The run.
+        trace: The demand.
+        ticks: The ticks of the run.
         warm_up_ticks: Ticks at the beginning that are not scored.
-        seed: Of everything random.
-        cache: Forecasts of earlier runs of the same trace, to be used and added to; None for none.
+        seed: Seed of all random draws.
+        cache: Forecasts of earlier runs of the same trace, which this run reads and extends; None for none.
     """
 
     trace: Trace
@@ -88,14 +89,14 @@ class Course:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came out.
+    """Results of a contest.
 
     Attributes:
-        sums: Of the scored ticks, one lane per contestant; None where the run was ended before its end.
-        begins: VMs that the first contestant had ordered when scoring began.
-        segments: How many segments there were, of the peers where only they were cut; 1 where the run was not cut.
-        rounds: How many segments every lane went through; 1 where all seams held at once.
-        again: Contestants that ran again uncut, since going on did not mend their seams.
+        sums: Sums over the scored ticks, one lane per contestant; None if the run was stopped before its end.
+        begins: VMs in service or starting of the first contestant when scoring began.
+        segments: Number of segments (of the peers if only they were cut); 1 if the run was not cut.
+        rounds: Segments that every lane went through; 1 if all seams held at once.
+        again: Contestants that ran again uncut, because going on did not close their seams.
     """
 
     sums: Sums | None
@@ -113,17 +114,17 @@ def contest(
     enough: Callable[[], bool] | None = None,
     segments: int | None = None,
 ) -> Result:
-    """Run them all.
+    """Run all contestants.
 
     Args:
         contestants: Policies first, then peers; at least one.
         course: What they run.
-        progress: Told the share that is done.
-        enough: Asked now and then whether to stop.
-        segments: How many segments; None for as many as make it fastest.
+        progress: Called with the share of the run that is done.
+        enough: Called now and then; the run stops if it returns True.
+        segments: Number of segments; None for the number that makes the run fastest.
 
     Raises:
-        ConfigError: Lanes cannot express it.
+        ConfigError: Lanes cannot express the run.
     """
     cut = None if segments == 1 else _cut_for(contestants, course, segments)
     if cut is None and segments != 1:
@@ -144,7 +145,7 @@ def _parted(
     progress: Callable[[float], None] | None,
     enough: Callable[[], bool] | None,
 ) -> Result:
-    """The first of them, which cannot be cut, uncut, and then the peers, which can."""
+    """Run the policies, which cannot be cut, uncut, and then the peers in segments."""
     whole = course.ticks.count / (course.ticks.count + cut.warm + cut.stride)
 
     def first(share: float) -> None:
@@ -187,7 +188,7 @@ def _cut(
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """Segments of `stride` ticks, each begun `warm` ticks early; the first is longer by as many, the last `rest`."""
+    """Segments of `stride` ticks, each begun `warm` ticks early. The first is longer by `warm` ticks, the last has `rest`."""
 
     segments: int
     warm: int
@@ -203,7 +204,8 @@ def _cut_for(contestants: Sequence[Contestant], course: Course, segments: int | 
         return None
     params = compile_params(policies, ticks.tick_s, ticks.start_s).lanes
     grid = grid_ticks(ticks.tick_s)
-    # Shifted lanes must find the clock's minutes and the windows' buckets where they are.
+    # Shifts must be multiples of the clock's minutes and of the windows' buckets, so that these begin at the same ticks in
+    # all lanes.
     clock = math.lcm(round(CLOCK_S), round(ticks.tick_s)) // round(ticks.tick_s)
     unit = math.lcm(grid, clock, *window_buckets(params))
     needed = SETTLING_TICKS + max(longest_memory(params), round(DAY_S / ticks.tick_s)) - course.warm_up_ticks
@@ -228,16 +230,16 @@ def _cut_for(contestants: Sequence[Contestant], course: Course, segments: int | 
 
 
 def _blind(contestants: Sequence[Contestant]) -> bool:
-    """Whether all of them are peers, who look at no forecast."""
+    """Whether all contestants are peers, which use no forecast."""
     return all(each.make is not None for each in contestants)
 
 
 class _Run:
-    """Some contestants, on one or several segments each.
+    """A run of some contestants, on one or several segments each.
 
-    Segments are mended by going on: where seams do not hold, every lane runs on through the segment after its own,
-    which it begins in the state in which it ended its own. Round r of that knows segment k from lane k - r + 1, and
-    the first r segments for sure.
+    Open seams are closed by going on. If seams do not hold, every lane runs on through the segment after its own, which it
+    begins in the state in which it ended its own. In round r, the figures of segment k come from lane k - r + 1, and the
+    first r segments are certainly right.
     """
 
     def __init__(self, contestants: Sequence[Contestant], course: Course, cut: _Cut | None) -> None:
@@ -271,7 +273,7 @@ class _Run:
         return self._side_by_side
 
     def uncut(self, progress: Callable[[float], None] | None, enough: Callable[[], bool] | None) -> Result:
-        """Run to the end."""
+        """Run to the end without segments."""
         lanes, total = self._lanes, self._course.ticks.count
         told = _Watch(lanes, total, progress, enough)
         whole = told.go(min(self._course.warm_up_ticks, total), None)
@@ -282,7 +284,7 @@ class _Run:
     def cut(
         self, progress: Callable[[float], None] | None, enough: Callable[[], bool] | None
     ) -> tuple[Result, tuple[int, ...]]:
-        """Run all segments, and the contestants whose seams still do not hold; their sums mean nothing."""
+        """Run all segments; return the result and the contestants with seams that still do not hold, whose sums mean nothing."""
         lanes, cut = self._lanes, self._cut
         assert cut is not None
         told = _Watch(lanes, cut.warm + cut.stride, progress, enough)
@@ -312,7 +314,7 @@ class _Run:
         return Result(Sums.side_by_side(lined_up), begins, cut.segments, len(rounds)), left
 
     def _joined(self, contestant: int, head: Sums, rounds: Sequence[tuple[Sums, Sums]]) -> Sums:
-        """The segments of a contestant as the rounds so far know them."""
+        """Join the segments of a contestant as far as the rounds so far have run them."""
         first = contestant * self._segments
         joined = head.taken(slice(first, first + 1))
         for segment in range(self._segments):
@@ -324,7 +326,7 @@ class _Run:
         return joined
 
     def _torn(self, before: _Memory, after: _Memory, rounds: int) -> NDArray[np.bool_]:
-        """Contestants with a seam that does not hold: a segment begun otherwise than the one before it ended."""
+        """Return, per contestant, whether some segment began in another state than the one before it ended in."""
         torn = np.zeros(len(self._contestants), np.bool_)
         for (first, count, begun), (_, _, ended) in zip(before, after, strict=True):
             begins = begun.reshape(len(begun), count, self._segments)[:, :, 1 : self._segments - rounds + 1]
@@ -347,7 +349,7 @@ class _Run:
 
 
 class _Watch:
-    """Runs lanes a part at a time, tells how far they are and asks whether to go on."""
+    """Runs lanes a part at a time, reports progress and asks whether to stop."""
 
     def __init__(
         self,
@@ -359,7 +361,7 @@ class _Watch:
         self._lanes, self._total, self._progress, self._enough = lanes, total, progress, enough
 
     def go(self, until: int, sums: Sums | None) -> bool:
-        """Run up to a tick; False where that was ended."""
+        """Run up to a tick; return False if the run was stopped."""
         while self._lanes.tick < until:
             if self._enough and self._enough():
                 return False
@@ -370,10 +372,10 @@ class _Watch:
 
 
 class _SideBySide:
-    """The policies on the first lanes, and each peer on its own.
+    """Decides for the policies' lanes by the policies, and for each peer's lanes by that peer.
 
-    Every peer sizes all peers' lanes and only its own are taken: on few lanes that costs less than parting the
-    snapshot for each.
+    Every peer computes sizes for all peers' lanes, and only those of its own lanes are used: for few lanes this costs less
+    than splitting the snapshot for each peer.
     """
 
     def __init__(
@@ -399,7 +401,7 @@ class _SideBySide:
         self._resting = False
 
     def decide(self, snapshot: Snapshot, outlook: Outlook) -> Decision:
-        """As in `Decider`."""
+        """Decide for all lanes (see `Decider.decide`)."""
         if self._policies is None:
             return self._by_peers(snapshot)
         if self._resting:
@@ -419,7 +421,7 @@ class _SideBySide:
             provision=np.concatenate((ours.provision, theirs.provision)),
             stop=np.concatenate((ours.stop, theirs.stop)),
             warm_target=np.concatenate((ours.warm_target, theirs.warm_target)),
-            # Nobody reads the reasons of these runs.
+            # The reasons of these runs are never read.
             forecast=theirs.forecast,
             forecast_hi=theirs.forecast_hi,
             reason=theirs.reason,
@@ -427,7 +429,7 @@ class _SideBySide:
         )
 
     def leave_out(self, contestants: Collection[int]) -> None:
-        """Ask these no more, of the policies only if all are among them: their lanes mean nothing from here on."""
+        """Stop asking these peers, and the policies if all of them are included; their lanes mean nothing from here on."""
         first = self._ours.stop // self._segments
         self._left_out = {at - first for at in contestants if at >= first}
         self._resting = set(range(first)) <= set(contestants)
@@ -436,7 +438,7 @@ class _SideBySide:
         return answered(self._params, view, np.concatenate(self._sizes(view)))
 
     def _sizes(self, view: Snapshot) -> list[Int]:
-        """What each peer wants of its own lanes."""
+        """Return the size that each peer wants for its own lanes."""
         width = self._segments
         there = view.in_service + view.starting
         return [
@@ -445,7 +447,7 @@ class _SideBySide:
         ]
 
     def memories(self, now_s: float) -> _Memory:
-        """What the deciders remember."""
+        """Return what the deciders remember."""
         found: _Memory = []
         ours = self._ours.stop // self._segments
         if self._policies is not None:
@@ -461,10 +463,10 @@ _ARRAYS = tuple(field.name for field in fields(Snapshot) if field.name not in ("
 
 
 class _Part:
-    """Some lanes of a snapshot.
+    """Takes a range of lanes out of snapshots.
 
     Args:
-        lanes: Which.
+        lanes: The lanes.
     """
 
     def __init__(self, lanes: slice) -> None:
@@ -472,7 +474,7 @@ class _Part:
         self._known: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
 
     def of(self, snapshot: Snapshot) -> Snapshot:
-        """Those lanes. What nobody can change is parted once, so that core sees that it has not changed."""
+        """Return the snapshot of these lanes; read-only arrays are copied once, so that core sees that they are the same."""
         parts: dict[str, Any] = {name: self._part(name, getattr(snapshot, name)) for name in _ARRAYS}
         return Snapshot(now_s=snapshot.now_s, tick=snapshot.tick, **parts)
 

@@ -27,21 +27,21 @@ _SUMMED = (
 )
 
 _MOST = {np.dtype(kind): float(np.iinfo(kind).max) for kind in (np.int16, np.int32, np.int64)}
-"""The highest number of each kind of counts."""
+"""The highest value of each integer type."""
 
 
 class Counted:
-    """The counts of a part that no totals tell, summed a few rows at a time.
+    """Sums the counts of a part that the block does not already have totals of, a few rows at a time.
 
     Args:
-        into: int64 (K, L), what they are added to in the end.
-        block: Whose rows.
+        into: int64 (K, L), the array to which the sums are added in the end.
+        block: The block whose rows are summed.
     """
 
     def __init__(self, into: Int, block: Block) -> None:
         self._into = into
         self._rows = [(count, getattr(block, name)) for count, name in _SUMMED if count not in block.totals]
-        # Adding in few bits takes a fraction of the time, and they do unless somebody has millions of VMs.
+        # Adding in few bits takes a fraction of the time, and counts fit unless there are millions of VMs.
         self._sums = [np.zeros(into.shape[1], summing_kind(array, block.most_vms)) for _, array in self._rows]
 
     def add(self, rows: slice) -> None:
@@ -53,23 +53,23 @@ class Counted:
             )
 
     def close(self) -> None:
-        """The part is over."""
+        """Add the sums to `into` at the end of the part."""
         for (count, _), total in zip(self._rows, self._sums, strict=True):
             self._into[count] += total
 
 
 def least_vms(demand: Float, each: float, kind: np.dtype[np.signedinteger[Any]]) -> SmallInt:
-    """Fewest whole VMs whose work, as floats have it, is not less than the demand.
+    """Return the fewest whole VMs whose work, computed in floating point, is not less than the demand.
 
     Args:
         demand: float64 (n, C), work per second, known and not negative.
         each: Work per second of one VM, above zero.
-        kind: Of the answer.
+        kind: Integer type of the result.
 
     Returns:
-        int (n, C); the highest number of its kind where more would be needed.
+        int (n, C); the highest value of its type if more would be needed.
     """
-    # A division of floats may be off by one where the product is exact, so its neighbours are tried.
+    # A floating-point division may be off by one even if the product is exact, so the neighbouring numbers are tried.
     about = np.floor(demand / each) - 1.0
     least = about.copy()
     for beside in range(3):

@@ -1,7 +1,7 @@
 """Forecast accuracy of a run at the lead time: figures from a timeline of either engine.
 
-A row holds the forecast that was issued at its start for the first interval that a start ordered then can serve. Rules of this
-file: a forecast or an outcome that is unknown is not judged, and a figure without any is NaN; what is judged is told.
+Each row holds the forecast that was issued at its start for the first interval that a start ordered then can serve. Rules of
+this file: a forecast or an outcome that is unknown is not judged, and if nothing can be judged there are no figures.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ FORECAST_FIGURES: tuple[Figure, ...] = (
         _GROUP,
     ),
 )  # fmt: skip
-"""What is told of forecasts, in the order of a card."""
+"""The figures about forecasts, in the order of a score card."""
 
 
 def forecast_values(demand: Float, forecast: Float, forecast_hi: Float, ahead: int) -> dict[str, float]:
-    """The figures of one fleet by the keys of `FORECAST_FIGURES`; none where nothing was forecast.
+    """Return the forecast figures of one fleet by the keys of `FORECAST_FIGURES`; empty if nothing was forecast.
 
     Args:
-        demand: float64 (T,), work per second in each interval; NaN where unknown.
-        forecast: float64 (T,), medians, issued at the start of the interval.
+        demand: float64 (T,), work per second in each interval; NaN if unknown.
+        forecast: float64 (T,), median forecasts, issued at the start of each interval.
         forecast_hi: float64 (T,), the 95 % quantiles.
-        ahead: Intervals from the one at whose start it was issued to the one that is meant.
+        ahead: Intervals from the one at whose start a forecast is issued to the one that it is for.
     """
     count = len(demand) - ahead
     if count <= 0 or np.isnan(forecast).all():
@@ -59,7 +59,7 @@ def forecast_values(demand: Float, forecast: Float, forecast_hi: Float, ahead: i
     total = float(np.sum(outcome))
     if not total > 0.0:
         return {}
-    # Forecasts and demand are worked out in different orders of the same sums.
+    # Tolerates rounding, because forecasts and demand add the same terms in different orders.
     above = outcome - high * (1.0 + 1e-9)
     return {
         "forecast_wape": float(np.sum(np.abs(middle - outcome))) / total,

@@ -1,14 +1,14 @@
 """The ledger of simulated fleets: cost, served work and movements of a run, summed as it streams by.
 
-The plant writes `Block`s of consecutive intervals; `Sums` adds them up and forgets them, so memory does not
-depend on the length of a trace. The score card (`score`) reads nothing but `Sums`.
+The plant writes `Block`s of consecutive intervals. `Sums` adds them up and keeps nothing else of them, so memory does not
+depend on the length of a trace. The score card (`score`) is computed from `Sums` alone.
 
-Rows are taken a few at a time, as many as stay in the processor's cache from one operation to the next.
+Rows are added a few at a time, as many as stay in the processor's cache from one operation to the next.
 
-Rules of this file: no sum depends on how the ticks were cut into blocks, nor on the other lanes; integers are
-counted exactly, floats as `summing` says. `Sums.followed_by` joins two adjoining segments to the bits of the
-uncut run, where the first is a whole number of `grid_ticks`. Missing is never zero: intervals whose demand or
-shortage is unknown are counted as unknown and left out of what is about demand.
+Rules of this file: no sum depends on how the ticks were cut into blocks, nor on the other lanes. Integers are counted
+exactly, floats as `summing` describes. `Sums.followed_by` joins two adjoining segments with the same bits as the uncut run,
+if the length of the first is a multiple of `grid_ticks`. Missing is never zero: intervals whose demand or shortage is
+unknown are counted as unknown and left out of all figures about demand.
 """
 
 from __future__ import annotations
@@ -34,17 +34,18 @@ from autoscaler.simulator.judging.tariff import Tariff
 __all__ = ["THRASH_WINDOW_S", "Amount", "Block", "Count", "Sums", "grid_ticks"]
 
 THRASH_WINDOW_S = 3600.0
-"""About how long the window is in which movement against the trend counts as thrash."""
+"""Approximate length, in seconds, of the window within which movement against the trend counts as thrash."""
 
 _ROUNDING = 1e-9
 _FEW_COLUMNS, _FEW = 8, 16
-"""So many times fewer columns of demand than lanes, and lanes that are short than lanes, are few."""
+"""Shortage is searched for by counts if there are at least this many times fewer columns of demand than lanes, and at most
+one cell in `_FEW` is short."""
 _NOWHERE: Int = np.zeros(0, np.int64)
 _MOST_VMS = 2.0**30
 
 
 def grid_ticks(tick_s: float) -> int:
-    """Ticks at whose multiples a run may be cut into segments that `Sums.followed_by` joins exactly."""
+    """Return the number of ticks at whose multiples a run may be cut into segments that `Sums.followed_by` joins exactly."""
     return CELL_TICKS * max(1, round(THRASH_WINDOW_S / (CELL_TICKS * tick_s)))
 
 
@@ -53,12 +54,12 @@ class Sums:
 
     Attributes:
         tick_s: Length of a tick.
-        vm_capacity: float64 (L,), work per second of one VM at the objective: what turns demand into need.
-        elasticity: Whether VMs are held against the need tick by tick (`Amount.UNDER`, `OVER` and their ticks),
-            which is a quarter of the work; without it those are zero and not to be read.
-        tariff: What makes capacity, billed time and cost of counts; None where blocks tell these tick by tick.
-        ticks: Ticks added.
-        desired: Movement of the VMs wanted in service.
+        vm_capacity: float64 (L,), work per second of one VM at the objective; it converts demand to needed VMs.
+        elasticity: Whether VMs are compared with the need tick by tick (`Amount.UNDER`, `OVER` and their ticks),
+            which is a quarter of the work. Without it those sums are zero and mean nothing.
+        tariff: Computes capacity, billed time and cost from counts; None if blocks contain them tick by tick.
+        ticks: Number of ticks added.
+        desired: Movement of the desired number of VMs.
         worst_shortage: float64 (L,), the highest shortage, work per second.
     """
 
@@ -96,7 +97,7 @@ class Sums:
         self.elasticity = elasticity
         self.vm_capacity = np.array(vm_capacity, np.float64)
         self.ticks = 0
-        # Both runs side by side, shortage first: one pass over twice as many columns is quicker than two passes.
+        # Runs with shortage and runs of waiting side by side: one pass over twice as many columns is faster than two passes.
         self._streaks = Streaks.empty(2 * lanes)
         self.desired = Movement.empty(lanes, grid_ticks(tick_s))
         self.worst_shortage: Float = np.zeros(lanes)
@@ -111,14 +112,14 @@ class Sums:
         self._make_room()
 
     def _make_room(self) -> None:
-        # Temporaries would be mapped and unmapped by the allocator at every use.
+        # Allocated once, because the allocator would map and unmap such large temporaries at every use.
         self._together = rows_together(self.lanes)
         shape = (self._together, self.lanes)
         self._shares: Float = np.empty((3, *shape))
         self._zeros: Float = np.zeros((1, self.lanes))
         self._flags: Bool = np.zeros(shape, np.bool_)
         self._steps: SmallInt = np.empty((3, *shape), np.int32)
-        # Shortage, waiting, moves and moves up, a bit per tick of a part.
+        # Shortage, waiting, moves and moves up, one bit per tick of a part.
         self._bits = Bits(4, self.lanes, self._together)
 
     @property
@@ -137,7 +138,7 @@ class Sums:
         return self._streaks.taken(slice(self.lanes, None))
 
     def amount(self, which: Amount) -> Float:
-        """One float sum: float64 (L,); NaN where something in it is unknown."""
+        """Return one float sum, float64 (L,); NaN if something in it is unknown."""
         told: Float = self._amounts.totals()[which]
         if self.tariff is None or which not in _BY_TARIFF:
             return told
@@ -155,7 +156,7 @@ class Sums:
         return self.tariff.cost(billed_s, count[Count.PROVISIONED], came, provisions)
 
     def count(self, which: Count) -> Int:
-        """One integer sum: int64 (L,)."""
+        """Return one integer sum, int64 (L,)."""
         counts: Int = self._counts[which]
         return counts
 
@@ -163,8 +164,8 @@ class Sums:
         """Add rows of a block, in time order, each tick once.
 
         Args:
-            block: Of as many lanes as these sums.
-            rows: Which of its rows, without a step; all that its totals are of.
+            block: A block with the same lanes and tick as these sums.
+            rows: Which rows to add, without a step; must be all rows that the block's totals cover.
 
         Raises:
             ValueError: The block has another tick or other lanes.
@@ -175,7 +176,7 @@ class Sums:
                 f" {self.lanes} lanes at {self.tick_s:g} s"
             )
         for count, total in block.totals.items():
-            # Most of what may be counted never is.
+            # Most counts stay zero.
             if np.count_nonzero(total):
                 self._counts[count] += total
         first, end, _ = rows.indices(len(block.desired))
@@ -185,17 +186,17 @@ class Sums:
             first += part
 
     def _add_part(self, block: Block, first: int, count: int) -> None:
-        """Add rows of one cell, as many at once as stay in the processor's cache with all that is made of them."""
+        """Add rows of one cell, as many at once as stay in the processor's cache together with all temporaries."""
         rows = slice(first, first + count)
         demand = block.demand[rows]
         unknown = _has_unknown(demand) or (block.shortage is not None and _has_unknown(block.shortage[rows]))
         if unknown or self._amounts.begun:
             demand = _by_lane(demand, self.lanes)
-        # Against the need, which may be any number, VMs are held in 32 bits.
+        # The steps are 32 bits wide only if VMs are compared with the need, which may be any number.
         if not self.elasticity and self._steps.dtype != block.desired.dtype:
             self._steps = np.empty(self._steps.shape, block.desired.dtype)
         least = None if unknown else self._least(block, demand)
-        # Into the first tick of all, nothing moves.
+        # The first tick of a run counts as no movement.
         began = block.desired[first]
         course = Course(began, self.desired.last if self.ticks else began, block.most_vms)
         counts = Counted(self._counts, block)
@@ -217,7 +218,7 @@ class Sums:
     def _add_work(
         self, block: Block, rows: slice, demand: Float, at: int, least: SmallInt | None, *, unknown: bool
     ) -> None:
-        """Add work, and what else is not a count, of a few rows, the first of which is row `at` of its part."""
+        """Add work, and all else that is not a count, of a few rows; the first of them is row `at` of the part."""
         present = block.in_service[rows]
         few, add, known = len(present), self._amounts.add, None
         serving: SmallInt = self._steps[2, :few]
@@ -247,7 +248,7 @@ class Sums:
             self._add_elasticity(serving, self._need(_by_lane(demand, self.lanes)), known)
 
     def _add_counts(self, block: Block, rows: slice, at: int, course: Course) -> None:
-        """Add how desired moves and what it waits for, of the same rows."""
+        """Add the movement of the desired number, and whether it waits for VMs, of a few rows."""
         desired = block.desired[rows]
         note, flags = self._bits.note, self._flags[: len(desired)]
         note(1, at, np.greater(desired, block.in_service[rows], out=flags))
@@ -258,9 +259,9 @@ class Sums:
             course.see(desired, steps)
 
     def _least(self, block: Block, demand: Float) -> SmallInt | None:
-        """Fewest VMs that leave nothing of the demand (n, C) unserved, exactly as `_lost` has it: int (n, C).
+        """Return the fewest VMs that leave no demand unserved, int (n, C), with the same rounding as `_lost`.
 
-        None where shortage is told, or where looking for it by whole VMs would not be quicker.
+        None if the block contains shortage, or if searching for shortage by whole VMs would not be faster.
         """
         each = self.vm_capacity[0]
         wide = _FEW_COLUMNS * demand.shape[1] <= self.lanes
@@ -269,9 +270,9 @@ class Sums:
         return least_vms(demand, float(each), self._steps.dtype)
 
     def _add_few_short(self, demand: Float, serving: SmallInt, at: int, least: SmallInt) -> bool:
-        """Add the shortage of a few rows where few lanes have one, and say whether so few have.
+        """Add the shortage of a few rows if few lanes are short; return False, without adding anything, if more are.
 
-        Most lanes lack nothing most of the time: one comparison of counts tells which do.
+        Most lanes have no shortage most of the time, and one comparison of counts finds those that do.
         """
         rows, columns = demand.shape
         short = self._flags[:rows]
@@ -283,7 +284,7 @@ class Sums:
         found = np.count_nonzero(short)
         if found * _FEW > short.size:
             return False
-        # Of few places in one row numpy makes a list far sooner than of places in rows.
+        # For few places, numpy lists flat indices much faster than pairs.
         row, lane = np.divmod(short.reshape(-1).nonzero()[0], self.lanes) if found else (_NOWHERE, _NOWHERE)
         of_column = self.lanes // columns
         lacking = demand[row, lane // of_column] - serving[row, lane] * self.vm_capacity[lane]
@@ -294,17 +295,17 @@ class Sums:
         return True
 
     def _lost(self, demand: Float, serving: SmallInt, out: Float) -> Float:
-        """Work per second not served where what finds no capacity goes away: (n, L)."""
+        """Write the work per second that is not served, if such work is lost, to `out`: (n, L)."""
         each = self.vm_capacity
         np.copyto(out, serving)
         out *= each[:1] if (each == each[:1]).all() else each
         wide = out.reshape(len(out), demand.shape[1], -1)
         np.subtract(demand[:, :, np.newaxis], wide, out=wide)
-        # A row of zeros: with a scalar, numpy's maximum is twice as slow.
+        # A row of zeros, because numpy's maximum with a scalar is twice as slow.
         return np.maximum(out, self._zeros, out=out)
 
     def _need(self, demand: Float) -> SmallInt:
-        """VMs that the demand needs: (n, L), or (n, 1) where demand and VMs are the same in all lanes."""
+        """Return the VMs that the demand needs: (n, L), or (n, 1) if demand and VMs are the same in all lanes."""
         capacity = self.vm_capacity
         if demand.shape[1] == 1 and (capacity == capacity[:1]).all():
             capacity = capacity[:1]
@@ -315,7 +316,7 @@ class Sums:
         return np.clip(need, 0.0, _MOST_VMS, out=need).astype(np.int32)
 
     def _add_elasticity(self, supply: SmallInt, need: SmallInt, known: Bool | None) -> None:
-        """Under- and over-provisioning and instability against the need, (n, L) or (n, 1)."""
+        """Add under- and over-provisioning and instability against the need, (n, L) or (n, 1)."""
         self._compare_directions(supply, need, known)
         rows = len(supply)
         weight = 1.0 / np.maximum(need, 1)
@@ -333,7 +334,7 @@ class Sums:
             self._amounts.add(Amount.UNDER, part)
             return
         self._counts[Count.UNDER_TICKS] += counted(missing)
-        # A row of zeros: with a scalar, numpy's maximum is twice as slow.
+        # A row of zeros, because numpy's maximum with a scalar is twice as slow.
         self._amounts.add(Amount.OVER, np.maximum(share, self._zeros, out=part))
         np.negative(share, out=share)
         self._amounts.add(Amount.UNDER, np.maximum(share, self._zeros, out=part))
@@ -365,7 +366,7 @@ class Sums:
         self._last_known[:] = True if known is None else known[-1]
 
     def taken(self, lanes: Int | slice) -> Sums:
-        """The sums of some of the lanes, in the order given; shares nothing with these."""
+        """Return the sums of some of the lanes, in the order given, as a copy."""
         tariff = None if self.tariff is None else self.tariff.taken(lanes)
         new = Sums(self.tick_s, self.vm_capacity[lanes], elasticity=self.elasticity, tariff=tariff)
         new.ticks = self.ticks
@@ -379,10 +380,10 @@ class Sums:
 
     @classmethod
     def side_by_side(cls, parts: Sequence[Sums]) -> Sums:
-        """The lanes of several sums over equally many ticks, one after the other.
+        """Join the lanes of several sums over equally many ticks, in order.
 
         Raises:
-            ValueError: No sums, or they differ in tick length or number of ticks.
+            ValueError: There are no sums, or they differ in tick length, number of ticks or billing.
         """
         tariffs = [part.tariff for part in parts if part.tariff is not None]
         alike = {(part.tick_s, part.ticks, part.elasticity, part.tariff is None) for part in parts}
@@ -408,12 +409,12 @@ class Sums:
         return new
 
     def followed_by(self, second: Sums) -> Sums:
-        """The sums of this segment and the one whose first tick follows this one's last.
+        """Return the sums of this segment joined with the segment whose first tick follows this one's last.
 
-        The caller vouches that they adjoin, lane by lane; the result has the bits of the uncut run.
+        The caller guarantees that they adjoin, lane by lane; the result has the same bits as the uncut run.
 
         Raises:
-            ValueError: They differ in lanes or tick, or this one is not a whole number of `grid_ticks`.
+            ValueError: They differ in lanes or tick, or this one's length is not a multiple of `grid_ticks`.
         """
         grid = grid_ticks(self.tick_s)
         alike = (second.tick_s, second.elasticity) == (self.tick_s, self.elasticity)
@@ -460,24 +461,24 @@ _ENDS = ("_first_supply", "_last_supply", "_first_need", "_last_need", "_first_k
 
 
 def _by_lane(demand: Float, lanes: int) -> Float:
-    """Demand (n, C) as (n, L), or as it is where all lanes share one column."""
+    """Return demand (n, C) as (n, L), or unchanged if all lanes share one column."""
     columns = demand.shape[1]
     return demand if columns in (1, lanes) else np.repeat(demand, lanes // columns, axis=1)
 
 
 def _has_unknown(amounts: Float) -> bool:
-    # A sum in one go, and no array of flags as large as the amounts.
+    # A single sum needs no array of flags as large as the amounts.
     return bool(np.isnan(np.add.reduce(amounts, axis=None)))
 
 
 def _known(shortage: Float) -> Bool | None:
-    """Where shortage, and with it demand, is known: bool (n, L); None if everywhere."""
+    """Return where shortage, and with it demand, is known: bool (n, L); None if everywhere."""
     unknown = np.isnan(shortage)
     return ~unknown if unknown.any() else None
 
 
 def _directions(value: SmallInt, before: Int | SmallInt, steps: SmallInt) -> SmallInt:
-    """Sign of the step into each row, (n, W): -1, 0 or 1, written to `steps`."""
+    """Write the sign of the step into each row, -1, 0 or 1, to `steps`, (n, W)."""
     np.subtract(value[0], before[: value.shape[1]], out=steps[0], casting="unsafe")
     np.subtract(value[1:], value[:-1], out=steps[1:])
     return np.sign(steps, out=steps)

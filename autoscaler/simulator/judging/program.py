@@ -6,7 +6,7 @@ Variables, each (T,): VMs x, starts s, whole VMs missing a, the part of a VM mis
     x_t - y_t <= VMs that exist
 
 b, the part of a VM by which demand exceeds a whole number, is the cheaper piece of the loss, so it is used first.
-Each row has its ones side by side in time (an interval matrix), so corners are whole numbers; that is checked.
+Each row has its ones next to each other in time (an interval matrix), so corners are whole numbers; this is checked.
 
 Rules of this file: like `clairvoyant`, it is given the whole future, and nothing that decides may import it.
 SciPy, which has the solver (HiGHS; Huangfu and Hall 2018), is imported only when it is needed.
@@ -39,17 +39,17 @@ def least_cost_program(
     minimum: int,
     ceiling: int,
 ) -> tuple[Int, bool]:
-    """The schedule of least cost, and whether the program gave whole VMs.
+    """Return the schedule of least cost, and whether the program's solution was in whole VMs.
 
     Args:
         wanted: float64 (T,), demand in VMs.
         running: Money per VM and tick.
-        disk: Beside it, money per VM and tick for those beyond the VMs that exist.
-        exist: Number of these.
+        disk: Additional money per VM and tick for VMs beyond those that exist.
+        exist: Number of VMs that exist.
         start: Money per start.
-        lost: Money per VM missing for a tick; infinite where everything must be served that can be.
-        least_ticks: Ticks that a started VM stays at least.
-        lead_ticks: The first tick that a start serves.
+        lost: Money per VM missing for a tick; infinite if everything must be served that can be.
+        least_ticks: Fewest ticks that a started VM stays.
+        lead_ticks: The first tick at which a started VM can serve.
         initial: VMs before the first tick.
         minimum: Fewest VMs allowed.
         ceiling: Most VMs allowed.
@@ -72,7 +72,7 @@ def least_cost_program(
     part = np.where(need > 0, wanted - (need - 1.0), 0.0)
     most_missing = np.full(ticks, np.inf)
     if math.isinf(lost):
-        # Everything must be served that can be, so only the rest may be missing, at no price.
+        # What can be served must be served; only the rest may be missing, and costs nothing.
         lost, most_missing = 0.0, np.maximum(need - np.where(early, min(initial, ceiling), ceiling), 0.0)
     one, none = eye_array(ticks), None
     step = one - diags_array([np.ones(ticks - 1)], offsets=[-1], shape=(ticks, ticks))

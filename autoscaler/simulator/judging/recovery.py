@@ -1,7 +1,7 @@
 """How fast shortages ended: each episode compared with the best that the start time allows.
 
-A shortage that begins with a rise of demand above everything ordered cannot end before the rise is seen
-(signal age), ordered (the next tick) and started (start time). What ends later was decided badly.
+A shortage that begins with a rise of demand above everything ordered cannot end before the rise is seen (signal age),
+ordered (the next tick) and served by started VMs (start time). If it ends later, the decisions were poor.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _LOOK_BACK_S = 900.0
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """One episode.
+    """How long one episode of shortage took to end.
 
     Attributes:
         episode: The run of intervals with shortage.
-        last_rise_s: Start of the last interval, up to the end of the episode, in which demand was above all
-            that was ordered by then; the episode's start where there was none.
-        took_s: From that to the end of the episode.
+        last_rise_s: Start of the last interval, up to the end of the episode, in which demand exceeded all VMs
+            that were ordered by then; the episode's start if there was none.
+        took_s: Time from then to the end of the episode.
     """
 
     episode: Episode
@@ -33,7 +33,7 @@ class Recovery:
 
 
 def recoveries(rows: Sequence[TimelineRow], vm_capacity_per_s: float, tick_s: float) -> tuple[Recovery, ...]:
-    """All episodes of a time line.
+    """Return the recovery from every episode of a timeline.
 
     Args:
         rows: In time order.

@@ -1,11 +1,11 @@
 """The score card of simulated fleets, computed for all lanes at once from the ledger's sums.
 
 Rules of this file: figures are declared once, in `report.figures`, with their unit, direction and meaning; tables, pages,
-sweeps and the generated reference read the declaration. A figure that cannot be known is NaN, never 0: because
-something in its sums is unknown, because it is a ratio to nothing, or because what it is compared with was
-not given. Figures are float64 (L,). Shares and means about demand leave out the ticks whose demand is unknown.
+sweeps and the generated reference read that declaration. A figure that cannot be known is NaN, never 0. It cannot be known
+if its sums contain something unknown, if it is a ratio to zero, or if what it is compared with was not given. Figures are
+float64 (L,). Shares and means about demand leave out the ticks whose demand is unknown.
 
-What each figure comes from, and who defined it, stands at the function that works it out.
+The source of each figure is given at the function that computes it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _HOUR_S, _DAY_S = 3600.0, 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class LanePrices:
-    """What the parts of the cost are worked out with. All float64 (L,).
+    """Prices from which the parts of the cost are computed, float64 (L,).
 
     Attributes:
         in_service_per_h: Money per VM-hour billed as running.
@@ -39,7 +39,7 @@ class LanePrices:
 
     @classmethod
     def of(cls, policies: Sequence[Policy]) -> LanePrices:
-        """Those of the lanes' policies."""
+        """Return the prices of the lanes' policies."""
         prices = [policy.prices for policy in policies]
         return cls(
             in_service_per_h=np.array([each.in_service_per_h for each in prices]),
@@ -49,12 +49,12 @@ class LanePrices:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What a run is compared with: the same demand, VMs and prices. None is not known.
+    """What a run is compared with, on the same demand, VMs and prices; None if not known.
 
     Attributes:
         peak_cost: float64 (L,), cost of a fleet sized for the highest demand and always on.
         optimum_cost: float64 (L,), least cost of leaving as large a share unserved as the run
-            (`clairvoyant.Front.cost_serving`), with the storage of the same VMs.
+            (`clairvoyant.Front.cost_serving`), including storage of the same VMs.
         without_pool: Sums of the same policy with no stopped VMs to start, L lanes.
     """
 
@@ -65,7 +65,7 @@ class Beside:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One run to be judged, as the functions of the figures see it."""
+    """One run to be judged, as passed to the functions that compute figures."""
 
     sums: Sums
     prices: LanePrices | None
@@ -73,23 +73,23 @@ class Case:
 
     @property
     def unknown(self) -> Float:
-        """A figure that is not known: float64 (L,)."""
+        """float64 (L,) of NaN, for a figure that is not known."""
         return np.full(self.sums.lanes, np.nan)
 
     @property
     def days(self) -> Float:
-        """Length of the run, days: float64 (L,)."""
+        """float64 (L,), length of the run in days."""
         return np.full(self.sums.lanes, self.sums.ticks * self.sums.tick_s / _DAY_S)
 
     @property
     def known_ticks(self) -> Float:
-        """Ticks whose demand is known: float64 (L,)."""
+        """float64 (L,), number of ticks whose demand is known."""
         return (self.sums.ticks - self.sums.count(Count.UNKNOWN_TICKS)).astype(np.float64)
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The figures of a run: float64 (L,) by the keys of `FIGURES`."""
+    """The figures of a run: float64 (L,) for each key of `FIGURES`."""
 
     values: Mapping[str, Float]
 
@@ -97,17 +97,17 @@ class Score:
         return self.values[key]
 
     def of_lane(self, lane: int) -> dict[str, float]:
-        """The figures of one lane, as an entry of a report's card has them."""
+        """Return the figures of one lane by key."""
         return {key: float(value[lane]) for key, value in self.values.items()}
 
 
 def score(sums: Sums, prices: LanePrices | None = None, beside: Beside | None = None) -> Score:
-    """Judge a run.
+    """Compute the figures of a run.
 
     Args:
-        sums: Of the ticks that count, the warm-up left out, L lanes.
-        prices: For the parts of the cost; without them only its total is known.
-        beside: What it is compared with; without it the comparisons are unknown.
+        sums: Sums over the ticks that count, without the warm-up, L lanes.
+        prices: Prices for the parts of the cost; without them only the total cost is known.
+        beside: What the run is compared with; without it the comparisons are unknown.
     """
     case = Case(sums, prices, beside or Beside())
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -128,9 +128,9 @@ def _running_cost(case: Case) -> Float:
 
 
 def _start_cost(case: Case) -> Float:
-    """What is left of the total: starts that came into service, and VMs made from nothing."""
+    """Return what remains of the total cost: starts that came into service, and provisionings."""
     rest = _cost(case) - _running_cost(case) - _storage_cost(case)
-    # Less than the rounding of a sum of money is nothing.
+    # A rest below the rounding error of the sums counts as zero.
     return np.where(np.abs(rest) < 1e-9 * np.abs(_cost(case)), 0.0, rest)
 
 
@@ -157,12 +157,12 @@ def _shortage_s(case: Case) -> Float:
 
 
 def _mean_wait_s(case: Case) -> Float:
-    """From the tick in which more VMs are wanted than serve until as many serve as are wanted."""
+    """Return the mean time from the tick in which more VMs are wanted than serve until as many serve as are wanted."""
     return _seconds(case.sums, case.sums.waiting.ticks) / _or_unknown(case.sums.waiting.runs)
 
 
 def _warm_hits(case: Case) -> Float:
-    """As the hit ratio of a cache: VMs ordered that the pool could give, over all that were ordered."""
+    """Return the share of ordered VMs that the warm pool could give, like the hit ratio of a cache."""
     starts, made = case.sums.count(Count.STARTS), case.sums.count(Count.PROVISIONS)
     return starts / _or_unknown(starts + made)
 
@@ -182,7 +182,7 @@ def _churn(case: Case) -> Float:
 
 
 def _thrash(case: Case) -> Float:
-    """`streaks.Movement`, over the range that the wanted number of VMs had at all, per day."""
+    """Return the movement against the trend (`streaks.Movement`) per day, divided by the range of the desired number of VMs."""
     desired = case.sums.desired
     span = desired.highest - desired.lowest
     ranges: Float = desired.against_trend() / np.maximum(span, 1)
@@ -199,17 +199,17 @@ def _over_known(case: Case, summed: Float | Int) -> Float:
 
 
 def _under_accuracy(case: Case) -> Float:
-    """Mean over time of the VMs missing against the need, as a share of the need."""
+    """Return the mean over time of the VMs missing against the need, as a share of the need."""
     return _over_known(case, case.sums.amount(Amount.UNDER))
 
 
 def _over_accuracy(case: Case) -> Float:
-    """Likewise of the VMs too many; where nothing is needed, as a share of one VM."""
+    """Return the mean over time of the VMs beyond the need, as a share of the need, or of one VM if nothing is needed."""
     return _over_known(case, case.sums.amount(Amount.OVER))
 
 
 def _instability(case: Case) -> Float:
-    """Share of ticks in which supply and need did not move in the same direction, standing still being one."""
+    """Return the share of ticks in which supply and need did not move alike (up, down or not at all)."""
     return case.sums.count(Count.UNSTABLE_TICKS) / _or_unknown(case.sums.count(Count.COMPARED_TICKS))
 
 
@@ -217,13 +217,13 @@ def _instability(case: Case) -> Float:
 
 
 def _regret(case: Case) -> Float:
-    """Cost over the clairvoyant's, less 1 (the regret of online optimisation as a ratio)."""
+    """Return the cost divided by the clairvoyant's, less 1 (the regret of online optimisation as a ratio)."""
     best = case.beside.optimum_cost
     return case.unknown if best is None else _cost(case) / _or_unknown(best) - 1.0
 
 
 def _captured(case: Case) -> Float:
-    """How far the run came on the way from the fleet sized by hand to the least possible cost."""
+    """Return which share of the saving from the always-on fleet's cost to the least possible cost the run achieved."""
     peak, best = case.beside.peak_cost, case.beside.optimum_cost
     if peak is None or best is None:
         return case.unknown
@@ -248,7 +248,7 @@ def _per_avoided_s(case: Case) -> Float:
 
 
 def _or_unknown(below: Float | Int) -> Float:
-    """A divisor that makes ratios to nothing unknown."""
+    """Return the divisor with zeros replaced by NaN, so that ratios to zero are unknown."""
     divisor: Float = np.where(below == 0, np.nan, below)
     return divisor
 

@@ -1,11 +1,11 @@
 """Compares a policy on the same demand and plant with peers, no pool, fixed pools, and hindsight.
 
-All run side by side (`contest`), so that they face the same luck and the same information; then the clairvoyant
-optimum that leaves as large a share of the work unserved as the policy did. The result is the entries of a score
-card, the policy first.
+All run side by side (`contest`), so that they face the same random draws and have the same information. Then follows the
+clairvoyant optimum that leaves as large a share of the work unserved as the policy did. The result is the entries of a score
+card, with the policy first.
 
-Rules of this file: no rule of its own and no figure of its own: who decides is `peers` and `alarms`, what hindsight
-can tell is `clairvoyant`, what is judged is `score`.
+Rules of this file: it has no rule and no figure of its own. `peers` and `alarms` decide, `clairvoyant` computes hindsight,
+and `score` computes figures.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Rival:
     Attributes:
         key: Name for programs.
         name: Name for people.
-        what: Whose rule it is, in a sentence.
-        make: From the parameters of its lane, and the terms of the fleet.
+        what: A sentence that states its rule.
+        make: Builds the peer from the parameters of its lane and the terms of the fleet.
     """
 
     key: str
@@ -60,32 +60,32 @@ class Rival:
 RIVALS: tuple[Rival, ...] = (
     Rival(
         "target_tracking", "AWS target tracking",
-        "Target 77% of capacity: out when 3 of 3 one-minute points are above it, in when 15 of 15 are more than 10% below.",
+        "Target 77% of capacity. Scales out when 3 of 3 one-minute points are above it, in when 15 of 15 are over 10% below it.",
         lambda params, _: TargetTracking(params),
     ),
     Rival(
         "step_scaling", "AWS step scaling",
-        "Target 77%: steps of +10%, +30%, -10% and -30% after two one-minute points, with the pauses of the user guide.",
+        "Target 77%. Steps of +10%, +30%, -10% and -30% after two one-minute points, with the pauses given in the user guide.",
         lambda params, _: StepScaling(params),
     ),
     Rival(
         "kubernetes", "Kubernetes autoscaler",
-        "Target 77%, in proportion, 10% tolerance, at most doubled in 15 s, in to the highest wish of 5 minutes.",
+        "Target 77%. Scales in proportion, with 10% tolerance: out to at most double in 15 s, in to the highest wish of 5 minutes.",
         lambda params, _: Kubernetes(params),
     ),
     Rival(
         "google", "Google autoscaler",
-        "What the peak of the last 10 minutes needs at 77%.",
+        "As many VMs as the peak of the last 10 minutes needs at 77%.",
         lambda params, _: Google(params),
     ),
     Rival(
         "yesterday", "same time yesterday",
-        "What the same time of yesterday needed at 77%; on the first day, what is needed now.",
+        "As many VMs as the same time yesterday needed at 77%; on the first day, as many as demand needs now.",
         lambda params, terms: SameTimeBefore(params, ahead_s=terms.lead_ticks * terms.tick_s),
     ),
     Rival(
         "delayed_off", "delayed off",
-        "Out at once, to 77%; in when a VM's idling has cost what a start costs (ski rental).",
+        "Scales out at once, to 77%; stops a VM when its idle time has cost as much as a start (ski rental).",
         lambda params, terms: DelayedOff(
             params, break_even_s=break_even_s(per_start=terms.per_start, in_service_per_h=terms.in_service_per_h)
         ),
@@ -98,12 +98,12 @@ _POLICY, _WITHOUT_POOL = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class Standings:
-    """What came out.
+    """Results of a comparison.
 
     Attributes:
-        entries: The policy, its peers, and what hindsight says: columns of a score card over `score.FIGURES`.
-        optimum: The clairvoyant schedule; None where the run was interrupted or nothing was wanted.
-        whole: Whether it ran to its end.
+        entries: The policy, its peers and hindsight, as columns of a score card over `score.FIGURES`.
+        optimum: The clairvoyant schedule; None if the run was stopped or no work was wanted.
+        whole: Whether the run came to its end.
     """
 
     entries: tuple[Entry, ...]
@@ -113,11 +113,11 @@ class Standings:
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """What came of the policy's own run.
+    """Results of the policy's own run.
 
     Attributes:
-        sums: Of the judged ticks, one lane.
-        begins: VMs that it had ordered when judging began.
+        sums: Sums over the judged ticks, one lane.
+        begins: VMs in service or starting when judging began.
     """
 
     sums: Sums
@@ -126,18 +126,18 @@ class Own:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A policy, and whom it is compared with on one fleet.
+    """A policy, and what it is compared with on one fleet.
 
     Attributes:
         policy: The policy.
-        plant: The fleet, which all of them run.
-        trace: What is wanted.
-        ticks: The run.
+        plant: The fleet that all of them run.
+        trace: The demand.
+        ticks: The ticks of the run.
         warm_up_ticks: Ticks at the beginning that are not judged.
-        seed: Of everything random.
+        seed: Seed of all random draws.
         rivals: The peers in the table.
-        made: How long a VM takes that is made from nothing, as of `without_pool`.
-        cache: Forecasts of earlier runs of the same trace, to be used and added to.
+        made: Time to provision a VM, for the fleet without a pool (see `without_pool`).
+        cache: Forecasts of earlier runs of the same trace, which this run reads and extends.
     """
 
     policy: Policy
@@ -156,11 +156,11 @@ class Comparison:
         """Run the policy and everything it is compared with.
 
         Args:
-            progress: Told the share that is done.
-            enough: Asked now and then whether to stop; nothing is judged then.
+            progress: Called with the share of the run that is done.
+            enough: Called now and then; if it returns True the run stops and nothing is judged.
 
         Raises:
-            ConfigError: Lanes cannot express it.
+            ConfigError: Lanes cannot express the run.
         """
         found = contest(
             (Contestant(self.policy, self.plant), *self._others),
@@ -175,13 +175,14 @@ class Comparison:
     def others(
         self, progress: Callable[[float], None] | None = None, enough: Callable[[], bool] | None = None
     ) -> Sums | None:
-        """The sums of all that the policy is compared with, without its own run, for `beside`; arguments as of
-        `standings`. None where it was ended before its end.
+        """Run everything that the policy is compared with, without the policy itself, and return the sums for `beside`.
+
+        The arguments are those of `standings`. None if the run was stopped before its end.
         """
         return contest(self._others, self._course, progress=progress, enough=enough).sums
 
     def beside(self, own: Own, others: Sums) -> Standings:
-        """Where the policy stands, from the sums of its own run and those of `others`."""
+        """Return where the policy stands, from the sums of its own run and those returned by `others`."""
         if self.warm_up_ticks >= self.ticks.count:
             return Standings((), None, whole=True)
         everybody = (self.policy, *(each.policy for each in self._others))
@@ -189,8 +190,9 @@ class Comparison:
         return _judged(sums, everybody, self.rivals, self._demand, self._terms(own))
 
     def hindsight(self, own: Own) -> Beside:
-        """What hindsight says of the policy at its own prices and bounds: the cost of VMs that are always on, and the least
-        cost of leaving as much unserved as it did.
+        """Return the costs that hindsight gives at the policy's own prices and bounds.
+
+        These are the cost of VMs that are always on, and the least cost of leaving as much unserved as the policy did.
         """
         peak, best, _ = _hindsight(own.sums, self._demand, self._terms(own))
         return Beside(peak_cost=score(peak)["cost"], optimum_cost=best)
@@ -211,7 +213,7 @@ class Comparison:
         terms = terms_of(self.policy, self.plant, self.ticks.tick_s)
         return (
             Contestant(*without_pool(self.policy, self.plant, self.made)),
-            # The policy's own lanes, so that its forecasts, which peers do not look at, are not made twice.
+            # On the policy's own plant and forecast settings, so that forecasts, which peers do not use, are not made twice.
             *(Contestant(self.policy, self.plant, partial(_made, rival, terms)) for rival in self.rivals),
         )
 
@@ -221,9 +223,7 @@ def _made(rival: Rival, terms: Terms, params: LaneParams) -> Peer:
 
 
 def terms_of(policy: Policy, plant: PlantSettings, tick_s: float) -> Terms:
-    """What the clairvoyant must keep to: the policy's prices and bounds, the plant's times and VMs, and those that the
-    policy may make.
-    """
+    """Return the terms of the clairvoyant: the policy's prices and bounds, the plant's times, and all VMs that may exist."""
     exist = plant.vms if policy.provision is None else max(plant.vms, policy.provision.maximum)
     ceiling = min(policy.bounds.maximum, exist)
     start_s = plant.start.mean_s
@@ -234,7 +234,7 @@ def terms_of(policy: Policy, plant: PlantSettings, tick_s: float) -> Terms:
         in_service_per_h=policy.prices.in_service_per_h,
         stopped_per_h=policy.prices.stopped_per_h,
         start=policy.prices.start,
-        # A VM counts from the tick that finds it in service, and runs from its boot on.
+        # A VM counts from the tick that finds it in service, and is billed from its boot on.
         start_billed_s=lead_ticks * tick_s - start_s + min(plant.boot_s, start_s),
         minimum_billing_s=plant.minimum_billed_s,
         lead_ticks=lead_ticks,
@@ -248,15 +248,15 @@ def terms_of(policy: Policy, plant: PlantSettings, tick_s: float) -> Terms:
 def without_pool(
     policy: Policy, plant: PlantSettings, made: Duration | None = None
 ) -> tuple[Policy, PlantSettings]:
-    """The same fleet if no stopped VM were kept: every start is a VM made from nothing.
+    """Return the same fleet without stopped VMs: every start provisions a new VM.
 
-    It takes as long as that and costs the provisioning, disks are paid while VMs run only, and the policy knows its
+    A start takes as long as provisioning and costs as much, disks are paid only while VMs run, and the policy knows the
     longer lead time.
 
     Args:
         policy: The policy.
         plant: The fleet.
-        made: From the order to make a VM until it serves; the plant's own time where None.
+        made: Time from the order to provision a VM until it serves; None for the plant's own time.
     """
     made = made or plant.provision
     prices = policy.prices.model_copy(
@@ -289,7 +289,7 @@ def _judged(
     )
     card = score(sums, LanePrices.of(policies), costs)
     own = card.of_lane(_POLICY)
-    entries = [Entry("policy", "this policy", "The policy under judgement.", own, judged=True)]
+    entries = [Entry("policy", "this policy", "The policy that is judged.", own, judged=True)]
     entries += [
         Entry(rival.key, rival.name, rival.what, _own_figures(card.of_lane(at)))
         for at, rival in enumerate(rivals, _WITHOUT_POOL + 1)
@@ -297,8 +297,8 @@ def _judged(
     entries.append(
         Entry(
             "without_pool", "without a warm pool",
-            "The same policy where every start is a VM made from nothing.",
-            # It pays for no disks of stopped VMs, so the others' optimum is none for it.
+            "The same policy, but every start provisions a new VM.",
+            # It pays for no disks of stopped VMs, so the optimum computed for the others does not apply to it.
             _own_figures(card.of_lane(_WITHOUT_POOL), "regret", "captured"),
         )
     )  # fmt: skip
@@ -306,7 +306,7 @@ def _judged(
     entries.append(
         Entry(
             "static_peak", "always on at peak",
-            "As many VMs as the highest demand needs, in service all the time; it knows the peak beforehand.",
+            "As many VMs as the highest demand needs, in service all the time. The peak is known beforehand.",
             _own_figures(score(peak, prices).of_lane(0)),
         )
     )  # fmt: skip
@@ -315,7 +315,7 @@ def _judged(
         entries.append(
             Entry(
                 "clairvoyant", "clairvoyant optimum",
-                f"The cheapest schedule that knows the future and leaves no more unserved: {optimum.remark}.",
+                f"The cheapest schedule that knows the future and leaves no more work unserved: {optimum.remark}.",
                 _own_figures(score(told, prices).of_lane(0)),
             )
         )  # fmt: skip
@@ -323,34 +323,35 @@ def _judged(
 
 
 def _hindsight(sums: Sums, demand: Float, terms: Terms) -> tuple[Sums, Float, Optimum | None]:
-    """The sums of VMs that are always on, one lane; the least cost of each lane, float64 (L,); and the schedule of the
-    policy's least cost, None where no work is wanted.
+    """Return the sums of VMs that are always on, the least cost of each lane, and the cheapest schedule for the policy.
+
+    The sums have one lane, the costs are float64 (L,). The schedule is None if no work is wanted.
     """
     peak = schedule_sums(np.full(len(demand), peak_vms(demand, terms)), demand, terms, moves=False)
     front = Front(demand, terms, precision=_COST_PRECISION)
     if not front.work > 0:
         return peak, np.full(sums.lanes, np.nan), None
-    # Each is judged against the least cost of leaving as much unserved as it did itself.
+    # Each lane is compared with the least cost of leaving as much unserved as it did itself.
     shares = score(sums)["unserved_share"]
     best = np.array(front.costs_serving([1.0 - share for share in shares.tolist()]))
     return peak, best, front.serving(1.0 - shares[_POLICY])
 
 
 def _own_figures(values: Mapping[str, float], *others: str) -> dict[str, float]:
-    """Without what compares the policy with its own pool, and without other figures that mean nothing here."""
+    """Return the figures without those that compare the policy with its own pool, and without `others`, which do not apply."""
     unknown = ("pool_cost", "shortage_avoided_s", "cost_per_avoided_s", *others)
     return {key: math.nan if key in unknown else value for key, value in values.items()}
 
 
 def schedule_sums(vms: Int, demand: Float, terms: Terms, *, moves: bool = True) -> Sums:
-    """The sums of a schedule that was not simulated, one lane.
+    """Return the sums of a schedule that was not simulated, as one lane.
 
     Args:
         vms: int64 (T,), VMs in service.
-        demand: float64 (T,), work per second; NaN where unknown.
+        demand: float64 (T,), work per second; NaN if unknown.
         terms: Prices and VMs.
-        moves: Whether the fleet is that of the terms, from which the first tick may start and stop VMs; if not, only
-            the schedule's own VMs exist, and are there from before.
+        moves: Whether the fleet is in the state given by the terms before the first tick, which may start and stop VMs. If
+            not, only the schedule's own VMs exist, and they were in service before.
     """
     before = terms.initial if moves else int(vms[0])
     steps = np.diff(vms, prepend=before)
@@ -358,7 +359,7 @@ def schedule_sums(vms: Int, demand: Float, terms: Terms, *, moves: bool = True) 
     block = Block.empty(len(vms), 1, terms.tick_s)
     block.demand[:, 0] = demand
     block.desired[:, 0] = vms
-    # Present at the beginning of a tick are those that it stops, too.
+    # The VMs present at the beginning of a tick include those that it stops.
     block.in_service[:, 0] = vms + stops
     block.stopped[:, 0] = np.maximum(terms.provisioned - vms - stops, 0)
     block.starts[:, 0], block.stops[:, 0] = starts, stops

@@ -1,10 +1,11 @@
 """Counts runs of ticks and changes of direction as a run streams by.
 
-A part of a run is at most `LONGEST_PART` consecutive ticks. What holds in them is one word per lane, a bit per tick:
-runs and turns are then found in all ticks of a lane at once (Warren, Hacker's Delight, 2012, sections 5 and 6).
+A part of a run is at most `LONGEST_PART` consecutive ticks. A condition that holds in some of them is one word per lane, a
+bit per tick. Runs and turns are then found in all ticks of a lane at once (Warren, Hacker's Delight, 2012, sections 5 and
+6).
 
-Rules of this file: what is carried from part to part makes the result independent of how ticks are cut; `followed_by`
-joins two adjoining runs that were counted apart, exactly. Element-wise over lanes.
+Rules of this file: the state carried from part to part makes the result independent of how ticks are cut. `followed_by`
+joins two adjoining runs that were counted separately, exactly. All operations are element-wise over lanes.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from numpy.typing import NDArray
 from autoscaler.core.types import Bool, Int, SmallInt
 
 LONGEST_PART = 64
-"""The rows of a lane fit into one word."""
+"""Ticks in a part: the rows of a lane fit into one word."""
 
 SUM_FITS = 2**31 // LONGEST_PART
-"""Numbers below this are summed over a part in 32 bits."""
+"""Values below this can be summed over a part in 32 bits."""
 SUM_FITS_NARROW = 2**15 // LONGEST_PART
-"""And numbers below this in 16."""
+"""Values below this can be summed over a part in 16 bits."""
 
 _Bytes: TypeAlias = NDArray[np.uint8]
 Vms: TypeAlias = NDArray[np.signedinteger[Any]]
 Words: TypeAlias = NDArray[np.uint64]
-"""A bit per row."""
+"""One bit per row."""
 
 _ONE = np.uint64(1)
 _REACHES = tuple(np.uint64(2**step) for step in range(6))
@@ -37,30 +38,30 @@ _WEIGHTS: _Bytes = (1 << np.arange(8)).astype(np.uint8)[np.newaxis, :, np.newaxi
 
 
 def counted(flags: Bool) -> Int:
-    """How many rows are True: int64 (L,) of at most 255 rows (n, L)."""
+    """Return how many rows are True, int64 (L,), for at most 255 rows (n, L)."""
     total: Int = np.add.reduce(flags.view(np.uint8), axis=0, dtype=np.uint8).astype(np.int64)
     return total
 
 
 def raised(highest: NDArray[Any], rows: NDArray[Any]) -> None:
-    """Every lane of `highest` becomes the highest of itself and the rows (n, L), in place."""
+    """Raise `highest`, in place, to the highest of itself and the rows (n, L), lane by lane."""
     np.maximum(highest, rows[0] if len(rows) == 1 else np.maximum.reduce(rows, axis=0), out=highest)
 
 
 def summing_kind(rows: NDArray[Any], most: float) -> np.dtype[np.signedinteger[Any]]:
-    """In what to sum such rows over a part, none of which is higher than `most`: as few bits as they fit into."""
+    """Return the narrowest integer type that holds the sum of such rows over a part, if none is higher than `most`."""
     if rows.dtype == np.int16 and most < SUM_FITS_NARROW:
         return np.dtype(np.int16)
     return np.dtype(np.int32 if most < SUM_FITS else np.int64)
 
 
 class Bits:
-    """What holds in each tick of a part, as bits.
+    """Bits that say which conditions hold in each tick of a part.
 
     Args:
-        kinds: Number of things that may hold.
+        kinds: Number of conditions.
         lanes: L.
-        together: No more rows are noted at once.
+        together: Most rows that are noted at once.
     """
 
     def __init__(self, kinds: int, lanes: int, together: int) -> None:
@@ -69,15 +70,15 @@ class Bits:
         self._row: _Bytes = np.empty(lanes, np.uint8)
 
     def begin(self) -> None:
-        """Begin with a part."""
+        """Start a new part."""
         self._bytes.fill(0)
 
     def note(self, kind: int, first: int, flags: Bool) -> None:
-        """Note where a thing holds.
+        """Note in which rows and lanes a condition holds.
 
         Args:
-            kind: Which.
-            first: Row of the part that the first of these rows is; a multiple of 8 where these are 8 or more.
+            kind: Index of the condition.
+            first: Position of the first of these rows in the part; a multiple of 8 if there are 8 rows or more.
             flags: bool (n, L).
         """
         rows, into = flags.view(np.uint8), self._bytes[kind]
@@ -92,27 +93,27 @@ class Bits:
             np.bitwise_or(into[byte], one, out=into[byte])
 
     def words(self) -> Words:
-        """The part, row 0 of it in the lowest bit: uint64 (kinds, L)."""
+        """Return the part with row 0 in the lowest bit: uint64 (kinds, L)."""
         found = [np.ascontiguousarray(rows.T).view("<u8").reshape(-1) for rows in self._bytes]
         return np.stack(found).astype(np.uint64, copy=False)
 
 
 def _leading(words: Words) -> Int:
-    """How many rows from the first on are set, without a gap: int64 (L,)."""
+    """Return how many rows are set from the first on without a gap: int64 (L,)."""
     return np.bitwise_count(words & ~(words + _ONE)).astype(np.int64)
 
 
 def _filled_down(words: Words) -> Words:
-    """Every bit at or below the highest that is set."""
+    """Set every bit at or below the highest that is set."""
     for reach in _REACHES:
         words = words | (words >> reach)
     return words
 
 
 def _trailing(words: Words, rows: int) -> Int:
-    """How many rows up to the last of so many are set, without a gap: int64 (L,)."""
+    """Return how many of `rows` rows are set up to the last without a gap: int64 (L,)."""
     found = np.zeros(len(words), np.int64)
-    # Most hold the last row in few lanes.
+    # In most cases only few lanes have the last row set.
     some = (words >> np.uint64(rows - 1)).nonzero()[0]
     without = _filled_down(~(words.take(some) << np.uint64(LONGEST_PART - rows)))
     found[some] = LONGEST_PART - np.bitwise_count(without).astype(np.int64)
@@ -120,7 +121,7 @@ def _trailing(words: Words, rows: int) -> Int:
 
 
 def _longest(words: Words) -> Int:
-    """Length of the longest run of set rows: int64 (L,). Not all 64 are set, or it is 63."""
+    """Return the length of the longest run of set rows, int64 (L,). If all 64 are set, the result is 63."""
     begins = [words]
     """Where runs of at least 1, 2, 4 ... 32 rows begin."""
     for reach in _REACHES[:-1]:
@@ -137,14 +138,14 @@ def _longest(words: Words) -> Int:
 
 @dataclass(slots=True)
 class Streaks:
-    """Runs of consecutive ticks in which something holds. All int64 (L,), lengths in ticks.
+    """Runs of consecutive ticks in which a condition holds. All are int64 (L,), lengths in ticks.
 
     Attributes:
         ticks: Ticks in which it held.
         runs: Number of runs.
         longest: Length of the longest run.
-        head: Length of the run that began with the first tick; 0 where it did not hold then.
-        tail: Length of the run that the last tick belongs to; 0 where it does not hold.
+        head: Length of the run that began with the first tick; 0 if it did not hold then.
+        tail: Length of the run that the last tick belongs to; 0 if it does not hold.
     """
 
     ticks: Int
@@ -155,7 +156,7 @@ class Streaks:
 
     @classmethod
     def empty(cls, lanes: int) -> Streaks:
-        """Nothing seen yet."""
+        """Return streaks of no ticks."""
         return cls(*(np.zeros(lanes, np.int64) for _ in fields(cls)))
 
     def add(self, holds: Words, rows: int, seen: int) -> None:
@@ -176,7 +177,7 @@ class Streaks:
         leading = _leading(holds)
         carried = np.where(leading > 0, self.tail + leading, 0)
         np.maximum(self.longest, carried, out=self.longest)
-        # No run is longer than all of them together, and where all rows are set their run has just been seen.
+        # No run is longer than the number of set rows. A run of all rows has already been counted as leading rows.
         some = (held > self.longest).nonzero()[0]
         if len(some):
             self.longest[some] = np.maximum(self.longest[some], _longest(holds[some]))
@@ -184,21 +185,21 @@ class Streaks:
         self.tail = np.where(leading == rows, self.tail + rows, _trailing(holds, rows))
 
     def taken(self, lanes: Int | slice) -> Streaks:
-        """Those of some of the lanes, in the order given."""
+        """Return the streaks of some of the lanes, in the order given."""
         return Streaks(*(getattr(self, field.name)[lanes].copy() for field in fields(self)))
 
     @classmethod
     def side_by_side(cls, parts: Sequence[Streaks]) -> Streaks:
-        """The lanes of several, one after the other."""
+        """Join the lanes of several, in order."""
         return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
     def followed_by(self, second: Streaks, seen: int, seen_second: int) -> Streaks:
-        """Both runs as one.
+        """Return the streaks of this run followed by another.
 
         Args:
-            second: Of the ticks that follow at once.
-            seen: Ticks of this one.
-            seen_second: Ticks of the second.
+            second: Streaks of the ticks that follow directly.
+            seen: Number of ticks of this one.
+            seen_second: Number of ticks of the second.
         """
         joined = (self.tail > 0) & (second.head > 0)
         return Streaks(
@@ -211,19 +212,20 @@ class Streaks:
 
 
 class Course:
-    """How a number of VMs goes in a part, taken in a few rows at a time. All int (L,) as the rows, unless it is more
-    than fits.
+    """How a number of VMs changes in a part, added a few rows at a time.
+
+    Arrays are int (L,) of the rows' type, unless the values may not fit.
 
     Args:
         first: int (L,), the number at the first tick of the part.
         before: int64 (L,), the number at the tick before.
-        most: No number is higher.
+        most: An upper bound on the number.
 
     Attributes:
         first: As given.
         row: The number at the last tick.
         lowest, highest: Extremes.
-        moved: Total movement; int64 where millions of VMs may move.
+        moved: Total movement; int64 if millions of VMs may move.
     """
 
     __slots__ = ("first", "highest", "lowest", "moved", "row")
@@ -235,7 +237,7 @@ class Course:
         self.moved: Vms = np.zeros(len(first), summing_kind(first, most))
 
     def steps(self, value: SmallInt, out: SmallInt) -> SmallInt:
-        """The steps into each of some rows, (n, L), in time order; `value` must stay as it is until the part is over."""
+        """Write the steps into each of some rows, (n, L), to `out`; `value` must not change until the part is over."""
         np.subtract(value[0], self.row, out=out[0])
         if len(value) > 1:
             np.subtract(value[1:], value[:-1], out=out[1:])
@@ -243,11 +245,11 @@ class Course:
         return out
 
     def see(self, value: SmallInt, steps: SmallInt) -> None:
-        """Take in these rows; where nothing moved, the caller may leave it.
+        """Add the extremes and movement of some rows; may be skipped for rows in which nothing moved.
 
         Args:
             value: int (n, L).
-            steps: The steps into each, overwritten.
+            steps: The steps into each row; overwritten.
         """
         raised(self.highest, value)
         lowest = value[0] if len(value) == 1 else np.minimum.reduce(value, axis=0)
@@ -259,12 +261,12 @@ class Course:
 
 @dataclass(slots=True)
 class Movement:
-    """How a number of VMs moved. All int64 (L,).
+    """How a number of VMs moved. All arrays are int64 (L,).
 
-    Thrash is movement against the trend: within each window of `window_ticks` (about an hour), the smaller of
-    all moves up and all moves down, since the larger one is the trend. A daily cycle has none, a controller
-    that flaps has much. After the idea of the trend-discounting total variation by which the allocation
-    simulator of CockroachDB judges its trajectories.
+    Thrash is movement against the trend: within each window of `window_ticks` (about an hour), the smaller of all moves up
+    and all moves down, because the larger one is the trend. A daily cycle has none, and a controller that flaps has much.
+    The idea comes from the trend-discounting total variation by which the allocation simulator of CockroachDB judges its
+    trajectories.
 
     Attributes:
         window_ticks: int, ticks of a thrash window, counted from the first tick.
@@ -272,10 +274,10 @@ class Movement:
         lowest, highest: Extremes.
         moved: Total movement, VMs.
         turns: How often it turned from rising to falling or back, however long it rested in between.
-        first_way, last_way: The first and the last direction: 1 up, -1 down, 0 where it never moved.
+        first_way, last_way: The first and the last direction: 1 up, -1 down, 0 if it never moved.
         against: Movement against the trend in all finished windows, VMs.
-        up, down: Movement in the window under way, VMs, both as positive numbers.
-        head_up, head_down: Movement in the first window, likewise.
+        up, down: Movement in the current window, VMs, both as positive numbers.
+        head_up, head_down: Movement in the first window, VMs, both as positive numbers.
     """
 
     window_ticks: int
@@ -295,16 +297,16 @@ class Movement:
 
     @classmethod
     def empty(cls, lanes: int, window_ticks: int) -> Movement:
-        """Nothing seen yet."""
+        """Return the movement of no ticks."""
         return cls(window_ticks, *(np.zeros(lanes, np.int64) for _ in fields(cls)[1:]))
 
     def add(self, part: Course, stirs: Words, ups: Words, rows: int, seen: int) -> None:
         """Add a part that lies within one window.
 
         Args:
-            part: How the number went.
-            stirs: uint64 (L,), where it moved, as `Bits` has them.
-            ups: uint64 (L,), where it rose.
+            part: The change of the number in the part.
+            stirs: uint64 (L,), bits of the rows in which it moved (see `Bits`).
+            ups: uint64 (L,), bits of the rows in which it rose.
             rows: Ticks of the part.
             seen: Ticks added before.
         """
@@ -333,7 +335,7 @@ class Movement:
             lowest = stirs & (~stirs + _ONE)
             way = np.where(stirs == 0, 0, np.where(ups & lowest, 1, -1))
             self.first_way = np.where(self.first_way == 0, way, self.first_way)
-        # The direction of the last move before each row, filled upwards from where one is known.
+        # The direction of the last move before each row, filled upwards from rows in which it is known.
         known = (stirs << _ONE) | (self.last_way != 0)
         rising = (ups << _ONE) | (self.last_way > 0)
         for reach in _REACHES:
@@ -345,27 +347,27 @@ class Movement:
         self.last_way = np.where(stirs == 0, self.last_way, np.where(ups & highest, 1, -1))
 
     def against_trend(self) -> Int:
-        """Movement against the trend, the window under way included, VMs: int64 (L,)."""
+        """Return the movement against the trend in VMs, including the current window: int64 (L,)."""
         return self.against + np.minimum(self.up, self.down)
 
     def taken(self, lanes: Int | slice) -> Movement:
-        """That of some of the lanes, in the order given."""
+        """Return the movement of some of the lanes, in the order given."""
         return Movement(
             self.window_ticks, *(getattr(self, field.name)[lanes].copy() for field in fields(self)[1:])
         )
 
     @classmethod
     def side_by_side(cls, parts: Sequence[Movement]) -> Movement:
-        """The lanes of several with the same window, one after the other."""
+        """Join the lanes of several with the same window, in order."""
         columns = (np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)[1:])
         return cls(parts[0].window_ticks, *columns)
 
     def followed_by(self, second: Movement, seen_second: int) -> Movement:
-        """Both as one; this one must end with a window.
+        """Return the movement of this run followed by another; this one must end with a window.
 
         Args:
-            second: Of the ticks that follow at once.
-            seen_second: Its number of ticks, at least one.
+            second: Movement over the ticks that follow directly.
+            seen_second: Number of its ticks, at least one.
         """
         seam = second.first - self.last
         seam_way = np.sign(seam)

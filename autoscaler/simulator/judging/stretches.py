@@ -1,7 +1,7 @@
 """Sums one long lane by cutting it into stretches that are summed in parallel.
 
-A tick of one lane costs numpy as much as a tick of a hundred. So a block of one lane is cut into about as many stretches
-as each has cells, which are summed as lanes and joined: `Sums.followed_by` gives the bits of the uncut run.
+A tick of one lane costs numpy as much as a tick of a hundred. So a block of one lane is cut into about as many stretches as
+each stretch has cells. They are summed as lanes and joined; `Sums.followed_by` gives the same bits as an uncut run.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from autoscaler.simulator.judging.ledger import Sums, grid_ticks
 
 
 def sums_of_one(block: Block, vm_capacity: float) -> Sums:
-    """The sums of all rows of a block.
+    """Return the sums over all rows of a block.
 
     Args:
-        block: Of one lane, in which everything is told tick by tick; it has no totals.
+        block: A block of one lane with all figures tick by tick and no totals.
         vm_capacity: Work per second of one VM at the objective.
     """
     ticks, grid = len(block.desired), grid_ticks(block.tick_s)
@@ -38,7 +38,7 @@ def sums_of_one(block: Block, vm_capacity: float) -> Sums:
 
 
 def _beside(block: Block, stretches: int, length: int) -> Block:
-    """The first rows as stretches of such a length, each a lane."""
+    """Return the first rows of a one-lane block as lanes, one per stretch of `length` ticks."""
     parts: dict[str, Any] = {field.name: getattr(block, field.name) for field in fields(Block)}
     for name, rows in parts.items():
         if isinstance(rows, np.ndarray):

@@ -1,12 +1,12 @@
 """Floating-point sums that do not depend on how a run was cut: the arithmetic of the ledger.
 
-Float addition is not associative, so the order is fixed. Rows are added one after another within a cell of
-`CELL_TICKS` ticks, counted from the first tick of the sums, and each finished cell is added in fixed point:
-whole part and fraction (in units of 2^-40) as two int64 numbers. Integer addition is associative, so cells may
-be added in any grouping: blocks of any length, and segments of whole cells that were summed apart, give
-the same bits. What fixed point drops is below 10^-12 of a unit per cell.
+Floating-point addition is not associative, so the order is fixed. Rows are added one after another within a cell of
+`CELL_TICKS` ticks, counted from the first tick of the sums, and each finished cell is added in fixed point: whole part and
+fraction (in units of 2^-40) as two int64 numbers. Integer addition is associative, so cells may be added in any grouping:
+blocks of any length, and segments of whole cells that were summed separately, give the same bits. Fixed point drops less
+than 10^-12 of a unit per cell.
 
-No lane sees another: every operation is element-wise over lanes, and rows are added in order.
+Lanes are independent: every operation is element-wise over lanes, and rows are added in order.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ import numpy as np
 from autoscaler.core.types import Bool, Float, Int
 
 CELL_TICKS = 64
-"""Rows added in floating point before a sum goes over into fixed point."""
+"""Rows added in floating point before their sum is added in fixed point."""
 
 _UNIT = 2.0**-40
 
 
 _TOGETHER = 2**17
-"""Numbers that are gone through together: fewer cost more calls, and more do not stay in the processor's cache."""
+"""Numbers processed together: fewer cost more calls, and more do not stay in the processor's cache."""
 
 
 def rows_together(lanes: int) -> int:
-    """How many rows of so many lanes are best gone through at once: a power of two up to a cell."""
+    """Return how many rows of this many lanes are best processed at once: a power of two up to a cell."""
     rows = CELL_TICKS
     while rows > 1 and rows * lanes > _TOGETHER:
         rows //= 2
@@ -36,15 +36,15 @@ def rows_together(lanes: int) -> int:
 
 
 def added_rows(rows: Float, before: Float | None = None) -> Float:
-    """The rows added one after another, after `before` where there is one: float64 (W,) of (n, W)."""
+    """Add the rows one after another, starting from `before` if given: float64 (W,) from (n, W)."""
     if before is not None:
-        # A copy, and therefore one more pass: only parts of cells come here.
+        # This copies the rows, but only incomplete cells need it.
         rows = np.concatenate((before[np.newaxis], np.broadcast_to(rows, (len(rows), len(before)))))
     if rows.shape[1] == 1:
-        # numpy adds a single column in pairs, and many columns row by row; this is row by row for one.
+        # numpy adds many columns row by row, but a single column in pairs; this adds it row by row.
         one_by_one: Float = np.add.accumulate(rows, axis=0)[-1]
         return one_by_one
-    # Where columns are not side by side in memory, numpy would add along them in pairs, too.
+    # numpy would also add in pairs along columns that are not adjacent in memory.
     added: Float = np.add.reduce(np.ascontiguousarray(rows), axis=0)
     return added
 
@@ -55,10 +55,10 @@ class FixedPoint:
     Attributes:
         whole: int64 (F, L), whole parts of the finished cells.
         fraction: int64 (F, L), fractions of the finished cells, in 2^-40.
-        unknown: bool (F, L), something in the sum was NaN or infinite.
-        open: float64 (F, L), the cell under way; meaningless between cells.
-        begun: Whether a cell is under way.
-        used: The sums to which something was ever added.
+        unknown: bool (F, L), whether something in the sum was NaN or infinite.
+        open: float64 (F, L), the sum of the unfinished cell; meaningless between cells.
+        begun: Whether a cell is unfinished.
+        used: Indices of the sums to which something was ever added.
     """
 
     __slots__ = ("begun", "fraction", "open", "unknown", "used", "whole")
@@ -72,12 +72,12 @@ class FixedPoint:
         self.used: set[int] = set()
 
     def add(self, index: int, rows: Float) -> None:
-        """Add rows to one sum; when the same rows have been added to all sums, `advance` is called.
+        """Add rows to one sum. Call `advance` after the same rows have been added to all sums.
 
         Args:
             index: Which sum.
-            rows: float64 (n, L), in time order, all of one cell. Or (n, C), where each column is that of L / C lanes
-                side by side, whose sums are equal so far.
+            rows: float64 (n, L), in time order, all of one cell. Or (n, C), if each column holds for L / C
+                neighbouring lanes whose sums are equal so far.
         """
         self.used.add(index)
         cell = self.open[index]
@@ -92,34 +92,34 @@ class FixedPoint:
         elif columns == 1:
             cell[:] = added_rows(rows, cell)
         else:
-            # In the order of time all the same, and no copy of all rows with one more.
+            # Adds in time order too, without copying all rows.
             cell += rows[0]
             for row in rows[1:]:
                 cell += row
 
     def add_few(self, index: int, lanes: Int, amounts: Float) -> None:
-        """As `add`, for rows in which all other lanes have zero.
+        """Add rows in which all other lanes are zero, like `add`.
 
         Args:
             index: Which sum.
-            lanes: int64 (m,), row by row in time order.
-            amounts: float64 (m,), of these, none negative.
+            lanes: int64 (m,), the lane of each amount, row by row in time order.
+            amounts: float64 (m,), none negative.
         """
         self.used.add(index)
         cell = self.open[index]
         if not self.begun:
             cell.fill(0.0)
-        # One after the other, as they come, also where a lane is there more than once.
+        # Adds one after the other in the given order, also if a lane occurs more than once.
         np.add.at(cell, lanes, amounts)
 
     def advance(self, *, finished: bool) -> None:
-        """Tell that every sum has its rows, and whether the cell is finished with them."""
+        """Declare that every sum has been given its rows, and whether they finish the cell."""
         self.begun = not finished
         if finished:
             self._close(self.whole, self.fraction, self.unknown)
 
     def totals(self) -> Float:
-        """float64 (F, L), the cell under way included; NaN where something in the sum is unknown."""
+        """Return float64 (F, L), including the unfinished cell; NaN if something in the sum is unknown."""
         whole, fraction, unknown = self.whole, self.fraction, self.unknown
         if self.begun:
             whole, fraction, unknown = whole.copy(), fraction.copy(), unknown.copy()
@@ -127,7 +127,7 @@ class FixedPoint:
         return np.where(unknown, np.nan, whole + fraction * _UNIT)
 
     def _close(self, whole: Int, fraction: Int, unknown: Bool) -> None:
-        """Add the cell under way; a sum to which nothing was ever added has none."""
+        """Add the unfinished cell in fixed point; sums that were never added to have none."""
         for sum_of in self.used:
             cell = self.open[sum_of]
             bad = ~np.isfinite(cell)
@@ -140,7 +140,7 @@ class FixedPoint:
             fraction[sum_of] += part.astype(np.int64)
 
     def taken(self, lanes: Int | slice) -> FixedPoint:
-        """The sums of some of the lanes, in the order given."""
+        """Return the sums of some of the lanes, in the order given."""
         new = FixedPoint.__new__(FixedPoint)
         new.whole, new.fraction = self.whole[:, lanes].copy(), self.fraction[:, lanes].copy()
         new.unknown, new.open = self.unknown[:, lanes].copy(), self.open[:, lanes].copy()
@@ -149,7 +149,7 @@ class FixedPoint:
 
     @classmethod
     def side_by_side(cls, parts: Sequence[FixedPoint]) -> FixedPoint:
-        """The lanes of several with equally many ticks, one after the other."""
+        """Join the lanes of several sums over equally many ticks, in order."""
         new = cls.__new__(cls)
         for name in ("whole", "fraction", "unknown", "open"):
             setattr(new, name, np.concatenate([getattr(part, name) for part in parts], axis=1))
@@ -158,7 +158,7 @@ class FixedPoint:
         return new
 
     def followed_by(self, second: FixedPoint) -> FixedPoint:
-        """The sums of two adjoining runs; this one must end with a finished cell."""
+        """Return the sums of two adjoining runs; this one must end with a finished cell."""
         new = second.taken(slice(None))
         new.whole += self.whole
         new.fraction += self.fraction

@@ -1,9 +1,9 @@
 """Work, time and cost of whole VMs: linear in counts, so that only counts need to be summed.
 
-A simulated fleet of counts is billed by rules that are the same in every tick. So its capacity, its billed time and
-its cost need not be worked out tick by tick: they follow from how many VMs there were, summed as integers, which is exact
-however a run is cut. What does not follow from counts (the rest of a minimum, start times that are drawn) is summed beside
-them as VM-seconds.
+A simulated fleet of counts is billed by rules that are the same in every tick. So its capacity, its billed time and its cost
+need not be computed tick by tick. They follow from how many VMs there were, summed as integers, which is exact however a run
+is cut. What does not follow from counts (the rest of a billing minimum, drawn start times) is summed separately as
+VM-seconds.
 
 Rules of this file: element-wise over lanes, each figure in one fixed order of operations.
 """
@@ -25,9 +25,9 @@ class Tariff:
     Attributes:
         tick_s: float, seconds of a tick.
         capacity: Work per second of a VM in service.
-        drains: bool (L,), whether a stopped VM drains first, and so is billed on.
-        lead_in_s, made_lead_in_s: What one VM that came from stopped, or from nothing, was billed for before it
-            served; 0 where that is summed VM by VM.
+        drains: bool (L,), whether a VM drains before it stops, and so is billed for longer.
+        lead_in_s, made_lead_in_s: Seconds that one VM started from stopped, or provisioned, was billed before it
+            served; 0 if that is summed VM by VM.
         running: Money per VM-second.
         stored: Money per provisioned VM and tick.
         start, make: Money per start that came into service, and per provisioning.
@@ -44,30 +44,30 @@ class Tariff:
     make: Float
 
     def work(self, in_service: Int, stops: Int) -> Float:
-        """Work per second, summed over ticks, that the VMs could do: those in service less those just stopped."""
+        """Return the work per second, summed over ticks, that VMs in service can do, without those just stopped."""
         return (in_service - stops) * self.capacity
 
     def billed_s(
         self, in_service: Int, stops: Int, draining: Int, arrived: Int, made: Int, extra_s: Float
     ) -> Float:
-        """VM-seconds billed as running.
+        """Return the VM-seconds billed as running.
 
         Args:
             in_service: int64 (L,), VMs in service at the beginning of each tick, summed over ticks.
             stops: int64 (L,), VMs whose stop was accepted.
             draining: int64 (L,), draining VMs at the beginning of each tick, summed over ticks.
             arrived: int64 (L,), VMs that came into service from stopped.
-            made: int64 (L,), VMs that came into service from nothing.
-            extra_s: float64 (L,), what is billed beside.
+            made: int64 (L,), VMs that came into service from provisioning.
+            extra_s: float64 (L,), VM-seconds billed that do not follow from counts.
         """
         ticks = in_service - stops + draining + stops * self.drains
         return ticks * self.tick_s + arrived * self.lead_in_s + made * self.made_lead_in_s + extra_s
 
     def cost(self, billed_s: Float, provisioned: Int, came: Int, provisions: Int) -> Float:
-        """Money.
+        """Return the cost in money.
 
         Args:
-            billed_s: As of `billed_s`.
+            billed_s: float64 (L,), as returned by `billed_s`.
             provisioned: int64 (L,), VMs that existed, summed over ticks.
             came: int64 (L,), VMs that came into service.
             provisions: int64 (L,), provisionings accepted.
@@ -77,12 +77,12 @@ class Tariff:
         )
 
     def taken(self, lanes: Int | slice) -> Tariff:
-        """That of some of the lanes, in the order given."""
+        """Return the rates of some of the lanes, in the order given."""
         return Tariff(self.tick_s, *(getattr(self, name)[lanes].copy() for name in _RATES))
 
     @classmethod
     def side_by_side(cls, parts: Sequence[Tariff]) -> Tariff:
-        """The lanes of several with one tick, one after the other."""
+        """Join the lanes of several tariffs with the same tick, in order."""
         joined = (np.concatenate([getattr(part, name) for part in parts]) for name in _RATES)
         return cls(parts[0].tick_s, *joined)
 

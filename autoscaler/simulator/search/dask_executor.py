@@ -1,11 +1,11 @@
 """Runs parts of a sweep on many machines: an executor on Dask's scheduler.
 
-Why: the parts are values and their results depend on nothing else, so where they are computed changes no bit.
-`distributed` is imported when a sweep asks for it and not before; it is an extra (`dask`).
+The parts are values, and their results depend on nothing else, so results are the same to the bit wherever they are
+computed. `distributed` is an extra (`dask`) and is imported only when a sweep asks for it.
 
-Rules of this file: no part is lost in silence. A process that dies is tried by others as often as the scheduler
-allows; a part that ends them too is named in the result, and the rest goes on. What was asked for is
-withdrawn when the iterator is closed, and the connection with it. Nothing here starts or stops a scheduler.
+Rules of this file: no part is lost silently. If a worker process dies, its parts are tried on others as often as the
+scheduler allows. A part that ends those too is named in the result, and the rest goes on. When the iterator is closed,
+outstanding parts are cancelled and the connection is closed. Nothing here starts or stops a scheduler.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from autoscaler.errors import AutoscalerError, ConfigError
 from autoscaler.simulator.search.executors import Finished, Lost, Work
 
 CONNECT_S = 10.0
-"""A scheduler that has not answered by then is not there."""
+"""Seconds within which a scheduler must answer, or it counts as absent."""
 PATIENCE_S = 60.0
 _LOOK_S = 1.0
 DASK_EXTRA = "install the extra: pip install 'vm-autoscaler[dask]'"
 
 
 class Dask:
-    """On the machines of a Dask scheduler, which must have the same version of this program.
+    """Runs parts on the machines of a Dask scheduler, which must have the same version of this program.
 
     Args:
-        address: Of the scheduler, for example tcp://10.0.0.5:8786.
-        connect_s: How long it may take to answer.
-        patience_s: How long nobody may be there who computes until what is left counts as lost.
+        address: Address of the scheduler, for example tcp://10.0.0.5:8786.
+        connect_s: Seconds within which it must answer.
+        patience_s: Seconds without any worker after which the remaining parts count as lost.
 
     Raises:
         ConfigError: The extra is missing.
@@ -45,11 +45,11 @@ class Dask:
         _distributed()
 
     def run(self, work: Work, shared: Any, parts: Sequence[Any]) -> Iterator[Finished]:
-        """As in `Executor`.
+        """Run all parts and yield each when it is finished (see `Executor.run`).
 
         Raises:
-            AutoscalerError: A part raised it; what other parts found has been yielded before.
-            ConfigError: The scheduler does not answer, or has nobody who computes.
+            AutoscalerError: A part raised it; results of other parts may have been yielded before.
+            ConfigError: The scheduler does not answer, or has no workers.
         """
         distributed = _distributed()
         client = self._connected(distributed)
@@ -68,14 +68,14 @@ class Dask:
                     again.append(finished.number)
                 else:
                     yield finished
-            # Dask blames every part that a process had when it ended, so those are tried alone.
+            # Dask blames every part that a process had when it ended, so those are run again one at a time.
             for number in again:
                 yield from self._each(distributed, client, given([number]))
         finally:
             client.close()
 
     def _each(self, distributed: Any, client: Any, pending: dict[Any, int]) -> Iterator[Finished]:
-        """What becomes of parts that were given out, each as soon as it is known."""
+        """Yield the result of each submitted part as soon as it is known."""
         deserted = 0
         while pending:
             try:
@@ -85,7 +85,7 @@ class Dask:
                 deserted = 0 if client.nthreads() else deserted + 1
                 if deserted * _LOOK_S < self._patience_s:
                     continue
-                why = f"nobody has been there for {self._patience_s:g} s who computes for {self._address}"
+                why = f"the Dask scheduler at {self._address} had no workers for {self._patience_s:g} s"
                 yield from (Finished(number, Lost(why)) for number in pending.values())
                 return
             deserted = 0
@@ -115,18 +115,18 @@ class Dask:
         if isinstance(error, AutoscalerError):
             raise error
         if error is None or type(error).__name__ in {"KilledWorker", "FutureCancelledError"}:
-            return Finished(number, Lost(f"the processes of {self._address} that had it ended"))
+            return Finished(number, Lost(f"the worker processes at {self._address} that computed it ended"))
         raise error
 
 
 def _compute(work: Work, common: bytes, part: Any) -> Any:
-    """One part, wherever it is; what all parts share is read once per thread."""
+    """Compute one part on a worker; what all parts share is unpickled once per thread."""
     return work(_shared(common, threading.get_ident()), part)
 
 
 @lru_cache(maxsize=64)
 def _shared(common: bytes, _thread: int) -> Any:
-    # Forecasts that a part computes are kept in it for the next part; threads must not meet there.
+    # Forecasts computed for one part are kept in the shared value for the next; threads must not share that cache.
     return pickle.loads(common)  # noqa: S301 - sent by the sweep that asked for the part
 
 
