@@ -1,8 +1,8 @@
 """AWS Auto Scaling's two alarm-based rules, as peers (rules of these files: `peer`).
 
-Both read one-minute points: means of the utilisation over each minute of the clock. A tick longer than a minute is
-one point that stands for all minutes it covers; shorter ticks are averaged, and the rules act when a minute is
-full. An unknown minute breaks a row of points, as missing data lets no alarm go off.
+Both read one-minute points: means of the utilisation over each minute of the clock. If a tick is longer than a minute, it is
+one point that stands for all minutes it covers. Shorter ticks are averaged, and the rules act when a minute is full. An
+unknown minute interrupts a row of points, because missing data triggers no alarm.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LONG_AGO_S = -1e18
 
 
 class Points:
-    """Means over minutes of the clock.
+    """Means of a metric over minutes of the clock.
 
     Args:
         params: The lanes.
@@ -42,12 +42,12 @@ class Points:
         lanes = len(params.vm_capacity)
         self._tick_s = params.tick_s
         self.length_s = max(POINT_S, params.tick_s)
-        """Time that one point stands for."""
+        """Seconds that one point stands for."""
         self._sum: Float = np.zeros(lanes)
         self._known: Int = np.zeros(lanes, np.int64)
 
     def add(self, now_s: float, value: Float) -> Float | None:
-        """Take in the value of the tick that ends now; float64 (L,) when a minute is full, NaN where unknown."""
+        """Add the value of the tick that ends now; returns float64 (L,) if a minute is full, NaN if unknown."""
         known = ~np.isnan(value)
         self._sum = self._sum + np.where(known, value, 0.0)
         self._known = self._known + known
@@ -58,21 +58,22 @@ class Points:
         return point
 
     def memory(self) -> list[NDArray[Any]]:
-        """As in `Peer`."""
+        """Return all that its future depends on (see `Peer.memory`)."""
         return [self._sum[np.newaxis], self._known[np.newaxis]]
 
     def in_row(self, minutes: float) -> int:
-        """Points that make up so many minutes."""
+        """Return the number of points that cover this many minutes."""
         return window_ticks(minutes * POINT_S, self.length_s)
 
 
 class Alarmed(Sized):
-    """A group whose size moves when points have been above or below something several times in a row.
+    """A group whose size changes if several points in a row have been above or below a threshold.
 
     Args:
         params: The lanes.
         utilisation: Share of a VM's capacity to aim at: the target.
-        least: The group's minimum size, where the lane's own is lower: without a VM there is no metric to grow by.
+        least: The group's minimum size, if the lane's own is lower. Without a VM there is no metric, and the group cannot
+            grow.
     """
 
     def __init__(
@@ -91,19 +92,19 @@ class Alarmed(Sized):
 class TargetTracking(Alarmed):
     """Target tracking of AWS Auto Scaling (2017; as documented in 2024).
 
-    AWS makes two alarms itself: out when 3 of 3 one-minute points are above the target, in when 15 of 15 are more
-    than 10 % below it. While one holds, every minute the group is set to what brings the metric to the target: VMs
-    in service times point over target, rounded up. Scale-out never takes back what was ordered. Scale-in waits
-    until all ordered VMs are in service. AWS says that scale-in is gradual and not how; here it goes in one
-    step, which favours its cost. The group keeps its size, so what fails to start is started again; without a
-    VM in service there is no metric, and it stays.
+    AWS creates two alarms: out when 3 of 3 one-minute points are above the target, in when 15 of 15 are more than 10 % below
+    it. While an alarm holds, every minute the group is set to the size that brings the metric to the target: VMs in service
+    times point over target, rounded up. Scale-out never takes back what was ordered. Scale-in waits until all ordered VMs
+    are in service. AWS says that scale-in is gradual, but not how. Here it takes one step, which favours its cost. The group
+    keeps its size, so a VM that fails to start is started again. Without a VM in service there is no metric, and the size
+    stays.
     """
 
     _OUT_MINUTES, _IN_MINUTES = 3.0, 15.0
     _BAND = 0.9
 
     def sized(self, snapshot: Snapshot) -> Int:
-        """As in `Peer`."""
+        """Return the group's size after this tick (see `Peer.sized`)."""
         size = ordered(snapshot) if self._size is None else self._size
         point = self._points.add(snapshot.now_s, measured_utilisation(self._params, snapshot))
         if point is not None:
@@ -114,7 +115,10 @@ class TargetTracking(Alarmed):
         return self._size
 
     def memory(self, now_s: float) -> list[NDArray[Any]]:
-        """As in `Peer`; more points in a row than an alarm takes are as good as that many."""
+        """Return all that its future depends on (see `Peer.memory`).
+
+        Rows of points are cut to the number that triggers an alarm, because longer ones have the same effect.
+        """
         del now_s
         above = np.minimum(self._above, self._points.in_row(self._OUT_MINUTES))
         below = np.minimum(self._below, self._points.in_row(self._IN_MINUTES))
@@ -131,17 +135,17 @@ class TargetTracking(Alarmed):
 class StepScaling(Alarmed):
     """Step scaling of AWS Auto Scaling (2015; as documented in 2024), with the steps of the user guide's example.
 
-    The guide keeps a metric near 50 %: at 60 % 10 % more and at 70 % 30 % more, at 40 % 10 % fewer and at 30 % 30 %
-    fewer; the same multiples of the wanted utilisation are taken here. An alarm goes off after two one-minute points in a row,
-    and the step is that of the last one. Percentages are of the VMs that have warmed up (300 s after a scale-out), so a
-    higher step in that time adds the difference and the same step nothing; they round towards zero, and to one
-    VM where that would be none. Scale-in waits for the warm-up and 300 s after another scale-in.
+    The guide keeps a metric near 50 %: at 60 % it adds 10 % and at 70 % 30 %, at 40 % it removes 10 % and at 30 % 30 %. The
+    same multiples of the target utilisation are used here. An alarm goes off after two one-minute points in a row, and the
+    last point determines the step. Percentages refer to the VMs that have warmed up (300 s after a scale-out). So within
+    that time a higher step adds only the difference, and the same step adds nothing. Percentages are rounded towards zero,
+    but to at least one VM. Scale-in waits for the warm-up and for 300 s after another scale-in.
 
     Args:
         params: The lanes.
         utilisation: Share of a VM's capacity to aim at: the target.
-        out_steps, in_steps: Multiples of the target, the nearer one first, and the change as a share from there on.
-        pause_s: Warm-up after scale-out, pause after scale-in.
+        out_steps, in_steps: Multiples of the target, the nearest first, and the change from there on as a share of VMs.
+        pause_s: Warm-up time after scale-out, pause after scale-in.
         least: As in `Alarmed`.
     """
 
@@ -166,7 +170,7 @@ class StepScaling(Alarmed):
         self._in_again_s: Float = np.full(lanes, _LONG_AGO_S)
 
     def sized(self, snapshot: Snapshot) -> Int:
-        """As in `Peer`."""
+        """Return the group's size after this tick (see `Peer.sized`)."""
         size = ordered(snapshot) if self._size is None else self._size
         point = self._points.add(snapshot.now_s, measured_utilisation(self._params, snapshot))
         if point is not None:
@@ -175,7 +179,10 @@ class StepScaling(Alarmed):
         return self._size
 
     def memory(self, now_s: float) -> list[NDArray[Any]]:
-        """As in `Peer`; what was warm matters only while other VMs warm up."""
+        """Return all that its future depends on (see `Peer.memory`).
+
+        The number of warmed-up VMs is included only while other VMs warm up, because it has no effect otherwise.
+        """
         enough = self._points.in_row(self._MINUTES)
         above, below = np.minimum(self._above, enough), np.minimum(self._below, enough)
         left_s = np.maximum(np.stack([self._warm_at_s, self._in_again_s]) - now_s, 0.0)
@@ -212,7 +219,7 @@ def _in_row(before: Int, holds: Bool) -> Int:
 
 
 def _part_of(vms: Int, share: Float) -> Int:
-    """A share of VMs as AWS rounds it: towards zero, but at least one VM where it is not none."""
+    """Return a share of VMs, rounded as AWS does: towards zero, but to at least one VM unless the share is zero."""
     part = vms * share
     size = np.maximum(np.floor(np.abs(part) + _ROUNDING), 1.0)
     return np.where(part == 0.0, 0.0, np.copysign(size, part)).astype(np.int64)

@@ -1,8 +1,8 @@
 """Autoscalers from the research literature, as peers (rules of these files: `peer`).
 
-Four of the five that later studies compare; the fifth, ConPaaS, is in `regression`. They are written down for ticks
-of about a minute, and a tick is their step. Their own factors stay as published, and on top of them the share of
-a VM's capacity that they count on is the knob: need is demand over that share.
+Four of the five that later studies compare; the fifth, ConPaaS, is in `regression`. They were published for steps of about a
+minute, and here a tick is a step. Their own factors stay as published. In addition, `utilisation` sets the share of a VM's
+capacity that they count on: need is demand divided by that share of the capacity.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _HOUR_S = 3600.0
 
 
 class Needing(Sized):
-    """A peer that knows need, demand over what it counts on per VM, and never less."""
+    """A peer that computes need: demand divided by the usable capacity of a VM."""
 
     def __init__(self, params: LaneParams, *, utilisation: float | Float = 1.0) -> None:
         super().__init__(params)
         self._usable = over_lanes(utilisation, params) * params.vm_capacity
 
     def _sees(self, snapshot: Snapshot) -> tuple[Float, Int, Int, Bool]:
-        """Need as float64 (0 where unknown) and in VMs, what is ordered, and where need is known: all (L,)."""
+        """Return need as float64 (0 if unknown) and in VMs, the VMs ordered, and whether need is known: all (L,)."""
         known = ~np.isnan(snapshot.demand)
         exact = np.where(known, snapshot.demand, 0.0) / self._usable
         return exact, vms_for(snapshot.demand, self._usable), ordered(snapshot), known
@@ -44,14 +44,14 @@ class Needing(Sized):
 class React(Needing):
     """React (Chieu, Mohindra, Karve, Segal 2009), as in the comparison of Papadopoulos, Ali-Eldin et al. 2016.
 
-    Where need is above what is ordered: 1.2 times what lacks is added, rounded down. Where 1.1 times the need is below
-    it: 1.2 times the need stays. Else nothing moves.
+    If need is above the VMs ordered, 1.2 times the missing VMs are added, rounded down. If 1.1 times the need is below the
+    VMs ordered, 1.2 times the need is kept. Otherwise nothing changes.
     """
 
     _OUT, _BAND, _KEPT = 1.2, 1.1, 1.2
 
     def sized(self, snapshot: Snapshot) -> Int:
-        """As in `Peer`."""
+        """Return the VMs wanted (see `Peer.sized`)."""
         exact, need, size, known = self._sees(snapshot)
         lacking = np.floor((need - size) * self._OUT + ROUNDING).astype(np.int64)
         kept = np.minimum(np.ceil(need * self._KEPT - ROUNDING).astype(np.int64), size)
@@ -60,12 +60,12 @@ class React(Needing):
 
 
 class Adapt(Needing):
-    """Adapt (Ali-Eldin, Tordsson, Elmroth 2012), with the estimator and the controller of its own code.
+    """Adapt (Ali-Eldin, Tordsson, Elmroth 2012), with the estimator and the controller of its published code.
 
-    The gain is what lacks times the mean number of VMs of the last step over the mean since the beginning, a quarter of it
-    where VMs are too many. Gains add up, and whole VMs of the sum are added or removed; never below need.
-    Where need is above what is ordered, what lacks to 1.1 times the need is added as well. The step that scales in has not
-    seen more than any other peer.
+    The gain is the number of missing VMs, multiplied by the VMs of the last step over their mean since the beginning, and by
+    a quarter if there are too many VMs. Gains add up, and whole VMs of the sum are added or removed, but never to below the
+    need. If need is above the VMs ordered, what is missing to 1.1 times the need is added as well. The step that scales in
+    sees no more than any other peer does.
     """
 
     _SLOW_IN, _OUT = 0.25, 1.1
@@ -78,7 +78,7 @@ class Adapt(Needing):
         self._steps = 0
 
     def sized(self, snapshot: Snapshot) -> Int:
-        """As in `Peer`."""
+        """Return the VMs wanted (see `Peer.sized`)."""
         _, need, size, known = self._sees(snapshot)
         self._steps += 1
         self._total = self._total + size
@@ -95,7 +95,7 @@ class Adapt(Needing):
         return np.where(known, wish, size)
 
     def memory(self, now_s: float) -> list[NDArray[Any]]:
-        """As in `Peer`; the mean since the beginning forgets nothing."""
+        """Return all that its future depends on (see `Peer.memory`); the mean since the beginning never forgets."""
         del now_s
         return [np.stack([self._owed, self._total])]
 
@@ -103,9 +103,9 @@ class Adapt(Needing):
 class Hist(Needing):
     """Hist (Urgaonkar, Shenoy, Chandra, Goyal, Wood 2008): a histogram of need for each hour of the day.
 
-    At each hour the 0.9 quantile of what the same hour of earlier days needed, corrected by the mean error of the last 5
-    ticks; where more than 5 of the last 10 ticks were short, 1.05 times the need of now instead. An hour keeps its
-    last 730 needs. Before an hour has been seen, it follows the need of now.
+    At each hour it wants the 0.9 quantile of what the same hour of earlier days needed, corrected by the mean error of the
+    last 5 ticks. If more than 5 of the last 10 ticks were short, it wants 1.05 times the present need instead. An hour keeps
+    its last 730 needs. Before an hour has been seen, it follows the present need.
     """
 
     _LEVEL, _KEPT, _ERRORS, _TOLD, _SHORT, _OUT = 0.9, 730, 5, 10, 5, 1.05
@@ -114,7 +114,7 @@ class Hist(Needing):
         super().__init__(params, utilisation=utilisation)
         lanes = len(params.vm_capacity)
         hours = round(DAY_S / _HOUR_S)
-        # One ring per hour; what came first in it is overwritten first.
+        # One ring per hour, in which the oldest value is overwritten first.
         self._past: Float = np.full((hours, self._KEPT, lanes), np.nan)
         self._next: Int = np.zeros(hours, np.int64)
         self._hour = -1
@@ -123,7 +123,7 @@ class Hist(Needing):
         self._was_short: Bool = np.zeros((self._TOLD, lanes), np.bool_)
 
     def sized(self, snapshot: Snapshot) -> Int:
-        """As in `Peer`."""
+        """Return the VMs wanted (see `Peer.sized`)."""
         exact, need, size, known = self._sees(snapshot)
         self._learn(snapshot, exact, known)
         hour = int(snapshot.now_s // _HOUR_S) % len(self._next)
@@ -142,7 +142,7 @@ class Hist(Needing):
         return np.where(blind, size, wish)
 
     def _learn(self, snapshot: Snapshot, exact: Float, known: Bool) -> None:
-        """The tick that ended: its need belongs to the hour that it began in."""
+        """Learn from the tick that ended; its need belongs to the hour in which it began."""
         hour = int((snapshot.now_s - self._params.tick_s) // _HOUR_S) % len(self._next)
         self._past[hour, self._next[hour] % self._KEPT] = np.where(known, exact, np.nan)
         self._next[hour] += 1
@@ -152,7 +152,7 @@ class Hist(Needing):
         self._was_short[-1] = known & (exact > snapshot.in_service + ROUNDING)
 
     def memory(self, now_s: float) -> list[NDArray[Any]]:
-        """As in `Peer`."""
+        """Return all that its future depends on (see `Peer.memory`)."""
         del now_s
         past = [
             np.roll(ring, -int(at) % self._KEPT, axis=0)
@@ -162,7 +162,7 @@ class Hist(Needing):
 
 
 def quantile_of(values: Float, level: float | Float) -> Float:
-    """Quantile of each column's known values, between neighbours in proportion; NaN where there are none: (L,)."""
+    """Return a quantile of each column's known values, interpolated between neighbours: (L,); NaN if there are none."""
     ranked = np.sort(values, axis=0)
     count = summed(~np.isnan(values)).astype(np.int64)
     place = level * np.maximum(count - 1, 0)

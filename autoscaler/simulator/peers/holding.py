@@ -23,12 +23,12 @@ from autoscaler.simulator.peers.peer import (
 
 
 class StaticPeak(Sized):
-    """A fixed number of VMs in service, as a fleet sized by hand has it: no rule at all.
+    """A fixed number of VMs in service, like a fleet sized by hand.
 
     Args:
         params: The lanes.
-        vms: int64 (L,) or one number. Whoever takes it from the trace that is then played gives the peer hindsight:
-            the most favourable sizing by hand, to be called that.
+        vms: int64 (L,) or one number. A number taken from the trace that is then played gives the peer hindsight, which must
+            be said: it is the most favourable sizing by hand.
     """
 
     def __init__(self, params: LaneParams, vms: int | Int) -> None:
@@ -36,22 +36,22 @@ class StaticPeak(Sized):
         self._vms: Int = np.broadcast_to(np.asarray(vms, np.int64), params.vm_capacity.shape).copy()
 
     def sized(self, snapshot: Snapshot) -> Int:
-        """As in `Peer`."""
+        """Return the fixed number (see `Peer.sized`)."""
         del snapshot
         return self._vms
 
 
 _LONGEST_TICKS = 1 << 20
-"""Where a start costs as much as a VM of decades, no memory would hold the window."""
+"""Longest window in ticks: if a start costs as much as decades of a VM, a longer one would not fit in memory."""
 
 
 class RecentPeak(Sized):
-    """As many VMs as the highest demand of a window needs.
+    """Wants as many VMs as the highest demand of a recent window needs.
 
     Args:
         params: The lanes.
         utilisation: Share of a VM's capacity to aim at.
-        window_s: How long a demand counts after it was seen; longer ticks than that leave the last one.
+        window_s: Time for which a demand counts after it was seen. If a tick is longer, only the last demand counts.
     """
 
     def __init__(
@@ -62,12 +62,12 @@ class RecentPeak(Sized):
         self._recent = RollingMaximum(window_ticks(window_s, params.tick_s), len(params.vm_capacity))
 
     def sized(self, snapshot: Snapshot) -> Int:
-        """As in `Peer`."""
+        """Return the VMs wanted (see `Peer.sized`)."""
         highest = self._recent.push(vms_for(snapshot.demand, self._usable), ~np.isnan(snapshot.demand))
         return np.where(highest == UNKNOWN, ordered(snapshot), highest)
 
     def memory(self, now_s: float) -> list[NDArray[Any]]:
-        """As in `Peer`."""
+        """Return all that its future depends on (see `Peer.memory`)."""
         del now_s
         return [self._recent.memory()]
 
@@ -75,9 +75,9 @@ class RecentPeak(Sized):
 class Google(RecentPeak):
     """The autoscaler of Google Compute Engine's instance groups (documented since 2014; as of 2024).
 
-    The recommended size is what the peak of the last 10 minutes needs at the wanted utilisation; scale-out
-    happens at once, scale-in once the peak is 10 minutes old. Scale-in controls and the predictive mode are off, as
-    they are by default. Any tick up to 10 minutes gives the same rule.
+    The recommended size is what the peak of the last 10 minutes needs at the target utilisation. Scale-out happens at once,
+    scale-in when the peak is 10 minutes old. Scale-in controls and the predictive mode are off, as they are by default. Any
+    tick up to 10 minutes gives the same rule.
     """
 
     def __init__(self, params: LaneParams, *, utilisation: float | Float = USUAL_UTILISATION) -> None:
@@ -85,18 +85,18 @@ class Google(RecentPeak):
 
 
 class DelayedOff(RecentPeak):
-    """Ski rental: keep a VM until its idling has cost what a start costs.
+    """Ski rental: keeps a VM until its idle time has cost as much as a start.
 
-    Per level of the fleet the deterministic break-even rule, at most twice the cost of knowing the future where all
-    demand must be served (Karlin, Manasse, Rudolph, Sleator 1988), called DELAYEDOFF for servers (Gandhi, Gupta,
-    Harchol-Balter, Kozuch 2010). All levels keep equally long, so the fleet is the peak of that window. Scale-out
-    is at once. A break-even time shorter than a tick keeps nothing.
+    For each level of the fleet this is the deterministic break-even rule, which costs at most twice as much as knowing the
+    future if all demand must be served (Karlin, Manasse, Rudolph, Sleator 1988). It is called DELAYEDOFF for servers
+    (Gandhi, Gupta, Harchol-Balter, Kozuch 2010). All levels are kept for the same time, so the fleet has the size of the
+    peak of that window. Scale-out happens at once. A break-even time shorter than a tick keeps nothing.
 
     Args:
         params: The lanes.
         utilisation: Share of a VM's capacity to aim at.
-        break_even_s: Cost of a start over the price of a second in service: `break_even_s`. A million ticks at most, which is
-            all of a usual run.
+        break_even_s: Cost of a start divided by the price of a second in service, from the function `break_even_s`. At most
+            a million ticks count, more than a usual run has.
     """
 
     def __init__(
@@ -108,10 +108,10 @@ class DelayedOff(RecentPeak):
 
 
 def break_even_s(*, per_start: float, in_service_per_h: float) -> float:
-    """How long a VM may idle for what a start costs: the window of `DelayedOff`.
+    """Return how long a VM may idle for the cost of a start: the window of `DelayedOff`.
 
     Args:
-        per_start: Money per start, what is billed before the VM serves included.
-        in_service_per_h: Money per VM-hour in service; where it is free, everything may be kept for a day.
+        per_start: Money per start, including what is billed before the VM serves.
+        in_service_per_h: Money per VM-hour in service; if it is zero, the result is a day.
     """
     return per_start / in_service_per_h * 3600.0 if in_service_per_h > 0 else DAY_S

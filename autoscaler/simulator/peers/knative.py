@@ -21,7 +21,7 @@ from autoscaler.simulator.peers.peer import (
 )
 
 USUAL = 0.7
-"""Knative's own share of a pod's capacity to aim at."""
+"""Knative's default share of a pod's capacity to aim at."""
 
 _LONG_AGO_S = -1e18
 
@@ -29,15 +29,15 @@ _LONG_AGO_S = -1e18
 class Knative(Sized):
     """The pod autoscaler of Knative Serving (KPA, 0.8 to 1.14), with its default settings.
 
-    The mean demand of a stable window of 60 s, over the wanted work of a VM and rounded up, is the size. The mean of a panic
-    window of 6 s says the same about now: where it needs twice what is ready, or more, the autoscaler
-    panics until that has not held for 60 s, and meanwhile goes to the highest size seen and never in. Scale-out is limited to
-    1,000 times and scale-in to half of what is ready, per evaluation of 2 s. It goes to zero when the stable window
-    is empty, 30 s later.
+    The size is the mean demand of a stable window of 60 s, divided by the target work of a VM and rounded up. The mean of a
+    panic window of 6 s gives a size in the same way. If that size is at least twice the ready VMs, the autoscaler panics
+    until this has not held for 60 s. While it panics, it keeps the highest size seen and never scales in. Scale-out is
+    limited to 1,000 times the ready VMs and scale-in to half of them, per evaluation of 2 s. It scales to zero when the
+    stable window is empty, after a further 30 s.
 
-    **Ticks longer than 6 s blunt it.** Each window holds at least one tick, so from ticks of a minute on both
-    are the same sample, panic only keeps what would be taken back within the next minute, and as many
-    evaluations fit into a tick that the limits do not bind.
+    **Ticks longer than 6 s blunt it.** Each window holds at least one tick, so with ticks of a minute or more both windows
+    are the same sample. Panic then only keeps what would be taken back within the next minute, and so many evaluations fit
+    into a tick that the limits do not bind.
     """
 
     _STABLE_S, _PANIC_S, _TURN_S, _GRACE_S = 60.0, 6.0, 2.0, 30.0
@@ -56,9 +56,9 @@ class Knative(Sized):
         self._size: Int = np.full(lanes, UNKNOWN, np.int64)
 
     def sized(self, snapshot: Snapshot) -> Int:
-        """As in `Peer`."""
+        """Return the VMs wanted (see `Peer.sized`)."""
         self._size = np.where(self._size == UNKNOWN, ordered(snapshot), self._size)
-        # The newest row is the last; windows are short enough to be moved.
+        # The newest row is the last; windows are short enough to be shifted.
         self._past[:-1] = self._past[1:]
         self._past[-1] = snapshot.demand
         stable, known = self._need(self._past)
@@ -76,25 +76,25 @@ class Knative(Sized):
         return self._size
 
     def memory(self, now_s: float) -> list[NDArray[Any]]:
-        """As in `Peer`."""
+        """Return all that its future depends on (see `Peer.memory`)."""
         panic_left_s = np.maximum(self._panicked_at_s + self._STABLE_S - now_s, 0.0)
         empty_s = np.minimum(now_s - self._empty_s, self._GRACE_S)
         return [self._past.copy(), np.stack([panic_left_s, empty_s]), np.stack([self._highest, self._size])]
 
     def _need(self, past: Float) -> tuple[Int, Bool]:
-        """VMs for the mean of the known part of a window, and where there is any."""
+        """Return the VMs for the mean of the known part of a window, and whether any of it is known."""
         seen = ~np.isnan(past)
         count = summed(seen)
         return vms_for(summed(np.where(seen, past, 0.0)) / np.maximum(count, 1.0), self._usable), count > 0
 
     def _within(self, size: Int, ready: Int) -> Int:
-        """As far as so many evaluations go, each of which finds ready what the one before left."""
+        """Limit a size to what the evaluations of one tick can reach; each finds ready what the one before has set."""
         lowest = ready >> min(self._turns, 62)
         within: Int = np.minimum(np.maximum(size, lowest), ready * self._MOST_OUT)
         return within
 
     def _down_to_zero(self, size: Int, now_s: float, known: Bool) -> Int:
-        """Zero only after the time that Knative waits for late work; it is waited from the first empty evaluation on."""
+        """Hold one VM until demand has been zero for the time that Knative waits for late work."""
         empty = known & (size == 0)
         self._empty_s = np.where(empty, np.fmin(self._empty_s, now_s), np.nan)
         waits = empty & (now_s - self._empty_s < self._GRACE_S - ROUNDING)

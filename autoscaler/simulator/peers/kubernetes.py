@@ -27,21 +27,21 @@ from autoscaler.simulator.peers.peer import (
 class Kubernetes(Sized):
     """The horizontal pod autoscaler, version 2 (Kubernetes 1.18 to 1.33), with its default behaviour.
 
-    Every 15 s the ratio of measured to wanted utilisation is taken over what is in service. Within 10 % of 1
-    nothing moves; else the wish is what is in service times the ratio, rounded up. For a rise, what is still
-    starting counts as idle, and nothing moves if that brings the ratio back. Scale-out is limited to the larger of
-    doubling and 4 more in 15 s; scale-in goes to the highest wish of the last 300 s. It holds on to the number it
-    has set, as a Deployment does, so what fails to start is started again. Nothing in service, no metric:
-    it does not come from zero by itself. With an external metric it does: total work over the wanted work of a VM and over
-    the number that it has set, without regard to what is still starting (`GetExternalPerPodMetricReplicas`).
+    Every 15 s it compares measured with target utilisation over the VMs in service. If their ratio is within 10 % of 1,
+    nothing changes; otherwise the wish is the VMs in service times the ratio, rounded up. For a rise, VMs that are still
+    starting count as idle, and nothing changes if that brings the ratio back. Scale-out is limited to the larger of doubling
+    and 4 more in 15 s. Scale-in goes to the highest wish of the last 300 s. It keeps the number that it has set, as a
+    Deployment does, so a VM that fails to start is started again. If nothing is in service there is no metric, so it cannot
+    scale from zero. With an external metric it can: it divides total work by the target work of a VM, and for the tolerance
+    by the number that it has set, without regard to VMs that are still starting (`GetExternalPerPodMetricReplicas`).
 
-    Ticks shorter than 15 s decide at every 15 s of the clock that has passed. Longer ticks see one measurement, and
-    the growth that as many turns of 15 s allow.
+    With ticks shorter than 15 s, it decides at every multiple of 15 s of the clock. Longer ticks allow one measurement, and
+    the growth of as many turns of 15 s as they contain.
 
     Args:
         params: The lanes.
         utilisation: Share of a VM's capacity to aim at.
-        tolerance: Relative difference that moves nothing.
+        tolerance: Relative difference up to which nothing changes.
         stabilisation_s: How long a wish holds back scale-in.
         external: The metric is the work wanted from the whole fleet, measured outside of it.
     """
@@ -69,7 +69,7 @@ class Kubernetes(Sized):
         self._external = external
 
     def sized(self, snapshot: Snapshot) -> Int:
-        """As in `Peer`."""
+        """Return the VMs wanted (see `Peer.sized`)."""
         if (self._replicas == UNKNOWN).any():
             self._replicas = ordered(snapshot)
             self._recent.push(self._replicas, self._replicas >= 0)
@@ -78,7 +78,7 @@ class Kubernetes(Sized):
         return self._replicas
 
     def memory(self, now_s: float) -> list[NDArray[Any]]:
-        """As in `Peer`."""
+        """Return all that its future depends on (see `Peer.memory`)."""
         del now_s
         return [self._recent.memory(), self._replicas[np.newaxis]]
 

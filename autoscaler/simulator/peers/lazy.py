@@ -14,16 +14,17 @@ from autoscaler.simulator.peers.peer import Sized, ordered, over_lanes
 
 
 class LazyCapacity(Sized):
-    """Lazy capacity provisioning (Lin, Wierman, Andrew, Thereska 2011): between two prefix optima, moved only if it must.
+    """Lazy capacity provisioning (Lin, Wierman, Andrew, Thereska 2011): moves only to stay between two prefix optima.
 
-    With a price of shortage the problem falls apart into levels of the fleet. Of each, the difference in cost between ending
-    on and ending off, had all that is known been planned for in hindsight, lies between nothing and the cost of a start. The
-    level goes on when it is nothing, off when it is a start's, and stays as it is in between. At most 3 times the cost
-    of knowing the future, for starts that serve at once; the rule knows no lead time, and a tick is its step.
+    With a price of shortage the problem separates into levels of the fleet. For each level, take the cheapest plans in
+    hindsight for all demand known so far, one that ends with the level on and one that ends with it off. The difference in
+    their costs lies between zero and the cost of a start. The level turns on when it is zero, off when it is the cost of a
+    start, and stays as it is in between. The cost is at most 3 times that of knowing the future, if starts serve at once.
+    The rule does not know of lead times, and a tick is its step.
 
     Args:
         params: The lanes.
-        shortage_price: What it costs to leave the work of one VM for a tick, in prices of a VM in service for a tick.
+        shortage_price: Cost of leaving the work of one VM unserved for a tick, in prices of a VM in service for a tick.
         start_ticks: Cost of a start, in the same prices.
     """
 
@@ -33,12 +34,12 @@ class LazyCapacity(Sized):
         self._price = over_lanes(shortage_price, params)
         self._start = start_ticks
         self._most = int(params.maximum.max())
-        # Levels are added as demand reaches them: one that was never needed is off.
+        # Levels are added when demand first reaches them, because a level that was never needed is off.
         self._behind: Float = np.empty((0, lanes))
         self._on: Bool = np.empty((0, lanes), np.bool_)
 
     def sized(self, snapshot: Snapshot) -> Int:
-        """As in `Peer`."""
+        """Return the VMs wanted (see `Peer.sized`)."""
         known = ~np.isnan(snapshot.demand)
         wanted = np.where(known, snapshot.demand, 0.0) / self._params.vm_capacity
         self._grow(min(math.ceil(float(wanted.max(initial=0.0))), self._most))
@@ -53,7 +54,10 @@ class LazyCapacity(Sized):
         return np.where(known, total, ordered(snapshot))
 
     def memory(self, now_s: float) -> list[NDArray[Any]]:
-        """As in `Peer`; levels that are off and far behind are as good as none."""
+        """Return all that its future depends on (see `Peer.memory`).
+
+        A level that is off and behind by the whole cost of a start is like a level that was never added.
+        """
         del now_s
         return [self._behind.copy(), self._on.copy()]
 

@@ -26,12 +26,12 @@ from autoscaler.simulator.peers.peer import (
 
 
 class SameTimeBefore(Sized):
-    """A schedule that writes itself: as many VMs as the same time one period ago needed.
+    """Wants as many VMs as the same time one period ago needed: a schedule that writes itself.
 
-    Seasonal naive, the rule of time-of-day schedules (React and its like; as a forecast the standard of comparison
-    of Hyndman and Athanasopoulos 2021). It covers the past from now until a start ordered now would serve.
-    Where that past is unknown, as in the first period, it follows the demand of now. A period that is no
-    whole number of ticks is rounded to one.
+    Seasonal naive, the rule of time-of-day schedules (React and similar; as a forecast the standard of comparison of Hyndman
+    and Athanasopoulos 2021). It takes the highest demand of the past period's stretch from now until a start ordered now
+    would serve. If that past is unknown, as in the first period, it follows the present demand. A period that is not a whole
+    number of ticks is rounded to one.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class SameTimeBefore(Sized):
         self._next = 0
 
     def sized(self, snapshot: Snapshot) -> Int:
-        """As in `Peer`."""
+        """Return the VMs wanted (see `Peer.sized`)."""
         past = self._past
         past[self._next] = snapshot.demand
-        # What was seen now is a period old when this place comes round again; the places after it are older.
+        # This value is a period old when the ring comes round to its place; the places after it hold older values.
         self._next = (self._next + 1) % len(past)
         then = past.take(range(self._next, self._next + self._ahead), axis=0, mode="wrap")
         wanted = np.fmax.reduce(then, axis=0)
@@ -62,18 +62,18 @@ class SameTimeBefore(Sized):
         return np.where(known, vms_for(wanted, self._usable), ordered(snapshot))
 
     def memory(self, now_s: float) -> list[NDArray[Any]]:
-        """As in `Peer`."""
+        """Return all that its future depends on (see `Peer.memory`)."""
         del now_s
         return [np.roll(self._past, -self._next, axis=0)]
 
 
 class PredictiveScaling(TargetTracking):
-    """Predictive scaling of AWS Auto Scaling (2021; as documented in 2024), in scale-out mode beside target tracking.
+    """Predictive scaling of AWS Auto Scaling (2021; as documented in 2024), in scale-out mode together with target tracking.
 
-    Each hour is forecast from up to 14 days, and the group's minimum becomes what the forecast load of the hour needs at
-    the target, from 5 minutes before the hour on; target tracking goes on above it. AWS does not say how it
-    forecasts: **a proxy stands here**, the mean of the same hour of the days before, from the second day on. It
-    is blind to what happens within an hour, as the product is.
+    Each hour is forecast from up to 14 days. From 5 minutes before the hour on, the group's minimum is the number of VMs
+    that the hour's forecast load needs at the target; target tracking works above it. AWS does not say how it forecasts: **a
+    proxy is used here**, the mean of the same hour of the days before, from the second day on. It cannot see what happens
+    within an hour, like the product.
     """
 
     _DAYS, _BUFFER_S = 14, 300.0
@@ -86,7 +86,7 @@ class PredictiveScaling(TargetTracking):
         self._hours = Slots(params, slot_s=3600.0, days=self._DAYS)
 
     def sized(self, snapshot: Snapshot) -> Int:
-        """As in `Peer`."""
+        """Return the VMs wanted (see `Peer.sized`)."""
         self._hours.add(snapshot)
         reactive = super().sized(snapshot)
         now_s = snapshot.now_s
@@ -96,17 +96,17 @@ class PredictiveScaling(TargetTracking):
         return self._size
 
     def memory(self, now_s: float) -> list[NDArray[Any]]:
-        """As in `Peer`."""
+        """Return all that its future depends on (see `Peer.memory`)."""
         return [*super().memory(now_s), *self._hours.memory()]
 
 
 class PeriodicQuantile(Sized):
-    """As many VMs as a quantile of demand at this time of the day needs, from the last 14 days.
+    """Wants as many VMs as a quantile of demand at this time of the day needs, from the last 14 days.
 
-    After RobustScaler (Qian, Wen, Sun and others 2022), which starts VMs by a quantile of a periodic intensity. There the
-    intensity of arrivals is fitted and arrivals are Poisson; recorded demand is more spread than that, so **the
-    quantile is taken of what was seen**: means over 5 minutes of the day, those beside it included, one lead time ahead. On
-    the first day it follows the demand of now.
+    After RobustScaler (Qian, Wen, Sun and others 2022), which starts VMs by a quantile of a periodic intensity. RobustScaler
+    fits the intensity of arrivals and takes arrivals as Poisson. Recorded demand varies more than that, so here **the
+    quantile is taken of observed demand**: means over 5 minutes of the day and the two slots next to them, one lead time
+    ahead. On the first day it follows the present demand.
     """
 
     _DAYS, _SLOT_S = 14, 300.0
@@ -120,7 +120,7 @@ class PeriodicQuantile(Sized):
         self._expected: Float = np.full(len(self._level), np.nan)
 
     def sized(self, snapshot: Snapshot) -> Int:
-        """As in `Peer`."""
+        """Return the VMs wanted (see `Peer.sized`)."""
         self._slots.add(snapshot)
         slot = self._slots.number(snapshot.now_s + self._ahead_s)
         if slot != self._at:
@@ -132,7 +132,7 @@ class PeriodicQuantile(Sized):
         return np.where(np.isnan(wanted), ordered(snapshot), need)
 
     def memory(self, now_s: float) -> list[NDArray[Any]]:
-        """As in `Peer`."""
+        """Return all that its future depends on (see `Peer.memory`)."""
         del now_s
         return [*self._slots.memory(), self._expected[np.newaxis]]
 
@@ -142,8 +142,8 @@ class Slots:
 
     Args:
         params: The lanes.
-        slot_s: Length of a slot, a whole part of a day; at least a tick.
-        days: How many days are kept.
+        slot_s: Length of a slot, a whole fraction of a day; at least a tick.
+        days: Number of days that are kept.
     """
 
     def __init__(self, params: LaneParams, *, slot_s: float, days: int) -> None:
@@ -157,11 +157,11 @@ class Slots:
         self._known: Int = np.zeros(lanes, np.int64)
 
     def number(self, at_s: float) -> int:
-        """The slot that holds a time, counted from 1970."""
+        """Return the number of the slot that contains a time, counted from 1970."""
         return math.floor(at_s / self._slot_s + ROUNDING)
 
     def add(self, snapshot: Snapshot) -> None:
-        """Take in the tick that ended, which belongs to the slot in which it began."""
+        """Add the tick that ended, which belongs to the slot in which it began."""
         slot = self.number(snapshot.now_s - self._tick_s)
         if self._open is not None and slot != self._open:
             self._close(self._open)
@@ -169,7 +169,7 @@ class Slots:
         seen = ~np.isnan(snapshot.demand)
         self._sum = self._sum + np.where(seen, snapshot.demand, 0.0)
         self._known = self._known + seen
-        # A slot whose last tick this is, is over.
+        # A slot is closed with its last tick.
         if self.number(snapshot.now_s) != slot:
             self._close(slot)
             self._open = None
@@ -181,12 +181,12 @@ class Slots:
         self._sum, self._known = np.zeros_like(self._sum), np.zeros_like(self._known)
 
     def past(self, slot: int) -> Float:
-        """The means of this slot of the day on the days that are kept: (days, L), NaN where unknown."""
+        """Return the means of this slot of the day on the days that are kept: (days, L), NaN if unknown."""
         means: Float = self._means[slot % self._per_day]
         return means
 
     def mean_at(self, at_s: float) -> Float:
-        """Their mean: (L,), NaN where none is known."""
+        """Return the mean of the slot at this time of day over the days that are kept: (L,), NaN if none is known."""
         past = self.past(self.number(at_s))
         seen = ~np.isnan(past)
         count = summed(seen)
@@ -194,5 +194,5 @@ class Slots:
         return np.where(count > 0, total / np.maximum(count, 1.0), np.nan)
 
     def memory(self) -> list[NDArray[Any]]:
-        """As in `Peer`."""
+        """Return all that its future depends on (see `Peer.memory`)."""
         return [*self._means.copy(), np.stack([self._sum, self._known])]

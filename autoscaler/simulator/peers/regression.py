@@ -14,10 +14,10 @@ from autoscaler.simulator.peers.peer import ROUNDING, summed
 
 
 class Window:
-    """The last values of something, the newest last; an unknown one repeats the one before.
+    """The last `length` values of a series, the newest last; an unknown value repeats the one before.
 
     Args:
-        length: How many.
+        length: Number of values.
         lanes: Number of lanes.
     """
 
@@ -25,23 +25,23 @@ class Window:
         self.values: Float = np.full((length, lanes), np.nan)
 
     def push(self, value: Float, known: Bool) -> None:
-        """Take in a value."""
+        """Append a value and drop the oldest."""
         last = self.values[-1].copy()
         self.values[:-1] = self.values[1:]
         self.values[-1] = np.where(known, value, last)
 
     @property
     def full(self) -> Bool:
-        """Bool (L,), all of it is known."""
+        """Whether all values are known, bool (L,)."""
         known: Bool = ~np.isnan(self.values[0])
         return known
 
 
 class Reg(Needing):
-    """Reg (Iqbal, Dailey, Carrera, Janecek 2011): out by what is needed now, in by regression.
+    """Reg (Iqbal, Dailey, Carrera, Janecek 2011): scales out by the present need, in by regression.
 
-    Where need is above what is ordered: 1.05 times the need. Else 1.2 times what a parabola through the last 60 needs
-    says of now, rounded up before, and never above what is ordered.
+    If need is above the VMs ordered, it wants 1.05 times the need. Otherwise it wants 1.2 times the present value of a
+    parabola through the last 60 needs, which is rounded up first, and never more than the VMs ordered.
     """
 
     _LENGTH, _DEGREE, _OUT, _KEPT = 60, 2, 1.05, 1.2
@@ -49,13 +49,13 @@ class Reg(Needing):
     def __init__(self, params: LaneParams, *, utilisation: float | Float = 1.0) -> None:
         super().__init__(params, utilisation=utilisation)
         self._past = Window(self._LENGTH, len(params.vm_capacity))
-        # The fitted parabola at the last point is a fixed weighted sum of the points.
+        # The fitted parabola's value at the last point is a fixed weighted sum of the points.
         ages = np.arange(self._LENGTH) / self._LENGTH
         design = np.stack([ages**power for power in range(self._DEGREE + 1)], axis=1)
         self._weights: Float = (design @ np.linalg.pinv(design))[-1]
 
     def sized(self, snapshot: Snapshot) -> Int:
-        """As in `Peer`."""
+        """Return the VMs wanted (see `Peer.sized`)."""
         exact, need, size, known = self._sees(snapshot)
         self._past.push(exact, known)
         fitted = summed(self._weights[:, np.newaxis] * self._past.values)
@@ -66,17 +66,17 @@ class Reg(Needing):
         return np.where(known, np.where(need > size, np.maximum(out, need), kept), size)
 
     def memory(self, now_s: float) -> list[NDArray[Any]]:
-        """As in `Peer`."""
+        """Return all that its future depends on (see `Peer.memory`)."""
         del now_s
         return [self._past.values.copy()]
 
 
 class ConPaaS(Needing):
-    """The predictor of ConPaaS (Fernandez, Pierre, Kielmann 2014), with the model that its published code keeps to.
+    """The predictor of ConPaaS (Fernandez, Pierre, Kielmann 2014), with the model that its published code uses.
 
-    An autoregression of order 9 on the last 20 loads says the next 20; their mean with weights that rise with the
-    step is what VMs are ordered for. The autoregression is Burg's, about the mean of the window, which is
-    stable where plain least squares on 20 points is not.
+    An autoregression of order 9 on the last 20 loads predicts the next 20. VMs are ordered for the mean of these, with
+    weights that rise with the step. The autoregression is fitted by Burg's method about the mean of the window, which is
+    stable where ordinary least squares on 20 points is not.
     """
 
     _LENGTH, _ORDER, _STEPS = 20, 9, 20
@@ -86,7 +86,7 @@ class ConPaaS(Needing):
         self._past = Window(self._LENGTH, len(params.vm_capacity))
 
     def sized(self, snapshot: Snapshot) -> Int:
-        """As in `Peer`."""
+        """Return the VMs wanted (see `Peer.sized`)."""
         exact, need, size, known = self._sees(snapshot)
         self._past.push(exact, known)
         expected = np.where(self._past.full, self._ahead(), exact)
@@ -94,16 +94,16 @@ class ConPaaS(Needing):
         return np.where(known, np.where(self._past.full, wish, need), size)
 
     def memory(self, now_s: float) -> list[NDArray[Any]]:
-        """As in `Peer`."""
+        """Return all that its future depends on (see `Peer.memory`)."""
         del now_s
         return [self._past.values.copy()]
 
     def _ahead(self) -> Float:
-        """The weighted mean of the loads to come: (L,)."""
+        """Return the weighted mean of the predicted loads: (L,)."""
         values = self._past.values
         mean = summed(values) / self._LENGTH
         around = values - mean
-        # Turned round, so that the coefficient of the nearest past meets the newest value.
+        # Reversed, so that the coefficient of the nearest past is multiplied with the newest value.
         weights = burg(around, self._ORDER)[::-1]
         course = np.concatenate((around[-self._ORDER :], np.empty((self._STEPS, len(mean)))))
         for step in range(self._STEPS):
@@ -113,14 +113,14 @@ class ConPaaS(Needing):
 
 
 def burg(values: Float, order: int) -> Float:
-    """Coefficients of an autoregression by Burg's recursion, the nearest past first.
+    """Return the coefficients of an autoregression by Burg's recursion, the nearest past first.
 
     Args:
-        values: (n, L), about a mean of zero, the newest last; n above the order.
-        order: How many coefficients.
+        values: (n, L), with a mean of zero, the newest last; n must exceed the order.
+        order: Number of coefficients.
 
     Returns:
-        float64 (order, L); 0 where nothing varies.
+        float64 (order, L); 0 if the values do not vary.
     """
     ahead, behind = values[1:], values[:-1]
     found: Float = np.zeros((order, values.shape[1]))
