@@ -1,8 +1,8 @@
 """The checks that run on lanes: look-ahead, lag, warm-up, independence, determinism, restart, conservation, silence.
 
-Each is a statement about decisions that holds of every honest policy. After freqtrade's look-ahead and recursive
-analyses, which re-run a strategy on less data and compare (freqtrade, 2022), made stronger: lanes are cut points, so
-many cuts are one run.
+Each check tests a statement about decisions that holds for every honest policy. The idea comes from freqtrade's look-ahead
+and recursive analyses, which re-run a strategy on less data and compare (freqtrade, 2022). Here each lane has its own cut
+point, so many cuts are tested in one run.
 
 Rules of this file: a guard that could not have failed on this traffic says that it was not shown.
 """
@@ -38,12 +38,12 @@ CUTS = 12
 RESTARTS = 8
 _POISON = 1e9
 _LAG_GROWTH, _LAG_POINTS = 3.0, 0.01
-"""With one more tick of lag, unserved work may triple or grow by a hundredth of demand, whichever is more."""
+"""With one more tick of lag, unserved work may triple, or grow by a hundredth of demand, whichever is more."""
 
 _LEARNED_AFTER_S = 13.5 * 86_400.0
-"""Two weeks, less what lacks at their ends: from so much traffic on a policy that learns is held to its figures."""
+"""Seconds of traffic from which a policy that learns must meet the limits below: two weeks, with some missing at the ends."""
 _BEGUN_VM_HOURS, _BEGUN_GROWTH, _BEGUN_POINTS = 0.1, 2.0, 0.001
-"""Begun later, such a policy may run a tenth more or fewer VM-hours, and leave twice as much unserved, or a thousandth."""
+"""If begun later, such a policy may run a tenth more or fewer VM-hours, and leave twice as much unserved or a thousandth more."""
 
 
 class State(StrEnum):
@@ -52,7 +52,7 @@ class State(StrEnum):
     HOLDS = "holds"
     FAILS = "FAILS"
     NOT_SHOWN = "not shown"
-    """On this traffic it could not have failed."""
+    """The guard could not have failed on this traffic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,9 @@ class Verdict:
     """One guard's finding.
 
     Attributes:
-        guard: Its name.
+        guard: Name of the guard.
         state: What it found.
-        said: For a person, with figures.
+        said: The finding in words, with figures.
     """
 
     guard: str
@@ -71,14 +71,14 @@ class Verdict:
 
 
 def prefix(subject: Subject) -> Verdict:
-    """Decisions on a trace that ends early are the first decisions on the whole one."""
+    """Check that decisions on a trace that ends early equal the first decisions on the whole trace."""
     cuts = _cuts(subject)
     ends = [_until(subject, cut) for cut in cuts]
     return _same_until("prefix", subject, ends, cuts, "a trace that ends there")
 
 
 def poison(subject: Subject) -> Verdict:
-    """What is not known yet changes nothing, however absurd it is."""
+    """Check that demand that is not known yet, even absurd demand, changes no decision."""
     cuts = _cuts(subject)
     poisoned = [_poisoned(subject, cut, value) for cut in cuts for value in (_POISON, 0.0)]
     return _same_until(
@@ -87,7 +87,7 @@ def poison(subject: Subject) -> Verdict:
 
 
 def _cuts(subject: Subject) -> list[int]:
-    """Right after decisions that changed, where one that looks ahead would have known better, and evenly."""
+    """Return ticks to cut at: right after decisions that changed, where look-ahead would show, and others evenly spread."""
     decided = trail(subject, subject.run_of([subject.trace])).decided[:, :, 0]
     changed = np.flatnonzero((decided[1:] != decided[:-1]).any(axis=1)) + 2
     chosen = changed[np.linspace(0, len(changed) - 1, min(CUTS, len(changed))).astype(np.int64)].tolist()
@@ -131,13 +131,13 @@ def _poisoned(subject: Subject, cut: int, value: float) -> Trace:
 
 
 def lag(subject: Subject) -> Verdict:
-    """One more tick of metric lag costs something, and does not make the policy collapse."""
+    """Check that one more tick of metric lag does not make the policy collapse."""
     given = subject.policy.signal.trace
     now_s = subject.plant.metric_lag_s
     now_s = (given.lag_s if given else 0.0) if now_s is None else now_s
     later_s = now_s + subject.ticks.tick_s
     plants = [replace(subject.plant, metric_lag_s=each) for each in (now_s, later_s)]
-    # The reading that is a tick older must not be refused for its age.
+    # The policy must not reject a reading for being one tick older.
     patient = _patient(subject, subject.ticks.tick_s)
     run = patient.run_of([subject.trace] * 2, plants=plants)
     lanes = patient.lanes(run)
@@ -160,11 +160,11 @@ def _patient(subject: Subject, more_s: float) -> Subject:
 
 
 def warm_up(subject: Subject) -> Verdict:
-    """Decisions stop depending on when the run began, within the first half of it.
+    """Check that decisions stop depending on when the run began, within the first half of it.
 
-    What learns never forgets to the last VM, so of a policy that does its figures are held to that, as soon as there
-    was enough to learn from: what it runs and what it leaves unserved in the second half. So are those of one with a
-    tolerance, within which two numbers of VMs may stay apart until demand has been through its swing.
+    A policy that learns never forgets completely. So its figures in the second half are compared instead, if there was
+    enough traffic to learn from: the VMs that it runs and the work that it leaves unserved. The same holds for a policy with
+    a tolerance, within which two numbers of VMs may differ until demand has been through its daily swing.
     """
     count = subject.ticks.count
     shifts = [0, *(count // 12 * at for at in (1, 2, 3))]
@@ -216,8 +216,10 @@ def _tolerates(subject: Subject) -> bool:
 
 
 def _later_begun(subject: Subject, in_service: Ints, lane: int, shift: int) -> tuple[float, str]:
-    """How far the second half of a run that began later is from the same time of the first run: in units of what is
-    allowed, and in words.
+    """Compare the second half of a run that began later with the same time of the first run.
+
+    Returns:
+        The difference as a multiple of what is allowed, and in words.
     """
     half = (len(in_service) - shift) // 2
     first, later = in_service[shift:, 0][half:], in_service[: len(in_service) - shift, lane][half:]
@@ -233,7 +235,7 @@ def _later_begun(subject: Subject, in_service: Ints, lane: int, shift: int) -> t
 
 
 def independence(subject: Subject) -> Verdict:
-    """A lane decides the same alone, in a crowd, and in another place of it."""
+    """Check that a lane decides the same alone, among others, and in another place among them."""
     alone = trail(subject, subject.run_of([subject.trace])).decided[:, :, 0]
     busy, calm = subject.trace.scaled(3.0), subject.trace.scaled(0.3)
     for traces, lane in (
@@ -253,7 +255,7 @@ def independence(subject: Subject) -> Verdict:
 
 
 def determinism(subject: Subject) -> Verdict:
-    """The same run decides the same, however it is cut into calls."""
+    """Check that the same run decides the same, however it is split into calls."""
     run = subject.run_of([subject.trace])
     first = trail(subject, run).decided
     for cuts in (0, 7, 64, 1000):
@@ -269,7 +271,7 @@ def determinism(subject: Subject) -> Verdict:
 
 
 def restart(subject: Subject) -> Verdict:
-    """What is remembered is in the state that is saved: a decider that begins anew from it goes on the same."""
+    """Check that the saved state holds all that is remembered: a decider restored from it must decide the same."""
     run = subject.run_of([subject.trace])
     whole = trail(subject, run).decided
     witness = Witness([0])
@@ -298,7 +300,7 @@ def restart(subject: Subject) -> Verdict:
 
 
 def _forecast_forgets(subject: Subject) -> str:
-    """Whether the forecaster's state is all that it remembers; how not, in words."""
+    """Return in words how a forecaster restored from its saved state forecasts differently; empty if it does not."""
     if subject.policy.forecast is None:
         return ""
     params = compile_params([subject.policy], subject.ticks.tick_s, subject.ticks.start_s).series
@@ -329,7 +331,7 @@ def _forecast_forgets(subject: Subject) -> str:
 
 
 def conservation(subject: Subject) -> Verdict:
-    """VMs neither vanish nor appear, and none is started or stopped that is not there."""
+    """Check that VMs neither vanish nor appear, and that no VM is started or stopped that is not there."""
     found = trail(subject, subject.run_of([subject.trace]))
     if said := _not_conserved(subject, found):
         return Verdict("conservation", State.FAILS, said)
@@ -360,14 +362,15 @@ def _not_conserved(subject: Subject, found: Trail) -> str:
 
 
 def _sum_is_wrong(subject: Subject, total: Ints, provisioned: Ints) -> Bool:
-    # A VM that hangs is given up and in no state that is counted, until it comes after all.
+    # A hanging VM is given up and belongs to no counted state until it comes after all.
     return total > provisioned if subject.plant.lucky else total != provisioned
 
 
 def silence(subject: Subject) -> Verdict:
-    """Nothing is stopped while no reading comes, wherever the readings end, for as long as the policy holds.
+    """Check that nothing is stopped while readings are missing, wherever they end, for as long as the policy holds.
 
-    After that a fleet falls back to the largest of its last good wish, the schedule and the forecast, which may be fewer.
+    After that time a fleet falls back to the largest of its last good wish, the schedule and the forecast, which may be
+    fewer.
     """
     if not subject.policy.uses_signal:
         return Verdict("silence", State.NOT_SHOWN, "the policy needs no readings")
@@ -376,7 +379,7 @@ def silence(subject: Subject) -> Verdict:
     stops = np.flatnonzero(calm["stop"][:, 0])
     if not stops.size:
         return Verdict("silence", State.NOT_SHOWN, "nothing is ever stopped on this traffic")
-    # Readings end just before a stop would be decided: there a policy that takes silence for no demand acts.
+    # Readings end just before a stop would be decided, because a policy that takes silence for no demand would act there.
     chosen = stops[np.linspace(0, len(stops) - 1, min(CUTS, len(stops))).astype(np.int64)]
     tick_s = subject.ticks.tick_s
     long_s = max(3600.0, 20 * tick_s)
@@ -415,4 +418,4 @@ GUARDS: dict[str, Callable[[Subject], Verdict]] = {
     "conservation": conservation,
     "silence": silence,
 }
-"""Every guard that needs lanes only, in the order in which they are told."""
+"""All guards that need lanes only, in the order in which they are reported."""

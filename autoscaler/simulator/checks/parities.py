@@ -1,6 +1,6 @@
 """The checks that need the real daemon: both engines decide alike, and so does a replayed journal.
 
-Rules of this file: the daemon is run on virtual time over a part of the run, since it takes longer than lanes.
+Rules of this file: the daemon runs on virtual time over a part of the run, because it takes longer than lanes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from autoscaler.store.reader import TickRow
 from autoscaler.traces.trace import describe_time
 
 LONGEST_TICKS = 2000
-"""Of the run, at its busiest part, the daemon is run over at most so many."""
+"""Most ticks that the daemon is run for, around the highest demand of the run."""
 _COMPARED = (
     "in_service",
     "starting",
@@ -42,7 +42,7 @@ _COMPARED = (
 
 
 def engine_parity(subject: Subject) -> Verdict:
-    """The lane engine and the real daemon decide the same, tick by tick, on the same fleet."""
+    """Check that the lane engine and the real daemon decide the same, tick by tick, on the same fleet."""
     if missing := unmatched(subject.plant):
         return Verdict(
             "engine parity", State.NOT_SHOWN, f"the engines differ on purpose here: {'; '.join(missing)}"
@@ -70,7 +70,7 @@ def engine_parity(subject: Subject) -> Verdict:
 
 
 def journal_parity(subject: Subject) -> Verdict:
-    """What the journal says of a tick is all that its decision came from: decided again, it is the same."""
+    """Check that the journal holds all that a decision depends on: recorded ticks decided again must give the same decisions."""
     part = _part(subject)
     with tempfile.TemporaryDirectory(prefix="autoscaler-check-") as folder:
         run_loop(replace(_loop_run(part), journal_dir=Path(folder)))
@@ -87,7 +87,7 @@ def journal_parity(subject: Subject) -> Verdict:
 
 
 def decided_again(subject: Subject, ticks: tuple[TickRow, ...]) -> str:
-    """Decide recorded ticks once more; the first difference in words, empty where there is none."""
+    """Decide recorded ticks once more and return the first difference in words; empty if there is none."""
     tick_s = subject.ticks.tick_s
     compiled = compile_params([as_probed(subject.policy)], tick_s, ticks[0].at_s)
     lane_state, series_state = LaneState.empty(compiled.lanes), SeriesState.empty(compiled.series)
@@ -149,7 +149,7 @@ def _snapshot(row: TickRow, samples: Samples) -> Snapshot:
 
 
 def _part(subject: Subject) -> Subject:
-    """The busiest stretch of the run: around its highest demand."""
+    """Return the stretch of the run around its highest demand."""
     ticks = subject.ticks
     count = min(ticks.count, LONGEST_TICKS)
     peak_s = float(subject.trace.timestamps[int(np.argmax(subject.trace.values))])

@@ -1,7 +1,6 @@
 """The input of a check: the decisions of every tick and lane, from runs that differ in one respect only.
 
-Rules of this file: nothing is judged here. A guard compares integers; floats are none of its business, since what is
-done depends on integers.
+Rules of this file: nothing is judged here. Guards compare integers and no floats, because actions depend on integers only.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from autoscaler.traces.trace import Trace, describe_time
 
 Ints: TypeAlias = NDArray[np.int64]
 MakesDecider: TypeAlias = Callable[[CompiledPolicies, tuple[Trace, ...]], Decider]
-"""Who decides, made from the compiled policies and the lanes' traces; an honest one looks at the first only."""
+"""Builds a decider from the compiled policies and the lanes' traces; an honest one uses the policies only."""
 
 DECIDED = ("desired", "start", "provision", "stop", "warm_target")
 COUNTED = ("in_service", "starting", "draining", "stopping", "stopped", "provisioned", "freshness")
@@ -34,12 +33,12 @@ class Subject:
     """A policy to be checked, and what it is run on.
 
     Attributes:
-        policy: As a simulation can carry it out.
+        policy: The policy, in a form that a simulation can carry out.
         plant: The fleet.
-        trace: Demand.
-        ticks: The run.
-        seed: Of everything random.
-        decider: Who decides in its place; None for the policy itself.
+        trace: The demand.
+        ticks: The ticks of the run.
+        seed: Seed of all random draws.
+        decider: Builds the decider to check instead of the policy; None for the policy itself.
     """
 
     policy: Policy
@@ -56,7 +55,7 @@ class Subject:
         plants: Sequence[PlantSettings] | None = None,
         shifts: Sequence[int] = (),
     ) -> LaneRun:
-        """Lanes of this policy, one per trace, that differ as said."""
+        """Return lanes of this policy, one per trace, that differ only in the given traces, plants and shifts."""
         lanes = len(traces)
         ticks = replace(self.ticks, count=self.ticks.count - max(shifts, default=0))
         return LaneRun(
@@ -69,11 +68,11 @@ class Subject:
         )
 
     def time_of(self, tick: int) -> str:
-        """When a tick is, for a person."""
+        """Return the time of a tick in words."""
         return describe_time((self.ticks.first + tick) * self.ticks.tick_s)
 
     def lanes(self, run: LaneRun, witness: Witness | None = None) -> Lanes:
-        """The run, ready to tick."""
+        """Return the run, ready to tick."""
         decider = self.decider
         made = None if decider is None else (lambda compiled: decider(compiled, run.traces))
         return Lanes(run, made, witness=witness)
@@ -81,7 +80,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Trail:
-    """Every decision of a run and the counts that it was made on, by name: int64 (T, L)."""
+    """All decisions of a run and the counts that they were based on, by name: int64 (T, L)."""
 
     columns: dict[str, Ints]
 
@@ -95,7 +94,7 @@ class Trail:
 
 
 def trail(subject: Subject, run: LaneRun, cuts: int = 0) -> Trail:
-    """Run, in calls of so many ticks (0 for one call)."""
+    """Run to the end in calls of `cuts` ticks (0 for one call), and return the trail."""
     witness = Witness(range(len(run.policies)))
     lanes = subject.lanes(run, witness)
     while lanes.tick < run.ticks.count:
@@ -105,7 +104,7 @@ def trail(subject: Subject, run: LaneRun, cuts: int = 0) -> Trail:
 
 
 def trail_of(witness: Witness) -> Trail:
-    """What a witness has kept."""
+    """Return the trail that a witness has recorded."""
     return Trail(
         {
             name: np.concatenate([page.ticks[name] for page in witness.pages]).astype(np.int64)
@@ -115,11 +114,11 @@ def trail_of(witness: Witness) -> Trail:
 
 
 def first_difference(one: Ints, other: Ints) -> int | None:
-    """The first tick at which two trails of decisions differ, (T, D) each; None where they do not."""
+    """Return the first tick at which two trails of decisions, (T, D) each, differ; None if they do not."""
     apart = np.flatnonzero((one != other).reshape(len(one), -1).any(axis=1))
     return int(apart[0]) if apart.size else None
 
 
 def spread_over(count: int, points: int) -> list[int]:
-    """So many ticks, evenly over a run of `count`, neither its first nor its last."""
+    """Return this many ticks, evenly spread over a run of `count`, without its first and last."""
     return sorted({max(1, round(count * (at + 1) / (points + 1))) for at in range(points)} - {count})

@@ -102,7 +102,7 @@ class DelayedOff(RecentPeak):
     def __init__(
         self, params: LaneParams, *, utilisation: float | Float = USUAL_UTILISATION, break_even_s: float
     ) -> None:
-        # The tick in which the demand was seen is no idling yet.
+        # The VM is not idle yet in the tick in which the demand was seen.
         window_s = min(params.tick_s + break_even_s, _LONGEST_TICKS * params.tick_s)
         super().__init__(params, utilisation=utilisation, window_s=window_s)
 

@@ -1,14 +1,14 @@
 """Building blocks of generated traffic: levels, cycles, trends, crowds, ramps, batches, outages, and noise.
 
-The expected rate is the sum of the parts that add (level, daily, crowds, ramps, batches) times the factors of those
-that multiply (weekly, trend). Counts are drawn around it with a stated dispersion, a gauge with a stated variation.
+The expected rate is the sum of the parts that add (level, daily, crowds, ramps, batches), multiplied by the factors of the
+others (weekly, trend). Counts are drawn around it with a stated dispersion, a gauge with a stated variation.
 
-Rules of this file: a trace is a pure function of its recipe. Every draw comes from a counter-based stream (Philox:
-Salmon, Moraes, Dror and Shaw, 2011) keyed by seed, purpose, and the day or hour since the epoch. So a part that is
-added shifts no other part's draws, traffic of a longer time begins with that of a shorter one, and where the
-expected rate of an hour is the same, so are its values.
+Rules of this file: a trace is a pure function of its recipe. Every draw comes from a counter-based stream (Philox: Salmon,
+Moraes, Dror and Shaw, 2011) keyed by seed, purpose, and the day or hour since the epoch. So adding a part does not shift the
+draws of other parts, longer traffic begins with the shorter traffic of the same recipe, and hours with the same expected
+rate have the same values.
 
-Not here: how recipes are written (`recipe`), the demonstration's day (`synth`).
+How recipes are written is in `recipe`, the demonstration's day in `synth`.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from autoscaler.traces.trace import Trace, TraceKind
 
 HOUR_S, DAY_S = 3600.0, 86_400.0
 DEFAULT_START_S = 1_772_409_600.0
-"""2026-03-02T00:00:00Z, a Monday."""
+"""Epoch seconds of 2026-03-02T00:00:00Z, a Monday."""
 VM_CAPACITY_PER_S = 120.0
-"""Work per second of one VM that the defaults are drawn for: 5 to 18 VMs on a day, 45 in a crowd."""
+"""Work per second of one VM that the defaults are made for: 5 to 18 VMs on a day, 45 in a crowd."""
 MORNING_S = 10 * HOUR_S + 5 * 60.0
-"""When the crowd of a morning is usually there, seconds after midnight."""
+"""Usual time of a morning's crowd, in seconds after midnight."""
 MAX_INTERVALS = 50_000_000
 _MONDAY_S = 4 * DAY_S  # 1970-01-05
 _FADED = 3
-"""Decay times after which nothing is left of a crowd worth adding (20 ** -3)."""
+"""Decay times after which what is left of a crowd is negligible (20 ** -3)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """The same all the time.
+    """A constant level.
 
     Attributes:
         work: Work per second.
@@ -68,7 +68,7 @@ class Weekly:
     """A factor on Saturdays and Sundays (UTC).
 
     Attributes:
-        weekend: What is left of everything that adds.
+        weekend: The factor by which the sum of all adding parts is multiplied.
     """
 
     weekend: float
@@ -76,10 +76,10 @@ class Weekly:
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """A factor that grows in a straight line from 1 at the start, and never goes below 0.
+    """A factor that starts at 1 and changes linearly, but never goes below 0.
 
     Attributes:
-        per_day: What it gains a day; negative where traffic falls.
+        per_day: Change of the factor per day; negative for falling traffic.
     """
 
     per_day: float
@@ -91,9 +91,9 @@ class Crowd:
 
     Attributes:
         at_s: When it begins, in seconds after the midnight (UTC) at or before the start of the trace.
-        rise_s: From its beginning to its peak, along half a cosine.
+        rise_s: Time from its beginning to its peak, along half a cosine.
         height: Work per second that it adds at its peak.
-        decay_s: From its peak to a twentieth of it, falling exponentially.
+        decay_s: Time from its peak to a twentieth of it, falling exponentially.
     """
 
     at_s: float = MORNING_S
@@ -104,13 +104,13 @@ class Crowd:
 
 @dataclass(frozen=True, slots=True)
 class Crowds:
-    """Flash crowds at random: so many a day on average, at any time, of exponentially distributed height.
+    """Flash crowds at random times, with exponentially distributed heights.
 
     Attributes:
         per_day: Expected number a day (Poisson).
         height: Mean of the work per second that one adds at its peak.
-        rise_s, decay_s: As of a single crowd.
-        name: Of the stream of draws; crowds with the same name come at the same times.
+        rise_s, decay_s: As for a single crowd.
+        name: Name of the stream of draws; crowds with the same name come at the same times.
     """
 
     per_day: float
@@ -122,11 +122,11 @@ class Crowds:
 
 @dataclass(frozen=True, slots=True)
 class Ramp:
-    """From 0 to its height in a straight line, and there it stays.
+    """A linear rise from 0 to its height, which then stays.
 
     Attributes:
         begin_s, end_s: Seconds after the midnight (UTC) at or before the start.
-        height: Work per second at the end; may be negative where other parts carry it.
+        height: Work per second at the end; may be negative if other parts add more.
     """
 
     begin_s: float
@@ -136,10 +136,10 @@ class Ramp:
 
 @dataclass(frozen=True, slots=True)
 class OnOff:
-    """A batch that comes again and again.
+    """A batch that recurs periodically.
 
     Attributes:
-        period_s: From one beginning to the next.
+        period_s: Time from one beginning to the next.
         on_s: How long it lasts.
         height: Work per second while it lasts.
         first_s: When the first begins, seconds after the midnight (UTC) at or before the start.
@@ -156,8 +156,8 @@ class Outage:
     """A time in which nothing was recorded, or nothing arrived.
 
     Attributes:
-        at_s: Seconds after the midnight (UTC) at or before the start.
-        lasts_s: How long.
+        at_s: When it begins, seconds after the midnight (UTC) at or before the start.
+        lasts_s: How long it lasts.
         shows: `gap` leaves the rows out, `zero` records zeros.
     """
 
@@ -168,13 +168,13 @@ class Outage:
 
 @dataclass(frozen=True, slots=True)
 class Outages:
-    """Outages at random.
+    """Outages at random times.
 
     Attributes:
         per_day: Expected number a day (Poisson).
-        lasts_s: Mean of how long one lasts (exponential).
-        shows: As of a single outage.
-        name: Of the stream of draws.
+        lasts_s: Mean duration (exponential).
+        shows: As for a single outage.
+        name: Name of the stream of draws.
     """
 
     per_day: float
@@ -197,7 +197,7 @@ PARTS: dict[str, type[Part]] = {
     "outage": Outage,
     "outages": Outages,
 }
-"""Parts by the name that they have in a recipe."""
+"""Parts by their name in a recipe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,16 +205,16 @@ class Recipe:
     """What to generate.
 
     Attributes:
-        seed: Of all draws.
+        seed: Seed of all draws.
         start_s: Epoch seconds of the first interval.
-        length_s: How long; the last interval may reach beyond it.
+        length_s: Length of the trace; the last interval may reach beyond it.
         interval_s: Length of an interval.
         kind: Counts, or a gauge of work per second.
         dispersion: Variance over mean of a count around its expectation: 1 is Poisson, more is a negative binomial
             (a Poisson count whose mean is itself gamma distributed).
-        variation: Standard deviation over mean of a gauge around its expectation (gamma); 0 is none.
-        parts: In any order.
-        name: For people.
+        variation: Standard deviation over mean of a gauge around its expectation (gamma); 0 for none.
+        parts: The parts, in any order.
+        name: Name for people.
     """
 
     seed: int = 1
@@ -229,10 +229,10 @@ class Recipe:
 
 
 def generate(recipe: Recipe) -> Trace:
-    """The traffic of a recipe.
+    """Generate the traffic of a recipe.
 
     Raises:
-        TraceError: The recipe is impossible, or nothing is left of it.
+        TraceError: The recipe is impossible, or outages leave nothing of it.
     """
     stamps = stamps_of(checked(recipe))
     rate = expected_rate(recipe, stamps + recipe.interval_s / 2)
@@ -254,20 +254,20 @@ def generate(recipe: Recipe) -> Trace:
 
 
 def crowd_shape(since_s: Float, crowd: Crowd) -> Float:
-    """Share of a crowd's height, this many seconds after its beginning."""
+    """Return the share of a crowd's height at these seconds after its beginning."""
     risen = np.clip(since_s / crowd.rise_s, 0.0, 1.0)
     falling_s = np.maximum(since_s - crowd.rise_s, 0.0)
     return (1 - np.cos(np.pi * risen)) / 2 * np.exp(-math.log(20.0) * falling_s / crowd.decay_s)
 
 
 def stamps_of(recipe: Recipe) -> Float:
-    """Epoch seconds at which the intervals of a recipe begin."""
+    """Return the epoch seconds at which the intervals of a recipe begin."""
     rows = math.ceil(recipe.length_s / recipe.interval_s - 1e-9)
     return recipe.start_s + recipe.interval_s * np.arange(rows, dtype=np.float64)
 
 
 def expected_rate(recipe: Recipe, times_s: Float) -> Float:
-    """Work per second without noise and outages at these epoch seconds, never below 0."""
+    """Return work per second without noise and outages at these epoch seconds, never below 0."""
     since_s = times_s - _midnight(recipe)
     rate = np.zeros(len(times_s))
     for part in recipe.parts:
@@ -294,7 +294,7 @@ def expected_rate(recipe: Recipe, times_s: Float) -> Float:
 
 
 def _factor(recipe: Recipe, times_s: Float) -> Float:
-    """What everything that adds is multiplied with."""
+    """Return the factor by which the sum of the adding parts is multiplied."""
     factor = np.ones(len(times_s))
     for part in recipe.parts:
         if isinstance(part, Weekly):
@@ -320,7 +320,7 @@ def _midnight(recipe: Recipe) -> float:
 
 
 def stream(seed: int, purpose: str, number: int) -> np.random.Generator:
-    """Draws for one purpose in one day or hour, the same whatever else is drawn."""
+    """Return a stream of draws for one purpose in one day or hour, independent of all other draws."""
     digest = hashlib.blake2b(f"{seed} {purpose}".encode(), digest_size=16).digest()
     key = np.frombuffer(digest, np.uint64)
     counter = np.array([0, 0, 0, number % 2**64], np.uint64)
@@ -333,7 +333,7 @@ def _by_hour(
     mean: Float,
     draw: Callable[[np.random.Generator, Float, Recipe], Float],
 ) -> Float:
-    """Noise around the mean, hour by hour, each from its own stream."""
+    """Return values with noise around the mean; each hour has its own stream of draws."""
     hours = np.floor(stamps / HOUR_S)
     begins = np.flatnonzero(np.concatenate(([True], np.diff(hours) > 0)))
     values = np.empty(len(mean))
@@ -344,7 +344,7 @@ def _by_hour(
 
 
 def counts(generator: np.random.Generator, mean: Float, recipe: Recipe) -> Float:
-    """Numbers around their mean, of the dispersion of a recipe."""
+    """Draw counts around their mean, with the recipe's dispersion."""
     if recipe.dispersion > 1:
         # Var = E[G] + Var[G] = m + m (d - 1) = m d for G ~ gamma with mean m and scale d - 1.
         mean = generator.gamma(mean / (recipe.dispersion - 1), recipe.dispersion - 1)
@@ -359,7 +359,7 @@ def _levels(generator: np.random.Generator, mean: Float, recipe: Recipe) -> Floa
 
 
 def _days(recipe: Recipe) -> Iterator[int]:
-    """Days since the epoch from which something may reach into the trace."""
+    """Return the days since the epoch on which a crowd or outage may begin that reaches into the trace."""
     first = math.floor(recipe.start_s / DAY_S)
     return iter(range(first - 7, math.ceil((recipe.start_s + recipe.length_s) / DAY_S)))
 
@@ -374,7 +374,7 @@ def _drawn_crowds(recipe: Recipe, part: Crowds) -> Iterator[Crowd]:
 
 
 def _outages(recipe: Recipe, stamps: Float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which intervals are gaps, and which are zero; an interval that an outage touches is out."""
+    """Return which intervals are gaps and which are zero; an interval that an outage touches belongs to it."""
     out = {"gap": np.zeros(len(stamps), np.bool_), "zero": np.zeros(len(stamps), np.bool_)}
     since_s = stamps - _midnight(recipe)
     for part in recipe.parts:
@@ -403,7 +403,7 @@ _ANY_SIGN = {"trend.per_day", "ramp.height"}
 
 
 def checked(recipe: Recipe) -> Recipe:
-    """The recipe.
+    """Return the recipe if it is possible.
 
     Raises:
         TraceError: It is impossible.
@@ -435,7 +435,7 @@ def checked(recipe: Recipe) -> Recipe:
 
 
 def wrong_value(part: Part) -> tuple[str, str] | None:
-    """The field of a part that is impossible, and why; None where all are possible."""
+    """Return the field of a part that is impossible, and why; None if all are possible."""
     kind = next(name for name, of in PARTS.items() if type(part) is of)
     for one in fields(part):
         value = getattr(part, one.name)

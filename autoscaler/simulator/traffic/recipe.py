@@ -72,19 +72,19 @@ _SHARES = {"weekly.weekend", "trend.per_day"}
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The recipe in a file.
+    """Read the recipe in a file.
 
     Raises:
-        TraceError: With every problem on its line.
+        TraceError: The recipe has problems; the message lists all of them with their lines.
     """
     return recipe_of(read_document(path))
 
 
 def recipe_of(document: Document) -> Recipe:
-    """The recipe in a document.
+    """Read the recipe in a document.
 
     Raises:
-        TraceError: With every problem on its line.
+        TraceError: The recipe has problems; the message lists all of them with their lines.
     """
     problems = list(document.problems)
     if not problems:

@@ -1,10 +1,10 @@
 """Records a running fleet: reads its policy's source tick by tick, and makes a trace of the demand.
 
-Why: before a daemon is trusted with a fleet, its demand is wanted for replays, measured the same way. So the source,
-the bounds on waiting and the fold are the daemon's own. Nothing is started, stopped or written elsewhere.
+Before a daemon is trusted with a fleet, replays need its demand, measured in the same way. So the source, the bounds on
+waiting and the fold are the daemon's own. Nothing is started, stopped or written elsewhere.
 
-Rules of this file: a tick without a fresh reading is a gap. VMs that have never reported are not waited for, those
-that once did and fall silent count with the mean of the others, as in the daemon.
+Rules of this file: a tick without a fresh reading is a gap. VMs that have never reported are not waited for. VMs that have
+reported once and fall silent count with the mean of the others, as in the daemon.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from autoscaler.ports import Clock, FleetReadings, Listing, MetricSource, Provid
 from autoscaler.traces.trace import Trace, TraceKind
 
 OBSERVE_SHARE = 0.8
-"""Share of a tick after which what has not answered is left behind, as in the daemon."""
+"""Share of a tick after which outstanding answers are no longer waited for, as in the daemon."""
 
 Tell: TypeAlias = Callable[[str], None]
 Observation: TypeAlias = tuple[Listing | None, dict[str, FleetReadings]]
-"""The listing, where there is a provider, and the readings by fleet."""
+"""The listing, if there is a provider, and the readings by fleet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,10 @@ class Sampled:
     """What was recorded.
 
     Attributes:
-        trace: Gauge of work per second; None where fewer than two ticks had a measurement.
-        ticks: How many were tried.
-        unknown: Those without a fresh reading.
-        error: What the source or the listing last said was wrong; empty where nothing was.
+        trace: Gauge of work per second; None if fewer than two ticks had a measurement.
+        ticks: Number of ticks tried.
+        unknown: Number of ticks without a fresh reading.
+        error: The last error of the source or the listing; empty if there was none.
     """
 
     trace: Trace | None
@@ -52,16 +52,16 @@ class Sampled:
 
 @dataclass(slots=True)
 class Sampling:
-    """One fleet being recorded.
+    """A recording of one fleet in progress.
 
     Attributes:
-        policy: Whose signal is read.
+        policy: The policy whose signal is read.
         source: Its source.
-        clock: Time.
+        clock: The clock that sets the ticks.
         every_s: Length of a tick, and of the trace's intervals.
-        provider: Lists the VMs; None where they are given.
-        vms: The VMs, where they are given.
-        tell: Told when something goes wrong, and when it is well again.
+        provider: Lists the VMs; None if `vms` are given.
+        vms: The VMs, if they are given.
+        tell: Called with a text when something goes wrong, and when all is well again.
     """
 
     policy: Policy
@@ -77,7 +77,7 @@ class Sampling:
     _last_told: str = ""
 
     async def run(self, for_s: float, stop: asyncio.Event) -> Sampled:
-        """Sample on the absolute grid of ticks until the time is over or `stop` is set.
+        """Sample on the absolute grid of ticks until `for_s` seconds are over or `stop` is set.
 
         Raises:
             TraceError: The time is shorter than two ticks, or the fleet measures a queue.
@@ -109,7 +109,7 @@ class Sampling:
         return self._sampled()
 
     async def _reached(self, at_s: float, stopping: asyncio.Task[bool]) -> bool:
-        """Wait for a moment; False where recording is to stop first."""
+        """Wait until a moment; return False if recording is to stop first."""
         until_s = self.clock.monotonic() + at_s - self.clock.now()
         waiting = asyncio.ensure_future(self.clock.sleep_until(until_s))
         await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -126,7 +126,7 @@ class Sampling:
         return next(iter(listings.values()), None), readings
 
     def _serving(self, observed: Observation, before: tuple[Vm, ...] = ()) -> tuple[Vm, ...]:
-        """The fleet's running VMs; those of the last complete listing where this one is not."""
+        """Return the fleet's running VMs, or those of the last complete listing if this one is not complete."""
         listing, _ = observed
         if listing is None or not listing.complete:
             self._say(f"VMs cannot be listed: {listing.error if listing else 'no answer'}")
@@ -157,7 +157,7 @@ class Sampling:
         return fold(params, readings, np.array([expected]), np.array([expected * capacity]), now_s)
 
     def _say(self, text: str) -> None:
-        """Tell what is wrong once, and once that it is well again."""
+        """Report a problem once, and once that all is well again."""
         if text:
             self._error = text
         if text != self._last_told:

@@ -1,8 +1,8 @@
 """The demo's day: a daily cycle, flash crowds and counting noise of a stated dispersion, from a seed.
 
-Rules of this file: a trace is a pure function of its arguments. The noise is one stream of draws, unlike that of
-`parts`. What is generated is called generated: recorded traffic is what policies are judged on, and this is what a
-demonstration runs on where no recording is at hand.
+Rules of this file: a trace is a pure function of its arguments. The noise is one stream of draws, unlike that of `parts`.
+Generated traffic is always called generated: policies are judged on recorded traffic, and this is for demonstrations if no
+recording is at hand.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from autoscaler.traces.trace import Trace
 
 LATER_S = 300.0
 SHARES = 0.7, 1.1
-"""How far the crowd of a morning is off its usual time at most, and how high it is, as shares of the default."""
+"""The most seconds by which a morning's crowd is off its usual time, and the range of its height as shares of the default."""
 
 
 def morning_crowd(seed: int, day: int, at_s: float = MORNING_S) -> Crowd:
-    """The crowd of one of many mornings: it comes when it usually does, give or take, and never as many.
+    """Return the crowd of one morning, with a time and height that vary from day to day.
 
     Args:
-        seed: Of the draws; together with `day`.
+        seed: Seed of the draws, together with `day`.
         day: Number of the day.
-        at_s: When it usually begins; the crowd's `at_s` is at most `LATER_S` sooner or later.
+        at_s: Its usual time; the crowd's own `at_s` is at most `LATER_S` sooner or later.
     """
     draws = np.random.default_rng([seed, day])
     off_s, share = draws.uniform(-LATER_S, LATER_S), draws.uniform(*SHARES)
@@ -55,10 +55,10 @@ def synth_day(
     crowds: tuple[Crowd, ...] = (Crowd(),),
     dispersion: float = 20.0,
 ) -> Trace:
-    """A trace of counts: work that arrives in each interval.
+    """Return a trace of counts: work that arrives in each interval.
 
     Args:
-        seed: Of the noise; the same arguments give the same trace.
+        seed: Seed of the noise; the same arguments give the same trace.
         start_s: Epoch seconds of the first interval.
         days: Length, in days; the last interval may reach beyond it.
         interval_s: Length of an interval.
