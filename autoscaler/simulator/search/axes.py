@@ -1,13 +1,13 @@
 """The axes of a sweep, as people write them: `reactive.headroom=10%..60%/6`, `guards.stabilisation=1m,5m`, `plant.start=20s`.
 
     PATH=VALUE,VALUE,...    these values
-    PATH=LOW..HIGH/COUNT    so many, evenly spaced, both ends included; `/6log` spaces them by equal factors
+    PATH=LOW..HIGH/COUNT    so many values, evenly spaced, including both ends; `/6log` spaces them by equal factors
     PATH=LOW..HIGH          a range to draw from at random; `/log` draws evenly in the logarithm
 
 Values are written as in the policy, with units. A field of the plant may be written without the unit in its name
 (`plant.stop` is `plant.stop_s`), and its value with one.
 
-Rules of this file: text in, axes out. Whether a value suits its field is told by the models (`variants`).
+Rules of this file: text in, axes out. The models decide whether a value is valid for its field (`variants`).
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ _SWITCHES = {"true": True, "false": False}
 
 
 def read_axis(text: str, base: Base, *, at_random: bool = False) -> Axis | Between:
-    """One `--vary`.
+    """Read the argument of one `--vary`.
 
     Args:
-        text: As written.
-        base: What is varied; it knows the fields.
-        at_random: Whether variants are drawn, so that a range needs no count.
+        text: The argument as written.
+        base: The policy and plant to vary, which know the fields.
+        at_random: Whether variants are drawn at random, so that a range needs no count.
 
     Raises:
-        ConfigError: It is not written so, or there is no such field.
+        ConfigError: The text is malformed, or there is no such field.
     """
     path, equals, values = (part.strip() for part in text.partition("="))
     if not equals or not path or not values:
         raise ConfigError(f"{text!r} does not say what to vary; {_HOW}")
     path = _full(path, base.plant)
-    # Any value shows whether there is such a field; whether the value is right is told when it is set.
+    # Only the field is checked here, with any value; the value is checked when it is set.
     _require_field(path, base)
     if ".." not in values:
         return Axis(path, tuple(_value(path, each.strip()) for each in values.split(",")))
@@ -54,7 +54,7 @@ def read_axis(text: str, base: Base, *, at_random: bool = False) -> Axis | Betwe
 
 def _range(text: str, path: str, values: str, *, at_random: bool) -> Axis | Between:
     found = _COUNT.fullmatch(values)
-    # The slash of `120/s` is none that gives a count.
+    # The slash in `120/s` does not introduce a count.
     ends, count, logarithmic = (
         (found[1], found[2], found[3] is not None)
         if found and (found[2] or found[3])
@@ -76,7 +76,7 @@ def _range(text: str, path: str, values: str, *, at_random: bool) -> Axis | Betw
 
 
 def _spaced(between: Between, count: int) -> tuple[object, ...]:
-    """Evenly spaced values, as written, each once."""
+    """Return evenly spaced values, as written, without duplicates."""
     text, low, high = ends_of(between, apart=True)
     whole = text is None and isinstance(between.low, int) and isinstance(between.high, int)
     made: list[object] = []
@@ -89,7 +89,7 @@ def _spaced(between: Between, count: int) -> tuple[object, ...]:
 
 
 def _value(path: str, text: str) -> object:
-    """One value: a number where it is one, else the text; a plant's quantities as plain numbers."""
+    """Return a value as a number if it is one, otherwise as text; quantities of a plant become plain numbers."""
     if not text:
         raise ConfigError(f"`{path}`: a value is missing between two commas")
     if text in _SWITCHES:
@@ -109,7 +109,7 @@ def _value(path: str, text: str) -> object:
 
 
 def _full(path: str, plant: PlantSettings) -> str:
-    """A path with the units in the names of a plant's fields, which people leave out as in a policy."""
+    """Return a path with the unit suffixes that people leave out of a plant's field names, as in a policy."""
     first, *keys = path.split(".")
     if first != PLANT:
         return path
@@ -124,7 +124,7 @@ def _full(path: str, plant: PlantSettings) -> str:
 
 
 def _require_field(path: str, base: Base) -> None:
-    """Raise, in the words of `variants`, if there is no such field."""
+    """Raise the error of `variants` if there is no such field."""
     if path.split(".", 1)[0] == PLANT:
         here: Any = base.plant
         for key in path.split(".")[1:]:
@@ -140,7 +140,7 @@ def _require_field(path: str, base: Base) -> None:
 
 
 def current_values(base: Base, paths: Sequence[str]) -> dict[str, object]:
-    """What the base itself has at these paths, as written; `off` where a section is off, None where nothing is set."""
+    """Return what the base has at these paths, as written; `off` if a section is off, None if nothing is set."""
     from autoscaler.config.rendering import effective_data
 
     data = effective_data(base.policy)

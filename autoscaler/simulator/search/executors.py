@@ -1,11 +1,10 @@
 """Where the parts of a sweep run: in this process, or in several processes on this machine.
 
-The seam is one method: `run(shared, parts)` yields what became of each part, in any order. A part is a value
-that can be sent to another process, and its result depends on nothing else, so who computes it changes no bit.
+An executor has one method: `run(work, shared, parts)` yields the outcome of each part, in any order. A part is a value that
+can be sent to another process, and its result depends on nothing else, so it is the same to the bit wherever it is computed.
 
-A process that dies takes the part it had with it and no other: the part is named in the result, a fresh process
-goes on with the rest. Workers are spawned, never forked, and end when their pipe does, so that a killed parent
-leaves none behind.
+A process that dies loses only the part it was computing. The part is named in the result, and a new process takes its place.
+Processes are spawned, never forked. They end when their pipe closes, so a killed parent leaves none behind.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from typing import Any, Protocol
 from autoscaler.errors import AutoscalerError, ConfigError
 
 Work = Callable[[Any, Any], Any]
-"""A function at the top level of a module, of what all parts share and of one part."""
+"""A function at the top level of a module; its arguments are the value shared by all parts, and one part."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A part without a result.
+    """The outcome of a part that has no result.
 
     Attributes:
-        why: For a person.
+        why: The reason, in words.
     """
 
     why: str
@@ -36,11 +35,11 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What became of a part.
+    """The outcome of a part.
 
     Attributes:
-        number: Which, from 0.
-        result: Its result, or that it is lost.
+        number: Number of the part, from 0.
+        result: Its result, or `Lost`.
     """
 
     number: int
@@ -48,18 +47,18 @@ class Finished:
 
 
 class Executor(Protocol):
-    """Computes parts."""
+    """Computes the parts of a sweep."""
 
     def run(self, work: Work, shared: Any, parts: Sequence[Any]) -> Iterator[Finished]:
-        """Yield what became of every part, each as soon as it is known. Closing the iterator ends what runs."""
+        """Yield the outcome of every part as soon as it is known. Closing the iterator ends what is running."""
         ...
 
 
 class Here:
-    """In this process, one after the other."""
+    """Computes parts in this process, one after the other."""
 
     def run(self, work: Work, shared: Any, parts: Sequence[Any]) -> Iterator[Finished]:
-        """As in `Executor`; what a part raises is raised."""
+        """Compute each part in order (see `Executor.run`); exceptions of a part are raised unchanged."""
         for number, part in enumerate(parts):
             yield Finished(number, work(shared, part))
 
@@ -72,10 +71,10 @@ class _Worker:
 
 
 class Processes:
-    """In processes of this machine.
+    """Computes parts in several processes on this machine.
 
     Args:
-        count: How many at once.
+        count: Number of processes.
     """
 
     def __init__(self, count: int) -> None:
@@ -85,10 +84,10 @@ class Processes:
         self._context = multiprocessing.get_context("spawn")
 
     def run(self, work: Work, shared: Any, parts: Sequence[Any]) -> Iterator[Finished]:
-        """As in `Executor`.
+        """Compute all parts (see `Executor.run`).
 
         Raises:
-            AutoscalerError: A part raised it; what other parts found has been yielded before.
+            AutoscalerError: A part raised it; results of other parts may have been yielded before.
         """
         waiting = list(range(len(parts)))[::-1]
         workers = [self._start(work, shared) for _ in range(min(self._count, len(parts)))]
@@ -143,7 +142,7 @@ class Processes:
 
 
 def _send(worker: _Worker, what: Any) -> None:
-    """Send; that the other end is gone is noticed when its answer is awaited."""
+    """Send a value. If the other end is gone, this is noticed when its answer is awaited."""
     try:
         worker.pipe.send(what)
     except (BrokenPipeError, ConnectionResetError):
@@ -151,7 +150,7 @@ def _send(worker: _Worker, what: Any) -> None:
 
 
 def _serve(pipe: Connection, work: Work) -> None:
-    """A worker's life: what all parts share, then parts until the pipe ends."""
+    """Run in a process: receive the shared value, then compute parts until the pipe closes."""
     try:
         shared = pipe.recv()
         while True:

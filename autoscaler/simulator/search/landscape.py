@@ -4,8 +4,8 @@
     report.json       the same for programs and the page, with the run's identity
     report.html       the page
 
-Rules of this file: rows keep the variants' own numbers, so that a result of a part of a sweep can be told from the
-whole; variant 0 is the policy as it is. Unknown is an empty cell, never zero. Nothing is chosen here.
+Rules of this file: rows keep the variants' own numbers, so that results of a part of a sweep can be matched with those of the
+whole. Variant 0 is the policy as it is. Unknown is an empty cell, never zero. Nothing is chosen here.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Landscape:
 
     Attributes:
         numbers: int64 (V,), the variants' numbers, ascending.
-        parameters: By path the values as written, V of each.
+        parameters: For each path, V values as written.
         figures: float64 (V,) by the keys of `score.FIGURES`.
         decisions: Digest of all decisions of all variants.
     """
@@ -57,16 +57,15 @@ class Landscape:
 
     @property
     def current(self) -> int | None:
-        """Row of the policy as it is; None where it did not finish."""
+        """Row of the policy as it is; None if it did not finish."""
         rows = np.flatnonzero(self.numbers == CURRENT)
         return int(rows[0]) if len(rows) else None
 
     @property
     def front(self) -> Bool:
-        """Bool (V,), the variants that no other on the same plant and at the same prices beats in cost and unserved work
-        together.
+        """Whether no other variant with the same plant and prices beats a variant in cost and unserved work: bool (V,).
 
-        A plant is not chosen, and neither are prices, so what would be cheaper on another one beats nothing.
+        Plant and prices cannot be chosen, so a variant that is cheaper because of them beats no other.
         """
         on: Bool = np.zeros(len(self.numbers), np.bool_)
         plants = self._plants()
@@ -77,7 +76,7 @@ class Landscape:
 
     @property
     def same_plant(self) -> Bool:
-        """Bool (V,), the variants on the plant of the policy as it is, and at its prices."""
+        """Whether a variant has the plant and the prices of the policy as it is: bool (V,)."""
         plants = self._plants()
         return np.array([self.current is not None and of == plants[self.current] for of in plants], np.bool_)
 
@@ -86,7 +85,7 @@ class Landscape:
         return [repr([self.parameters[path][row] for path in paths]) for row in range(len(self.numbers))]
 
     def named(self, row: int) -> str:
-        """A variant in words: what it has otherwise than the policy as it is."""
+        """Describe a variant by the values in which it differs from the policy as it is."""
         now = self.current
         parts = [
             f"{path} {column[row]}"
@@ -96,7 +95,7 @@ class Landscape:
         return ", ".join(parts) or "as it is"
 
     def alone(self, path: str, row: int) -> int | None:
-        """The variant that differs from the policy as it is in this field only, and has it as `row` does."""
+        """Return the variant that differs from the policy as it is only in this field, where it has the value of `row`."""
         now = self.current
         if now is None:
             return None
@@ -109,16 +108,16 @@ class Landscape:
         return next(rows, None)
 
     def of_row(self, row: int) -> dict[str, float]:
-        """The figures of one variant."""
+        """Return the figures of one variant."""
         return {key: float(column[row]) for key, column in self.figures.items()}
 
 
 def landscape(found: SweepResult, current: Mapping[str, object]) -> Landscape:
-    """Judge the variants of a sweep that finished.
+    """Compute the figures of the variants of a sweep that finished.
 
     Args:
-        found: Of a sweep whose first variant is the policy as it is; something has finished.
-        current: What that policy has at the paths that are varied.
+        found: Result of a sweep whose first variant is the policy as it is; at least one variant has finished.
+        current: The values of that policy at the varied paths.
     """
     assert found.sums is not None
     prices = LanePrices.of([each.policy for each in found.variants])
@@ -133,7 +132,7 @@ def landscape_of(
     digests: Sequence[str],
     current: Mapping[str, object],
 ) -> Landscape:
-    """The same from figures that are there already: V variants, their numbers, figures and digests."""
+    """Build a landscape from known figures of V variants, with their numbers and digests."""
     known = {figure.key: figures[figure.key] for figure in FIGURES}
     paths = dict.fromkeys([*current, *(path for each in variants for path in each.values)])
     parameters = {
@@ -144,9 +143,9 @@ def landscape_of(
 
 
 def front(cost: Float, shortage: Float) -> Bool:
-    """The Pareto front: bool (V,), true where no other is as good in both and better in one; unknown is never on it.
+    """Return the Pareto front, bool (V,): true if no other is as good in both and better in one.
 
-    Of variants that are equal in both, all are on it.
+    A variant with an unknown figure is never on it. Of variants that are equal in both, all are on it.
     """
     known = np.isfinite(cost) & np.isfinite(shortage)
     on: Bool = np.zeros(len(cost), np.bool_)
@@ -166,11 +165,11 @@ def front(cost: Float, shortage: Float) -> Bool:
 def write_results(
     directory: Path, found: Landscape, form: Form, remarks: Mapping[str, Sequence[str]] | None = None
 ) -> Path:
-    """Write one row per variant; the file's path.
+    """Write one row per variant and return the file's path.
 
     Args:
-        directory: Where to.
-        found: What is written.
+        directory: The directory to write to.
+        found: The results.
         form: CSV or Parquet.
         remarks: Further columns of text, one entry per variant.
 
@@ -234,13 +233,13 @@ def document_of(
     cautions: Sequence[str] = (),
     partial: bool = False,
 ) -> dict[str, Any]:
-    """What `report.json` holds of a sweep.
+    """Return the content of a sweep's `report.json`.
 
     Args:
-        replay: What was varied; its first variant finished.
-        found: What came of it.
-        beside: Row that the policy is put beside on the score card; None for none.
-        cautions: What makes the figures doubtful, beyond what the replay says.
+        replay: The replay that was varied; its first variant finished.
+        found: The results.
+        beside: Row that the policy is compared with on the score card; None for none.
+        cautions: Reasons to doubt the figures, in addition to those that the replay gives.
         partial: Whether variants are missing.
     """
     assert found.current is not None

@@ -1,8 +1,8 @@
 """The constraints of a recommendation, as people write them: `unserved=0.1%`, `longest_episode=5m`, `starts_per_day=200`.
 
-Rules of this file: a limit names a figure of the score card and is read in its unit. An unknown figure keeps no
-limit. Where none says how much shortage may be, a candidate must leave no more unserved than the policy as it is:
-whoever limits starts alone would else be told the policy that serves least.
+Rules of this file: a limit names a figure of the score card and is read in its unit. An unknown figure breaks every limit.
+If no limit says how much shortage may be, a candidate must leave no more unserved than the policy as it is. Otherwise a
+limit on starts alone would favour the policy that serves least.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from autoscaler.simulator.report.wording import Unit, shown
 
 _UNITS = ("_share", "_s")
 _BESIDE = {"regret", "captured", "pool_cost", "shortage_avoided_s", "cost_per_avoided_s"}
-"""Figures against something that is not run here."""
+"""Figures that compare with something that is not run here."""
 _OF_SHORTAGE = {
     "unserved_share", "unserved_work", "shortage_s", "episodes", "longest_episode_s", "worst_shortage",
     "under_accuracy", "under_time",
@@ -36,12 +36,12 @@ _SHORT = {
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What a candidate must keep.
+    """A limit that a candidate must keep.
 
     Attributes:
-        figure: Of the score card.
-        value: In its unit; None for the value of the policy as it is, on the same time.
-        at_least: Whether it is the lowest value and not the highest.
+        figure: The figure of the score card.
+        value: The limit, in the figure's unit; None for the value of the policy as it is, on the same time.
+        at_least: Whether the limit is a lowest value, not a highest.
     """
 
     figure: Figure
@@ -50,7 +50,7 @@ class Limit:
 
     @property
     def relative(self) -> bool:
-        """Whether it is held against the policy as it is."""
+        """Whether it is compared with the policy as it is."""
         return self.value is None
 
     @property
@@ -59,7 +59,7 @@ class Limit:
         return not (self.relative or self.at_least) and self.figure.key in _OF_SHORTAGE
 
     def __str__(self) -> str:
-        """In words."""
+        """Return the limit in words."""
         name = _within_a_sentence(self.figure.label)
         if self.value is None:
             return f"{name} no worse than now"
@@ -67,23 +67,23 @@ class Limit:
         return f"{name} {sign} {shown(self.value, self.figure.unit)}"
 
     def kept(self, figures: Score, current: int) -> Bool:
-        """Bool (V,), which candidates keep it."""
+        """Return bool (V,), which candidates keep it."""
         values = figures[self.figure.key]
         bound = values[current] if self.value is None else self.value
         with np.errstate(invalid="ignore"):
             return np.asarray(values >= bound if self.at_least else values <= bound, np.bool_)
 
     def broken_by(self, value: float) -> str:
-        """That it is broken, in words."""
+        """Return in words that a value breaks it."""
         return f"{self}: {shown(value, self.figure.unit)}"
 
 
 NO_WORSE = Limit(_NAMES["unserved_share"], None)
-"""What holds where nobody says how much shortage may be."""
+"""The limit that applies if none says how much shortage may be."""
 
 
 def limits_of(at_most: Sequence[str] = (), at_least: Sequence[str] = ()) -> tuple[Limit, ...]:
-    """The limits as written, and `NO_WORSE` where none of them says how much shortage may be.
+    """Read limits, and add `NO_WORSE` if none of them says how much shortage may be.
 
     Raises:
         ConfigError: There is no such figure, or a value is not in its unit.
@@ -93,7 +93,7 @@ def limits_of(at_most: Sequence[str] = (), at_least: Sequence[str] = ()) -> tupl
 
 
 def read_limit(text: str, *, at_least: bool = False) -> Limit:
-    """One limit as written.
+    """Read one limit.
 
     Raises:
         ConfigError: There is no such figure, or the value is not in its unit.
@@ -132,7 +132,7 @@ def _within_a_sentence(label: str) -> str:
 
 
 def kept(limits: Sequence[Limit], figures: Score, current: int) -> Bool:
-    """Bool (V,), which candidates keep all of them."""
+    """Return bool (V,), which candidates keep all limits."""
     every: Bool = np.ones(len(figures["cost"]), np.bool_)
     for limit in limits:
         every &= limit.kept(figures, current)
@@ -140,7 +140,7 @@ def kept(limits: Sequence[Limit], figures: Score, current: int) -> Bool:
 
 
 def first_broken(limits: Sequence[Limit], figures: Score, current: int) -> list[str]:
-    """Per candidate the first limit that it breaks, in words; empty where it keeps all."""
+    """Return, for each candidate, the first limit that it breaks, in words; empty if it keeps all."""
     told = [""] * len(figures["cost"])
     for limit in limits:
         values: Float = figures[limit.figure.key]

@@ -1,7 +1,7 @@
 """Default candidates: values near the policy's own for the fields that influence cost most.
 
-Rules of this file: only fields of sections that the policy has, plus the forecast, which is what it could have; each
-value is one that the policy's models allow. A policy's own values are always among them.
+Rules of this file: only fields of sections that the policy has are varied. Each value is one that the policy's models allow.
+A policy's own values are always among them.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _COVERS = (0.5, 0.9, 0.95, 0.99)
 
 
 def at_edge(tried: Iterable[object], taken: object) -> str:
-    """`lowest` or `highest` if the chosen value is at the edge of three or more, so that a better one may lie beyond; else empty.
+    """Return `lowest` or `highest` if the chosen value is at that edge of three or more values tried; otherwise empty.
 
-    Zero is a natural limit, not an edge.
+    At an edge, a better value may lie beyond. Zero is a natural limit, not an edge.
     """
     numbers = {_number(each) for each in tried}
     own = _number(taken)
@@ -48,10 +48,10 @@ def _number(written: object) -> float | None:
 
 
 def nearby(policy: Policy) -> tuple[Axis, ...]:
-    """Axes around a policy.
+    """Return axes with values around those of a policy.
 
     Raises:
-        ConfigError: It has nothing that these know how to vary.
+        ConfigError: The policy has no field that is varied here.
     """
     axes = []
     if policy.reactive:
@@ -71,7 +71,7 @@ def nearby(policy: Policy) -> tuple[Axis, ...]:
             f"policy {policy.fleet} neither follows demand nor forecasts it, so say what to vary, for example "
             "--vary steps.0.change=+1,+2"
         )
-    # VMs may not be stopped on what was measured before those that were started serve.
+    # VMs must not be stopped on measurements taken before the VMs that were started serve.
     least_s = 0.0 if policy.objective else policy.vm.start_time_s
     for path, own_s, least in (
         ("guards.stabilisation", policy.guards.stabilisation_s, 0.0),

@@ -1,14 +1,14 @@
 """What to change in a policy, if anything: constraints first, then cost, confirmed on data not used for the choice.
 
-The figures come from `walkforward`. A fold chooses, on what lies before, the cheapest candidate that keeps the
-limits, and is judged by the difference to the policy as it is on what lies behind the embargo. The advice is what
-the same rule chooses on everything; it is given only if choosing so has paid on the time that the choices had not
-seen: if the interval of those paired differences leaves zero on the right side, and so does that of the advice itself.
-Otherwise the verdict is that the candidates are not distinguishable from the policy as it is, which is a result.
+The figures come from `walkforward`. In each fold, the cheapest candidate that keeps the limits is chosen on the time before
+the embargo. It is judged on the time after the embargo, by the difference to the policy as it is. The advice is what the
+same rule chooses on the whole trace. It is given only if this way of choosing has paid on time that the choices had not
+seen: the interval of those paired differences must lie on the right side of zero, and so must that of the advised candidate.
+Otherwise the verdict is that the candidates are not distinguishable from the policy as it is, which is also a result.
 
-Rules of this file: nothing is recommended that is not better than the policy's own run; every candidate that is
-not taken has a reason. Where a trace is too short for folds, choosing and judging share their time, and the
-interval is widened by the number of candidates tried (Bonferroni), since the luckiest of many looks good.
+Rules of this file: nothing is recommended that is not better than the policy's own run, and every candidate that is not
+taken has a reason. If a trace is too short for folds, choosing and judging use the same time, and the interval is widened by
+the number of candidates tried (Bonferroni), because the luckiest of many looks good.
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ from autoscaler.simulator.search.walkforward import Plan, Walked
 
 _DAY_S = 86_400.0
 WORTH = 0.005
-"""A candidate that saves less of the cost is not worth a change, however sure."""
+"""Least share of the cost that a change must save; a smaller saving is not worth a change, however certain."""
 
 
 class Verdict(StrEnum):
-    """What it comes to."""
+    """The outcome of a recommendation."""
 
     CHANGE = "change"
-    """A candidate is better, and choosing so was better on time not chosen on."""
+    """A candidate is better, and choosing this way was better on time not used for the choice."""
     UNSURE = "not distinguishable"
-    """A candidate looks better, and may be so by luck."""
+    """A candidate looks better, but this may be luck."""
     KEEP = "keep"
-    """Nothing that was tried is better."""
+    """No candidate is better."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One fold.
+    """The outcome of one fold.
 
     Attributes:
         row: The candidate chosen.
-        gain_in, gain_out: Share of the cost that it saves against the policy as it is, on what it was chosen on and on
-            what it is judged on.
-        rank_stability: Spearman's correlation of the candidates' costs on both; NaN for fewer than three.
-        broken: Limits with a value that it broke on what it is judged on, in words.
-        broke_anew: The same, without those that the policy as it is broke there too.
+        gain_in, gain_out: Share of the cost that it saves against the policy as it is, on the time that it was chosen on
+            and on the time that it is judged on.
+        rank_stability: Spearman's correlation between the candidates' costs on both; NaN for fewer than three candidates.
+        broken: Limits with a value that it broke on the time that it is judged on, in words.
+        broke_anew: Those of `broken` that the policy as it is kept there.
     """
 
     row: int
@@ -69,16 +69,17 @@ class Advice:
     """A verdict and everything it rests on.
 
     Attributes:
-        verdict: What it comes to.
-        row: The candidate that is spoken of; the policy as it is where none is.
+        verdict: The outcome.
+        row: The candidate that the verdict is about; the policy as it is if there is none.
         current: Row of the policy as it is.
-        headline, sentences: For a person.
-        folds: How choosing did; empty where the trace is too short.
-        cost_per_day, unserved: Intervals of the paired differences, what the folds chose less policy as it is: money per
-            day, and share of the work.
-        own_cost_per_day: The first of the candidate itself, over the same time.
-        reasons: Per candidate why it is not taken; empty for the one that is.
-        tried: Candidates besides the policy as it is.
+        headline, sentences: The advice in words.
+        folds: The outcomes of the folds; empty if the trace is too short.
+        cost_per_day, unserved: Intervals of the paired differences between what the folds chose and the policy as it is:
+            money
+            per day, and share of the work.
+        own_cost_per_day: Interval of the difference in cost for the candidate itself, over the same time.
+        reasons: For each candidate, why it is not taken; empty for the one that is.
+        tried: Number of candidates besides the policy as it is.
     """
 
     verdict: Verdict
@@ -95,20 +96,20 @@ class Advice:
 
     @property
     def decay(self) -> float:
-        """How much less choosing saved on time not chosen on: share of the cost; NaN without folds."""
+        """By how much less choosing saved on time not used for the choice: share of the cost; NaN without folds."""
         if not self.folds:
             return math.nan
         return float(np.mean([fold.gain_in - fold.gain_out for fold in self.folds]))
 
     @property
     def rank_stability(self) -> float:
-        """Mean over the folds that have one."""
+        """Mean rank stability over the folds that have one; NaN if none has."""
         known = [fold.rank_stability for fold in self.folds if not math.isnan(fold.rank_stability)]
         return float(np.mean(known)) if known else math.nan
 
 
 def chosen(figures: Score, limits: Sequence[Limit], current: int) -> int | None:
-    """The cheapest candidate that keeps the limits, the policy as it is where none is cheaper; None for none."""
+    """Return the cheapest candidate that keeps the limits, or the policy as it is if none is cheaper; None if none keeps them."""
     fit = kept(limits, figures, current) & np.isfinite(figures["cost"])
     if not fit.any():
         return None
@@ -118,14 +119,14 @@ def chosen(figures: Score, limits: Sequence[Limit], current: int) -> int | None:
 
 
 def advise(walked: Walked, plan: Plan, limits: Sequence[Limit], *, tick_s: float, seed: int) -> Advice:
-    """Choose, judge and put in words.
+    """Choose a candidate, judge it, and explain the verdict in words.
 
     Args:
         walked: The candidates; number 0 is the policy as it is and has finished.
         plan: The folds they were run with.
         limits: What a candidate must keep.
         tick_s: Length of a tick.
-        seed: Of the intervals.
+        seed: Seed of the intervals.
     """
     current = walked.numbers.index(0)
     whole = walked.whole
@@ -150,7 +151,7 @@ def advise(walked: Walked, plan: Plan, limits: Sequence[Limit], *, tick_s: float
     cost, unserved = _differences(walked, plan, picks, current, tick_s=tick_s, seed=seed, level=level)
     itself = [best] * len(picks)
     own, _ = _differences(walked, plan, itself, current, tick_s=tick_s, seed=seed, level=level)
-    # Who gives a limit of shortage allows as much; else the service of today is the measure.
+    # A limit on shortage permits that much shortage; without one, today's service is the measure.
     may_serve_less = any(limit.allows_shortage for limit in limits)
     if must_change:
         lacking = [limit for limit in limits if not limit.kept(whole, current)[current]]
@@ -189,7 +190,7 @@ def _gain(cost: Float, row: int, current: int) -> float:
 
 
 def _stability(before: Score, after: Score, fit: Bool) -> float:
-    """Of the candidates that kept the limits, which are those one would choose from; of all where these are few."""
+    """Return the rank stability of the candidates that kept the limits, or of all if those are fewer than three."""
     rows = fit if fit.sum() > 2 else np.ones(len(fit), np.bool_)
     if rows.sum() < 3:
         return math.nan
@@ -197,7 +198,7 @@ def _stability(before: Score, after: Score, fit: Bool) -> float:
 
 
 def spearman(one: Float, other: Float) -> float:
-    """Rank correlation (Spearman 1904), ties sharing their mean rank; NaN where one does not vary."""
+    """Return the rank correlation (Spearman 1904), where ties share their mean rank; NaN if one side does not vary."""
     a, b = (_ranks(values) - (len(values) - 1) / 2 for values in (one, other))
     size = math.sqrt(float(np.add.reduce(a * a)) * float(np.add.reduce(b * b)))
     return float(np.add.reduce(a * b)) / size if size else math.nan
@@ -219,7 +220,7 @@ def _differences(
     seed: int,
     level: float,
 ) -> tuple[Interval, Interval]:
-    """Paired differences, cell by cell of what is judged: money per day, and share of the work."""
+    """Return intervals of the paired differences over the cells that are judged: money per day, and share of the work."""
     ends = np.array(walked.cells.ends)
     spans = [(fold.judged_from, fold.judged_to) for fold in plan.folds] or [(0, int(ends[-1]))]
     cost: list[Float] = []
@@ -243,7 +244,7 @@ def _differences(
 def _verdict(
     cost: Interval, own: Interval, unserved: Interval, folds: Sequence[Judged], *, may_serve_less: bool
 ) -> tuple[Verdict, str]:
-    """Whether to change a policy that keeps the limits, and why not."""
+    """Return whether to change a policy that keeps the limits, and if not, why."""
     if math.isnan(cost.low):
         return Verdict.UNSURE, _too_few(cost)
     if broken := [fold.broke_anew for fold in folds if fold.broke_anew]:
@@ -261,7 +262,10 @@ _SERVES_LESS = "it leaves more unserved on time not chosen on"
 def _verdict_of_change(
     unserved: Interval, folds: Sequence[Judged], lacking: Sequence[Limit], *, may_serve_less: bool
 ) -> tuple[Verdict, str]:
-    """Whether to change a policy that breaks these limits: what keeps them must do so where it was not chosen, too."""
+    """Return whether to change a policy that breaks these limits, and if not, why.
+
+    The candidate must keep the limits on time not used for the choice, too.
+    """
     if broken := [fold.broken for fold in folds if fold.broken]:
         return Verdict.UNSURE, _broken_in(broken, folds)
     if unserved.above_zero and not may_serve_less:

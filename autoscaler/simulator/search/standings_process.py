@@ -1,11 +1,12 @@
 """Computes a policy's comparisons in a separate process while the policy runs.
 
-Why: on a month of ticks the rivals take as long as the policy or longer, and neither needs the other.
+Over a month of ticks the rivals take at least as long as the policy, and neither needs the other.
 
-Where the policy's own run is most of the work, it is not made there once more: the rest is, and judged beside that run.
+If the policy's own run is most of the work, it is not repeated in the other process. That process then computes only the
+rest, which is judged together with the policy's run.
 
-Rules of this file: the result is that of `rivals_of`, to the bit. The other process ignores Ctrl-C, which is for
-the one that a person sees, and does not outlive it. Where there is one processor, nothing is parted.
+Rules of this file: the result equals that of `rivals_of`, to the bit. The other process ignores Ctrl-C, which is meant for
+the main process, and does not outlive it. With one processor, no other process is started.
 """
 
 from __future__ import annotations
@@ -27,24 +28,24 @@ from autoscaler.simulator.report.card import Entry
 _Found: TypeAlias = "tuple[Entry, ...] | Sums | None"
 
 _LOOK_S = 0.1
-"""How often it is looked whether to end."""
+"""Seconds between two checks of whether to stop."""
 _STEP = 0.01
 
 
 class RivalsApart:
-    """Runs `rivals_of`, or `others_of`, from entering the context on.
+    """Runs `rivals_of`, or `others_of`, from the moment its context is entered.
 
     Args:
-        replay: Of the policy.
-        processors: How many there are; None asks the machine.
-        beside: Whether `result` will be given what came of the policy's own run.
+        replay: The replay of the policy.
+        processors: Number of processors; None to ask the machine.
+        beside: Whether `result` will be given the results of the policy's own run.
     """
 
     def __init__(self, replay: Replay, processors: int | None = None, *, beside: bool = False) -> None:
         self._replay = replay
         self._beside = beside
         self._apart = (processors or os.cpu_count() or 1) > 1
-        # Forking costs nothing here, where spawning would import everything once more.
+        # Forking costs nothing here, while spawning would import everything once more.
         self._context = multiprocessing.get_context("fork")
         self._here, self._there = self._context.Pipe(duplex=False)
         self._process = self._context.Process(
@@ -75,15 +76,15 @@ class RivalsApart:
         enough: Callable[[], bool] | None = None,
         own: Own | None = None,
     ) -> tuple[Entry, ...]:
-        """Wait for them; empty where it was ended before, or the policy's own run was.
+        """Wait for the rivals; empty if either run was stopped before its end.
 
         Args:
-            progress: Told the share that is done.
-            enough: Asked now and then whether to end.
-            own: What came of the policy's own run, where that is to be told.
+            progress: Called with the share that is done.
+            enough: Called now and then; if it returns True, waiting stops.
+            own: Results of the policy's own run, if they were announced by `beside`; None if that run was stopped.
 
         Raises:
-            ConfigError: Lanes cannot express it.
+            ConfigError: Lanes cannot express the run.
             InvariantError: The process ended without a result.
         """
         found = (
@@ -127,14 +128,14 @@ def _work(
 
 def _tell(replay: Replay, here: Connection, there: Connection, parent: int, beside: bool) -> None:
     _end_with(parent)
-    # With the reader's end open here too, a write would not fail when the one who waits has been killed.
+    # If this process kept the reader's end open, writes would not fail after the reader was killed.
     here.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     told = -1.0
 
     def progress(share: float) -> None:
-        # So few that the pipe never fills up, and nobody waits for who does not read yet.
+        # Progress is sent rarely, so that the pipe never fills up and this process never waits for the reader.
         nonlocal told
         if share >= told + _STEP or share == 1.0:
             told = share
@@ -145,12 +146,12 @@ def _tell(replay: Replay, here: Connection, there: Connection, parent: int, besi
     except AutoscalerError as error:
         there.send(error)
     except BrokenPipeError:
-        # Nobody waits any more.
+        # The reader is gone.
         return
 
 
 def _end_with(parent: int) -> None:
-    """End within a second of the one that waits, however that one ends: it may be killed, were it before this is reached."""
+    """End this process within a second of its parent, even if the parent is killed before this function runs."""
 
     def look(_number: int, _frame: FrameType | None) -> None:
         if os.getppid() != parent:

@@ -1,11 +1,11 @@
 """Sweeps: many variants of a policy and a plant over one trace, as lanes, on one or more cores.
 
-The variants are cut into parts of equal width, each part runs as lanes (`segments`), and the parts' sums are laid
-side by side in the order of the variants. A lane's numbers depend on no other lane, so the result has the
-same bits however many processes compute it and however wide the parts are.
+The variants are divided into parts of equal width. Each part runs as lanes (`segments`), and the parts' sums are joined in
+the order of the variants. A lane's numbers depend on no other lane, so the result is the same to the bit however many
+processes compute it and however wide the parts are.
 
-Rules of this file: nothing is scored here; `score` reads the sums. What was lost is named, never left out in
-silence: `columns` are those of the finished variants only.
+Rules of this file: nothing is scored here; `score` reads the sums. Lost variants are named, never left out silently. Arrays
+hold the finished variants only.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ PART_VARIANTS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What all variants run over.
+    """The demand and the ticks that all variants run.
 
     Attributes:
-        trace: Demand.
-        ticks: From when to when.
-        seed: Of everything random; the same for all, so that they face the same luck.
-        warm_up_ticks: Ticks at the beginning that are run and not counted; fewer than there are.
+        trace: The demand.
+        ticks: The ticks of the run.
+        seed: Seed of all random draws; the same for all variants, so that they face the same luck.
+        warm_up_ticks: Ticks at the beginning that are run but not counted; fewer than the run has.
     """
 
     trace: Trace
@@ -49,7 +49,7 @@ class Course:
     warm_up_ticks: int = 0
 
     def run_of(self, variants: Sequence[Variant]) -> LaneRun:
-        """The variants side by side, one lane each."""
+        """Return a run of the variants side by side, one lane each."""
         return LaneRun(
             policies=tuple(each.policy for each in variants),
             plants=tuple(each.plant for each in variants),
@@ -61,11 +61,11 @@ class Course:
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """Variants without a result.
+    """Consecutive variants without a result.
 
     Attributes:
-        first, end: Their numbers, half open.
-        why: For a person.
+        first, end: Number of the first variant, and of the one after the last.
+        why: The reason, in words.
     """
 
     first: int
@@ -73,21 +73,21 @@ class Unfinished:
     why: str
 
     def __str__(self) -> str:
-        """One sentence."""
+        """Return one sentence."""
         return f"variants {self.first} to {self.end - 1} have no result: {self.why}"
 
 
 @dataclass(slots=True)
 class SweepResult:
-    """What came of a sweep.
+    """Results of a sweep.
 
     Attributes:
-        variants: Those that finished, in the order given.
+        variants: The L variants that finished, in the order given.
         numbers: int64 (L,), their numbers in that order.
-        sums: Of L lanes; None where nothing finished.
-        digests: Of their decisions, one per lane.
-        unfinished: What did not.
-        interrupted: Ctrl-C ended it.
+        sums: Sums of L lanes; None if nothing finished.
+        digests: Digests of their decisions, one per lane.
+        unfinished: The variants that did not finish.
+        interrupted: Whether Ctrl-C ended the sweep.
     """
 
     variants: tuple[Variant, ...]
@@ -98,10 +98,10 @@ class SweepResult:
     interrupted: bool = False
 
     def require_all(self) -> None:
-        """Raise if something is missing.
+        """Raise an error if a variant did not finish.
 
         Raises:
-            ConfigError: With a sentence per stretch of variants.
+            ConfigError: Some variants have no result; it gives a sentence for each stretch of them.
         """
         if self.unfinished:
             raise ConfigError("; ".join(map(str, self.unfinished)) + ". Run these again.")
@@ -122,15 +122,16 @@ def run_sweep(
     Args:
         variants: Any number.
         course: The trace and the ticks.
-        executor: Who computes; None for this process.
+        executor: Runs the parts; None for this process.
         part_variants: Variants per part.
-        elasticity: Whether the sums hold supply against need tick by tick, which is a tenth of the work; the figures
-            that rest on it are unknown without.
-        cache: Forecasts of earlier runs over the same trace, to be used and added to where this process computes.
-        on_part: Called with the number of variants done and of all, whenever a part is.
+        elasticity: Whether the sums compare supply with need tick by tick, which is a tenth of the work. Without it
+            the figures based on it are unknown.
+        cache: Forecasts of earlier runs over the same trace, which this process reads and extends. Not used by other
+            processes.
+        on_part: Called after each part with the numbers of variants done and of all variants.
 
     Returns:
-        The finished variants, also after Ctrl-C and where processes died.
+        The finished variants, also after Ctrl-C and if processes died.
 
     Raises:
         ConfigError: There is no variant, or one that lanes cannot express; nothing has run then.
@@ -196,9 +197,9 @@ class _Shared:
     """What all parts of a sweep share within one process.
 
     Attributes:
-        course: What they run over.
-        cache: Outlooks of the parts that the process has had.
-        elasticity: As of `run_sweep`.
+        course: The demand and the ticks.
+        cache: Outlooks of the parts that this process has run.
+        elasticity: As in `run_sweep`.
     """
 
     course: Course
@@ -207,7 +208,7 @@ class _Shared:
 
 
 def _run_part(shared: _Shared, part: tuple[Variant, ...]) -> tuple[Sums, Fingerprints]:
-    """One part, in whatever process."""
+    """Run one part, in any process."""
     course = shared.course
     result = run_segmented(
         course.run_of(part), cache=shared.cache, elasticity=shared.elasticity, skipped=course.warm_up_ticks

@@ -1,12 +1,12 @@
 """Variants: one policy and one plant with some fields changed, on a grid or at random.
 
-A field is named by its dotted path as in the YAML (`reactive.headroom`, `guards.rate_in.vms`), a field of the plant by
-the same with `plant.` before it (`plant.start.mean_s`, `plant.vms`). Values are written as in the policy, with
-units; a plant's are plain numbers. Every variant is validated as the policy file would be, so a wrong field or
-value ends in a sentence with the nearest right one, before anything runs.
+A field is named by its dotted path as in the YAML (`reactive.headroom`, `guards.rate_in.vms`). A field of the plant has
+`plant.` before its path (`plant.start.mean_s`, `plant.vms`). Values are written as in the policy, with units; those of a
+plant are plain numbers. Every variant is validated like a policy file before anything runs, so a wrong field or value gives
+a message with the nearest right one.
 
-Rules of this file: values in, values out. What is drawn at random is addressed by seed and path, so a further
-axis shifts no other.
+Rules of this file: values in, values out. Random draws are addressed by seed and path, so a further axis does not shift
+those of the others.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from autoscaler.simulator.lanes.plant_settings import Budget, Duration, PlantSet
 
 PLANT = "plant"
 _GIVEN = ("prices", "vm.capacity", "vm.weights")
-"""Fields of a policy that say what is so: what VMs cost and do."""
+"""Fields of a policy that state facts: what VMs cost and can do."""
 MOST_VARIANTS = 1_000_000
 _DIGITS = 6
 _EMPTY_SECTIONS = (None, "off")
@@ -44,8 +44,9 @@ Settings = TypeVar("Settings", PlantSettings, Duration, Budget)
 
 
 def is_given(path: str) -> bool:
-    """Whether a field says what is so, of the plant, of prices or of what a VM does: it may be varied to see what
-    would be, and is no choice.
+    """Whether a field states a fact about the plant, prices or what a VM can do.
+
+    It may be varied to see its effect, but it cannot be chosen.
     """
     return any(path == given or path.startswith(f"{given}.") for given in (PLANT, *_GIVEN))
 
@@ -65,7 +66,7 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Between:
-    """A range that a field is drawn from, both ends included, as written in the policy.
+    """A range that a field is drawn from, including both ends, as written in the policy.
 
     Attributes:
         path: A numeric field, dotted.
@@ -84,8 +85,8 @@ class Variant:
     """One column of a sweep.
 
     Attributes:
-        values: By path, as written.
-        policy, plant: With those values.
+        values: The changed values by path, as written.
+        policy, plant: The policy and the plant with those values.
     """
 
     values: Mapping[str, object]
@@ -95,17 +96,17 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What variants are variants of."""
+    """The policy and the plant that are varied."""
 
     policy: Policy
     plant: PlantSettings
     tick_s: float
 
     def variant(self, values: Mapping[str, object]) -> Variant:
-        """The base with these fields changed.
+        """Return the base with these fields changed.
 
         Raises:
-            ConfigError: A path is no field, or a value is not right for it, alone or with the others.
+            ConfigError: A path names no field, or a value is not valid for it, alone or together with the others.
         """
         data = effective_data(self.policy)
         plant = self.plant
@@ -122,10 +123,10 @@ class Base:
 
 
 def grid(base: Base, axes: Sequence[Axis]) -> Iterator[Variant]:
-    """The cartesian product of the axes, the last one moving fastest.
+    """Yield the cartesian product of the axes; the last axis varies fastest.
 
     Raises:
-        ConfigError: There are no values, too many variants, a path twice, or a variant that is wrong.
+        ConfigError: An axis has no values, a path is given twice, there are too many variants, or a variant is invalid.
     """
     _distinct([axis.path for axis in axes])
     for axis in axes:
@@ -142,10 +143,10 @@ def grid(base: Base, axes: Sequence[Axis]) -> Iterator[Variant]:
 
 
 def sampled(base: Base, ranges: Sequence[Between | Axis], count: int, seed: int) -> Iterator[Variant]:
-    """So many variants with every field drawn from its range or its values, each on a stream of its own.
+    """Yield `count` variants with every field drawn from its range or values, each field with a random stream of its own.
 
     Raises:
-        ConfigError: A range is of no numeric field or empty, or a variant is wrong.
+        ConfigError: A range is empty or its field is not numeric, or a variant is invalid.
     """
     _distinct([each.path for each in ranges])
     if not 1 <= count <= MOST_VARIANTS:
@@ -164,7 +165,7 @@ def _distinct(paths: Sequence[str]) -> None:
 
 
 def keys_of(path: str) -> YamlPath:
-    """A path as the keys of a document; numbers are places in a list."""
+    """Return a path as the keys of a document; numbers are places in a list."""
     return tuple(int(key) if key.isdecimal() else key for key in path.split("."))
 
 
@@ -172,7 +173,7 @@ def keys_of(path: str) -> YamlPath:
 
 
 def _set(data: dict[str, Any], keys: YamlPath, value: object, path: str) -> None:
-    """Put a value at a path; a section that is off is switched on by it."""
+    """Set a value at a path; a section that is off is switched on."""
     if field_at(keys) is None:
         raise ConfigError(f"`{path}` is not a field of a policy; {_nearest(keys)}")
     here: Any = data
@@ -196,7 +197,7 @@ def _inner(here: Any, key: str | int, keys: YamlPath) -> Any:
 
 
 def _nearest(keys: YamlPath) -> str:
-    """The nearest right name of the first key that is wrong."""
+    """Return a hint with the nearest right name for the first wrong key."""
     wrong = next(at for at in range(1, len(keys) + 1) if field_at(keys[:at]) is None)
     close = difflib.get_close_matches(str(keys[0]), [PLANT], 1)
     if wrong == 1 and close:
@@ -276,7 +277,7 @@ def _whole(name: str, old: object, value: object) -> object:
 
 
 def _drawn(between: Between | Axis, uniforms: Float) -> list[object]:
-    """Values as written, one per draw."""
+    """Return drawn values as written, one per uniform draw."""
     if isinstance(between, Axis):
         if not between.values:
             raise ConfigError(f"`{between.path}` has no values to take; give at least one")
@@ -296,14 +297,16 @@ def _drawn(between: Between | Axis, uniforms: Float) -> list[object]:
             number = low * (high / low) ** uniform
         else:
             number = low + uniform * (high - low)
-        # Few digits, so that a person can write the value down; still within the range.
+        # Rounded to few digits, so that a person can write the value down, but still within the range.
         number = min(max(float(f"{number:.{_DIGITS}g}"), low), high)
         drawn.append(text.write(number) if text else round(number) if whole else number)
     return drawn
 
 
 def ends_of(between: Between, *, apart: bool = False) -> tuple[Text | None, float, float]:
-    """How the field is written (None for plain numbers), and the ends of a range as numbers; with `apart` they differ.
+    """Return how a field is written (None for plain numbers), and the ends of its range as numbers.
+
+    With `apart`, the ends must differ.
 
     Raises:
         ConfigError: There is no such field, or no such range of it.
@@ -324,7 +327,7 @@ def ends_of(between: Between, *, apart: bool = False) -> tuple[Text | None, floa
 
 
 def written_as(info: FieldInfo) -> Text | None:
-    """How a field's quantity is written, also where the field may be left out; None for plain numbers."""
+    """Return how a field's quantity is written, even if the field is optional; None for plain numbers."""
     parts = (*info.metadata, *(mark for part in get_args(info.annotation) for mark in get_args(part)[1:]))
     return next((mark.text for mark in parts if isinstance(mark, Quantity)), None)
 

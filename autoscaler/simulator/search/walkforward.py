@@ -3,13 +3,13 @@
     |-- warm-up --|------- fold 1 is chosen on -------|embargo|--- and judged on ---|
                   |------------- fold 2 is chosen on ---------------|embargo|--- and judged on ---|
 
-Candidates run once, from the beginning to the end: a policy knows no fold, and decides at each tick from what it
-knew then. What a choice can see ends where its fold's embargo begins, because everything before is settled
-before; the embargo is at least horizon, lead time and metric lag together, so nothing that was ordered or
+Candidates run once, from the beginning to the end: a policy knows no folds, and decides at each tick from what is known
+then. A choice may use the time until its fold's embargo begins, because all figures up to there are final. The
+embargo is at least as long as horizon, lead time and metric lag together, so nothing that was ordered or
 measured within the first part is judged in the second (Lopez de Prado 2018, chapter 7).
 
-Rules of this file: figures only, no choice (`recommending`). What is kept per candidate does not grow with the
-trace beyond one value per cell of about an hour, which the intervals resample.
+Rules of this file: figures only, no choice (`recommending`). Memory per candidate grows with the
+trace only by one value per cell of about an hour, which the intervals resample.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from autoscaler.simulator.search.sweep import Course, Unfinished
 from autoscaler.simulator.search.variants import Variant
 
 FOLDS = 4
-"""Choices that are judged, where the trace is long enough."""
+"""Number of choices that are judged if the trace is long enough."""
 FEWEST_FOLDS = 2
 _CELL_S = 3600.0
 _SHORTEST_JUDGED_CELLS = 8
 _EMBARGOES = 4
-"""What a fold is judged on is at least so many embargoes long, so that it is more than its own edge."""
+"""Least length of the judged part of a fold, in embargoes, so that effects at its edges do not dominate."""
 _PARTS = ((7 * 86_400.0, "weeks"), (86_400.0, "days"), (3600.0, "hours"))
 
 
@@ -48,8 +48,8 @@ class Fold:
     """One choice and its judgement, in ticks from the beginning of the run.
 
     Attributes:
-        chosen_to: End of what it is chosen on; that begins after the warm-up.
-        judged_from, judged_to: What it is judged on.
+        chosen_to: End of the time on which the choice is made; it begins after the warm-up.
+        judged_from, judged_to: Beginning and end of the time on which the choice is judged.
     """
 
     chosen_to: int
@@ -59,13 +59,13 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a course is folded.
+    """How a course is divided into folds.
 
     Attributes:
-        folds: In time order; empty where it is too short.
+        folds: In time order; empty if the course is too short.
         embargo: Ticks between choosing and judging.
         cell: Ticks of a cell.
-        why: What was decided, for a person.
+        why: The division and the reason for it, in words.
     """
 
     folds: tuple[Fold, ...]
@@ -76,13 +76,13 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """Sums per cell of K cells, V candidates; they cover the course from the warm-up on.
+    """Sums per cell, for K cells and V candidates; the cells cover the course from the warm-up on.
 
     Attributes:
         ends: Ticks at which each cell ends.
         cost: float64 (K, V), money.
         shortage: float64 (K, V), work per second not served, summed over the cell's known ticks.
-        demand: float64 (K, V), work per second wanted, likewise.
+        demand: float64 (K, V), work per second wanted, summed over the cell's known ticks.
     """
 
     ends: tuple[int, ...]
@@ -93,18 +93,18 @@ class Cells:
 
 @dataclass(frozen=True, slots=True)
 class Walked:
-    """What came of it.
+    """Results of a walk-forward run.
 
     Attributes:
-        variants: The candidates that finished, in the order given.
+        variants: The V candidates that finished, in the order given.
         numbers: Their numbers.
         begin: Tick at which the figures begin.
-        chosen_on, judged_on: Per fold the figures of both parts, V candidates.
+        chosen_on, judged_on: For each fold, the figures of both parts, V candidates.
         whole: Figures of everything after the warm-up.
-        cells: What the intervals are made of.
-        digests: Of the decisions.
-        unfinished: What did not finish.
-        interrupted: Ctrl-C ended it.
+        cells: The sums that intervals are computed from.
+        digests: Digests of the decisions.
+        unfinished: The candidates that did not finish.
+        interrupted: Whether Ctrl-C ended the run.
     """
 
     variants: tuple[Variant, ...]
@@ -120,11 +120,11 @@ class Walked:
 
 
 def embargo_ticks(variants: Sequence[Variant], interval_s: float, tick_s: float) -> int:
-    """Ticks that lie between choosing and judging: horizon, lead time and metric lag of the slowest candidate.
+    """Return the ticks between choosing and judging: horizon, lead time and metric lag of the slowest candidate.
 
     Args:
         variants: The candidates.
-        interval_s: Of the trace: a value is known once its interval is over.
+        interval_s: Interval of the trace: a value is known when its interval is over.
         tick_s: Length of a tick.
     """
     longest_s = 0.0
@@ -132,7 +132,7 @@ def embargo_ticks(variants: Sequence[Variant], interval_s: float, tick_s: float)
         (id(each.policy), id(each.plant)): (each.policy, each.plant) for each in variants
     }.values():
         vm = policy.vm
-        # How far a forecast looks: until a VM stopped now could serve again.
+        # A forecast looks ahead until a VM stopped now could serve again.
         horizon_s = vm.start_time_s + vm.stop_time_s if policy.forecast else 0.0
         lead_s = max(
             vm.start_time_s, plant.start.longest_s, plant.provision.longest_s if policy.provision else 0.0
@@ -147,9 +147,9 @@ def _lag_s(plant: PlantSettings, given: object) -> float:
 
 
 def plan_folds(course: Course, embargo: int, folds: int = FOLDS) -> Plan:
-    """Fold a course: the first part only to choose on, then equally long parts that are judged one after the other.
+    """Divide a course: the first part is only chosen on, and the equally long parts after it are judged one after the other.
 
-    Parts are whole weeks, days or hours where the course is long enough, so that each has the same hours of the day.
+    Parts are whole weeks, days or hours if the course is long enough, so that each contains the same hours of the day.
     """
     tick_s = course.ticks.tick_s
     first, end = course.warm_up_ticks, course.ticks.count
@@ -198,15 +198,16 @@ def walk(
 
     Args:
         variants: The candidates.
-        course: What they run over.
-        plan: How it is folded.
-        executor: Who computes; None for this process.
+        course: The trace and the ticks.
+        plan: The folds.
+        executor: Runs the parts; None for this process.
         part_variants: Candidates per part; no number depends on it.
-        cache: Forecasts of earlier runs over the same trace, to be used and added to where this process computes.
-        progress: Told the share that is done.
+        cache: Forecasts of earlier runs over the same trace, which this process reads and extends. Not used by other
+            processes.
+        progress: Called with the share that is done.
 
     Raises:
-        ConfigError: Lanes cannot express one, or none finished.
+        ConfigError: Lanes cannot express a candidate, or none finished.
     """
     firsts = range(0, len(variants), part_variants)
     parts = [tuple(variants[first : first + part_variants]) for first in firsts]
@@ -294,7 +295,7 @@ class _Shared:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Of some candidates: sums by fold, sums of everything, and K cells of what is `_KEPT`: float64 (3, K, V)."""
+    """Results of some candidates: sums by fold, sums of everything, and K cells of the `_KEPT` sums, float64 (3, K, V)."""
 
     chosen_on: tuple[Sums, ...]
     judged_on: tuple[Sums, ...]
@@ -305,14 +306,14 @@ class _Part:
 
 
 class _Both(Sums):
-    """Sums of everything that pass on what they are given to those of the part under way."""
+    """Sums of everything that also add each block to the sums of the current part."""
 
     __slots__ = ("part",)
 
     part: Sums | None
 
     def add(self, block: Block, rows: slice = slice(None)) -> None:
-        """As of `Sums`, twice."""
+        """Add rows of a block to both (see `Sums.add`)."""
         super().add(block, rows)
         if self.part is not None:
             self.part.add(block, rows)
@@ -335,7 +336,7 @@ def _walk_part(
         lanes.run(end - lanes.tick, whole, prints)
         for fold in plan.folds:
             if end == fold.chosen_to:
-                # A copy: what has been summed until here, and nothing of what comes.
+                # A copy, because the sums of everything go on growing.
                 chosen.append(whole.taken(slice(None)))
                 whole.part = None
             if end == fold.judged_from:
@@ -356,7 +357,7 @@ def _walk_part(
 
 
 def _stops(course: Course, plan: Plan) -> list[int]:
-    """Ticks at which something ends: cells on the grid of the last fold's end, folds, embargoes, the run."""
+    """Return the ticks at which something ends: cells (counted back from the end of the run), folds, embargoes, the run."""
     first, end = course.warm_up_ticks, course.ticks.count
     stops = set(range(end, first, -plan.cell))
     for fold in plan.folds:

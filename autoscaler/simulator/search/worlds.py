@@ -4,15 +4,15 @@
     demand x 1.5         half as much again, all the time
     bursts               a flash crowd of half the highest demand once a day, at a random time
     metric gap           no metric for half an hour around each day's busiest moment
-    provider dry         the provider refuses starts for an hour around it
+    provider dry         the provider refuses starts for an hour around that moment
     lead time x 2        every start takes twice as long, and the policy does not know
 
-The regret of a candidate in a world is its loss less the least loss of all of them there (minimax regret: Savage
-1951), the loss being cost plus a price of unserved work. The least worst regret is the choice of who does not know
-which world comes.
+The loss of a candidate in a world is its cost plus a price of unserved work. Its regret is its loss less the least loss
+of all candidates in that world (minimax regret: Savage 1951). If it is not known which world will come, the candidate with the
+least worst regret is the choice.
 
 Rules of this file: a world changes demand or plant, never a policy. Everything random is addressed by the seed, so
-all candidates meet the same. The VMs that exist are the same in every world.
+all candidates face the same. The number of VMs is the same in every world.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ from autoscaler.traces.trace import Trace, TraceKind
 
 MORE_DEMAND = 1.5
 BURST_SHARE = 0.5
-"""Height of an injected crowd, as a share of the highest demand."""
+"""Height of an added crowd, as a share of the highest demand."""
 GAP_S, DRY_S = 1800.0, 3600.0
 SLOWER = 2.0
 UNSERVED_PRICE = 10.0
-"""Price of unserved work where nobody gives one, in prices of serving it: being short costs more than serving."""
+"""Default price of unserved work, as a multiple of the price of serving it: being short costs more than serving."""
 _DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What candidates meet.
+    """Conditions that candidates are run under.
 
     Attributes:
-        name: For people.
-        what: How it differs from the recording, in a sentence.
-        trace: Demand.
+        name: Name for people.
+        what: A sentence that says how it differs from the recording.
+        trace: The demand.
         gaps, dry: Spans without metrics and without capacity, in seconds from the start of the run.
-        slower: Factor of every start time.
+        slower: Factor by which every start takes longer.
     """
 
     name: str
@@ -65,10 +65,10 @@ class World:
     slower: float = 1.0
 
     def plant(self, plant: PlantSettings) -> PlantSettings:
-        """A plant in this world.
+        """Return a plant as it is in this world.
 
         Raises:
-            ConfigError: It cannot be so slow.
+            ConfigError: The start times would be too long.
         """
         return replace(
             plant,
@@ -81,14 +81,14 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Weathered:
-    """What became of F candidates in a world: float64 (F,) each.
+    """Results of F candidates in a world, float64 (F,) each.
 
     Attributes:
         world, what: Its name, and how it differs from the recording.
         cost: Money.
         unserved: Share of the work.
-        regret: Money that the loss is above the least one.
-        price: Money per unit of unserved work that the loss counts.
+        regret: Loss less the least loss of all candidates, in money.
+        price: Money per unit of unserved work, as counted in the loss.
     """
 
     world: str
@@ -100,7 +100,7 @@ class Weathered:
 
 
 def worlds_of(course: Course) -> tuple[World, ...]:
-    """The worlds around a course."""
+    """Return the worlds around a course."""
     trace = course.trace
     busiest = list(_busiest_s(course))
     more, slower = f"{MORE_DEMAND:g}", f"{SLOWER:g}"
@@ -134,7 +134,7 @@ def worlds_of(course: Course) -> tuple[World, ...]:
 
 
 def price_of_unserved(policy: Policy) -> float:
-    """Money per unit of unserved work where nobody gives one; 1 where a policy has no prices."""
+    """Return the default price per unit of unserved work, in money; 1 if a policy has no prices."""
     serving = policy.prices.in_service_per_h / 3600.0 / policy.vm.capacity_per_s
     return UNSERVED_PRICE * serving if serving > 0 else 1.0
 
@@ -148,25 +148,25 @@ def weather(
     cache: OutlookCache | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> tuple[Weathered, ...]:
-    """Run candidates in every world; fewer than all worlds after Ctrl-C.
+    """Run candidates in every world; returns fewer than all worlds after Ctrl-C.
 
     Args:
-        candidates: F of them.
-        course: What they ran over.
-        price: Of a unit of unserved work.
-        executor: Who computes; None for this process.
-        cache: Forecasts of earlier runs over the course, as of `run_sweep`: most worlds have the demand as it is.
-        progress: Told the share that is done.
+        candidates: F candidates.
+        course: The trace and the ticks that they ran over.
+        price: Money per unit of unserved work.
+        executor: Runs the parts; None for this process.
+        cache: Forecasts of earlier runs over the course, as in `run_sweep`; most worlds have the same demand.
+        progress: Called with the share that is done.
 
     Raises:
-        ConfigError: Lanes cannot express one, or a process that computed died.
+        ConfigError: Lanes cannot express a candidate, or a computing process died.
     """
     found = []
     worlds, kept = worlds_of(course), OutlookCache() if cache is None else cache
     for number, world in enumerate(worlds):
         there = [replace(each, plant=world.plant(each.plant)) for each in candidates]
         try:
-            # Of another demand nothing is needed again.
+            # Forecasts of changed demand are not needed again.
             known = kept if world.trace is course.trace else None
             ran = run_sweep(there, replace(course, trace=world.trace), executor=executor, cache=known)
         except KeyboardInterrupt:
@@ -202,7 +202,7 @@ def _slower(duration: Duration, factor: float) -> Duration:
 
 
 def _busiest_s(course: Course) -> Iterator[float]:
-    """The middle of the busiest interval of each day, in seconds from the start of the run."""
+    """Yield the middle of the busiest interval of each day, in seconds from the start of the run."""
     trace, start_s = course.trace, course.ticks.start_s
     end_s = start_s + course.ticks.count * course.ticks.tick_s
     days = np.floor(trace.timestamps / _DAY_S)
@@ -218,7 +218,7 @@ def _around(moments_s: Sequence[float], length_s: float) -> tuple[Span, ...]:
 
 
 def _with_crowds(trace: Trace, seed: int) -> Trace:
-    """The trace with one crowd a day; what is missing stays missing."""
+    """Return the trace with one crowd added a day; gaps stay gaps."""
     luck = Luck(seed, "worlds")
     rates = trace.rates.copy()
     height = BURST_SHARE * trace.peak_per_s
