@@ -344,7 +344,7 @@ class Sums:
             self._first_supply[:] = supply[0]
             self._first_need[:] = need[0]
             self._first_known[:] = True if known is None else known[0]
-            # Nothing is compared with what was before the first tick.
+            # Marked unknown, so that the first tick is not compared with anything before it.
             self._last_known[:] = False
         rows = len(supply)
         moved = _directions(supply, self._last_supply, self._steps[0, :rows])

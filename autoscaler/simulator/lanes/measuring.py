@@ -3,7 +3,7 @@
 Every sample has two times: `observed_at`, the end of the window that it describes, and the moment at which it becomes
 available, which is later by the lag of the metric pipeline. At a tick, a policy sees the latest window available by then, as
 `sources.trace` plays it to the daemon. What the fleet must serve at a tick is the true demand of the interval that begins
-there, which nobody knows before it is over.
+there, which is not known before it is over.
 
 Rules of this file: arrays over ticks, computed once per trace and setting, no look-ahead; a gap is unknown and stays
 unknown. The lane engine reads a trace only through this module.

@@ -42,8 +42,7 @@ class LaneMetrics:
         run: The lanes.
         shifts: Ticks that each lane is ahead.
         times: Whether samples carry their observation times, in each lane's own time. No decision depends on them (samples
-            that
-            are too old are marked stale), so a sweep goes without.
+            that are too old are marked stale), so a sweep goes without.
 
     Attributes:
         wanted: float64 (n, C), work per second of each tick of the block.

@@ -3,8 +3,8 @@
 A run needs one of several feeds, all with the same interface. If nothing that the plant does changes what is measured, lanes
 that differ only in sizing share a series. The series is then stepped once over the trace, and its Outlooks are kept
 (`Table`). If they would take too much memory, a few series are stepped some way ahead of the run (`Ahead`), and many series
-step by step beside it (`Streamed`). If the plant does change what is measured (saturated VMs hide demand; in a fleet without
-VMs in service nothing measures it), each lane has its own series, stepped beside the plant (`Lockstep`). If no lane needs a
+step by step along with it (`Streamed`). If the plant does change what is measured (saturated VMs hide demand; in a fleet without
+VMs in service nothing measures it), each lane has its own series, stepped together with the plant (`Lockstep`). If no lane needs a
 forecast, none is made (`Blind`).
 
 Rules of this file: no forecasting here, and no look-ahead: row k of a table is issued at tick k from what was known then.
@@ -409,8 +409,7 @@ class OutlookCache:
 
     Attributes:
         look: Called now and then while forecasts are made, which takes longer than anything else in a run. An exception that
-            it
-            raises ends the forecasting, and nothing is kept. None to call nothing.
+            it raises ends the forecasting, and nothing is kept. None to call nothing.
     """
 
     def __init__(self) -> None:

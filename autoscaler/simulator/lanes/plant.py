@@ -62,8 +62,7 @@ class Plant:
             includes provisioning, stopped includes quarantined VMs. Changed in place.
         startable: int (L,), stopped VMs that could be started now.
         stoppable: int (L,), VMs in service past their minimum on-time. The array `in_service` itself if all of them are
-            known
-            to be past it.
+            known to be past it.
         quarantined: int32 (L,), stopped VMs that are not started again for a while after a failed start; None if no start
             can fail.
         given_up: int32 (L,), hanging VMs that are no longer counted on; None if no VM can hang.
@@ -71,13 +70,11 @@ class Plant:
             lane provisions).
         failed: int32 (L,), starts that fell back to stopped at this tick; None if none can.
         extra_s: float64 (L,), VM-seconds billed at this tick in addition to those of VMs in service or draining: the rest of
-            a
-            billing minimum, and, if start times are drawn (`lucky`), the time before the VMs served. None for none.
+            a billing minimum, and, if start times are drawn (`lucky`), the time before the VMs served. None for none.
         starts, provisions, stops: int (L,), accepted at this tick.
         left: int (L,), stops accepted so far; may wrap around.
         lead_in_s, made_lead_in_s: float64 (L,), seconds that one VM started from stopped, or provisioned, is billed before
-            it
-            is in service, if that time is the same for all.
+            it is in service, if that time is the same for all.
         drains, any_drains: bool (L,), VMs of this lane drain before they stop; whether some lane's do.
         lucky: Start times are drawn, or starts can fail or be given up.
         has_extras: `extra_s` is in use.

@@ -143,8 +143,8 @@ class Segmented:
         pages: Recorded ticks of each witnessed lane, in time order, stamped with the true ticks.
         cut: How the run was cut. If lanes of several shapes were cut separately, the cut of the first; None if not cut.
         reruns: Number of segments that were run again, in all rounds.
-        whole: Whether the run came to its end. If not, pages hold its beginning, as far as that is known,
-            and sums and fingerprints mean nothing.
+        whole: Whether the run came to its end. If not, pages hold its beginning, as far as that is known, and sums and
+            fingerprints mean nothing.
         begins: int (V,), VMs in service or starting in each lane when counting began; None if the run was cut.
     """
 

@@ -75,8 +75,7 @@ class Advice:
         headline, sentences: The advice in words.
         folds: The outcomes of the folds; empty if the trace is too short.
         cost_per_day, unserved: Intervals of the paired differences between what the folds chose and the policy as it is:
-            money
-            per day, and share of the work.
+            money per day, and share of the work.
         own_cost_per_day: Interval of the difference in cost for the candidate itself, over the same time.
         reasons: For each candidate, why it is not taken; empty for the one that is.
         tried: Number of candidates besides the policy as it is.

@@ -10,7 +10,7 @@
       - daily: {amplitude: 1500, peak_at: 13h}
       - crowds: {per_day: 0.5, height: 3000}
 
-Rules of this file: a key is the attribute's name without its unit. All problems of a recipe are told at once, with
+Rules of this file: a key is the attribute's name without its unit. All problems of a recipe are reported together, each with
 file, line, column and what to do.
 """
 

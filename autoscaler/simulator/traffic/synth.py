@@ -66,8 +66,8 @@ def synth_day(
         daily_amplitude: Work per second between the lowest and the highest point of the day.
         daily_peak_at_s: Time of the highest point, in seconds after midnight UTC.
         crowds: Flash crowds.
-        dispersion: Variance over mean of a count around its expectation: 1 is Poisson, more is burstier
-            (a Poisson count whose mean is itself gamma distributed).
+        dispersion: Variance over mean of a count around its expectation: 1 is Poisson, more is burstier (a Poisson count
+            whose mean is itself gamma distributed).
 
     Raises:
         TraceError: An argument is impossible.
