@@ -97,6 +97,7 @@ def _cuts(subject: Subject) -> list[int]:
 
 
 def _same_until(guard: str, subject: Subject, traces: list[Trace], cuts: list[int], what: str) -> Verdict:
+    """Check that decisions on changed traces equal those on the whole trace until the cut."""
     decided = trail(subject, subject.run_of([subject.trace, *traces])).decided
     moved = int((decided[1:] != decided[:-1]).any(axis=1)[:, 0].sum())
     for lane, cut in enumerate(cuts, start=1):
@@ -114,6 +115,7 @@ def _same_until(guard: str, subject: Subject, traces: list[Trace], cuts: list[in
 
 
 def _until(subject: Subject, cut: int) -> Trace:
+    """Return the trace up to the tick of a cut."""
     end_s = (subject.ticks.first + cut) * subject.ticks.tick_s
     return subject.trace.cut(
         subject.trace.start_s, max(end_s, subject.trace.start_s + subject.trace.interval_s)
@@ -121,6 +123,7 @@ def _until(subject: Subject, cut: int) -> Trace:
 
 
 def _poisoned(subject: Subject, cut: int, value: float) -> Trace:
+    """Return the trace with all values that are not known yet at a cut replaced."""
     trace = subject.trace
     known_s = trace.timestamps + (trace.interval_s if trace.kind is TraceKind.COUNT else 0.0)
     later = known_s >= (subject.ticks.first + cut) * subject.ticks.tick_s
@@ -154,6 +157,7 @@ def lag(subject: Subject) -> Verdict:
 
 
 def _patient(subject: Subject, more_s: float) -> Subject:
+    """Return the subject with a policy that accepts readings older by `more_s`."""
     signal = subject.policy.signal
     longer = signal.model_copy(update={"max_age_s": signal.max_age_s + more_s})
     return replace(subject, policy=subject.policy.model_copy(update={"signal": longer}))
@@ -207,10 +211,12 @@ def warm_up(subject: Subject) -> Verdict:
 
 
 def _learns(subject: Subject) -> bool:
+    """Whether the policy learns from traffic."""
     return subject.policy.objective is not None or subject.policy.forecast is not None
 
 
 def _tolerates(subject: Subject) -> bool:
+    """Whether the policy has a tolerance within which nothing changes."""
     reactive = subject.policy.reactive
     return reactive is not None and reactive.tolerance > 0.0
 
@@ -346,6 +352,7 @@ def conservation(subject: Subject) -> Verdict:
 
 
 def _not_conserved(subject: Subject, found: Trail) -> str:
+    """Return the first violation in words; empty if there is none."""
     counts = [found[name] for name in ("in_service", "starting", "draining", "stopping", "stopped")]
     rules = {
         "more VMs are started than are stopped": found["start"] > found["stopped"],
@@ -362,6 +369,7 @@ def _not_conserved(subject: Subject, found: Trail) -> str:
 
 
 def _sum_is_wrong(subject: Subject, total: Ints, provisioned: Ints) -> Bool:
+    """Whether the VMs in all states do not add up to those provisioned."""
     # A hanging VM is given up and belongs to no counted state until it comes after all.
     return total > provisioned if subject.plant.lucky else total != provisioned
 

@@ -332,6 +332,7 @@ def warm_pool(in_service: Int, *, per_vm_tick: float, per_provision: float, prov
 
 
 def _by_levels(wanted: Float, terms: Terms, shortage_prices: Sequence[float]) -> list[Int]:
+    """Return the cheapest schedule at each price, ignoring any minimum billing time."""
     top = math.ceil(float(wanted.max()) - _ROUNDING)
     lost = [price * terms.vm_capacity * terms.tick_s if price > 0 else 0.0 for price in shortage_prices]
     levels = max(min(top, terms.ceiling), terms.minimum, terms.initial)
@@ -453,6 +454,7 @@ def _stays_long_enough(vms: Int, terms: Terms) -> bool:
 
 
 def _priced(vms: Int, demand: Float, terms: Terms, shortage_price: float) -> Optimum:
+    """Return a schedule with its costs."""
     started = _started(vms, terms.initial)
     known = np.where(np.isnan(demand), 0.0, demand)
     work = float(known.sum()) * terms.tick_s
@@ -475,6 +477,7 @@ def _priced(vms: Int, demand: Float, terms: Terms, shortage_price: float) -> Opt
 
 
 def _by_program(wanted: Float, demand: Float, terms: Terms, shortage_price: float) -> Optimum:
+    """Return the cheapest schedule under a minimum billing time, by the linear program."""
     vms, whole = least_cost_program(
         wanted,
         running=terms.vm_tick,

@@ -174,6 +174,7 @@ def _cut(
     progress: Callable[[float], None] | None,
     enough: Callable[[], bool] | None,
 ) -> Result:
+    """Run in segments, then run the contestants with open seams again uncut."""
     found, torn = _Run(contestants, course, cut).cut(progress, enough)
     if found.sums is None or not torn:
         return found
@@ -197,6 +198,7 @@ class _Cut:
 
 
 def _cut_for(contestants: Sequence[Contestant], course: Course, segments: int | None) -> _Cut | None:
+    """Return the fastest cut; None if the run cannot be cut, or is faster uncut."""
     ticks, policies = course.ticks, tuple(each.policy for each in contestants)
     plants, traces = tuple(each.plant for each in contestants), (course.trace,) * len(policies)
     run = LaneRun(policies, plants, traces, ticks, blind=_blind(contestants))
@@ -341,6 +343,7 @@ class _Run:
         return int(self._lanes.plant.in_service[0] + self._lanes.plant.starting[0])
 
     def _memories(self) -> _Memory:
+        """Return all that the future of each contestant depends on."""
         lanes, everybody = self._lanes, len(self._contestants)
         now_s = (lanes.run_of.ticks.first + lanes.tick) * lanes.run_of.ticks.tick_s
         found: _Memory = [(0, everybody, part.copy()) for part in lanes.plant.state(lanes.tick)]

@@ -39,7 +39,7 @@ THRASH_WINDOW_S = 3600.0
 _ROUNDING = 1e-9
 _FEW_COLUMNS, _FEW = 8, 16
 """Shortage is searched for by counts if there are at least this many times fewer columns of demand than lanes, and at most
-one cell in `_FEW` is short."""
+one lane and tick in `_FEW` is short."""
 _NOWHERE: Int = np.zeros(0, np.int64)
 _MOST_VMS = 2.0**30
 
@@ -340,6 +340,7 @@ class Sums:
         self._amounts.add(Amount.UNDER, np.maximum(share, self._zeros, out=part))
 
     def _compare_directions(self, supply: SmallInt, need: SmallInt, known: Bool | None) -> None:
+        """Count the ticks in which supply and need moved in different directions."""
         if self.ticks == 0:
             self._first_supply[:] = supply[0]
             self._first_need[:] = need[0]
@@ -383,7 +384,7 @@ class Sums:
         """Join the lanes of several sums over equally many ticks, in order.
 
         Raises:
-            ValueError: There are no sums, or they differ in tick length, number of ticks or billing.
+            ValueError: There are no sums, or they differ in tick length, number of ticks, elasticity or billing.
         """
         tariffs = [part.tariff for part in parts if part.tariff is not None]
         alike = {(part.tick_s, part.ticks, part.elasticity, part.tariff is None) for part in parts}
@@ -440,6 +441,7 @@ class Sums:
         return new
 
     def _compare_seam(self, first: Sums, second: Sums) -> None:
+        """Compare directions at the first tick of the second of two segments."""
         wanted = second._first_need - first._last_need
         moved = second._first_supply - first._last_supply
         compared = first._last_known & second._first_known

@@ -213,7 +213,7 @@ def _instability(case: Case) -> Float:
     return case.sums.count(Count.UNSTABLE_TICKS) / _or_unknown(case.sums.count(Count.COMPARED_TICKS))
 
 
-# ── beside others ───────────────────────────────────────────────────────────────────────────────────────
+# ── compared with others ────────────────────────────────────────────────────────────────────────────────
 
 
 def _regret(case: Case) -> Float:

@@ -280,6 +280,7 @@ def _judged(
     demand: Float,
     terms: Terms,
 ) -> Standings:
+    """Compute the entries of the score card from the sums of all lanes, the policy first."""
     lanes = sums.lanes
     peak, best, optimum = _hindsight(sums, demand, terms)
     costs = Beside(
@@ -372,6 +373,7 @@ def schedule_sums(vms: Int, demand: Float, terms: Terms, *, moves: bool = True) 
 
 
 def _lacking(demand: Float, capacity: Float) -> Float:
+    """Return the work per second not served, without rounding errors."""
     lacking = np.maximum(demand - capacity, 0.0)
     nothing: Bool = lacking <= _ROUNDING * capacity
     return np.where(nothing, 0.0, lacking)

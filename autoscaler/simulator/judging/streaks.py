@@ -331,6 +331,7 @@ class Movement:
             self.down.fill(0)
 
     def _turn(self, stirs: Words, ups: Words) -> None:
+        """Count the turns of a part and update the directions."""
         if not self.first_way.all():
             lowest = stirs & (~stirs + _ONE)
             way = np.where(stirs == 0, 0, np.where(ups & lowest, 1, -1))
@@ -398,6 +399,7 @@ class Movement:
 
 
 def _first_given(*ways: Int) -> Int:
+    """Return, lane by lane, the first direction that is not 0."""
     found = ways[0]
     for way in ways[1:]:
         found = np.where(found == 0, way, found)

@@ -149,10 +149,12 @@ class Accounts:
             self._charge(cost, self._make, plant.provisions)
 
     def _charge(self, total: Float, each: Float | None, counts: Vms) -> None:
+        """Add a rate times counts to a total; None is a rate of zero."""
         if each is not None:
             total += np.multiply(counts, each, out=self._scratch)
 
     def _lack(self, demand: Float, capacity: Float, shortage: Float) -> None:
+        """Write the unserved work per second of each lane to `shortage`."""
         np.subtract(demand, capacity, out=shortage)
         np.maximum(shortage, self._nothing, out=shortage)
         if self._slows:

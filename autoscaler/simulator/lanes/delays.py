@@ -216,6 +216,7 @@ class Lottery:
                 )
 
     def _order(self, tick: int, lanes: Int, counts: Vms, fates: _Fates) -> None:
+        """Enter the drawn outcomes of some lanes' orders at the ticks at which they fall due."""
         for due in np.unique(fates.due[fates.due > 0]):
             at = (tick + int(due)) % self._rows
             arrives = (fates.due == due) & ~fates.fails
@@ -284,6 +285,7 @@ class _Fates:
 
 
 def _ticks_of(span_s: Float, never: Bool, tick_s: float) -> Int:
+    """Return whole ticks, at least 1, that cover a span; 0 for never."""
     return np.where(never, 0, np.maximum(1, np.ceil(span_s / tick_s - 1e-9))).astype(np.int64)
 
 

@@ -224,6 +224,7 @@ class Lanes:
         ]
 
     def _tick(self, row: int) -> None:
+        """Run one tick and write it to a row of the block."""
         tick, plant, block = self.tick, self.plant, self._block
         serving = plant.in_service.copy() if self._metrics.watches else None
         plant.advance(tick)
@@ -277,6 +278,7 @@ class Lanes:
             block.failed_starts[row] = plant.failed
 
     def _snapshot(self, samples: Samples, tick: int) -> Snapshot:
+        """Return what is known at a tick, in the same object each time if the decider allows it."""
         view, plant = self._view, self.plant
         if view is not None:
             note = object.__setattr__
@@ -317,6 +319,7 @@ class Lanes:
         return view
 
     def _close(self, first: int, count: int, sums: Sums | None, fingerprints: Fingerprints | None) -> None:
+        """Add the finished rows of the block to sums, fingerprints and witness."""
         block = self._block
         block.first_tick = self.run_of.ticks.first + first
         if sums is not None:

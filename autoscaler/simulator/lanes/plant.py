@@ -104,10 +104,10 @@ class Plant:
         self.made: Vms | None = None
         self.failed: Vms | None = None
         self.extra_s: Float | None = None
-        self._wire_ways(plants, policies, seed, shifts)
-        self._wire_stops(plants, ticks.tick_s)
-        self._wire_ages(plants, policies, ticks.tick_s)
-        self._wire_refusals(plants)
+        self._set_up_delays(plants, policies, seed, shifts)
+        self._set_up_stops(plants, ticks.tick_s)
+        self._set_up_ages(plants, policies, ticks.tick_s)
+        self._set_up_refusals(plants)
         self._spells: DrySpells | None = None
         if any(plant.can_run_dry for plant in plants):
             fleets = [policy.fleet for policy in policies]
@@ -118,7 +118,7 @@ class Plant:
 
     # ── setting up ─────────────────────────────────────────────────────────────────────────────────────
 
-    def _wire_ways(
+    def _set_up_delays(
         self, plants: Sequence[PlantSettings], policies: Sequence[Policy], seed: int, shifts: Sequence[int]
     ) -> None:
         tick_s, lanes = self._tick_s, len(plants)
@@ -133,8 +133,8 @@ class Plant:
         make_s = np.array([plant.provision.longest_s for plant in plants])
         boot_s = np.array([plant.boot_s for plant in plants])
         start_ticks, make_ticks = _whole(start_s, tick_s), _whole(make_s, tick_s)
-        self._start_way = None if lucky else Delay(start_ticks, self._kind)
-        self._make_way = Delay(make_ticks, self._kind) if makes and not lucky else None
+        self._start_delay = None if lucky else Delay(start_ticks, self._kind)
+        self._make_delay = Delay(make_ticks, self._kind) if makes and not lucky else None
         self.lead_in_s = start_ticks * tick_s - start_s + np.minimum(boot_s, start_s)
         self.made_lead_in_s = make_ticks * tick_s - make_s + np.minimum(boot_s, make_s)
         self.given_up: Vms | None = np.zeros(lanes, np.int32) if lucky else None
@@ -151,15 +151,17 @@ class Plant:
         self._quarantine = Delay(quarantine) if fails else None
         self.quarantined: Vms | None = np.zeros(lanes, np.int32) if fails else None
 
-    def _wire_stops(self, plants: Sequence[PlantSettings], tick_s: float) -> None:
+    def _set_up_stops(self, plants: Sequence[PlantSettings], tick_s: float) -> None:
         drain = _ints([math.ceil(plant.drain_s / tick_s - 1e-9) for plant in plants])
         self.drains: Bool = drain > 0
         self.any_drains = bool(self.drains.any())
-        self._drain_way = Delay(np.maximum(drain, 1), self._kind) if self.any_drains else None
-        self._stop_way = Delay(_whole(np.array([plant.stop_s for plant in plants]), tick_s), self._kind)
+        self._drain_delay = Delay(np.maximum(drain, 1), self._kind) if self.any_drains else None
+        self._stop_delay = Delay(_whole(np.array([plant.stop_s for plant in plants]), tick_s), self._kind)
         self._drain_s = drain * tick_s
 
-    def _wire_ages(self, plants: Sequence[PlantSettings], policies: Sequence[Policy], tick_s: float) -> None:
+    def _set_up_ages(
+        self, plants: Sequence[PlantSettings], policies: Sequence[Policy], tick_s: float
+    ) -> None:
         on_s = np.array([policy.guards.minimum_on_time_s for policy in policies])
         self._on_ticks = _ints([math.ceil(each / tick_s - 1e-9) for each in on_s])
         self._all_alike = bool((self._on_ticks == self._on_ticks[0]).all())
@@ -181,7 +183,7 @@ class Plant:
         self.stoppable: Vms = self._ripe
         self._since_came, self._longest_on = 0, int(self._on_ticks.max())
 
-    def _wire_refusals(self, plants: Sequence[PlantSettings]) -> None:
+    def _set_up_refusals(self, plants: Sequence[PlantSettings]) -> None:
         def buckets(budgets: list[Budget | None]) -> Bucket | None:
             return Bucket(budgets, self._tick_s) if any(budgets) else None
 
@@ -191,21 +193,21 @@ class Plant:
         self._hold_s = np.array([plant.dry_hold_s for plant in plants])
         self._start_from_s = np.full(len(plants), -np.inf)
         self._make_from_s = np.full(len(plants), -np.inf)
-        # Lotteries, draining and token buckets must be updated at every tick, so with any of them no tick takes the short way.
-        self._ways_out = [way for way in (self._start_way, self._make_way) if way is not None]
-        self._may_rest = not (self.lucky or self.any_drains or self._buckets())
+        # Lotteries, draining and token buckets must be updated at every tick, so with any of them no tick takes the short path.
+        self._order_delays = [delay for delay in (self._start_delay, self._make_delay) if delay is not None]
+        self._may_skip_idle = not (self.lucky or self.any_drains or self._buckets())
 
     @property
     def none_starts(self) -> bool:
         """Whether it is certain, without reading the counts, that no VM is starting."""
-        if self._start_way is None or (self._make_way is not None and not self._make_way.empty):
+        if self._start_delay is None or (self._make_delay is not None and not self._make_delay.empty):
             return False
-        return self._start_way.empty
+        return self._start_delay.empty
 
     @property
     def none_arrived(self) -> bool:
         """Whether it is certain, without reading the counts, that no VM came into service from stopped at this tick."""
-        return self._start_way is not None and self._start_way.none_out
+        return self._start_delay is not None and self._start_delay.none_out
 
     # ── a tick ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -216,24 +218,24 @@ class Plant:
             tick: Counted from 0 at the start of the run; each tick once, in order.
         """
         self._now_s = tick * self._tick_s
-        if self._start_way is None:
+        if self._start_delay is None:
             self._advance_with_luck(tick)
         else:
-            self.arrived = self._start_way.out(tick)
-            if not self._start_way.none_out:
+            self.arrived = self._start_delay.out(tick)
+            if not self._start_delay.none_out:
                 self.in_service += self.arrived
                 self.starting -= self.arrived
-            if self._make_way is not None:
-                self.made = self._make_way.out(tick)
+            if self._make_delay is not None:
+                self.made = self._make_delay.out(tick)
                 self.in_service += self.made
                 self.starting -= self.made
-        if self._drain_way is not None:
-            drained = self._drain_way.out(tick)
+        if self._drain_delay is not None:
+            drained = self._drain_delay.out(tick)
             self.draining -= drained
             self.stopping += drained
             self._leaving = drained
-        back = self._stop_way.out(tick)
-        if not self._stop_way.none_out:
+        back = self._stop_delay.out(tick)
+        if not self._stop_delay.none_out:
             self.stopping -= back
             self.stopped += back
         self._age(tick)
@@ -241,6 +243,7 @@ class Plant:
             self.startable = self._startable()
 
     def _advance_with_luck(self, tick: int) -> None:
+        """Advance starts and provisionings whose times and outcomes are drawn."""
         assert self._start_lottery is not None
         assert self.given_up is not None
         due = self._start_lottery.out(tick)
@@ -307,12 +310,12 @@ class Plant:
         """
         if stop is self.in_service:
             stop = stop.copy()
-        if self._may_rest and self._spells is None:
+        if self._may_skip_idle and self._spells is None:
             if start is provision or stop is provision:
                 self._act_partly(tick, start, provision, stop)
                 return
         elif self._spells is not None:
-            start, provision = self._not_dry(tick, start, provision)
+            start, provision = self._refuse_if_dry(tick, start, provision)
         if self._start_bucket is not None:
             start = self._start_bucket.accepted(start)
         if self._make_bucket is not None:
@@ -320,32 +323,32 @@ class Plant:
         if self._stop_bucket is not None:
             stop = self._stop_bucket.accepted(stop)
         self.starts, self.provisions, self.stops = start, provision, stop
-        self._send_out(tick, start, provision)
-        self._send_home(tick, stop)
+        self._order(tick, start, provision)
+        self._begin_stops(tick, stop)
 
     def _act_partly(self, tick: int, start: Vms, provision: Vms, stop: Vms) -> None:
         """Do as `act` does if nothing is provisioned and nothing is started or nothing is stopped (all zeros, one array)."""
         self.starts, self.provisions, self.stops = start, provision, stop
         if start is not provision:
-            self._send_out(tick, start, provision)
+            self._order(tick, start, provision)
         else:
-            for way in self._ways_out:
-                way.put_none(tick)
+            for delay in self._order_delays:
+                delay.put_none(tick)
         if stop is not provision:
-            self._send_home(tick, stop)
+            self._begin_stops(tick, stop)
         else:
-            self._stop_way.put_none(tick)
+            self._stop_delay.put_none(tick)
 
-    def _send_out(self, tick: int, start: Vms, provision: Vms) -> None:
+    def _order(self, tick: int, start: Vms, provision: Vms) -> None:
         number = self._first + tick
-        if self._start_way is not None:
-            self._start_way.put(tick, start)
+        if self._start_delay is not None:
+            self._start_delay.put(tick, start)
         elif self._start_lottery is not None:
             self._start_lottery.order(tick, start, number)
         self.starting += start
         self.stopped -= start
-        if self._make_way is not None:
-            self._make_way.put(tick, provision)
+        if self._make_delay is not None:
+            self._make_delay.put(tick, provision)
         elif self._make_lottery is not None:
             self._make_lottery.order(tick, provision, number)
         else:
@@ -353,25 +356,26 @@ class Plant:
         self.starting += provision
         self.provisioned += provision
 
-    def _send_home(self, tick: int, stop: Vms) -> None:
+    def _begin_stops(self, tick: int, stop: Vms) -> None:
+        """Let VMs drain, or stop them at once in lanes without draining."""
         if self._young_ticks:
             self._charge_young(tick, stop)
         self.left += stop
         self.in_service -= stop
-        if self._drain_way is None:
-            self._stop_way.put(tick, stop)
+        if self._drain_delay is None:
+            self._stop_delay.put(tick, stop)
             self.stopping += stop
             return
         draining = stop * self.drains
-        self._drain_way.put(tick, draining)
+        self._drain_delay.put(tick, draining)
         self.draining += draining
         at_once = stop - draining
         self.stopping += at_once
-        self._stop_way.put(tick, at_once + self._leaving)
+        self._stop_delay.put(tick, at_once + self._leaving)
 
     # ── refusals ───────────────────────────────────────────────────────────────────────────────────────
 
-    def _not_dry(self, tick: int, start: Vms, provision: Vms) -> tuple[Vms, Vms]:
+    def _refuse_if_dry(self, tick: int, start: Vms, provision: Vms) -> tuple[Vms, Vms]:
         """Refuse starts and provisionings in dry spells, and hold off new attempts for a while after such a refusal."""
         assert self._spells is not None
         now_s = self._now_s
@@ -395,7 +399,7 @@ class Plant:
     def _note_lead_in(self, tick: int) -> None:
         """Note the mean seconds that the VMs which come at this tick were billed for before they served."""
         row = self._lead_ins[tick % self._came_rows]
-        if self._start_way is None:
+        if self._start_delay is None:
             assert self.extra_s is not None
             billed_s = self.extra_s
         else:
@@ -434,7 +438,7 @@ class Plant:
         rows, oldest = self._came_rows, int(self._on_ticks.max())
         ages = [np.maximum(self._came[(tick - 1 - age) % rows] - self.left, 0) for age in range(oldest)]
         found: list[NDArray[Any]] = [np.stack([*self._counts(), *ages])]
-        found += [way.ahead(tick) for way in self._delays()]
+        found += [delay.ahead(tick) for delay in self._delays()]
         for lottery in self._lotteries():
             found += lottery.ahead(tick)
         found += [bucket.tokens[np.newaxis] for bucket in self._buckets()]
@@ -446,8 +450,8 @@ class Plant:
         """Take over the state of some lanes of another plant, with the same settings, just before `tick`."""
         for mine, theirs in zip(self._counts(), other._counts(), strict=True):
             mine[:] = theirs[lanes]
-        for way, others in zip(self._delays(), other._delays(), strict=True):
-            way.go_on_from(others, lanes, tick)
+        for delay, others in zip(self._delays(), other._delays(), strict=True):
+            delay.go_on_from(others, lanes, tick)
         for lottery, its in zip(self._lotteries(), other._lotteries(), strict=True):
             lottery.go_on_from(its, lanes, tick)
         for bucket, full in zip(self._buckets(), other._buckets(), strict=True):
@@ -466,8 +470,8 @@ class Plant:
         return found + [each for each in (self.given_up, self.quarantined) if each is not None]
 
     def _delays(self) -> list[Delay]:
-        ways = (self._start_way, self._make_way, self._drain_way, self._stop_way, self._quarantine)
-        return [way for way in ways if way is not None]
+        delays = (self._start_delay, self._make_delay, self._drain_delay, self._stop_delay, self._quarantine)
+        return [delay for delay in delays if delay is not None]
 
     def _lotteries(self) -> list[Lottery]:
         return [each for each in (self._start_lottery, self._make_lottery) if each is not None]

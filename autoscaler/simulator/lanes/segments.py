@@ -54,8 +54,8 @@ SETTLING_SHARE = 1 / 32
 until demand has been through its daily swing, and running a long segment again is expensive."""
 
 MOST_LANES = 16_384
-"""Most lanes that segments are multiplied to. A lane's tick gets cheaper up to about there (a year of a thousand variants:
-18.5 s at 8,192 lanes, 16.8 at 12,288, 14.2 here, 14.3 at 24,576), and memory grows with the number."""
+"""Most lanes that run at once: segments times the lanes of the run. A lane's tick gets cheaper up to about this number (a
+year of a thousand variants: 18.5 s at 8,192 lanes, 16.8 at 12,288, 14.2 here, 14.3 at 24,576), and memory grows with it."""
 
 MOST_KINDS = 16
 """A run with lanes of up to this many shapes (`alike`) is cut shape by shape. With more there are too few lanes of each, and
@@ -123,6 +123,7 @@ class Cut:
 
     @classmethod
     def _into(cls, segments: int, unit: int, warm: int, total: int) -> Cut:
+        """Return a cut into about this many segments, whose stride is a multiple of `unit`."""
         left = total - warm
         units = -(-left // unit)
         stride = -(-units // min(segments, units)) * unit
@@ -251,6 +252,7 @@ def _uncut(
     skipped: int,
     look: Look | None,
 ) -> Segmented:
+    """Run all lanes from beginning to end without cutting."""
     witness = Witness(witnessed) if witnessed else None
     lanes = Lanes(run, cache=cache, witness=witness)
     sums, fingerprints = lanes.sums(elasticity=elasticity), Fingerprints(lanes.lanes)

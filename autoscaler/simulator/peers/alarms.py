@@ -125,6 +125,7 @@ class TargetTracking(Alarmed):
         return [*self._points.memory(), np.stack([above, below, _known(self._size, above)])]
 
     def _tracked(self, snapshot: Snapshot, point: Float, size: Int) -> Int:
+        """Return the size that brings the metric to the target, if an alarm holds."""
         scaled = np.ceil(snapshot.in_service * np.nan_to_num(point) / self._target - _ROUNDING)
         wanted = scaled.astype(np.int64)
         out = self._above >= self._points.in_row(self._OUT_MINUTES)
@@ -190,6 +191,7 @@ class StepScaling(Alarmed):
         return [*self._points.memory(), np.stack([above, below, warm, _known(self._size, above)]), left_s]
 
     def _stepped(self, snapshot: Snapshot, ratio: Float, size: Int) -> Int:
+        """Return the size after the step of the last point, if an alarm goes off."""
         now_s = snapshot.now_s
         warming = now_s < self._warm_at_s
         self._warm = np.where(warming, self._warm, snapshot.in_service)

@@ -32,8 +32,8 @@ class Kubernetes(Sized):
     starting count as idle, and nothing changes if that brings the ratio back. Scale-out is limited to the larger of doubling
     and 4 more in 15 s. Scale-in goes to the highest wish of the last 300 s. It keeps the number that it has set, as a
     Deployment does, so a VM that fails to start is started again. If nothing is in service there is no metric, so it cannot
-    scale from zero. With an external metric it can: it divides total work by the target work of a VM, and for the tolerance
-    by the number that it has set, without regard to VMs that are still starting (`GetExternalPerPodMetricReplicas`).
+    scale from zero. With an external metric it can: the wish is total work divided by the target work of a VM. The tolerance
+    then applies to the work per VM that it has set, whether started or not (`GetExternalPerPodMetricReplicas`).
 
     With ticks shorter than 15 s, it decides at every multiple of 15 s of the clock. Longer ticks allow one measurement, and
     the growth of as many turns of 15 s as they contain.
@@ -83,6 +83,7 @@ class Kubernetes(Sized):
         return [self._recent.memory(), self._replicas[np.newaxis]]
 
     def _turn(self, snapshot: Snapshot) -> None:
+        """Set the number of VMs once, as at each multiple of 15 s."""
         current = self._replicas
         if self._external:
             known, wish = ~np.isnan(snapshot.demand), self._outside(snapshot)
@@ -99,6 +100,7 @@ class Kubernetes(Sized):
         self._replicas = np.minimum(np.maximum(allowed, self._params.minimum), self._params.maximum)
 
     def _outside(self, snapshot: Snapshot) -> Int:
+        """Return the VMs wanted by an external metric."""
         current = self._replicas
         usable = self._wanted * self._params.vm_capacity
         need = vms_for(snapshot.demand, usable)
@@ -107,6 +109,7 @@ class Kubernetes(Sized):
         return np.where(held, current, need)
 
     def _wish(self, snapshot: Snapshot, ratio: Float) -> Int:
+        """Return the VMs wanted by the measured utilisation."""
         current, ready = self._replicas, snapshot.in_service
         pending = np.maximum(current - ready, 0)
         rising = (ratio > 1.0) & (pending > 0)

@@ -162,6 +162,7 @@ def advise(walked: Walked, plan: Plan, limits: Sequence[Limit], *, tick_s: float
 
 
 def _judged(walked: Walked, limits: Sequence[Limit], current: int) -> tuple[Judged, ...]:
+    """Choose in each fold, and judge each choice."""
     made = []
     for before, after in zip(walked.chosen_on, walked.judged_on, strict=True):
         pick = chosen(before, limits, current)
@@ -185,6 +186,7 @@ def _judged(walked: Walked, limits: Sequence[Limit], current: int) -> tuple[Judg
 
 
 def _gain(cost: Float, row: int, current: int) -> float:
+    """Return the share of the cost that a candidate saves against the policy as it is."""
     return float(1.0 - cost[row] / cost[current]) if cost[current] > 0 else math.nan
 
 
@@ -204,6 +206,7 @@ def spearman(one: Float, other: Float) -> float:
 
 
 def _ranks(values: Float) -> Float:
+    """Return ranks from 0, where ties share their mean rank."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     return np.asarray((ends - (counts + 1) / 2)[inverse], np.float64)
@@ -291,6 +294,7 @@ def _broken_in(broken: Sequence[tuple[str, ...]], folds: Sequence[Judged]) -> st
 
 
 def _reasons(whole: Score, limits: Sequence[Limit], current: int, best: int | None) -> tuple[str, ...]:
+    """Return why each candidate is not taken; empty for the one that is."""
     broken, cost = first_broken(limits, whole, current), whole["cost"]
     told = []
     for row, why in enumerate(broken):

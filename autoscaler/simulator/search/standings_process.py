@@ -97,6 +97,7 @@ class RivalsApart:
         return () if own is None else rivals_beside(self._replay, own, found)
 
     def _waited(self, progress: Progress | None, enough: Callable[[], bool] | None) -> _Found:
+        """Wait for the other process's result, passing on its progress; None if waiting is to stop."""
         while not (enough is not None and enough()):
             if not self._here.poll(_LOOK_S):
                 continue
@@ -127,6 +128,7 @@ def _work(
 
 
 def _tell(replay: Replay, here: Connection, there: Connection, parent: int, beside: bool) -> None:
+    """Run in the other process: compute, and send progress and the result."""
     _end_with(parent)
     # If this process kept the reader's end open, writes would not fail after the reader was killed.
     here.close()

@@ -166,6 +166,7 @@ def run_sweep(
 
 
 def _take(finished: Finished, found: dict[int, tuple[Sums, Fingerprints]], lost: dict[int, str]) -> None:
+    """File the outcome of a part under found or lost."""
     if isinstance(finished.result, Lost):
         lost[finished.number] = finished.result.why
     else:
@@ -180,6 +181,7 @@ def _laid_out(
     *,
     interrupted: bool,
 ) -> SweepResult:
+    """Join the results of all finished parts in the order of the variants."""
     done = sorted(found)
     numbers = [np.arange(len(parts[part])) + firsts[part] for part in done]
     return SweepResult(

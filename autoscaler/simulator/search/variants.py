@@ -335,7 +335,7 @@ def written_as(info: FieldInfo) -> Text | None:
 def _number(text: Text | None, raw: Any, path: str) -> float:
     try:
         if text is None and (isinstance(raw, (bool, str)) or raw is None):
-            raise ValueError("write plain numbers")  # noqa: TRY301 - told like what the reader tells
+            raise ValueError("write plain numbers")  # noqa: TRY301 - reported like the reader's own errors
         number = float(text.read(raw) if text else raw)
         if not math.isfinite(number):
             raise ValueError("write finite numbers")  # noqa: TRY301 - as above

@@ -142,6 +142,7 @@ def embargo_ticks(variants: Sequence[Variant], interval_s: float, tick_s: float)
 
 
 def _lag_s(plant: PlantSettings, given: object) -> float:
+    """Return the longest delay until a measured value is known, in seconds."""
     lag_s = plant.metric_lag_s
     return float(getattr(given, "lag_s", 0.0) if lag_s is None else lag_s) + (plant.metric_interval_s or 0.0)
 
@@ -259,6 +260,7 @@ def _laid_out(
     begin: int,
     interrupted: bool,
 ) -> Walked:
+    """Join the results of all finished parts in the order of the candidates."""
     variants = tuple(variant for number in done for variant in parts[number])
     prices = LanePrices.of([each.policy for each in variants])
 
@@ -322,6 +324,7 @@ class _Both(Sums):
 def _walk_part(
     shared: _Shared, part: tuple[Variant, ...], on_share: Callable[[float], None] | None = None
 ) -> _Part:
+    """Run some candidates over the course, and sum by fold and by cell."""
     course, plan = shared.course, shared.plan
     lanes, prints = Lanes(course.run_of(part), cache=shared.cache), Fingerprints(len(part))
     empty = lanes.sums(elasticity=True)

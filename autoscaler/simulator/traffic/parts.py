@@ -306,6 +306,7 @@ def _factor(recipe: Recipe, times_s: Float) -> Float:
 
 
 def _add_crowd(rate: Float, since_s: Float, crowd: Crowd) -> None:
+    """Add a crowd to the rates, in place."""
     begin, end = np.searchsorted(
         since_s, (crowd.at_s, crowd.at_s + crowd.rise_s + _FADED * crowd.decay_s)
     ).tolist()
@@ -352,6 +353,7 @@ def counts(generator: np.random.Generator, mean: Float, recipe: Recipe) -> Float
 
 
 def _levels(generator: np.random.Generator, mean: Float, recipe: Recipe) -> Float:
+    """Draw gauge values around their mean, with the recipe's variation."""
     if recipe.variation == 0:
         return mean
     shape = recipe.variation**-2
