@@ -55,7 +55,7 @@ _Memory: TypeAlias = list[tuple[int, int, NDArray[Any]]]
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """One line of the table.
+    """A policy or a peer that takes part, with its fleet.
 
     Attributes:
         policy: Gives bounds and prices, and decides everything unless a peer decides.

@@ -42,7 +42,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """A peer in the table.
+    """A peer that policies are compared with.
 
     Attributes:
         key: Name for programs.

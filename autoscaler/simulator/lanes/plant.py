@@ -327,7 +327,7 @@ class Plant:
         self._begin_stops(tick, stop)
 
     def _act_partly(self, tick: int, start: Vms, provision: Vms, stop: Vms) -> None:
-        """Do as `act` does if nothing is provisioned and nothing is started or nothing is stopped (all zeros, one array)."""
+        """Take the short path of `act`: nothing is provisioned, and either nothing is started or nothing is stopped."""
         self.starts, self.provisions, self.stops = start, provision, stop
         if start is not provision:
             self._order(tick, start, provision)

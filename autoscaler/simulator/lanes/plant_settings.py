@@ -90,7 +90,7 @@ class Duration:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A provider's token bucket, filled with the VMs that calls of one kind may name; it starts full.
+    """A provider's token bucket for calls of one kind, in which each VM that a call names takes a token; it starts full.
 
     A call that exceeds it is refused as a whole, as EC2 does. The provider's bucket of calls never binds here: a tick makes
     at most one call of a kind, and EC2 allows two a second.

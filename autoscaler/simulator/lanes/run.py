@@ -17,7 +17,7 @@ class EnoughError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LaneRun:
-    """What to run.
+    """The policies, plants, traces and ticks of a run of lanes.
 
     Attributes:
         policies: One per lane.

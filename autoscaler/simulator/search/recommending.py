@@ -246,7 +246,7 @@ def _differences(
 def _verdict(
     cost: Interval, own: Interval, unserved: Interval, folds: Sequence[Judged], *, may_serve_less: bool
 ) -> tuple[Verdict, str]:
-    """Return whether to change a policy that keeps the limits, and if not, why."""
+    """Return the verdict on a policy that keeps the limits, and the reason if it should not be changed."""
     if math.isnan(cost.low):
         return Verdict.UNSURE, _too_few(cost)
     if broken := [fold.broke_anew for fold in folds if fold.broke_anew]:
@@ -264,7 +264,7 @@ _SERVES_LESS = "it leaves more unserved on time not chosen on"
 def _verdict_of_change(
     unserved: Interval, folds: Sequence[Judged], lacking: Sequence[Limit], *, may_serve_less: bool
 ) -> tuple[Verdict, str]:
-    """Return whether to change a policy that breaks these limits, and if not, why.
+    """Return the verdict on a policy that breaks these limits, and the reason if a change is not advised.
 
     The candidate must keep the limits on time not used for the choice, too.
     """

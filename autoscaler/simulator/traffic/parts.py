@@ -202,7 +202,7 @@ PARTS: dict[str, type[Part]] = {
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What to generate.
+    """A description of the traffic to generate.
 
     Attributes:
         seed: Seed of all draws.

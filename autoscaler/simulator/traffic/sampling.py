@@ -35,7 +35,7 @@ Observation: TypeAlias = tuple[Listing | None, dict[str, FleetReadings]]
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """What was recorded.
+    """The result of a recording.
 
     Attributes:
         trace: Gauge of work per second; None if fewer than two ticks had a measurement.
