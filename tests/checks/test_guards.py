@@ -92,7 +92,7 @@ def over(days, **changes):
 def test_of_a_policy_that_learns_a_day_shows_nothing_and_says_by_how_much():
     verdict = GUARDS["warm-up"](over(2, policy=OBJECTIVE))
     assert verdict.state is State.NOT_SHOWN
-    assert "the policy learns, and begun " in verdict.said
+    assert "the policy learns, and started " in verdict.said
     assert verdict.said.endswith("; give it two weeks of traffic or more")
 
 
@@ -115,7 +115,7 @@ def test_within_a_tolerance_numbers_may_stay_apart_where_figures_do_not():
     tolerant = policy(forecast="off", signal={"max_age": "150s"}, reactive={"tolerance": "15%"})
     verdict = GUARDS["warm-up"](subject(policy=tolerant, trace=calm))
     assert verdict.state is State.HOLDS, verdict.said
-    assert verdict.said.startswith("numbers may stay apart within its tolerance, and begun ")
+    assert verdict.said.startswith("numbers may keep differing within its tolerance, and started ")
     assert "VM-hours in the second half" in verdict.said
 
 
@@ -185,7 +185,7 @@ def test_a_journal_that_lacks_what_was_decided_on_is_caught(tmp_path):
     assert not decided_again(one, ticks)
     at = next(n for n, tick in enumerate(ticks) if tick.recorded.start)
     forged = replace(ticks[at], recorded=replace(ticks[at].recorded, demand=1.0))
-    assert "does not hold all" in decided_again(one, (*ticks[:at], forged, *ticks[at + 1 :]))
+    assert "lacks something" in decided_again(one, (*ticks[:at], forged, *ticks[at + 1 :]))
 
 
 def test_the_shipped_policy_passes_every_guard():

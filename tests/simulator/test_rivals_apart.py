@@ -125,14 +125,14 @@ def test_ctrl_c_is_not_for_them():
 def test_a_killed_one_is_missed():
     with RivalsApart(replay(), 2) as apart:
         os.kill(apart._process.pid, signal.SIGKILL)
-        with pytest.raises(InvariantError, match="ended with -9 and no result"):
+        with pytest.raises(InvariantError, match="ended with exit code -9 and no result"):
             apart.result()
 
 
 def test_a_failure_of_theirs_is_not_swallowed():
     wrong = replay()
     wrong = replace(wrong, end_s=wrong.begin_s - 60.0)
-    with RivalsApart(wrong, 2) as apart, pytest.raises(InvariantError, match="ended with 1 and no result"):
+    with RivalsApart(wrong, 2) as apart, pytest.raises(InvariantError, match="ended with exit code 1 and no result"):
         apart.result()
 
 

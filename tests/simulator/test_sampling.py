@@ -88,7 +88,7 @@ def test_trouble_is_a_gap_and_is_told_once_and_once_when_it_is_over():
     found, _, _, told = recorded([{"a": 1.0, "b": 1.0}, None, None, {"a": 1.0, "b": 1.0}])
     assert found.trace.timestamps.tolist() == [1010.0, 1040.0, 1050.0, 1060.0]
     assert (found.trace.missing, found.unknown) == (2, 2)
-    assert told == ["nobody answers", "well again"]
+    assert told == ["nobody answers", "readings arrive again"]
 
 
 def test_a_source_that_hangs_costs_its_tick_and_no_more():
@@ -133,7 +133,7 @@ def test_nothing_at_all_makes_no_trace():
 
 
 def test_a_time_too_short_for_a_trace():
-    with pytest.raises(TraceError, match="do not hold two ticks"):
+    with pytest.raises(TraceError, match="less than the two ticks"):
         recorded([None], for_s=15.0)
 
 

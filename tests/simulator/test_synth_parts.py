@@ -218,7 +218,7 @@ def test_a_recipe_with_every_part(tmp_path):
     ("old", "new", "place", "message"),
     [
         ("seed: 7", "sed: 7", "1:1", "unknown key `sed`; did you mean `seed`"),
-        ("seed: 7", "seed: some", "1:7", "`some` is no `seed`; write a whole number"),
+        ("seed: 7", "seed: some", "1:7", "`some` is not a valid `seed`; write a whole number"),
         ("14d", "14", "3:9", "write a number with ms, s, m, h or d"),
         ("work: 600", "wrok: 600", "7:13", "unknown key `wrok`; did you mean `work`"),
         ("work: 600", "", "7:5", "`level` needs `work`"),
@@ -226,7 +226,7 @@ def test_a_recipe_with_every_part(tmp_path):
         ("- weekly", "- weakly", "9:5", "unknown key `weakly`; did you mean `weekly`"),
         ("shows: zero", "shows: hole", "16:48", "`gap` or `zero`, not `hole`"),
         ("weekend: 40%", "weekend: 0.4", "9:23", "percent sign"),
-        ("{work: 600}", "600", "7:12", "no section"),
+        ("{work: 600}", "600", "7:12", "not a section"),
         ("- level: {work: 600}", "- level", "7:5", "is not a part"),
     ],
 )

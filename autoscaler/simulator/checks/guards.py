@@ -74,7 +74,7 @@ def prefix(subject: Subject) -> Verdict:
     """Check that decisions on a trace that ends early equal the first decisions on the whole trace."""
     cuts = _cuts(subject)
     ends = [_until(subject, cut) for cut in cuts]
-    return _same_until("prefix", subject, ends, cuts, "a trace that ends there")
+    return _same_until("prefix", subject, ends, cuts, "a trace that ends then")
 
 
 def poison(subject: Subject) -> Verdict:
@@ -82,7 +82,7 @@ def poison(subject: Subject) -> Verdict:
     cuts = _cuts(subject)
     poisoned = [_poisoned(subject, cut, value) for cut in cuts for value in (_POISON, 0.0)]
     return _same_until(
-        "poison", subject, poisoned, [cut for cut in cuts for _ in range(2)], "other demand from there on"
+        "poison", subject, poisoned, [cut for cut in cuts for _ in range(2)], "other demand from then on"
     )
 
 
@@ -106,7 +106,7 @@ def _same_until(guard: str, subject: Subject, traces: list[Trace], cuts: list[in
             return Verdict(
                 guard,
                 State.FAILS,
-                f"the decision of {subject.time_of(apart)} depends on what came after {subject.time_of(cut)}: it is another one "
+                f"the decision of {subject.time_of(apart)} depends on what came after {subject.time_of(cut)}: it differs "
                 f"with {what}",
             )
     if not moved:
@@ -152,7 +152,7 @@ def lag(subject: Subject) -> Verdict:
         return Verdict("lag", State.NOT_SHOWN, "there was no work to serve")
     said = f"{share(before)} of the work is unserved, and {share(after)} with readings {span(subject.ticks.tick_s)} older"
     if not after <= max(_LAG_GROWTH * before, before + _LAG_POINTS):
-        return Verdict("lag", State.FAILS, f"{said}: the policy lives on data that it may not have")
+        return Verdict("lag", State.FAILS, f"{said}: the policy depends on data that it may not have in time")
     return Verdict("lag", State.HOLDS, said)
 
 
@@ -184,11 +184,11 @@ def warm_up(subject: Subject) -> Verdict:
         longest = max(longest, history)
         if history <= overlap // 2:
             continue
-        begun = f"begun {span(shift * subject.ticks.tick_s)} later it"
+        begun = f"started {span(shift * subject.ticks.tick_s)} later, it"
         if not (_learns(subject) or _tolerates(subject)):
             said = (
-                f"{begun} still decides otherwise after {span(history * subject.ticks.tick_s)}: what it does "
-                "depends on when it was started"
+                f"{begun} still decides differently after {span(history * subject.ticks.tick_s)}: its decisions "
+                "depend on when it was started"
             )
             return Verdict("warm-up", State.FAILS, said)
         size, differs = _later_begun(subject, found["in_service"], lane, shift)
@@ -199,7 +199,7 @@ def warm_up(subject: Subject) -> Verdict:
         return Verdict("warm-up", State.NOT_SHOWN, said)
     if learned:
         state = State.FAILS if worst > 1.0 else State.HOLDS
-        why = "the policy learns" if _learns(subject) else "numbers may stay apart within its tolerance"
+        why = "the policy learns" if _learns(subject) else "numbers may keep differing within its tolerance"
         return Verdict("warm-up", state, f"{why}, and {learned}")
     if not (decided[1:] != decided[:-1]).any():
         return Verdict("warm-up", State.NOT_SHOWN, "no decision ever changed on this traffic")
@@ -255,7 +255,7 @@ def independence(subject: Subject) -> Verdict:
             return Verdict(
                 "independence",
                 State.FAILS,
-                f"among {len(traces)} fleets it decides otherwise at {subject.time_of(apart)} than alone: fleets are not isolated",
+                f"among {len(traces)} fleets it decides differently at {subject.time_of(apart)} than alone: fleets are not isolated",
             )
     return Verdict("independence", State.HOLDS, "alone, among 3, 5 and 21 fleets it decides the same")
 
@@ -269,7 +269,7 @@ def determinism(subject: Subject) -> Verdict:
         if apart is not None:
             how = "run again" if not cuts else f"in parts of {cuts} ticks"
             return Verdict(
-                "determinism", State.FAILS, f"{how}, it decides otherwise at {subject.time_of(apart)}"
+                "determinism", State.FAILS, f"{how}, it decides differently at {subject.time_of(apart)}"
             )
     return Verdict(
         "determinism", State.HOLDS, "run twice, and in parts of 7, 64 and 1,000 ticks, it decides the same"
@@ -296,7 +296,7 @@ def restart(subject: Subject) -> Verdict:
         return Verdict(
             "restart",
             State.FAILS,
-            f"restarted before, it decides otherwise at {subject.time_of(apart)}: it forgot something",
+            f"restarted before, it decides differently at {subject.time_of(apart)}: its saved state lacks something",
         )
     if said := _forecast_forgets(subject):
         return Verdict("restart", State.FAILS, said)
@@ -332,7 +332,7 @@ def _forecast_forgets(subject: Subject) -> str:
             restored = SeriesState.restore(restored.dump())
         one, other = step(params, through, samples), step(params, restored, samples)
         if not np.array_equal(one.at_lead, other.at_lead, equal_nan=True):
-            return f"restarted before, it forecasts otherwise at {subject.time_of(tick)}"
+            return f"restarted before, it forecasts differently at {subject.time_of(tick)}"
     return ""
 
 
@@ -406,7 +406,7 @@ def silence(subject: Subject) -> Verdict:
         return Verdict(
             "silence",
             State.FAILS,
-            f"{found['stop'][tick, lane]} VMs are stopped at {subject.time_of(tick)}, when no reading had come",
+            f"{found['stop'][tick, lane]} VMs are stopped at {subject.time_of(tick)}, when there was no reading",
         )
     return Verdict(
         "silence",

@@ -82,7 +82,7 @@ def journal_parity(subject: Subject) -> Verdict:
     return Verdict(
         "journal parity",
         State.HOLDS,
-        f"{len(ticks):,} ticks of the journal give the same decisions when decided again",
+        f"{len(ticks):,} ticks of the journal lead to the same decisions when replayed",
     )
 
 
@@ -100,8 +100,8 @@ def decided_again(subject: Subject, ticks: tuple[TickRow, ...]) -> str:
         why = tuple(int(each) for each in decision.reason[:, 0])
         if now != was.stages or why != was.reasons:
             return (
-                f"the tick of {describe_time(row.at_s)} was decided {was.stages[-1]} and is decided {now[-1]} again: "
-                "the journal does not hold all that the decision came from"
+                f"the tick of {describe_time(row.at_s)} was decided as {was.stages[-1]}, but a replay decides {now[-1]}: "
+                "the journal lacks something that the decision depended on"
             )
     return ""
 

@@ -17,24 +17,24 @@ _GROUP = "Forecast"
 FORECAST_FIGURES: tuple[Figure, ...] = (
     Figure(
         "forecast_wape", "Forecast, error", Unit.SHARE, "lower",
-        "Size of the difference between the median forecast and what came, over all demand (weighted absolute percentage error; Kolassa and "
+        "Absolute difference between the median forecast and the demand that came, over all demand (weighted absolute percentage error; Kolassa and "
         "Schütz 2007).",
         _GROUP,
     ),
     Figure(
         "forecast_bias", "Forecast, bias", Unit.SHARE, "neither",
-        "Median forecast less what came, over all demand: below 0 it was too low on the whole.",
+        "Median forecast minus the demand that came, over all demand. Below 0, it was too low overall.",
         _GROUP,
     ),
     Figure(
         "forecast_coverage_95", "Demand within the 95% forecast", Unit.SHARE, "neither",
-        "Share of intervals whose demand was not above the 95 % forecast: 95 % if it is honest, more where demand often is exactly the "
+        "Share of intervals whose demand was not above the 95 % forecast: 95 % if it is calibrated, more if demand often is exactly the "
         "same, such as zero.",
         _GROUP,
     ),
     Figure(
         "forecast_above_high", "Demand above the 95% forecast", Unit.SHARE, "lower",
-        "Demand by which what came exceeded the 95 % forecast, over all demand: what a fleet sized by it would lack.",
+        "Demand above the 95 % forecast, over all demand: what a fleet sized by that forecast would lack.",
         _GROUP,
     ),
 )  # fmt: skip

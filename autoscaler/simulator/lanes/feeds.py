@@ -29,22 +29,20 @@ def why_not_cut(run: LaneRun) -> str:
     if run.blind:
         return ""
     if any(policy.objective for policy in run.policies):
-        return "the models of a fleet with an objective are weighed by what they have cost for days"
+        return "the models of a fleet with an objective are compared by their costs over days"
     if not run.forecasts and not any(policy.forecast for policy in run.policies):
         return ""
     if any(depends_on_vms(policy, plant) for policy, plant in zip(run.policies, run.plants, strict=True)):
         return (
-            "what is measured depends on the VMs in service (saturated VMs hide demand, and a fleet without a VM is "
-            "measured by nobody), so its forecasts are made in step with the plant"
+            "measurements depend on the VMs in service (saturated VMs hide demand, and a fleet without VMs "
+            "measures none), so its forecasts are made in step with the plant"
         )
     compiled = compile_params(run.policies, run.ticks.tick_s, run.ticks.start_s, run.reach * run.ticks.tick_s)
     pipelines = map(pipeline_of, run.policies, run.plants)
     keys = [(trace.digest, pipeline) for trace, pipeline in zip(run.traces, pipelines, strict=True)]
     series = len(distinct_series(keys, compiled.series))
     if kept_bytes(series, run.ticks.count, laws=bool(compiled.series.laws.any())) > MOST_KEPT_BYTES:
-        return (
-            f"it has {series} different forecasts, too many to keep all of them for {run.ticks.count:,} ticks"
-        )
+        return f"it has {series} different forecasts, too many to keep for {run.ticks.count:,} ticks"
     return ""
 
 

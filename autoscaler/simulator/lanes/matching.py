@@ -58,23 +58,24 @@ def unmatched(plant: PlantSettings) -> list[str]:
     """List, in words, the settings that the embedded cloud treats differently or not at all; empty if it matches."""
     unbudgeted = plant.start_budget is None and plant.provision_budget is None and plant.stop_budget is None
     found = {
-        "start times are drawn by another stream": not plant.start.constant or not plant.provision.constant,
-        "the cloud draws which starts fail or hang by VM": bool(
+        "start times come from another random stream": not plant.start.constant
+        or not plant.provision.constant,
+        "the cloud decides by VM which starts fail or hang": bool(
             0 < plant.start_failure < 1 or 0 < plant.stuck < 1
         ),
         "the daemon does not drain VMs": plant.drain_s > 0,
-        "dry spells at random moments are not in the cloud's schedule": plant.dry_per_day > 0,
+        "the cloud has no dry spells at random times": plant.dry_per_day > 0,
         "the cloud has EC2's API budget or none": not unbudgeted and not _budgeted(plant),
         "the daemon's trace source has no windows, losses or gaps of its own": bool(
             plant.metric_interval_s is not None or plant.metric_loss or plant.metric_gaps
         ),
-        "how late metrics are is the policy's affair there": plant.metric_lag_s is not None,
-        "shortage is always lost there": plant.shortage is not Shortage.LOST,
-        "a start is always billed for at least 60 s there": plant.minimum_billed_s != 60,
-        "the daemon believes in a failure 30 s after the order where it saw no VM starting, and tries a VM again after "
-        "600 s and twice as long for each further failure": bool(plant.start_failure),
-        "the daemon tries a dry zone again with one VM, and after ever longer times": plant.can_run_dry,
-        "the daemon writes off VMs that never run, and asks elsewhere for them": bool(
+        "the daemon takes the delay of metrics from the policy": plant.metric_lag_s is not None,
+        "in the daemon, unserved work is always lost": plant.shortage is not Shortage.LOST,
+        "the cloud bills each start for at least 60 s": plant.minimum_billed_s != 60,
+        "if no VM is seen starting, the daemon assumes a failure 30 s after the order; it retries a VM after "
+        "600 s, and after twice as long for each further failure": bool(plant.start_failure),
+        "the daemon retries a dry zone with one VM, at growing intervals": plant.can_run_dry,
+        "the daemon gives up VMs that never run, and orders others instead": bool(
             plant.stuck and not math.isfinite(plant.stuck_s)
         ),
     }

@@ -28,42 +28,40 @@ def refusals(policy: Policy, plant: PlantSettings, tick_s: float) -> list[str]:
     on_ticks = math.ceil(policy.guards.minimum_on_time_s / tick_s - 1e-9)
     if on_ticks > LONGEST_ON_TICKS:
         found.append(
-            f"guards.minimum_on_time is {on_ticks} ticks of {tick_s:g} s, and lanes keep at most {LONGEST_ON_TICKS}; "
+            f"guards.minimum_on_time is {on_ticks} ticks of {tick_s:g} s, but lanes remember at most {LONGEST_ON_TICKS}; "
             f"{_LOOP}"
         )
     if policy.signal.kind in ("concurrency", "queue"):
         found.append(
-            f"signal.kind {policy.signal.kind}: neither engine measures it, since both play work per second; "
+            f"signal.kind {policy.signal.kind}: neither engine measures it, because both simulate work per second; "
             "use signal.kind throughput or total"
         )
     given = policy.signal.trace
     if given is not None and given.loop:
-        found.append(
-            f"signal.trace.loop plays the recording again from its beginning, and lanes play it once; {_LOOP}"
-        )
+        found.append(f"signal.trace.loop repeats the recording, but lanes play it once; {_LOOP}")
     if (
         policy.refill is not None
         or policy.freshness.refresh is not None
         or policy.freshness.exercise is not None
     ):
-        found.append(f"refill, freshness: VMs are prepared, tried and replaced one by one; {_LOOP}")
+        found.append(f"refill, freshness: VMs are prepared, tested and replaced one by one; {_LOOP}")
     if policy.warm_pool.hibernate is not None:
         found.append(
-            f"warm_pool.hibernate: VMs that wait hibernated and VMs that wait stopped start in different times, and lanes know "
+            f"warm_pool.hibernate: hibernated and stopped VMs take different times to start, but lanes know only "
             f"one; {_LOOP}"
         )
     if policy.guards.stop_share < 1.0:
-        found.append(f"guards.stop_share counts VMs that are leaving one by one; {_LOOP}")
+        found.append(f"guards.stop_share counts single VMs that are leaving; {_LOOP}")
     if policy.balancer is not None:
-        found.append(f"balancer: VMs that leave are watched until they are idle, one by one; {_LOOP}")
+        found.append(f"balancer: each VM that leaves is watched until it is idle; {_LOOP}")
     if policy.group is not None:
         found.append(
-            f"shared: the limits of the group {policy.group.name} are those of several fleets, and lanes are variants of "
+            f"shared: the limits of the group {policy.group.name} apply to several fleets, but lanes are variants of "
             f"one; {_LOOP}, for the fleets that it runs"
         )
     if plant.shortage is Shortage.QUEUED and policy.signal.kind == "utilisation":
         found.append(
-            "shortage queued with signal.kind utilisation: how busy VMs look depends on the queue, which neither engine "
+            "shortage queued with signal.kind utilisation: utilisation depends on the queue, which neither engine "
             "measures; use signal.kind throughput or total, or shortage lost"
         )
     return found

@@ -106,8 +106,8 @@ class RivalsApart:
             except EOFError:
                 self._process.join()
                 raise InvariantError(
-                    f"the process that works out the baselines ended with {self._process.exitcode} and no result; "
-                    "was it killed, for want of memory?"
+                    f"the process that computes the baselines ended with exit code {self._process.exitcode} and no result; "
+                    "perhaps it was killed for lack of memory"
                 ) from None
             if isinstance(told, AutoscalerError):
                 raise told

@@ -243,7 +243,7 @@ def generate(recipe: Recipe) -> Trace:
     gap, zero = _outages(recipe, stamps)
     values[zero] = 0.0
     if gap.all():
-        raise TraceError("No traffic can be generated: outages leave nothing of it.")
+        raise TraceError("No traffic can be generated: the outages cover all of it.")
     return Trace.build(
         stamps[~gap],
         values[~gap],
@@ -455,5 +455,5 @@ def wrong_value(part: Part) -> tuple[str, str] | None:
     if isinstance(part, Outage | Outages) and part.shows not in {"gap", "zero"}:
         return "shows", f"an outage shows `gap` or `zero`, not `{part.shows}`"
     if isinstance(part, Crowds | Outages) and part.per_day > 1000:
-        return "per_day", f"more than 1000 a day are not drawn, and {part.per_day:g} are asked for"
+        return "per_day", f"at most 1000 a day can be drawn, not {part.per_day:g}"
     return None

@@ -108,7 +108,9 @@ def _recipe(document: Document, problems: list[Problem]) -> Recipe:
     if not isinstance(raw_parts, list) or not raw_parts:
         problems.append(
             Problem(
-                document.mark(("parts",)), "`parts` is missing or no list", f"list some of {', '.join(PARTS)}"
+                document.mark(("parts",)),
+                "`parts` is missing or not a list",
+                f"list some of {', '.join(PARTS)}",
             )
         )
         return Recipe()
@@ -130,7 +132,7 @@ def _part(document: Document, path: YamlPath, raw: object, problems: list[Proble
         return None
     if not isinstance(given, dict):
         problems.append(
-            Problem(document.mark((*path, kind)), f"`{kind}` is no section", "put its keys in braces")
+            Problem(document.mark((*path, kind)), f"`{kind}` is not a section", "put its keys in braces")
         )
         return None
     names = {one.name.removesuffix("_s"): one for one in fields(PARTS[kind])}
@@ -181,7 +183,7 @@ def _put(
     try:
         found[name] = read(raw)
     except ValueError as error:
-        problems.append(Problem(document.mark(path), f"{shown(raw)} is no `{path[-1]}`", str(error)))
+        problems.append(Problem(document.mark(path), f"{shown(raw)} is not a valid `{path[-1]}`", str(error)))
 
 
 def _unknown(document: Document, path: YamlPath, valid: list[str]) -> Problem:

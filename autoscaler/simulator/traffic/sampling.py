@@ -84,11 +84,11 @@ class Sampling:
         """
         if self.policy.signal.kind == "queue":
             raise TraceError(
-                "a trace is demand and a backlog is not: record a fleet with another signal.kind"
+                "a trace holds demand, but a queue signal measures a backlog: record a fleet with another signal.kind"
             )
         if for_s < 2 * self.every_s:
             raise TraceError(
-                f"{for_s:g} s do not hold two ticks of {self.every_s:g} s, and a trace needs two; record for longer"
+                f"{for_s:g} s are less than the two ticks of {self.every_s:g} s that a trace needs; record for longer"
             )
         observer = Observer(self.clock)
         stopping = asyncio.create_task(stop.wait())
@@ -161,7 +161,7 @@ class Sampling:
         if text:
             self._error = text
         if text != self._last_told:
-            self.tell(text or "well again")
+            self.tell(text or "readings arrive again")
             self._last_told = text
 
     def _sampled(self) -> Sampled:
