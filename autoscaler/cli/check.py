@@ -1,6 +1,6 @@
 """`check`: the checks that a policy's simulation must pass before its figures are believed.
 
-Exit codes: 0 no guard fails, 1 one does or it could not be done, 2 wrong usage, 130 interrupted.
+Exit codes: 0 no guard fails, 1 a guard fails or the command could not run, 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _traffic(policy: Policy, trace: Path | None, kind: str | None) -> Trace:
 
     if trace is not None:
         return recording(trace, kind)
-    # Within the policy's own bounds, so that every guard has decisions to look at.
+    # Demand stays within the policy's bounds, so that every guard has decisions to examine.
     most = 0.8 * max(policy.bounds.maximum, 2) * policy.vm.capacity_per_s
     parts = (Level(0.15 * most), Daily(0.45 * most), Crowd(at_s=16 * 3600.0, height=0.4 * most))
     return generate(Recipe(parts=parts, dispersion=4.0, name="a generated day"))

@@ -12,7 +12,7 @@ from autoscaler.cli.output import on_screen
 from autoscaler.errors import DaemonError
 
 PATIENCE_S = 25.0
-"""Longer than the daemon keeps a connection."""
+"""Seconds to wait for an answer; longer than the daemon keeps a connection open."""
 
 
 class _UnixConnection(HTTPConnection):
@@ -21,29 +21,29 @@ class _UnixConnection(HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        """To the socket instead of an address."""
+        """Connect to the Unix socket instead of a network address."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(PATIENCE_S)
         self.sock.connect(str(self._path))
 
 
 def control_path(socket: Path | None) -> Path:
-    """Where the daemon's socket is: as given, or by the settings."""
+    """Return the path of the daemon's control socket: the given one, or the one of the settings."""
     from autoscaler.settings import load_settings
 
     return load_settings(control_socket=socket).control_path
 
 
 def ask(path: Path, what: str, change: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The daemon's answer.
+    """Send a request to the daemon and return its answer.
 
     Args:
-        path: Of the socket.
-        what: Of version 1 of its API.
-        change: To be posted; None asks only.
+        path: The control socket.
+        what: Name of a resource in version 1 of the API.
+        change: Body to POST; None sends a GET.
 
     Raises:
-        DaemonError: There is no daemon, it may not be asked, or it refuses, with its own words.
+        DaemonError: There is no daemon, access is denied, or the daemon refuses; a refusal has the daemon's own words.
     """
     connection = _UnixConnection(path)
     try:

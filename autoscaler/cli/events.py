@@ -1,10 +1,10 @@
 """`events`: events from the journal, for people and programs.
 
-Exit codes: 0 shown, also where there is nothing to show, 1 no journal, an unknown fleet or kind, 2 wrong usage,
-130 interrupted, which is how `--follow` ends.
+Exit codes: 0 shown (also if there is nothing to show), 1 no journal or an unknown fleet or kind, 2 wrong usage,
+130 interrupted (the usual end of `--follow`).
 
-Rules of this file: the journal is opened read-only, for one short read at a time, so that a daemon that writes,
-restarts or sets a damaged journal aside is followed across all of it.
+Rules of this file: the journal is opened read-only for one short read at a time. So `--follow` continues while the
+daemon writes, when it restarts, and when it sets a damaged journal aside.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SHOWN = 100
 POLL_S = 1.0
-"""How long `--follow` waits between two looks."""
+"""Seconds between two reads with `--follow`."""
 _MOST_AT_ONCE = 1000
 
 
@@ -89,7 +89,11 @@ def events(
 
 
 def _check_words(reader: JournalReader, wanted: EventFilter, directory: Path) -> None:
-    """A misspelt fleet or kind is not one without events."""
+    """Raise an error for an unknown fleet or kind, so that a misspelt name is not taken for one without events.
+
+    Raises:
+        JournalError: The journal does not know the fleet or the kind.
+    """
     from autoscaler.cli.reference_journal import KINDS
     from autoscaler.daemon.telemetry import EVENTS
     from autoscaler.errors import JournalError
@@ -111,7 +115,7 @@ def _nothing(last: EventRecord | None, directory: Path) -> str:
 
 
 async def _follow(directory: Path, wanted: EventFilter, after: int, as_json: bool) -> None:
-    """Print what comes, for ever; a journal that cannot be read now is said once and asked again."""
+    """Print new events until interrupted; report an unreadable journal once and keep trying."""
     from autoscaler.clock import SystemClock
     from autoscaler.errors import JournalError
     from autoscaler.store import JournalReader
@@ -123,7 +127,7 @@ async def _follow(directory: Path, wanted: EventFilter, after: int, as_json: boo
             with JournalReader(directory) as reader:
                 last = reader.last_event()
                 if last is None or last.id < after:
-                    after = 0  # begun anew after damage
+                    after = 0  # a new journal, begun after damage
                 found = reader.events_after(after, wanted, _MOST_AT_ONCE)
         except JournalError as error:
             if str(error) != trouble:

@@ -1,6 +1,6 @@
 """`explain`: why a fleet has its size, from the journal.
 
-Exit codes: 0 told, 1 no journal or an unknown fleet, 2 wrong usage.
+Exit codes: 0 explained, 1 no journal or an unknown fleet, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def explain(
             row = reader.last(one) if at_s is None else reader.tick_at(one, at_s)
             if row is None:
                 raise JournalError(_nothing(reader, one, at_s, directory))
-            # An early turn follows in the same tick, with actions of its own.
+            # An early turn belongs to the same tick but has its own actions.
             end_s = row.at_s + _LONGEST_TICK_S
             later = (t.at_s for t in reader.each_tick(one, row.at_s, end_s) if t.at_s > row.at_s)
             until_s = next(later, end_s)
@@ -149,7 +149,7 @@ def _tell_since(
 
 
 def _explain_replayed(directory: Path, fleet: str, at_s: float | None, *, as_json: bool) -> bool:
-    """Tell the row of a replay without a journal; whether there is one."""
+    """Explain a row of a replay that left a timeline but no journal; return False if the folder has no timeline."""
     from autoscaler.cli.explain_replayed import explained_row, has_time_line, tell_row
 
     if not has_time_line(directory):
@@ -239,7 +239,7 @@ def _tell(row: TickRow, actions: list[ActionRecord]) -> None:
 
 
 def _held(row: FleetTick) -> str:
-    """What operators had in force; empty where nothing was."""
+    """Return the operators' pauses and bounds that were in force; empty if there were none."""
     from autoscaler.core.types import NO_CEILING
 
     paused = {"starts": row.may_start, "provisioning": row.may_provision, "stops": row.may_stop}

@@ -15,19 +15,19 @@ from autoscaler.simulator.report.wording import count, moment
 
 
 def has_time_line(directory: Path) -> bool:
-    """Whether a replay has left its time line here."""
+    """Return whether a replay has written its timeline to this folder."""
     return any((directory / name).is_file() for name in (TIMELINE_NAME, PARQUET_NAME))
 
 
 def explained_row(directory: Path, fleet: str, at_s: float | None) -> dict[str, Any]:
-    """The row in force at a moment (None: the last), NaN for unknown.
+    """Return the row of the tick at a time, or the last row if the time is None; unknown numbers are NaN.
 
     Raises:
-        ConfigError: It is another fleet's, or no tick of it.
+        ConfigError: The replay is of another fleet or does not cover the time.
     """
     from autoscaler.errors import ConfigError
 
-    # A comparison keeps the time line of each policy in a folder beside the one report.
+    # A comparison has one folder per policy for the timelines, and a single report above them.
     report = directory if (directory / REPORT_NAME).is_file() else directory.parent
     own = read_report(report).get("details", {}).get("fleet")
     if own != fleet:
@@ -49,7 +49,7 @@ def explained_row(directory: Path, fleet: str, at_s: float | None) -> dict[str, 
 
 
 def tell_row(row: dict[str, Any]) -> None:
-    """Print it for people."""
+    """Print a row for people."""
     say = typer.echo
     say(f"{row['fleet']} at {moment(row['at_s'])} UTC (replayed)")
     say(f"  {row['reason']}")

@@ -1,6 +1,6 @@
 """`explain --since`: a fleet's orders, shortages, failed metrics, refused calls and events over a period, in order.
 
-Rules of this file: a line where something changed, none where nothing did; the sentences are those of the journal.
+Rules of this file: a line is printed only where something changed. Sentences are taken from the journal.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from autoscaler.store.reader import JournalReader, TickRow
 
 MOST_LINES = 100
-"""More are counted, and the newest shown."""
+"""At most this many lines are shown, the newest; the others are counted."""
 _SILENT_S = 300.0
-"""No tick is longer: where nothing was decided for longer, no daemon decided."""
+"""The longest possible tick, seconds. A longer gap between decisions means that no daemon was deciding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Something that happened.
+    """One thing that happened.
 
     Attributes:
-        at_s: When, epoch seconds.
-        what: A word for programs.
-        text: For people.
+        at_s: Epoch seconds.
+        what: Its kind, a word for programs.
+        text: Its description for people.
     """
 
     at_s: float
@@ -47,17 +47,17 @@ class Line:
 
 @dataclass(slots=True)
 class Story:
-    """What became of one fleet, tick by tick.
+    """What happened to one fleet, gathered decision by decision.
 
     Attributes:
-        lines: In order of time.
-        decisions: How many there were.
-        started, made, stopped: VMs for which the provider accepted that; those for the warm pool's upkeep are not among them.
+        lines: The events, ordered by time.
+        decisions: Number of decisions.
+        started, made, stopped: VMs for which the provider accepted a start, provision or stop. Upkeep of the warm pool is not counted.
         refused, unknown: Calls that failed for some or all VMs; calls without an answer, whose result later listings showed.
-        least, most: VMs in service.
-        short_s, longest_s: How long there was shortage, and the longest of it.
-        episodes: How often a shortage began.
-        worst: The highest shortage, work per second.
+        least, most: Smallest and largest number of VMs in service.
+        short_s, longest_s: Total time with shortage, and the longest episode, seconds.
+        episodes: Number of times a shortage began.
+        worst: Largest shortage, work per second.
     """
 
     lines: list[Line] = field(default_factory=list)
@@ -80,14 +80,14 @@ class Story:
     _blind_since_s: float = math.nan
 
     def take(self, row: TickRow) -> None:
-        """Go on by a decision."""
+        """Add the next decision."""
         seen, last = row.recorded, self._last
         if last is not None and row.at_s - last.at_s > _SILENT_S:
             self._say(row.at_s, "silence", f"nothing was decided for {span(row.at_s - last.at_s)} before")
         self._take_shortage(row)
         self._take_metrics(row)
         wanted = seen.sentence if seen.start or seen.provision or seen.stop else ""
-        # The same once more was not done the first time, as while another daemon is waited for.
+        # A repeated order means that the first was not carried out, for example while another daemon holds the fleet.
         if wanted and wanted != self._wanted:
             self._say(row.at_s, "ordered", wanted)
         self._wanted = wanted
@@ -97,7 +97,7 @@ class Story:
         self._last = row
 
     def end(self) -> None:
-        """There are no more."""
+        """Close a shortage that is still open after the last decision."""
         if self._last is not None and not math.isnan(self._short_since_s):
             self._close_shortage(self._last.at_s)
 
@@ -146,7 +146,7 @@ class Story:
 
 
 def tell_all_since(reader: JournalReader, begin_s: float, end_s: float, *, as_json: bool) -> bool:
-    """Tell in a line what became of each fleet, the longest short first; whether there was any decision then."""
+    """Print one line per fleet, the longest shortage first; return False if there was no decision in that time."""
     found = [(fleet, _story(reader, fleet, begin_s, end_s)) for fleet in reader.fleets_ever()]
     told = sorted((each for each in found if each[1].decisions), key=lambda each: -each[1].short_s)
     if as_json and told:
@@ -160,7 +160,7 @@ def tell_all_since(reader: JournalReader, begin_s: float, end_s: float, *, as_js
 
 
 def tell_since(reader: JournalReader, fleet: str, begin_s: float, end_s: float, *, as_json: bool) -> bool:
-    """Tell what became of a fleet; whether there was any decision then."""
+    """Print what happened to a fleet, line by line; return False if there was no decision in that time."""
     story = _story(reader, fleet, begin_s, end_s)
     if not story.decisions:
         return False
@@ -181,7 +181,7 @@ def tell_since(reader: JournalReader, fleet: str, begin_s: float, end_s: float, 
 
 
 def _story(reader: JournalReader, fleet: str, begin_s: float, end_s: float) -> Story:
-    """All that the journal tells of a fleet and a time."""
+    """Return everything that the journal says about a fleet in a period."""
     story = Story()
     for row in reader.each_tick(fleet, begin_s, end_s):
         story.take(row)
@@ -206,7 +206,7 @@ def _has(seen: FleetTick) -> str:
 
 
 def _refused(actions: Iterable[ActionRecord]) -> Iterator[Line]:
-    """Calls that did not do all that they were for."""
+    """Yield a line for each call that failed for some or all of its VMs."""
     for action in actions:
         failed = Counter(f"{o.kind} {o.code}" for o in action.outcomes if o.code)
         if failed:

@@ -1,7 +1,7 @@
 """`export`: what a daemon measured and did, from the journal to a file for other programs and replays.
 
-Exit codes: 0 written, 1 it could not be (no journal, an unknown fleet, nothing in that time, a file that is there
-already), 2 wrong usage. What the file does not say is said on standard error; a failure leaves no file.
+Exit codes: 0 written, 1 not written (no journal, an unknown fleet, no data in that time, or the file exists), 2 wrong
+usage. Notes about what the file lacks go to standard error. A failure leaves no file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class What(StrEnum):
-    """What is exported."""
+    """The data to export."""
 
     DEMAND = "demand"
     TIMELINE = "timeline"
@@ -130,7 +130,7 @@ def _demand(
     found = demand_trace(fleet, reader.each_tick(fleet, *span), interval_s)
     write_trace(out, found.trace, overwrite=force)
     trace = found.trace
-    # What a manifest says of an earlier file of this name holds no more.
+    # The manifest may describe an earlier file of this name, so an existing entry is replaced in any case.
     noted = manifest or manifest_entry(out) is not None
     if noted:
         note_in_manifest(out, trace)

@@ -1,7 +1,7 @@
 """The command line: all commands, and the single entry point.
 
-Exit codes of all commands: 0 done, 1 it could not be done (the reason is on standard error), 2 wrong usage,
-130 interrupted (what was finished is shown and written, marked as a part). Programs read `--json`.
+Exit codes of all commands: 0 success, 1 failure (the reason is on standard error), 2 wrong usage, 130 interrupted
+(the finished part is shown and written, and marked as a part). Programs read `--json`.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ from autoscaler.cli.pipes import ends_with_its_reader, speak_any_encoding
 
 
 class Commands(TyperGroup):
-    """The commands; what is wrong with an option is said without the checker's own prefix."""
+    """The root command group. It rewords messages of the option parser before they are shown."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was asked for."""
+        """Run the selected command; reword a `typer.BadParameter` and raise it again."""
         try:
             return super().invoke(ctx)
         except typer.BadParameter as error:
@@ -64,7 +64,7 @@ _CHECKER_SAYS = (
     (r"^Input should be less than or equal to ", "it must be at most "),
     (r"^Input should be (greater|less) than ", r"it must be \1 than "),
 )
-"""How the library that reads options speaks, and how this program does."""
+"""Patterns of pydantic's messages about option values, each with this program's wording."""
 
 
 def _in_words(message: str) -> str:
@@ -127,7 +127,7 @@ app.add_typer(warm_pool.app, name="pool")
 
 
 def _show_version(asked: bool) -> None:
-    """Answer `--version` with the name and the version in one line, before a command is asked for."""
+    """Print the name and version in one line and exit, if `--version` was given."""
     if asked:
         from importlib.metadata import version as of
 
@@ -169,7 +169,7 @@ show_examples(app)
 
 
 def main() -> None:
-    """Entry point of the installed command."""
+    """Run the command line; entry point of the installed command."""
     speak_any_encoding()
     with ends_with_its_reader():
         app()

@@ -1,7 +1,7 @@
 """`pause`, `resume`, `override`, `operations`: operators' commands to a running daemon.
 
-Exit codes: 0 done or nothing to do, 1 no daemon, or it refuses, and why; 2 wrong usage. What is answered has been
-recorded by the daemon with who and why.
+Exit codes: 0 done or nothing to do, 1 no daemon or it refused (the reason is given), 2 wrong usage. Before it answers, the
+daemon has recorded the command with its operator and reason.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from autoscaler.cli.output import errors_in_words, moment, seconds
 
 
 class What(StrEnum):
-    """What may be paused."""
+    """The actions that can be paused."""
 
     START = "start"
     STOP = "stop"
@@ -147,7 +147,7 @@ def _tell(command: str, socket: Path | None, as_json: bool, change: dict[str, An
 
 
 def print_answer(found: dict[str, Any], as_json: bool, sentences: list[str]) -> None:
-    """Print the daemon's answer, for programs or in sentences."""
+    """Print the daemon's answer as JSON or as sentences."""
     typer.echo(json.dumps(found, indent=2) if as_json else "\n".join(sentences))
 
 

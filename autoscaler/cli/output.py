@@ -1,6 +1,6 @@
 """What all commands share: exit codes, error sentences, option types, log setup.
 
-Rules of this file: nothing heavy is imported at the top, so that `--help` stays quick.
+Rules of this file: no heavy imports at the top, so that `--help` stays quick.
 """
 
 from __future__ import annotations
@@ -30,14 +30,18 @@ if TYPE_CHECKING:
 _ANY_WIDTH = 1000
 OK = 0
 FAILED = 1
-"""The command could not do what it was asked; the reason is on standard error."""
+"""Exit code: the command failed; the reason is on standard error."""
 INTERRUPTED = 130
 _END_OF_TIME_S = 253_402_300_800.0
 
 
 @contextmanager
 def errors_in_words(command: str) -> Iterator[None]:
-    """End a command with one message and exit code 1 instead of a traceback."""
+    """Context that ends a command with one message and an exit code instead of a traceback.
+
+    Raises:
+        Exit: With code 1 after an error of this program, 130 after Ctrl-C.
+    """
     from autoscaler.errors import AutoscalerError
 
     try:
@@ -51,7 +55,11 @@ def errors_in_words(command: str) -> Iterator[None]:
 
 
 def seconds(text: str | float) -> float:
-    """An option value such as 40s, 5m or 1h30m; numbers are an option's own default."""
+    """Parse a duration such as 40s, 5m or 1h30m into seconds. Numbers, which are defaults of options, are returned as they are.
+
+    Raises:
+        BadParameter: The text is not a duration, or not longer than 0.
+    """
     from autoscaler.config.quantities import DURATION
 
     if isinstance(text, int | float):
@@ -66,7 +74,11 @@ def seconds(text: str | float) -> float:
 
 
 def share(text: str | float) -> float:
-    """An option value such as 90% or 0.9."""
+    """Parse a share such as 90% or 0.9 into a number from 0 to 1.
+
+    Raises:
+        BadParameter: The text is not a share.
+    """
     try:
         value = float(text.removesuffix("%")) / 100 if isinstance(text, str) and "%" in text else float(text)
     except ValueError:
@@ -77,7 +89,11 @@ def share(text: str | float) -> float:
 
 
 def moment(text: str | float) -> float:
-    """An option value such as 1998-06-10T12:00Z or an epoch number: epoch seconds, from 1970 to 9999."""
+    """Parse a time such as 1998-06-10T12:00Z, or an epoch number, into epoch seconds between the years 1970 and 9999.
+
+    Raises:
+        BadParameter: The text is not such a time.
+    """
     try:
         at_s = float(text)
     except ValueError:
@@ -93,7 +109,14 @@ def moment(text: str | float) -> float:
 
 
 def moment_or_ago(text: str | float) -> float:
-    """An option value such as 2h, which is so long ago, or a moment; `since_epoch` tells them apart."""
+    """Parse a time as `moment` does, or a duration such as 2h, which means that long ago.
+
+    Returns:
+        Epoch seconds, or minus the duration. `since_epoch` turns both into epoch seconds.
+
+    Raises:
+        BadParameter: The text is neither.
+    """
     with suppress(typer.BadParameter):
         return moment(text)
     with suppress(typer.BadParameter):
@@ -102,19 +125,19 @@ def moment_or_ago(text: str | float) -> float:
 
 
 def since_epoch(given_s: float | None, now_s: float, otherwise_s: float) -> float:
-    """Epoch seconds of a `moment_or_ago`; the other value where none was given."""
+    """Return the epoch seconds of a value from `moment_or_ago`, or `otherwise_s` if no value was given."""
     if given_s is None:
         return otherwise_s
     return given_s if given_s >= 0 else now_s + given_s
 
 
 def say(text: str) -> None:
-    """Print a line that may contain text from outside."""
+    """Print a line that may contain text from outside this program, with control characters made safe."""
     typer.echo(printable(text))
 
 
 def on_screen(document: Any) -> Any:
-    """A daemon's answer, with all text made safe to print."""
+    """Return a JSON document of the daemon with all its text made safe to print."""
     if isinstance(document, str):
         return printable(document)
     if isinstance(document, list):
@@ -125,14 +148,14 @@ def on_screen(document: Any) -> Any:
 
 
 def plain_table(*, show_header: bool = True) -> Table:
-    """A table without lines, two spaces between its columns."""
+    """Return a table without lines, with two spaces between its columns."""
     from rich.table import Table
 
     return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=show_header)
 
 
 def print_whole(console: Console, table: Table) -> None:
-    """Print a table of numbers without cutting any: a cut number is another number, and a wrapped line is none."""
+    """Print a table of numbers at its full width, without cutting or wrapping: a cut number reads as a different number."""
     from rich.measure import Measurement
 
     needed = Measurement.get(console, console.options.update_width(_ANY_WIDTH), table).maximum
@@ -143,10 +166,10 @@ def print_whole(console: Console, table: Table) -> None:
 
 
 def recording(path: Path, kind: str | None) -> Trace:
-    """The trace to run on. Where `--kind` says something else than the manifest beside it, standard error tells.
+    """Read a trace. A warning goes to standard error if `--kind` contradicts the manifest beside the file.
 
     Raises:
-        TraceError: It cannot be used.
+        TraceError: The file cannot be used as a trace.
     """
     from autoscaler.traces.reading import manifest_entry, read_trace
     from autoscaler.traces.trace import TraceKind
@@ -163,17 +186,17 @@ def recording(path: Path, kind: str | None) -> Trace:
 
 
 def print_json(document: object) -> None:
-    """Print a document for programs; a number that is not known becomes null."""
+    """Print a document as JSON for programs; NaN becomes null."""
     from autoscaler.simulator.replay.timeline import jsonable
 
     typer.echo(json.dumps(jsonable(document), indent=2))
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a file.
+    """Write a text file.
 
     Raises:
-        ConfigError: It cannot be written.
+        ConfigError: The file cannot be written.
     """
     from autoscaler.errors import ConfigError
 
@@ -184,14 +207,14 @@ def write_text(file: Path, text: str) -> None:
 
 
 def end_of_part(interrupted: Interruption) -> None:
-    """End a command whose run somebody ended before its time."""
+    """End the command with exit code 130 if its run was interrupted, and say that the figures cover a part."""
     if interrupted.pressed:
         typer.echo("interrupted: the figures cover the part that was run", err=True)
         raise typer.Exit(INTERRUPTED)
 
 
 def utc(at_s: float) -> str:
-    """Epoch seconds as ISO 8601 to the second; the bare number where no calendar reaches."""
+    """Return epoch seconds as ISO 8601 to the second, or as a bare number if no calendar date exists for them."""
     try:
         return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (OverflowError, ValueError, OSError):
@@ -199,12 +222,12 @@ def utc(at_s: float) -> str:
 
 
 def forecast_words(median: float, high: float, number: Callable[[float], str]) -> str:
-    """What was expected, in words.
+    """Return a phrase that describes a forecast.
 
     Args:
-        median: Of demand at the lead time, work per second; NaN for none.
-        high: That 95 of 100 outcomes lie below.
-        number: Writes one.
+        median: Median of demand at the lead time, work per second; NaN if there is no forecast.
+        high: 95 % quantile of the same.
+        number: Formats a number.
     """
     if math.isnan(median):
         return "none: no policy uses one, or there was no data for it"
@@ -212,12 +235,12 @@ def forecast_words(median: float, high: float, number: Callable[[float], str]) -
 
 
 def work(value: float | None) -> str:
-    """Work per second for people; a question mark where unknown."""
+    """Return work per second as text for people; a question mark if it is unknown."""
     return "?" if value is None or math.isnan(value) else f"{value:,.0f}"
 
 
 def unknown_word(word: str, known: Iterable[str], what: str, where: str) -> str:
-    """A sentence that there is no such thing, and the nearest one, or all of them."""
+    """Return a sentence that a name is unknown, with the nearest known name, or all known names if none is near."""
     import difflib
 
     names = sorted(known)
@@ -227,12 +250,12 @@ def unknown_word(word: str, known: Iterable[str], what: str, where: str) -> str:
 
 
 def _printable_event(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A line for people; JSON has its own escapes."""
+    """Make the text of a console log line safe to print; JSON lines have their own escapes."""
     return {name: printable(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
 def set_up_logging(style: Literal["console", "json"], level: str) -> None:
-    """Send structlog's lines to standard error, for people or for programs; what cannot be written there ends nothing."""
+    """Send structlog's lines to standard error, for people or for programs; a line that cannot be written is never an error."""
     import structlog
 
     from autoscaler.cli.log_lines import LogLines

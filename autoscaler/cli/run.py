@@ -1,6 +1,6 @@
 """`run`: the daemon itself, with this machine's settings and policies.
 
-Exit codes: 0 ended by a signal or after --for, 1 it could not start, 2 wrong usage.
+Exit codes: 0 stopped by a signal or after --for, 1 could not start, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -87,9 +87,12 @@ def run(
 
 
 def _load(folder: PolicyFolder, last_good: LastGood) -> tuple[PolicySet, tuple[str, ...]]:
-    """The usable policies, and which files are used as they were when they were last good.
+    """Return the usable policies, and the names of files that are used in their last good version.
 
-    What is wrong with the others is said in the log and does not stop these.
+    Errors in other files are logged and do not keep the usable policies from running.
+
+    Raises:
+        Exit: No policy is usable; the errors are on standard error.
     """
     loaded, mended = last_good.mend(folder, folder.load())
     if not loaded.policies:
@@ -163,7 +166,7 @@ async def _run(
         stack.enter_context(signals_heard(daemon, reloads))
         site = await stack.enter_async_context(_site(settings, daemon, pushing, stack))
         telemetry.log.info("listening", text=f"{site.url} ({' '.join(site.paths)})")
-        # Before anybody can change what is in force, it is known.
+        # Load the operations in force before the control socket can accept changes.
         await daemon.operators.load()
         control = Control(daemon, settings.control_path, settings.control_group)
         await stack.enter_async_context(control)
@@ -176,7 +179,7 @@ async def _run(
 
 
 def _site(settings: Settings, daemon: Daemon, pushing: Pushing, stack: AsyncExitStack) -> Site:
-    """What is served over HTTP; reading the journal for it ends with the stack."""
+    """Return the HTTP site; its reader of the journal is closed with the stack."""
     from autoscaler.store.history import JournalHistory
     from autoscaler.web.site import Site
 
@@ -186,7 +189,7 @@ def _site(settings: Settings, daemon: Daemon, pushing: Pushing, stack: AsyncExit
 
 
 def _leasing(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Leasing | None:
-    """Keeps off other daemons' fleets, unless the settings say otherwise; ended with the stack."""
+    """Return the lease that keeps two daemons off one fleet, or None if the settings turn it off; it ends with the stack."""
     from autoscaler.daemon.vms.leasing import Leasing
     from autoscaler.store.identity import daemon_name, run_name
 
@@ -202,7 +205,13 @@ def _sources(
     source_of: Callable[[Policy], MetricSource],
     others_of: Sequence[Callable[[Policy], object]],
 ) -> tuple[dict[str, MetricSource], tuple[str, ...]]:
-    """A source per fleet. A fleet of which it, or another adapter, cannot be made is left out, and it is said why; the others run."""
+    """Return a metric source per fleet, and a message for each fleet that is left out.
+
+    A fleet is left out if its source or another of its adapters cannot be made. The other fleets run.
+
+    Raises:
+        ConfigError: No fleet is left.
+    """
     from autoscaler.errors import AutoscalerError, ConfigError
 
     made: dict[str, MetricSource] = {}

@@ -1,6 +1,6 @@
 """The daemon's places: opened at startup or retried until they can be, and watched for hints.
 
-Rules of this file: of several places each fails alone; a daemon none of whose places can be used does not start.
+Rules of this file: a place that cannot be opened does not affect the others. If no place can be used, the daemon does not start.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from autoscaler.wiring_providers import Clouds
 
 Body = Callable[[], Awaitable[object]]
-"""Of a task beside the loop."""
+"""A task that runs beside the loop."""
 
 
 class OpenPlaces:
-    """The places that settings name.
+    """Opens the places of the settings and keeps retrying those that cannot be opened at startup.
 
     Args:
-        clouds: Those.
+        clouds: The places of the settings, by name.
         clock: Time.
         telemetry: Metrics and log.
-        stack: Whatever is opened here is closed with it.
+        stack: Closes everything opened here when it ends.
     """
 
     def __init__(self, clouds: Clouds, clock: Clock, telemetry: Telemetry, stack: AsyncExitStack) -> None:
@@ -42,10 +42,10 @@ class OpenPlaces:
         self._news: dict[str, HintSource | None] = {}
 
     async def open(self) -> dict[str, Provider]:
-        """What the fleets are on, by name; those that cannot be used yet are stood in for.
+        """Return the provider of each place by name; a stand-in for a place that cannot be opened yet.
 
         Raises:
-            ConfigError: None of them can be used; says why of each.
+            ConfigError: No place can be opened; the message has the reason for each.
         """
         import asyncio
 
@@ -73,7 +73,7 @@ class OpenPlaces:
         }
 
     async def beside(self, daemon: Daemon) -> dict[str, Body]:
-        """What runs beside the loop, by name: places are tried again, and the clouds' own news are heard."""
+        """Return the tasks that run beside the loop, by name: reopening places, and listening for hints from the clouds."""
         from autoscaler.daemon.hinting import Hinting
         from autoscaler.daemon.opening import Opening
 
@@ -90,7 +90,7 @@ class OpenPlaces:
         return found
 
     async def _hear_later(self, name: str, opening: Opening, daemon: Daemon) -> None:
-        """Hear a cloud's own news once its place is open."""
+        """Wait until a place is open, then listen for its hints."""
         from autoscaler.daemon.hinting import Hinting
 
         await opening.opened()
@@ -99,7 +99,7 @@ class OpenPlaces:
             await Hinting(daemon, source).watch()
 
     async def _hints(self, name: str) -> HintSource | None:
-        """The news of a cloud whose place is open; None where there are none."""
+        """Return the source of hints of a place; None if the place is not open or gives no hints."""
         from autoscaler.daemon.closing import close
         from autoscaler.wiring_providers import open_hints
 

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Pushing:
-    """Where samples are pushed to, and who may.
+    """Pushed samples and the tokens that may push them.
 
     Attributes:
-        settings: Limits.
-        samples: What was pushed; None where nobody may.
-        tokens: Who may.
+        settings: Limits of pushing.
+        samples: The samples received; None if pushing is off.
+        tokens: The tokens that are accepted; None if pushing is off.
     """
 
     settings: Settings
@@ -30,10 +30,10 @@ class Pushing:
 
     @classmethod
     def of(cls, settings: Settings, clock: Clock) -> Pushing:
-        """As the settings say.
+        """Return the push configuration of the settings; pushing is off without a token file.
 
         Raises:
-            ConfigError: The file of tokens cannot be used.
+            ConfigError: The token file cannot be used.
         """
         from autoscaler.sources.push import PushedSamples, PushLimits
         from autoscaler.web.ingest_token import PushTokens
@@ -45,7 +45,7 @@ class Pushing:
         return cls(settings, samples, PushTokens(settings.push_token_file, clock.now))
 
     def ingest(self, daemon: Daemon) -> Ingest | None:
-        """What takes them over HTTP; None where nobody may push."""
+        """Return the HTTP endpoint that receives samples, or None if pushing is off."""
         from autoscaler.sources.remote_write import RemoteWrite
         from autoscaler.web.ingest import Ingest, IngestLimits
 

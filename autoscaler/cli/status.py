@@ -1,10 +1,10 @@
 """`status`: what the daemon sees, wants and does, once or continuously.
 
-Exit codes: 0 all is well, 1 no daemon or an unhealthy one, 2 wrong usage, 130 interrupted, which is how `--watch`
-ends.
+Exit codes: 0 all is well, 1 no daemon or an unhealthy one, 2 wrong usage, 130 interrupted (the usual end of
+`--watch`).
 
-Rules of this file: everything shown comes from the daemon's own answer at /api/v1/status. Watching goes on while
-there is no daemon, and says so, since daemons are restarted.
+Rules of this file: everything shown comes from the daemon's answer at /api/v1/status. While no daemon answers,
+`--watch` says so and keeps asking, because daemons are restarted.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, Group, RenderableType
 
 Show: TypeAlias = Callable[[dict[str, Any] | None, str], None]
-"""Takes the daemon's answer, or None and why there is none."""
+"""Displays an answer of the daemon. Called with None and the reason if there was no answer."""
 
 _LATELY_S = 600.0
 _NAMES_SHOWN = 6
 _SHORT = "short"
 _NUMBERS = ("demand/s", "95 %/s", "desired", "serve", "start", "warm", "short/s", "cost")
 _NARROWER = ((), ("95 %/s",), ("95 %/s", "cost"))
-"""Columns that are left out, one set after the other, until a table fits."""
+"""Columns to leave out. Each set is tried in turn until the table fits the terminal."""
 _ANY_WIDTH = 10_000
 PATIENCE_S = 30.0
-"""A daemon of a thousand fleets may take seconds to answer while it decides."""
+"""Seconds to wait for an answer: a daemon of a thousand fleets may need several to answer while it decides."""
 
 JSON_OPTION = typer.Option("--json", help="Print JSON for programs; with --watch, one document per line.")
 
@@ -85,13 +85,17 @@ def status(
 
 
 def _own_address(host: str, port: int) -> str:
-    """Where a daemon of these settings is reached from this machine."""
+    """Return the URL at which a daemon with these settings is reached from this machine."""
     reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  all addresses: any will do
     return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
 
 
 def _fetch(base: str, timeout_s: float, fleets: list[str] | None = None) -> dict[str, Any]:
-    """The daemon's answer, with these fleets alone where some are named."""
+    """Return the daemon's answer, limited to the named fleets if any are named.
+
+    Raises:
+        DaemonError: There is no usable answer, or the daemon does not have one of the fleets.
+    """
     import http.client
     import urllib.error
     import urllib.request
@@ -105,7 +109,7 @@ def _fetch(base: str, timeout_s: float, fleets: list[str] | None = None) -> dict
             found: Any = on_screen(json.load(answer))
     except (urllib.error.HTTPError, http.client.HTTPException, ValueError):
         found = None
-    except TimeoutError:  # somebody took the question: where nobody does, urllib wraps it
+    except TimeoutError:  # connected, but no answer in time; urllib wraps a timeout while connecting
         msg = f"the daemon at {base} has not answered within {timeout_s:g} s; it may be busy: wait longer with --timeout"
         raise DaemonError(msg) from None
     except OSError as error:
@@ -139,7 +143,7 @@ def _check_address(base: str) -> None:
 async def _watch(
     base: str, every_s: float, show: Show, timeout_s: float, fleets: list[str] | None = None
 ) -> None:
-    """Ask for ever; `show` gets the answer, or None and why there is none."""
+    """Ask the daemon at a fixed interval until interrupted, and pass each answer to `show`."""
     import asyncio
 
     from autoscaler.clock import SystemClock
@@ -157,7 +161,7 @@ async def _watch(
 
 
 def _json_lines() -> Show:
-    """One document for each tick, and for each change of why there is none."""
+    """Return a `Show` that prints one JSON document per tick, and one whenever the reason for a missing answer changes."""
     before: list[object] = [None]
 
     def show(found: dict[str, Any] | None, trouble: str) -> None:
@@ -171,7 +175,7 @@ def _json_lines() -> Show:
 
 @contextmanager
 def _screen() -> Iterator[Show]:
-    """In place in a terminal, one line per change elsewhere."""
+    """Context with a `Show` that redraws a terminal in place; elsewhere it prints one line per change."""
     from rich.console import Console, Group
     from rich.live import Live
     from rich.text import Text
@@ -187,7 +191,7 @@ def _screen() -> Iterator[Show]:
             last[:] = [_picture(found)]
         live.update(Group(*last, *([] if found else [Text(trouble, style="red")])), refresh=True)
 
-    # Left standing at the end, so that the last picture can be read.
+    # The last picture stays on screen after Ctrl-C so that it can be read.
     with Live(console=console, auto_refresh=False) as live:
         yield show
 
@@ -208,7 +212,7 @@ def _change_lines() -> Show:
 
 
 def _lines(found: dict[str, Any]) -> dict[str, tuple[object, str]]:
-    """Lines by what they are about, each with what must change for it to be told again."""
+    """Return the lines to print, by subject. Each has a key; the line is printed again only when its key changes."""
     lines: dict[str, tuple[object, str]] = {
         f"unhealthy {text}": (text, f"unhealthy: {text}") for text in found["problems"]
     }
@@ -224,7 +228,7 @@ def _lines(found: dict[str, Any]) -> dict[str, tuple[object, str]]:
             key = (counts, d["desired"], d["start"], d["stop"], d["provision"])
             lines[name] = key, f"{name}: {counts}: {d['sentence']}"
         for what, error in _troubles(fleet):
-            # By how much it is short changes at every tick.
+            # The size of a shortage changes at every tick, so it is not part of the key.
             same = what if what == _SHORT else error
             lines[f"{name} {what}"] = same, f"{name}: {what}: {error}"
     return lines
@@ -234,7 +238,7 @@ def _lines(found: dict[str, Any]) -> dict[str, tuple[object, str]]:
 
 
 def _picture(found: dict[str, Any]) -> Group:
-    """What needs a look first: where there are many fleets the rest may lie below the screen."""
+    """Return the whole screen. Troubles come first, because with many fleets the rest may be below the screen's end."""
     from rich.console import Group
     from rich.text import Text
 
@@ -257,7 +261,7 @@ def _picture(found: dict[str, Any]) -> Group:
 
 
 def _sum(fleets: list[dict[str, Any]]) -> str:
-    """All fleets that act in a line; what those in shadow have is not there."""
+    """Return one line that sums up all fleets that act; fleets in shadow are not counted."""
     acting = [fleet for fleet in fleets if fleet["act"]]
     decided = [fleet["decision"] for fleet in acting if fleet["decision"]]
     serve, start, warm = (sum(d[key] for d in decided) for key in ("in_service", "starting", "stopped"))
@@ -270,7 +274,7 @@ def _sum(fleets: list[dict[str, Any]]) -> str:
 
 
 def _alike(fleets: list[dict[str, Any]]) -> list[str]:
-    """What needs a look, a line for all fleets with the same trouble; shortage and the most fleets first."""
+    """Return one line per trouble with all fleets that have it: shortage first, then by number of fleets."""
     of: dict[str, list[str]] = {}
     short = sorted((each for each in fleets if _short_of(each) > 0), key=_short_of, reverse=True)
     for fleet in fleets:
@@ -288,12 +292,15 @@ def _alike(fleets: list[dict[str, Any]]) -> list[str]:
 
 
 def _short_of(fleet: dict[str, Any]) -> float:
-    """Work per second that finds no VM now; in shadow nobody waits: what is short there is the shadow."""
+    """Return the fleet's shortage, work per second; 0 in shadow, where the shortage is hypothetical."""
     return float((fleet["decision"] or {}).get("shortage") or 0.0) if fleet["act"] else 0.0
 
 
 class _Numbers:
-    """A row of numbers per fleet, without some columns where the terminal is narrow, or a sentence of them: none is ever cut."""
+    """A table with a row of numbers per fleet, as wide as the terminal allows.
+
+    Columns are left out until the table fits. If it never fits, each fleet becomes a sentence. Numbers are never cut.
+    """
 
     def __init__(self, found: dict[str, Any]) -> None:
         self._places = any(fleet.get("provider") for fleet in found["fleets"])
@@ -340,7 +347,7 @@ def _cells(fleet: dict[str, Any], *, places: bool) -> tuple[str, ...]:
 
 
 def _policy_troubles(found: dict[str, Any]) -> list[str]:
-    """Why the policies in the folder are not those in use, where they are not."""
+    """Return why the policies in use differ from those in the folder; empty if they are the same."""
     policies = found.get("policies", {})
     error = policies.get("error", "")
     if error and policies.get("partial"):
@@ -353,19 +360,19 @@ def _policy_troubles(found: dict[str, Any]) -> list[str]:
 
 
 def _journal_troubles(found: dict[str, Any]) -> list[str]:
-    """Why nothing is done, where nothing can be recorded."""
+    """Return why the journal cannot be written, which keeps the daemon from acting; empty if it can."""
     error = found.get("journal", {}).get("error", "")
     return [f"nothing is started or stopped until it can be written: {error}"] if error else []
 
 
 def _old_places(found: dict[str, Any]) -> list[tuple[str, str]]:
-    """Of each place of which there has been no complete list of VMs for long: why, and that in a sentence."""
+    """Return the error and a sentence for each place without a recent complete listing of VMs."""
     places = found.get("providers", ())
     return [(each["error"], each["sentence"]) for each in places if each["sentence"]]
 
 
 def _push_troubles(found: dict[str, Any]) -> list[str]:
-    """What was lately refused of what is pushed, and what to do."""
+    """Return what is wrong with pushed samples: an unusable token file, and what was refused lately."""
     push = found.get("push") or {}
     told = [push["token_file_problem"]] if push.get("token_file_problem") else []
     return told + [
@@ -376,19 +383,19 @@ def _push_troubles(found: dict[str, Any]) -> list[str]:
 
 
 def _operations(found: dict[str, Any]) -> list[str]:
-    """What operators have in force."""
+    """Return a sentence for each pause and override in force."""
     told: list[str] = found.get("operations", {}).get("sentences", [])
     return told
 
 
 def _worth(fleet: dict[str, Any]) -> str:
-    """What the warm pool is worth, once that was measured."""
+    """Return what the warm pool has saved, as a sentence; empty until it has been measured."""
     pool = fleet.get("learned", {}).get("warm_pool", {})
     return f"warm pool: {pool['sentence']}" if pool.get("saved_s") is not None else ""
 
 
 def _missed(fleet: dict[str, Any]) -> list[tuple[str, str]]:
-    """Starts that the warm pool missed."""
+    """Return how many VMs were provisioned in the last 24 hours because the warm pool was empty."""
     if missed := fleet.get("missed_warm_starts_day"):
         vms = counted(missed, "VM was", "VMs were")
         return [("warm pool", f"{vms} made from nothing in the last 24 h, since it had none")]
