@@ -1,6 +1,6 @@
 """`benchmark`: a policy against all peers at their best settings, over a folder of recorded demand.
 
-Rules of this file: options, order and printing. What is run is `simulator.benchmark`.
+Rules of this file: options, order and printing. `simulator.benchmark` runs the comparison.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def benchmark(
                 bar(share)
                 lines(share)
 
-            # Ctrl-C is not waited with until the trace under way is done, which may take many minutes.
+            # Not `interruptible`: Ctrl-C ends the current trace at once, because finishing it may take many minutes.
             outcome = run_parts(parts, shared, executor=executor, on_part=on_part)
         if not outcome.whole and not outcome.bouts:
             raise KeyboardInterrupt
@@ -187,7 +187,11 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 def _ready(out: Path, *, force: bool, with_page: bool) -> None:
-    """See that the results may be written there, before anything takes its time."""
+    """Check that the results can be written there, before the long run begins.
+
+    Raises:
+        ConfigError: They cannot.
+    """
     from autoscaler.errors import ConfigError
     from autoscaler.simulator.benchmark.document import RESULTS_JSON
     from autoscaler.simulator.benchmark.plots import require_matplotlib

@@ -23,15 +23,15 @@ from autoscaler.simulator.benchmark.tables import (
 from autoscaler.simulator.benchmark.verdict import Match, by_fleet, geometric_mean, matches
 
 _NARROWEST = 140
-"""Columns that the table takes; a narrower terminal wraps its lines, which is better than numbers cut short."""
+"""Columns that the table needs. A narrower terminal wraps its lines, which is better than cutting numbers."""
 
 
 def print_bouts(bouts: Sequence[Bout], keys: Sequence[str]) -> None:
-    """Print what bouts came to, for people.
+    """Print the results of bouts for people.
 
     Args:
-        bouts: What was run.
-        keys: Policies that took part; each is shown against the peers.
+        bouts: The bouts that were run.
+        keys: Keys of the policies that took part; each is compared with the peers.
     """
     console = Console(highlight=False, markup=False)
     console.width = max(console.width, _NARROWEST)
@@ -79,7 +79,7 @@ def _table(found: Sequence[Match]) -> Table:
 
 
 def _rules(bouts: Sequence[Bout], keys: Sequence[str]) -> Table:
-    """Every rule over all traces and fleets."""
+    """Return a table of every policy and peer over all traces and fleet sizes."""
     made = plain_table()
     made.add_column("rule", no_wrap=True)
     for level in LEVELS:

@@ -1,8 +1,8 @@
 """`cloud`: the embedded cloud on its own, for experiments with any EC2 client.
 
-Exit codes: 0 ended by Ctrl-C or SIGTERM, 1 it could not start (port in use, wrong fault file), 2 wrong usage.
+Exit codes: 0 ended by Ctrl-C or SIGTERM, 1 could not start (port in use, invalid fault file), 2 wrong usage.
 
-Rules of this file: presentation and wiring only. Imports wait until the command runs, so that `--help` is quick.
+Rules of this file: presentation and wiring only. Imports wait until the command runs, so that `--help` stays quick.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """`demo`: the real daemon against an embedded EC2, on an accelerated clock.
 
-What is real: the daemon, its decisions, the journal, aiobotocore and the EC2 protocol to an endpoint in a
-process of its own. What is not: the VMs behind that endpoint, and the traffic. The fleet goes on from a week that it has
-lived through before (`demo_week`). At the end the run is compared with simpler ways to serve the same demand.
+Real: the daemon, its decisions, the journal, aiobotocore, and the EC2 protocol to an endpoint in a separate process.
+Simulated: the VMs behind that endpoint, and the traffic. The fleet starts with what it learned in a simulated week
+(`demo_week`). At the end the run is compared with simpler ways to serve the same demand.
 
-Exit codes: 0 it ran (also when interrupted by Ctrl-C), 1 it could not, 2 wrong usage.
+Exit codes: 0 it ran (also if ended by Ctrl-C), 1 it could not run, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from autoscaler.cli.replay_options import FAULTS, with_options
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoOptions:
-    """As given on the command line."""
+    """The options of the command line."""
 
     trace: Annotated[
         Path | None,

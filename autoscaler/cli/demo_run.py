@@ -44,22 +44,33 @@ from autoscaler.wiring import simulated, wire
 from autoscaler.wiring_sources import trace_source
 
 WARM_UP_S = 300.0
-"""The fleet comes up from nothing at the start; this much is shown and not scored, for baselines likewise."""
+"""Seconds at the start that are shown but not scored, while the fleet comes up from nothing; the same for the baselines."""
 PROBES = 12
 MAX_TICK_S = 3600.0
 MARGIN = 2.0
-"""A tick must take at most this fraction (1 / MARGIN) of its time on this machine."""
+"""At a speed the user chose, a tick must take at most 1 / MARGIN of its real time on this machine."""
 EASE = 2.0
-"""And this fraction of that, where the speed is ours to choose: decisions come on top of what is measured."""
+"""A speed chosen by the demo needs this much more room, because decisions take time beyond what is measured."""
 SPEEDS = 400.0, 240.0, 120.0, 60.0, 30.0
-"""The first that the machine keeps is taken where nobody names one."""
+"""Speeds to try if the user gives none. The first that this machine can keep is used."""
 SET_UP_S = 4.0
-"""The cloud and its clock begin so many seconds of the machine before the daemon, so that it begins at the hour."""
+"""Real seconds from the start of the cloud and its clock to that of the daemon, so that the daemon starts exactly on time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Everything checked and loaded, nothing started."""
+    """The checked and loaded inputs of a demo that has not started.
+
+    Attributes:
+        options: The options of the command line.
+        policy: The fleet's policy.
+        policy_file: The file it came from.
+        trace: The traffic to play.
+        begin_s: Start of the demo in the trace, epoch seconds.
+        end_s: Its end, epoch seconds.
+        cloud: The embedded cloud to start.
+        learned: What the fleet learned in the week before; empty if it starts without one.
+    """
 
     options: DemoOptions
     policy: Policy
@@ -69,12 +80,27 @@ class Prepared:
     end_s: float
     cloud: CloudSetup
     learned: tuple[Learned, ...]
-    """What the fleet remembers of the week before; nothing where it begins anew."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A run that has ended, with what the cloud itself says of it."""
+    """The result of a demo, with the cloud's own account of it.
+
+    Attributes:
+        prepared: The inputs.
+        rows: The timeline, one row per tick.
+        started_at_s: When the daemon started, epoch seconds of the demo's clock.
+        ended_at_s: Its last tick, epoch seconds of the same clock.
+        speed: Seconds of the demo per real second.
+        ticks_skipped: Ticks that came too late and were skipped.
+        tick_cost_s: Measured real time of a tick's listing and journal write, seconds.
+        start_times_s: Measured times of starts, seconds.
+        signal_age_s: Largest age of a reading when it was used, seconds; NaN if there was none.
+        journal_cost: Cost as the daemon counted it.
+        billed: Cost as the cloud billed it.
+        calls: The cloud's counts of calls and VMs.
+        state_dir: Folder of the output; None if none was asked for.
+    """
 
     prepared: Prepared
     rows: tuple[TimelineRow, ...]
@@ -92,18 +118,18 @@ class Finished:
 
 
 class TooFastError(ConfigError):
-    """This machine does not keep up with the speed asked for."""
+    """This machine cannot keep up with the requested speed."""
 
 
 class Watcher(Protocol):
-    """What looks on while the demo runs."""
+    """Receives the progress of a demo."""
 
     def begins(self) -> None:
-        """Everything is about to be set up."""
+        """The setup begins."""
         ...
 
     def begun(self, daemon: Daemon, url: str, endpoint: str, speed: float) -> None:
-        """The daemon is about to tick, so many seconds per second."""
+        """The daemon is about to tick, at this number of its seconds per real second."""
         ...
 
     def ticked(self, record: TickRecord) -> None:
@@ -111,7 +137,7 @@ class Watcher(Protocol):
         ...
 
     def ended(self) -> None:
-        """No tick follows."""
+        """The last tick is done."""
         ...
 
 
@@ -119,7 +145,7 @@ def prepare(options: DemoOptions) -> Prepared:
     """Load and check everything that the options name.
 
     Raises:
-        ConfigError: A policy, fault file or range is wrong, or the week before cannot be read.
+        ConfigError: A policy, a fault file or a range is wrong, or the week before cannot be read.
         TraceError: The trace cannot be used.
     """
     if not 1.0 <= options.tick_s <= MAX_TICK_S:
@@ -131,7 +157,7 @@ def prepare(options: DemoOptions) -> Prepared:
         first_s = demo_week.BEGIN_S
     else:
         trace = read_trace(options.trace, kind=TraceKind(options.kind) if options.kind else None)
-        # A count is known once its interval is over, so the first one passes before anything can be read.
+        # A count is known at the end of its interval, so nothing can be read during the first one.
         first_s = trace.start_s + trace.interval_s
     begin_s = options.begin_s if options.begin_s is not None else first_s
     end_s = options.end_s if options.end_s is not None else trace.end_s
@@ -146,7 +172,7 @@ def prepare(options: DemoOptions) -> Prepared:
     cloud = demo_week.cloud_of(policy, options.vms, options.seed)
     if options.faults:
         cloud = replace(cloud, faults=read_faults(options.faults))
-    # A week is remembered for the fleet and the hour that it ended at.
+    # The stored week fits only the default policy, traffic and time of day.
     usual = options.policy is None and options.trace is None and options.begin_s is None
     knows = usual and not options.cold and options.tick_s == demo_week.TICK_S
     learned = demo_week.remembered(policy) if knows else ()
@@ -157,8 +183,8 @@ async def run(prepared: Prepared, watcher: Watcher) -> Finished:
     """Run the demo to its end.
 
     Raises:
-        TooFastError: This machine does not keep up with the speed asked for.
-        ConfigError: The directory for the output holds an earlier run.
+        TooFastError: This machine cannot keep up with the requested speed.
+        ConfigError: The output folder contains an earlier run.
         DaemonError: The embedded cloud or the web server did not start.
     """
     options = prepared.options
@@ -182,7 +208,7 @@ async def _played(prepared: Prepared, watcher: Watcher, speed: float, margin: fl
         before_s = SET_UP_S * speed
         origin_s, origin_monotonic_s = prepared.begin_s - before_s, SystemClock().monotonic()
         clock = ScaledClock(origin_s, speed, origin_monotonic_s)
-        # Bad days count from when the daemon begins, and not from when the cloud is set up.
+        # Times of faults count from the start of the daemon, not from the setup of the cloud.
         faults = tuple(
             replace(fault, start_s=fault.start_s + before_s, end_s=fault.end_s + before_s)
             for fault in prepared.cloud.faults
@@ -204,7 +230,7 @@ async def _played(prepared: Prepared, watcher: Watcher, speed: float, margin: fl
         _refuse_too_fast(tick_cost_s, options.tick_s, speed, margin)
         await journal.record_learned(prepared.begin_s, prepared.learned)
         await clock.sleep_until(before_s)
-        # Where all of that took longer, the clock is ahead, and the trace begins when the daemon does.
+        # If the setup took longer, the clock is ahead. The offset keeps the trace in step with the daemon.
         started_at_s = clock.now()
         offset_s = prepared.begin_s - started_at_s
         source = trace_source(policy, clock, prepared.trace, seed=options.seed, offset_s=offset_s)
@@ -224,7 +250,7 @@ async def _played(prepared: Prepared, watcher: Watcher, speed: float, margin: fl
 
         daemon = Daemon(clock, wired.setups, journal, telemetry, LoopSettings(options.tick_s), on_tick)
         fleet = daemon.fleets.all[0]
-        # Both meters begin at the same moment: the cloud has stored the VMs since it was made.
+        # Both meters begin at the same moment: the cloud bills storage from the moment it is created.
         before = await _ask(endpoint.url, "bill")
         fleet.meter.charge((), 0, 0, float(before["at_s"]))
         history = JournalHistory(state_dir)
@@ -274,7 +300,7 @@ def _refuse_used(state_dir: Path) -> None:
 
 
 async def _measure_tick(provider: Ec2Provider, journal: SqliteJournal) -> float:
-    """Seconds of this machine that the slow parts of a tick take: listing through HTTP, and the disk."""
+    """Return the real seconds that the slow parts of a tick take: listing over HTTP, and writing to disk (median of the probes)."""
     watch, times = SystemClock(), []
     for number in range(PROBES):
         before = watch.monotonic()
@@ -283,9 +309,7 @@ async def _measure_tick(provider: Ec2Provider, journal: SqliteJournal) -> float:
             raise DaemonError(f"the embedded cloud does not list its VMs: {listing.error}")
         await journal.record_events(0.0, [Note("calibration", "", f"probe {number}")])
         times.append(watch.monotonic() - before)
-    await journal.prune(
-        before_s=1.0, max_bytes=sys.maxsize
-    )  # what was measured with is nothing to look back at
+    await journal.prune(before_s=1.0, max_bytes=sys.maxsize)  # the probes' events do not belong to the demo
     return float(np.median(times[2:]))
 
 

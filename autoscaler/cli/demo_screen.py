@@ -25,11 +25,11 @@ _REASONS = 8
 
 
 class Screen:
-    """Looks on while the demo runs.
+    """Shows the progress of a demo.
 
     Args:
-        prepared: What is run.
-        quiet: Show nothing (a program reads the report).
+        prepared: The demo's inputs.
+        quiet: Show nothing, because a program reads the report.
     """
 
     def __init__(self, prepared: Prepared, *, quiet: bool) -> None:
@@ -44,11 +44,11 @@ class Screen:
         self._where = ""
 
     def progress(self, text: str) -> None:
-        """Something that takes a moment has begun."""
+        """Say that a step has begun which takes a moment."""
         self._errors.print(text, style="dim")
 
     def begins(self) -> None:
-        """Say what is going to be seen, while it is set up."""
+        """Describe the demo while it is set up."""
         p = self._prepared
         lines = [
             f"A real daemon starts and stops the VMs of the fleet {p.policy.fleet} through the EC2 protocol, for {_traffic(p)}:",
@@ -61,7 +61,7 @@ class Screen:
         self._console.print("\n".join(lines), soft_wrap=True)
 
     def begun(self, daemon: Daemon, url: str, endpoint: str, speed: float) -> None:
-        """Show where everything is."""
+        """Show the addresses, and start the live table."""
         self._daemon = daemon
         p = self._prepared
         self._where = f"endpoint {endpoint}   page {url}/   metrics {url}/metrics"
@@ -88,7 +88,7 @@ class Screen:
             self._live.update(self._table(record, row))
 
     def ended(self) -> None:
-        """Leave the last picture standing."""
+        """Stop the live table and keep its last state on screen."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -130,7 +130,7 @@ class Screen:
 
 
 def print_summary(report: dict[str, Any], prepared: Prepared, finished: Finished) -> None:
-    """The run against its baselines, and where to look further."""
+    """Print the comparison of the run with its baselines, and the next commands to try."""
     console = Console(highlight=False)
     say = partial(console.print, soft_wrap=True)
     d = report["details"]
@@ -178,7 +178,7 @@ def _traffic(p: Prepared) -> str:
 
 
 def _verdict(report: dict[str, Any]) -> list[str]:
-    """What the table comes to, in words; whichever way. Like is compared with like: all of it on virtual time."""
+    """Return sentences that sum up the comparison, whether good or bad. All rows compared here ran on virtual time."""
     d, rows = report["details"], report["baselines"]
     ours, other, total = rows[VIRTUAL], rows[REACTIVE], d["total_cost"]
     if total[OURS] is None:
@@ -196,7 +196,7 @@ def _verdict(report: dict[str, Any]) -> list[str]:
 
 
 def _than(ours: float, theirs: float) -> str:
-    """How much less, in words that are followed by what it is compared with."""
+    """Return the relative difference of two costs, such as "12% less"; the caller adds what it is compared with."""
     if not theirs > 0:
         return "no less"
     less = 1.0 - ours / theirs

@@ -1,9 +1,9 @@
 """The demo's summary: the run's cost and service compared with simpler policies on the same demand and prices.
 
-Why a total: one rule leaves less work unserved and the other costs less, and a price of shortage makes one number of both. A
-policy without one is compared in both numbers.
+The total cost exists because one policy leaves less work unserved while another costs less; a price of shortage makes the two
+comparable. A policy without such a price is compared by both numbers.
 
-Not here: the run (`demo_run`), how it is printed (`demo_screen`).
+Not here: the run (`demo_run`) and the printing (`demo_screen`).
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from autoscaler.traces.trace import describe_time
 
 OURS, VIRTUAL = "this policy", "same, on virtual time"
 REACTIVE, ALWAYS_ON = "plain reactive", "always on at peak"
-"""Their names among those that are compared."""
+"""Names of the compared policies in the report."""
 
 
 def summarise(finished: Finished, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Compare with the baselines, and write the files where an output directory was named.
+    """Compare the run with the baselines, and write the files if an output folder was named.
 
     Returns:
-        The report, as in report.json, but with NaN where that has null.
+        The report as in report.json, but with NaN where the file has null.
 
     Raises:
         ConfigError: The output cannot be written.
@@ -72,7 +72,7 @@ def summarise(finished: Finished, progress: Callable[[str], None]) -> dict[str, 
 
 
 def _replayed(finished: Finished, policy: Policy, learned: tuple[Learned, ...]) -> tuple[TimelineRow, ...]:
-    """The same span under a policy on virtual time: the same traffic and cloud, without this machine's delays."""
+    """Return the same span under a policy on virtual time: same traffic and cloud, without the delays of this machine."""
     prepared, options = finished.prepared, finished.prepared.options
     return run_loop(
         LoopRun(
@@ -89,7 +89,7 @@ def _replayed(finished: Finished, policy: Policy, learned: tuple[Learned, ...]) 
 
 
 def _total(of: Totals, policy: Policy) -> float | None:
-    """Money for VMs, and for the work that found none at the policy's price of shortage; None where it has none."""
+    """Return the cost of VMs plus that of unserved work at the policy's price of shortage; None if the policy has no such price."""
     if policy.objective is None or policy.objective.shortage_price_per_h is None:
         return None
     vm_hours = of.unserved_work / policy.vm.capacity_per_s / 3600.0
@@ -101,7 +101,7 @@ def _scored(rows: tuple[TimelineRow, ...]) -> tuple[TimelineRow, ...]:
 
 
 def _details(finished: Finished, scored: tuple[TimelineRow, ...]) -> dict[str, Any]:
-    """Facts beside the totals: the bill of the cloud itself, calls, recoveries."""
+    """Return facts that accompany the totals: the cloud's own bill, calls, recoveries."""
     prepared, options = finished.prepared, finished.prepared.options
     times = sorted(finished.start_times_s)
     start_p95_s = times[math.ceil(0.95 * len(times)) - 1] if times else math.nan

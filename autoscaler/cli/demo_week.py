@@ -1,15 +1,15 @@
 """The demo's history: a week that its fleet went through on virtual time, under the same daemon.
 
-Why it is shipped: an installation is judged by its weeks and not by its first hour, and to live a week takes minutes of
-computing. `week.zip` is what the daemon remembered at the end of that week, as it keeps it in its journal over a restart; so the
-demo goes on from it as a restarted daemon does. It is made anew, to the same numbers, by
+It is shipped because an installation is judged by its weeks, not by its first hour, and simulating a week takes minutes.
+`week.zip` has what the daemon remembered at the end of that week, in the form in which its journal keeps it over a restart. So the
+demo continues from it as a restarted daemon does. To make it again, with the same numbers:
 
     python -m autoscaler.cli.demo_week
 
-which is to be done where the demo's policy, its traffic or the layout of what core remembers changes; a test says when.
+Make it again when the demo's policy, its traffic or the layout of core's state changes; a test says when.
 
-Rules of this file: the week's traffic comes from a seed of its own and the played day from another, so that what was
-learned knows nothing of what is played.
+Rules of this file: the week's traffic and the played day come from different seeds, so nothing learned is about the
+played day.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from autoscaler.traces.trace import Trace
 
 DAYS = 7
 WEEK_SEED = 7_000
-"""One that nobody plays by chance: the same seed would draw the same noise."""
+"""A seed that no user picks by chance; the same seed for the played day would draw the same noise."""
 BEGIN_OF_DAY_S = 9.5 * 3600.0
-"""When the played day begins, and the week ends, seconds after midnight."""
+"""Time of day at which the week ends and the played day begins, seconds after midnight."""
 BEGIN_S = DEFAULT_START_S + BEGIN_OF_DAY_S
 TICK_S = 10.0
 VMS = 60
@@ -45,30 +45,30 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def folder() -> Path:
-    """Of the demo's files: beside the code in a checkout, within the package where it is installed."""
+    """Return the folder of the demo's files: beside the code in a checkout, inside the package in an installation."""
     package = Path(autoscaler.__file__).parent
     inside = package / "simulations" / "demo"
     return inside if inside.is_dir() else package.parent / "simulations" / "demo"
 
 
 def policy_file() -> Path:
-    """The policy that the week was lived under."""
+    """Return the file of the policy under which the week was simulated."""
     return folder() / "web.yaml"
 
 
 def played_day(seed: int) -> Trace:
-    """The day that is played."""
+    """Return the traffic of the day that the demo plays."""
     return synth_day(seed, crowds=(morning_crowd(seed, DAYS),))
 
 
 def week_before() -> Trace:
-    """The days before, and the night before the demo begins."""
+    """Return the traffic of the days before the demo, up to the night before it begins."""
     crowds = tuple(morning_crowd(WEEK_SEED, day, day * DAY_S + MORNING_S) for day in range(DAYS))
     return synth_day(WEEK_SEED, DEFAULT_START_S - DAYS * DAY_S, days=DAYS + 1, crowds=crowds)
 
 
 def cloud_of(policy: Policy, vms: int, seed: int) -> CloudSetup:
-    """The cloud with the demo's fleet, all of it stopped."""
+    """Return the cloud with the demo's fleet, all VMs stopped."""
     prices = policy.prices
     return CloudSetup(
         seed=seed,
@@ -78,7 +78,7 @@ def cloud_of(policy: Policy, vms: int, seed: int) -> CloudSetup:
 
 
 def live(policy: Policy, days: int = DAYS) -> tuple[Learned, ...]:
-    """Live the last days of the week under a policy; what is remembered at the end."""
+    """Simulate the last days of the week under a policy, and return what the daemon remembers at the end."""
     run = LoopRun(
         policy,
         week_before(),
@@ -93,7 +93,7 @@ def live(policy: Policy, days: int = DAYS) -> tuple[Learned, ...]:
 
 
 def keep(file: Path, policy: Policy, learned: tuple[Learned, ...]) -> None:
-    """Write what is remembered."""
+    """Write what the daemon remembers to a file."""
     about = {
         "policy": policy_digest(policy),
         "states": [{"name": row.name, "version": row.version} for row in learned],
@@ -107,14 +107,14 @@ def keep(file: Path, policy: Policy, learned: tuple[Learned, ...]) -> None:
 
 
 def remembered(policy: Policy, file: Path | None = None) -> tuple[Learned, ...]:
-    """What is remembered of the week.
+    """Return what the daemon remembered at the end of the week.
 
     Args:
-        policy: Must be the one that the week was lived under.
-        file: Where it is kept; None is what is shipped.
+        policy: Must equal the policy under which the week was simulated.
+        file: File to read; None reads the shipped one.
 
     Raises:
-        ConfigError: It cannot be read, or was lived under another policy.
+        ConfigError: The file cannot be read, or the week was simulated under another policy.
     """
     file = file or folder() / "week.zip"
     try:
@@ -132,7 +132,7 @@ def remembered(policy: Policy, file: Path | None = None) -> tuple[Learned, ...]:
 
 
 def main() -> int:
-    """Live the week again and write it; the exit code."""
+    """Simulate the week again and write it; return the exit code."""
     policy = require_policy(policy_file(), tick_s=TICK_S)
     file = folder() / "week.zip"
     print(f"living {DAYS} days under {policy_file()} …", file=sys.stderr)

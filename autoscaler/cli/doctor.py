@@ -1,9 +1,9 @@
 """`doctor`: checks whether this machine, this account and every policy are ready for a bad day. Changes nothing.
 
-Exit codes: 0 nothing is wrong (warnings included), 1 something is, 2 wrong usage.
+Exit codes: 0 no problem found (there may be warnings), 1 at least one problem, 2 wrong usage.
 
-Rules of this file: which questions are asked and how answers are shown; what the answers mean is
-`providers.ec2.diagnosis` and `providers.libvirt.examining`.
+Rules of this file: it asks the questions and shows the answers. `providers.ec2.diagnosis` and
+`providers.libvirt.examining` interpret the answers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _READ_TIMEOUT_S = 10.0
 _BETWEEN_READS_S = 2.0
 _LITTLE_SPACE, _NO_SPACE = 1 << 30, 16 << 20
-"""Bytes free for the journal: from where it is to be looked at, and from where it is about to end."""
+"""Free bytes for the journal below which doctor warns, and below which it reports a problem."""
 
 
 def doctor(
@@ -113,7 +113,7 @@ async def _examine(settings: Settings) -> list[Finding]:
     listed: dict[str, Sequence[Vm]] = {}
     for name, its in placed.items():
         asked, vms = await _place(clouds.by_name[name], its, clock, folder)
-        # Those of a fleet that is elsewhere have a policy; it is said what that is.
+        # VMs of a fleet that belongs to another place do have a policy. `_strays` reports them with the place it names.
         known = [f"autoscaler:fleet={fleet}," for fleet in elsewhere]
         asked = [
             each for each in asked if each.check != "strays" or not any(tag in each.text for tag in known)
@@ -129,7 +129,7 @@ async def _examine(settings: Settings) -> list[Finding]:
 async def _place(
     cloud: Cloud, policies: Sequence[Policy], clock: Clock, folder: Path
 ) -> tuple[list[Finding], Sequence[Vm]]:
-    """What is found where the VMs of these fleets are, and those VMs."""
+    """Return the findings about one place and its fleets, and the VMs listed there."""
     from autoscaler.errors import ConfigError
     from autoscaler.ports.findings import Finding, Level
 
@@ -150,7 +150,7 @@ async def _place(
 
 
 def _twins(clouds: Mapping[str, Cloud], listed: Mapping[str, Sequence[Vm]]) -> dict[str, list[str]]:
-    """Places that are one: the same VMs are seen through others, of the same Region, under other profiles or keys."""
+    """Return, for each place, other places that show some of the same VMs in the same Region, as under a second profile or key."""
     found: dict[str, list[str]] = {}
     for one, other in permutations(listed, 2):
         its, others = clouds[one].ec2, clouds[other].ec2
@@ -164,7 +164,7 @@ def _twins(clouds: Mapping[str, Cloud], listed: Mapping[str, Sequence[Vm]]) -> d
 
 
 def _one_account(name: str, others: Sequence[str]) -> Finding:
-    """That places are one account and Region."""
+    """Return the finding that several places are the same account and Region."""
     from autoscaler.ports.findings import Finding, Level
 
     text = f"{name} and {some(others)} show the same VMs, so they are one account and Region: each keeps an API budget as if it were alone, and together they exceed that of the account"
@@ -174,7 +174,7 @@ def _one_account(name: str, others: Sequence[str]) -> Finding:
 def _strays(
     name: str, vms: Sequence[Vm], elsewhere: Mapping[str, str], twins: Collection[str]
 ) -> list[Finding]:
-    """VMs of fleets whose policies say that they are with another provider, so that nobody looks after them."""
+    """Return a finding for each fleet that has VMs in this place although its policy names another place."""
     from autoscaler.ports.findings import Finding, Level
 
     places = (name, *twins)
@@ -193,12 +193,12 @@ def _strays(
 
 
 def _of(name: str, finding: Finding) -> Finding:
-    """The finding with the provider that it is about, where there are several."""
+    """Return the finding with the name of the place it is about, if there are several places."""
     return replace(finding, text=f"{name}: {finding.text}") if name and not finding.fleet else finding
 
 
 def _state_dir(directory: Path) -> list[Finding]:
-    """Whether the journal can be written, with room for a while."""
+    """Return whether the journal can be written and has enough free space."""
     from autoscaler.ports.findings import Finding, Level
 
     there = next((each for each in (directory, *directory.absolute().parents) if each.exists()), Path("/"))
@@ -210,7 +210,7 @@ def _state_dir(directory: Path) -> list[Finding]:
 
 
 def room(directory: Path, free: int) -> Finding:
-    """Whether so many bytes are enough for the journal."""
+    """Return the finding for this number of free bytes in the journal's folder."""
     from autoscaler.ports.findings import Finding, Level
 
     size = f"{free / 1e9:.1f} GB" if free >= _LITTLE_SPACE else f"{free / 1e6:.0f} MB"
@@ -224,7 +224,7 @@ def room(directory: Path, free: int) -> Finding:
 async def _asked(
     cloud: Cloud, policies: Sequence[Policy], clock: Clock
 ) -> tuple[list[Finding], Sequence[Vm]]:
-    """What the provider answers, and the VMs that it lists."""
+    """Return the findings of the provider's own checks, and the VMs that it lists."""
     from autoscaler.ports.findings import Level
     from autoscaler.wiring_providers import open_provider
 
@@ -262,7 +262,7 @@ async def _asked_hosts(
 
 
 def _only_on_aws(policy: Policy) -> tuple[str, ...]:
-    """Fields of a policy that ask for something of AWS's."""
+    """Return the names of policy fields that work only on AWS."""
     balancer, tried = policy.balancer, policy.freshness.exercise
     asked = {
         "balancer.target_group": balancer is not None and balancer.target_group is not None,
@@ -305,7 +305,7 @@ async def _asked_ec2(ec2: Ec2Settings, policies: Sequence[Policy], clock: Clock)
 
 
 async def _haproxy(policy: Policy, vms: Sequence[Vm]) -> list[Finding]:
-    """Whether the HAProxy before a fleet can be asked, and knows its VMs."""
+    """Return whether the fleet's HAProxy can be reached and knows the fleet's VMs."""
     section = policy.balancer.haproxy if policy.balancer is not None else None
     if section is None:
         return []
@@ -317,7 +317,7 @@ async def _haproxy(policy: Policy, vms: Sequence[Vm]) -> list[Finding]:
 
 
 def _programs(policy: Policy) -> list[Finding]:
-    """Whether the programs that a policy has run are there and may be run by this user."""
+    """Return whether the programs that the policy runs exist and may be executed by this user."""
     from autoscaler.ports.findings import Finding, Level
 
     tried = policy.freshness.exercise
@@ -343,7 +343,7 @@ def _programs(policy: Policy) -> list[Finding]:
 async def _metrics(
     policy: Policy, vms: Sequence[Vm], clock: Clock, folder: Path, aws: CloudWatchSettings | None
 ) -> Finding:
-    """Whether the fleet's metrics can be read from here, by reading them."""
+    """Read the fleet's metrics and return whether they can be used."""
     from autoscaler.errors import AutoscalerError
     from autoscaler.ports import VmState
     from autoscaler.ports.findings import Finding, Level
@@ -371,7 +371,7 @@ async def _metrics(
     if seen >= wanted and not why:
         return Finding("metrics", Level.OK, text, "", policy.fleet)
     if policy.signal.source == "trace" and not seen:
-        # A recording begins when the daemon does, and its first value may be known an interval later.
+        # A recording starts with the daemon, and its first value may be known only after an interval.
         return Finding(
             "metrics", Level.UNKNOWN, text, "see `autoscaler status` once the daemon runs", policy.fleet
         )
@@ -382,7 +382,7 @@ async def _metrics(
 async def _read_twice(
     source: MetricSource, vms: Sequence[Vm], clock: Clock, max_age_s: float
 ) -> tuple[int, str]:
-    """Readings that came and count, and what was wrong; a rate needs to be read twice."""
+    """Return the number of usable readings and what was wrong with the others. It reads twice if needed, because a rate needs two."""
     import asyncio
 
     from autoscaler.daemon.doubted_readings import counting, doubts

@@ -1,7 +1,7 @@
 """Examples of each command, shown at the end of its help and in the reference.
 
-Rules of this file: lines that work as they stand once the files that they name are there; a test holds their options
-to those of the commands.
+Rules of this file: each line works as it is, if the files that it names exist. A test checks the options against those of
+the commands.
 """
 
 from __future__ import annotations
@@ -68,16 +68,16 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "validate": ("validate", "validate policies/web.yaml"),
     "version": ("version", "version --json"),
 }  # fmt: skip
-"""By command, what follows `autoscaler`."""
+"""The text after `autoscaler`, by command."""
 
 
 def show_examples(app: typer.Typer, above: str = "") -> None:
-    """Let the help of every command end with its examples."""
+    """Add the examples to the end of each command's help."""
     for command in app.registered_commands:
         assert command.callback is not None
         name = above + (command.name or command.callback.__name__.replace("_", "-"))
         lines = [f"autoscaler {example}" for example in EXAMPLES.get(name, ())]
-        # An empty line between is what parts lines here.
+        # Typer joins lines that have no empty line between them.
         command.epilog = "\n\n".join(["For example:", *lines]) if lines else None
     for group in app.registered_groups:
         if group.typer_instance is not None:

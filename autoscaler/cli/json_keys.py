@@ -1,7 +1,7 @@
 """Top-level keys of each command's `--json` output, for the reference.
 
-Rules of this file: names only; keys are added, and neither renamed nor taken away without a word in the changelog. A test
-holds them against what is printed.
+Rules of this file: names only. Keys may be added; they are renamed or removed only with an entry in the changelog. A test
+compares them with the output.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 FORM = 1
-"""The version of the form of every object below that has a `version` and no other: keys may be added within one."""
+"""Version of every object below that has a `version`, unless the object has a version of its own. Keys may be added without a new one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Printed:
-    """The form of what a command prints.
+    """The shape of a command's JSON output.
 
     Attributes:
-        keys: Of each object.
-        form: One object, a list of objects, or an object a line.
-        more: What else there is to know, as the end of a sentence.
+        keys: Keys of each object.
+        form: One object, a list of objects, or one object per line.
+        more: More to know about it, as the end of a sentence.
     """
 
     keys: tuple[str, ...]
@@ -28,7 +28,7 @@ class Printed:
     more: str = ""
 
     def __str__(self) -> str:
-        """A sentence for the reference."""
+        """Return a sentence for the reference."""
         what = {"object": "one object", "list": "a list of objects", "lines": "an object a line"}[self.form]
         keys = f" with {', '.join(f'`{key}`' for key in self.keys)}" if self.keys else ""
         return f"`--json` prints {what}{keys}{f'; {self.more}' if self.more else ''}."
@@ -119,4 +119,4 @@ JSON_OF: dict[str, Printed] = {
     "validate": Printed(("version", "valid", "policies", "errors", "warnings")),
     "version": Printed(("autoscaler", "python", "numpy", "aiobotocore", "botocore")),
 }  # fmt: skip
-"""By the command."""
+"""The shape of the output by command."""

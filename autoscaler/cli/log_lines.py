@@ -31,7 +31,7 @@ class LogLines:
         self._stream, self.log = stream, log
         self._lost = 0
         self._cut = False
-        """Whether the last line was only partly written."""
+        """True if the last line was only partly written."""
 
     def msg(self, line: str) -> None:
         """Write a line, or drop it."""
@@ -55,7 +55,7 @@ class LogLines:
         return True
 
     def _has_a_reader(self) -> bool:
-        """Whether the stream is a pipe or a socket, whose other end may stop reading."""
+        """Return whether the stream is a pipe or a socket, whose other end may stop reading."""
         try:
             mode = os.fstat(self._stream.fileno()).st_mode
         except (OSError, ValueError):  # a stream without a file

@@ -1,10 +1,11 @@
 """Handles a standard output that accepts no more: a reader that has gone, or a full disk.
 
-`autoscaler events | head -1` ends as any tool in a pipe does, and `> FILE` on a full disk says so and ends with 1.
+`autoscaler events | head -1` ends as other tools in a pipe do. With `> FILE` on a full disk, a message says so and the exit code
+is 1.
 
-Rules of this file: what was under way is left in order (contexts end, processes of ours with them) before this process ends by
-SIGPIPE, which a shell shows as 141 and does not speak of. The signal is ignored until then: a daemon writes to sockets whose
-other ends go, and must not end by that. A reader that goes when all has been written changes nothing.
+Rules of this file: work in progress is ended in order (contexts exit, and child processes with them) before this process ends by
+SIGPIPE. A shell shows that as 141, without a message. The signal is ignored until then, because a daemon writes to sockets
+whose peers may close, and that must not end it. A reader that leaves after everything was written has no effect.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from contextlib import contextmanager
 from typing import NoReturn, TextIO
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-"""Of a write: what commands write into files of their own is told by them, with its name."""
+"""Error numbers of a write that mean there is no space. Commands report their own files themselves; such errors have a file name."""
 
 
 @contextmanager
 def ends_with_its_reader() -> Iterator[None]:
-    """End this process by SIGPIPE where something written to standard output found no reader.
+    """Context that ends this process by SIGPIPE if the reader of standard output has gone, and with 1 if the disk is full.
 
-    Whoever wrote may have swallowed the error: click ends with 1 then and silences the stream, and rich puts /dev/null in the
-    place of the pipe. So it is looked up at the end.
+    The code inside may have swallowed the error: click exits with 1 and silences the stream, and rich replaces the pipe by /dev/null.
+    So the stream is examined again at the end.
     """
     piped, stream = _is_pipe(), sys.stdout
     gone = False
@@ -47,7 +48,7 @@ def ends_with_its_reader() -> Iterator[None]:
             _end_unwritten(left)
         raise
     finally:
-        # Whoever found no reader has put something else there.
+        # Code that met the closed pipe has replaced the stream or the pipe.
         silenced = sys.stdout is not stream or not _is_pipe()
         if piped and (gone or silenced or _breaks(stream)):
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -55,7 +56,7 @@ def ends_with_its_reader() -> Iterator[None]:
 
 
 def speak_any_encoding() -> None:
-    """Write what a terminal's encoding lacks as `?` instead of ending in an error; UTF-8 has everything."""
+    """Replace characters that the terminal's encoding lacks by `?` instead of failing; UTF-8 has all of them."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace" if stream is sys.stderr else "replace")
@@ -69,7 +70,7 @@ def _is_pipe() -> bool:
 
 
 def _writing_fails(stream: TextIO) -> OSError | None:
-    """Why what is still to be written cannot be, where its reader has not just gone."""
+    """Return the error of flushing the stream; None if it succeeds, or if only its reader has gone."""
     try:
         stream.flush()
     except BrokenPipeError:
@@ -82,7 +83,7 @@ def _writing_fails(stream: TextIO) -> OSError | None:
 
 
 def _end_unwritten(error: OSError) -> NoReturn:
-    """End this process with 1 and a sentence. What is left in the stream goes nowhere, or it would be tried again."""
+    """End this process with 1 and a message. The rest of the stream is discarded, or it would be written again at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)
@@ -93,18 +94,18 @@ def _end_unwritten(error: OSError) -> NoReturn:
 
 
 def _reader_has_gone() -> bool:
-    """Whether a pipe that was written to has no reader; the error may have been that of a socket."""
+    """Return whether standard output is a pipe without a reader; the error may have come from a socket instead."""
     poll = select.poll()
     poll.register(1, select.POLLERR)
     return bool(poll.poll(0))
 
 
 def _breaks(stream: TextIO) -> bool:
-    """Whether what is still to be written finds no reader."""
+    """Return whether flushing the stream finds no reader."""
     try:
         stream.flush()
     except BrokenPipeError:
         return True
     except (OSError, ValueError):
-        pass  # a full disk is told by whoever wrote
+        pass  # a full disk is reported elsewhere
     return False

@@ -116,7 +116,7 @@ def _policies(changed: Path, against: Path | None) -> tuple[Policy, Policy, Path
         return policy, other, against
     folder = load_settings().policies
     loaded = load_policies(folder)
-    # Beside a defaults.yaml of its own, or as it would stand in the folder in force.
+    # The changed file is read with the defaults.yaml beside it, or else with that of the folder in force.
     own = changed.parent / "defaults.yaml"
     policy = require_policy(changed, None if own.exists() else _defaults(folder))
     if policy.fleet not in loaded.files:

@@ -1,9 +1,9 @@
 """`validate`, `policy show` and `policy schema`: checks and explains policies without running anything.
 
-Exit codes: 0 all is well (warnings included), 1 a policy is invalid or unknown, 2 wrong usage.
+Exit codes: 0 valid (there may be warnings), 1 a policy is invalid or unknown, 2 wrong usage.
 
-Rules of this file: presentation only, one problem per line in the form that editors jump to; what is valid is
-`config`'s business. Imports of `config` wait until a command runs, so that `--help` is quick.
+Rules of this file: presentation only, with one problem per line in the form that editors can jump to. `config` decides
+what is valid. It is imported only when a command runs, so that `--help` stays quick.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def policy_schema() -> None:
 
 
 def _settled(command: str, path: Path | None, tick_s: float | None) -> tuple[Path, float]:
-    """What was not given, from the settings that the daemon on this machine runs with."""
+    """Return the path and tick, with the settings of this machine's daemon in place of values that were not given."""
     if path is not None and tick_s is not None:
         return path, tick_s
     from autoscaler.settings import load_settings
@@ -120,7 +120,12 @@ def _settled(command: str, path: Path | None, tick_s: float | None) -> tuple[Pat
 
 
 def _places(command: str, *, quietly: bool) -> tuple[str, ...] | None:
-    """Names of the places in the settings; None where there are none, or, quietly, where nobody asked for settings that are wrong."""
+    """Return the names of the places in the settings, or None if they name none.
+
+    Args:
+        command: Name of the command, for its error message.
+        quietly: Return None for invalid settings too, instead of ending the command.
+    """
     from autoscaler.errors import ConfigError
     from autoscaler.settings import load_settings
 

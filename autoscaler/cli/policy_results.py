@@ -1,6 +1,6 @@
 """`policy results`: a folder of policies, each on traffic of its kind, as a page.
 
-Rules of this file: options and printing. What is run is `simulator.scenarios.shipped`.
+Rules of this file: options and printing. `simulator.scenarios.shipped` runs the policies.
 """
 
 from __future__ import annotations

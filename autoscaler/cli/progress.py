@@ -1,7 +1,7 @@
 """Progress of long commands: a bar after two seconds, and Ctrl-C keeps what is finished.
 
-Rules of this file: a bar goes to standard error and only where that is a terminal; what takes an hour says so in a line
-now and then where it is none (`Lines`). Standard output sees nothing of either.
+Rules of this file: a bar goes to standard error, and only to a terminal. Elsewhere, a command that may take an hour prints
+a line now and then (`Lines`). Nothing is written to standard output.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from autoscaler.ports.time import Clock
 
 SILENT_S = 2.0
-"""What is done sooner shows no bar."""
+"""Seconds before a bar appears; shorter work shows none."""
 APART_S = 20.0
-"""Lines of `Lines` are at least so far apart."""
+"""Shortest time between two lines of `Lines`, seconds."""
 
 
 class Bar:
-    """A bar that appears once something has taken two seconds, whether it tells how far it is or not.
+    """Context with a progress bar, which appears after two seconds even if no progress has been reported.
 
     Args:
-        text: What is being done.
-        quiet: Never show it.
+        text: The work in progress.
+        quiet: Never show the bar.
     """
 
     def __init__(self, text: str, *, quiet: bool = False) -> None:
@@ -62,7 +62,7 @@ class Bar:
                 self._shown = None
 
     def __call__(self, share: float) -> None:
-        """Tell the share that is done, from 0 to 1."""
+        """Report the finished share of the work, from 0 to 1."""
         if self._silent:
             return
         with self._turn:
@@ -85,7 +85,7 @@ class Bar:
                 console=Console(stderr=True),
                 transient=True,
             )
-            # Without a total the bar moves to and fro: something is done, and nobody knows how far it is.
+            # Without a total the bar moves to and fro: work is in progress, but its share is unknown.
             total = None if self._share is None else 1.0
             task = self._shown.add_task(self._text, total=total)
             self._shown.update(task, completed=self._share or 0.0)
@@ -93,12 +93,12 @@ class Bar:
 
 
 class Lines:
-    """How far something is, in a line now and then, for a log or a pipe where a bar would be none.
+    """Reports progress in a line now and then, for a log or a pipe, where a bar cannot be shown.
 
     Args:
-        text: What is being done; said at once.
-        clock: Tells how long it took.
-        quiet: Say nothing.
+        text: The work in progress; printed at once.
+        clock: Measures the elapsed time.
+        quiet: Print nothing.
     """
 
     def __init__(self, text: str, clock: Clock, *, quiet: bool = False) -> None:
@@ -110,7 +110,7 @@ class Lines:
             typer.echo(f"{text} …", err=True)
 
     def __call__(self, share: float) -> None:
-        """Tell the share that is done, from 0 to 1."""
+        """Report the finished share of the work, from 0 to 1."""
         now_s = self._clock.monotonic()
         if self._silent or share >= 1.0 or now_s - self._told_s < APART_S:
             return
@@ -125,13 +125,13 @@ class Interruption:
         self.pressed = False
 
     def __call__(self) -> bool:
-        """Whether to end now."""
+        """Return whether the work should end now."""
         return self.pressed
 
 
 @contextmanager
 def interruptible() -> Iterator[Interruption]:
-    """The first Ctrl-C asks to end with what is finished, the second ends at once."""
+    """Context in which the first Ctrl-C asks to end with the finished part, and the second ends at once."""
     asked = Interruption()
 
     def on_interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -1,10 +1,10 @@
 """`recommend`: what to change in a policy, if anything, judged on traffic not used for the choice.
 
-Exit codes: 0 done, whatever the verdict; 1 it could not be done, 2 wrong usage, 130 interrupted (what was finished is
-judged and shown, and said to be a part).
+Exit codes: 0 done, whatever the verdict; 1 could not be done, 2 wrong usage, 130 interrupted (the finished variants are
+judged and shown, and the result is marked as a part).
 
-Rules of this file: options, order and printing. What is run is `simulator.walkforward` and `simulator.worlds`; what it
-comes to `simulator.recommending`.
+Rules of this file: options, order and printing. `simulator.search` has the rest: `walkforward` and `worlds` run the variants,
+`recommending` draws the conclusion.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from autoscaler.simulator.search.worlds import Weathered
 
 FINALISTS = 20
-"""Candidates that meet the other worlds, besides the policy as it is: the cheapest that keep the limits."""
+"""Number of candidates tried in the other worlds besides the current policy: the cheapest that keep the limits."""
 
 
 @with_played
@@ -130,7 +130,17 @@ def recommend(
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """Everything up to the advice."""
+    """The results up to the advice.
+
+    Attributes:
+        tried: The policy's variants and the replay they run on.
+        course: The traffic and ticks to score.
+        plan: The folds of the walk-forward validation.
+        walked: The variants' results, whole and per fold.
+        advice: The recommendation.
+        judged: The results as a landscape of parameters and figures.
+        forecasts: Outlooks to reuse in the other worlds.
+    """
 
     tried: Tried
     course: Course
@@ -201,7 +211,7 @@ def _weather(
     *,
     quiet: bool,
 ) -> tuple[Weathered, ...]:
-    """The policy as it is, what is recommended, and the next best, in every world; in this order."""
+    """Return the results in every world of the current policy, the recommended variant and the cheapest others, in this order."""
     from autoscaler.cli.progress import Bar
     from autoscaler.simulator.search.worlds import price_of_unserved, weather
 
@@ -276,7 +286,7 @@ def _document(found: _Found, limits: Sequence[Limit], weathered: Sequence[Weathe
 
 
 def _changes(found: _Found) -> dict[str, Any]:
-    """By field its value now and then, and what this change alone does to cost and unserved work, where it was tried."""
+    """Return the recommended changes by field: old and new value, and the effect of this change alone if that was tried."""
     from autoscaler.simulator.search.landscape import COST, UNSERVED
 
     judged, now, then = found.judged, found.advice.current, found.advice.row
@@ -297,7 +307,7 @@ def _changes(found: _Found) -> dict[str, Any]:
 
 
 def _beyond(found: _Found) -> list[str]:
-    """Recommended values that lie at the edge of what was tried, so that better ones may lie beyond."""
+    """Return a sentence for each recommended value at the edge of the tried range, where better values may lie beyond."""
     from autoscaler.simulator.search.nearby import at_edge
     from autoscaler.simulator.search.recommending import WORTH
 
@@ -315,7 +325,9 @@ def _in_words(changes: dict[str, Any]) -> list[str]:
 
 
 def _of_worlds(found: _Found, limits: Sequence[Limit], weathered: Sequence[Weathered]) -> list[str]:
-    """Where what is recommended does worse than the policy as it is, and who regrets least."""
+    """Return sentences on the other worlds: where the recommended variant regrets more than the current policy, and which variant
+    has the least worst regret.
+    """
     import numpy as np
 
     from autoscaler.simulator.report.wording import each_unit, money

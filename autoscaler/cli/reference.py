@@ -1,10 +1,10 @@
 """Writes the references from the code: `python -m autoscaler.cli.reference [--check]`.
 
-Why: a table that people keep by hand is wrong within a month. Policy fields, settings, metrics, log lines,
-reasons and commands are declared once, with their words, in the modules that use them; this prints them.
+References kept by hand soon become wrong. Policy fields, settings, metrics, log lines, reasons and commands are declared once,
+with their descriptions, in the modules that use them. This module prints those.
 
-Rules of this file: nothing is described here that the code does not say itself, and the same code gives the same
-bytes. How the models of policies and settings are read is `reference_fields`.
+Rules of this file: it describes nothing that the code does not describe itself, and the same code gives the same bytes.
+`reference_fields` reads the models of policies and settings.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LINE = 110
 
 
 def documents() -> dict[str, str]:
-    """Every generated document by its path in the checkout."""
+    """Return every generated document by its path in the checkout."""
     return {
         "policies/REFERENCE.md": policy_reference(),
         "deploy/REFERENCE.md": operator_reference(),
@@ -41,7 +41,7 @@ def documents() -> dict[str, str]:
 
 
 def outdated(root: Path, texts: Mapping[str, str]) -> list[str]:
-    """Paths of those documents below `root` that are missing or say something else than these texts."""
+    """Return the paths of the documents below `root` that are missing or differ from these texts."""
     return [
         path
         for path, text in texts.items()
@@ -50,7 +50,7 @@ def outdated(root: Path, texts: Mapping[str, str]) -> list[str]:
 
 
 def policy_reference() -> str:
-    """Every field of a policy."""
+    """Return the page of all policy fields."""
     parts = [
         "# Policy fields",
         _WRITTEN,
@@ -70,7 +70,7 @@ def policy_reference() -> str:
 
 
 def figures_reference() -> str:
-    """Every figure of a score card, and the peers that a policy is put beside."""
+    """Return the page of all figures of a score card and of the peers that a policy is compared with."""
     from autoscaler.simulator.judging.forecast_score import FORECAST_FIGURES
     from autoscaler.simulator.judging.score import FIGURES
     from autoscaler.simulator.judging.standings import RIVALS
@@ -99,7 +99,7 @@ def figures_reference() -> str:
 
 
 def modules_reference() -> str:
-    """Every module of the code in a line."""
+    """Return the page with one line for each module."""
     parts = [
         "# Every module, in a line",
         _WRITTEN,
@@ -118,7 +118,7 @@ def modules_reference() -> str:
 
 
 def operator_reference() -> str:
-    """Settings, commands, metrics, events and reasons."""
+    """Return the page of settings, commands, metrics, events and reasons."""
     parts = ["# Reference for operators", _WRITTEN]
     heads = ("Settings", "Commands", "Metrics", "Log lines", "Journal events", "Reasons", "Words of values")
     parts.append(" · ".join(f"[{head}](#{head.lower().replace(' ', '-')})" for head in heads))
@@ -235,7 +235,7 @@ def _journal_part() -> list[str]:
 
 
 def journal_kinds() -> dict[str, str]:
-    """Every kind of journal event that the daemon makes, with its meaning; empty where nothing tells it."""
+    """Return every kind of journal event that the daemon records, with its meaning, or an empty text if it has none."""
     from autoscaler.daemon.telemetry import EVENTS
 
     made = kinds_in(Path(autoscaler.__file__).parent / "daemon")
@@ -268,7 +268,7 @@ def _reasons_part() -> list[str]:
 
 
 def stages() -> dict[Any, Any]:
-    """The function of every stage of a decision, in order: it has the stage's name."""
+    """Return the function of each stage of a decision, in order; a stage's function has the stage's name."""
     from autoscaler.core import guards, shared_limits, sizing, trust
     from autoscaler.core.objective import economic
     from autoscaler.core.types import Stage
@@ -278,9 +278,9 @@ def stages() -> dict[Any, Any]:
 
 
 def reasons_of(function: Any) -> list[Any]:
-    """The reasons that a stage may give, in the order of their numbers, by reading its code.
+    """Return the reasons that a stage may give, in the order of their numbers, found by reading its source.
 
-    Names of its module that it uses (tables of reasons, classes) count with all that they name in turn.
+    Names of the module that the function uses (tables of reasons, classes) are followed in turn.
     """
     from autoscaler.core.types import Reason
 
@@ -317,7 +317,7 @@ def _reasons_named(tree: ast.AST) -> set[str]:
 
 
 def member_docs(enum: type) -> dict[str, str]:
-    """The sentence below each member of an enum, by the member's name; a member without one is left out."""
+    """Return the docstring below each member of an enum, by member name; members without one are left out."""
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(enum))).body
     assert isinstance(tree, ast.ClassDef)
     told = {}

@@ -1,7 +1,7 @@
 """Policy and settings models as table rows: path, form, range, default, sentence.
 
-Rules of this file: it reads the models' own annotations (`config.quantities` marks, pydantic constraints), knows
-no field by name, and prints nothing.
+Rules of this file: it reads the models' own annotations (marks of `config.quantities`, pydantic constraints), has no special
+case for any field, and prints nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ INSTALLED = {
     "control_socket": Path("/run/autoscaler/control.sock"),
     "log_format": "json",
 }
-"""What the settings file of an installed daemon says instead of the default."""
+"""Values of the installed settings file that differ from the defaults."""
 
 _FORMS = {
     bool: "`true` or `false`",
@@ -46,7 +46,7 @@ _FORMS = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One field. `default` is in code, or `*required*` or `*not set*`."""
+    """One field. `default` is Markdown code, or `*required*` or `*not set*`."""
 
     path: str
     form: str
@@ -57,7 +57,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class SectionRows:
-    """One section of a policy with the fields that are its own; the file itself has an empty path."""
+    """A section of a policy with its own fields; the path of the file itself is empty."""
 
     path: str
     meaning: str
@@ -65,12 +65,12 @@ class SectionRows:
 
 
 def policy_sections() -> list[SectionRows]:
-    """Every section of a policy, the file first, each before its own sections."""
+    """Return every section of a policy: the file first, and each section before its subsections."""
     return list(_sections(Policy, "", None))
 
 
 def _sections(model: type[Section], path: str, filled: Section | None) -> Iterator[SectionRows]:
-    """`filled` is the parent's default of this section, whose values win over those of the fields."""
+    """Yield a section and its subsections. `filled` is the parent's default for this section; its values override field defaults."""
     rows, inner = [], []
     for name, field in model.model_fields.items():
         full = f"{path}.{field.alias or yaml_key(name)}".lstrip(".")
@@ -87,7 +87,7 @@ def _sections(model: type[Section], path: str, filled: Section | None) -> Iterat
 
 
 def setting_rows() -> list[Row]:
-    """Every setting, in the order of its declaration."""
+    """Return every setting, in the order of declaration."""
     rows = []
     for name, field in Settings.model_fields.items():
         types, marks = _flat(field)
@@ -96,7 +96,7 @@ def setting_rows() -> list[Row]:
 
 
 def settings_toml(command: str) -> str:
-    """The annotated settings file: every setting; a default is commented out, what an installation needs is not."""
+    """Return the annotated settings file with every setting. Defaults are commented out; values that an installation needs are not."""
     lines = [
         "# Settings of the daemon. A line that is commented out shows the default. The environment",
         "# (AUTOSCALER_TICK_S=20) is stronger than this file; what a fleet does is in its policy.",
@@ -117,7 +117,7 @@ def settings_toml(command: str) -> str:
 
 
 def _toml(value: Any) -> str:
-    """JSON's strings, numbers and truth values are TOML's too."""
+    """Return a value as TOML, whose strings, numbers and booleans are written as in JSON."""
     return json.dumps(str(value) if isinstance(value, Path) else value)
 
 
@@ -132,7 +132,7 @@ def _row(path: str, field: FieldInfo, types: list[Any], marks: list[Any], defaul
 
 
 def _flat(field: FieldInfo) -> tuple[list[Any], list[Any]]:
-    """All types and marks of an annotation, however they are nested."""
+    """Return all types and marks of an annotation, at any depth."""
     types: list[Any] = []
     marks: list[Any] = list(field.metadata)
 

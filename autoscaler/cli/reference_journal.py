@@ -1,7 +1,7 @@
 """The kinds of events in the journal: their meaning, and where the daemon's code records them.
 
-Rules of this file: the meanings are for operators; which kinds there are is read from the code, and a test sees
-to it that both agree.
+Rules of this file: the meanings are written for operators. The kinds are read from the code, and a test checks that both
+agree.
 """
 
 from __future__ import annotations
@@ -86,15 +86,15 @@ KINDS = {
     "vm_in_group": "A VM is also in an Auto Scaling group; it is neither started nor stopped.",
     "vm_terminated": "A VM was terminated.",
 }
-"""Kinds that are no log events of their own; the others are, and have their meaning there."""
+"""Kinds that are not log events too. The others have their meaning in `daemon.telemetry.EVENTS`."""
 
 _MAKERS = {"Note", "_note", "_record", "event"}
 
 
 def kinds_in(folder: Path) -> set[str]:
-    """The kinds that the modules of a folder and its rooms make: first arguments of the calls that note something.
+    """Return the kinds that modules in a folder and its subfolders record: first arguments of the calls that record an event.
 
-    A kind that begins with a verb is one per verb that demand orders.
+    A kind that starts with a placeholder for a verb becomes one kind per verb that serves demand.
     """
     found: set[str] = set()
     for path in sorted(folder.rglob("*.py")):

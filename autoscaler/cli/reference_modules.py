@@ -1,6 +1,6 @@
 """The index of modules: one line each, from their docstrings.
 
-Rules of this file: the first paragraph of a module's docstring is its line; a module without one has no business here.
+Rules of this file: the line of a module is the first paragraph of its docstring. A module without a docstring is an error.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ CODE = Path(autoscaler.__file__).parent
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A folder of the code.
+    """A package and its modules.
 
     Attributes:
-        path: Below `autoscaler/`, with slashes; empty for the code's own folder.
-        what: What it is, as its `__init__` says.
-        modules: Name and line of each of its modules, by name.
+        path: Below `autoscaler/`, with slashes; empty for `autoscaler` itself.
+        what: First paragraph of the docstring of its `__init__`.
+        modules: Name and line of each module, sorted by name.
     """
 
     path: str
@@ -31,10 +31,10 @@ class Package:
 
 
 def packages(code: Path = CODE) -> Iterator[Package]:
-    """Every package below a folder, the folder first and each before those within it, by name.
+    """Yield every package below a folder, the folder itself first and each package before its subpackages, sorted by name.
 
     Raises:
-        ValueError: A module does not say what it is.
+        ValueError: A module has no docstring.
     """
     for folder in sorted({file.parent for file in code.rglob("*.py")}):
         modules = tuple(
@@ -46,10 +46,10 @@ def packages(code: Path = CODE) -> Iterator[Package]:
 
 
 def said_first(file: Path) -> str:
-    """The first paragraph of a module's docstring, on one line.
+    """Return the first paragraph of a module's docstring, as one line.
 
     Raises:
-        ValueError: There is none.
+        ValueError: The module has no docstring.
     """
     said = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
     if not said:

@@ -1,7 +1,6 @@
 """`replay`, `compare` and `report`: policies on recorded traffic, and reports for people.
 
-Rules of this file: options, order and printing. What is run is `simulator.replaying`, what is shown of it
-`simulator.report`.
+Rules of this file: options, order and printing. `simulator.replay` runs the replays, `simulator.report` describes them.
 """
 
 from __future__ import annotations
@@ -160,10 +159,10 @@ def compare(
 
 
 def _begun(runs: dict[str, tuple[Replay, Ran]]) -> dict[str, tuple[Replay, Ran]]:
-    """The runs over the ticks that all of them have.
+    """Return the runs, limited to the ticks that all of them have.
 
     Raises:
-        KeyboardInterrupt: None had begun.
+        KeyboardInterrupt: No run had begun.
     """
     from autoscaler.simulator.replay.replaying import same_span
 
@@ -180,7 +179,10 @@ def _judged(
     *,
     quiet: bool,
 ) -> list[Entry]:
-    """The column of each policy: the first one beside the rivals, the others beside their own hindsight and warm pool."""
+    """Return the score card's column of each policy.
+
+    The first policy is compared with the rivals, the others with their own optimum in hindsight and their own run without a warm pool.
+    """
     from autoscaler.cli.progress import Bar
     from autoscaler.simulator.replay.replaying import entry_of
 
@@ -227,14 +229,14 @@ def _ready(out: Path, *, force: bool, with_page: bool) -> None:
 
 
 def _staged(out: Path | None) -> AbstractContextManager[Path | None]:
-    """Where a journal is written before the run is whole; None where nothing is to be left."""
+    """Return a context with a temporary folder for the journal until the run is complete; None without an output folder."""
     from autoscaler.simulator.report.folder import staging
 
     return nullcontext() if out is None else staging(out)
 
 
 def _replace(out: Path | None, staged: Path | None, *, force: bool) -> None:
-    """Make way for a run that is done; an earlier one has stayed until then."""
+    """Put a completed run in place of an earlier one, which stays until then."""
     from autoscaler.simulator.report.folder import replace
 
     if out is not None:
@@ -253,7 +255,7 @@ def _prepare(policies: tuple[Path, ...], trace: Path, kind: str | None, wanted: 
 def _foresee(
     one: Replay, engine: Literal["lanes", "loop"], interrupted: Interruption, *, quiet: bool
 ) -> None:
-    """Make the forecasts once, before what else could have served is worked out in a process of its own."""
+    """Compute the forecasts once, before a second process computes the rivals from them."""
     from autoscaler.cli.progress import Bar
     from autoscaler.simulator.replay.replaying import foresee
 
@@ -263,7 +265,7 @@ def _foresee(
 
 
 def _names(policies: list[Path]) -> tuple[str, ...]:
-    """A short name of each: the file's, with the folder's where two are alike, with a number where still."""
+    """Return a short unique name per policy: the file's, with the folder's name if two are the same, with a number if they still are."""
     stems = [file.stem for file in policies]
     found: list[str] = []
     for file, stem in zip(policies, stems, strict=True):
@@ -310,7 +312,7 @@ def _document(prepared: Replay, ran: Ran, card: Card, said: str) -> dict[str, An
 def _lines(
     out: Path | None, runs: dict[str, tuple[Replay, Ran]], form: Literal["csv", "parquet"]
 ) -> dict[str, Columns]:
-    """Write the time lines, while what else could have served is still worked out."""
+    """Write the timelines, while a second process still computes the rivals."""
     from autoscaler.simulator.report.folder import write_rows
 
     if out is None:

@@ -1,7 +1,7 @@
 """Options shared by replays, comparisons, sweeps and recommendations: the part of a trace, and the properties of VMs.
 
-Typer makes an option of each parameter of a command. `with_options` puts those of a dataclass in the place of one parameter,
-so that they are declared once.
+Typer turns each parameter of a command into an option. `with_options` replaces one parameter by the fields of a dataclass,
+so that shared options are declared once.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ AS_JSON = Annotated[bool, typer.Option("--json", help="Print the report as JSON 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Played:
-    """What is played, as given on the command line; what is None is chosen."""
+    """Options for the traffic and the VMs of a replay; for None, a value is chosen later."""
 
     kind: KIND = None
     scale_to_vms: SCALE = None
@@ -119,7 +119,7 @@ class Played:
     ] = None
 
     def wanted(self, seed: int, faults: tuple[Fault, ...] = ()) -> Wanted:
-        """The same for a replay."""
+        """Return these options in the form that replays take."""
         from autoscaler.simulator.replay.preparing import Wanted
 
         given = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "kind"}
@@ -127,7 +127,7 @@ class Played:
 
 
 def with_options(of: type, name: str, command: Callable[..., None]) -> Callable[..., None]:
-    """The command with an option for each field of a dataclass, where it takes one under this name."""
+    """Return the command with an option for each field of a dataclass, in place of the parameter with this name."""
     options = get_type_hints(of, include_extras=True)
     names = {field.name for field in fields(of)}
     shown: list[inspect.Parameter] = []

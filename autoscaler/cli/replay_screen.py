@@ -44,7 +44,7 @@ def print_run(document: dict[str, Any], card: Card) -> None:
 
 
 def table(card: Card) -> Table:
-    """The score card, one line per entry."""
+    """Return the score card as a table, one row per entry."""
     known = {figure.key: figure for figure in card.figures}
     made = plain_table()
     made.add_column("", no_wrap=True)
@@ -52,7 +52,7 @@ def table(card: Card) -> Table:
         if key in known:
             made.add_column(title, justify="right", no_wrap=True)
     for entry in card.entries:
-        # A terminal without the longer sign would show a question mark, which means something else.
+        # A terminal that cannot show the long dash would print a question mark, which has another meaning here.
         cells = (entry.told(known[key]).replace(DOES_NOT_APPLY, "-") for key, _ in _COLUMNS if key in known)
         made.add_row(Text(entry.name), *cells, style="bold" if entry.judged else None)
     return made

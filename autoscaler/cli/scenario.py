@@ -1,8 +1,8 @@
 """`autoscaler scenario`: runs scenarios and checks their expected outcomes.
 
-Exit codes: 0 all expectations hold, 1 one is broken or a file is wrong, 2 wrong usage, 130 interrupted.
+Exit codes: 0 all expectations hold, 1 an expectation is broken or a file is invalid, 2 wrong usage, 130 interrupted.
 
-Rules of this file: options, order and printing. What is played is `simulator.scenarios`.
+Rules of this file: options, order and printing. `simulator.scenarios` plays the scenarios.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`shadow report`: what fleets in shadow would have saved or missed, with the conclusion first.
 
-Exit codes: 0 told, also where there is too little to conclude, 1 no journal, an unknown fleet, or none in shadow in
+Exit codes: 0 shown (also if there is too little to conclude), 1 no journal, an unknown fleet, or no fleet in shadow in
 that time, 2 wrong usage.
 """
 
@@ -121,7 +121,7 @@ def _document(report: ShadowReport) -> dict[str, Any]:
 
 
 def conclusion(report: ShadowReport) -> str:
-    """What the comparison says, in a few sentences."""
+    """Return what the comparison shows, in a few sentences."""
     t = report.total
     if report.conclusive:
         begin = f"Over {_span(t.span_s)} the policy would have"
@@ -164,7 +164,7 @@ def _misses(report: ShadowReport) -> str:
 
 
 def caveats(report: ShadowReport) -> list[str]:
-    """What the numbers do not say, in sentences."""
+    """Return what the numbers do not cover, in sentences."""
     t = report.total
     said = [
         "Demand is what the VMs that really run measured: work that never reached them does not show.",
@@ -267,7 +267,7 @@ def _amount(value: float) -> str:
 
 
 def _span(seconds: float) -> str:
-    """Two units at most: 6 d 4 h, 3 min, 40 s."""
+    """Return a length of time in at most two units: 6 d 4 h, 3 min, 40 s."""
     minutes = round(seconds / 60)
     if seconds < 100:
         return f"{seconds:.0f} s"

@@ -1,7 +1,7 @@
 """`sweep`: many variants of a policy on one trace, and which of them are not dominated.
 
-Rules of this file: options, order and printing. What is run is `simulator.sweep`, what it comes to
-`simulator.landscape`. `recommend` takes its variants from here.
+Rules of this file: options, order and printing. `simulator.search.sweep` runs the variants, `simulator.search.landscape`
+evaluates them. `recommend` takes its variants from here.
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ SCHEDULER = Annotated[
 RESULTS = Annotated[Literal["csv", "parquet"], typer.Option("--results", help="Format of the results.")]
 
 _WIDEST_PART, _NARROWEST_PART, _PARTS = 1000, 64, 4
-"""Variants per part: wide is quick (a long trace is cut less often), narrow shows progress and loses less when it is
-interrupted; the numbers are the same."""
+"""Bounds of the number of variants per part, and the number of parts aimed at. Wide parts are quicker, because a long trace is cut less
+often. Narrow parts show progress and lose less when interrupted. The results are the same.
+"""
 
 
 @with_played
@@ -100,13 +101,13 @@ def sweep(
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What is tried, on what.
+    """The variants to run, and what to run them on.
 
     Attributes:
-        replay: The policy as it is, and what it is run on.
-        base: What the variants are variants of.
-        variants: The policy as it is first.
-        current: What it has at the paths that are varied.
+        replay: The current policy and the traffic it runs on.
+        base: What variants are derived from.
+        variants: The variants; the current policy is the first.
+        current: The current policy's values of the fields that are varied, by path.
     """
 
     replay: Replay
@@ -123,7 +124,20 @@ def tried_on(
     vary: Sequence[str] | None,
     random: int | None,
 ) -> Tried:
-    """Read what is varied, or choose it around the policy, and validate every variant."""
+    """Return the variants to run, each validated.
+
+    Args:
+        policy: Policy file.
+        trace: Trace file.
+        kind: Kind of the trace's values; None takes it from the manifest.
+        wanted: Part of the trace and properties of the VMs.
+        vary: Fields and values to vary; without any, values near the current policy are chosen.
+        random: Number of variants to draw at random; None takes all combinations.
+
+    Raises:
+        ConfigError: The policy or a variant is invalid.
+        TraceError: The trace cannot be used.
+    """
     from autoscaler.simulator.search.axes import current_values, read_axis
     from autoscaler.simulator.search.nearby import nearby
     from autoscaler.simulator.search.variants import Axis, grid, sampled
@@ -143,7 +157,7 @@ def tried_on(
         made = tuple(base.variant(each.values) for each in made)
     current = current_values(base, [axis.path for axis in axes])
     if random is None:
-        # The policy as it is stands first anyway; a second one would be counted and listed beside it.
+        # The current policy is always first; a second copy among the variants would be counted twice.
         as_it_is = base.variant({})
         others = tuple(each for each in made if each.values != current or each.policy != as_it_is.policy)
         made = others or made
@@ -151,7 +165,7 @@ def tried_on(
 
 
 def prepared(policy: Path, trace: Path, kind: str | None, wanted: Wanted) -> tuple[Replay, Base]:
-    """The policy as it is on the trace, and as what variants are made of."""
+    """Return the current policy on the trace, and the base from which variants are derived."""
     from autoscaler.config.loading import require_policy
     from autoscaler.simulator.lanes.matching import as_probed
     from autoscaler.simulator.replay.preparing import prepare, tick_for
@@ -164,7 +178,7 @@ def prepared(policy: Path, trace: Path, kind: str | None, wanted: Wanted) -> tup
 
 
 def _with_room(base: Base, replay: Replay, made: Sequence[Variant], wanted: Wanted) -> tuple[Base, Replay]:
-    """The same with as many VMs as the widest bounds may use, where nobody said how many there are."""
+    """Return both with enough VMs for the widest bounds among the variants, unless `--vms` gives a number."""
     import math
 
     widest = max((each.policy.bounds.maximum for each in made), default=0)
@@ -178,7 +192,7 @@ def _with_room(base: Base, replay: Replay, made: Sequence[Variant], wanted: Want
 
 
 def executor_for(processes: int, scheduler: str | None) -> Executor | None:
-    """Who computes; None for this process."""
+    """Return the executor to compute with; None for this process."""
     if scheduler is not None:
         from autoscaler.simulator.search.dask_executor import Dask
 
@@ -191,12 +205,16 @@ def executor_for(processes: int, scheduler: str | None) -> Executor | None:
 
 
 def part_width(variants: int, processes: int) -> int:
-    """Variants per part."""
+    """Return the number of variants per part."""
     return max(_NARROWEST_PART, min(_WIDEST_PART, -(-variants // max(_PARTS, processes))))
 
 
 def make_place(out: Path, *, force: bool, with_page: bool) -> None:
-    """See that the results may be written there, before anything takes its time."""
+    """Check that the results can be written there, before the long run begins.
+
+    Raises:
+        ConfigError: They cannot.
+    """
     from autoscaler.errors import ConfigError
     from autoscaler.simulator.report.folder import make_room
     from autoscaler.simulator.report.page import require_plotly
@@ -210,7 +228,7 @@ def make_place(out: Path, *, force: bool, with_page: bool) -> None:
 
 
 def make_way(out: Path, *, force: bool) -> None:
-    """Remove an earlier run where one may be replaced, now that there is something to take its place."""
+    """Remove an earlier run, if it may be replaced, now that its replacement is ready."""
     from autoscaler.simulator.report.folder import replace as replace_run
 
     replace_run(out, force=force)
@@ -248,7 +266,7 @@ def _tell(
 
     judged = landscape(found, tried.current)
     if judged.current is None:
-        # Without the policy as it is there is nothing to put beside; the figures themselves are kept.
+        # Without the current policy there is nothing to compare with, so only the figures are kept.
         if out is not None:
             typer.echo(f"Read {write_results(out, judged, form)}")
         return

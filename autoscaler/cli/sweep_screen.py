@@ -55,7 +55,7 @@ def print_sweep(document: dict[str, Any], found: Landscape) -> None:
 def print_advice(
     document: dict[str, Any], found: Landscape, advice: Advice, weathered: Sequence[Weathered]
 ) -> None:
-    """Print a recommendation for people: the verdict, what changes, what else was there, other worlds."""
+    """Print a recommendation for people: the verdict, the changes, the other candidates, the other worlds."""
     console = Console(highlight=False, markup=False)
     say = partial(console.print, soft_wrap=True)
     say(advice.headline, style="bold")
@@ -88,7 +88,7 @@ def _changes(changes: dict[str, Any]) -> Table:
 
 
 def _candidates(found: Landscape, advice: Advice) -> Table:
-    """The cheapest, and why each is not taken."""
+    """Return a table of the cheapest variants, each with the reason why it is not recommended."""
     made = plain_table()
     made.add_column("", no_wrap=True)
     for _, title, _ in _FIGURES[:2]:
@@ -96,7 +96,7 @@ def _candidates(found: Landscape, advice: Advice) -> Table:
     made.add_column("")
     order = np.argsort(found.figures[COST], kind="stable").tolist()
     rows = [row for row in order if row not in (advice.row, advice.current)]
-    # Those that are taken or kept, then the cheapest: what one would ask after.
+    # The recommended and the current variant come first, then the cheapest: a reader asks why those were not taken.
     for row in [*dict.fromkeys((advice.row, advice.current)), *rows[:_MOST_CANDIDATES]]:
         made.add_row(
             "now" if row == advice.current else "best" if row == advice.row else str(int(found.numbers[row])),
@@ -113,7 +113,7 @@ def _because(found: Landscape, advice: Advice, row: int) -> str:
 
 
 def _worlds(weathered: Sequence[Weathered], *, changed: bool) -> Table:
-    """Cost, unserved work and regret of now and of what is recommended, world by world."""
+    """Return a table of cost, unserved work and regret in each world, for the current policy and the recommended variant."""
     made = plain_table()
     made.add_column("world", no_wrap=True)
     for name in ("cost", "unserved", "regret"):
@@ -128,7 +128,7 @@ def _worlds(weathered: Sequence[Weathered], *, changed: bool) -> Table:
 
 
 def table(found: Landscape, rows: list[int]) -> Table:
-    """Variants by row, and the policy as it is where it is not among them."""
+    """Return a table of these variants, and of the current policy if it is not among them."""
     made = plain_table()
     made.add_column("", no_wrap=True)
     for path in found.parameters:
@@ -148,13 +148,13 @@ def table(found: Landscape, rows: list[int]) -> Table:
 
 
 def _unit(path: str) -> str:
-    """The unit of a plant's field whose name does not say it; a policy's values are written with theirs."""
+    """Return the unit of a plant setting, for its column title; values of policies are written with their units."""
     first, _, name = path.partition(".")
     return ", s" if first == PLANT and isinstance(getattr(PlantSettings(), name, None), Duration) else ""
 
 
 def _clear(found: Landscape) -> bool:
-    """Whether the last parts of the paths tell them apart."""
+    """Return whether the last parts of the paths are all different."""
     ends = [path.rpartition(".")[2] for path in found.parameters]
     return len(set(ends)) == len(ends)
 

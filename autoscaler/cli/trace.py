@@ -1,6 +1,6 @@
 """`trace info`, `trace cut` and `trace merge`: inspects traces, and makes traces from traces.
 
-Rules of this file: presentation only; what a file means is `traces`' business. A file is written whole or not at all.
+Rules of this file: presentation only; `traces` interprets the files. A file is written completely or not at all.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from autoscaler.traces.trace import Trace, TraceKind
 
 _WIDE = 110
-"""Columns of a terminal from which the table shows all figures."""
+"""Width of a terminal, in columns, from which the table shows all figures."""
 JSON_OPTION = typer.Option("--json", help="Print JSON for programs.")
 KIND_OPTION = typer.Option(
     "--kind",
@@ -38,7 +38,11 @@ MANIFEST_OPTION = typer.Option(
 
 
 def kind_of(text: str | None) -> TraceKind | None:
-    """An option value count or gauge."""
+    """Parse an option value count or gauge.
+
+    Raises:
+        BadParameter: The text is neither.
+    """
     from autoscaler.traces.trace import TraceKind
 
     if text is None or text in set(TraceKind):
@@ -135,7 +139,7 @@ def _facts(path: Path, found: Imported, *, unsaid: bool) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """The same without NaN, which JSON does not have."""
+    """Return the value with None in place of NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -280,16 +284,16 @@ def _read(path: Path, kind: str | None) -> Trace:
 
 
 def check_out(out: Path, sources: Sequence[Path] = (), *, force: bool, manifest: bool) -> None:
-    """Refuse before an hour of reading what would be refused after it.
+    """Check that a trace can be written, before its sources are read, which may take an hour.
 
     Args:
         out: The trace to write.
-        sources: What it is made of, which is never written over.
-        force: Whether another file there may be replaced.
-        manifest: Whether its kind is to be noted beside it.
+        sources: Files it is made from; they are never overwritten.
+        force: Whether another existing file may be replaced.
+        manifest: Whether its kind will be recorded in the manifest beside it.
 
     Raises:
-        TraceError: The file cannot be written there, or not be noted in the manifest beside it.
+        TraceError: The file, or its entry in the manifest, cannot be written.
     """
     from autoscaler.errors import TraceError
     from autoscaler.traces.manifest import read_manifest
@@ -312,7 +316,7 @@ def check_out(out: Path, sources: Sequence[Path] = (), *, force: bool, manifest:
 def write(
     out: Path, trace: Trace, *, force: bool, manifest: bool, as_json: bool = False, notes: Any = ()
 ) -> None:
-    """Write a trace and say what it is, for people or for programs.
+    """Write a trace and describe it, for people or for programs.
 
     Raises:
         TraceError: It cannot be written.
@@ -324,7 +328,7 @@ def write(
 
     with Bar(f"writing {out.name}") as bar:
         write_trace(out, trace, overwrite=force, progress=bar)
-    # What a manifest says of an earlier file of this name holds no more.
+    # The manifest may describe an earlier file of this name, so an existing entry is replaced in any case.
     noted = manifest or manifest_entry(out) is not None
     if noted:
         note_in_manifest(out, trace)
@@ -354,7 +358,7 @@ def _time(at_s: float) -> str:
 
 
 def _span(length_s: float) -> str:
-    """A length in its largest fitting unit."""
+    """Return a length of time in the largest unit that fits."""
     for unit, size in (("d", 86_400.0), ("h", 3600.0), ("m", 60.0)):
         if length_s >= size:
             return f"{length_s / size:.4g}{unit}"
@@ -362,7 +366,7 @@ def _span(length_s: float) -> str:
 
 
 def _short(value: float) -> str:
-    """At most three figures, and a letter for the thousands."""
+    """Return a number with at most three digits, and a letter for thousands."""
     for letter, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if 0.9995 * size <= abs(value) < 1e12:
             return f"{value / size:.3g}{letter}"

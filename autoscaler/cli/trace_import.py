@@ -1,6 +1,6 @@
 """`trace import`: makes a trace from a file in another format, or from a Prometheus' history.
 
-Rules of this file: options and words only; reading is in `traces` and `sources`.
+Rules of this file: options and messages only; `traces` and `sources` do the reading.
 """
 
 from __future__ import annotations
@@ -349,7 +349,7 @@ def _from_files(sources: list[Path], options: Any) -> tuple[Trace, list[str]]:
 
 
 def _when(start_s: float, end_s: float | None, step_s: float) -> tuple[float, float, float]:
-    """Start, end and step in epoch seconds; up to the last whole step where no end is given."""
+    """Return start, end and step of a query, the first two in epoch seconds. The default end is the last whole step."""
     from autoscaler.clock import SystemClock
 
     now_s = SystemClock().now()

@@ -1,6 +1,6 @@
 """`trace record`: reads a running fleet's source for a while, without a daemon, into a trace.
 
-Rules of this file: wiring and words only; sampling is `simulator/sampling`. Ctrl-C keeps what was recorded.
+Rules of this file: wiring and messages only; sampling is in `simulator/traffic/sampling`. Ctrl-C keeps what was recorded.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ async def _sample(
     for_s: float,
     addresses: list[str] | tuple[()],
 ) -> tuple[Sampled, bool]:
-    """What was sampled, and whether it was stopped by hand."""
+    """Return what was sampled, and whether Ctrl-C ended it."""
     import asyncio
 
     from autoscaler.clock import SystemClock

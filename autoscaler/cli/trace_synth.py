@@ -1,6 +1,6 @@
 """`trace synth`: generates traffic from a few options or from a recipe.
 
-Rules of this file: options and words only; what is generated is `simulator/traffic`.
+Rules of this file: options and messages only; `simulator/traffic` generates the demand.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def synth(
 
 
 def _changed(recipe: Recipe, given: dict[str, Any]) -> Recipe:
-    """The recipe with what was given on the command line."""
+    """Return the recipe with the values given on the command line in place of its own."""
     return replace(recipe, **{name: value for name, value in given.items() if value is not None})
 
 

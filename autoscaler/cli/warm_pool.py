@@ -1,7 +1,7 @@
 """`pool`: lists the VMs of a running daemon's fleets, and lets operators act on those in the warm pool.
 
-Exit codes: 0 done or nothing to do, 1 no daemon, or it refuses, and why; 2 wrong usage. What is answered has been
-recorded by the daemon with who and why.
+Exit codes: 0 done or nothing to do, 1 no daemon or it refused (the reason is given), 2 wrong usage. Before it answers, the
+daemon has recorded the command with its operator and reason.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def _show(vms: list[dict[str, Any]]) -> None:
         return
     rows = [("fleet", "VM", "phase", "type", "zone", "image", "version", "baked", "age", "last ran", "")]
     for vm in vms:
-        # Where no tag tells when it was made, it is at least as old as its last start.
+        # Without a tag for its creation, a VM is at least as old as its last start.
         age = _time(vm["age_s"]) + ("" if vm["age_is_known"] else "+")
         rows.append(
             (
@@ -160,11 +160,11 @@ def _show(vms: list[dict[str, Any]]) -> None:
 
 
 def total(vms: list[dict[str, Any]]) -> str:
-    """How many VMs there are in total and in each state; the largest count first."""
+    """Return a sentence with the number of VMs, in total and in each state, the largest count first."""
     fleets = len({vm["fleet"] for vm in vms})
     where = f" of {fleets} fleets" if fleets > 1 else ""
     states = Counter(vm["phase"].replace("_", " ") for vm in vms)
-    # Of as many the first that is listed, which is in the order of a VM's life.
+    # Equal counts keep their order in the list, which follows the life of a VM.
     shown = ", ".join(f"{count} {state}" for state, count in states.most_common())
     return f"{counted(len(vms), 'VM')}{where}: {shown}"
 
