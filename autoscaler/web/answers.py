@@ -37,7 +37,7 @@ class SharedAnswer:
         self._kept: bytes | None = None
 
     def now(self) -> bytes:
-        """The current answer; its age is at most a few times the time to build it."""
+        """Return the current answer. A slow one may be older, by at most a few times the time it took to build."""
         if self._kept is None:
             loop = asyncio.get_running_loop()
             began_s = loop.time()
@@ -66,7 +66,7 @@ class Unread:
 
     @property
     def is_too_much(self) -> bool:
-        """Whether so much is unread that large answers are refused."""
+        """True if so much is unread that large answers are refused."""
         waiting = 0
         for each in self._connections():
             # A connection that is closing has no transport.
@@ -75,7 +75,7 @@ class Unread:
         return waiting > self._most
 
     def guarded(self, handler: Handler) -> Handler:
-        """The handler, called only while there is room for its answer."""
+        """Return a handler that calls this one only while there is room for its answer, and answers 503 otherwise."""
 
         async def guard(request: web.Request) -> web.StreamResponse:
             if self.is_too_much:

@@ -1,11 +1,11 @@
 """Operators' commands over a Unix socket: JSON over HTTP, under /v1/.
 
-    GET  /v1/operations          what is in force
+    GET  /v1/operations          pauses and overrides in force
     POST /v1/pause               verbs, fleets or all_fleets, reason, and one of for_s, until_s, no_expiry
     POST /v1/resume              verbs, fleets or all_fleets, reason
     POST /v1/override            fleet, floor, ceiling, reason, and one of for_s, until_s, no_expiry
     POST /v1/clear               fleet, reason
-    /v1/pool...                  see `pool`
+    /v1/pool...                  see `warm_pool`
 
 Rules of this file: the kernel identifies the caller; what callers say about themselves does not count. Status 200 means that
 the change is on disk. Requests are bounded in size, connections in time and number, so that no client of the socket can harm
@@ -41,7 +41,7 @@ from autoscaler.web.warm_pool import routes as pool_routes
 VERSION = 1
 LARGEST_BODY = 64 * 1024
 CONNECTION_S = 20.0
-"""A connection is ended after this long, whatever it is about; a command takes one for itself."""
+"""A connection is closed after this many seconds, even during a request. A command uses one connection."""
 MOST_CONNECTIONS = 32
 LOOK_EVERY_S = 30.0
 _NAME_WITHIN_S = 2.0
@@ -84,7 +84,11 @@ class _Term(_Change):
     no_expiry: bool = False
 
     def end_s(self, now_s: float) -> float | None:
-        """When it ends, by the daemon's clock."""
+        """Return when the change ends, epoch seconds of the daemon's clock; None if it has no end.
+
+        Raises:
+            ChangeRefusedError: Not exactly one of the three fields is given.
+        """
         if (self.for_s is not None) + (self.until_s is not None) + self.no_expiry != 1:
             raise ChangeRefusedError("say until when it holds: one of for_s, until_s and no_expiry")
         return self.until_s if self.for_s is None else now_s + self.for_s
@@ -112,12 +116,12 @@ _Body = TypeVar("_Body", bound=BaseModel)
 
 
 class Control:
-    """Serves a daemon's operators while a context lasts.
+    """Serves operators' commands on a Unix socket while its context is open.
 
     Args:
-        daemon: Whose.
-        path: Of the socket.
-        group: Who may use it besides the daemon's own user; empty for the daemon's own group.
+        daemon: The daemon to operate.
+        path: Path of the socket.
+        group: Group that may use it besides the daemon's own user; empty for the daemon's own group.
         connection_s: Longest life of a connection, in seconds of the event loop.
     """
 
@@ -140,8 +144,8 @@ class Control:
                 *pool_routes(daemon, VERSION, _who),
             ]
         )
-        # The library would write a traceback for every line of garbage that a guest sends.
-        quiet = logging.Logger("control")  # noqa: LOG001  of its own, without handlers and above no other
+        # aiohttp would log a traceback for every malformed line that a client sends.
+        quiet = logging.Logger("control")  # noqa: LOG001  must stand outside the hierarchy of loggers
         quiet.addHandler(logging.NullHandler())
         self._runner = web.AppRunner(
             app, access_log=None, logger=quiet, shutdown_timeout=2.0, auto_decompress=False
@@ -150,10 +154,10 @@ class Control:
         self._listening: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
-        """Listen.
+        """Start to listen.
 
         Raises:
-            DaemonError: The socket cannot be made, or another daemon listens there.
+            DaemonError: The socket cannot be made, or another daemon listens on it.
         """
         await self._runner.setup()
         try:
@@ -164,7 +168,7 @@ class Control:
         return self
 
     async def watch(self) -> None:
-        """Look for ever whether the socket is in its place; where somebody has removed it, make it anew."""
+        """Check repeatedly that the socket file is in place, and make it again if it was removed or replaced."""
         clock, log = self._daemon.clock, self._daemon.telemetry.log
         while True:
             await clock.sleep_until(clock.monotonic() + LOOK_EVERY_S)
@@ -177,7 +181,7 @@ class Control:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop listening; commands under way are answered."""
+        """Stop listening; requests in progress are answered."""
         if self._listening is not None:
             self._listening.close()
         await self._runner.cleanup()
@@ -194,7 +198,7 @@ class Control:
         self._bound = bound
 
     def _stop_listening(self) -> None:
-        """What was asked already is still answered."""
+        """Stop listening; requests in progress are still answered."""
         if self._listening is not None:
             self._listening.close()
         if self._bound is not None:
@@ -266,7 +270,7 @@ async def _read(request: web.Request, model: type[_Body]) -> _Body:
 def _answered(daemon: Daemon, answer: Answer) -> web.Response:
     fleets = {record.change.fleet for record in answer.changes}
     if fleets:
-        # It is on the disk and in force, so the loop need not wait for the next tick.
+        # The change is recorded and in force, so an early turn acts on it.
         daemon.waking.ask(None if ALL_FLEETS in fleets else fleets, Cause.OPERATOR)
     return web.json_response(
         {
@@ -279,18 +283,18 @@ def _answered(daemon: Daemon, answer: Answer) -> web.Response:
 
 
 async def _who(request: web.Request) -> str:
-    """The user at the other end, by name where the machine tells one in time."""
+    """Return the name of the user at the other end, or the number if the name cannot be found in time."""
     assert request.transport is not None
     user = user_id(request.transport.get_extra_info("socket"))
     try:
-        # The machine may ask a directory service on the network.
+        # The lookup may ask a directory service on the network.
         return await within(lambda: _name_of(user), _NAME_WITHIN_S)
     except (KeyError, OSError):
         return f"uid {user}"
 
 
 def _name_of(user: int) -> asyncio.Future[str]:
-    """From a thread that holds up neither the loop nor the end of the process."""
+    """Look up a user's name in a thread that blocks neither the loop nor the end of the process."""
     answer: Future[str] = Future()
 
     def run() -> None:

@@ -1,8 +1,8 @@
 """Creates the operators' Unix socket: only permitted users can connect, and a socket in use is never replaced.
 
-Rules of this file: a socket on which somebody still listens is left alone; one left by a dead daemon is replaced; anything that is not
-a socket is never removed. Between the check and the new socket nobody else may do the same, so the folder is locked for that moment.
-The file has its mode before anybody can connect.
+Rules of this file: a socket on which another process listens is left alone; one left by a dead daemon is replaced; anything that
+is not a socket is never removed. The folder is locked between this check and the creation of the socket, so that no other daemon
+can do the same in between. The file gets its mode before any client can connect.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from autoscaler.errors import DaemonError
 
 MODE = 0o660
 LONGEST_PATH = 107
-"""Bytes that the kernel has for the path of a socket."""
+"""Largest length of a socket's path in Linux, bytes."""
 _SETTING = "(setting control_socket)"
 
 
 @dataclass(frozen=True, slots=True)
 class BoundSocket:
-    """A socket of ours, bound and not yet listening.
+    """A socket of this daemon, bound but not yet listening.
 
     Attributes:
-        socket: To listen on.
-        path: Where it is.
-        inode: Tells the file from one that another daemon has put there since.
+        socket: The socket to listen on.
+        path: Its file.
+        inode: Inode of the file, to recognise a file that another daemon has put in its place.
     """
 
     socket: socket.socket
@@ -42,14 +42,14 @@ class BoundSocket:
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the file is still ours."""
+        """True if the file at the path is still this socket."""
         try:
             return self.path.lstat().st_ino == self.inode
         except OSError:
             return False
 
     def remove(self) -> None:
-        """Close it, and remove the file if it is still ours."""
+        """Close the socket, and remove its file if it is still in place."""
         self.socket.close()
         if self.is_in_place:
             with suppress(OSError):
@@ -57,11 +57,11 @@ class BoundSocket:
 
 
 def bind(path: Path, group: str = "") -> BoundSocket:
-    """Make the socket.
+    """Create the socket and bind it.
 
     Args:
-        path: Where; its folder exists.
-        group: Who may use it besides the daemon's own user; empty for the daemon's own group.
+        path: Its path; the folder exists.
+        group: Group that may use it besides the daemon's own user; empty for the daemon's own group.
 
     Raises:
         DaemonError: It cannot be made there, or another daemon listens there.
@@ -88,7 +88,7 @@ def bind(path: Path, group: str = "") -> BoundSocket:
 
 
 def user_id(connection: socket.socket) -> int:
-    """The user at the other end, as the kernel knows them: who they were when they connected."""
+    """Return the id of the user at the other end, as the kernel recorded it when they connected."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, user, _ = struct.unpack("3i", credentials)
     return int(user)
@@ -139,7 +139,7 @@ def _is_alive(path: Path) -> bool:
         except ConnectionRefusedError:
             return False
         except BlockingIOError:
-            # Somebody listens and does not get round to it.
+            # A process listens, but its queue of connections is full.
             return True
     return True
 
@@ -147,7 +147,7 @@ def _is_alive(path: Path) -> bool:
 def _bound(path: Path, group: str, group_id: int) -> BoundSocket:
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        # The file takes its mode from the socket: nobody may connect before the group is right.
+        # The file inherits the socket's mode, 0 here, so nobody can connect before the group is set.
         os.fchmod(made.fileno(), 0)
         made.bind(str(path))
         bound = BoundSocket(made, path, path.lstat().st_ino)

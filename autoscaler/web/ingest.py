@@ -4,11 +4,11 @@
     Content-Type: application/json               [{"fleet", "vm"?, "value", "timestamp", "id"?}, …]
     Content-Type: application/x-protobuf         Prometheus remote write 1.0 (Content-Encoding: snappy)
 
-    200, 204   all of it is known now           401, 403   no, expired or other fleets' token
-    400        malformed (nothing was taken), or some samples were refused (the others were taken)
-    408, 413, 415   too slow, too large, of another type            429, 503   not now: Retry-After
+    200, 204   all samples were accepted        401, 403   no token, an expired one, or one for other fleets
+    400        malformed (nothing was accepted), or some samples were refused (the others were accepted)
+    408, 413, 415   too slow, too large, of another type            429, 503   try again later: Retry-After
 
-Rules of this file: the sender learns what is wrong, where, and what to do; so does the operator, from the status, metrics
+Rules of this file: the sender is told what is wrong, where, and what to do. The operator learns it too, from the status, metrics
 and log. Requests are bounded in number, and each in size (compressed and decompressed), time, and samples per second, so
 that no sender can delay ticks. Tokens and bodies are never logged.
 """
@@ -43,11 +43,11 @@ from autoscaler.web.ingest_token import Holder, PushTokens
 
 PATH = "/v1/samples"
 READ_WITHIN_S = 10.0
-"""Of the event loop: longest time that a body may take to arrive."""
+"""Longest time that a body may take to arrive, seconds of the event loop."""
 MOST_AT_ONCE = 32
-"""Requests under way; their bodies are the memory that pushing may take."""
+"""Largest number of requests in progress; it bounds the memory that their bodies take."""
 UNPACKED = 4
-"""How many times its size a body may unpack to, of the largest body."""
+"""A body may decompress to at most this many times the size limit of bodies."""
 TELL_EVERY_S = 60.0
 _BEARER = "bearer "
 _CUT_OFF = "the body is incomplete, or not compressed as its Content-Encoding says; send it again"
@@ -57,32 +57,32 @@ class Refused(StrEnum):
     """Why a request was refused as a whole."""
 
     UNAUTHORISED = "unauthorised"
-    """It carries no token, or none that holds."""
+    """The request has no token, or an unknown one."""
     EXPIRED = "expired"
-    """Its token has expired."""
+    """The token has expired."""
     TOKEN_FILE = "token_file"  # noqa: S105  the reason, not a token
-    """The file of tokens cannot be used."""
+    """The token file cannot be used."""
     BUSY = "busy"
-    """Too many requests are under way."""
+    """Too many requests are in progress."""
     TOO_FAST = "too_fast"
-    """Too many samples a second."""
+    """Too many samples per second."""
     TOO_SLOW = "too_slow"
-    """Its body did not arrive in time."""
+    """The body did not arrive in time."""
     OVERSIZED = "oversized"
-    """Its body is too large, as it is or unpacked."""
+    """The body is too large, compressed or decompressed."""
     MALFORMED = "malformed"
-    """Its body is not what its type says."""
+    """The body does not have the format of its type."""
     UNSUPPORTED = "unsupported"
-    """Its type is none that is read here."""
+    """The content type is not supported."""
 
 
 @dataclass(frozen=True, slots=True)
 class IngestLimits:
-    """Bounds of what is pushed.
+    """Limits of pushed samples.
 
     Attributes:
-        body_bytes: Of one request.
-        samples_per_s: Of all requests together, on average; five seconds' worth at once.
+        body_bytes: Largest body of a request.
+        samples_per_s: Average rate over all requests; a burst may have five seconds' worth.
     """
 
     body_bytes: int = 1 << 20
@@ -110,11 +110,11 @@ _WRITE = {
     "timestamp": "write epoch seconds as a number, or ISO 8601 with an offset in quotes (2026-03-01T08:00:00Z)",
     "id": "write a text, or leave it out",
 }
-"""What to do where a field cannot be read."""
+"""What to write for a field that cannot be read."""
 
 
 def _malformed(kind: str, location: tuple[int | str, ...], message: str) -> str:
-    """Where a body cannot be read, why, and what to write instead; arguments as pydantic has them."""
+    """Return where a body cannot be read, why, and what to write instead; the arguments are those of a pydantic error."""
     place = f"[{location[0]}]" + "".join(f".{step}" for step in location[1:2]) if location else "body"
     field = str(location[1]) if len(location) > 1 else ""
     if kind == "extra_forbidden":
@@ -135,7 +135,7 @@ _SAMPLES = TypeAdapter(Annotated[list[_Sample], FailFast(), Field(max_length=MOS
 
 
 class _RefusedError(Exception):
-    """A request that is refused as a whole."""
+    """Refuses a request as a whole."""
 
     def __init__(self, status: int, reason: Refused, text: str, retry_s: float = 0.0) -> None:
         super().__init__(text)
@@ -144,7 +144,7 @@ class _RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Trouble:
-    """The last of its reason."""
+    """Number of refusals for one reason, with the time and text of the last."""
 
     count: int
     at_s: float
@@ -152,14 +152,14 @@ class _Trouble:
 
 
 class Ingest:
-    """Takes samples for a daemon.
+    """Receives pushed samples over HTTP.
 
     Args:
-        daemon: Whose fleets.
-        pushed: Where samples go; the fleets' sources read there.
-        tokens: Who may push.
-        packed: What bodies may be besides JSON.
-        limits: Bounds.
+        daemon: The daemon whose fleets they are for.
+        pushed: Where samples are stored; the fleets' sources read them there.
+        tokens: The tokens that may push.
+        packed: The format that bodies may have besides JSON.
+        limits: Limits of requests.
     """
 
     def __init__(
@@ -183,11 +183,11 @@ class Ingest:
         self._last_at_s: float | None = None
 
     def routes(self) -> Sequence[web.RouteDef]:
-        """What the site serves."""
+        """Return the routes that the site serves for pushing."""
         return [web.post(PATH, self.post)]
 
     def status(self) -> dict[str, Any]:
-        """What was pushed and what was refused, for the status."""
+        """Return what was pushed and what was refused, for the status."""
         troubles = sorted(self._troubles.items(), key=lambda item: -item[1].at_s)
         return {
             "fleets": sorted(intake.fleet for intake in self._pushed.intakes),
@@ -201,7 +201,7 @@ class Ingest:
         }
 
     async def post(self, request: web.Request) -> web.Response:
-        """One request."""
+        """Answer one request."""
         self._under_way += 1
         try:
             return await self._take(request)
@@ -213,7 +213,7 @@ class Ingest:
                 headers["WWW-Authenticate"] = "Bearer"
             answer = web.json_response({"error": refused.text}, status=refused.status, headers=headers)
             if not request.content.at_eof():
-                # What of the body was not read would be taken for the next request.
+                # The unread rest of the body would be taken for the next request.
                 answer.force_close()
             return answer
         finally:
@@ -310,12 +310,12 @@ class Ingest:
             raise _RefusedError(400, Refused.MALFORMED, str(error)) from None
 
     def _slow_down(self, samples: int) -> None:
-        """Take so many samples from what is allowed, or refuse them with a time after which they will be."""
+        """Take this number of samples from the token bucket, or refuse them and say when to try again."""
         now_s, per_s = self._daemon.clock.monotonic(), self.limits.samples_per_s
         passed_s = max(now_s - self._counted_s, 0.0)
         self._counted_s = now_s
         self._allowed = min(self._allowed + passed_s * per_s, self._most_at_once)
-        # More than ever fits is taken from a full bucket, which then is empty for longer.
+        # A request larger than the bucket is taken from a full bucket, which then stays empty for longer.
         lacking = min(samples, self._most_at_once) - self._allowed
         if lacking > 0.0:
             text = f"more than {per_s:,.0f} samples a second are pushed; push less often, or raise push_samples_per_s"
@@ -347,7 +347,7 @@ class Ingest:
             self._daemon.telemetry.log.warning("push_refused", text=f"{reason}: {text}")
 
     def _wake(self, taken: Taken) -> None:
-        """Ask for an early turn for the fleets whose burst cannot wait."""
+        """Ask for an early turn for the fleets that should not wait for the next tick."""
         now_s = self._daemon.clock.now()
         waking = []
         for name in taken.fleets:
@@ -363,7 +363,11 @@ class Ingest:
 
 
 def _unpacked(packed: bytes, most: int) -> bytes:
-    """Decompresses a gzip or deflate body, up to one byte more than `most`."""
+    """Decompress a gzip or deflate body, up to one byte more than `most`.
+
+    Raises:
+        _RefusedError: The body is incomplete or not compressed like that.
+    """
     unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32)  # detects either format by its header
     try:
         body = unpacking.decompress(packed, most + 1)
@@ -375,7 +379,10 @@ def _unpacked(packed: bytes, most: int) -> bytes:
 
 
 def _answer(taken: Taken, unasked: int, *, empty: bool) -> web.Response:
-    """What the sender is told. Where all that was refused has one reason, its code is the more precise one."""
+    """Return the response to the sender.
+
+    The status is 403 or 429 if that is the only reason for which samples were refused, and 400 for any other or several reasons.
+    """
     refused = {result for result in taken.results if result.refused}
     if not refused and empty:
         return web.Response(status=204)

@@ -22,20 +22,20 @@ from pathlib import Path
 from autoscaler.errors import ConfigError
 
 SHORTEST = 16
-"""Characters of a token; `openssl rand -hex 32` makes one of 64."""
+"""Fewest characters of a token; `openssl rand -hex 32` makes one of 64."""
 LARGEST_FILE = 64 * 1024
 LOOK_EVERY_S = 1.0
-"""How often the file is looked at, at most."""
+"""Shortest time between two checks whether the file has changed, seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """What a token allows.
+    """The rights of one token.
 
     Attributes:
         digest: SHA-256 of the token.
-        expires_s: Epoch seconds; None for never.
-        fleets: Those that it may push for; None for all.
+        expires_s: When it expires, epoch seconds; None for never.
+        fleets: Fleets that it may push for; None for all.
     """
 
     digest: bytes
@@ -44,11 +44,11 @@ class Holder:
 
 
 class PushTokens:
-    """The tokens of a file.
+    """The tokens in a file, which is read again when it changes.
 
     Args:
         path: The file.
-        now: The clock, epoch seconds.
+        now: Returns epoch seconds.
 
     Raises:
         ConfigError: The file cannot be used.
@@ -61,10 +61,10 @@ class PushTokens:
         self._stamp = _stamp(path)
         self._holders = _read(path)
         self.problem = ""
-        """Why nobody may push; empty where the file can be used."""
+        """Why no token is accepted; empty if the file can be used."""
 
     def holder(self, token: str) -> Holder | None:
-        """Whose token this is, expired or not; None where it is nobody's."""
+        """Return the rights of a token, even if it has expired; None if the token is unknown."""
         self._look()
         digest = hashlib.sha256(token.encode(errors="surrogateescape")).digest()
         found = None
@@ -74,7 +74,7 @@ class PushTokens:
         return found
 
     def _look(self) -> None:
-        """Read the file again where it has changed."""
+        """Read the file again if it has changed."""
         now_s = self._now()
         if 0.0 <= now_s - self._looked_s < LOOK_EVERY_S:
             return
@@ -90,7 +90,7 @@ class PushTokens:
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """What changes when the file does; None where there is none."""
+    """Return values that change with the file; None if there is no file."""
     try:
         found = path.stat()
     except OSError:
@@ -138,7 +138,7 @@ def _holder(path: Path, number: int, words: list[str]) -> Holder:
         elif name == "fleets" and value:
             fleets = frozenset(re.split(r",+", value.strip(",")))
         else:
-            # Not what it is: a token with a blank in it would be told in part.
+            # The word itself is not shown: it may be the rest of a token that contains a blank.
             raise ConfigError(
                 f"{path}:{number}: word {place} is not an option of a token; the options are expires=TIME and fleets=NAME,NAME"
             )

@@ -10,7 +10,7 @@ from autoscaler.ports import ALL_FLEETS, ChangeRecord
 
 
 def operations(daemon: Daemon) -> dict[str, Any]:
-    """All pauses and overrides in force, oldest first, and the same in sentences."""
+    """Return all pauses and overrides in force, oldest first, as JSON and in sentences."""
     records, fleets = daemon.operators.in_force(), daemon.fleets.by_name
     return {
         "in_force": [change_json(daemon, record) for record in records],
@@ -19,7 +19,7 @@ def operations(daemon: Daemon) -> dict[str, Any]:
 
 
 def change_json(daemon: Daemon, record: ChangeRecord) -> dict[str, Any]:
-    """One change. `fleet` is null for all fleets, `verb` for an override, `expires_at_s` where it has no end."""
+    """Return one change. `fleet` is null for all fleets, `verb` for an override, `expires_at_s` if it has no end."""
     change = record.change
     return {
         "id": record.id,

@@ -1,7 +1,8 @@
 """The status page: what `status` and `events` print, and a chart of the last hours, for a browser.
 
-Rules of this file: read only. The page requests only this site and runs only its own script, and its content security policy tells the
-browser so; what it shows is text, never markup. Requests cost the loop little: the journal is read in another thread (`history`).
+Rules of this file: read only. The page makes requests only to this site and runs only its own script; its content security policy
+makes browsers enforce that. Everything it shows is inserted as text, never as markup. Requests cost the loop little, because the
+journal is read in another thread (`history`).
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ _AS_TEXT = "autoscaler: /metrics /healthz /api/v1/status, and this page for brow
 
 
 class Pages:
-    """The page, and what it asks for beside the status.
+    """Serves the status page and the data it requests besides the status.
 
     Args:
-        daemon: Whose.
-        history: Reads its journal; None where there is none to be read.
+        daemon: The daemon to show.
+        history: Reads its journal; None if it cannot be read.
     """
 
     def __init__(self, daemon: Daemon, history: History | None) -> None:
@@ -43,7 +44,7 @@ class Pages:
         self._found = {name: (files(__package__) / "page" / name).read_bytes() for name in _FILES}
 
     def routes(self) -> list[web.RouteDef]:
-        """Where they are."""
+        """Return the routes of the page, its files and its data."""
         return [
             web.get("/", self._index),
             *(web.get(f"/{name}", self._file) for name in _FILES),
@@ -52,7 +53,7 @@ class Pages:
         ]
 
     async def _index(self, request: web.Request) -> web.Response:
-        # Programs that ask what is there get a line of text.
+        # Clients that do not accept HTML get a line of text.
         if "text/html" not in request.headers.get(hdrs.ACCEPT, ""):
             return web.Response(text=_AS_TEXT)
         return self._page("status.html")
@@ -98,7 +99,7 @@ async def _read(
 
 
 def hours_in(text: str) -> float | None:
-    """A number of hours that may be asked for; None where it is none."""
+    """Parse a number of hours; None if it is not one, or out of range."""
     try:
         hours = float(text)
     except ValueError:

@@ -3,11 +3,11 @@
 Monitoring cannot tell a site that no longer answers from a daemon that has died. So the daemon requests its own site now and then;
 if nothing answers, it reports that and opens the site again.
 
-Rules of this file: a client costs the daemon little. The number of connections is limited, since they would use up the file
+Rules of this file: a client costs the daemon little. The number of connections is limited, because they would use up the file
 descriptors that calls to the cloud need. Connections that send nothing, or do not read their answer, are closed. Answers are
-bounded in loop time and memory (`answers`); health is always answered. On a loopback address only addresses and local names are
-accepted: otherwise a foreign page whose name resolves to this machine could read everything through an operator's browser.
-Malformed requests get an answer, and are not logged.
+bounded in loop time and memory (`answers`); health is always answered. A site on a loopback address answers only requests to
+addresses and local names. Otherwise a foreign page whose name resolves to this machine could read everything through an
+operator's browser. Malformed requests get an answer, and are not logged.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ PATHS = ("/metrics", "/healthz", "/api/v1/status")
 
 ASK_EVERY_S = 30.0
 ANSWER_WITHIN_S = 10.0
-"""Of the event loop. A loop that is late is late for both ends, and is not the site's fault."""
+"""Seconds of the event loop to wait for the site's own answer. A late loop delays both ends, which is not the site's fault."""
 
 BACKLOG = 32
-"""Connections that are taken in at once, before they are counted."""
+"""Connections that may wait to be accepted, before they are counted."""
 MOST_CONNECTIONS = 8192
-"""Probes on thousands of VMs may each keep a connection by which they push; each costs some kilobytes."""
+"""Largest number of connections. Probes on thousands of VMs may each keep one open to push; each costs some kilobytes."""
 
 
 def _most_connections() -> int:
@@ -57,13 +57,13 @@ def _most_connections() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Guests:
-    """What those who connect may do. Times are of the event loop.
+    """Limits of connections. Times are seconds of the event loop.
 
     Attributes:
         most: Connections at the same time; at most a quarter of the files that this process may open.
-        silent_s: How long one may be without a request, the first one included.
-        longest_s: After so long it takes no further request.
-        ending_s: After so much longer it is ended, whatever it does.
+        silent_s: How long a connection may be without a request, including before the first one.
+        longest_s: Age at which a connection takes no further request.
+        ending_s: Time after `longest_s` until it is closed in any case.
         unread: Limit of unread bytes in answers, over all connections.
     """
 
@@ -75,15 +75,15 @@ class Guests:
 
 
 class Site:
-    """Serves a daemon's state while a context lasts.
+    """Serves a daemon's state over HTTP while its context is open.
 
     Args:
-        daemon: Whose.
+        daemon: The daemon to serve.
         host: Address to listen on.
-        port: Port; 0 takes any free one.
-        ingest: Takes pushed samples; None takes none.
-        guests: Bounds of connections.
-        history: What the page shows of the past; without it only what is seen while it is open.
+        port: Port to listen on; 0 takes any free one.
+        ingest: Receives pushed samples; None accepts none.
+        guests: Limits of connections.
+        history: Reads the past for the page; without it the page starts empty and shows only what happens while it is open.
     """
 
     def __init__(
@@ -116,8 +116,8 @@ class Site:
         self.paths = PATHS if ingest is None else (*PATHS, SAMPLES)
         if ingest is not None:
             app.add_routes(ingest.routes())
-        # The library would write a traceback for every line of garbage that a guest sends.
-        quiet = logging.Logger("site")  # noqa: LOG001  of its own, without handlers and above no other
+        # aiohttp would log a traceback for every malformed line that a client sends.
+        quiet = logging.Logger("site")  # noqa: LOG001  must stand outside the hierarchy of loggers
         quiet.addHandler(logging.NullHandler())
         self._runner = web.AppRunner(
             app,
@@ -125,27 +125,27 @@ class Site:
             logger=quiet,
             shutdown_timeout=2.0,
             keepalive_timeout=self._guests.silent_s,
-            # It would be unpacked whoever sends it, and a thousand times its size, also where nobody reads it.
+            # aiohttp would decompress any body, from any sender, to up to a thousand times its size, even if no handler reads it.
             auto_decompress=False,
         )
         self._listening: asyncio.Server | None = None
         self._since_s: dict[RequestHandler, float] = {}
         self._said_trouble = False
         self.url = ""
-        """Where it listens, while the context lasts."""
+        """The site's address while the context is open."""
 
     async def __aenter__(self) -> Self:
-        """Listen.
+        """Start to listen.
 
         Raises:
-            DaemonError: The address cannot be taken.
+            DaemonError: The address cannot be used.
         """
         await self._runner.setup()
         try:
             await self._listen()
         except OSError as error:
             await self._runner.cleanup()
-            # Names that cannot be resolved have numbers of their own.
+            # Errors of name resolution have negative numbers, which `strerror` does not know.
             number = error.errno or 0
             why = os.strerror(number).lower() if number > 0 else error.strerror or str(error)
             msg = (
@@ -156,10 +156,7 @@ class Site:
         return self
 
     async def watch(self) -> None:
-        """Ask the site for ever whether it answers; where it does not, say so and listen anew.
-
-        Ends what has been connected for too long.
-        """
+        """Check repeatedly that the site answers; report and reopen it if it does not. Also close connections that are too old."""
         clock, telemetry = self._daemon.clock, self._daemon.telemetry
         while True:
             await clock.sleep_until(clock.monotonic() + ASK_EVERY_S)
@@ -179,7 +176,7 @@ class Site:
             await self._listen()
 
     def _trouble(self) -> str:
-        """Why requests are refused, for a person; empty if none are."""
+        """Return why requests are refused, as a sentence; empty if none are."""
         if self._is_full():
             return f"{self._guests.most} connections to {self.url} are open, so further ones are refused; check who leaves them open"
         if self._unread.is_too_much:
@@ -196,7 +193,7 @@ class Site:
         self.url = f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
 
     def _stop_listening(self) -> None:
-        """What was asked already is still answered."""
+        """Stop listening; requests in progress are still answered."""
         if self._listening is not None:
             self._listening.close()
         self._listening = None
@@ -215,7 +212,7 @@ class Site:
         return len(self._connections()) >= self._guests.most
 
     def _end_old(self) -> None:
-        """A sender that never reads its answer would hold it, and its place, for ever."""
+        """Close connections that are too old: a client that never reads its answer would keep the answer and its place for ever."""
         assert self._runner.server is not None
         now_s, longest_s = asyncio.get_running_loop().time(), self._guests.longest_s
         self._since_s = {each: self._since_s.get(each, now_s) for each in self._runner.server.connections}
@@ -224,12 +221,12 @@ class Site:
                 transport = each.transport
                 each.force_close()
                 if transport is not None:
-                    transport.abort()  # closing would wait until what is left is read
+                    transport.abort()  # closing would wait until the client has read the rest
             elif now_s - since_s >= longest_s:
                 each.close()
 
     async def _answers(self) -> bool:
-        """Whether a request from this machine gets any answer."""
+        """Return whether a request from this machine gets any answer."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104  all addresses: any will do
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
@@ -264,7 +261,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _by_local_name(handler: Handler) -> Handler:
-    """The handler, for requests by address or by a name that no other host can have."""
+    """Return a handler that accepts only requests to an address, or to a name that no other host can have."""
 
     async def guard(request: web.Request) -> web.StreamResponse:
         name = _name_asked(request.host)
@@ -277,7 +274,7 @@ def _by_local_name(handler: Handler) -> Handler:
 
 
 def _name_asked(host: str) -> str:
-    """The name in a Host header if it may be another host's; empty if not."""
+    """Return the name in a Host header if it may belong to another host; empty if not."""
     try:
         name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
     except ValueError:
@@ -302,6 +299,6 @@ def _status(daemon: Daemon, ingest: Ingest | None) -> bytes:
 
 
 async def _as_it_is(_: web.Request, answer: web.StreamResponse) -> None:
-    """Answers contain text from outside: no browser may interpret it as a page, and no other site's page may load it."""
+    """Set headers for text from outside: browsers must not interpret it as a page, and pages of other sites must not load it."""
     answer.headers["X-Content-Type-Options"] = "nosniff"
     answer.headers["Cross-Origin-Resource-Policy"] = "same-origin"

@@ -22,12 +22,12 @@ from autoscaler.web.operations import operations
 
 
 def unhealthy(daemon: Daemon) -> list[str]:
-    """For a person, one sentence per fleet that is not being decided on; empty when all is well."""
+    """Return one sentence for each problem, such as a fleet that is not being decided on; empty if all is well."""
     return daemon.unhealthy()
 
 
 def status(daemon: Daemon) -> dict[str, Any]:
-    """Everything about now; unknown numbers are null, never zero."""
+    """Return the daemon's current state; unknown numbers are null, never zero."""
     record = daemon.last_record
     rows = {row.fleet: row for row in record.fleets} if record else {}
     problems = unhealthy(daemon)
@@ -91,7 +91,7 @@ def _fleet(daemon: Daemon, fleet: Fleet, row: FleetTick | None) -> dict[str, Any
 
 
 def _condition(found: FleetCondition) -> dict[str, Any]:
-    """How its VMs do."""
+    """Return the condition of the fleet's VMs."""
     return {
         "condition": found.condition.name.lower(),
         "judged": found.judged,
@@ -102,7 +102,7 @@ def _condition(found: FleetCondition) -> dict[str, Any]:
 
 
 def _start_time(fleet: Fleet) -> dict[str, float | int | None]:
-    """Measured seconds from the order to start a VM until it serves."""
+    """Return measured start times: seconds from the order to start a VM until it serves."""
     times = sorted(fleet.start_times_s)
     if not times:
         return {"count": 0, "p50_s": None, "p95_s": None}
@@ -114,7 +114,7 @@ def _start_time(fleet: Fleet) -> dict[str, float | int | None]:
 
 
 def _learned(daemon: Daemon, fleet: Fleet) -> dict[str, Any]:
-    """What was learned of its starts over all runs, and what the warm pool is worth by it."""
+    """Return what was learned over all runs about the fleet's starts and capacity, and what its warm pool saves according to that."""
     lane, learning = daemon.fleets.lane_of(fleet.name), daemon.fleets.learning
     times, now_s = learning.lead_times.carried_over(np.array([lane])), daemon.clock.now()
     stopped = fleet.inventory.counts(now_s, fleet.minimum_on_time_s).stopped
@@ -146,7 +146,7 @@ def _learned(daemon: Daemon, fleet: Fleet) -> dict[str, Any]:
 
 
 def row_json(row: FleetTick) -> dict[str, Any]:
-    """One fleet's tick with names instead of codes."""
+    """Return one fleet's row of a tick, with names instead of codes."""
     return {
         "demand": _number(row.demand),
         "observed_at_s": _number(row.observed_at_s),
@@ -192,7 +192,7 @@ def row_json(row: FleetTick) -> dict[str, Any]:
 
 
 def _paused(row: FleetTick) -> list[Verb]:
-    """What operators had paused."""
+    """Return the verbs that operators had paused."""
     may = {Verb.START: row.may_start, Verb.STOP: row.may_stop, Verb.PROVISION: row.may_provision}
     return [verb for verb, allowed in may.items() if not allowed]
 

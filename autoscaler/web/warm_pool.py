@@ -4,7 +4,7 @@
     POST /v1/pool/{what}                       fleet, vms, reason; what is one of exercise, refresh, evict, quarantine,
                                                release, adopt, disown
 
-Rules of this file: as of `control`, which serves it.
+The rules of `control`, which serves these commands, apply here too.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class _Word(BaseModel):
 
 
 def routes(daemon: Daemon, version: int, who: Callable[[web.Request], Awaitable[str]]) -> list[web.RouteDef]:
-    """What `control` adds to its own.
+    """Return the routes that `control` adds to its own.
 
     Args:
-        daemon: Whose pools.
-        version: Of the API, for the answers.
-        who: The user at the other end of a request.
+        daemon: The daemon whose pools they are for.
+        version: Version of the API, which answers contain.
+        who: Returns the user at the other end of a request.
     """
     words = PoolWords(daemon)
 
@@ -65,5 +65,5 @@ def routes(daemon: Daemon, version: int, who: Callable[[web.Request], Awaitable[
 
 
 def in_words(found: ErrorDetails) -> str:
-    """What is wrong with a field of a request, without the checker's own prefix."""
+    """Return what is wrong with a field of a request, without pydantic's prefix."""
     return found["msg"].removeprefix("Value error, ")

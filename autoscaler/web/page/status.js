@@ -1,8 +1,8 @@
 "use strict";
-/* The status page: asks the daemon again and again, and shows what it says.
+/* The status page: requests the daemon's status repeatedly and shows it.
  *
- * Rules of this file: read only, and no other host; no HTML from data (textContent only). Time is the daemon's, which may run
- * faster than ours. Unknown is a dash, never zero. What has grown old is said to be old.
+ * Rules of this file: read only, with requests to no other host; no HTML from data (textContent only). Time is the daemon's,
+ * which may run faster than the browser's. Unknown is a dash, never zero. Old data is marked as old.
  */
 (() => {
   const SVG = "http://www.w3.org/2000/svg";
@@ -89,7 +89,7 @@
       show();
       document.body.dataset.ready = "true";
     }
-    // A daemon of a thousand fleets takes a while to answer: it is asked less often, so that it has time for them.
+    // A daemon of a thousand fleets answers slowly. It is asked less often, so that it has time for its fleets.
     setTimeout(turn, Math.max(LEAST_WAIT_MS, 10 * (performance.now() - began)));
   }
 
@@ -107,7 +107,7 @@
       state.events = events.events;
       state.pastAt = Date.now();
     } catch (error) {
-      // Without a journal to read, or where it is busy, what was seen since the page was opened is shown.
+      // If the journal is missing or busy, the chart shows what was seen since the page was opened.
       if (!state.past || state.past.of !== wanted) state.past = empty(wanted);
       state.pastAt = Date.now();
     }
@@ -118,7 +118,7 @@
     return { of, every: 1, at_s: [], ...Object.fromEntries(KEYS.map((key) => [key, []])) };
   }
 
-  /** What the status says of now, as one more point of the chosen fleet. */
+  /** Adds the current status of the chosen fleet to its history, as the latest point. */
   function follow() {
     const fleet = fleetOf(state.chosen);
     const { past: seen, told } = state;
@@ -136,7 +136,7 @@
 
   const fleetOf = (name) => state.told?.fleets.find((fleet) => fleet.fleet === name);
 
-  /** The fleet that the address names, or the only one. */
+  /** Returns the fleet named in the address, or the only one. */
   function choose() {
     const named = decodeURIComponent(location.hash.replace(/^#fleet=/, ""));
     const fleets = state.told.fleets;
@@ -190,7 +190,7 @@
     return found;
   }
 
-  /** What needs a look, a line for all fleets with the same trouble; the gravest and the most fleets first. */
+  /** Returns one line per trouble with all fleets that have it: the most serious first, then by number of fleets. */
   function alike(fleets) {
     const of = new Map();
     for (const fleet of fleets) {
@@ -220,7 +220,7 @@
     list(byId("look"), lines);
   }
 
-  /** A line with the first of these fleets as links, and how many more there are. */
+  /** Returns a line with the first of these fleets as links, and the number of the others. */
   function named(before, names, after, kind, of = new Map()) {
     const item = make("li", before, { class: kind });
     names.slice(0, 6).forEach((name, at) => item.append(at ? ", " : "", make("a", name, { href: `#fleet=${encodeURIComponent(name)}` }), of.get(name) ?? ""));
@@ -314,7 +314,7 @@
     return made;
   }
 
-  /** A round step so that about so many fit. */
+  /** Returns a round step size with which about `count` steps reach `most`. */
   function stepOf(most, count) {
     const rough = most / count, power = 10 ** Math.floor(Math.log10(rough));
     return power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
@@ -351,7 +351,7 @@
     return parts.join("");
   }
 
-  /** Between capacity and demand, where demand was short of it. */
+  /** Returns the path of the area between capacity and demand in times of shortage. */
   function areaOf(seen, x, y) {
     const parts = [], { shortage: short, capacity } = seen;
     for (let at = 0; at + 1 < seen.at_s.length; at++) {
@@ -401,7 +401,7 @@
     drawChart();
   }
 
-  // ── hands ─────────────────────────────────────────────────────────────────────────────────────────────────
+  // ── input ─────────────────────────────────────────────────────────────────────────────────────────────────
 
   function begin() {
     const legend = [...WORK, ...VMS].filter((line) => line.key !== "in_service");
