@@ -27,7 +27,7 @@ class HaproxySection(Section):
 
 
 class HaproxyInput(HaproxySection):
-    """HAProxy as a source: what arrives at the backend, and what waits there."""
+    """HAProxy as a source of demand: the work that arrives at the backend, and the work that waits there."""
 
     queue_within_s: Annotated[float, Quantity(DURATION, 1, HOUR_S)] | None = Field(
         None,
@@ -65,7 +65,7 @@ class CommandSection(Section):
 
 
 class BalancerSection(Section):
-    """What sends work to the fleet's VMs: exactly one of the three."""
+    """The load balancer that sends work to the fleet's VMs: exactly one of the three kinds."""
 
     haproxy: Annotated[HaproxySection | None, Off] = Field(
         None, description="HAProxy, over its runtime socket."
@@ -77,7 +77,7 @@ class BalancerSection(Section):
 
     @property
     def named(self) -> list[str]:
-        """The kinds that are there."""
+        """The kinds that are given."""
         return [name for name in ("haproxy", "target_group", "command") if getattr(self, name) is not None]
 
 

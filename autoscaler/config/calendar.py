@@ -1,10 +1,10 @@
 """Compiles schedules to epoch seconds: wall-clock times and time zones for the days around now.
 
-Why here: core knows no calendar. A window is compiled to half-open spans of epoch seconds for a week ahead,
-so whoever runs for longer compiles again, at least once a day.
+It is here because core knows no calendar. A window is compiled to half-open spans of epoch seconds up to a week ahead,
+so a program that runs longer compiles again at least once a day.
 
-The rule for nights on which the clock changes: where a local time does not exist or exists twice, the window
-is the longer one, because a window is a floor and too many VMs for an hour is the cheaper mistake.
+Where the clock changes and a local time does not exist or exists twice, the longer window is used: a window is a floor,
+and too many VMs for an hour is the cheaper mistake.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from autoscaler.config.wishes import ScheduleWindow
 
 BEHIND_S = 1 * DAY_S
 AHEAD_S = 8 * DAY_S
-"""How far around now windows are compiled."""
+"""How far before and after now windows are compiled, seconds."""
 
 
 def spans(window: ScheduleWindow | QuietWindow, now_s: float) -> Iterator[tuple[float, float]]:
-    """Epoch seconds (start, end) of each occurrence that touches [now - 1 day, now + 8 days], in order."""
+    """Yield (start, end), in epoch seconds, of each occurrence that touches [now - 1 day, now + 8 days], in order."""
     zone = ZoneInfo(window.time_zone)
     first = datetime.fromtimestamp(now_s - BEHIND_S, zone).date() - timedelta(days=2)
     for offset in range(int((BEHIND_S + AHEAD_S) // DAY_S) + 5):
@@ -44,6 +44,6 @@ def _last_moment(day: date, window: ScheduleWindow | QuietWindow) -> tuple[date,
 
 
 def _instants(day: date, at: time, zone: ZoneInfo) -> tuple[float, float]:
-    """The two readings of a local time; equal but for nights on which the clock changes."""
+    """Return both readings of a local time; they differ only where the clock changes."""
     local = datetime.combine(day, at, zone)
     return local.replace(fold=0).timestamp(), local.replace(fold=1).timestamp()

@@ -1,10 +1,10 @@
 """Checks that involve two fields of a policy, with advice for each finding.
 
-Why separate from the models: the finding must point at the line that the person wrote, which may be either of
-the fields, and some findings only warn. An error is a policy that would do harm or nothing; a warning is one
-that works and probably not as meant.
+They are separate from the models because a finding must point at the line that the user wrote, which may be that of either
+field, and because some findings only warn. An error is a policy that would do harm or nothing. A warning is a policy that
+works, but probably not as intended.
 
-Rules of this file: pure; one small function per subject; every finding carries advice.
+Rules of this file: pure; one small function per subject; every finding has advice.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from autoscaler.config.wishes import StepRule
 from autoscaler.core.types import QUANTILE_LEVELS
 
 BILLING_FLOOR_S = 60.0
-"""Every start is billed for at least this long."""
+"""Every start is billed for at least this long, seconds."""
 
 
 def check_policy(policy: Policy, tick_s: float, now_s: float | None = None) -> tuple[Finding, ...]:
-    """All findings of one policy, in the order of its sections.
+    """Return all findings of one policy, in the order of its sections.
 
     Args:
-        policy: Which.
-        tick_s: Length of a tick.
-        now_s: Epoch seconds, where it is for the time from now on; None where it may be for the past.
+        policy: The policy to check.
+        tick_s: Length of a tick, seconds.
+        now_s: Epoch seconds, to find events that are over; None if the policy may be run on the past.
     """
     return (
         *check_signal(policy, tick_s),
@@ -221,7 +221,7 @@ def _check_steps(policy: Policy) -> Iterator[Finding]:
 
 
 def _check_hunting(policy: Policy, at: int) -> Iterator[Finding]:
-    """Whether after this scale-out step the same demand lies in a scale-in step, which then undoes it."""
+    """Check whether the demand that triggers this scale-out step then triggers a scale-in step, which undoes it."""
     rule = policy.steps[at]
     if rule.change.vms <= 0 and rule.change.share <= 0:
         return
@@ -309,7 +309,7 @@ def _check_events(policy: Policy, now_s: float | None) -> Iterator[Finding]:
 
 
 def unknown_zone(name: str) -> str | None:
-    """Advice where there is no such time zone; None where there is."""
+    """Return advice if there is no time zone of this name; None if there is one."""
     try:
         ZoneInfo(name)
     except (ValueError, OSError, KeyError):

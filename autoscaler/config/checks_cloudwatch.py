@@ -1,6 +1,6 @@
 """Checks of signals from CloudWatch and of pushed signals.
 
-Rules as in `checks`.
+The rules of `checks` apply.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CUSTOM_ONLY = ("namespace", "name", "dimensions", "value")
 
 
 def check_cloudwatch(policy: Policy) -> Iterator[Finding]:
-    """All findings of the section `signal.cloudwatch`."""
+    """Yield all findings of the section `signal.cloudwatch`."""
     given = policy.signal.cloudwatch
     if given is None:
         yield Finding(
@@ -46,7 +46,7 @@ def check_cloudwatch(policy: Policy) -> Iterator[Finding]:
 
 
 def check_push(policy: Policy) -> Iterator[Finding]:
-    """All findings of the section `signal.push`."""
+    """Yield all findings of the section `signal.push`."""
     push = policy.signal.push
     if push is not None and push.metric is not None and push.fleet_label is None and not push.metric.labels:
         yield Finding(
@@ -109,7 +109,7 @@ def _check_kind(policy: Policy, given: CloudWatchInput) -> Iterator[Finding]:
 
 
 def _check_times(policy: Policy, given: CloudWatchInput) -> Iterator[Finding]:
-    # A value is at its oldest when the next one is about to come.
+    # A value is oldest just before the next one is published.
     oldest_s = given.delay_s + 2.0 * given.period_s
     if policy.signal.max_age_s < oldest_s:
         yield Finding(

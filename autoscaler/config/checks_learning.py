@@ -1,6 +1,6 @@
 """Checks of what a policy allows the daemon to learn.
 
-Rules of this file: as `checks`.
+The rules of `checks` apply.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ ADDRESS = "{address}"
 
 
 def check_kind(policy: Policy) -> Iterator[Finding]:
-    """What kinds of signals need, and who else cannot do with them."""
+    """Yield findings about fields that a kind of signal needs or cannot be combined with."""
     signal = policy.signal
     if signal.kind == "concurrency" and signal.in_flight is None:
         yield Finding(
@@ -42,7 +42,7 @@ def check_kind(policy: Policy) -> Iterator[Finding]:
 
 
 def check_learning(policy: Policy) -> Iterator[Finding]:
-    """What cannot be learned from the policy's signal."""
+    """Yield findings about what cannot be learned from the policy's signal."""
     kind = policy.signal.kind
     if policy.vm.learn_capacity is not None and kind != "throughput":
         yield Finding(

@@ -1,6 +1,6 @@
 """Checks which of the places in the settings a policy refers to.
 
-Why beside the other checks: what is right depends on the settings of a daemon, which a policy alone does not know.
+It is separate from the other checks because the answer depends on the settings of a daemon, which a policy does not know.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from autoscaler.words import some
 
 
 def check_place(policy: Policy, names: Collection[str]) -> tuple[Finding, ...]:
-    """That a policy names one of several places, and none that there is not.
+    """Check that a policy names an existing place, or none if there is only one.
 
     Args:
-        policy: Which.
-        names: Of the places; the only one of settings without such names has an empty one.
+        policy: The policy to check.
+        names: Names of the places; a single place without a name has an empty one.
     """
     name, known = policy.provider, some(sorted(names), 10)
     if name is None:

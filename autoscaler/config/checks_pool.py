@@ -1,6 +1,6 @@
 """Checks of balancer, refill and freshness: combinations that cannot work as written.
 
-Rules as in `checks`.
+The rules of `checks` apply.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from autoscaler.config.policy import Policy
 
 
 def check_pool(policy: Policy, tick_s: float) -> Iterator[Finding]:
-    """All findings of `balancer`, `drain`, `refill` and `freshness`."""
+    """Yield all findings of `balancer`, `drain`, `refill` and `freshness`."""
     yield from _check_balancer(policy, tick_s)
     yield from _check_refill(policy)
     fresh = policy.freshness

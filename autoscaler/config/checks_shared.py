@@ -1,6 +1,6 @@
 """Checks of limits that fleets share, which need all policies of a folder.
 
-Rules of this file: as for `checks`; what is found is wrong in the defaults, whatever the fleets say.
+The rules of `checks` apply. Every finding points at the defaults, because the limits are written only there.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from autoscaler.config.sharing import SharedLimits
 
 
 def check_shared(policies: Sequence[Policy], names: Collection[str]) -> Iterator[Finding]:
-    """Findings about the groups of a folder, placed in its defaults.
+    """Yield findings about the groups of fleets in a folder, placed in its defaults.
 
     Args:
-        policies: The usable ones; all have the same groups.
-        names: All fleets of the folder, those too whose policy cannot be used.
+        policies: The usable policies; all have the same groups.
+        names: All fleets of the folder, including those whose policy cannot be used.
     """
     groups = policies[0].shared if policies else ()
     for at, group in enumerate(groups):

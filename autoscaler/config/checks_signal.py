@@ -1,6 +1,6 @@
 """Checks of signals: what cannot be read as written, and what would be misread.
 
-Rules as in `checks`.
+The rules of `checks` apply.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from autoscaler.config.quantities import DURATION
 
 ADDRESS = "{address}"
 LONG_RANGE_S = 300.0
-"""A value over so long shows a burst minutes late."""
+"""Range of a query, in seconds, from which a burst shows only minutes late."""
 _RANGE = re.compile(r"\[\s*([0-9a-z]+)\s*(?::[^\]]*)?\]")
 _SELECTOR = re.compile(r'\s*[a-zA-Z_:][a-zA-Z0-9_:]*\s*(\{(?:[^{}"]|"(?:[^"\\]|\\.)*")*\})?\s*')
 _PERCENT = re.compile(r"\*\s*100\b(?!\.)|\b100\s*[-*]")
 
 
 def check_signal(policy: Policy, tick_s: float) -> Iterator[Finding]:
-    """All findings of the section `signal`."""
+    """Yield all findings of the section `signal`."""
     yield from _check_age(policy, tick_s)
     yield from _check_scrape(policy)
     if policy.signal.source == "prometheus":
@@ -145,7 +145,7 @@ def _check_query(policy: Policy, asked: PrometheusInput) -> Iterator[Finding]:
 
 
 def _seconds(text: str) -> float:
-    """A range of PromQL; 0 where it is none that we know."""
+    """Return the length of a PromQL range in seconds; 0 if its form is not known here."""
     try:
         return float(DURATION.validate(text))
     except ValueError:

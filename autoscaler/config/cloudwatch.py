@@ -51,7 +51,7 @@ Statistic: TypeAlias = Annotated[str, BeforeValidator(_statistic)]
 
 
 class CloudWatchInput(Section):
-    """What is asked of CloudWatch."""
+    """Which metric is requested from CloudWatch."""
 
     metric: Literal[
         "cpu", "alb_requests", "alb_requests_per_target", "sqs_visible", "sqs_oldest_age", "custom"

@@ -1,9 +1,9 @@
 """Compiles policies to the arrays that core decides on: one lane per fleet; series i belongs to lane i.
 
-Rules of this file: the only place where seconds become ticks, and they are rounded up, so that a window is
-never shorter than what was written. Padding never matches (see `core.params`).
+Rules of this file: only here, and in the modules it calls, do seconds become ticks. They are rounded up, so that a window is
+never shorter than written. Padding never matches (see `core.params`).
 
-Not here: what the daemon needs beside core (readiness, prices, who acts); that stays on the Policy.
+Not here: what the daemon needs besides core (readiness, prices, which fleets act); that stays on the Policy.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from autoscaler.core.types import QUANTILE_LEVELS, Bool, Float, Int, Signal
 
 @dataclass(frozen=True, slots=True)
 class CompiledPolicies:
-    """All fleets as core sees them.
+    """The parameters of all fleets in the form that core takes.
 
     Attributes:
         fold, series, lanes: Parameters of `demand.fold`, `forecast.step` and `decide`.
@@ -45,10 +45,10 @@ def compile_params(
 
     Args:
         policies: One per fleet, at least one; their order is the order of lanes.
-        tick_s: Length of a tick.
-        now_s: Epoch seconds. Schedules are laid out from one day before to eight days after, so a daemon
+        tick_s: Length of a tick, seconds.
+        now_s: Epoch seconds. Schedules are compiled from one day before to eight days after, so a daemon
             compiles again at least once a day.
-        run_s: For how long known events are laid out beyond that, for who compiles once for a whole replay.
+        run_s: Seconds by which known events are compiled further ahead, for a replay that compiles only once.
     """
     series = compile_series(policies, tick_s, now_s, run_s)
     return CompiledPolicies(
@@ -65,7 +65,7 @@ def compile_params(
 
 
 def _lanes(policies: Sequence[Policy], tick_s: float, now_s: float, series: SeriesParams) -> LaneParams:
-    # Made once, since it takes longer than all else that is asked of a policy.
+    # Created once, because this takes longer than reading the fields of all policies.
     without, no_forecast = ReactiveSection(), ForecastSection()
 
     def reactive(read: Callable[[ReactiveSection], float]) -> Float:
@@ -130,7 +130,7 @@ def _lanes(policies: Sequence[Policy], tick_s: float, now_s: float, series: Seri
 
 
 def quantile_index(cover: float) -> int:
-    """Index of a covered share in QUANTILE_LEVELS; -1 where core carries no such quantile."""
+    """Return the index of a covered share in QUANTILE_LEVELS; -1 if core has no such quantile."""
     return next((at for at, level in enumerate(QUANTILE_LEVELS) if abs(level - cover) < 1e-9), -1)
 
 
@@ -160,7 +160,7 @@ def _windows(policies: Sequence[Policy], now_s: float) -> tuple[Float, Float, In
 
 
 def _zero_hold_s(policy: Policy) -> float:
-    # One reading for the whole fleet says nothing about all VMs at once.
+    # With one reading for the whole fleet, demand cannot be seen to vanish at all VMs at once.
     return 0.0 if policy.signal.of_the_fleet else policy.signal.zero_hold_s
 
 

@@ -1,6 +1,6 @@
 """Compiles objectives and prices for core, in VM-ticks: the price of one VM in service for one tick.
 
-Rules of this file: only ratios of prices leave it, so that the currency, or doubling all prices, changes nothing.
+Rules of this file: only ratios of prices leave it, so that the currency does not matter, nor does doubling all prices.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from autoscaler.config.section import DAY_S, HOUR_S, whole_ticks
 from autoscaler.core.types import Bool, Float, Int
 
 BILLING_FLOOR_S = 60.0
-"""Every start is billed for at least this long."""
+"""Every start is billed for at least this long, seconds."""
 SHORTEST_REFILL_S, LONGEST_REFILL_S = HOUR_S, DAY_S
-"""Between these the warm pool looks ahead."""
+"""Bounds of how far the warm pool looks ahead, seconds."""
 _HOLD_S = 300.0
 _FREE = 1e-12
 
 
 class EconomicParams(TypedDict):
-    """The fields of `LaneParams` of the economic stage."""
+    """The fields of `LaneParams` for the economic stage."""
 
     economic: Bool
     shortage_price: Float
@@ -46,7 +46,7 @@ class EconomicParams(TypedDict):
 
 
 def economic_params(policies: Sequence[Policy], tick_s: float) -> EconomicParams:
-    """The economic part of lanes, one per policy; plain numbers where there is no objective."""
+    """Return the economic parameters of lanes, one lane per policy; policies without an objective get harmless values."""
 
     def floats(read: Callable[[Policy], float]) -> Float:
         return np.array([read(policy) for policy in policies], np.float64)
@@ -77,7 +77,7 @@ def economic_params(policies: Sequence[Policy], tick_s: float) -> EconomicParams
 
 
 def objective_in_words(policy: Policy) -> str:
-    """What a fleet's objective comes to in seconds of one VM in service; empty where it has none."""
+    """Return the fleet's objective as a sentence, with its costs in seconds of one VM in service; empty without an objective."""
     objective = policy.objective
     if objective is None:
         return ""
@@ -100,7 +100,10 @@ def objective_in_words(policy: Policy) -> str:
 
 
 def shortage_price(policy: Policy) -> float:
-    """Price of shortage in prices of a VM in service; the first guess at it where a served share is asked for."""
+    """Return the price of shortage in prices of a VM in service.
+
+    With a served share it is only a first guess, which feedback corrects. Without an objective it is 1.
+    """
     objective = policy.objective
     if objective is None:
         return 1.0
@@ -110,16 +113,15 @@ def shortage_price(policy: Policy) -> float:
 
 
 def unserved_target(policy: Policy) -> float:
-    """Share of work that may stay unserved; 0 where the price is given."""
+    """Return the share of work that may stay unserved; 0 if the objective is a price."""
     objective = policy.objective
     return 0.0 if objective is None or objective.served is None else 1.0 - objective.served
 
 
 def start_price_s(policy: Policy, tick_s: float) -> float:
-    """What a start costs, in seconds of a VM in service: what is billed before the tick that it first serves, its price.
+    """Return the cost of a start in seconds of a VM in service: the time billed before the first tick that it serves, plus `prices.start`.
 
-    A VM that comes in the middle of a tick is billed for the rest of it too, and demand of that tick is not what it was
-    started for.
+    A VM that becomes ready within a tick is billed for the rest of that tick too, but was not started for its demand.
     """
     prices, start_s = policy.prices, policy.vm.start_time_s
     billed_s = start_s if prices.start_billed_s is None else min(prices.start_billed_s, start_s)
@@ -127,18 +129,18 @@ def start_price_s(policy: Policy, tick_s: float) -> float:
 
 
 def provision_price_s(policy: Policy) -> float:
-    """What making a VM from nothing costs beside its start, in seconds of a VM in service."""
+    """Return the cost of making a VM from nothing, without its start, in seconds of a VM in service."""
     return _seconds_for(policy, policy.prices.provision)
 
 
 def stopped_share(policy: Policy) -> float:
-    """Price of a stopped VM, as a share of the price of one in service."""
+    """Return the price of a stopped VM as a share of the price of a VM in service."""
     prices = policy.prices
     return prices.stopped_per_h / prices.in_service_per_h if prices.in_service_per_h > 0 else 0.0
 
 
 def sooner_s(policy: Policy) -> float:
-    """How much sooner a hibernated VM serves than a stopped one, by what the policy says; NaN where it does not."""
+    """Return how much sooner a hibernated VM serves than a stopped one, by the policy, in seconds; NaN if the policy does not say."""
     section = policy.warm_pool.hibernate
     if section is None or section.start_time_s is None:
         return math.nan
@@ -146,11 +148,11 @@ def sooner_s(policy: Policy) -> float:
 
 
 def unbilled_s(policies: Sequence[Policy], sooner: Float) -> Float:
-    """How much of the time by which starts are quicker is billed in any case: float64 (L,), seconds.
+    """Return how much of the time that hibernated VMs save would be billed if they started from stopped: float64 (L,), seconds.
 
     Args:
-        policies: L of them.
-        sooner: float64 (L,), seconds; NaN where not known.
+        policies: L policies.
+        sooner: float64 (L,), seconds by which hibernated VMs serve sooner; NaN if not known.
     """
     billed = np.array(
         [
@@ -164,33 +166,33 @@ def unbilled_s(policies: Sequence[Policy], sooner: Float) -> Float:
 
 
 def saving_s(policy: Policy) -> float:
-    """What saving one memory costs, in seconds of a VM in service."""
+    """Return the cost of saving one memory, in seconds of a VM in service."""
     section = policy.warm_pool.hibernate
     return 0.0 if section is None else section.save_time_s
 
 
 def memory_share(policy: Policy) -> float:
-    """Price of a saved memory, as a share of the price of a VM in service."""
+    """Return the price of a saved memory as a share of the price of a VM in service."""
     prices = policy.prices
     return prices.memory_per_h / prices.in_service_per_h if prices.in_service_per_h > 0 else 0.0
 
 
 def hold_s(policy: Policy) -> float:
-    """Time over which a VM that is started is expected to be of use."""
+    """Return how long a started VM is expected to be of use, seconds."""
     return max(_HOLD_S, 2.0 * (policy.vm.start_time_s + policy.vm.stop_time_s))
 
 
 def cold_s(policy: Policy) -> float:
-    """How much later a VM made from nothing serves than a stopped one."""
+    """Return how much later a VM made from nothing serves than a stopped one, seconds; 0 without an objective."""
     if policy.objective is None:
         return 0.0
     return max(policy.objective.provision_time_s - policy.vm.start_time_s, 0.0)
 
 
 def refill_s(policy: Policy) -> float:
-    """How far the warm pool looks ahead: until a stopped VM has cost as much as making it anew, within bounds.
+    """Return how far the warm pool looks ahead, seconds: until a stopped VM has cost as much as making a new one, within bounds.
 
-    A saved memory is held until its VM is started, however long that takes, so fleets that hibernate look as far as any.
+    A saved memory is held until its VM is started, however long that takes, so fleets that hibernate look as far as the upper bound.
     """
     if policy.warm_pool.hibernate is not None:
         return LONGEST_REFILL_S

@@ -1,6 +1,6 @@
 """Compiles policies to the parameters of `forecast.step`: one series per policy.
 
-Rules of this file: seconds become ticks and are rounded up. Padding of events never matches: its end is its start.
+Rules of this file: seconds become ticks and are rounded up. Padding of events never matches, because its end is its start.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from autoscaler.core.types import Float, Int
 def compile_series(
     policies: Sequence[Policy], tick_s: float, now_s: float, run_s: float = 0.0
 ) -> SeriesParams:
-    """The series of policies that `load_policies` has accepted, in their order.
+    """Return the series of policies that `load_policies` has accepted, in their order.
 
     Args:
         policies: One per fleet.
-        tick_s: Length of a tick.
-        now_s: Epoch seconds; events are laid out from one day before to eight days after the end of the run.
-        run_s: For how long these series are meant; 0 for who compiles again every day.
+        tick_s: Length of a tick, seconds.
+        now_s: Epoch seconds; events are compiled from one day before to eight days after the end of the run.
+        run_s: Length of the run, seconds; 0 if the caller compiles again every day.
     """
     starts, ends, factors, odds = _events(policies, now_s, run_s)
     no_forecast = ForecastSection()
     laws = np.array([policy.objective is not None for policy in policies], np.bool_)
-    # What a tick wants is known when it is over, so the first sample of what a VM serves comes a tick after it.
+    # A tick's demand is known at its end, so the first sample that a new VM serves comes one tick after it is ready.
     lead_ticks = _ticks(policies, tick_s, lambda policy: policy.vm.start_time_s) + laws
     back_ticks = _ticks(policies, tick_s, lambda policy: policy.vm.start_time_s + policy.vm.stop_time_s)
     return SeriesParams(

@@ -12,7 +12,7 @@ from autoscaler.core.types import Float, Int
 
 
 class SharedParams(TypedDict):
-    """The fields of `LaneParams` that limits shared by fleets need."""
+    """The fields of `LaneParams` for limits that fleets share."""
 
     group: Int
     group_vms: Float
@@ -25,7 +25,7 @@ class SharedParams(TypedDict):
 def shared_params(policies: Sequence[Policy]) -> SharedParams:
     """Compile the groups of these policies.
 
-    Fleets in shadow are groups of their own, so that what they only imagine takes nothing from those that act.
+    Fleets in shadow form groups of their own, so that VMs they would have use up no limit of the fleets that act.
     """
     groups = [policy.group for policy in policies]
     numbers: dict[object, int] = {}

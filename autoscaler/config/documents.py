@@ -1,10 +1,10 @@
 """Loads YAML as plain data that remembers the position of each key and value.
 
-Why not a YAML library's own loader: an error must point at file, line and column even after two files were
-merged, a doubled key must be refused, and a hostile or mangled file must end in a sentence. So the text is
-composed to nodes by ruamel.yaml (YAML 1.2) and turned into data here.
+A YAML library's own loader does not suffice: an error must point at file, line and column even after two files were
+merged, a duplicate key must be refused, and a hostile or mangled file must end in a message. So ruamel.yaml (YAML 1.2)
+composes the text to nodes, which are turned into data here.
 
-Rules of this file: nothing about policies. All problems of a text are collected, none is raised.
+Rules of this file: it knows nothing about policies. All problems of a text are collected, and none is raised.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ MAX_DEPTH = 20
 MAX_VALUES = 20_000
 MAX_BRACKETS = 100
 MAX_DIGITS = 100
-"""Limits on one file. A policy has some hundred values; more is a mistake or an attack (nested aliases)."""
+"""Limits of one file. A policy has a few hundred values; more is a mistake or an attack (nested aliases)."""
 
 YamlPath: TypeAlias = tuple[str | int, ...]
 
 
 class Severity(StrEnum):
-    """An error makes a policy unusable; a warning does not."""
+    """How serious a problem is: an error makes a policy unusable, a warning does not."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -51,12 +51,12 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong, for a person.
+    """A problem in a file, described for a person.
 
     Attributes:
-        mark: Where.
+        mark: Its place.
         message: What is wrong.
-        advice: What to do; may be empty where the message says it.
+        advice: What to do; empty if the message says it.
         severity: Error or warning.
     """
 
@@ -66,20 +66,20 @@ class Problem:
     severity: Severity = Severity.ERROR
 
     def __str__(self) -> str:
-        """`file:line:column: error: message; advice`, one line."""
+        """Return `file:line:column: error: message; advice`, on one line."""
         where = f"{self.mark.file}:{self.mark.line}:{self.mark.column}"
         return f"{where}: {self.severity}: {self.message}{f'; {self.advice}' if self.advice else ''}"
 
 
 @dataclass(slots=True)
 class Document:
-    """The data of a file with the places of its parts.
+    """The data of a file, with the places of its parts.
 
     Attributes:
         file: The file.
         data: Plain dicts, lists, strings, numbers, booleans and None.
-        keys, values: Path to the place of the key, of the value.
-        problems: What was wrong with the text.
+        keys, values: Place of each key and of each value, by path.
+        problems: Problems of the text.
     """
 
     file: Path
@@ -89,7 +89,7 @@ class Document:
     problems: list[Problem] = field(default_factory=list)
 
     def mark(self, path: YamlPath, *, of_key: bool = False) -> Mark:
-        """The place of this path, or of the nearest thing above it that was written."""
+        """Return the place of this path, or of the nearest parent that was written."""
         while path:
             found = (self.keys if of_key else self.values).get(path) or self.keys.get(path)
             if found:
@@ -98,7 +98,7 @@ class Document:
         return Mark(self.file)
 
     def over(self, below: Document) -> Document:
-        """This document laid over another: sections merge, lists and single values replace."""
+        """Return this document merged over another: sections are merged, lists and single values replaced."""
         merged = Document(self.file, _merge(below.data, self.data))
         for mine, theirs, to in (
             (self.keys, below.keys, merged.keys),
@@ -109,7 +109,7 @@ class Document:
         return merged
 
     def part(self, key: str) -> Document:
-        """One section as a document of its own; empty where it is missing or no section."""
+        """Return one section as a document; empty if it is missing or not a section."""
         inner = self.data.get(key)
         part = Document(self.file, inner if isinstance(inner, dict) else {})
         for mine, to in ((self.keys, part.keys), (self.values, part.values)):
@@ -117,7 +117,7 @@ class Document:
         return part
 
     def _replaces(self, path: YamlPath) -> bool:
-        """Whether this document gives another value than a section at the path or above it."""
+        """Return whether this document has a value that is not a section at this path or above it."""
         at: Any = self.data
         for step in path:
             if not isinstance(at, dict):
@@ -139,11 +139,11 @@ def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_document(file: Path, instead: bytes | None = None) -> Document:
-    """Read a file whose top level is a section. Problems are in the document, never raised.
+    """Read a file whose top level is a section. Problems are recorded in the document, never raised.
 
     Args:
-        file: Where it is.
-        instead: What is taken for its content; None reads it.
+        file: Path of the file.
+        instead: Content to use in place of the file's; None reads the file.
     """
     document = Document(file)
     text = _read_text(document, instead)
@@ -180,7 +180,7 @@ def _read_text(document: Document, instead: bytes | None) -> str | None:
 
 
 def _read(file: Path) -> bytes:
-    # Opening a pipe without a writer would block for ever; opened like this, it is empty.
+    # Opening a pipe without a writer would block for ever; opened non-blocking, it reads as empty.
     number = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(number, "rb") as stream:
         os.set_blocking(number, True)
@@ -222,9 +222,9 @@ def _fill(document: Document, text: str) -> None:
 
 
 def _bracket_depth(text: str) -> int:
-    """How deeply brackets are nested, roughly (quotes and comments count too).
+    """Return how deeply brackets are nested, roughly (brackets in quotes and comments count too).
 
-    The parser's time grows with a power of the nesting: 64 KiB of open brackets would hold it for long.
+    The parser's time grows with a power of the nesting; 64 KiB of open brackets would keep it busy for very long.
     """
     steps = (1 if bracket in "[{" else -1 for bracket in re.findall(r"[\[\]{}]", text))
     return max(accumulate(steps), default=0)
@@ -254,7 +254,7 @@ def _syntax_problem(file: Path, error: MarkedYAMLError, text: str) -> Problem:
 
 
 class _Builder:
-    """Nodes to data for one document; counts what it makes, so that nested aliases end."""
+    """Converts nodes to the data of one document. It counts the values, so that nested aliases cannot expand without end."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
@@ -277,7 +277,7 @@ class _Builder:
             self._document.keys[here] = _mark(self._document.file, key_node)
             data[key] = self._value(value_node, here)
             if isinstance(value_node, ScalarNode) and not value_node.value and not value_node.style:
-                self._document.values.pop(here, None)  # nothing was written: the place is the key's
+                self._document.values.pop(here, None)  # the value is empty, so its place is the key's
         return data
 
     def _value(self, node: Node, path: YamlPath) -> Any:
@@ -302,7 +302,7 @@ def _mark(file: Path, node: Node) -> Mark:
 
 
 def _scalar(node: Node) -> object:
-    """A scalar by YAML 1.2's core tags; whatever else it claims to be stays text (a date, a Python object)."""
+    """Return a scalar by YAML 1.2's core tags; any other tag (a date, a Python object) stays text."""
     text: str = node.value
     kind = str(node.tag).rpartition(":")[2]
     try:
@@ -310,7 +310,7 @@ def _scalar(node: Node) -> object:
             return None
         if kind == "bool":
             return text.lower() == "true"
-        # Python refuses to write long numbers in decimals, and so to say what is wrong with them.
+        # Python refuses to convert very long integers to text, so an error message could not show them.
         if kind == "int" and len(text) <= MAX_DIGITS:
             return int(text, 10) if text.lstrip("+-").isdigit() else int(text, 0)
         if kind == "float":
@@ -321,6 +321,6 @@ def _scalar(node: Node) -> object:
 
 
 def ancestors(path: YamlPath) -> Iterator[YamlPath]:
-    """The path, then everything above it, nearest first."""
+    """Yield the path and then each of its parents, nearest first."""
     for length in range(len(path), 0, -1):
         yield path[:length]

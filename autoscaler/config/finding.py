@@ -10,10 +10,10 @@ from autoscaler.config.quantities import DURATION
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found.
+    """A problem that a check found in a policy.
 
     Attributes:
-        paths: The fields concerned; the place shown is the first of them that the fleet's own file wrote.
+        paths: The fields concerned; the finding is placed at the first of them that the fleet's own file has.
         message: What is wrong.
         advice: What to do.
         severity: Error or warning.
@@ -26,5 +26,5 @@ class Finding:
 
 
 def seconds_text(seconds: float) -> object:
-    """A duration as it is written in a policy."""
+    """Return a duration as written in a policy."""
     return DURATION.write(seconds)

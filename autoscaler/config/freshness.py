@@ -28,7 +28,7 @@ class QuietWindow(Section):
 
 
 class RefillSection(Section):
-    """How VMs are made for the warm pool, from the template of `provision`, when nobody waits for them."""
+    """How VMs are made for the warm pool, from the template of `provision`, while no VM is on its way for demand."""
 
     calm_s: Annotated[float, Quantity(DURATION, 0, DAY_S)] = Field(
         120.0, description="How long no VM may have been on its way for demand before one is made."
@@ -58,7 +58,7 @@ class RefillSection(Section):
 
 
 class RefreshSection(Section):
-    """How VMs of the pool that are out of date are replaced: first the new one, then the old one goes."""
+    """How out-of-date VMs of the pool are replaced: the new one is made before the old one is deleted."""
 
     share: Annotated[float, Quantity(PERCENT, 0.01, 1)] = Field(
         0.1, description="Share of the pool that may be replaced at a time (one always may)."

@@ -1,7 +1,7 @@
 """Policy section: events known in advance, such as releases, matches, campaigns or the start of a working day.
 
-Once, from a moment on; or again and again, on days of the week at a local time. The forecaster takes them as odds that
-demand will be some times what it is, and starts VMs ahead exactly when their expected price justifies it.
+An event happens once, from a moment on, or recurs on days of the week at a local time. The forecaster takes it as the odds that
+demand will be a multiple of what it is, and VMs are started ahead exactly if the expected price justifies it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from autoscaler.config.quantities import CLOCK_TIME, DAYS_OF_WEEK, DURATION, MOM
 from autoscaler.config.section import DAY_S, Filled, Section
 
 BEHIND_S, AHEAD_S = 1 * DAY_S, 8 * DAY_S
-"""How far around now events are laid out."""
+"""How far before and after now events are compiled, seconds."""
 
 
 class KnownEvent(Section):
-    """One event, or one that recurs."""
+    """An event that happens once or recurs."""
 
     name: Filled = Field(description="What it is.")
     begins: Annotated[datetime, MOMENT] | None = Field(
@@ -47,9 +47,9 @@ class KnownEvent(Section):
 
 
 def occurrences(event: KnownEvent, now_s: float, run_s: float = 0.0) -> Iterator[tuple[float, float]]:
-    """Epoch seconds (start, end) of those that touch [now - 1 day, now + run + 8 days], in order.
+    """Yield (start, end), in epoch seconds, of each occurrence that touches [now - 1 day, now + run + 8 days], in order.
 
-    Where the clock changes and the local time is missing or twice, the earlier reading counts.
+    Where the clock changes and the local time does not exist or exists twice, the earlier reading is used.
     """
     if event.begins is not None:
         starts = [event.begins.timestamp()]

@@ -1,9 +1,9 @@
 """Loads policy files, one per fleet over `defaults.yaml`, and reports all problems of all files at once.
 
-Rules of this file: a bad file never stops the others and never raises; what could not be used is in `errors`.
-Only a defaults file that is wrong stops all, since no policy can be known without it.
+Rules of this file: a bad file never affects the others, and no file raises; problems are in `errors`. Only an invalid
+defaults file makes all policies unusable, because no policy is complete without it.
 
-Not here: what is valid (`policy`, `checks`), how it is said (`messages`).
+Not here: what is valid (`policy`, `checks`) and the wording of messages (`messages`).
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _NOTHING: Mapping[str, bytes] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class PolicySet:
-    """What a folder of policies says.
+    """The policies of a folder, with the problems found.
 
     Attributes:
-        policies: The usable ones, by fleet name.
-        files: Fleet to its file.
-        errors: What makes files unusable; empty when all is well.
-        warnings: What works and probably not as meant.
+        policies: The usable policies, sorted by fleet name.
+        files: The file of each fleet's policy.
+        errors: What makes files unusable; empty if all is well.
+        warnings: What works, but probably not as intended.
     """
 
     policies: tuple[Policy, ...] = ()
@@ -55,14 +55,14 @@ def load_policies(
     instead: Mapping[str, bytes] = _NOTHING,
     places: Collection[str] | None = None,
 ) -> PolicySet:
-    """Load every `*.yaml` and `*.yml` of a folder (hidden files excepted) over its `defaults.yaml`.
+    """Load every `*.yaml` and `*.yml` of a folder (except hidden files) over its `defaults.yaml`.
 
     Args:
         directory: The folder.
-        tick_s: Length of a tick, which some checks compare with.
-        now_s: Epoch seconds, where they are for the time from now on; None where they may be for the past.
-        instead: By file name, what is taken for the content of files that are there.
-        places: Names of the places that fleets may be in, as of `check_place`; None where nobody knows them.
+        tick_s: Length of a tick, seconds, which some checks use.
+        now_s: Epoch seconds, to find events that are over; None if the policies may be run on the past.
+        instead: Contents to use in place of those of the files, by file name.
+        places: Names of the places in the settings, as for `check_place`; None if they are not known.
     """
     if not directory.is_dir():
         advice = (
@@ -101,13 +101,13 @@ def load_policy(
 
     Args:
         file: The policy.
-        defaults: The defaults below it; where None, the `defaults.yaml` beside it, if there is one.
-        tick_s: Length of a tick, which some checks compare with.
-        now_s: As of `load_policies`.
-        places: Likewise.
+        defaults: The defaults to load it over; None takes the `defaults.yaml` beside it, if there is one.
+        tick_s: Length of a tick, seconds, which some checks use.
+        now_s: Epoch seconds, to find events that are over; None if the policy may be run on the past.
+        places: Names of the places in the settings, as for `check_place`; None if they are not known.
 
     Returns:
-        A set of one policy, or of none and the errors.
+        A set with the policy, or without one and with the errors.
     """
     below = _load_defaults(defaults or file.parent / DEFAULTS, wanted=defaults is not None)
     one = _load(file, below, tick_s, now_s, places=places)
@@ -116,10 +116,10 @@ def load_policy(
 
 
 def require_policy(file: Path, defaults: Path | None = None, tick_s: float = DEFAULT_TICK_S) -> Policy:
-    """Load one file that must be right.
+    """Load one file and return its policy.
 
     Raises:
-        ConfigError: It is not; the message has one line per error.
+        ConfigError: The policy is invalid; the message has one line per error.
     """
     loaded = load_policy(file, defaults, tick_s)
     if loaded.errors:
@@ -128,15 +128,15 @@ def require_policy(file: Path, defaults: Path | None = None, tick_s: float = DEF
 
 
 def policy_with(changes: Document, file: Path, tick_s: float = DEFAULT_TICK_S) -> PolicySet:
-    """Load one file with changes laid over it, as they would stand in it.
+    """Load one file with changes merged over it, as if they were written in it.
 
     Args:
         changes: Sections and keys of a policy; problems are placed where these are written.
-        file: The policy; the `defaults.yaml` beside it lies below it, if there is one.
-        tick_s: Length of a tick, which some checks compare with.
+        file: The policy; it is loaded over the `defaults.yaml` beside it, if there is one.
+        tick_s: Length of a tick, seconds, which some checks use.
 
     Returns:
-        A set of one policy, or of none and the errors.
+        A set with the policy, or without one and with the errors.
     """
     defaults, own = _load_defaults(file.parent / DEFAULTS), read_document(file)
     problems = [*defaults.problems, *own.problems]
@@ -153,7 +153,7 @@ def _is_policy_file(file: Path) -> bool:
 
 @dataclass(slots=True)
 class _Loaded:
-    """One file: its policy where it has no errors, and its problems."""
+    """One file with its problems, and its policy if there are no errors."""
 
     file: Path
     document: Document
@@ -164,7 +164,7 @@ class _Loaded:
 
 def _policy_set(usable: Iterable[_Loaded], problems: Iterable[Problem]) -> PolicySet:
     policies = {one.policy.fleet: one for one in usable if one.policy}
-    # A fault in the defaults shows up under every fleet; it is told once. Of one place in the order of the checks.
+    # A fault in the defaults appears under every fleet but is reported once. Problems at one place keep the order of the checks.
     unique = sorted(
         dict.fromkeys(problems),
         key=lambda problem: (problem.mark.file, problem.mark.line, problem.mark.column),
@@ -178,7 +178,7 @@ def _policy_set(usable: Iterable[_Loaded], problems: Iterable[Problem]) -> Polic
 
 
 def _load_defaults(file: Path, *, wanted: bool = False, instead: bytes | None = None) -> Document:
-    """The defaults, checked by themselves; keys that only a fleet can give may be missing."""
+    """Load the defaults and check them alone; keys that only a fleet can give may be missing."""
     if not file.exists() and not wanted:
         return Document(file)
     document = read_document(file, instead)
@@ -229,7 +229,7 @@ def _judge(
     now_s: float | None = None,
     places: Collection[str] | None = None,
 ) -> None:
-    """Give it its policy where the merged document is right, and the problems where it is not."""
+    """Validate the merged document: add its problems to `loaded`, and its policy if there are no errors."""
     try:
         policy = Policy.model_validate(merged.data)
     except ValidationError as error:
@@ -251,10 +251,10 @@ def _judge(
 
 
 def _over(own: Document, defaults: Document) -> Document:
-    """A fleet's file over the defaults.
+    """Merge a fleet's file over the defaults.
 
-    Guards that an objective takes the place of hold only where the fleet itself writes them. Limits that fleets share are
-    those of the defaults whatever the fleet says.
+    Guards that an objective makes unnecessary apply only if the fleet's own file has them. Limits that fleets share are always
+    those of the defaults.
     """
     merged = own.over(defaults)
     if "shared" in own.data:
@@ -270,7 +270,7 @@ def _over(own: Document, defaults: Document) -> Document:
 
 
 def _says_otherwise(own: Document, policy: Policy) -> bool:
-    """Whether a fleet's file has other limits that fleets share than those that hold, as a printed policy has not."""
+    """Return whether a fleet's file has shared limits that differ from those in force. A printed policy repeats them unchanged."""
     if "shared" not in own.data:
         return False
     try:
@@ -283,7 +283,7 @@ def _says_otherwise(own: Document, policy: Policy) -> bool:
 
 
 def _placed(finding: Finding, own: Document, merged: Document) -> Problem:
-    """The finding at the line to change: one that the fleet's own file wrote, where there is one."""
+    """Return the finding as a problem at the line to change: one in the fleet's own file, if there is one."""
     wrote = (path for path in finding.paths if path in own.keys or path in own.values)
     path = next(wrote, None)
     if path is None:
@@ -294,7 +294,7 @@ def _placed(finding: Finding, own: Document, merged: Document) -> Problem:
 
 
 def _with_resolved_trace(policy: Policy, file: Path) -> Policy:
-    """A trace's path is relative to the policy that names it, whatever the current folder."""
+    """Return the policy with the path of its trace resolved against the policy's own folder, not the current one."""
     trace = policy.signal.trace
     if trace is None or trace.file is None:
         return policy

@@ -1,7 +1,7 @@
 """Turns pydantic's findings into sentences with a position and advice.
 
-Rules of this file: words only; what is valid is decided by the models. Every message names the key by its
-full path, so that it can be read without the file open.
+Rules of this file: wording only; the models decide what is valid. Every message names the key by its full path, so that it
+can be understood without opening the file.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from autoscaler.config.quantities import Quantity, Text, shown
 def validation_problems(
     error: ValidationError, document: Document, root: type[BaseModel] = Policy, *, whole: bool = True
 ) -> list[Problem]:
-    """One problem per finding, placed in the (merged) document, whose top level is of the model `root`.
+    """Return one problem per finding, placed in the (merged) document.
 
-    A required key that is there with a typo is one problem, told where the typo is.
+    An unknown key that is probably a misspelt required key is reported as one problem, at the misspelt key.
 
     Args:
-        error: What pydantic found.
-        document: Where it was found.
-        root: The model of its top level.
-        whole: Whether required keys must be there; they need not in a defaults file.
+        error: The findings of pydantic.
+        document: The document that was validated.
+        root: Model of the document's top level.
+        whole: Whether required keys must be there; in a defaults file they need not.
     """
     findings = error.errors(include_url=False)
     missing = {tuple(found["loc"]) for found in findings if _is_missing(found)} if whole else set()
@@ -55,13 +55,13 @@ def _is_missing(found: ErrorDetails) -> bool:
 
 
 def _in_place_of(path: YamlPath, missing: set[YamlPath], root: type[BaseModel]) -> set[YamlPath]:
-    """Of the required keys that are missing those that an unknown key was probably meant to be or to hold."""
+    """Return the missing required keys that an unknown key was probably meant to be, or to contain."""
     meant = _nearest(path, root)
     return {key for key in missing if meant is not None and key[: len(path)] == (*path[:-1], meant)}
 
 
 def dotted(path: YamlPath) -> str:
-    """A path as people write it: `schedule[0].days`."""
+    """Return a path as people write it: `schedule[0].days`."""
     text = ""
     for step in path:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
@@ -77,12 +77,12 @@ def _problem(
         advice = advice.removesuffix("?") + _without(path, joined)
     mark = document.mark(path, of_key=found["type"] == "extra_forbidden")
     if _is_missing(found) and mark.file != document.file:
-        mark = Mark(document.file)  # what is missing is to be added to the fleet's file, not to the defaults
+        mark = Mark(document.file)  # a missing key belongs in the fleet's file, not in the defaults
     return Problem(mark, message, advice)
 
 
 def _without(path: YamlPath, missing: set[YamlPath]) -> str:
-    """The end of a suggestion whose key is required, or a section with required keys."""
+    """Return the end of a suggestion for a key that is required, or for a section with required keys."""
     inner = sorted(f"`{dotted(key[len(path) :])}`" for key in missing if len(key) > len(path))
     if not inner:
         return ", which is missing?"
@@ -109,9 +109,9 @@ _TEMPLATES = {
         "use up to 63 lower-case letters, digits and dashes",
     ),
 }
-"""What pydantic calls it, and what a person reads: the fault, the advice."""
+"""Message and advice for each of pydantic's error types."""
 _EMPTY = {kind: _TEMPLATES[kind][1] for kind in ("model_type", "tuple_type")}
-"""What to do where nothing stands after the colon."""
+"""Advice for a key without a value."""
 
 
 def _words(found: ErrorDetails, path: YamlPath, root: type[BaseModel]) -> tuple[str, str]:
@@ -136,12 +136,12 @@ def _words(found: ErrorDetails, path: YamlPath, root: type[BaseModel]) -> tuple[
 
 
 def suggestion(path: YamlPath, root: type[BaseModel] = Policy, *, whole: bool = False) -> str:
-    """What was probably meant by an unknown key: the nearest in its section, or its right section.
+    """Return what was probably meant by an unknown key: the nearest key of its section, or the section that has it.
 
     Args:
         path: The unknown key.
-        root: Of what.
-        whole: Name the nearest by its whole path, for those who have no section around it.
+        root: Model of the document's top level.
+        whole: Name the nearest key by its whole path, for a caller that does not show the section.
     """
     close = _nearest(path, root)
     if close is not None:
@@ -154,7 +154,7 @@ def suggestion(path: YamlPath, root: type[BaseModel] = Policy, *, whole: bool = 
 
 
 def _nearest(path: YamlPath, root: type[BaseModel]) -> str | None:
-    """The key of the same section that an unknown one is closest to, if any is close."""
+    """Return the key of the same section that is closest to an unknown one; None if none is close."""
     close = difflib.get_close_matches(str(path[-1]), _keys_at(path[:-1], root), 1, cutoff=0.6)
     return close[0] if close else None
 
@@ -199,7 +199,7 @@ def _literals(annotation: object) -> Iterator[object]:
 
 
 def model_at(path: YamlPath, root: type[BaseModel] = Policy) -> type[BaseModel] | None:
-    """The model of the section at a path; None where there is none."""
+    """Return the model of the section at a path; None if there is none."""
     if not path:
         return root
     if isinstance(path[-1], int):
@@ -209,7 +209,7 @@ def model_at(path: YamlPath, root: type[BaseModel] = Policy) -> type[BaseModel] 
 
 
 def field_at(path: YamlPath, root: type[BaseModel] = Policy) -> FieldInfo | None:
-    """The declaration of the key at a path; None where there is none."""
+    """Return the declaration of the key at a path; None if there is none."""
     model = model_at(path[:-1], root) if path else None
     if model is None:
         return None

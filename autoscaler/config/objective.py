@@ -1,7 +1,7 @@
 """Policy section: the objective, as money or as a share of work; all that the economic rule asks of a person.
 
-Why a price per VM-hour of unserved work: it is what one VM could have served in an hour, so it stands beside the price
-of that VM-hour, and their ratio is all that decides. A price per request is this one divided by the requests
+The price is that of a VM-hour of unserved work, because that is what one VM could have served in an hour. So it compares
+directly with the price of a VM-hour, and only their ratio matters. A price per request is this price divided by the requests
 that a VM serves in an hour.
 """
 
@@ -16,10 +16,10 @@ from autoscaler.config.quantities import DURATION, PERCENT, PRICE, Quantity
 from autoscaler.config.section import HOUR_S, Section
 
 FIRST_GUESS = 0.5
-"""The first guess at the price of shortage for a served share, as a share of the odds of serving: price = guess / missed."""
+"""First guess at the price of shortage for a served share: this divided by the share that may stay unserved."""
 
 PROVISION_TIME_S = 300.0
-"""What making a VM from nothing is planned with where nothing is said of it."""
+"""Planned time to make a VM from nothing if the policy gives none, seconds."""
 
 RELAXED_GUARDS: Mapping[str, object] = {
     "stabilisation": "0s",
@@ -29,7 +29,7 @@ RELAXED_GUARDS: Mapping[str, object] = {
     "rate_out": {"vms": 100_000, "per": "60s"},
     "rate_in": {"vms": 100_000, "per": "60s"},
 }
-"""Guards of a fleet that has an objective, unless it writes them: prices and forecast weigh what these only guess."""
+"""Values of guards for a fleet with an objective, unless its policy has them. Prices and forecast replace what these guards only guess."""
 
 
 class ObjectiveSection(Section):
@@ -50,15 +50,15 @@ class ObjectiveSection(Section):
 
 
 def has_objective(data: Any) -> bool:
-    """Whether the data of a policy has an objective."""
+    """Return whether the data of a policy has an objective."""
     return isinstance(data, Mapping) and data.get("objective") not in (None, "off", False)
 
 
 def guards_of_an_objective(data: Any) -> Any:
-    """The data of a policy, with guards that it does not write set to what an objective needs.
+    """Return the data of a policy, with guards that it does not have set to what an objective needs.
 
     Args:
-        data: As read from YAML, not changed; anything else is given back as it is.
+        data: Data as read from YAML; not changed. Anything that is not a policy with an objective is returned as it is.
     """
     if not has_objective(data):
         return data

@@ -91,37 +91,37 @@ class Policy(Section):
     @model_validator(mode="before")
     @classmethod
     def _relaxed(cls, data: Any) -> Any:
-        """Guards that an objective takes the place of are off unless they are written."""
+        """Switch off guards that an objective makes unnecessary, unless the policy has them."""
         return guards_of_an_objective(data)
 
     @property
     def uses_signal(self) -> bool:
-        """Whether demand data decides anything (all but schedule-only policies)."""
+        """True if demand affects decisions, which it does in all policies that are not schedule-only."""
         return bool(self.reactive or self.forecast or self.steps or self.objective)
 
     @property
     def group(self) -> SharedLimits | None:
-        """The limits that the fleet shares with others."""
+        """The limits that the fleet shares with others; None if it shares none."""
         return next((limits for limits in self.shared if limits.has(self.fleet)), None)
 
     @property
     def reads_template(self) -> bool:
-        """Whether what VMs would be made from now must be known: which of them are out of date."""
+        """True if the launch template must be known, to find VMs that are out of date."""
         return self.provision is not None and (self.freshness.refresh is not None or self.refill is not None)
 
     @property
     def provision_time_s(self) -> float:
-        """Expected time from the order to make a VM from nothing until it serves, also where there is no objective."""
+        """Expected seconds from the order to make a VM from nothing until it serves; a default without an objective."""
         return PROVISION_TIME_S if self.objective is None else self.objective.provision_time_s
 
     @property
     def max_provisioned(self) -> int:
-        """Most VMs of the fleet that may exist."""
+        """Largest number of VMs of the fleet that may exist."""
         return self.provision.maximum if self.provision else self.bounds.maximum
 
 
 def policy_from(data: dict[str, Any]) -> Policy:
-    """A policy from YAML-like data, without files or cross-field checks (for programs and tests).
+    """Return the policy of YAML-like data, without files and without checks across fields (for programs and tests).
 
     Raises:
         pydantic.ValidationError: A field is wrong.

@@ -12,7 +12,7 @@ from autoscaler.config.quantities import DURATION, MATCHERS, Matchers, Quantity,
 from autoscaler.config.section import DAY_S, HOUR_S, Filled, Off, Section, Url
 
 FLEET = "{fleet}"
-"""Stands for the fleet's name in queries, selections and headers."""
+"""Placeholder for the fleet's name in queries, selections and headers."""
 SECRET_HEADERS = ("authorization", "cookie", "proxy-authorization", "x-api-key", "x-auth-token")
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):\s*([\x20-\x7e]*\S)\s*")
 
@@ -52,7 +52,7 @@ Header: TypeAlias = Annotated[str, BeforeValidator(_header)]
 
 
 class JoinSection(Section):
-    """How series are told apart by VM."""
+    """How series are assigned to VMs."""
 
     label: Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")] = Field(
         "instance", description="Label that names the VM."
@@ -84,7 +84,7 @@ class BasicAuthSection(Section):
 
 
 class PrometheusInput(Section):
-    """How a Prometheus is asked (Mimir, Thanos and VictoriaMetrics speak the same)."""
+    """How a Prometheus server is queried (Mimir, Thanos and VictoriaMetrics have the same API)."""
 
     url: PlainUrl = Field(
         "http://127.0.0.1:9090", description="Its address, including its path, if any, without /api."
@@ -122,7 +122,7 @@ class PrometheusInput(Section):
 
 
 class BackfillSection(Section):
-    """What is learned at the start from before it."""
+    """What is learned at startup from the time before."""
 
     over_s: Annotated[float, Quantity(DURATION, HOUR_S, 60 * DAY_S)] = Field(
         8 * DAY_S, description="How far back."

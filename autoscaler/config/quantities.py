@@ -1,11 +1,10 @@
 """Quantities as people write them (`30s`, `30%`, `0.096/h`, `120/s`) and as the program stores them.
 
-Why: a bare number in a policy is a question (seconds or minutes? 0.3 % or 30 %?), so units are written and a
-number without one is refused. Only zero needs none. Each quantity knows its range and says what it means in
-the unit it was written in.
+A bare number in a policy is ambiguous (seconds or minutes? 0.3 % or 30 %?), so units are written, and a number without one
+is refused. Only zero needs none. Each quantity knows its range, and its messages use the unit in which it is written.
 
-Rules of this file: `write` is the inverse of `validate`; the marks below sit in `Annotated[...]` of the models
-and pydantic asks them for its schema. Not here: which field has which quantity (`policy`).
+Rules of this file: `write` is the inverse of `validate`. The marks below are used in `Annotated[...]` of the models, where
+pydantic asks them for their schema. Not here: which field has which quantity (`policy`).
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _DURATION_PART = re.compile(rf"({NUMBER})(ms|s|m|h|d)")
 
 
 def refuse(message: str, advice: str) -> PydanticCustomError:
-    """What a validator raises: both texts reach the person as they are."""
+    """Return the error that a validator raises; message and advice reach the user unchanged."""
     return PydanticCustomError("refused", "{message}; {advice}", {"message": message, "advice": advice})
 
 
@@ -40,10 +39,10 @@ class Text:
     """How one kind of value is read and written.
 
     Attributes:
-        noun: What it is, for a person.
-        example: One valid text.
+        noun: Name of the kind, for people.
+        example: A valid text.
         pattern: Regular expression for editors (JSON Schema).
-        read: From YAML's value to the program's; raises ValueError with a message for a person.
+        read: Converts YAML's value to the program's; raises ValueError with advice for the user.
         write: The inverse.
     """
 
@@ -54,7 +53,7 @@ class Text:
     write: Callable[[Any], object]
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Pydantic's way in."""
+        """Return the schema by which pydantic validates and writes the value."""
         return core_schema.no_info_plain_validator_function(
             self.validate,
             serialization=core_schema.plain_serializer_function_ser_schema(self.write, when_used="json"),
@@ -63,11 +62,15 @@ class Text:
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """What an editor should know."""
+        """Return the JSON Schema for editors."""
         return {"type": ["string", "number"], "pattern": self.pattern, "examples": [self.example]}
 
     def validate(self, raw: object) -> Any:
-        """The program's value, or a refusal in words."""
+        """Return the program's value.
+
+        Raises:
+            PydanticCustomError: The value is refused, with message and advice.
+        """
         try:
             return self.read(raw)
         except ValueError as error:
@@ -76,7 +79,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A `Text` of a number within a range, both ends included.
+    """A number that is read and written by a `Text`, within a range that includes both ends.
 
     Attributes:
         text: How it is read and written.
@@ -88,7 +91,7 @@ class Quantity:
     high: float
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Pydantic's way in."""
+        """Return the schema by which pydantic validates and writes the value."""
         return core_schema.no_info_plain_validator_function(
             self.validate,
             serialization=core_schema.plain_serializer_function_ser_schema(self.text.write, when_used="json"),
@@ -97,7 +100,7 @@ class Quantity:
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """What an editor should know."""
+        """Return the JSON Schema for editors."""
         return {**self.text.__get_pydantic_json_schema__(schema, handler), "x-range": self.range}
 
     @property
@@ -106,7 +109,11 @@ class Quantity:
         return f"{self.text.write(self.low)} to {self.text.write(self.high)}"
 
     def validate(self, raw: object) -> float:
-        """The program's value, or a refusal in words."""
+        """Return the program's value.
+
+        Raises:
+            PydanticCustomError: The value is refused or out of range, with message and advice.
+        """
         value: float = self.text.validate(raw)
         if not self.low <= value <= self.high:
             raise refuse(f"{shown(raw)} is out of range", f"it must be {self.range}")
@@ -114,7 +121,7 @@ class Quantity:
 
 
 def shown(raw: object) -> str:
-    """A raw value as it goes into a message, bounded in length."""
+    """Return a raw value for a message, shortened if it is long."""
     if isinstance(raw, (dict, list, tuple)):
         return "a section" if isinstance(raw, dict) else "a list"
     text = "nothing" if raw is None else str(raw).lower() if isinstance(raw, bool) else str(raw)
@@ -122,7 +129,7 @@ def shown(raw: object) -> str:
 
 
 def _plain(number: float) -> str:
-    """All its digits and no exponent, which is not read either."""
+    """Return all digits of a number, without an exponent, which cannot be read back."""
     return f"{Decimal(f'{number:.12g}' if abs(number) < 1e12 else repr(number)):f}"
 
 
@@ -167,7 +174,7 @@ def _read_money(raw: object) -> float:
 
 
 def _read_clock(raw: object) -> time | None:
-    """None stands for 24:00, the end of the day."""
+    """Parse a time of day; None stands for 24:00, the end of the day."""
     if raw == "24:00":
         return None
     found = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?", raw) if isinstance(raw, str) else None
@@ -208,7 +215,7 @@ def _read_moment(raw: object) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class MetricSelector:
-    """Which series of a Prometheus text are meant: the metric's name, and labels that must match exactly."""
+    """Selects series of a Prometheus text: the metric's name, and labels that must match exactly."""
 
     name: str
     labels: tuple[tuple[str, str], ...] = ()
@@ -256,7 +263,7 @@ def _write_matchers(matchers: Matchers) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a step rule does: VMs to add (negative: to remove) and the share of the ordered VMs likewise."""
+    """The change of a step rule: VMs to add, or to remove if negative, and a share of the ordered VMs in the same way."""
 
     vms: int
     share: float

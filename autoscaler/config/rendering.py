@@ -1,6 +1,6 @@
 """Renders policies as text: the effective policy with every field, and the JSON Schema for editors.
 
-Rules of this file: what `effective_yaml` prints loads again to the same policy.
+Rules of this file: loading what `effective_yaml` returns gives the same policy.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from autoscaler.config.section import Off, Section
 
 
 def effective_data(policy: Policy) -> dict[str, Any]:
-    """The policy as plain data in YAML's words, every field written out, units included."""
+    """Return the policy as plain data in the form of YAML, with every field and with units."""
     return _written(policy)
 
 
 def effective_yaml(policy: Policy) -> str:
-    """The policy as YAML, every field written out, defaults included."""
+    """Return the policy as YAML, with every field, including defaults."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
@@ -55,13 +55,13 @@ def _written(section: Section) -> dict[str, Any]:
 
 
 class _Schema(GenerateJsonSchema):
-    """Sections that may be missing are written `off`, defaults as people write them."""
+    """Generates JSON Schema in which optional sections may be `off` and defaults are written as in YAML."""
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         made = super().default_schema(schema)
         default = schema.get("default")
         if isinstance(default, Section):
-            made.pop("default", None)  # its fields tell their own
+            made.pop("default", None)  # each of its fields has its own default
             return made
         written = schema["schema"].get("serialization", {}).get("function")
         if written is not None and default is not None:
@@ -74,6 +74,6 @@ class _Schema(GenerateJsonSchema):
 
 
 def policy_json_schema() -> dict[str, Any]:
-    """JSON Schema of a policy file, for editors that complete and check YAML."""
+    """Return the JSON Schema of a policy file, for editors that complete and check YAML."""
     schema = Policy.model_json_schema(by_alias=True, schema_generator=_Schema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Autoscaler policy"}

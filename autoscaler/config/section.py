@@ -20,7 +20,7 @@ DAY_S = 86400.0
 
 
 def yaml_key(attribute: str) -> str:
-    """The YAML key of an attribute: its name without the unit."""
+    """Return the YAML key of an attribute: its name without the unit suffix."""
     for suffix in ("_per_s", "_per_h", "_s"):
         if attribute.endswith(suffix):
             return attribute.removesuffix(suffix)
@@ -28,7 +28,7 @@ def yaml_key(attribute: str) -> str:
 
 
 def whole_ticks(seconds: float, tick_s: float) -> int:
-    """Whole ticks that hold this time, at least 1; a hair above a whole number does not cost a tick."""
+    """Return the number of ticks that cover this time, at least 1; rounding errors of the division do not add a tick."""
     return max(1, math.ceil(seconds / tick_s - 1e-9))
 
 
@@ -61,6 +61,6 @@ Url: TypeAlias = Annotated[str, BeforeValidator(_http)]
 
 
 class Section(BaseModel):
-    """Base of all sections: strict, closed, immutable."""
+    """Base of all sections: strict types, no unknown keys, immutable."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, alias_generator=yaml_key)

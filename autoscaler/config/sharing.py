@@ -1,7 +1,7 @@
 """Limits that several fleets share, as declared in `defaults.yaml`.
 
-Why in the defaults: every fleet of a group must know the same limits, and the file of one fleet is nobody's place for
-what concerns others. A fleet finds the group that names it; the checks of a folder see to it that there is at most one.
+They are in the defaults because every fleet of a group must have the same limits, and the file of one fleet is the wrong place
+for limits of others. A fleet is in the group that names it; the checks of a folder ensure that there is at most one.
 """
 
 from __future__ import annotations
@@ -35,5 +35,5 @@ class SharedLimits(Section):
     )
 
     def has(self, fleet: str) -> bool:
-        """Whether a fleet is in the group."""
+        """Return whether a fleet is in the group."""
         return any(fnmatchcase(fleet, pattern) for pattern in self.fleets)

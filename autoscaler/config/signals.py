@@ -111,5 +111,5 @@ class SignalSection(Section):
 
     @property
     def of_the_fleet(self) -> bool:
-        """Whether there is one reading for the whole fleet, which is there even where no VM runs."""
+        """True if there is one reading for the whole fleet, which exists even if no VM runs."""
         return self.kind in ("total", "queue")
