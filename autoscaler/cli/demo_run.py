@@ -48,9 +48,9 @@ WARM_UP_S = 300.0
 PROBES = 12
 MAX_TICK_S = 3600.0
 MARGIN = 2.0
-"""At a speed the user chose, a tick must take at most 1 / MARGIN of its real time on this machine."""
+"""A tick must take at most 1 / MARGIN of its real time on this machine."""
 EASE = 2.0
-"""A speed chosen by the demo needs this much more room, because decisions take time beyond what is measured."""
+"""A speed that the demo chooses must leave this many times more room, because decisions take time beyond what is measured."""
 SPEEDS = 400.0, 240.0, 120.0, 60.0, 30.0
 """Speeds to try if the user gives none. The first that this machine can keep is used."""
 SET_UP_S = 4.0
@@ -125,19 +125,19 @@ class Watcher(Protocol):
     """Receives the progress of a demo."""
 
     def begins(self) -> None:
-        """The setup begins."""
+        """Called before the setup."""
         ...
 
     def begun(self, daemon: Daemon, url: str, endpoint: str, speed: float) -> None:
-        """The daemon is about to tick, at this number of its seconds per real second."""
+        """Called before the first tick; `speed` is in seconds of the demo per real second."""
         ...
 
     def ticked(self, record: TickRecord) -> None:
-        """A tick is done."""
+        """Called after each tick."""
         ...
 
     def ended(self) -> None:
-        """The last tick is done."""
+        """Called after the last tick."""
         ...
 
 
@@ -251,7 +251,7 @@ async def _played(prepared: Prepared, watcher: Watcher, speed: float, margin: fl
         daemon = Daemon(clock, wired.setups, journal, telemetry, LoopSettings(options.tick_s), on_tick)
         fleet = daemon.fleets.all[0]
         # Both meters begin at the same moment: the cloud bills storage from the moment it is created.
-        before = await _ask(endpoint.url, "bill")
+        before = await _ask_cloud(endpoint.url, "bill")
         fleet.meter.charge((), 0, 0, float(before["at_s"]))
         history = JournalHistory(state_dir)
         stack.callback(history.close)
@@ -263,7 +263,7 @@ async def _played(prepared: Prepared, watcher: Watcher, speed: float, margin: fl
             watcher.ended()
         ended_at_s = daemon.last_record.at_s if daemon.last_record else clock.now()
         truth = demand_of(prepared.trace.rate_at, offset_s, prepared.trace.interval_s)
-        bill = await _ask(endpoint.url, "bill")
+        bill = await _ask_cloud(endpoint.url, "bill")
         fleet.meter.charge(
             fleet.inventory.vms.values(), len(fleet.inventory.vms), fleet.new_vms, float(bill["at_s"])
         )
@@ -281,7 +281,7 @@ async def _played(prepared: Prepared, watcher: Watcher, speed: float, margin: fl
             signal_age_s=max(ages, default=math.nan),
             journal_cost=fleet.meter.total.money,
             billed=_money(bill, policy.fleet) - _money(before, policy.fleet),
-            calls=await _ask(endpoint.url, "calls"),
+            calls=await _ask_cloud(endpoint.url, "calls"),
             state_dir=options.out,
         )
 
@@ -325,7 +325,7 @@ def _refuse_too_fast(tick_cost_s: float, tick_s: float, speed: float, margin: fl
         )
 
 
-async def _ask(endpoint: str, what: str) -> dict[str, Any]:
+async def _ask_cloud(endpoint: str, what: str) -> dict[str, Any]:
     from aiohttp import ClientSession, ClientTimeout
 
     async with (

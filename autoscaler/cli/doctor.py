@@ -118,11 +118,11 @@ async def _examine(settings: Settings) -> list[Finding]:
         asked = [
             each for each in asked if each.check != "strays" or not any(tag in each.text for tag in known)
         ]
-        found += [_of(name, each) for each in asked]
+        found += [_with_place(name, each) for each in asked]
         listed[name] = vms
     twins = _twins(clouds.by_name, listed)
     for name, vms in listed.items():
-        found += [_of(name, each) for each in _strays(name, vms, elsewhere, twins.get(name, ()))]
+        found += [_with_place(name, each) for each in _strays(name, vms, elsewhere, twins.get(name, ()))]
     return found + [_one_account(name, others) for name, others in twins.items() if name < min(others)]
 
 
@@ -192,7 +192,7 @@ def _strays(
     ]
 
 
-def _of(name: str, finding: Finding) -> Finding:
+def _with_place(name: str, finding: Finding) -> Finding:
     """Return the finding with the name of the place it is about, if there are several places."""
     return replace(finding, text=f"{name}: {finding.text}") if name and not finding.fleet else finding
 

@@ -24,7 +24,7 @@ class LogLines:
 
     Args:
         stream: The output stream.
-        log: Where the number of dropped lines is logged once a line could be written again.
+        log: Where the number of dropped lines is logged as soon as a line can be written again.
     """
 
     def __init__(self, stream: TextIO, log: Any) -> None:

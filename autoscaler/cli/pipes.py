@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from typing import NoReturn, TextIO
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-"""Error numbers of a write that mean there is no space. Commands report their own files themselves; such errors have a file name."""
+"""Error numbers that mean standard output takes no more. An error with a file name is another file's; commands report those themselves."""
 
 
 @contextmanager

@@ -22,7 +22,7 @@ def policy_results(
         Path | None, typer.Option(help="Output file (default: RESULTS.md in the folder).", metavar="FILE")
     ] = None,
 ) -> None:
-    """Replay each policy of a folder on generated traffic of its kind, beside peers, and write a page."""
+    """Replay each policy of a folder on generated traffic of its kind, compare it with peers, and write a page."""
     with errors_in_words("policy"):
         from autoscaler.cli.progress import Bar
         from autoscaler.simulator.scenarios.shipped import page, section, shipped_in

@@ -119,7 +119,7 @@ class Lines:
 
 
 class Interruption:
-    """Whether Ctrl-C was pressed."""
+    """Records whether Ctrl-C was pressed."""
 
     def __init__(self) -> None:
         self.pressed = False

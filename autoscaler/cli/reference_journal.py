@@ -94,7 +94,7 @@ _MAKERS = {"Note", "_note", "_record", "event"}
 def kinds_in(folder: Path) -> set[str]:
     """Return the kinds that modules in a folder and its subfolders record: first arguments of the calls that record an event.
 
-    A kind that starts with a placeholder for a verb becomes one kind per verb that serves demand.
+    An f-string that starts with a verb stands for one kind each of start, stop and provision.
     """
     found: set[str] = set()
     for path in sorted(folder.rglob("*.py")):

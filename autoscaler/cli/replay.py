@@ -60,13 +60,13 @@ def replay(
         from autoscaler.simulator.replay import replaying
         from autoscaler.simulator.search.standings_process import RivalsApart
 
-        wanted = played.wanted(seed, _bad_days(faults))
+        wanted = played.wanted(seed, _faults(faults))
         if out is not None:
             _ready(out, force=force, with_page=not no_page)
         (prepared,) = _prepare((policy,), trace, played.kind, wanted)
         chosen, said = replaying.engine_for(prepared, engine)
         with interruptible() as interrupted:
-            _foresee(prepared, chosen, interrupted, quiet=as_json)
+            _forecast(prepared, chosen, interrupted, quiet=as_json)
             once = chosen == "lanes" and replaying.is_run_once(prepared)
             with RivalsApart(prepared, beside=once) as others:
                 told = f"replaying {prepared.trace.name}"
@@ -74,7 +74,7 @@ def replay(
                     ran = replaying.run(prepared, bar, interrupted, journal_dir, chosen)
                     _refuse_empty(ran, prepared)
                     _replace(out, journal_dir, force=force)
-                lines = _lines(out, {"": (prepared, ran)}, form)
+                lines = _write_timelines(out, {"": (prepared, ran)}, form)
                 with Bar("replaying what else could have served", quiet=as_json) as bar:
                     rivals = others.result(bar, interrupted, ran.own)
         own = replaying.entry_of(prepared, ran, "this policy", rivals=rivals)
@@ -116,7 +116,7 @@ def compare(
 
         *policies, trace = files
         names = _names(policies)
-        wanted = played.wanted(seed, _bad_days(faults))
+        wanted = played.wanted(seed, _faults(faults))
         if out is not None:
             for place in (out, *(out / name for name in names)):
                 _ready(place, force=force, with_page=not no_page)
@@ -126,7 +126,7 @@ def compare(
             chosen = "loop"
         runs: dict[str, tuple[Replay, Ran]] = {}
         with interruptible() as interrupted:
-            _foresee(replays[0], chosen, interrupted, quiet=as_json)
+            _forecast(replays[0], chosen, interrupted, quiet=as_json)
             once = chosen == "lanes" and replaying.is_run_once(replays[0])
             with RivalsApart(replays[0], beside=once) as others:
                 for name, one in zip(names, replays, strict=True):
@@ -140,7 +140,7 @@ def compare(
                 own = next((ran.own for _, ran in runs.values()), None)
                 runs = _begun(runs)
                 _replace(out, None, force=force)
-                lines = _lines(out, runs, form)
+                lines = _write_timelines(out, runs, form)
                 with Bar("replaying what else could have served", quiet=as_json) as bar:
                     rivals = others.result(bar, interrupted, own)
             judged = _judged(runs, replays[0], rivals, interrupted, quiet=as_json)
@@ -211,7 +211,7 @@ def report(
         typer.echo(f"{rebuild(directory)}")
 
 
-def _bad_days(file: Path | None) -> tuple[Fault, ...]:
+def _faults(file: Path | None) -> tuple[Fault, ...]:
     if file is None:
         return ()
     from autoscaler.cloud.setup import read_faults
@@ -252,7 +252,7 @@ def _prepare(policies: tuple[Path, ...], trace: Path, kind: str | None, wanted: 
     return tuple(prepare(require_policy(file, tick_s=tick_s), file, played, wanted) for file in policies)
 
 
-def _foresee(
+def _forecast(
     one: Replay, engine: Literal["lanes", "loop"], interrupted: Interruption, *, quiet: bool
 ) -> None:
     """Compute the forecasts once, before a second process computes the rivals from them."""
@@ -309,7 +309,7 @@ def _document(prepared: Replay, ran: Ran, card: Card, said: str) -> dict[str, An
     }
 
 
-def _lines(
+def _write_timelines(
     out: Path | None, runs: dict[str, tuple[Replay, Ran]], form: Literal["csv", "parquet"]
 ) -> dict[str, Columns]:
     """Write the timelines, while a second process still computes the rivals."""

@@ -44,7 +44,7 @@ def shadow_report(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Show what fleets in shadow would have cost and missed under their policies, beside what really ran."""
+    """Show what fleets in shadow would have cost and missed under their policies, compared with what really ran."""
     from autoscaler.clock import SystemClock
     from autoscaler.settings import load_settings
     from autoscaler.store import JournalReader

@@ -14,7 +14,7 @@ ADDRESS = "{address}"
 
 
 def check_kind(policy: Policy) -> Iterator[Finding]:
-    """Yield findings about fields that a kind of signal needs or cannot be combined with."""
+    """Yield findings about the kind of signal: fields that it needs or excludes; also machine types that are listed twice."""
     signal = policy.signal
     if signal.kind == "concurrency" and signal.in_flight is None:
         yield Finding(

@@ -26,8 +26,9 @@ def compile_series(
     Args:
         policies: One per fleet.
         tick_s: Length of a tick, seconds.
-        now_s: Epoch seconds; events are compiled from one day before to eight days after the end of the run.
-        run_s: Length of the run, seconds; 0 if the caller compiles again every day.
+        now_s: Epoch seconds; known events are compiled from one day before.
+        run_s: Length of the run, seconds; known events are compiled until eight days after its end. 0 if the caller compiles
+            again every day.
     """
     starts, ends, factors, odds = _events(policies, now_s, run_s)
     no_forecast = ForecastSection()

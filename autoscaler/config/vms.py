@@ -125,9 +125,9 @@ class BoundsSection(Section):
 class HibernationSection(Section):
     """How VMs that go into the warm pool keep their memory.
 
-    With an objective, as many waiting VMs are hibernated as are worth it, those that start first. A VM is worth it if its
-    start is faster by `start_time`, and the work expected to wait meanwhile costs more than saving and holding the memory
-    (`prices.memory`). Without an objective, and until start times are known, all are hibernated.
+    With an objective, as many waiting VMs are hibernated as are worth it, beginning with those that would start first. A VM is
+    worth it if its start is faster by `start_time`, and the work expected to wait meanwhile costs more than saving and holding the
+    memory (`prices.memory`). Without an objective, and until start times are known, all are hibernated.
     """
 
     start_time_s: Annotated[float, Quantity(DURATION, 1, HOUR_S)] | None = Field(

@@ -132,7 +132,7 @@ class Control:
         self._daemon = daemon
         self._group = group
         self._connection_s = connection_s
-        app = web.Application(client_max_size=LARGEST_BODY, middlewares=[_in_words])
+        app = web.Application(client_max_size=LARGEST_BODY, middlewares=[_errors_as_json])
         app[_DAEMON] = daemon
         app.add_routes(
             [
@@ -141,7 +141,7 @@ class Control:
                 web.post("/v1/resume", _resume),
                 web.post("/v1/override", _override),
                 web.post("/v1/clear", _clear),
-                *pool_routes(daemon, VERSION, _who),
+                *pool_routes(daemon, VERSION, _user_of),
             ]
         )
         # aiohttp would log a traceback for every malformed line that a client sends.
@@ -228,25 +228,25 @@ async def _operations(request: web.Request) -> web.Response:
 
 async def _pause(request: web.Request) -> web.Response:
     daemon, body = request.app[_DAEMON], await _read(request, _Pause)
-    asked = Asked(body.names(), await _who(request), body.reason, body.end_s(daemon.clock.now()))
+    asked = Asked(body.names(), await _user_of(request), body.reason, body.end_s(daemon.clock.now()))
     return _answered(daemon, await daemon.operators.pause(asked, _in_order(body.verbs)))
 
 
 async def _resume(request: web.Request) -> web.Response:
     daemon, body = request.app[_DAEMON], await _read(request, _Resume)
-    asked = Asked(body.names(), await _who(request), body.reason)
+    asked = Asked(body.names(), await _user_of(request), body.reason)
     return _answered(daemon, await daemon.operators.resume(asked, _in_order(body.verbs)))
 
 
 async def _override(request: web.Request) -> web.Response:
     daemon, body = request.app[_DAEMON], await _read(request, _Override)
-    asked = Asked((body.fleet,), await _who(request), body.reason, body.end_s(daemon.clock.now()))
+    asked = Asked((body.fleet,), await _user_of(request), body.reason, body.end_s(daemon.clock.now()))
     return _answered(daemon, await daemon.operators.override(asked, body.floor, body.ceiling))
 
 
 async def _clear(request: web.Request) -> web.Response:
     daemon, body = request.app[_DAEMON], await _read(request, _Clear)
-    asked = Asked((body.fleet,), await _who(request), body.reason)
+    asked = Asked((body.fleet,), await _user_of(request), body.reason)
     return _answered(daemon, await daemon.operators.clear(asked))
 
 
@@ -282,7 +282,7 @@ def _answered(daemon: Daemon, answer: Answer) -> web.Response:
     )
 
 
-async def _who(request: web.Request) -> str:
+async def _user_of(request: web.Request) -> str:
     """Return the name of the user at the other end, or the number if the name cannot be found in time."""
     assert request.transport is not None
     user = user_id(request.transport.get_extra_info("socket"))
@@ -309,7 +309,7 @@ def _name_of(user: int) -> asyncio.Future[str]:
 
 
 @web.middleware
-async def _in_words(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except ChangeRefusedError as error:

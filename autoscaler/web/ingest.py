@@ -381,7 +381,8 @@ def _unpacked(packed: bytes, most: int) -> bytes:
 def _answer(taken: Taken, unasked: int, *, empty: bool) -> web.Response:
     """Return the response to the sender.
 
-    The status is 403 or 429 if that is the only reason for which samples were refused, and 400 for any other or several reasons.
+    The status is 403 if the token may push none of the samples, 429 if samples were refused only for lack of room, and 400 if any
+    was refused otherwise.
     """
     refused = {result for result in taken.results if result.refused}
     if not refused and empty:

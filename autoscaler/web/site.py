@@ -45,7 +45,7 @@ ANSWER_WITHIN_S = 10.0
 """Seconds of the event loop to wait for the site's own answer. A late loop delays both ends, which is not the site's fault."""
 
 BACKLOG = 32
-"""Connections that may wait to be accepted, before they are counted."""
+"""Connections that asyncio accepts in one go, before they are counted."""
 MOST_CONNECTIONS = 8192
 """Largest number of connections. Probes on thousands of VMs may each keep one open to push; each costs some kilobytes."""
 
@@ -112,7 +112,7 @@ class Site:
             told = self._unread.guarded(each.handler)
             app.router.add_get(each.path, _by_local_name(told) if _is_loopback(host) else told)
         app.add_routes([web.get("/healthz", _healthz)])
-        app.on_response_prepare.append(_as_it_is)
+        app.on_response_prepare.append(_set_safe_headers)
         self.paths = PATHS if ingest is None else (*PATHS, SAMPLES)
         if ingest is not None:
             app.add_routes(ingest.routes())
@@ -298,7 +298,7 @@ def _status(daemon: Daemon, ingest: Ingest | None) -> bytes:
     return json.dumps(status(daemon) | push).encode()
 
 
-async def _as_it_is(_: web.Request, answer: web.StreamResponse) -> None:
+async def _set_safe_headers(_: web.Request, answer: web.StreamResponse) -> None:
     """Set headers for text from outside: browsers must not interpret it as a page, and pages of other sites must not load it."""
     answer.headers["X-Content-Type-Options"] = "nosniff"
     answer.headers["Cross-Origin-Resource-Policy"] = "same-origin"
