@@ -190,7 +190,7 @@ def _ready(out: Path, *, force: bool, with_page: bool) -> None:
     """Check that the results can be written there, before the long run begins.
 
     Raises:
-        ConfigError: They cannot.
+        ConfigError: The results cannot be written there.
     """
     from autoscaler.errors import ConfigError
     from autoscaler.simulator.benchmark.document import RESULTS_JSON

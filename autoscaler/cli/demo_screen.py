@@ -44,7 +44,7 @@ class Screen:
         self._where = ""
 
     def progress(self, text: str) -> None:
-        """Say that a step has begun which takes a moment."""
+        """Print the name of a step that takes a moment."""
         self._errors.print(text, style="dim")
 
     def begins(self) -> None:

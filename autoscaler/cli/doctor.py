@@ -198,7 +198,7 @@ def _with_place(name: str, finding: Finding) -> Finding:
 
 
 def _state_dir(directory: Path) -> list[Finding]:
-    """Return whether the journal can be written and has enough free space."""
+    """Return findings on whether the journal can be written and has enough free space."""
     from autoscaler.ports.findings import Finding, Level
 
     there = next((each for each in (directory, *directory.absolute().parents) if each.exists()), Path("/"))
@@ -305,7 +305,7 @@ async def _asked_ec2(ec2: Ec2Settings, policies: Sequence[Policy], clock: Clock)
 
 
 async def _haproxy(policy: Policy, vms: Sequence[Vm]) -> list[Finding]:
-    """Return whether the fleet's HAProxy can be reached and knows the fleet's VMs."""
+    """Return findings on whether the fleet's HAProxy can be reached and knows the fleet's VMs."""
     section = policy.balancer.haproxy if policy.balancer is not None else None
     if section is None:
         return []
@@ -317,7 +317,7 @@ async def _haproxy(policy: Policy, vms: Sequence[Vm]) -> list[Finding]:
 
 
 def _programs(policy: Policy) -> list[Finding]:
-    """Return whether the programs that the policy runs exist and may be executed by this user."""
+    """Return findings on whether the programs that the policy runs exist and may be executed by this user."""
     from autoscaler.ports.findings import Finding, Level
 
     tried = policy.freshness.exercise
@@ -343,7 +343,7 @@ def _programs(policy: Policy) -> list[Finding]:
 async def _metrics(
     policy: Policy, vms: Sequence[Vm], clock: Clock, folder: Path, aws: CloudWatchSettings | None
 ) -> Finding:
-    """Read the fleet's metrics and return whether they can be used."""
+    """Read the fleet's metrics and return a finding on whether they can be used."""
     from autoscaler.errors import AutoscalerError
     from autoscaler.ports import VmState
     from autoscaler.ports.findings import Finding, Level

@@ -226,7 +226,7 @@ def forecast_words(median: float, high: float, number: Callable[[float], str]) -
 
     Args:
         median: Median of demand at the lead time, work per second; NaN if there is no forecast.
-        high: 95 % quantile of the same.
+        high: Its 95 % quantile, work per second.
         number: Formats a number.
     """
     if math.isnan(median):

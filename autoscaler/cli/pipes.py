@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from typing import NoReturn, TextIO
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-"""Error numbers that mean standard output takes no more. An error with a file name is another file's; commands report those themselves."""
+"""Errors after which standard output accepts no more. An OSError with a file name concerns another file, which its command reports."""
 
 
 @contextmanager

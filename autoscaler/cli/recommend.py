@@ -325,9 +325,7 @@ def _in_words(changes: dict[str, Any]) -> list[str]:
 
 
 def _of_worlds(found: _Found, limits: Sequence[Limit], weathered: Sequence[Weathered]) -> list[str]:
-    """Return sentences on the other worlds: where the recommended variant regrets more than the current policy, and which variant
-    has the least worst regret.
-    """
+    """Return sentences on where the recommended variant regrets more than the current policy, and which variant regrets least at worst."""
     import numpy as np
 
     from autoscaler.simulator.report.wording import each_unit, money

@@ -87,7 +87,7 @@ def run(
 
 
 def _load(folder: PolicyFolder, last_good: LastGood) -> tuple[PolicySet, tuple[str, ...]]:
-    """Return the usable policies, and the names of files that are used in their last good version.
+    """Return the usable policies, and a message for each file that is used in its last good version.
 
     Errors in other files are logged and do not keep the usable policies from running.
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from autoscaler.wiring_providers import Clouds
 
 Body = Callable[[], Awaitable[object]]
-"""A task that runs beside the loop."""
+"""A coroutine function to run beside the loop."""
 
 
 class OpenPlaces:

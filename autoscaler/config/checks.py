@@ -221,7 +221,7 @@ def _check_steps(policy: Policy) -> Iterator[Finding]:
 
 
 def _check_hunting(policy: Policy, at: int) -> Iterator[Finding]:
-    """Check whether the demand that triggers this scale-out step then triggers a scale-in step, which undoes it."""
+    """Yield a finding if the demand that triggers this scale-out step afterwards triggers a scale-in step, which undoes it."""
     rule = policy.steps[at]
     if rule.change.vms <= 0 and rule.change.share <= 0:
         return

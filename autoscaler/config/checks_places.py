@@ -14,7 +14,7 @@ from autoscaler.words import some
 
 
 def check_place(policy: Policy, names: Collection[str]) -> tuple[Finding, ...]:
-    """Check that a policy names an existing place, or none if there is only one.
+    """Return a finding unless the policy names an existing place, or names none where there is only one.
 
     Args:
         policy: The policy to check.

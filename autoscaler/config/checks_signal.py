@@ -18,7 +18,7 @@ from autoscaler.config.quantities import DURATION
 
 ADDRESS = "{address}"
 LONG_RANGE_S = 300.0
-"""Range of a query, in seconds, from which a burst shows only minutes late."""
+"""Shortest range of a query, in seconds, with which a burst shows minutes late."""
 _RANGE = re.compile(r"\[\s*([0-9a-z]+)\s*(?::[^\]]*)?\]")
 _SELECTOR = re.compile(r'\s*[a-zA-Z_:][a-zA-Z0-9_:]*\s*(\{(?:[^{}"]|"(?:[^"\\]|\\.)*")*\})?\s*')
 _PERCENT = re.compile(r"\*\s*100\b(?!\.)|\b100\s*[-*]")

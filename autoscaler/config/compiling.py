@@ -1,6 +1,6 @@
 """Compiles policies to the arrays that core decides on: one lane per fleet; series i belongs to lane i.
 
-Rules of this file: only here, and in the modules it calls, do seconds become ticks. They are rounded up, so that a window is
+Rules of this file: seconds become ticks only here and in the modules called from here. They are rounded up, so that a window is
 never shorter than written. Padding never matches (see `core.params`).
 
 Not here: what the daemon needs besides core (readiness, prices, which fleets act); that stays on the Policy.
@@ -27,7 +27,7 @@ from autoscaler.core.types import QUANTILE_LEVELS, Bool, Float, Int, Signal
 
 @dataclass(frozen=True, slots=True)
 class CompiledPolicies:
-    """The parameters of all fleets in the form that core takes.
+    """The parameters of all fleets, in the form that core takes.
 
     Attributes:
         fold, series, lanes: Parameters of `demand.fold`, `forecast.step` and `decide`.

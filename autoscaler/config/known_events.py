@@ -1,7 +1,7 @@
 """Policy section: events known in advance, such as releases, matches, campaigns or the start of a working day.
 
 An event happens once, from a moment on, or recurs on days of the week at a local time. The forecaster takes it as the odds that
-demand will be a multiple of what it is, and VMs are started ahead exactly if the expected price justifies it.
+demand will be a multiple of what it is. VMs are started ahead if, and only if, their expected price justifies it.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from autoscaler.config.policy import Policy
 
 _STARTS, _SHORTEST_S = 5.0, 120.0
 _MAKINGS = 2.0
-"""A VM made from nothing counts as coming for this many times the planned time. It is less than for starts (`_STARTS`): something that
-takes minutes varies less for its length, and demand is short of VMs meanwhile.
+"""A VM made from nothing counts as coming for this many times the planned time. It is less than for starts (`_STARTS`), because a time
+of minutes varies less relative to its length, and the fleet is short of VMs meanwhile.
 """
 
 

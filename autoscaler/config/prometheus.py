@@ -122,7 +122,7 @@ class PrometheusInput(Section):
 
 
 class BackfillSection(Section):
-    """What is learned at startup from the time before."""
+    """What is learned at startup from earlier demand."""
 
     over_s: Annotated[float, Quantity(DURATION, HOUR_S, 60 * DAY_S)] = Field(
         8 * DAY_S, description="How far back."
