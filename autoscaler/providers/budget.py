@@ -7,7 +7,7 @@ the same buckets unseen: if EC2 throttles a call all the same, the estimate of t
 slowly.
 
 Rules of this file: bucket arithmetic is pure, with time as an argument; waiting is on the Clock and bounded. A throttled
-call did nothing, and is repeated within its time; no other call is.
+call did nothing and may be repeated within its time; no other call is repeated.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ from autoscaler.ports import Clock
 from autoscaler.ports.budget import BucketState
 
 MARGIN_SIZE, MARGIN_REFILL = 0.99, 0.95
-"""Of the published sizes and refills, what we spend at most."""
+"""Largest share of the published size and refill that we spend."""
 CUT, LOWEST = 0.5, 1 / 32
-"""What a refused call leaves of the refill that is believed in, and the least that is."""
+"""Factor applied to a bucket's `trust` when a call is refused, and the lowest value that `trust` can reach."""
 RECOVERY_PER_S = 1 / 120
-"""Share of the whole refill that is believed in again, per second without a refusal."""
+"""How much `trust` recovers per second without a refusal."""
 SHORTEST_S = 1e-3
-"""Nobody waits for less."""
+"""Shortest sleep of a waiting call, in seconds."""
 FEW_S = 2.0
-"""A call for VMs beyond the budget waits until it can be for what flows back in so long, rather than for each VM."""
+"""A call for more VMs than the budget allows waits until it can name as many VMs as are refilled in this time, in seconds.
+Without this, it would be made again for every single VM."""
 
 
 class Priority(IntEnum):
-    """Who goes first where calls wait for the same bucket."""
+    """Order in which calls that wait for the same bucket are admitted; lower values first."""
 
     DEMAND = 0
     STOP = 1
@@ -45,13 +46,13 @@ class Priority(IntEnum):
 
 @dataclass(slots=True)
 class Bucket:
-    """What is believed of one token bucket of the provider.
+    """Our estimate of one of the provider's token buckets.
 
     Attributes:
-        limit: As published.
-        at_s: Time of `tokens`.
-        tokens: Left at that time.
-        trust: Of the refill, the share that is believed to be ours.
+        limit: The published size and refill.
+        at_s: Time at which `tokens` was computed.
+        tokens: Tokens left at that time; negative if more was spent than the estimate held.
+        trust: Share of the refill that we expect to get, from LOWEST to 1. Other programs use the rest.
     """
 
     limit: Limit
@@ -64,16 +65,16 @@ class Bucket:
 
     @property
     def size(self) -> float:
-        """Tokens of a full bucket; at least one, or nothing could ever be taken."""
+        """Tokens in a full bucket, less our margin; at least one, so that a call can be admitted at all."""
         return max(MARGIN_SIZE * self.limit.size, 1.0)
 
     @property
     def refill_per_s(self) -> float:
-        """Tokens that come back per second, as believed now."""
+        """Tokens that we currently expect to come back per second."""
         return MARGIN_REFILL * self.limit.refill_per_s * self.trust
 
     def left(self, now_s: float) -> float:
-        """Tokens left now."""
+        """Advance the estimate to the given time and return the tokens left."""
         elapsed_s = max(now_s - self.at_s, 0.0)
         self.tokens = min(self.size, self.tokens + elapsed_s * self.refill_per_s)
         self.trust = min(1.0, self.trust + elapsed_s * RECOVERY_PER_S)
@@ -81,17 +82,17 @@ class Bucket:
         return self.tokens
 
     def wait_s(self, count: float, now_s: float) -> float:
-        """Seconds until so many tokens are there, at the refill believed in now; never for more than it holds."""
+        """Seconds until the bucket holds `count` tokens, or is full, at the refill expected now."""
         lacking = min(count, self.size) - self.left(now_s)
-        # Sums of fractions must still give the whole tokens that a person computes.
+        # Rounding must not leave a whole token just out of reach.
         return 0.0 if lacking <= 1e-9 else lacking / self.refill_per_s
 
     def take(self, count: float, now_s: float) -> None:
-        """Spend tokens; below zero where more was spent than believed to be there."""
+        """Spend tokens. The balance may become negative."""
         self.tokens = self.left(now_s) - count
 
     def refused(self, now_s: float, at_most: float) -> None:
-        """The provider had less than was asked for, since others spend too: so much is left at most."""
+        """Lower the estimate after a refusal: at most `at_most` tokens are left, and others spend from this bucket too."""
         self.tokens = min(self.left(now_s), at_most)
         self.trust = max(CUT * self.trust, LOWEST)
 
@@ -104,29 +105,29 @@ class _Waiter:
 
     @property
     def rank(self) -> tuple[int, int, int]:
-        """Worth first, then what brings most at once, then who came first."""
+        """Sort key: by priority, then the call with most VMs, then the earliest."""
         return self.priority, -self.vms, self.number
 
 
 class _Queue:
-    """Those who wait for one bucket of requests, and a bell that tells them that something has changed."""
+    """The calls that wait for one bucket of requests, and an event that wakes them all."""
 
     def __init__(self) -> None:
         self.waiters: list[_Waiter] = []
         self.changed = asyncio.Event()
 
     def ring(self) -> None:
-        """Let everybody look again."""
+        """Wake all waiting calls, so that they check again whether it is their turn."""
         self.changed.set()
         self.changed = asyncio.Event()
 
 
 class CallBudget:
-    """The buckets of one account and region.
+    """Admits API calls within the token buckets of one account and region.
 
     Args:
-        clock: Time.
-        limits: As published.
+        clock: Clock to wait on.
+        limits: The published bucket sizes and refills.
     """
 
     def __init__(self, clock: Clock, limits: Limits = PUBLISHED) -> None:
@@ -137,19 +138,22 @@ class CallBudget:
         self._queues: dict[str, _Queue] = {}
         self._numbers = 0
         self.refusals = 0
-        """Calls that the provider refused for the budget all the same."""
+        """Number of admitted calls that the provider throttled."""
 
     async def admit(
         self, action: str, vms: int, priority: Priority, wait_s: float, *, whole: bool = False
     ) -> int:
-        """Wait for room for one call; for how many of its VMs there is, 0 where there was none in time.
+        """Wait until one call fits the budget, and count it as made.
 
         Args:
             action: EC2's name of the call.
-            vms: VMs that it would name, or make; at least 1.
-            priority: Where it stands among those who wait.
+            vms: Number of VMs that the call would name or create; at least 1.
+            priority: Priority among the waiting calls.
             wait_s: Longest wait, in seconds of the Clock.
-            whole: Whether the call cannot be made for a part of its VMs.
+            whole: Whether the call must be made for all of its VMs or not at all.
+
+        Returns:
+            For how many of its VMs the call may be made; 0 if there was no room in time.
         """
         if (granted := self.admit_now(action, vms, whole=whole)) is not None:
             return granted
@@ -168,20 +172,20 @@ class CallBudget:
                     return self._spent_now(action, vms, whole=whole)
                 if now_s >= until_s:
                     return 0
-                # Epoch seconds as floats tell apart a quarter of a microsecond: waiting for less would not end.
+                # Epoch seconds as floats have a resolution of a quarter of a microsecond: a shorter wait would never end.
                 await self._until(min(now_s + max(wait_s, SHORTEST_S), until_s), queue)
         finally:
             queue.waiters.remove(me)
             queue.ring()
 
     def admit_now(self, action: str, vms: int, *, whole: bool = False) -> int | None:
-        """As `admit`, if nobody has to wait; otherwise None."""
+        """Admit a call like `admit` if it need not wait; otherwise return None."""
         if self._queue(action).waiters or self._wait_s(action, vms, self._clock.now(), whole=whole) > 0.0:
             return None
         return self._spent_now(action, vms, whole=whole)
 
     def more(self, action: str, vms: int) -> bool:
-        """Whether an admitted call may name this many more VMs; if so, they are counted."""
+        """Return whether an already admitted call may name `vms` more VMs; if so, count them."""
         now_s, bucket = self._clock.now(), self._vm_bucket(action)
         if bucket is not None and bucket.left(now_s) < vms:
             return False
@@ -190,12 +194,12 @@ class CallBudget:
         return True
 
     def heard(self, action: str, *, refused: bool, vms: int = 0) -> None:
-        """What the provider said to a call that was admitted.
+        """Update the buckets with the provider's answer to an admitted call.
 
         Args:
             action: EC2's name of the call.
-            refused: Whether it was refused for the budget.
-            vms: VMs that it named.
+            refused: Whether the provider throttled the call.
+            vms: Number of VMs that the call named.
         """
         if not refused:
             return
@@ -203,24 +207,24 @@ class CallBudget:
         self.refusals += 1
         requests, bucket = self._request_bucket(action), self._vm_bucket(action)
         calls_left = requests.left(now_s) + 1.0
-        # EC2 does not say which bucket was empty: the one that had less to spare, before this call, is suspected.
+        # EC2 does not say which bucket was empty. Assume the one that could have afforded fewer such calls.
         spare = math.inf if bucket is None or not vms else (bucket.left(now_s) + vms) / vms
         if calls_left <= spare or bucket is None:
             requests.refused(now_s, 0.0)
         if bucket is None:
             return
-        # What was refused was not spent.
+        # A refused call spent nothing.
         bucket.take(float(-vms), now_s)
         if spare <= calls_left:
             bucket.refused(now_s, CUT * vms if vms > 1 else 0.0)
 
     def spent(self, action: str, calls: int) -> None:
-        """So many calls were made beside those that were admitted: the further pages of a listing."""
+        """Count calls that were made without being admitted, such as the further pages of a listing."""
         if calls:
             self._request_bucket(action).take(calls, self._clock.now())
 
     def state(self) -> tuple[BucketState, ...]:
-        """What is left in every bucket that has been used, by name."""
+        """The state of every bucket that has been used, sorted by name."""
         now_s = self._clock.now()
         named = [(f"{name} calls", bucket) for name, bucket in self._requests.items()]
         named += [(f"{name} VMs", bucket) for name, bucket in self._vms.items()]
@@ -229,7 +233,7 @@ class CallBudget:
         )
 
     def burst_s(self, vms: int, calls: int = 1) -> float:
-        """Seconds until the last of so many starts could be ordered, begun now and in so many calls."""
+        """Seconds until the last of `vms` starts could be ordered, if they were requested now in `calls` calls."""
         now_s = self._clock.now()
         waits = [self._bucket_wait_s(self._request_bucket("StartInstances"), calls, now_s)]
         bucket = self._vm_bucket("StartInstances")
@@ -244,7 +248,7 @@ class CallBudget:
     # ── buckets ────────────────────────────────────────────────────────────────────────────────────────
 
     def _wait_s(self, action: str, vms: int, now_s: float, *, whole: bool) -> float:
-        """Seconds until a call can be made, unless `whole` perhaps for a part of its VMs."""
+        """Seconds until the call can be made. Unless `whole`, it may then be for only some of its VMs."""
         wait_s = self._request_bucket(action).wait_s(1.0, now_s)
         bucket = self._vm_bucket(action)
         if bucket is None:
@@ -253,7 +257,7 @@ class CallBudget:
         return max(wait_s, bucket.wait_s(min(float(vms), few), now_s))
 
     def _spent_now(self, action: str, vms: int, *, whole: bool) -> int:
-        """Count a call as made; for how many of its VMs."""
+        """Count a call as made, and return for how many of its VMs."""
         now_s, bucket = self._clock.now(), self._vm_bucket(action)
         self._request_bucket(action).take(1.0, now_s)
         if bucket is None:
@@ -289,7 +293,7 @@ class CallBudget:
         return self._queues.setdefault(self._name(action), _Queue())
 
     async def _until(self, at_s: float, queue: _Queue) -> None:
-        """Return at a time of the Clock, or when somebody else has left the queue."""
+        """Sleep until a time of the Clock, or until the queue is woken."""
         sleep = asyncio.ensure_future(
             self._clock.sleep_until(self._clock.monotonic() + max(at_s - self._clock.now(), 0.0))
         )

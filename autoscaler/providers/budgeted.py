@@ -33,9 +33,9 @@ from autoscaler.providers.ec2.classify import says_throttled
 from autoscaler.providers.riding import Riding, tell_budget
 
 WAIT_S = 9.0
-"""Longest wait of one call for its turn and for another try, in seconds of the Clock: not into the next tick."""
+"""Longest time for one call, including waits and retries, in seconds of the Clock: it must end before the next tick."""
 LISTING_WAIT_S = 2.0
-"""The same for reads, which a tick waits for."""
+"""Longest wait of a read, in seconds of the Clock; shorter, because the tick waits for it."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 4.0
 _PAGE_VMS = 1000
 
@@ -43,13 +43,13 @@ Call = Callable[[Sequence[str]], Awaitable[tuple[Outcome, ...]]]
 
 
 class BudgetedProvider:
-    """The Provider port within a budget. Contract in `ports.Provider`.
+    """Makes another provider's calls within an API budget; implements the Provider port.
 
     Args:
-        provider: Makes the calls; closed with this one.
-        budget: Of its account and region.
-        clock: For waiting.
-        seed: Of the jitter.
+        provider: The provider that makes the calls. Closed together with this one.
+        budget: The API budget of the provider's account and region.
+        clock: Clock to wait on.
+        seed: Seed of the jitter between retries.
     """
 
     def __init__(
@@ -64,13 +64,13 @@ class BudgetedProvider:
         self.answers_at_once = answers_at_once(provider)
 
     def for_refills(self) -> BudgetedProvider:
-        """The same provider for what can wait: its provisions and starts come after everybody's demand."""
+        """Return this provider for orders that can wait: its provisions and starts come after all orders for demand."""
         other = BudgetedProvider(self._provider, self.budget, self._clock)
         other._demand = Priority.REFILL
         return other
 
     async def list_vms(self) -> Listing:
-        """As in the Provider port; incomplete where the budget has no room for it."""
+        """See `Provider.list_vms`; the listing is empty and incomplete if the budget has no room for it."""
         asked_s = self._clock.now()
         if not await self.budget.admit("DescribeInstances", 1, Priority.DESCRIBE, LISTING_WAIT_S):
             text = f"the API budget left no room for a listing within {LISTING_WAIT_S:g} s"
@@ -83,13 +83,13 @@ class BudgetedProvider:
         return listing
 
     async def checked(self, vm_ids: Sequence[str]) -> frozenset[str]:
-        """As in the Provider port; empty where the budget has no room for it."""
+        """See `Provider.checked`; empty if the budget has no room for it."""
         if not await self.budget.admit("DescribeInstanceStatus", 1, Priority.DESCRIBE, LISTING_WAIT_S):
             return frozenset()
         return await self._provider.checked(vm_ids)
 
     async def start(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
-        """As in the Provider port."""
+        """See `Provider.start`."""
         together = self._together("StartInstances", self._demand)
         return await self._within(
             "StartInstances", self._demand, self._provider.start, vm_ids, together=together
@@ -98,7 +98,7 @@ class BudgetedProvider:
     async def stop(
         self, vm_ids: Sequence[str], *, force: bool = False, hibernate: bool = False
     ) -> tuple[Outcome, ...]:
-        """As in the Provider port."""
+        """See `Provider.stop`."""
         call: Call = self._provider.stop
         if force or hibernate:
             call = partial(self._provider.stop, force=force, hibernate=hibernate)
@@ -106,16 +106,16 @@ class BudgetedProvider:
         return await self._within("StopInstances", Priority.STOP, call, vm_ids, together=together)
 
     async def terminate(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
-        """As in the Provider port."""
+        """See `Provider.terminate`."""
         return await self._within("TerminateInstances", Priority.STOP, self._provider.terminate, vm_ids)
 
     async def tag(self, vm_ids: Sequence[str], tags: Mapping[str, str]) -> tuple[Outcome, ...]:
-        """As in the Provider port."""
+        """See `Provider.tag`."""
         call = partial(self._provider.tag, tags=tags)
         return await self._within("CreateTags", Priority.TAG, call, vm_ids)
 
     async def retype(self, vm_ids: Sequence[str], vm_type: str) -> tuple[Outcome, ...]:
-        """As in the Provider port."""
+        """See `Provider.retype`."""
         call = partial(self._provider.retype, vm_type=vm_type)
         outcomes: list[Outcome] = []
         for vm_id in vm_ids:
@@ -123,10 +123,10 @@ class BudgetedProvider:
         return tuple(outcomes)
 
     async def provision(self, spec: ProvisionSpec, count: int, token: str) -> tuple[Outcome, ...]:
-        """As in the Provider port: all or none, so a count beyond the budget of the account never fits.
+        """See `Provider.provision`. The call is never split, so a count beyond the account's budget never fits.
 
         Raises:
-            InvariantError: There is nothing to make.
+            InvariantError: The count is less than 1.
         """
         if count < 1:
             raise InvariantError(f"provision needs a count of 1 or more, got {count}")
@@ -137,7 +137,7 @@ class BudgetedProvider:
         return await self._within("RunInstances", self._demand, call, ("",), vms=count)
 
     async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | Unread | None:
-        """As in the TemplateReader port; unread where the budget has no room for it."""
+        """See `TemplateReader.launch_spec`; `Unread` if the budget has no room for it."""
         provider = self._provider
         if not isinstance(provider, TemplateReader):
             return None
@@ -147,11 +147,11 @@ class BudgetedProvider:
         return await provider.launch_spec(spec)
 
     async def close(self) -> None:
-        """As in the Provider port."""
+        """See `Provider.close`."""
         await self._provider.close()
 
     def _together(self, action: str, priority: Priority, **how: bool) -> Riding:
-        """The requests that wait for this action with the same options."""
+        """Return the queue in which calls of this action with the same options are combined."""
         key = (action, *(name for name, given in how.items() if given))
         if key not in self._riding:
             self._riding[key] = Riding(action, priority, self.budget, self._clock)
@@ -167,7 +167,7 @@ class BudgetedProvider:
         vms: int | None = None,
         together: Riding | None = None,
     ) -> tuple[Outcome, ...]:
-        """Make a call once there is room for it, again where it was refused for the budget, within its time."""
+        """Make a call once the budget admits it, and repeat it while it is throttled, for at most WAIT_S."""
         if not vm_ids:
             return ()
         until_s = self._clock.now() + WAIT_S
@@ -189,7 +189,7 @@ class BudgetedProvider:
             return self._clock.now() + state.upcoming_sleep >= until_s
 
         async def pause(seconds: float) -> None:
-            # Full jitter: those who were refused together do not come back together.
+            # Full jitter: calls that were refused together must not return together.
             await self._clock.sleep_until(self._clock.monotonic() + seconds * self._random.random())
 
         retrying = AsyncRetrying(
@@ -204,7 +204,7 @@ class BudgetedProvider:
 
 
 def _refused_as_a_whole(outcomes: tuple[Outcome, ...]) -> bool:
-    """Whether nothing was done, since the provider's own budget was spent."""
+    """Whether the provider throttled the whole call, so that nothing was done."""
     return any(o.code != BUDGET_SPENT for o in outcomes) and all(
         o.kind is OutcomeKind.THROTTLED for o in outcomes
     )

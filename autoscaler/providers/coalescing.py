@@ -21,14 +21,14 @@ from autoscaler.ports.budget import budget_of
 
 
 class SharedReader:
-    """The reading half of a provider; calls made while a listing is under way share its result.
+    """The reading half of a provider. Callers that ask while a listing is under way share its result.
 
-    An answer that comes at once is shared with those who ask at the same moment, until something is changed.
+    A listing that is available at once is shared by all callers of the same moment, until something is changed.
 
     Args:
-        provider: The one that is really asked.
-        patience_s: A listing under way for so long is given up for a new one, in seconds of the event loop.
-        name: What the settings call it; empty where it is the only one.
+        provider: The provider to read from.
+        patience_s: A listing that takes longer than this is cancelled and replaced by a new one, in seconds of the event loop.
+        name: Name of the place in the settings; empty if there is only one.
     """
 
     def __init__(self, provider: Provider, *, patience_s: float = 60.0, name: str = "") -> None:
@@ -41,15 +41,15 @@ class SharedReader:
         self._began_s = 0.0
         self._split: tuple[Vm, ...] = ()
         self._by_fleet: dict[str, tuple[Vm, ...]] = {}
-        """The rows of `_split` by owner."""
+        """The VMs in `_split`, by fleet."""
 
     async def list_vms(self) -> Listing:
-        """As in the Provider port; a caller that gives up does not cancel it for the others."""
+        """See `Provider.list_vms`. A caller that gives up does not cancel the listing for the others."""
         now_s = asyncio.get_running_loop().time()
         under_way = self._under_way
         waiting = isinstance(under_way, asyncio.Future) and not under_way.done()
         if isinstance(under_way, asyncio.Future) and waiting and now_s - self._began_s >= self._patience_s:
-            # A listing that never ends would be everybody's listing for ever.
+            # Otherwise a listing that hangs would block all callers for ever.
             under_way.cancel()
             under_way = None
             waiting = False
@@ -57,7 +57,7 @@ class SharedReader:
             under_way = begun(self._list, at_once=self.answers_at_once)
             if isinstance(under_way, asyncio.Future):
                 under_way.add_done_callback(self._heard)
-                # Rows that are rebuilt for each listing are not kept beside the new ones.
+                # Each such listing builds new values; free the old ones before they arrive.
                 self._split, self._by_fleet = (), {}
             self._under_way, self._began_s = under_way, now_s
         if isinstance(under_way, asyncio.Future) and not under_way.done():
@@ -65,23 +65,23 @@ class SharedReader:
         return under_way.result()
 
     async def list_of(self, fleet: str) -> tuple[Listing, tuple[Vm, ...]]:
-        """The listing, and its rows that belong to this fleet; split once for all callers."""
+        """Return the current listing and the VMs in it that belong to `fleet`. The listing is split once for all callers."""
         listing = await self.list_vms()
         if self._split is not listing.vms:
             self._split, self._by_fleet = listing.vms, _by_fleet(listing.vms)
         return listing, self._by_fleet.get(fleet, ())
 
     def changed(self) -> None:
-        """The next one who asks gets a new listing, unless one is under way."""
+        """Make the next caller get a new listing, unless one is under way."""
         if self._under_way is not None and self._under_way.done():
             self._under_way = None
 
     async def checked(self, vm_ids: Sequence[str]) -> frozenset[str]:
-        """As in the Provider port."""
+        """See `Provider.checked`."""
         return await self._checked(vm_ids)
 
     def _heard(self, task: asyncio.Future[Listing]) -> None:
-        """Keep no listing that nobody may ask for any more, nor let the event loop complain of a failure unheard."""
+        """Drop a listing that no caller can still share, and mark its exception as retrieved."""
         if self._under_way is task and not self.answers_at_once:
             self._under_way = None
         if not task.cancelled():
@@ -96,11 +96,11 @@ def _by_fleet(vms: Sequence[Vm]) -> dict[str, tuple[Vm, ...]]:
 
 
 class SharedProvider:
-    """Changes through the provider, reads through a reader that others use too; a Provider.
+    """A provider that makes changes itself and reads through a shared reader; implements the Provider port.
 
     Args:
-        provider: Makes the changes; closed with this one.
-        reader: Shared.
+        provider: The provider that makes the changes. Closed together with this one.
+        reader: The reader that others share.
     """
 
     def __init__(self, provider: Provider, reader: SharedReader) -> None:
@@ -108,62 +108,62 @@ class SharedProvider:
         self._reader = reader
         self.name = reader.name
         self.budget = budget_of(provider)
-        """The account's, where the provider keeps one."""
+        """The account's API budget, or None if the provider keeps none."""
         self.answers_at_once = answers_at_once(provider)
 
     async def list_vms(self) -> Listing:
-        """As in the Provider port."""
+        """See `Provider.list_vms`."""
         return await self._reader.list_vms()
 
     async def checked(self, vm_ids: Sequence[str]) -> frozenset[str]:
-        """As in the Provider port."""
+        """See `Provider.checked`."""
         return await self._reader.checked(vm_ids)
 
     async def start(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
-        """As in the Provider port."""
+        """See `Provider.start`."""
         self._reader.changed()
         return await self._provider.start(vm_ids)
 
     async def stop(
         self, vm_ids: Sequence[str], *, force: bool = False, hibernate: bool = False
     ) -> tuple[Outcome, ...]:
-        """As in the Provider port."""
+        """See `Provider.stop`."""
         self._reader.changed()
         how = {"force": True} if force else {"hibernate": True} if hibernate else {}
         return await self._provider.stop(vm_ids, **how)
 
     async def retype(self, vm_ids: Sequence[str], vm_type: str) -> tuple[Outcome, ...]:
-        """As in the Provider port."""
+        """See `Provider.retype`."""
         self._reader.changed()
         return await self._provider.retype(vm_ids, vm_type)
 
     async def provision(self, spec: ProvisionSpec, count: int, token: str) -> tuple[Outcome, ...]:
-        """As in the Provider port."""
+        """See `Provider.provision`."""
         self._reader.changed()
         return await self._provider.provision(spec, count, token)
 
     async def terminate(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
-        """As in the Provider port."""
+        """See `Provider.terminate`."""
         self._reader.changed()
         return await self._provider.terminate(vm_ids)
 
     async def tag(self, vm_ids: Sequence[str], tags: Mapping[str, str]) -> tuple[Outcome, ...]:
-        """As in the Provider port."""
+        """See `Provider.tag`."""
         self._reader.changed()
         return await self._provider.tag(vm_ids, tags)
 
     def for_refills(self) -> Provider:
-        """The same for what can wait, where the provider tells the two apart."""
+        """Return this provider for orders that can wait, if the provider gives them a lower priority; otherwise itself."""
         provider = self._provider
         return (
             SharedProvider(provider.for_refills(), self._reader) if isinstance(provider, Deferring) else self
         )
 
     async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | Unread | None:
-        """As in the TemplateReader port; None where the provider cannot tell."""
+        """See `TemplateReader.launch_spec`; None if the provider does not implement it."""
         provider = self._provider
         return await provider.launch_spec(spec) if isinstance(provider, TemplateReader) else None
 
     async def close(self) -> None:
-        """As in the Provider port."""
+        """See `Provider.close`."""
         await self._provider.close()

@@ -8,17 +8,17 @@ from typing import Final
 from autoscaler.ports import Outcome, OutcomeKind
 
 MESSAGE_LIMIT: Final = 400
-"""Characters of a provider's message that are kept: an HTML page is not a message for a person."""
+"""Most characters of a provider's message that are kept: some answers are whole HTML pages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A call that was answered with an error, or whose answer is not known.
+    """A call that was answered with an error, or whose outcome is unknown.
 
     Attributes:
-        kind: What it means.
-        code: The provider's own code or one that the daemon knows, `HTTP503` where there was only a status, or a code of ours.
-        message: For a person, at most MESSAGE_LIMIT characters.
+        kind: The class of the outcome.
+        code: The provider's code, `HTTP503` if there was only a status, or one of our own codes.
+        message: Message for a person, at most MESSAGE_LIMIT characters.
     """
 
     kind: OutcomeKind
@@ -29,11 +29,11 @@ class Failure:
         return f"{self.code}: {self.message}"
 
     def of(self, vm_id: str) -> Outcome:
-        """The outcome for one VM."""
+        """The outcome of this failure for one VM."""
         return Outcome(vm_id, self.kind, self.code, self.message)
 
 
 def shorten(message: str) -> str:
-    """One line of at most MESSAGE_LIMIT characters."""
+    """Collapse a message to one line of at most MESSAGE_LIMIT characters."""
     line = " ".join(message.split())
     return line if len(line) <= MESSAGE_LIMIT else line[: MESSAGE_LIMIT - 1] + "…"

@@ -1,8 +1,8 @@
 """The embedded cloud as an in-process provider, without HTTP: for virtual time, replays and tests.
 
-Rules of this file: the same world, the same budget and faults, and the same table from EC2's codes to outcomes as for the EC2
-provider, so that what holds here holds there; one contract suite runs on both. Faults are the world's (`World.add_fault`), not
-switches here. It waits only if a `latency` fault says so, on the Clock.
+Rules of this file: the world, the API limits, the faults and the table from EC2's codes to outcomes are those of the EC2 provider,
+and one contract suite runs on both, so results carry over. Faults are the world's (`World.add_fault`), not switches here. A call
+waits only for a `latency` fault, on the Clock.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ _TEMPLATE_ID = re.compile(r"lt-[0-9a-f]{8,17}")
 
 
 class MemoryProvider:
-    """The Provider port on a world. Contract in `ports.Provider`.
+    """A provider on a simulated world; implements the Provider port.
 
-    A listing in which nothing has changed has the very rows of the one before.
+    If nothing has changed since the last listing, `Listing.vms` is the same object as before.
 
     Args:
-        world: The cloud; others may use it at the same time.
+        world: The simulated cloud. Others may use it at the same time.
         clock: Its `now` is the world's time.
-        deadline_s: A call whose answer takes longer has an unknown outcome.
+        deadline_s: A call that takes longer than this has an unknown outcome, in seconds of the Clock.
     """
 
     answers_at_once = True
-    """It waits for nothing but the Clock; see `autoscaler.at_once`."""
+    """Calls wait for nothing but the Clock; see `autoscaler.at_once`."""
 
     def __init__(self, world: World, clock: Clock, *, deadline_s: float = 20.0) -> None:
         self._world = world
@@ -64,7 +64,7 @@ class MemoryProvider:
         self._rows: tuple[Vm, ...] = ()
 
     async def list_vms(self) -> Listing:
-        """All VMs with the ownership tag; see `ports.Provider`."""
+        """List all VMs that carry the ownership tag; see `Provider.list_vms`."""
         requested_at_s = self._clock.now()
         pages: list[Page] = []
         after, error = -1, ""
@@ -97,7 +97,7 @@ class MemoryProvider:
         return await self._switch("StopInstances", vm_ids, change)
 
     async def retype(self, vm_ids: Sequence[str], vm_type: str) -> tuple[Outcome, ...]:
-        """Give stopped VMs another machine type, one call each."""
+        """Change the machine type of stopped VMs, with one call for each."""
         outcomes: list[Outcome] = []
         for vm_id in vm_ids:
             change = partial(self._retype, vm_id, vm_type)
@@ -113,7 +113,7 @@ class MemoryProvider:
         return await self._switch("TerminateInstances", vm_ids, self._world.terminate)
 
     async def tag(self, vm_ids: Sequence[str], tags: Mapping[str, str]) -> tuple[Outcome, ...]:
-        """Write tags."""
+        """Write tags in one call."""
         if not vm_ids:
             return ()
         ids = _unique(vm_ids)
@@ -123,7 +123,7 @@ class MemoryProvider:
         return tuple(Outcome(vm_id, OutcomeKind.ACCEPTED) for vm_id in vm_ids)
 
     async def provision(self, spec: ProvisionSpec, count: int, token: str) -> tuple[Outcome, ...]:
-        """Create `count` VMs, all or none; the same token never creates twice."""
+        """Create `count` VMs, all or none. A repeated token creates none and returns the same VMs."""
         if count < 1 or not token:
             raise InvariantError(
                 f"provision needs a count of 1 or more and a token, got {count} and {token!r}"
@@ -152,7 +152,7 @@ class MemoryProvider:
         return tuple(Outcome(view.id, OutcomeKind.ACCEPTED) for view in made)
 
     async def checked(self, vm_ids: Sequence[str]) -> frozenset[str]:
-        """Those of the running VMs whose status checks have passed; refused ids are left out once."""
+        """Return the running VMs whose status checks have passed. Ids that are refused are left out in a second call."""
         ids = _unique(vm_ids)
         page = await self._statuses(ids) if ids else None
         if isinstance(page, Failure):
@@ -163,7 +163,7 @@ class MemoryProvider:
         return frozenset(view.id for view in page.vms if view.ready(self._world.now_s))
 
     async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | Unread:
-        """What VMs of this spec would be made from now, or why that cannot be told."""
+        """What a VM of this spec would be made from now, or why that cannot be read."""
         by_id = _TEMPLATE_ID.fullmatch(spec.launch_template) is not None
         book = self._world.templates
         try:
@@ -176,7 +176,7 @@ class MemoryProvider:
         return LaunchSpec(digest, str(version.number), version.data.image or "")
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no resources are held."""
 
     def _retype(self, vm_id: str, vm_type: str, now_s: float) -> None:
         self._world.retype(now_s, vm_id, vm_type)
@@ -207,7 +207,7 @@ class MemoryProvider:
         return tuple(Outcome(vm_id, OutcomeKind.ACCEPTED, previous_state=before[vm_id]) for vm_id in vm_ids)
 
     async def _call(self, action: str, vm_ids: Sequence[str], call: Callable[[float], T]) -> T | Failure:
-        """Make a call now, and return when the answer arrives or the deadline has passed."""
+        """Make a call now, and return once its answer arrives or the deadline has passed."""
         now_s = self._clock.now()
         answer: T | Failure
         try:
@@ -222,7 +222,7 @@ class MemoryProvider:
         return answer
 
     def _vms(self, pages: tuple[Page, ...]) -> tuple[Vm, ...]:
-        """The port's values, made anew only for VMs that changed since the last listing."""
+        """Convert pages to the port's VMs. Values are rebuilt only for VMs that have changed since the last listing."""
         if len(pages) == len(self._pages) and all(map(is_, pages, self._pages)):
             return self._rows
         last = self._listed

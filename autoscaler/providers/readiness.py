@@ -9,10 +9,10 @@ from autoscaler.ports import Provider, Vm
 
 
 class StatusCheckProbe:
-    """A running VM is ready once its status checks have passed; implements the ReadinessProbe port.
+    """Reports a running VM as ready once its status checks have passed; implements the ReadinessProbe port.
 
     Args:
-        provider: Whose checks are read, in one call for all VMs asked about.
+        provider: The provider whose checks are read, in one call for all VMs asked about.
     """
 
     def __init__(self, provider: Provider) -> None:
@@ -20,5 +20,5 @@ class StatusCheckProbe:
         self.answers_at_once = answers_at_once(provider)
 
     async def ready(self, vms: Sequence[Vm]) -> frozenset[str]:
-        """As in the ReadinessProbe port."""
+        """See `ReadinessProbe.ready`."""
         return await self._provider.checked([vm.id for vm in vms])

@@ -65,12 +65,15 @@ class Riding:
         self._alone_until_s = float("-inf")
 
     async def send(self, call: Call, vm_ids: Sequence[str], until_s: float) -> Sent:
-        """Make the call once the budget admits it, perhaps combined with others.
+        """Make the call once the budget admits it, if possible combined with other waiting calls.
 
         Args:
-            call: The provider's.
-            vm_ids: At least one.
-            until_s: When to give up waiting.
+            call: The provider's method for the action.
+            vm_ids: VMs to name; at least one.
+            until_s: Time on the Clock at which to give up waiting.
+
+        Returns:
+            The VMs that the call was made for, and their outcomes. VMs without room in the budget are missing.
         """
         granted = self._budget.admit_now(self._action, len(vm_ids))
         if granted is None:

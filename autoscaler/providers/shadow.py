@@ -4,10 +4,10 @@ Each fleet has its own instance, which shows only that fleet's VMs: in a new ins
 searched the VMs of all, the cost of a tick would be quadratic.
 
 Starts and stops are simulated on top of the real listing with the policy's own start and stop times, so that cooldowns,
-in-flight counts and forecasts proceed as they would, and the journal shows what would have been done. Once a VM was seen at
-rest, running or stopped, changes by others are no longer followed: only the policy's own orders move it, so that a schedule that
-is still in force elsewhere does not do half of the policy's work. The type has no way to reach the real provider's changing
-calls: it holds only a reader.
+in-flight counts and forecasts proceed as they would, and the journal shows what would have been done. Once a VM has been listed as
+running or stopped, changes made by others are ignored: only the policy's own orders move it. Otherwise a schedule that is still in
+force elsewhere would do half of the policy's work. The type has no way to reach the real provider's changing calls: it holds only a
+reader.
 """
 
 from __future__ import annotations
@@ -30,38 +30,38 @@ from autoscaler.ports import (
 )
 
 FORGET_AFTER_S = 3600.0
-"""A VM that no whole listing has shown for so long is forgotten; listings may lag, but not by that."""
+"""A VM that complete listings have not shown for this long is forgotten, in seconds; far more than listings lag."""
 TOKENS_KEPT = 1000
-"""A client token is answered the same for as long as it is among so many."""
+"""Number of recent client tokens for which a repeated provision returns the same VMs."""
 RUNNING_SHARE = 0.7
-"""Share of the start time after which a simulated VM runs; the rest is its boot."""
+"""Share of the start time after which a simulated VM is running; it boots in the rest."""
 
 
 class VmReader(Protocol):
     """The reading half of a provider."""
 
     async def list_of(self, fleet: str) -> tuple[Listing, tuple[Vm, ...]]:
-        """A listing as in the Provider port, and its rows that belong to this fleet."""
+        """A listing as in `Provider.list_vms`, and the VMs in it that belong to `fleet`."""
         ...
 
     async def checked(self, vm_ids: Sequence[str]) -> frozenset[str]:
-        """As in the Provider port."""
+        """See `Provider.checked`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Simulated:
-    """A state that we pretend a VM to be in since a moment; True is started, False is stopped."""
+    """The last simulated order of a VM, and when it was given: a start if `started`, otherwise a stop."""
 
     started: bool
     since_s: float
     launched_at_s: float | None
-    """When we last pretended to start it; None where it only ever was stopped."""
+    """Time of the last simulated start; None if the VM was only stopped."""
 
 
 @dataclass(slots=True)
 class _Shown:
-    """Rows as listed, all of them as they were shown, and when that was last so."""
+    """A real listing of the fleet, the VMs shown instead, and the time of the last listing that agreed with it."""
 
     listed: tuple[Vm, ...]
     vms: tuple[Vm, ...]
@@ -69,14 +69,14 @@ class _Shown:
 
 
 class ShadowProvider:
-    """Simulates the outcome of its own decisions; implements the Provider port.
+    """Simulates the outcomes of its fleet's orders over real listings; implements the Provider port.
 
     Args:
         reader: Lists the real VMs.
-        clock: Time.
-        fleet: Whose VMs are shown.
-        start_time_s: From an order to start until ready.
-        stop_time_s: From an order to stop until stopped.
+        clock: Clock for simulated times.
+        fleet: The fleet whose VMs are shown.
+        start_time_s: Seconds from an order to start until the VM is ready.
+        stop_time_s: Seconds from an order to stop until the VM is stopped.
     """
 
     def __init__(
@@ -95,19 +95,19 @@ class ShadowProvider:
         self._made: dict[str, Vm] = {}
         self._tokens: dict[str, tuple[str, ...]] = {}
         self._views: dict[str, tuple[Vm, Vm]] = {}
-        """By id: a VM as listed, and as it is shown instead."""
+        """By VM id: the VM as listed, and as it is shown instead."""
         self._last: _Shown | None = None
         self._moving_until_s = float("-inf")
-        """From then on no simulated VM changes by itself."""
+        """Time after which no simulated VM changes state by itself."""
         self._moves = True
 
     async def list_vms(self) -> Listing:
-        """The fleet's VMs with simulated states instead of the real ones; the real VMs are attached."""
+        """List the fleet's VMs in their simulated states. The real VMs are in `Listing.real`."""
         listing, own = await self._reader.list_of(self._fleet)
         now_s = self._clock.now()
         last = self._last
         if last is not None and last.listed == own:
-            # A provider may rebuild all rows for each listing; with the earlier objects nothing has to be shown anew.
+            # A provider may build new values for each listing; reusing the earlier objects saves computing the view again.
             own = last.listed
         if last is None or self._moves or last.listed is not own:
             last = self._last = _Shown(own, self._view(own, now_s, whole=listing.complete))
@@ -128,23 +128,23 @@ class ShadowProvider:
         return tuple([self._seen(vm, now_s) for vm in (*own, *self._made.values())])
 
     async def start(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
-        """Pretend to start."""
+        """Simulate a start."""
         return self._pretend(vm_ids, started=True)
 
     async def stop(
         self, vm_ids: Sequence[str], *, force: bool = False, hibernate: bool = False
     ) -> tuple[Outcome, ...]:
-        """Pretend to stop; here nothing gets stuck and nothing is in memory, so it makes no difference how."""
+        """Simulate a stop. `force` and `hibernate` make no difference: no VM hangs or has memory to save."""
         del force, hibernate
         return self._pretend(vm_ids, started=False)
 
     async def retype(self, vm_ids: Sequence[str], vm_type: str) -> tuple[Outcome, ...]:
-        """Nothing is changed: in a shadow there is room everywhere."""
+        """Accept and change nothing: simulated starts never lack room."""
         del vm_type
         return tuple(Outcome(vm_id, OutcomeKind.ACCEPTED) for vm_id in vm_ids)
 
     async def provision(self, spec: ProvisionSpec, count: int, token: str) -> tuple[Outcome, ...]:
-        """Pretend to make new VMs; they exist in this shadow only."""
+        """Simulate new VMs, which exist in this shadow only."""
         if token not in self._tokens:
             now_s = self._clock.now()
             ids = tuple(f"shadow-{token}-{number}" for number in range(count))
@@ -160,7 +160,7 @@ class ShadowProvider:
         return tuple(Outcome(vm_id, OutcomeKind.ACCEPTED) for vm_id in self._tokens[token])
 
     async def terminate(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
-        """Forget VMs of this shadow; real ones cannot be touched."""
+        """Forget VMs of this shadow; real VMs are refused."""
         self._last = None
         return tuple(
             Outcome(vm_id, OutcomeKind.ACCEPTED)
@@ -170,12 +170,12 @@ class ShadowProvider:
         )
 
     async def tag(self, vm_ids: Sequence[str], tags: Mapping[str, str]) -> tuple[Outcome, ...]:
-        """Nothing is written."""
+        """Accept and write nothing."""
         del tags
         return tuple(Outcome(vm_id, OutcomeKind.ACCEPTED) for vm_id in vm_ids)
 
     async def checked(self, vm_ids: Sequence[str]) -> frozenset[str]:
-        """Real VMs by their real checks, simulated ones once their start time has passed."""
+        """Check real VMs by their real checks, and simulated ones by whether their start time has passed."""
         now_s = self._clock.now()
         ours = {i: s for i in vm_ids if (s := self._simulated.get(i)) is not None}
         ready = {i for i, s in ours.items() if s.started and now_s - s.since_s >= self._start_time_s}
@@ -183,10 +183,10 @@ class ShadowProvider:
         return frozenset(ready) | (await self._reader.checked(rest) if rest else frozenset())
 
     async def close(self) -> None:
-        """Nothing of its own to release."""
+        """Do nothing: no resources of its own are held."""
 
     def at_pace(self, *, start_time_s: float, stop_time_s: float) -> ShadowProvider:
-        """This shadow with other start and stop times; this one is not used any more afterwards."""
+        """Return this shadow with other start and stop times. The two share state: do not use this one afterwards."""
         other = ShadowProvider(
             self._reader, self._clock, self._fleet, start_time_s=start_time_s, stop_time_s=stop_time_s
         )
@@ -202,7 +202,7 @@ class ShadowProvider:
                 known.pop(vm_id, None)
 
     def _hold_still_later(self) -> None:
-        """Something is on its way from now on; rows are shown anew until it has arrived."""
+        """Compute the view anew for each listing until the change ordered now is complete."""
         self._moves = True
         self._moving_until_s = self._clock.now() + max(self._start_time_s, self._stop_time_s) + 1.0
 
@@ -229,7 +229,7 @@ class ShadowProvider:
         return view
 
     def _looks(self, vm: Vm, now_s: float) -> tuple[VmState, float, str]:
-        """State, launch and reason as they would be, had only this shadow acted since it began."""
+        """State, launch time and state reason that the VM would have if only this shadow had acted on it."""
         first = self._first.get(vm.id, vm)
         simulated = self._simulated.get(vm.id)
         if simulated is None:

@@ -3,8 +3,8 @@
 Rules: pure, no I/O, no botocore. The table follows what the caller must do next, not what the error is
 called: a quota and an empty zone both mean "route elsewhere", so both are NO_CAPACITY.
 
-Ids in an error message are a shortcut, not a contract: where EC2 names some, only those are blamed; where
-it names none, all are, and finding the bad one is left to whoever sends smaller batches.
+Ids in an error message are a shortcut, not a contract. If EC2 names some, only those are blamed. If it
+names none, all are, and it is up to the caller to find the bad one with smaller batches.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from autoscaler.ports import BATCH_REFUSED, Outcome, OutcomeKind
 from autoscaler.providers.failing import Failure, shorten
 
 NOT_IN_REPLY: Final = "NotInReply"
-"""Code of our own: the call was accepted and the reply does not mention this VM."""
+"""Our own code: the call was accepted, but the reply does not mention this VM."""
 
 UNREADABLE: Final = "UnreadableAnswer"
-"""Code of our own: an answer came, and it is not one of EC2's."""
+"""Our own code: an answer came that is not one of EC2's."""
 
 
 class Reaction(StrEnum):
-    """What is done about an error, and by whom."""
+    """What the program, or a person, does about an error."""
 
     ELSEWHERE = "elsewhere"
-    """No room here: other places are asked at once, this one again after minutes."""
+    """There is no room here: other places are tried at once, and this one again after minutes."""
     OTHER_FAMILY = "other family"
-    """A quota: no zone helps, other families of types may."""
+    """A quota is used up: other zones do not help, but other families of machine types may."""
     SLOW_DOWN = "slow down"
-    """Others spend too: our share is cut, and the call made again within its time."""
+    """Other programs spend from the same budget: our share is cut, and the call is repeated within its time."""
     LIST_FIRST = "list first"
-    """It may have been done: a listing tells, before anything is repeated."""
+    """The change may have been made: nothing is repeated until a listing shows whether it was."""
     LOOK_AGAIN = "look again"
-    """The VM is not in the state that we believed: the others are sent again, it is once a listing showed it."""
+    """The VM is not in the state that we believed: the other VMs are sent again, this one after a listing has shown it."""
     LEAVE_ALONE = "leave alone"
-    """This VM or this request is wrong: it is left alone, for longer each time, and a person is told."""
+    """This VM or this request is wrong: it is left alone, longer each time, and a person is told."""
     HELD = "held"
-    """Somebody has protected it, which is respected."""
+    """A person has protected the VM, which is respected."""
     CALL_A_PERSON = "call a person"
-    """Nothing of this fleet is done for a while: no repetition helps, a person does."""
+    """No repetition helps, only a person: nothing is done for this fleet for a while."""
     REPORT = "report"
-    """A bug of ours."""
+    """The error is a bug of ours."""
 
 
 _TABLE: Final = """
@@ -77,19 +77,19 @@ _TABLE: Final = """
     refused      leave_alone    InvalidLaunchTemplateName.NotFoundException InvalidSubnetID.NotFound
     refused      leave_alone    InvalidAMIID.NotFound
 """
-"""Each line: what it means to the caller, what is done about it, and the codes."""
+"""Each line: the kind of outcome, what is done about it, and the codes."""
 
 _LINES: Final = [line.split() for line in _TABLE.strip().splitlines()]
 
 CODES: Final[dict[str, OutcomeKind]] = {
     code: OutcomeKind(kind) for kind, _, *codes in _LINES for code in codes
 }
-"""Every code we know. What is not here is judged by its HTTP status."""
+"""Kind of outcome by error code. Codes that are missing here are judged by their HTTP status."""
 
 REACTIONS: Final[dict[str, Reaction]] = {
     code: Reaction[reaction.upper()] for _, reaction, *codes in _LINES for code in codes
 }
-"""What is done about each of them."""
+"""What is done about each of the codes in CODES."""
 
 _REACTION_TO: Final = {
     OutcomeKind.NO_CAPACITY: Reaction.ELSEWHERE,
@@ -103,7 +103,8 @@ _VM_ID: Final = re.compile(r"\bi-[0-9a-f]{8,17}\b")
 
 
 def kind_of(code: str, status: int | None) -> OutcomeKind:
-    """What an error means; an unknown code is judged by status: 4xx refused, all else unknown."""
+    """Classify an error. An unknown code is judged by its status: 401 and 403 denied, 429 throttled, other 4xx but 408 refused,
+    all else unknown."""
     if code in CODES:
         return CODES[code]
     if status in {401, 403}:
@@ -116,22 +117,22 @@ def kind_of(code: str, status: int | None) -> OutcomeKind:
 
 
 def reaction_to(failed: Failure) -> Reaction:
-    """What is done about a failure; one with an unknown code is judged by what it means."""
+    """What is done about a failure. A failure with an unknown code is judged by its kind."""
     return REACTIONS.get(failed.code, _REACTION_TO[failed.kind])
 
 
 def may_be_read_again(failed: Failure) -> bool:
-    """Whether a read, which changes nothing, may succeed when it is made again at once."""
+    """Whether a read that failed may succeed if it is repeated at once."""
     return reaction_to(failed) in (Reaction.SLOW_DOWN, Reaction.LIST_FIRST)
 
 
 def failure(code: str, message: str, status: int | None) -> Failure:
-    """A Failure from what EC2 said. An empty code means that the answer did not come from EC2."""
+    """Build a Failure from EC2's answer. An empty code means that the answer did not come from EC2."""
     return Failure(kind_of(code, status), code or f"HTTP{status}", shorten(message))
 
 
 def advice(failed: Failure) -> str:
-    """What a person can do about it, to follow the failure's own words; empty where waiting is all."""
+    """What a person can do about a failure, to append to its message; empty if waiting is all."""
     if failed.kind is OutcomeKind.DENIED:
         return "; check the credentials, their permissions (deploy/iam-policy.json) and this machine's clock"
     if failed.code == UNREADABLE or failed.code.startswith("HTTP"):
@@ -142,9 +143,9 @@ def advice(failed: Failure) -> str:
 
 
 def outcomes_of(failed: Failure, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
-    """One Outcome per VM of a call that changed nothing or is in doubt, in order.
+    """One Outcome per VM, in order, for a failed call that changed nothing or whose effect is unknown.
 
-    A refusal or a denial that names VMs is about these; the others get BATCH_REFUSED.
+    If a refusal or a denial names VMs, it applies to them; the others get BATCH_REFUSED.
     """
     says_no = failed.kind in (OutcomeKind.REFUSED, OutcomeKind.DENIED)
     blamed = _named(failed.message, vm_ids) if says_no else frozenset()
@@ -162,5 +163,5 @@ def _named(message: str, vm_ids: Iterable[str]) -> frozenset[str]:
 
 
 def says_throttled(problem: str) -> bool:
-    """Whether the words of a problem name one of EC2's codes for a spent budget."""
+    """Whether an error text contains one of EC2's codes for throttling."""
     return any(kind is OutcomeKind.THROTTLED and code in problem for code, kind in CODES.items())
