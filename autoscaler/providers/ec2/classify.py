@@ -103,8 +103,7 @@ _VM_ID: Final = re.compile(r"\bi-[0-9a-f]{8,17}\b")
 
 
 def kind_of(code: str, status: int | None) -> OutcomeKind:
-    """Classify an error. An unknown code is judged by its status: 401 and 403 denied, 429 throttled, other 4xx but 408 refused,
-    all else unknown."""
+    """Classify an error. A code that is not in CODES is judged by its status: most 4xx are refused, all else is unknown."""
     if code in CODES:
         return CODES[code]
     if status in {401, 403}:

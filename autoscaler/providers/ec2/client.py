@@ -1,12 +1,12 @@
 """Two guarded aiobotocore clients: one for reads, one for changes.
 
-Why two: connections that are kept, which reads gain from, make the outcome of a change unknown. The SDK repeats
-nothing: it takes EC2's lack of capacity, HTTP 500, for a fault worth repeating, and knows neither our budget nor our
-deadlines. Reads are repeated here, in their own time; changes are one request on the wire, whatever comes back.
+Why two: kept-alive connections, which speed up reads, would make the outcome of a change unknown. The SDK repeats
+nothing: it would repeat EC2's lack of capacity (HTTP 500) as if it were a fault, and it knows neither our budget nor
+our deadlines. Reads are repeated here, within their own time. A change is one request on the wire, whatever the answer.
 
-Rules: this is the only module that meets botocore's exceptions. A call returns a reply, or a `Failure`
-saying what is known; it raises ProviderError only where nothing was sent. Every call is bounded in time.
-Credentials are never part of a message.
+Rules: botocore's exceptions end here, except in modules with clients of other services (`elb`, `ssm`, `hints`,
+`examining`). A call returns a reply, or a `Failure` that says what is known. It raises ProviderError only if nothing
+was sent. Every call is bounded in time. Credentials are never part of a message.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ from autoscaler.providers.failing import Failure, shorten
 Reply: TypeAlias = Mapping[str, Any]
 
 READ_ATTEMPTS: Final = 3
-"""Requests of one read call, the first included."""
+"""Most requests for one read, including the first."""
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 2.0
-"""The pause before a read is made again is drawn from none to this, doubled each time."""
+"""The pause before a read is repeated is drawn between zero and the first value, doubled each time up to the second."""
 
 PAGE: Final = "Page"
-"""Key of a DescribeInstances reply: a `wire.Page`."""
+"""Key in a DescribeInstances reply; the value is a `wire.Page`."""
 
 LAUNCHED: Final = "Launched"
-"""Key of a RunInstances reply: ids of the new VMs."""
+"""Key in a RunInstances reply; the value holds the ids of the new VMs."""
 
 CLOSE_DEADLINE_S: Final = 5.0
 
@@ -66,12 +66,12 @@ _NOT_CONNECTED = (aws.ConnectTimeoutError, aws.ProxyConnectionError, aws.SSLErro
 
 
 class Ec2Client:
-    """One client that makes a fixed set of operations and nothing else.
+    """An EC2 client that is limited to a fixed set of operations.
 
     Args:
-        client: An aiobotocore EC2 client; closed with this object.
-        allowed: The operations it may make.
-        settings: Where it talks to and how long it waits.
+        client: An aiobotocore EC2 client. Closed together with this object.
+        allowed: The operations that may be called.
+        settings: Endpoint and timeouts.
     """
 
     def __init__(self, client: Any, allowed: frozenset[Operation], settings: Ec2Settings) -> None:
@@ -85,11 +85,11 @@ class Ec2Client:
         client.meta.events.register("before-parse.ec2.RunInstances", _keep_launched)
 
     async def call(self, operation: Operation, **parameters: Any) -> Reply | Failure:
-        """Make one call.
+        """Call an operation, and return the reply or what is known of the failure.
 
         Raises:
             ProviderError: Nothing was sent.
-            InvariantError: The operation is not one this client may make.
+            InvariantError: This client may not call the operation.
         """
         if operation not in self._allowed:
             raise InvariantError(f"{operation} may not be called by this EC2 client")
@@ -102,7 +102,7 @@ class Ec2Client:
             return Failure(OutcomeKind.UNKNOWN, "NoAnswer", f"no answer within {self._deadline_s:g} s")
 
     async def _read(self, operation: Operation, parameters: dict[str, Any]) -> Reply | Failure:
-        """Make a read, again with full jitter where the next one may succeed."""
+        """Make a read. Repeat it with full jitter if another try may succeed."""
         retrying = AsyncRetrying(
             stop=stop_after_attempt(READ_ATTEMPTS),
             wait=wait_random_exponential(multiplier=FIRST_PAUSE_S, max=LONGEST_PAUSE_S),
@@ -118,7 +118,7 @@ class Ec2Client:
         except aws.ClientError as error:
             return _answered(error)
         except ResponseParserError as error:
-            # Without the place and the answer itself, which are others each time: it would be told anew each time.
+            # Leave out the position and the text of the answer: they differ each time, and so would be reported each time.
             return _unreadable(operation, str(error).partition(" (")[0])
         except aws.BotoCoreError as error:
             return self._unanswered(operation, error)
@@ -147,10 +147,10 @@ class Ec2Client:
 
 
 async def open_session(settings: Ec2Settings) -> AioSession:
-    """Find the credentials; the session is shared by the clients of one process.
+    """Find the credentials, and return a session that all clients of the process share.
 
     Raises:
-        ConfigError: Unknown profile, or no credentials to be found.
+        ConfigError: The profile is unknown, or no credentials were found.
     """
     try:
         session = AioSession(profile=settings.profile)
@@ -166,8 +166,8 @@ async def open_session(settings: Ec2Settings) -> AioSession:
 
 
 def service_client(session: AioSession, settings: Ec2Settings, service: str, config: AioConfig) -> Any:
-    """A client of one of AWS's services, still to be entered."""
-    # The stubs type each service by its literal name; which one it is is an argument here.
+    """Create a client of an AWS service, as a context manager that is not yet entered."""
+    # The stubs type each service by its literal name, but here the name is an argument.
     create: Any = session.create_client
     return create(
         service,
@@ -180,7 +180,7 @@ def service_client(session: AioSession, settings: Ec2Settings, service: str, con
 
 
 class LateClient:
-    """A client of one of AWS's services that is opened once it is needed."""
+    """A client of an AWS service that is opened on first use."""
 
     def __init__(self, settings: Ec2Settings, service: str, config: AioConfig) -> None:
         self._settings, self._service, self._config = settings, service, config
@@ -189,7 +189,7 @@ class LateClient:
         self._client: Any = None
 
     async def opened(self) -> Any:
-        """The client."""
+        """Return the client, and open it if necessary."""
         async with self._opening:
             if self._client is None:
                 session = AioSession(profile=self._settings.profile)
@@ -206,11 +206,11 @@ class LateClient:
 async def open_client(session: AioSession, settings: Ec2Settings, *, changes: bool) -> Ec2Client:
     """Open the client for reads or the one for changes.
 
-    Loading EC2's service model holds the event loop for about a quarter of a second, once per session: open
-    before the loop has deadlines to keep.
+    Loading EC2's service model blocks the event loop for about a quarter of a second, once per session. So open the
+    clients before the loop has deadlines to keep.
 
     Raises:
-        ConfigError: Unknown profile or malformed endpoint.
+        ConfigError: The profile is unknown, or the endpoint is malformed.
     """
     try:
         config = _config(settings, changes=changes)
@@ -221,11 +221,10 @@ async def open_client(session: AioSession, settings: Ec2Settings, *, changes: bo
 
 
 def _config(settings: Ec2Settings, *, changes: bool) -> AioConfig:
-    """Retries are set in full here, so that no environment variable, file or SDK default decides them.
+    """Build the client's configuration. Retries are set here, so that no environment variable, file or SDK default does.
 
-    Changes open a fresh connection each: a kept one that the other side has dropped would turn a start that
-    never left this machine into an unknown outcome. An endpoint on loopback is reached without the proxy that
-    the environment may name for everything else.
+    Each change opens a new connection: if the other side had dropped a kept one, a start that never left this machine
+    would have an unknown outcome. A loopback endpoint is reached without the proxy that the environment may set.
     """
     return AioConfig(
         connect_timeout=settings.connect_timeout_s,
@@ -267,7 +266,7 @@ def _unreadable(operation: Operation, detail: str) -> Failure:
 
 def _never_sent(error: aws.BotoCoreError) -> bool:
     if isinstance(error, aws.EndpointConnectionError):
-        # botocore's name for every broken connection; only its cause tells a refused one from a reset one.
+        # botocore uses this error for every broken connection; only its cause tells a refused connection from a reset one.
         return isinstance(error.kwargs.get("error"), aiohttp.ClientConnectorError | socket.gaierror)
     return isinstance(error, (*_NOT_CONNECTED, aws.ParamValidationError))
 
@@ -283,9 +282,9 @@ def _keep_launched(
 
 
 def _keep(response: dict[str, Any], parsed: dict[str, Any], key: str, read: Any) -> None:
-    """Read the body ourselves and leave botocore an empty one.
+    """Parse the body ourselves and leave botocore an empty one.
 
-    A body that is not the expected reply stays as it is: botocore's own errors are then as good as ours.
+    A body that is not the expected reply is left as it is, so that botocore reports it.
     """
     if response["status_code"] != 200:
         return

@@ -1,7 +1,7 @@
 """Finds, in EC2's description of VMs, what will make them misbehave in a warm pool.
 
-Rules: pure functions from described VMs to findings; no I/O, no botocore. Each rule is one way in which a fleet that
-looks well fails on the day it is needed.
+Rules: pure functions from described VMs to findings; no I/O, no botocore. Each rule covers one way in which a fleet that
+looks healthy fails on the day it is needed.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from autoscaler.words import counted, some
 
 GROUP_TAG: Final = "aws:autoscaling:groupName"
 QUOTA_SHARE: Final = 0.8
-"""From this share of a quota on, a warning."""
+"""Share of a quota above which a finding warns."""
 CLOCK_WARNING_S, CLOCK_PROBLEM_S = 2.0, 60.0
-"""Clock off by this much; EC2 refuses requests that are off by some minutes."""
+"""Clock errors in seconds that cause a warning and a problem. EC2 refuses requests that are off by some minutes."""
 SLOW_ANSWER_S: Final = 2.0
 SLOW_BURST_S: Final = 10.0
-"""The API budget should not be what a burst waits for."""
+"""Seconds of API budget for starting the whole pool above which a finding warns: a burst should not wait for the budget."""
 
 _FAMILIES: Final = {
     "Standard": ("L-1216C47A", frozenset("acdhimrtz")),
@@ -33,7 +33,7 @@ _FAMILIES: Final = {
     "X": ("L-7295265B", frozenset("x")),
     "High Memory": ("L-43DA4232", frozenset("u")),
 }
-"""Families of types that share one quota of vCPUs, and the quota's code, as Service Quotas names them."""
+"""By name in Service Quotas: the code of a vCPU quota, and the instance series that share it."""
 
 _STATE_REASONS: Final = {
     "Client.InternalError": (
@@ -60,13 +60,13 @@ class Described:
     """One VM as EC2 describes it.
 
     Attributes:
-        id, fleet, vm_type, zone, image, state, state_reason: As of `ports.Vm`.
-        spot: It is bought on the spot market.
-        root: Kind of its root device, ebs or instance-store.
-        group: The Auto Scaling group it belongs to; empty where none.
-        detailed: Detailed monitoring (one-minute metrics) is on.
-        hibernates: It was launched so that it can hibernate.
-        vcpus: Its virtual CPUs; 0 where not told.
+        id, fleet, vm_type, zone, image, state, state_reason: See `ports.Vm`.
+        spot: Whether it was bought on the spot market.
+        root: Kind of its root device: ebs or instance-store.
+        group: The Auto Scaling group that it belongs to; empty if none.
+        detailed: Whether detailed monitoring (one-minute metrics) is on.
+        hibernates: Whether it was launched so that it can hibernate.
+        vcpus: Number of virtual CPUs; 0 if EC2 does not say.
         volumes: Ids of its volumes.
     """
 
@@ -87,12 +87,12 @@ class Described:
 
     @property
     def exists(self) -> bool:
-        """It is not on its way to deletion."""
+        """Whether the VM is neither terminated nor being terminated."""
         return self.state not in {"terminated", "shutting-down"}
 
 
 def described(row: Mapping[str, Any], fleet_tag: str) -> Described:
-    """A VM from one row of DescribeInstances; what EC2 leaves out takes its usual value."""
+    """Build a VM from a row of DescribeInstances. Fields that EC2 leaves out get their usual values."""
     tags = {each["Key"]: each.get("Value", "") for each in row.get("Tags", ())}
     cpu = row.get("CpuOptions", {})
     return Described(
@@ -118,7 +118,7 @@ def described(row: Mapping[str, Any], fleet_tag: str) -> Described:
 
 
 def of_fleet(fleet: str, vms: Sequence[Described]) -> list[Finding]:
-    """What is wrong with the VMs of one fleet; one finding that says how many there are where nothing is."""
+    """Findings about the VMs of one fleet: how many there are in each state, and what is wrong with them."""
     alive = [vm for vm in vms if vm.exists]
     if not alive:
         return [
@@ -193,7 +193,7 @@ def _spread(fleet: str, vms: Sequence[Described]) -> Iterable[Finding]:
 
 
 def without_policy(vms: Iterable[Described], fleets: Iterable[str]) -> list[Finding]:
-    """VMs that carry the ownership tag of a fleet that no policy describes: nobody looks after them."""
+    """Find VMs that carry the ownership tag of a fleet without a policy, so that nothing manages them."""
     known = frozenset(fleets)
     strays = Counter(vm.fleet for vm in vms if vm.exists and vm.fleet and vm.fleet not in known)
     return [
@@ -208,7 +208,7 @@ def without_policy(vms: Iterable[Described], fleets: Iterable[str]) -> list[Find
 
 
 def monitoring(fleet: str, vms: Sequence[Described]) -> list[Finding]:
-    """Whether CloudWatch has a reading a minute; asked for fleets that read it."""
+    """Check that CloudWatch has one reading a minute, for a fleet that reads from it."""
     basic = [vm.id for vm in vms if vm.exists and not vm.detailed]
     if not basic:
         return [Finding("monitoring", Level.OK, "detailed monitoring is on", "", fleet)]
@@ -224,7 +224,7 @@ def monitoring(fleet: str, vms: Sequence[Described]) -> list[Finding]:
 
 
 def family_of(vm_type: str) -> tuple[str, str]:
-    """The name of the quota that a machine type falls under and its code; empty where it has none of these."""
+    """Name and code of the quota that a machine type counts against; both empty for an unknown series."""
     letters = vm_type.split(".", 1)[0]
     series = letters[: next((at for at, letter in enumerate(letters) if not letter.isalpha()), len(letters))]
     for name, (code, members) in _FAMILIES.items():
@@ -234,20 +234,20 @@ def family_of(vm_type: str) -> tuple[str, str]:
 
 
 _NAMED: Final = frozenset({"inf", "trn", "dl", "hpc", "vt", "mac"})
-"""Series whose first letter is that of a standard one, and which have quotas of their own."""
+"""Series with quotas of their own, although their first letter is that of a standard series."""
 
 
 def headroom(
     family: str, vcpus_if_all_ran: int, others_running: int, quota: float | None, extra: int
 ) -> Finding:
-    """Whether the account's quota lets the whole pool run at once. Stopped VMs do not count until they start.
+    """Check that the account's quota lets all VMs run at once. Stopped VMs count against it only when they start.
 
     Args:
         family: Name of the quota.
-        vcpus_if_all_ran: Of all VMs of all fleets.
-        others_running: Of running VMs that belong to no fleet.
-        quota: The account's; None where it could not be read.
-        extra: Of the VMs that the policies may still provision.
+        vcpus_if_all_ran: vCPUs of all VMs of all fleets.
+        others_running: vCPUs of running VMs that belong to no fleet.
+        quota: The account's quota in vCPUs; None if it could not be read.
+        extra: vCPUs of the VMs that the policies may still provision.
     """
     check, wanted = "quota", vcpus_if_all_ran + others_running + extra
     parts = f"{vcpus_if_all_ran} of all fleets' VMs"
@@ -270,10 +270,10 @@ def headroom(
 
 
 def clock(off_s: float) -> Finding:
-    """Whether our clock agrees with EC2's.
+    """Check that our clock agrees with EC2's.
 
     Args:
-        off_s: Ours less theirs; good to about a second, since they tell whole seconds.
+        off_s: Our time minus EC2's, in seconds. Accurate to about a second, because EC2 reports whole seconds.
     """
     text = f"this machine's clock is {abs(off_s):.0f} s {'ahead of' if off_s > 0 else 'behind'} EC2's"
     if abs(off_s) < CLOCK_WARNING_S:
@@ -283,7 +283,7 @@ def clock(off_s: float) -> Finding:
 
 
 def latency(seconds: float) -> Finding:
-    """How long EC2 takes for a small question."""
+    """Check how long EC2 takes to answer a small request."""
     text = f"EC2 answers in {seconds * 1000:.0f} ms"
     if seconds < SLOW_ANSWER_S:
         return Finding("latency", Level.OK, text)
@@ -291,12 +291,12 @@ def latency(seconds: float) -> Finding:
 
 
 def burst(vms: Sequence[Described], seconds: float, calls: int) -> Finding:
-    """How long a start of the whole pool would take for the account's API budget alone.
+    """Check how much time the account's API budget needs for a start of the whole pool.
 
     Args:
-        vms: Every VM of every fleet.
-        seconds: Until the last start could be ordered, with full buckets.
-        calls: In how many calls.
+        vms: All VMs of all fleets.
+        seconds: Time until the last start could be ordered, if the buckets are full now.
+        calls: Number of calls needed.
     """
     text = f"ordering a start of all {counted(len(vms), 'VM')} at once takes {calls} calls and {seconds:.0f} s of the API budget"
     if seconds < SLOW_BURST_S:
@@ -306,10 +306,10 @@ def burst(vms: Sequence[Described], seconds: float, calls: int) -> Finding:
 
 
 def keys(fleet: str, states: Mapping[str, str]) -> list[Finding]:
-    """Whether the customer-managed keys of the volumes can be used.
+    """Check that the customer-managed keys of the volumes can be used.
 
     Args:
-        fleet: Whose volumes.
+        fleet: The fleet that the volumes belong to.
         states: State of each key by its id, or an error in words.
     """
     found = []
@@ -325,6 +325,6 @@ def keys(fleet: str, states: Mapping[str, str]) -> list[Finding]:
 
 
 def _some(ids: Sequence[str], verb: str = "are") -> str:
-    """So many VMs, the first of them by name."""
+    """The number of VMs and the ids of the first few, with `is` or `are` after them."""
     word = {"are": " is" if len(ids) == 1 else " are"}.get(verb, "")
     return f"{counted(len(ids), 'VM')} ({some(ids)}){word}"

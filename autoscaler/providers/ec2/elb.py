@@ -1,11 +1,11 @@
 """A target group of Elastic Load Balancing as a Balancer: registers VMs to admit them, deregisters to cordon.
 
-The load balancer itself waits: a target that was deregistered is `draining` until its deregistration delay is over
-or it has nothing left to do, and then is `unused`. Neither says how many requests a target still has, so a draining
-target counts as busy and an unused one as idle.
+The load balancer itself waits for requests to end: a deregistered target is `draining` until its deregistration delay
+is over or it has nothing left to do, and then `unused`. Neither state tells how many requests a target still has, so a
+draining target counts as busy and an unused one as idle.
 
-Rules of this file: registering several targets is not all or nothing (one that is stopped fails the call, and others
-may have been taken), so what is so is always read back. No botocore type leaves this module.
+Rules of this file: registering several targets is not all or nothing (a stopped one fails the call, although others
+may have been registered), so the state is always read back. No botocore type leaves this module.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ PERMISSIONS = frozenset(
     f"elasticloadbalancing:{action}"
     for action in ("DescribeTargetHealth", "RegisterTargets", "DeregisterTargets")
 )
-"""What a fleet with `balancer.target_group` needs beside `deploy/iam-policy.json`:
+"""Permissions that a fleet with `balancer.target_group` needs in addition to `deploy/iam-policy.json`; they are in
 `deploy/iam-policy-target-groups.json`."""
 _ATTEMPTS = 2
 _AT_ONCE = 100
-"""Most targets of one call."""
+"""Most targets in one call."""
 _NOT_REGISTERED = "Target.NotRegistered"
 
 
 class TargetGroupBalancer:
-    """A Balancer on a target group of type instance.
+    """A Balancer for a target group of type instance.
 
     Args:
-        settings: How AWS is reached.
-        arn: The target group.
-        clock: Dates what is read.
-        port: Of the VMs; None for the target group's.
+        settings: How to reach AWS.
+        arn: ARN of the target group.
+        clock: Clock for the times of readings.
+        port: Port of the VMs; None for the target group's port.
         timeout_s: Longest time of one call, in seconds of the event loop.
     """
 
@@ -59,15 +59,15 @@ class TargetGroupBalancer:
         self._client = LateClient(settings, "elbv2", config)
 
     async def look(self, vms: Sequence[Vm]) -> RotationView:
-        """How these VMs stand."""
+        """Read the state of these VMs in the target group."""
         return await self._after("", vms)
 
     async def admit(self, vms: Sequence[Vm]) -> RotationView:
-        """Register them; they are in once their health checks pass."""
+        """Register VMs. They are in rotation once their health checks pass."""
         return await self._after("register_targets", vms)
 
     async def cordon(self, vms: Sequence[Vm]) -> RotationView:
-        """Deregister them; what they have they finish within the deregistration delay."""
+        """Deregister VMs. They finish their requests within the deregistration delay."""
         return await self._after("deregister_targets", vms)
 
     async def close(self) -> None:
@@ -92,7 +92,7 @@ class TargetGroupBalancer:
         return RotationView(members, read_at_s, "; ".join(dict.fromkeys(errors)))
 
     async def _call(self, operation: str, vms: Sequence[Vm]) -> dict[str, Any] | str:
-        """The reply, or why there is none."""
+        """Return the reply, or a text that says why there is none."""
         targets = [{"Id": vm.id} | ({} if self._port is None else {"Port": self._port}) for vm in vms]
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -111,7 +111,7 @@ class TargetGroupBalancer:
 
 
 def _members(reply: dict[str, Any], vms: Sequence[Vm]) -> dict[str, Member]:
-    """The VMs that were asked for, by the health that the target group tells of them."""
+    """The requested VMs as members, by the health that the target group reports."""
     found = {}
     wanted = {vm.id for vm in vms}
     for each in reply.get("TargetHealthDescriptions", ()):
@@ -128,7 +128,7 @@ def _member(state: str, reason: str) -> Member:
     if state == "draining":
         return Member(Rotation.CORDONED, None, detail)
     if state == "unhealthy":
-        # It may still get work: where all targets are unhealthy, all of them do.
+        # It may still get requests: if all targets are unhealthy, the load balancer uses them all.
         return Member(Rotation.OUT, None, detail)
     if state == "unused":
         return Member(Rotation.OUT, 0, detail, known=reason != _NOT_REGISTERED)

@@ -1,10 +1,10 @@
 """Checks EC2 in advance for what the daemon needs on a bad day: permissions, quotas, keys, unsuitable VMs.
 
-Nothing is changed: permissions for changes are asked with DryRun, which EC2 answers without doing anything. What a
-DryRun shows is the permission alone, neither room in a zone nor the state of a VM.
+Nothing is changed: permissions for changes are tested with DryRun, which EC2 answers without doing anything. A DryRun
+tests only the permission, not whether a zone has room or what state a VM is in.
 
-Rules: every call is bounded; a call that fails becomes a finding and never ends the examination. Judgements are
-`diagnosis`; here is only how the facts are come by.
+Rules: every call is bounded; a call that fails becomes a finding and never ends the examination. This module only
+collects the facts; `diagnosis` judges them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PERMISSIONS: Final = frozenset(
         "kms:DescribeKey",
     }
 )
-"""What an examination asks beyond what the daemon calls; without them it says so and goes on."""
+"""Permissions that an examination uses in addition to the daemon's. If one is missing, a finding says so."""
 
 _PAGE, _MOST_PAGES = 1000, 100
 _MOST_KEYS = 20
@@ -52,19 +52,19 @@ Call: TypeAlias = Callable[..., Awaitable[Mapping[str, Any]]]
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What of a policy an examination needs.
+    """The parts of a policy that an examination needs.
 
     Attributes:
-        fleet: Its name.
-        spec: Where its new VMs come from; None where it makes none.
-        may_provision: VMs that may exist in all; 0 where it makes none.
-        reads_cloudwatch: Its metrics come from CloudWatch.
-        reads_template: The daemon must know what its launch template says.
-        hibernates: Its VMs shall save their memory.
-        retypes: Its stopped VMs may be started as another type.
-        target_group: The target group before it; empty where there is none.
-        start_time_s: What a start is planned with.
-        drain_timeout_s: How long a VM may take to become idle.
+        fleet: Name of the fleet.
+        spec: What new VMs are made from; None if the fleet makes none.
+        may_provision: Most VMs that may exist in total; 0 if the fleet makes none.
+        reads_cloudwatch: Whether its metrics come from CloudWatch.
+        reads_template: Whether the daemon must read its launch template.
+        hibernates: Whether its stopped VMs should hibernate.
+        retypes: Whether its stopped VMs may be started as another machine type.
+        target_group: ARN of the target group in front of it; empty if there is none.
+        start_time_s: Start time that the policy plans with, in seconds.
+        drain_timeout_s: Longest time for a VM to become idle, in seconds.
     """
 
     fleet: str
@@ -80,12 +80,12 @@ class Examined:
 
 
 async def examine(settings: Ec2Settings, fleets: Sequence[Examined], clock: Clock) -> list[Finding]:
-    """Ask everything.
+    """Run all checks and return the findings.
 
     Args:
-        settings: Which EC2, and how long to wait for each answer.
+        settings: Which EC2 to ask, and how long to wait for each answer.
         fleets: The fleets of all policies.
-        clock: Ours, to be compared with EC2's.
+        clock: Our clock, which is compared with EC2's.
 
     Raises:
         ConfigError: There are no credentials, or the settings are wrong.
@@ -97,13 +97,13 @@ async def examine(settings: Ec2Settings, fleets: Sequence[Examined], clock: Cloc
 
 
 class Examination:
-    """One examination.
+    """One run of all checks.
 
     Args:
         ec2: An EC2 client of aiobotocore.
-        session: Opens the clients of other services, as far as they are needed.
-        settings: As of `examine`.
-        clock: As of `examine`.
+        session: Session that opens clients of other services when they are needed.
+        settings: See `examine`.
+        clock: See `examine`.
     """
 
     def __init__(self, ec2: Any, session: AioSession, settings: Ec2Settings, clock: Clock) -> None:
@@ -113,7 +113,7 @@ class Examination:
         self._clock = clock
 
     async def all(self, fleets: Sequence[Examined]) -> list[Finding]:
-        """Every question, in the order in which a person would want the answers."""
+        """Run all checks, and return the findings in the order in which a person would want to read them."""
         found, vms = await self._listing()
         if vms is None:
             return found
@@ -194,7 +194,7 @@ class Examination:
             if each.spec is None:
                 continue
             found.append(await self._may_launch(each.fleet, each.spec))
-            # What is wrong with the template itself has been told then.
+            # Otherwise an error in the template itself has already been reported.
             if each.reads_template and found[-1].check == "permission":
                 by = {**named_template(each.spec), "Versions": [each.spec.version]}
                 read = self._ec2.describe_launch_template_versions
@@ -229,7 +229,7 @@ class Examination:
         return finding
 
     async def _dry(self, call: Call, parameters: Mapping[str, Any]) -> tuple[str, str]:
-        """Code and message of the error that every DryRun ends with; both empty where it ended with none."""
+        """Code and message of the error with which every DryRun ends; both empty if the call ended without an error."""
         try:
             async with asyncio.timeout(self._settings.call_deadline_s):
                 await call(**parameters, DryRun=True)
@@ -351,7 +351,7 @@ class Examination:
     # ── one bounded call ────────────────────────────────────────────────────────────────────────────────
 
     async def _ask(self, call: Call, **parameters: Any) -> Mapping[str, Any] | Finding:
-        """The answer, or a finding that says why there is none."""
+        """Return the reply, or a finding that says why there is none."""
         try:
             async with asyncio.timeout(self._settings.call_deadline_s):
                 return await call(**parameters)

@@ -1,7 +1,7 @@
 """Checks whether the VMs of a fleet can hibernate as its policy wants, and if not, why.
 
-Whether a VM can is decided once, when it is launched: it must be asked for, its type must be able to, and its root volume
-must be encrypted and have room for the memory.
+Whether a VM can hibernate is decided once, when it is launched: the launch must request it, the machine type must support
+it, and the root volume must be encrypted and have room for the memory.
 
 Rules of this file: pure functions from what EC2 describes to findings; no I/O, no botocore.
 """
@@ -18,12 +18,12 @@ from autoscaler.words import counted
 
 _CHECK: Final = "hibernation"
 MOST_MEMORY_GIB: Final = 150.0
-"""A Linux VM with more memory cannot hibernate."""
+"""Linux VMs with at least this much memory cannot hibernate."""
 
 
 @dataclass(frozen=True, slots=True)
 class TypeFacts:
-    """What of a machine type decides whether its VMs can hibernate."""
+    """Facts about a machine type that decide whether its VMs can hibernate."""
 
     supported: bool
     memory_gib: float
@@ -31,14 +31,14 @@ class TypeFacts:
 
 @dataclass(frozen=True, slots=True)
 class VolumeFacts:
-    """What of a root volume decides it."""
+    """Facts about a root volume that decide whether its VM can hibernate."""
 
     encrypted: bool
     size_gib: float
 
 
 def type_facts(rows: Sequence[Mapping[str, Any]]) -> dict[str, TypeFacts]:
-    """By machine type, from rows of DescribeInstanceTypes."""
+    """Convert rows of DescribeInstanceTypes to facts by machine type."""
     return {
         row["InstanceType"]: TypeFacts(
             bool(row.get("HibernationSupported")),
@@ -49,7 +49,7 @@ def type_facts(rows: Sequence[Mapping[str, Any]]) -> dict[str, TypeFacts]:
 
 
 def volume_facts(rows: Sequence[Mapping[str, Any]]) -> dict[str, VolumeFacts]:
-    """By id, from rows of DescribeVolumes."""
+    """Convert rows of DescribeVolumes to facts by volume id."""
     return {
         row["VolumeId"]: VolumeFacts(bool(row.get("Encrypted")), float(row.get("Size", 0))) for row in rows
     }
@@ -63,14 +63,14 @@ def of_fleet(
     *,
     template: bool | None,
 ) -> list[Finding]:
-    """What keeps a fleet that wants to hibernate from it; one finding that says so where nothing does.
+    """Find what keeps a fleet's VMs from hibernating. If nothing does and there are VMs, one finding says so.
 
     Args:
-        fleet: Its name.
-        vms: Those that exist.
-        types: As far as known.
-        volumes: Likewise; a VM's first volume is taken for its root.
-        template: Whether the launch template of new VMs asks for it; None where there is none, or it cannot be read.
+        fleet: Name of the fleet.
+        vms: Its VMs that exist.
+        types: Facts about machine types; unknown ones may be missing.
+        volumes: Facts about volumes by id; unknown ones may be missing. A VM's first volume is taken as its root.
+        template: Whether the launch template requests hibernation; None if there is none or it cannot be read.
     """
     found = []
     unable = [vm for vm in vms if not vm.hibernates]

@@ -1,10 +1,10 @@
 """EC2 events over EventBridge and SQS: state changes, planned maintenance, interruptions, capacity.
 
-A rule of EventBridge puts the events into a queue (deploy/README.md has it); this reads the queue. What is no event
-that we know is taken off the queue too and counted, or it would come back for ever.
+An EventBridge rule puts the events into a queue (see deploy/README.md), and this module reads the queue. Messages that are
+not a known event are deleted too, because they would come back for ever otherwise.
 
-Rules: `hint_of` is pure. The client of the queue is made here, since no other module may meet botocore. An event
-is deleted before it is handed on: losing one costs a few seconds, seeing one for ever costs much more.
+Rules: `hint_of` is pure. The queue's client is created here, because only this package may use botocore. An event is
+deleted before it is passed on: losing an event costs a few seconds, while receiving one for ever costs much more.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from autoscaler.providers.ec2.settings import Ec2Settings
 from autoscaler.providers.failing import shorten
 
 PERMISSIONS: Final = frozenset({"sqs:ReceiveMessage", "sqs:DeleteMessage"})
-"""What reading the queue needs."""
+"""Permissions needed to read the queue."""
 
 WAIT_S: Final = 20
-"""How long one request waits for news; the longest that SQS allows."""
+"""Seconds that one request waits for messages; the most that SQS allows."""
 _BATCH: Final = 10
-"""Messages of one request; the most that SQS gives."""
+"""Most messages per request; the most that SQS returns."""
 _TEXT_LIMIT: Final = 200
 
 _KINDS: Final = {
@@ -44,11 +44,11 @@ _KINDS: Final = {
 
 
 class HintQueue:
-    """A `HintSource` over one SQS queue.
+    """A `HintSource` that reads an SQS queue.
 
     Args:
-        client: An SQS client of aiobotocore; closed with this object.
-        url: Of the queue.
+        client: An SQS client of aiobotocore. Closed together with this object.
+        url: URL of the queue.
     """
 
     def __init__(self, client: Any, url: str) -> None:
@@ -57,7 +57,7 @@ class HintQueue:
 
     @classmethod
     async def open(cls, settings: Ec2Settings, url: str) -> Self:
-        """Open the queue; nothing is sent yet.
+        """Set up a client for the queue, without sending anything.
 
         Raises:
             ConfigError: There are no credentials, or the settings are wrong.
@@ -75,7 +75,7 @@ class HintQueue:
         return cls(client, url)
 
     async def next(self) -> tuple[Hint, ...]:
-        """As of `HintSource`; waits at most about WAIT_S."""
+        """See `HintSource.next`; waits for about WAIT_S at most."""
         try:
             answer = await self._client.receive_message(
                 QueueUrl=self._url, MaxNumberOfMessages=_BATCH, WaitTimeSeconds=WAIT_S
@@ -109,18 +109,18 @@ class HintQueue:
         await self._client.close()
 
     async def __aenter__(self) -> Self:
-        """Itself."""
+        """Return this object."""
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close."""
+        """Close the client."""
         await self.close()
 
 
 def hint_of(body: str) -> Hint | None:
-    """The hint in an event of EventBridge as JSON; None where it is none that we know."""
+    """Parse an EventBridge event in JSON; None if it is not a known event."""
     try:
         event = json.loads(body)
         kind = _KINDS.get(event["detail-type"])
@@ -137,7 +137,7 @@ def hint_of(body: str) -> Hint | None:
 
 
 def _told(kind: HintKind, event: Mapping[str, Any], detail: Mapping[str, Any]) -> tuple[object, str]:
-    """The VM, and what is said of it."""
+    """The id of the VM, and a description of the event."""
     if kind is HintKind.STATE:
         return detail["instance-id"], f"now {detail['state']}"
     if kind is HintKind.SCHEDULED:

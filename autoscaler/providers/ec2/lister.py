@@ -1,8 +1,8 @@
 """The listing process: fetches and parses pages outside the event loop.
 
-Started as `python -m autoscaler.providers.ec2.lister` by `listing_process`, which documents the exchange.
-It has its own client and serves one request at a time. It ends when its standard input does, and so never
-outlives its parent. Ctrl-C is the parent's business.
+`listing_process` starts it as `python -m autoscaler.providers.ec2.lister` and documents the exchange. It has its
+own client and serves one request at a time. It ends when its standard input does, so it never outlives its
+parent. It ignores Ctrl-C, which the parent handles.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from autoscaler.providers.ec2.settings import Ec2Settings
 
 
 def main() -> int:
-    """Serve page requests from standard input until it ends."""
+    """Serve page requests from standard input until it ends, and return the exit status."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     replies = _claim_stdout()
     requests = sys.stdin.buffer
@@ -33,8 +33,8 @@ def main() -> int:
             _send(replies, {"error": str(error)})
             return 1
         _send(replies, {"ready": True})
-        # Documents are big and free of cycles: collecting between listings takes a third off reading them.
-        # The service model, some 100,000 objects, need never be visited.
+        # Replies are large and free of cycles: not collecting garbage while reading them saves a third of the time.
+        # Freezing exempts the service model, some 100,000 objects, from every collection.
         gc.disable()
         gc.freeze()
         for line in requests:
@@ -56,7 +56,7 @@ async def _open(settings_line: bytes) -> Ec2Client:
 
 
 def _claim_stdout() -> BinaryIO:
-    """Keep the pipe to the parent for replies alone; whatever else prints goes to standard error."""
+    """Reserve the pipe to the parent for replies: everything else that prints goes to standard error."""
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return replies

@@ -1,6 +1,6 @@
 """One page of the listing: this package's only way to list VMs.
 
-Both the event loop's process and the listing process use it, so that there is one filter, one order of
+The event loop's process and the listing process both use it, so that there is one filter, one order of
 fields and one wording of failures.
 """
 
@@ -17,16 +17,16 @@ from autoscaler.providers.ec2.wire import Page
 from autoscaler.providers.failing import Failure
 
 FIRST_PAGE: Final = 200
-"""VMs that are read in the event loop's own process: about 20 ms of it."""
+"""Most VMs that are read in the event loop's own process, which blocks the loop for about 20 ms."""
 
 FULL_PAGE: Final = 1000
-"""The most that EC2 puts on one page."""
+"""Most VMs that EC2 puts on one page."""
 
 
 async def describe_page(client: Ec2Client, token: str | None, size: int) -> Page:
-    """Fetch and read one page of VMs that carry the ownership tag.
+    """Fetch and parse one page of VMs that carry the ownership tag.
 
-    Failures are in `Page.problem`, never raised.
+    Failures are in `Page.problem` and never raised.
     """
     parameters: dict[str, Any] = {
         "Filters": [{"Name": "tag-key", "Values": [FLEET_TAG]}],

@@ -1,12 +1,12 @@
 """The parent's side of the listing process.
 
-Why a process: reading a page of 1,000 instance records takes longer than the event loop may be held. Why
-not a pool: a pool's process outlives a killed parent, cannot be killed by its public interface when it
-hangs, and holds up the interpreter's exit; a plain child with two pipes does none of this.
+Why a process: reading a page of 1,000 instance records takes longer than the event loop may be blocked. Why
+not a process pool: its processes outlive a killed parent, cannot be killed through its public interface when
+they hang, and delay the interpreter's exit. A plain child with two pipes does none of this.
 
-The exchange is one JSON document a line. Parent to child: first the settings, then
-`{"id", "token", "size"}` per page. Child to parent: first `{"ready": true}` or `{"error"}`, then
-`{"id", "rows", "next", "problem"}`. Ids let a reply that nobody waits for any more be told apart.
+The exchange is one JSON document per line. Parent to child: first the settings, then `{"id", "token", "size"}`
+per page. Child to parent: first `{"ready": true}` or `{"error"}`, then `{"id", "rows", "next", "problem"}`. By
+its id, a late reply to an abandoned request is recognised and skipped.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from autoscaler.providers.ec2.settings import Ec2Settings
 from autoscaler.providers.ec2.wire import Page, Row
 
 START_DEADLINE_S: Final = 30.0
-"""Importing the SDK and loading its model takes about a second on an idle machine."""
+"""Longest time for the child to start. Importing the SDK and its model takes about a second on an idle machine."""
 
 CLOSE_DEADLINE_S: Final = 5.0
 
 _LINE_LIMIT: Final = 256 * 2**20
-"""Bytes of one reply: 1,000 VMs with 50 tags of the longest kind are 64 MiB."""
+"""Most bytes in one reply: 1,000 VMs with 50 tags of the greatest length are 64 MiB."""
 
 
 class _DiedError(Exception):
-    """The process is gone, or as good as."""
+    """The process has ended, or hung and was given up."""
 
 
 class ListingProcess:
-    """One child process, started on first use and again after it died.
+    """A child process that lists VMs. It is started on first use, and again after it has died.
 
     Args:
-        settings: Passed on to the child.
+        settings: Settings that are passed to the child.
     """
 
     def __init__(self, settings: Ec2Settings) -> None:
@@ -52,14 +52,14 @@ class ListingProcess:
 
     @property
     def pid(self) -> int | None:
-        """Process id of the child; None while there is none."""
+        """Process id of the child; None while there is no child."""
         return self._process.pid if self._process is not None else None
 
     async def pages(self, token: str | None) -> AsyncGenerator[Page, None]:
-        """Yield the pages from `token` on (None: the first) until the end or the first failed page.
+        """Yield the pages from `token` on (None: from the first), until the last page or the first that failed.
 
-        A process that dies is replaced once per listing and the page asked for again, with a warning in the
-        log; when the new one dies too, the last page carries the problem. One listing at a time.
+        If the child dies, it is replaced once per listing, the page is requested again, and a warning is logged. If the
+        new child dies too, the last page carries the problem. Only one listing may be in progress at a time.
         """
         may_restart = True
         while True:
@@ -89,7 +89,7 @@ class ListingProcess:
             process = self._process or await self._start()
             self._last_id += 1
             await _write(process, {"id": self._last_id, "token": token, "size": FULL_PAGE})
-            # The child bounds its own call; what exceeds that is a child that hangs.
+            # The child bounds its own call, so a child that takes longer hangs.
             async with asyncio.timeout(self._settings.call_deadline_s + START_DEADLINE_S):
                 while (reply := await _read(process)).get("id") != self._last_id:
                     pass

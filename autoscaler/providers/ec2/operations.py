@@ -1,7 +1,7 @@
 """The EC2 operations that this program can call: the one list behind the client, the IAM policy and its test.
 
-Rules: values only. An operation that is not here cannot be called; adding one means adding it to
-`deploy/iam-policy.json` too, and a test holds the two together.
+Rules: values only. An operation that is not listed here cannot be called. A new one must also be added to
+`deploy/iam-policy.json`; a test checks that the two agree.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class Operation(StrEnum):
-    """An operation by its name on the wire."""
+    """An EC2 operation; the value is its name on the wire."""
 
     DESCRIBE_INSTANCES = "DescribeInstances"
     DESCRIBE_INSTANCE_STATUS = "DescribeInstanceStatus"
@@ -30,7 +30,7 @@ READS = frozenset(
         Operation.DESCRIBE_LAUNCH_TEMPLATE_VERSIONS,
     }
 )
-"""Safe to repeat."""
+"""Operations that are safe to repeat."""
 
 CHANGES = frozenset(Operation) - READS
-"""Never repeated: what became of one of unknown outcome is told by a listing."""
+"""Operations that are never repeated: if the outcome of one is unknown, a listing shows it."""

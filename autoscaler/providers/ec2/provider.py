@@ -1,10 +1,10 @@
 """EC2 behind the Provider port.
 
-Rules: one method, one call on the wire; grouping, retries and pacing belong to the caller. What EC2 says is
-turned into Outcomes by `classify`, what it lists into Vms by `wire`. No botocore type goes in or out.
+Rules: each method makes one call on the wire; grouping, retries and pacing belong to the caller. `classify` turns
+EC2's answers into Outcomes, and `wire` its listings into Vms. No botocore type goes in or out.
 
-For operators: VMs whose launch template names an instance profile need iam:PassRole on its role, and VMs
-with volumes under a customer-managed key need kms:CreateGrant on that key, beside `deploy/iam-policy.json`.
+For operators, in addition to `deploy/iam-policy.json`: VMs whose launch template names an instance profile need
+iam:PassRole on its role, and VMs with volumes under a customer-managed key need kms:CreateGrant on that key.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ from autoscaler.providers.ec2.wire import STATES, Page, vm_of
 from autoscaler.providers.failing import Failure
 
 CHECKED_BATCH: Final = 100
-"""Most ids of one DescribeInstanceStatus call."""
+"""Most ids in one DescribeInstanceStatus call."""
 
 _TEMPLATE_ID: Final = re.compile(r"lt-[0-9a-f]{8,17}")
 
 
 class Ec2Provider:
-    """The Provider port on EC2. Made by `open`; contract in `ports.Provider`.
+    """VMs of an EC2 account in one Region; implements the Provider port. Created by `open`.
 
-    Where a refusal names some of the VMs of a call, these get the code EC2 gave and the others
-    `ports.BATCH_REFUSED`: nothing was done for them, and they may be sent again without the named ones.
+    If a refusal names some of the VMs in a call, those get EC2's code and the others `ports.BATCH_REFUSED`: nothing was
+    done for them, and they may be sent again without the named ones.
 
     Args:
         reads: Client for reads.
         changes: Client for changes.
-        settings: As given to both.
-        clock: Dates listings.
+        settings: The settings of both clients.
+        clock: Clock for the times of listings.
     """
 
     def __init__(self, reads: Ec2Client, changes: Ec2Client, settings: Ec2Settings, clock: Clock) -> None:
@@ -69,13 +69,13 @@ class Ec2Provider:
 
     @classmethod
     async def open(cls, settings: Ec2Settings, clock: Clock) -> Self:
-        """Set up both clients; holds the event loop for about a quarter of a second, sends nothing to EC2.
+        """Set up both clients. Blocks the event loop for about a quarter of a second and sends nothing to EC2.
 
-        A program with deadlines calls `gc.freeze()` once it is set up: visiting the SDK's service model, some
-        100,000 objects, makes a full garbage collection hold the loop for 80 to 180 ms.
+        A program with deadlines should call `gc.freeze()` after its setup: otherwise each full garbage collection visits the
+        SDK's service model, some 100,000 objects, which blocks the loop for 80 to 180 ms.
 
         Raises:
-            ConfigError: Unknown profile, malformed endpoint, or no credentials to be found.
+            ConfigError: The profile is unknown, the endpoint is malformed, or no credentials were found.
         """
         session = await open_session(settings)
         reads = await open_client(session, settings, changes=False)
@@ -98,10 +98,10 @@ class Ec2Provider:
         return self._process.pid
 
     async def list_vms(self) -> Listing:
-        """All VMs with the ownership tag; see `ports.Provider`.
+        """List all VMs that carry the ownership tag; see `Provider.list_vms`.
 
-        Up to FIRST_PAGE VMs are read here; what comes after, and everything when the last listing was
-        bigger, in the listing process. A VM that two pages mention counts once, as last seen.
+        The first FIRST_PAGE VMs are read in this process and the rest in the listing process. If the last listing was
+        larger than that, the listing process reads everything. A VM that is on two pages counts once, as last read.
         """
         async with self._one_listing:
             requested_at_s = self._clock.now()
@@ -129,12 +129,12 @@ class Ec2Provider:
     async def stop(
         self, vm_ids: Sequence[str], *, force: bool = False, hibernate: bool = False
     ) -> tuple[Outcome, ...]:
-        """Stop running VMs in one call; they stay provisioned. EC2 may lose what a forced one had not written."""
+        """Stop running VMs in one call; they stay provisioned. With `force`, EC2 may lose data that the guest has not written."""
         more = {"Force": True} if force else {"Hibernate": True} if hibernate else {}
         return await self._switch(Operation.STOP_INSTANCES, "StoppingInstances", vm_ids, **more)
 
     async def retype(self, vm_ids: Sequence[str], vm_type: str) -> tuple[Outcome, ...]:
-        """Give stopped VMs another machine type, one call each."""
+        """Change the machine type of stopped VMs, with one call for each."""
         outcomes: list[Outcome] = []
         for vm_id in vm_ids:
             reply = await self._changes.call(
@@ -151,7 +151,7 @@ class Ec2Provider:
         return await self._switch(Operation.TERMINATE_INSTANCES, "TerminatingInstances", vm_ids)
 
     async def tag(self, vm_ids: Sequence[str], tags: Mapping[str, str]) -> tuple[Outcome, ...]:
-        """Write tags."""
+        """Write tags in one call."""
         if not vm_ids:
             return ()
         reply = await self._changes.call(
@@ -162,9 +162,9 @@ class Ec2Provider:
         return tuple(Outcome(vm_id, OutcomeKind.ACCEPTED) for vm_id in vm_ids)
 
     async def provision(self, spec: ProvisionSpec, count: int, token: str) -> tuple[Outcome, ...]:
-        """Create `count` VMs, all or none; the same token never creates twice.
+        """Create `count` VMs, all or none. A repeated token creates none and returns the same VMs.
 
-        They carry the ownership tag and their tags from the first moment; Name defaults to the fleet's.
+        The VMs carry the ownership tag and their other tags from the first moment. The tag Name defaults to the fleet's name.
         """
         if count < 1 or not token:
             raise InvariantError(
@@ -183,19 +183,19 @@ class Ec2Provider:
         return accepted
 
     async def checked(self, vm_ids: Sequence[str]) -> frozenset[str]:
-        """Those of the running VMs whose status checks have passed.
+        """Return the running VMs whose status checks have passed.
 
-        A call that fails contributes none, except that ids EC2 refuses are left out and the rest asked for
-        once more: one VM that has just gone must not make the others look unready.
+        If a call fails, none of its VMs is returned. But if EC2 refuses some ids, the others are asked for once more: a VM
+        that has just been deleted must not make the others look unready.
         """
         ids = _unique(vm_ids)
         batches = [ids[at : at + CHECKED_BATCH] for at in range(0, len(ids), CHECKED_BATCH)]
         return frozenset().union(*[await self._checked(batch) for batch in batches])
 
     async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | Unread:
-        """What VMs of this spec would be made from now, or why that cannot be told.
+        """What a VM of this spec would be made from now, or why that cannot be read.
 
-        The image is empty where the template looks it up at launch (`resolve:ssm:...`).
+        The image is empty if the template looks it up at launch (`resolve:ssm:...`).
         """
         reply = await self._reads.call(
             Operation.DESCRIBE_LAUNCH_TEMPLATE_VERSIONS, **named_template(spec), Versions=[spec.version]
@@ -220,7 +220,7 @@ class Ec2Provider:
             await self._changes.close()
 
     async def _collect(self, found: dict[str, Vm]) -> str:
-        """Add the VMs of all pages to `found`; the first problem, or an empty string."""
+        """Add the VMs of all pages to `found`, and return the first problem or an empty string."""
         token, problem = None, ""
         if not self._many:
             page = await describe_page(self._reads, None, FIRST_PAGE)
@@ -280,7 +280,7 @@ def _switched(vm_id: str, before: Mapping[str, str]) -> Outcome:
 
 
 def launch_parameters(spec: ProvisionSpec, count: int, tags: Mapping[str, str]) -> dict[str, Any]:
-    """What RunInstances is asked for, but for the token that makes a repetition harmless."""
+    """Build the parameters of RunInstances, except the token that makes repeating it harmless."""
     parameters: dict[str, Any] = {
         "LaunchTemplate": {**named_template(spec), "Version": spec.version},
         "MinCount": count,
@@ -295,7 +295,7 @@ def launch_parameters(spec: ProvisionSpec, count: int, tags: Mapping[str, str]) 
 
 
 def named_template(spec: ProvisionSpec) -> dict[str, str]:
-    """The launch template, by its id or by its name."""
+    """Parameter that names the launch template, by id or by name."""
     by = "LaunchTemplateId" if _TEMPLATE_ID.fullmatch(spec.launch_template) else "LaunchTemplateName"
     return {by: spec.launch_template}
 

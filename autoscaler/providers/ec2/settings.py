@@ -1,7 +1,7 @@
 """Which EC2 endpoint to use, and its timeouts.
 
-Rules: a frozen value that knows how to check itself and how to travel to the listing process as JSON.
-Secrets never show in its repr. Reading the environment or a file is not done here.
+Rules: a frozen value that can check itself and be sent to the listing process as JSON. Secrets never appear in its
+repr. Reading the environment or a file is not done here.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from autoscaler.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Ec2Settings:
-    """Settings of one account and Region.
+    """Settings for one account and Region.
 
     Attributes:
         region: AWS Region, for example eu-central-1.
-        endpoint_url: Another endpoint than AWS's own (the embedded cloud), or None.
+        endpoint_url: Endpoint to use instead of AWS's own (the embedded cloud), or None.
         profile: Profile of the AWS configuration files, or None for the default chain.
-        access_key_id: Static key for the embedded cloud; on AWS leave it to the default chain.
-        secret_access_key: Belongs to access_key_id.
+        access_key_id: Static key for the embedded cloud; None on AWS, where the default chain finds credentials.
+        secret_access_key: Secret that belongs to access_key_id.
         connect_timeout_s: Longest time to open a connection.
-        read_timeout_s: Longest silence of an open connection.
-        call_deadline_s: Longest time of one call, retries of reads included.
-        listing_deadline_s: Longest time of one listing; what came by then is returned as incomplete.
+        read_timeout_s: Longest silence on an open connection.
+        call_deadline_s: Longest time for one call, including retries of reads.
+        listing_deadline_s: Longest time for one listing; VMs read by then are returned in an incomplete listing.
 
     Raises:
         ConfigError: A value contradicts another or is not positive.

@@ -1,9 +1,9 @@
 """Systems Manager as a hook: runs a document on the VM through its agent, and waits for the result.
 
-The agent of a VM that has just started registers after some seconds, and a command that was just sent is not known to
-every reader at once: both are asked again within the time of the run.
+The agent of a VM that has just started registers after some seconds, and a new command is not visible to every reader at
+once. So both sending and reading are repeated within the time of the run.
 
-Rules of this file: a command whose time is over is cancelled. What a document prints is shown, its parameters are not.
+Rules of this file: a command whose time is over is cancelled. The output of a document is shown, but not its parameters.
 No botocore type leaves this module.
 """
 
@@ -26,24 +26,25 @@ from autoscaler.providers.ec2.settings import Ec2Settings
 PERMISSIONS = frozenset(
     f"ssm:{action}" for action in ("SendCommand", "GetCommandInvocation", "CancelCommand")
 )
-"""What a fleet with `freshness.exercise.ssm` needs beside `deploy/iam-policy.json`: `deploy/iam-policy-ssm.json`."""
+"""Permissions that a fleet with `freshness.exercise.ssm` needs in addition to `deploy/iam-policy.json`; they are in
+`deploy/iam-policy-ssm.json`."""
 POLL_S = 2.0
 _SHOWN = 200
 _AGAIN = frozenset({"InvalidInstanceId", "ThrottlingException", "Throttling", "InternalServerError"})
-"""Codes after which a command may be sent again: the agent has not registered, or the service is busy."""
+"""Error codes after which the call may be repeated: the agent has not registered yet, or the service is busy."""
 _NOT_KNOWN_YET = "InvocationDoesNotExist"
 _UNDER_WAY = frozenset({"Pending", "InProgress", "Delayed", "Cancelling"})
 _CLEANING_UP_S = 5.0
 
 
 class SsmHook:
-    """An VmHook that runs a document of Systems Manager.
+    """A VmHook that runs a Systems Manager document.
 
     Args:
-        settings: How AWS is reached.
-        document: Its name.
-        parameters: Of the document.
-        clock: Paces the questions.
+        settings: How to reach AWS.
+        document: Name of the document.
+        parameters: Parameters of the document.
+        clock: Clock that paces the polling.
         timeout_s: Longest time of one run, in seconds of the event loop.
     """
 
@@ -68,7 +69,7 @@ class SsmHook:
         self._client = LateClient(settings, "ssm", config)
 
     async def run(self, vm: Vm) -> HookResult:
-        """Run the document on this VM and wait for its end."""
+        """Run the document on this VM and wait for it to end."""
         sent: list[str] = []
         try:
             async with asyncio.timeout(self.timeout_s):
@@ -113,7 +114,7 @@ class SsmHook:
                     InstanceIds=[vm_id],
                     DocumentName=self._document,
                     Parameters=self._parameters,
-                    # The least that Systems Manager takes is 30.
+                    # Systems Manager accepts no less than 30.
                     TimeoutSeconds=max(30, math.ceil(self.timeout_s)),
                 )
             except ClientError as error:

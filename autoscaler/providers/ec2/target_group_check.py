@@ -1,6 +1,6 @@
 """Checks that a target group suits its fleet's policy: how fast it marks a VM healthy, and how long it deregisters.
 
-Rules of this file: pure functions from what the load balancer says of the group to findings; no I/O, no botocore.
+Rules of this file: pure functions from the load balancer's description of the group to findings; no I/O, no botocore.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from autoscaler.ports.findings import Finding, Level
 PERMISSIONS: Final = frozenset(
     f"elasticloadbalancing:{action}" for action in ("DescribeTargetGroups", "DescribeTargetGroupAttributes")
 )
-"""What an examination of a target group asks; in `deploy/iam-policy-target-groups.json`."""
+"""Permissions needed to examine a target group; they are in `deploy/iam-policy-target-groups.json`."""
 _CHECK: Final = "balancer"
 _MARGIN_S: Final = 60.0
 _DEFAULT_DELAY_S: Final = 300.0
@@ -25,11 +25,11 @@ class TargetGroup:
     """A target group as the load balancer describes it.
 
     Attributes:
-        kind: What its targets are: instance, ip, lambda or alb.
-        interval_s: Time between two health checks of a target.
-        successes: Checks in a row that make a target healthy again.
-        delay_s: How long a deregistered target is `draining` at most.
-        slow_start_s: How long a new target gets less than its share; 0 where it gets it at once.
+        kind: Type of its targets: instance, ip, lambda or alb.
+        interval_s: Seconds between two health checks of a target.
+        successes: Consecutive successful checks after which a target is healthy.
+        delay_s: Longest time that a deregistered target is `draining`, in seconds.
+        slow_start_s: Time for which a new target gets less than its share of requests, in seconds; 0 if it does not.
     """
 
     kind: str
@@ -40,12 +40,12 @@ class TargetGroup:
 
     @property
     def healthy_s(self) -> float:
-        """Until a VM whose first check comes too early is healthy."""
+        """Longest time until a VM is healthy, if it has just missed a check, in seconds."""
         return self.interval_s * self.successes
 
 
 def target_group(described: Mapping[str, Any], attributes: Mapping[str, str]) -> TargetGroup:
-    """A group from a row of DescribeTargetGroups and its attributes; what is left out takes its usual value."""
+    """Build a group from a row of DescribeTargetGroups and its attributes. Missing values get their defaults."""
     return TargetGroup(
         kind=described.get("TargetType", "instance"),
         interval_s=float(described.get("HealthCheckIntervalSeconds", 30)),
@@ -56,13 +56,13 @@ def target_group(described: Mapping[str, Any], attributes: Mapping[str, str]) ->
 
 
 def of_group(fleet: str, group: TargetGroup, start_time_s: float, drain_timeout_s: float) -> list[Finding]:
-    """What does not fit; one finding that says so where everything does.
+    """Find settings that do not suit the policy. If all do, one finding says so.
 
     Args:
-        fleet: Whose.
-        group: The group.
-        start_time_s: What the policy plans a start with, from the order until the VM serves.
-        drain_timeout_s: How long the policy lets a VM become idle.
+        fleet: Name of the fleet.
+        group: The target group.
+        start_time_s: The policy's start time, from the order until the VM serves, in seconds.
+        drain_timeout_s: The policy's limit for a VM to become idle, in seconds.
     """
     found = []
     if group.kind != "instance":

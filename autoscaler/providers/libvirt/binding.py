@@ -1,6 +1,6 @@
 """The only module that imports libvirt-python: loaded on first use, quiet, and with its event loop running.
 
-Rules: nothing else in the program imports `libvirt`. What comes out is untyped, so that it stays within this package.
+Rules: nothing else in the program imports `libvirt`. The values it returns are untyped, so they stay within this package.
 """
 
 from __future__ import annotations
@@ -19,44 +19,44 @@ MISSING: Final = (
 
 KEEPALIVE_S: Final = 5
 KEEPALIVE_COUNT: Final = 3
-"""A remote libvirtd that leaves so many questions unanswered, so far apart, is taken to be gone: after 20 s."""
+"""A remote libvirtd that leaves KEEPALIVE_COUNT probes in a row unanswered, sent KEEPALIVE_S apart, counts as gone: after 20 s."""
 
 
 @cache
 def binding() -> Any:
-    """The module `libvirt`, ready for use.
+    """Import the module `libvirt` and prepare it for use.
 
     Raises:
-        ConfigError: It is not installed; says what to install.
+        ConfigError: libvirt-python is not installed; the message says what to install.
     """
     try:
         import libvirt
     except ImportError as error:
         raise ConfigError(f"{MISSING} ({error})") from None
-    # Errors come as exceptions; without this libvirt writes each of them to standard error as well.
+    # Errors come as exceptions; by default, libvirt would write each of them to standard error as well.
     libvirt.registerErrorHandler(_silent, None)
-    # Keepalive, and noticing that a connection has ended, need an event loop of libvirt's own in a thread.
+    # Keepalive and the detection of closed connections need libvirt's own event loop, which runs in a thread.
     libvirt.virEventRegisterDefaultImpl()
     threading.Thread(target=_turn, args=(libvirt,), name="libvirt-events", daemon=True).start()
     return libvirt
 
 
 def connect(uri: str) -> Any:
-    """Open a connection; blocks for as long as the host takes.
+    """Open a connection. Blocks for as long as the host takes.
 
     Raises:
-        Exception: What libvirt raises where it cannot (`libvirt.libvirtError`).
+        Exception: The error that libvirt raises if it cannot connect (`libvirt.libvirtError`).
     """
     libvirt = binding()
     connection = libvirt.open(uri)
-    # Drivers without a connection of their own, like the test driver, have nothing to keep alive.
+    # Drivers without a network connection, like the test driver, have nothing to keep alive.
     with suppress(libvirt.libvirtError):
         connection.setKeepAlive(KEEPALIVE_S, KEEPALIVE_COUNT)
     return connection
 
 
 def error_of(error: BaseException) -> tuple[int, str] | None:
-    """Code and words of an error of libvirt's own; None of any other."""
+    """Code and message of an error that libvirt raised; None for any other exception."""
     code = getattr(error, "get_error_code", None)
     if code is None:
         return None
@@ -64,7 +64,7 @@ def error_of(error: BaseException) -> tuple[int, str] | None:
 
 
 def _silent(_context: object, _error: object) -> None:
-    """Nothing is said here; see `binding`."""
+    """Discard libvirt's error report; see `binding`."""
 
 
 def _turn(libvirt: Any) -> None:

@@ -1,8 +1,8 @@
 """Classifies libvirt errors: one table from error code, and a few QEMU messages, to `OutcomeKind`.
 
-Rules: pure, no I/O, no libvirt. Where the daemon already knows what to do about a trouble, the code that it knows is
-used (`IncorrectInstanceState`), else libvirt's own name of the error. Words matter where libvirt has one code for much:
-"internal error" is anything that QEMU said when it ended.
+Rules: pure, no I/O, no libvirt. If the daemon already has a code for a kind of trouble (`IncorrectInstanceState`), that code
+is used, otherwise libvirt's own name of the error. Messages are searched where one libvirt code covers many errors:
+"internal error" is anything that QEMU printed when it ended.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ NO_TEMPLATE: Final = "InvalidLaunchTemplateName.NotFoundException"
 NO_VERSION: Final = "InvalidLaunchTemplateId.VersionNotFound"
 NO_TYPE: Final = "InvalidInstanceType"
 UNREACHED: Final = "HostUnreachable"
-"""Code of our own: the VM's host could not be asked, so nothing was done."""
+"""Our own code: the VM's host could not be asked, so nothing was done."""
 NO_ANSWER: Final = "NoAnswer"
-"""Code of our own: the host was asked, and has not answered in time."""
+"""Our own code: the host was asked and has not answered in time."""
 NOT_BEGUN: Final = "NotBegun"
-"""Code of our own: its turn did not come in time, so nothing was done."""
+"""Our own code: the call's turn did not come in time, so nothing was done."""
 
 
 _TABLE: Final = """
@@ -56,7 +56,7 @@ _TABLE: Final = """
     refused     90   STORAGE_VOL_EXIST
     denied      94   AUTH_UNAVAILABLE
 """
-"""Each line: what it means to the caller, libvirt's number, its name."""
+"""Each line: the kind of outcome, libvirt's number of the error, and its name."""
 
 _LINES: Final = [line.split() for line in _TABLE.strip().splitlines()]
 KINDS: Final = {int(number): OutcomeKind(kind) for kind, number, _ in _LINES}
@@ -78,7 +78,7 @@ _DENIED: Final = ("permission denied (", "host key verification failed", "access
 
 
 class RefusedError(Exception):
-    """Something asked of a host cannot be done, and nothing was; only within this package."""
+    """A request to a host cannot be carried out, and nothing was done. Never leaves this package."""
 
     def __init__(self, kind: OutcomeKind, code: str, message: str) -> None:
         super().__init__(message)
@@ -86,16 +86,16 @@ class RefusedError(Exception):
 
 
 def refused(code: str, message: str) -> RefusedError:
-    """The error of a request that is wrong as it is."""
+    """Build the error for a request that is itself wrong."""
     return RefusedError(OutcomeKind.REFUSED, code, message)
 
 
 def failure(number: int, message: str) -> Failure:
-    """What an error of libvirt's means.
+    """Classify an error from libvirt.
 
     Args:
-        number: libvirt's code (`VIR_ERR_…`).
-        message: Its words.
+        number: libvirt's error code (`VIR_ERR_…`).
+        message: libvirt's message.
     """
     words = message.lower()
     if any(each in words for each in (*_NO_MEMORY, *_NO_SPACE)):
@@ -105,18 +105,18 @@ def failure(number: int, message: str) -> Failure:
     if lost(number, message):
         return Failure(OutcomeKind.UNKNOWN, _name(number), shorten(message))
     code = _OWN_CODES.get(number, _name(number))
-    # What is not in the table was still an answer: the host said no.
+    # A code that is not in the table is still an answer: the host refused.
     return Failure(KINDS.get(number, OutcomeKind.REFUSED), code, shorten(message))
 
 
 def lost(number: int, message: str) -> bool:
-    """Whether the error says that the connection has ended, so that the answer to what was asked is not known."""
+    """Whether the error means that the connection has ended, so that the outcome of the request is unknown."""
     words = message.lower()
     return KINDS.get(number) is OutcomeKind.UNKNOWN or any(each in words for each in _GONE)
 
 
 def advice(failed: Failure) -> str:
-    """What a person can do about it, to follow the failure's own words; empty where waiting is all."""
+    """What a person can do about a failure, to append to its message; empty if waiting is all."""
     if failed.kind is OutcomeKind.DENIED:
         return "; check that the daemon's user may manage domains there (group libvirt, polkit, ssh key)"
     if failed.code == "NO_CONNECT":
@@ -125,7 +125,7 @@ def advice(failed: Failure) -> str:
 
 
 def refuse_all(vm_ids: Sequence[str], bad: dict[str, Failure]) -> tuple[Outcome, ...]:
-    """Outcomes of a batch that is not done because of some of its VMs, in order."""
+    """Outcomes, in order, for a batch that is refused as a whole because of some of its VMs."""
     names = ", ".join(sorted(bad))
     because = Failure(
         OutcomeKind.REFUSED, BATCH_REFUSED, shorten(f"not tried: the call was refused because of {names}")

@@ -1,7 +1,7 @@
 """How much memory a host has left for VMs.
 
-Rules: what a VM may use is taken to be gone from the moment that it is started, although it takes it page by page: for
-PROMISED_S it counts in full beside what the host says is used, and from then on only as the host says.
+Rules: a VM takes its memory page by page, but all of it counts as used from the moment of its start. For PROMISED_S it counts
+in full, in addition to what the host reports as used; after that only the host's report counts.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from autoscaler.providers.libvirt.classify import NO_ROOM, RefusedError
 
 PROMISED_S: Final = 60.0
 RESERVE_MIB: Final = 256
-"""Left to the host itself."""
+"""MiB of memory that are kept for the host itself."""
 _ALL_CELLS: Final = -1
 
 
 def free_mib(connection: Any) -> int | None:
-    """Memory of a host that nobody uses, or that is used for its disk cache alone, in MiB; None where it does not tell."""
+    """MiB of a host's memory that are free or hold only its disk cache; None if the host does not say."""
     try:
         stats = connection.getMemoryStats(_ALL_CELLS)
         return int(sum(stats.get(name, 0) for name in ("free", "buffers", "cached"))) // 1024
@@ -28,7 +28,7 @@ def free_mib(connection: Any) -> int | None:
         if error_of(error) is None:
             raise
     try:
-        # A host that cannot say says 0.
+        # A host that does not know reports 0.
         return int(connection.getFreeMemory()) >> 20 or None
     except Exception as error:
         if error_of(error) is None:
@@ -37,11 +37,11 @@ def free_mib(connection: Any) -> int | None:
 
 
 class Room:
-    """What is left of one host's memory.
+    """Tracks how much memory one host has left for VMs.
 
     Args:
-        clock: Says how long something was promised.
-        heeds: Whether it matters at all.
+        clock: Clock that times promises.
+        heeds: Whether memory is checked at all.
     """
 
     def __init__(self, clock: Clock, *, heeds: bool = True) -> None:
@@ -51,10 +51,10 @@ class Room:
         self._promised: dict[str, tuple[float, int]] = {}
 
     def claim(self, connection: Any, vm_id: str, memory_mib: int) -> None:
-        """Take room for a VM that is to be started now.
+        """Reserve memory for a VM that is about to be started.
 
         Raises:
-            RefusedError: NO_CAPACITY; there is none.
+            RefusedError: NO_CAPACITY; the host has not enough memory left.
         """
         free = free_mib(connection) if self._heeds and memory_mib else None
         if free is None:
@@ -73,6 +73,6 @@ class Room:
             self._promised[vm_id] = now_s + PROMISED_S, memory_mib
 
     def give_back(self, vm_id: str) -> None:
-        """It was not started after all."""
+        """Release the reservation of a VM that was not started after all."""
         with self._lock:
             self._promised.pop(vm_id, None)
