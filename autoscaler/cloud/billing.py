@@ -1,10 +1,10 @@
 """The world's meter: what the provider would put on the bill.
 
-Rules: a VM is billed from running until stopping begins (until stopped, when it hibernates), per second and at
-least 60 s per start, also while that first minute still runs. Pending and stopping are free. Storage is billed
-from provisioning to termination, and with it, where a VM may hibernate, the room that its memory takes there. A memory
-that is held may have a price of its own, from when it is saved until its VM runs again. Seconds are not rounded. Time is
-an argument; prices multiply at the end only.
+Rules: a VM is billed from running until stopping begins (until stopped, if it hibernates), per second and for at
+least 60 s per start, even while that first minute is not over. Pending and stopping are free. Storage is billed from
+provisioning to termination; for a VM that may hibernate, so is the room for its memory on its volume. A saved memory
+may have a price of its own, from when it is saved until its VM runs again. Seconds are not rounded. Time is an
+argument. Prices are multiplied only at the end.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 Row: TypeAlias = tuple[float, float, int, float, float]
-"""Seconds billed as running, seconds provisioned, starts, seconds provisioned with room for the memory, seconds held."""
+"""Seconds billed as running, seconds provisioned, starts, seconds with room for memory, seconds with saved memory."""
 
 MINIMUM_BILLED_S = 60.0
-"""Each start costs at least this long."""
+"""Shortest time billed for a start, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """Money in one currency; the defaults cost nothing.
+    """Prices in one currency. By default everything is free.
 
     Attributes:
-        running_per_h: Per VM-hour billed as running.
-        storage_per_h: Per VM-hour provisioned, whatever the state.
-        per_start: Once for every start that reached running.
-        memory_per_h: Per VM-hour provisioned of a VM that may hibernate: the room for its memory on its volume.
-        held_per_h: Per VM-hour that a saved memory is held.
+        running_per_h: Price per VM-hour billed as running.
+        storage_per_h: Price per VM-hour provisioned, in any state.
+        per_start: Price of each start that reached running.
+        memory_per_h: Price per VM-hour of a provisioned VM that may hibernate, for the room for its memory on its volume.
+        held_per_h: Price per VM-hour for which a saved memory is held.
     """
 
     running_per_h: float = 0.0
@@ -41,15 +41,15 @@ class Prices:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """What has been used up to a moment.
+    """Usage and cost up to a moment.
 
     Attributes:
         running_s: VM-seconds billed as running.
         storage_s: VM-seconds provisioned.
         starts: Starts and launches that reached running.
-        money: All at the world's prices.
-        memory_s: VM-seconds provisioned with room for the memory.
-        held_s: VM-seconds that memories were held.
+        money: Total cost at the world's prices.
+        memory_s: VM-seconds provisioned with room for memory.
+        held_s: VM-seconds for which saved memory was held.
     """
 
     running_s: float
@@ -62,7 +62,7 @@ class Bill:
 
 @dataclass(slots=True)
 class Account:
-    """The meter of one VM."""
+    """Usage of one VM."""
 
     fleet: str
     provisioned_at_s: float
@@ -75,7 +75,7 @@ class Account:
     held_since_s: float | None = None
 
     def held_s(self, now_s: float) -> float:
-        """VM-seconds that its memory was held up to now."""
+        """VM-seconds up to now for which its saved memory was held."""
         return self.kept_s + (0.0 if self.held_since_s is None else now_s - self.held_since_s)
 
     def running_s(self, now_s: float) -> float:
@@ -90,7 +90,7 @@ class Account:
 
 
 class Meter:
-    """Accounts of all VMs, by the world's VM number."""
+    """Meters the usage of all VMs, by the world's VM number."""
 
     def __init__(self, prices: Prices) -> None:
         self.prices = prices
@@ -98,43 +98,43 @@ class Meter:
         self._closed: dict[str, list[float]] = {}
 
     def open(self, vm: int, fleet: str, now_s: float, *, memory: bool = False) -> None:
-        """A VM was provisioned, with room for its memory where it may hibernate."""
+        """Begin to bill a new VM for storage and, with `memory`, for the room for its memory."""
         self._accounts[vm] = Account(fleet, now_s, memory=memory)
 
     def run(self, vm: int, now_s: float) -> None:
-        """It reached running."""
+        """Count a start, and begin to bill the VM as running."""
         account = self._accounts[vm]
         account.running_since_s = now_s
         account.starts += 1
 
     def halt(self, vm: int, now_s: float) -> None:
-        """It is not billed as running from now; nothing to do where it was not."""
+        """Cease to bill the VM as running, if it was."""
         account = self._accounts[vm]
         account.billed_s = account.running_s(now_s)
         account.running_since_s = None
 
     def hold(self, vm: int, now_s: float) -> None:
-        """Its memory is saved, and held from now."""
+        """Begin to bill the VM for its saved memory."""
         self._accounts[vm].held_since_s = now_s
 
     def release(self, vm: int, now_s: float) -> None:
-        """Its memory is not held any more; nothing to do where none was."""
+        """Cease to bill the VM for a saved memory, if it had one."""
         account = self._accounts[vm]
         account.kept_s = account.held_s(now_s)
         account.held_since_s = None
 
     def end(self, vm: int, now_s: float) -> None:
-        """It is terminated: storage ends."""
+        """End all billing of a terminated VM."""
         self.halt(vm, now_s)
         self.release(vm, now_s)
         self._accounts[vm].ended_at_s = now_s
 
     def move(self, vm: int, fleet: str) -> None:
-        """It belongs to another fleet; all that it ever cost goes with it."""
+        """Assign the VM and all its past usage to another fleet."""
         self._accounts[vm].fleet = fleet
 
     def forget(self, vm: int) -> None:
-        """It left the listings; its cost stays with its fleet."""
+        """Drop a VM that has left the listings. Its usage stays with its fleet."""
         account = self._accounts.pop(vm)
         end_s = account.ended_at_s if account.ended_at_s is not None else account.provisioned_at_s
         closed = self._closed.setdefault(account.fleet, [0.0] * 5)
@@ -145,7 +145,7 @@ class Meter:
         closed[4] += account.held_s(end_s)
 
     def bills(self, now_s: float) -> dict[str, Bill]:
-        """The bill of every fleet that ever owned a VM, by name in order.
+        """The bill of every fleet that ever owned a VM, sorted by name.
 
         The empty name stands for VMs without the ownership tag.
         """
@@ -155,7 +155,7 @@ class Meter:
         return {fleet: self._sum(rows[fleet]) for fleet in sorted(rows)}
 
     def bill(self, now_s: float, fleet: str | None = None) -> Bill:
-        """Bill of one fleet, or of all."""
+        """The bill of one fleet, or of all fleets together."""
         rows = [_row(a, now_s) for a in self._accounts.values() if fleet is None or a.fleet == fleet]
         rows += [_closed_row(c) for name, c in self._closed.items() if fleet is None or name == fleet]
         return self._sum(rows)

@@ -1,7 +1,7 @@
 """The API budget of an account in one region: token buckets for calls, and for the VMs that calls name.
 
-Rules: time is an argument; a bucket never goes below zero and never above its size. Sizes are EC2's published
-ones. One bucket per action, shared by every caller. What happens when a bucket is empty is the caller's affair.
+Rules: time is an argument. A bucket never goes below zero and never above its size. The sizes are EC2's published
+ones. There is one bucket per action, shared by all callers. What an empty bucket means is up to the caller.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Size of a token bucket and what flows back.
+    """Size and refill of a token bucket.
 
     Attributes:
         size: Tokens in a full bucket.
@@ -25,7 +25,7 @@ class Limit:
 
 @dataclass(slots=True)
 class TokenBucket:
-    """Starts full."""
+    """A token bucket, which starts full."""
 
     limit: Limit
     updated_at_s: float
@@ -35,9 +35,9 @@ class TokenBucket:
         self.tokens = self.limit.size
 
     def take(self, count: float, now_s: float) -> bool:
-        """Take all `count` tokens or none; whether they were there."""
+        """Take all `count` tokens or none, and return whether they were taken."""
         self._refill(now_s)
-        # A thousand refills of a fraction must still add up to the whole tokens that a person computes.
+        # Rounding over a thousand refills must not leave a whole token just out of reach.
         if self.tokens + 1e-9 < count:
             return False
         self.tokens = max(0.0, self.tokens - count)
@@ -51,14 +51,14 @@ class TokenBucket:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """All limits of an account in one region.
+    """All API limits of an account in one region.
 
     Attributes:
-        requests: Per action; actions that are not named fall in `other_reads` or `other_changes`.
-        vms: Per action, tokens for each VM named by an accepted call.
-        plain_listing: Describes without filters, ids or paging.
-        other_reads: Any other describe.
-        other_changes: Any other change.
+        requests: Limits of calls, by action. Other actions fall under `other_reads` or `other_changes`.
+        vms: Limits of the VMs that accepted calls name, by action.
+        plain_listing: Limit of describes without filters, ids or paging.
+        other_reads: Limit of any other describe.
+        other_changes: Limit of any other change.
     """
 
     requests: Mapping[str, Limit]
@@ -90,7 +90,7 @@ PUBLISHED = Limits(
 
 
 class ApiBudget:
-    """The buckets of one account; without limits every take succeeds."""
+    """The token buckets of one account. Without limits, every call is allowed."""
 
     def __init__(self, limits: Limits | None, start_s: float) -> None:
         self._limits = limits
@@ -99,7 +99,10 @@ class ApiBudget:
         self._vms: dict[str, TokenBucket] = {}
 
     def take_request(self, action: str, now_s: float, *, plain: bool = False) -> bool:
-        """Spend one call of `action`; `plain` marks a describe without filters, ids and paging."""
+        """Spend one call of `action`, and return whether the budget allowed it.
+
+        `plain` marks a describe without filters, ids and paging.
+        """
         if self._limits is None:
             return True
         bucket = self._requests.get((action, plain))
@@ -109,7 +112,7 @@ class ApiBudget:
         return bucket.take(1, now_s)
 
     def take_vms(self, action: str, count: int, now_s: float) -> bool:
-        """Spend `count` VMs of `action`, all or none."""
+        """Spend tokens for `count` VMs of `action`, all or none, and return whether the budget allowed it."""
         if self._limits is None or action not in self._limits.vms:
             return True
         bucket = self._vms.get(action)

@@ -1,8 +1,8 @@
 """What every API call to the world passes through: the budget, injected faults, and the log.
 
-Rules: one call is one `Gateway.call`, whoever makes it, so that the HTTP endpoint and the memory provider meet
-the same weather. Time is an argument. What a call does is the operation it is given. A request that is refused
-for its form (a missing parameter, an unknown subnet) never gets here and is not in the log.
+Rules: every call goes through `Gateway.call`, so that the HTTP endpoint and the in-process provider have the same
+budget and faults. Time is an argument. The operation passed in is what a call does. A malformed request (a missing
+parameter, an unknown subnet) does not get here and is not logged.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class CallRecord:
     """One API call as the world saw it.
 
     Attributes:
-        at_s: When it arrived.
+        at_s: Time at which it arrived.
         action: EC2's name of the action.
-        vms: VMs it named, or asked to make.
-        code: Error code where it was refused; empty where it was done.
-        lost: It was done, and the caller was told otherwise.
+        vms: Number of VMs that it named or asked for.
+        code: Error code if it was refused; empty if it was carried out.
+        lost: Whether it was carried out although the caller was told otherwise.
     """
 
     at_s: float
@@ -41,24 +41,24 @@ class CallRecord:
 
 
 class Gateway:
-    """The door of one world."""
+    """Passes the calls to one world through its budget and faults, and logs them."""
 
     def __init__(self, budget: ApiBudget, faults: FaultPlan) -> None:
         self._budget = budget
         self._faults = faults
         self.arrived = 0
-        """Calls so far; addresses the draws of faults on calls."""
+        """Number of calls so far, which also addresses the random draws for faults on calls."""
         self.calls: deque[CallRecord] = deque(maxlen=CALLS_KEPT)
         """The latest calls, oldest first."""
         self.call_counts: Counter[tuple[str, str]] = Counter()
-        """Calls by (action, error code or empty)."""
+        """Number of calls by action and error code (empty if there was none)."""
         self.vm_counts: Counter[str] = Counter()
-        """VMs named, or asked for, by calls that were done, by action."""
+        """Number of VMs that successful calls named or asked for, by action."""
 
     def strike(
         self, kind: FaultKind, now_s: float, action: str, scopes: Sequence[Scope] | None
     ) -> Fault | None:
-        """The fault of a kind that strikes the call at hand."""
+        """Return the first fault of a kind that strikes the current call, or None."""
         return self._faults.on_call(kind, now_s, action, scopes, self.arrived)
 
     def call(
@@ -72,19 +72,19 @@ class Gateway:
         plain: bool = False,
         dry_run: bool = False,
     ) -> T:
-        """Make one call.
+        """Make one call and return its result.
 
         Args:
-            now_s: When it arrives.
+            now_s: Time at which it arrives.
             action: EC2's name of the action.
-            operation: What it does; raises ProviderError where EC2 would refuse, having changed nothing.
-            vms: VMs that it names or asks for, for the log.
-            scopes: The VMs it touches, for faults with a scope; None means all.
-            plain: A describe without filters, ids and paging, which has a budget of its own.
-            dry_run: Only ask whether the call would be allowed; says so by an error, as EC2 does.
+            operation: What the call does. It raises ProviderError if EC2 would refuse, and then has changed nothing.
+            vms: Number of VMs that it names or asks for, for the log.
+            scopes: The VMs that it affects, for faults with a scope; None means all VMs.
+            plain: Whether it is a describe without filters, ids and paging, which has a budget of its own.
+            dry_run: Whether only to test if the call would be allowed; the answer is an error, as on EC2.
 
         Raises:
-            ProviderError: Refused, failed, or done with the reply lost.
+            ProviderError: The call was refused, failed, or succeeded with its reply lost.
         """
         self.arrived += 1
         try:
@@ -100,7 +100,7 @@ class Gateway:
         return result
 
     def spend_vms(self, now_s: float, action: str, count: int) -> None:
-        """Take VMs of a call from the budget, or refuse the call."""
+        """Take a call's VMs from the budget, or refuse the call with ProviderError."""
         if not self._budget.take_vms(action, count, now_s):
             raise ProviderError(f"The budget for VMs named by {action} is spent", code="RequestLimitExceeded")
 

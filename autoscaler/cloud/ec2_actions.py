@@ -1,7 +1,7 @@
 """The EC2 actions of the endpoint, from parameters to response body.
 
-Rules: synchronous; time is an argument. Each action reads its whole form, refuses what it did not read, and
-makes one call to the world. What the world refuses passes through as ProviderError with EC2's code.
+Rules: synchronous; time is an argument. Each action reads its whole form, refuses unknown parameters, and makes one
+call to the world. The world's refusals are passed on as ProviderError with EC2's code.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from autoscaler.errors import ProviderError
 T = TypeVar("T")
 
 DEFAULT_TYPE = "m1.small"
-"""EC2's own, where a launch names none."""
+"""EC2's default machine type for a launch that names none."""
 
 _NO_LIMIT = 10**12
 
@@ -58,7 +58,7 @@ class Actions:
         }
 
     def perform(self, now_s: float, action: str, form: Form) -> str | bytes:
-        """The body of the answer to one call.
+        """Carry out one call and return the body of its response.
 
         Raises:
             ProviderError: The call is refused; `code` is EC2's.
@@ -80,7 +80,7 @@ class Actions:
     def _stop(self, now_s: float, form: Form) -> str:
         vm_ids, dry_run = form.texts("InstanceId"), form.flag("DryRun") or False
         force, hibernate = form.flag("Force") or False, form.flag("Hibernate") or False
-        # Skipping the guest's shutdown changes how a guest ends, which this world does not model.
+        # SkipOsShutdown affects only how the guest ends, which this world does not model.
         form.finish(["SkipOsShutdown"])
         changes = self._world.stop(now_s, vm_ids, force=force, hibernate=hibernate, dry_run=dry_run)
         return xml.state_changes(changes)
@@ -187,7 +187,7 @@ class Actions:
 
     def _instance(self, view: VmView) -> bytes:
         if view.state is State.TERMINATED:
-            # It will not change again and soon leave: keeping its text would only grow the memory.
+            # It will not change again and soon leaves the listings, so keeping its text would only use memory.
             self._rendered.pop(view.number, None)
             return xml.instance(view)
         kept = self._rendered.get(view.number)

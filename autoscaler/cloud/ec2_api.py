@@ -1,10 +1,10 @@
 """An EC2 endpoint on loopback: the query protocol (2016-11-15) over HTTP, on one embedded world.
 
-Rules: this module is HTTP and time; what a call means is `ec2_actions`, what it does is `world`. It runs in a
-process of its own (`python -m autoscaler.cloud.ec2_api`, started by `endpoint_process`): one line of JSON with
-the set-up comes in on standard input, one line with the address goes out, and it ends on SIGTERM, SIGINT or
-when standard input closes, so that it cannot outlive who started it. A request must look signed; the
-signature is not checked. Routes under /_world/ are not EC2: they tell and change the truth.
+Rules: this module is HTTP and time; `ec2_actions` interprets calls, and `world` carries them out. It runs in a process
+of its own (`python -m autoscaler.cloud.ec2_api`, started by `endpoint_process`). It reads one line of JSON with the
+set-up from standard input and writes one line with its address. It ends on SIGTERM, on SIGINT, or when standard input
+closes, so it cannot outlive its parent. A request must look signed; the signature is not checked. Routes under
+/_world/ are not EC2's: they show and change the true state.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ REQUEST_BYTES = 4 * 1024 * 1024
 
 
 class Endpoint:
-    """Answers requests on one world at the time of one clock."""
+    """Serves one world over HTTP, at the time of one clock."""
 
     def __init__(self, world: World, clock: Clock) -> None:
         self._world = world
@@ -41,7 +41,7 @@ class Endpoint:
         self._requests = 0
 
     def application(self) -> web.Application:
-        """The web application."""
+        """Build the web application."""
         application = web.Application(client_max_size=REQUEST_BYTES)
         application.router.add_route("*", "/", self._ec2)
         WorldApi(self._world, self._clock).add_routes(application.router)
@@ -81,10 +81,10 @@ def _check_signed(request: web.Request) -> None:
 
 
 async def serve(setup: CloudSetup) -> web.AppRunner:
-    """Start the endpoint on the set-up's port; the caller cleans the runner up.
+    """Start the endpoint on the set-up's port. The caller must clean up the returned runner.
 
     Raises:
-        OSError: The port cannot be taken.
+        OSError: The port is not available.
     """
     clock = setup.clock.clock()
     world = setup.world(clock.now())
@@ -99,13 +99,13 @@ async def serve(setup: CloudSetup) -> web.AppRunner:
 
 
 def address(runner: web.AppRunner) -> str:
-    """The URL that a started runner listens on."""
+    """The URL at which a started runner listens."""
     host, port = runner.addresses[0][:2]
     return f"http://{host}:{port}"
 
 
 async def _until_told(stdin: asyncio.StreamReader) -> None:
-    """Return on SIGTERM, SIGINT, or when standard input closes."""
+    """Return on SIGTERM or SIGINT, or when standard input closes."""
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,7 +1,7 @@
 """Parses EC2 query requests.
 
-Rules: parameters in, checked values out; errors carry EC2's codes. A parameter that nobody has read when the
-action starts is refused, so that nothing a caller asks for is silently left undone.
+Rules: parameters in, checked values out; errors carry EC2's codes. A parameter that the action has not read by the
+time it starts is refused, so that nothing in a request is silently ignored.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ IGNORED_AT_LAUNCH = (
     "SecurityGroupId",
     "UserData",
 )
-"""What a launch may say that makes no difference to a world of states and times."""
+"""Launch parameters that are accepted and have no effect, because the world models only states and times."""
 
 
 def invalid(message: str) -> ProviderError:
-    """The error for a value that is not possible."""
+    """Build the error for an invalid value."""
     return ProviderError(message, code="InvalidParameterValue")
 
 
@@ -60,7 +60,7 @@ def _grow(pairs: Iterable[tuple[str, str]]) -> Tree:
 
 
 class Form:
-    """The parameters of one call, or a branch of them."""
+    """The parameters of a call, or those below a common prefix."""
 
     def __init__(self, tree: Tree, where: str = "") -> None:
         self._tree = tree
@@ -69,11 +69,11 @@ class Form:
 
     @classmethod
     def parse(cls, body: str) -> Form:
-        """From a form-encoded body or query string."""
+        """Parse a form-encoded body or query string."""
         return cls(_grow(parse_qsl(body, keep_blank_values=True)))
 
     def text(self, name: str) -> str:
-        """A string; empty where it is not given."""
+        """Read a string; empty if it is not given."""
         self._read.add(name)
         value = self._tree.get(name, "")
         if not isinstance(value, str):
@@ -83,14 +83,14 @@ class Form:
         return value
 
     def flag(self, name: str) -> bool | None:
-        """A boolean; None where it is not given."""
+        """Read a boolean; None if it is not given."""
         value = self.text(name)
         if value.lower() not in {"", "true", "false"}:
             raise invalid(f"Value ({value}) for parameter {self._where}{name} is not a boolean")
         return {"true": True, "false": False}.get(value.lower())
 
     def integer(self, name: str, lowest: int, highest: int) -> int | None:
-        """A whole number within bounds, both included; None where it is not given."""
+        """Read an integer from `lowest` to `highest`, both included; None if it is not given."""
         value = self.text(name)
         if not value:
             return None
@@ -101,7 +101,7 @@ class Form:
         return int(value)
 
     def branch(self, name: str) -> Form:
-        """What lies below a name, perhaps nothing."""
+        """Read the parameters below a name; the result may be empty."""
         self._read.add(name)
         below = self._tree.get(name, {})
         if isinstance(below, str):
@@ -109,7 +109,7 @@ class Form:
         return Form(below, f"{self._where}{name}.")
 
     def branches(self, name: str) -> list[Form]:
-        """The members of a numbered list, in order of their numbers."""
+        """Read a numbered list of structures, ordered by number."""
         tree = self.branch(name)._tree  # noqa: SLF001 -- its own kind
         members = []
         for key in self._ordered(name, tree):
@@ -120,13 +120,13 @@ class Form:
         return members
 
     def texts(self, name: str) -> list[str]:
-        """The strings of a numbered list, in order of their numbers."""
+        """Read a numbered list of strings, ordered by number."""
         tree = self.branch(name)._tree  # noqa: SLF001 -- its own kind
         below = Form(tree, f"{self._where}{name}.")
         return [below.text(key) for key in self._ordered(name, tree)]
 
     def one_or_more(self, name: str) -> list[str]:
-        """The strings of a numbered list, or the one string where there is no list."""
+        """Read a numbered list of strings, or a single string as a list of one."""
         return [self.text(name)] if isinstance(self._tree.get(name), str) else self.texts(name)
 
     def _ordered(self, name: str, tree: Tree) -> list[str]:
@@ -136,11 +136,11 @@ class Form:
         return sorted(tree, key=int)
 
     def given(self, name: str) -> bool:
-        """Whether it is there at all."""
+        """Whether a parameter is given."""
         return name in self._tree
 
     def fingerprint(self) -> str:
-        """Equal for forms that ask for the same, whatever the token and the signature."""
+        """A text that is equal for calls with the same meaning, whatever their client token and signature."""
         skipped = _PROTOCOL | {"ClientToken"}
         kept = {
             name: value
@@ -150,7 +150,7 @@ class Form:
         return json.dumps(kept, sort_keys=True)
 
     def finish(self, ignored: Iterable[str] = ()) -> None:
-        """Refuse what has not been read."""
+        """Refuse the call if it has parameters that were neither read nor are in `ignored`."""
         for name in self._tree:
             if name in self._read or name in ignored:
                 continue
@@ -162,7 +162,7 @@ class Form:
 
 
 def read_tags(form: Form) -> dict[str, str]:
-    """A numbered list of keys and values."""
+    """Read a numbered list of tags."""
     tags = {}
     for member in form.branches("Tag"):
         key = member.text("Key")
@@ -174,7 +174,7 @@ def read_tags(form: Form) -> dict[str, str]:
 
 
 def read_tag_specifications(form: Form, resource: str) -> dict[str, str]:
-    """Tags for one kind of resource; those for others are read and belong to nothing here."""
+    """Read the tags for one kind of resource. Tags for other kinds are checked and dropped."""
     tags: dict[str, str] = {}
     for member in form.branches("TagSpecification"):
         kind = member.text("ResourceType")
@@ -188,7 +188,7 @@ def read_tag_specifications(form: Form, resource: str) -> dict[str, str]:
 
 
 def read_launch(form: Form) -> LaunchData:
-    """What RunInstances, or the data of a launch template, says of new VMs."""
+    """Read the launch data of RunInstances or of a launch template."""
     placement = form.branch("Placement")
     zone = placement.text("AvailabilityZone")
     placement.finish(["Tenancy", "GroupName"])
@@ -229,7 +229,7 @@ def _matcher(patterns: list[str]) -> Callable[[str], bool]:
     if not any("*" in pattern or "?" in pattern for pattern in patterns):
         exact = frozenset(patterns)
         return lambda value: value in exact
-    # EC2 knows * and ? only; the brackets of a shell pattern mean themselves.
+    # EC2 knows only * and ?; the brackets of shell patterns are literal.
     escaped = (pattern.replace("[", "[[]") for pattern in patterns)
     expression = re.compile("|".join(fnmatch.translate(pattern) for pattern in escaped))
     return lambda value: expression.match(value) is not None
@@ -250,11 +250,11 @@ def _field(read: Callable[[VmView], str], match: Callable[[str], bool]) -> Calla
 def read_filters(
     form: Form, further: Mapping[str, Callable[[VmView], str]] | None = None
 ) -> list[Callable[[VmView], bool]]:
-    """The filters of a describe, each a test; values within one are alternatives.
+    """Read the filters of a describe as tests, all of which must hold. The values of one filter are alternatives.
 
     Args:
         form: The call.
-        further: Filters that this action knows beside the usual ones.
+        further: Filters of this action in addition to the usual ones.
     """
     known = {**_VM_FILTERS, **(further or {})}
     tests = []

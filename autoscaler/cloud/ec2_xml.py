@@ -26,22 +26,22 @@ _STATE_CODES = {
 
 
 def text(value: str) -> str:
-    """A value as character data."""
+    """Escape a value as XML character data."""
     return escape(value, quote=False)
 
 
 def moment(at_s: float) -> str:
-    """EC2's form of a time."""
+    """Format a time as EC2 does."""
     return f"{datetime.fromtimestamp(at_s, tz=UTC):%Y-%m-%dT%H:%M:%S}.000Z"
 
 
 def boolean(value: bool) -> str:
-    """EC2's form of a truth value."""
+    """Format a boolean as EC2 does."""
     return "true" if value else "false"
 
 
 def response(action: str, request_id: str, body: str | bytes) -> bytes:
-    """A whole answer around its body."""
+    """Build a complete response around its body."""
     inner = body if isinstance(body, bytes) else body.encode()
     head = (
         f'<?xml version="1.0" encoding="UTF-8"?>\n<{action}Response xmlns="{_NAMESPACE}">'
@@ -51,7 +51,7 @@ def response(action: str, request_id: str, body: str | bytes) -> bytes:
 
 
 def error(code: str, message: str, request_id: str) -> bytes:
-    """A whole answer that says what is wrong."""
+    """Build a complete error response."""
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         f"<Response><Errors><Error><Code>{text(code)}</Code><Message>{text(message)}</Message></Error>"
@@ -60,12 +60,12 @@ def error(code: str, message: str, request_id: str) -> bytes:
 
 
 def state(name: str, value: State) -> str:
-    """A state with its number."""
+    """Render a state with its numeric code."""
     return f"<{name}><code>{_STATE_CODES[value]}</code><name>{value}</name></{name}>"
 
 
 def tag_set(tags: Mapping[str, str]) -> str:
-    """All tags."""
+    """Render tags."""
     items = "".join(
         f"<item><key>{text(key)}</key><value>{text(value)}</value></item>" for key, value in tags.items()
     )
@@ -73,7 +73,7 @@ def tag_set(tags: Mapping[str, str]) -> str:
 
 
 def state_changes(changes: Iterable[StateChange]) -> str:
-    """What Start-, Stop- and TerminateInstances answer."""
+    """Render the result of StartInstances, StopInstances or TerminateInstances."""
     items = "".join(
         f"<item><instanceId>{change.id}</instanceId>{state('currentState', change.current)}"
         f"{state('previousState', change.previous)}</item>"
@@ -83,7 +83,7 @@ def state_changes(changes: Iterable[StateChange]) -> str:
 
 
 def instance(view: VmView) -> bytes:
-    """One instance as DescribeInstances shows it, about as long as EC2's own."""
+    """Render an instance as DescribeInstances does, with about as much text as EC2."""
     reason = ""
     if view.reason_code:
         reason = (
@@ -141,7 +141,7 @@ def _network(view: VmView) -> str:
 
 
 def reservations(views: Sequence[VmView], rendered: Iterable[bytes]) -> bytes:
-    """Instances in their reservations; those of one launch stand together where they are neighbours."""
+    """Join rendered instances into reservations. Neighbours from the same launch share one."""
     parts: list[bytes] = []
     current = ""
     for view, item in zip(views, rendered, strict=True):
@@ -160,14 +160,14 @@ def reservations(views: Sequence[VmView], rendered: Iterable[bytes]) -> bytes:
 
 
 def run_result(views: Sequence[VmView]) -> bytes:
-    """What RunInstances answers."""
+    """Render the result of RunInstances."""
     reservation = views[0].reservation if views else ""
     head = f"<reservationId>{reservation}</reservationId><ownerId>{OWNER}</ownerId><groupSet/><instancesSet>"
     return b"".join((head.encode(), *(instance(view) for view in views), b"</instancesSet>"))
 
 
 def instance_status(view: VmView, now_s: float) -> str:
-    """One line of DescribeInstanceStatus."""
+    """Render one item of DescribeInstanceStatus."""
     status = check_status(view, now_s)
     reachability = {"ok": "passed", "initializing": "initializing"}.get(status)
     details = ""
@@ -181,14 +181,14 @@ def instance_status(view: VmView, now_s: float) -> str:
 
 
 def check_status(view: VmView, now_s: float) -> str:
-    """What both status checks say: ok once the guest has booted. EC2's own come minutes later."""
+    """Result of both status checks: ok as soon as the guest has booted. On EC2 this takes minutes longer."""
     if view.state is not State.RUNNING:
         return "not-applicable"
     return "ok" if view.ready(now_s) else "initializing"
 
 
 def template(value: Template, name: str) -> str:
-    """A launch template without its data."""
+    """Render a launch template without its data."""
     return (
         f"<{name}><launchTemplateId>{value.id}</launchTemplateId>"
         f"<launchTemplateName>{text(value.name)}</launchTemplateName>"
@@ -199,7 +199,7 @@ def template(value: Template, name: str) -> str:
 
 
 def template_version(value: Template, version: TemplateVersion, name: str) -> str:
-    """One version with its data."""
+    """Render a version of a launch template with its data."""
     return (
         f"<{name}><launchTemplateId>{value.id}</launchTemplateId>"
         f"<launchTemplateName>{text(value.name)}</launchTemplateName>"

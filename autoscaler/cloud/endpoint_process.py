@@ -1,8 +1,8 @@
 """Runs the EC2 endpoint as a child process for the lifetime of a context.
 
-Rules: the child gets its set-up on standard input and says its address on standard output. It ends when the
-context ends (SIGTERM, then a bounded wait, then SIGKILL), and by itself when this process dies, because its
-standard input closes then.
+Rules: the child reads its set-up from standard input and writes its address to standard output. It ends when the
+context ends (SIGTERM, then a bounded wait, then SIGKILL). It also ends when this process dies, because that closes its
+standard input.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ STOP_WITHIN_S = 5.0
 
 
 class EndpointProcess:
-    """An embedded cloud behind an EC2 endpoint on loopback."""
+    """An embedded cloud behind an EC2 endpoint on loopback, as an async context manager."""
 
     def __init__(self, setup: CloudSetup) -> None:
         self.setup = setup
         self._process: Process | None = None
         self.url = ""
-        """Address of the endpoint, while the context lasts."""
+        """URL of the endpoint, while the context is active."""
 
     @property
     def pid(self) -> int:
-        """Id of the child process."""
+        """Process id of the child."""
         if self._process is None:
             raise DaemonError("the embedded cloud has not been started")
         return self._process.pid
 
     async def __aenter__(self) -> Self:
-        """Start it, and return once it listens.
+        """Start the child, and return once it listens.
 
         Raises:
             DaemonError: It did not start; the message says why.
         """
         command = (sys.executable, "-m", "autoscaler.cloud.ec2_api")
-        # In a session of its own, since Ctrl-C in a terminal reaches every process of the foreground group,
-        # and the cloud must outlive the daemon that is shutting down in an orderly way.
+        # In its own session: Ctrl-C in a terminal reaches all processes of the foreground group, but the cloud must
+        # outlive the daemon, which is still shutting down in order.
         self._process = await asyncio.create_subprocess_exec(
             *command, stdin=PIPE, stdout=PIPE, start_new_session=True
         )
@@ -68,7 +68,7 @@ class EndpointProcess:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End it."""
+        """End the child."""
         await self._end()
 
     async def _introduce(self, process: Process) -> dict[str, str]:

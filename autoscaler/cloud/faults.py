@@ -1,8 +1,8 @@
 """Faults of the world: which fault is active, when, and for which VMs and calls.
 
-Rules: a fault is a frozen value with a window relative to the start of the world; nothing is on by default.
-Whether a fault with a probability strikes is drawn by its place in the schedule and by what it strikes, never
-from a running stream, so that one fault does not shift another. What a strike does is written in `world`.
+Rules: a fault is a frozen value with a window relative to the start of the world; no fault is on by default.
+Whether a fault with a probability strikes is drawn from its place in the schedule and from what it would strike,
+never from a running stream, so one fault does not shift another. `world` implements the effects.
 """
 
 from __future__ import annotations
@@ -16,41 +16,41 @@ from autoscaler.cloud.physics import Purpose, uniform
 
 
 class FaultKind(StrEnum):
-    """What goes wrong."""
+    """Kind of a fault: what goes wrong, and what `delay_s` and `code` mean (default in parentheses)."""
 
     NO_CAPACITY = "no_capacity"
     """Starts and launches fail with InsufficientInstanceCapacity (or `code`)."""
     FALL_BACK = "fall_back"
     """Starts are accepted and fall back to stopped after `delay_s` (10) with `code` as the state reason."""
     STUCK_PENDING = "stuck_pending"
-    """Started VMs stay pending `delay_s` longer, for good where it is not given."""
+    """Started VMs stay pending `delay_s` longer, or for ever without it."""
     STUCK_STOPPING = "stuck_stopping"
-    """Stopped VMs stay stopping `delay_s` longer, for good where it is not given; a forced stop ends it."""
+    """Stopped VMs stay stopping `delay_s` longer, or for ever without it. A forced stop ends this."""
     UNREADY = "unready"
-    """Started VMs run and become ready `delay_s` later, never where it is not given."""
+    """Started VMs run but become ready `delay_s` later, or never without it."""
     NO_HIBERNATION = "no_hibernation"
-    """Stops that would save the memory are refused with `code` (UnsupportedHibernationConfiguration)."""
+    """Stops that should save the memory are refused with `code` (UnsupportedHibernationConfiguration)."""
     HOST_STOP = "host_stop"
-    """At the start of the window the provider stops running VMs, with `code` (Server.ScheduledStop)."""
+    """At the start of the window, the provider stops running VMs with `code` (Server.ScheduledStop) as the state reason."""
     THROTTLE = "throttle"
     """Calls fail with RequestLimitExceeded; nothing is done."""
     API_ERROR = "api_error"
     """Calls fail with `code` (InternalError); nothing is done."""
     LOST_REPLY = "lost_reply"
-    """Calls are done and then answered with `code` (InternalError): the outcome is unknown to the caller."""
+    """Calls are carried out and then answered with `code` (InternalError), so the caller does not know the outcome."""
     LATENCY = "latency"
-    """Answers take `delay_s` longer; the call takes effect when it arrives."""
+    """Answers take `delay_s` longer. A call takes effect when it arrives."""
     LISTING_LAG = "listing_lag"
     """Listings show VMs as they were `delay_s` ago."""
     MISSING_ROWS = "missing_rows"
-    """Listings leave VMs out, drawn anew for each listing."""
+    """Listings leave out VMs, which are drawn anew for each listing."""
 
 
 ON_CALLS = frozenset({FaultKind.THROTTLE, FaultKind.API_ERROR, FaultKind.LOST_REPLY, FaultKind.LATENCY})
-"""Kinds that strike API calls and may name `actions`."""
+"""Kinds that strike API calls and may be limited to `actions`."""
 
 NEEDS_DELAY = frozenset({FaultKind.LATENCY, FaultKind.LISTING_LAG})
-"""Kinds that mean nothing without `delay_s`."""
+"""Kinds that require `delay_s`."""
 
 DEFAULT_CODES = {
     FaultKind.NO_CAPACITY: "InsufficientInstanceCapacity",
@@ -65,18 +65,18 @@ DEFAULT_CODES = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One line of the schedule. Empty scopes match everything.
+    """A scheduled fault. An empty scope matches everything.
 
     Attributes:
         kind: What goes wrong.
-        start_s: Start of the window in seconds from the start of the world.
-        end_s: End of the window, not included.
+        start_s: Start of the window, in seconds from the start of the world.
+        end_s: End of the window, excluded.
         probability: Chance that it strikes, per VM and event, per call, or per VM and listing.
-        delay_s: Length in seconds, as the kind says.
-        code: Error code or state reason, as the kind says; empty for the kind's own.
-        zone, vm_type, fleet: Strike only VMs of this zone, type, fleet.
+        delay_s: Duration in seconds; its meaning depends on the kind.
+        code: Error code or state reason, depending on the kind; empty for the kind's default.
+        zone, vm_type, fleet: Strike only VMs of this zone, type or fleet.
         vm_ids: Strike only these VMs.
-        actions: Strike only these API actions (kinds on calls).
+        actions: Strike only these API actions, for kinds in ON_CALLS.
     """
 
     kind: FaultKind
@@ -105,16 +105,16 @@ class Fault:
 
     @property
     def reason_code(self) -> str:
-        """The code given, else the kind's own."""
+        """The code given, or else the kind's default."""
         return self.code or DEFAULT_CODES.get(self.kind, "")
 
     @property
     def scoped(self) -> bool:
-        """Whether it strikes only some VMs."""
+        """Whether it is limited to some VMs."""
         return bool(self.zone or self.vm_type or self.fleet or self.vm_ids)
 
     def covers(self, vm: Scope) -> bool:
-        """Whether a VM is in its scope."""
+        """Whether a VM is in the fault's scope."""
         return (
             (not self.zone or self.zone == vm.zone)
             and (not self.vm_type or self.vm_type == vm.vm_type)
@@ -125,7 +125,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a fault may be scoped by; a launch has no id yet (empty)."""
+    """The properties of a VM by which faults may be limited. A launch has an empty id."""
 
     id: str
     fleet: str
@@ -134,7 +134,7 @@ class Scope:
 
 
 class FaultPlan:
-    """The schedule of one world. Faults can be added while it runs; they never change place."""
+    """The schedule of faults in one world. Faults can be added while it runs, and never change their place."""
 
     def __init__(self, faults: Sequence[Fault], *, seed: int, start_s: float) -> None:
         self._seed = seed
@@ -145,17 +145,17 @@ class FaultPlan:
             self.add(fault)
 
     def add(self, fault: Fault) -> None:
-        """Append to the schedule."""
+        """Append a fault to the schedule."""
         self.faults.append(fault)
         self._by_kind[fault.kind].append((len(self.faults), fault))
 
     @property
     def longest_lag_s(self) -> float:
-        """The most that all listing lags of the schedule could add up to."""
+        """Sum of all listing lags in the schedule, in seconds."""
         return sum(fault.delay_s or 0.0 for _, fault in self._by_kind[FaultKind.LISTING_LAG])
 
     def active(self, kind: FaultKind, now_s: float) -> Sequence[tuple[int, Fault]]:
-        """Faults of a kind whose window is open, with their place in the schedule."""
+        """Faults of a kind whose window is open, each with its place in the schedule."""
         scheduled = self._by_kind[kind]
         if not scheduled:
             return ()
@@ -163,7 +163,7 @@ class FaultPlan:
         return [(place, fault) for place, fault in scheduled if fault.start_s <= at_s < fault.end_s]
 
     def on_vm(self, kind: FaultKind, now_s: float, vm: Scope, number: int, count: int) -> Fault | None:
-        """The first fault that strikes this VM at its `count`-th event."""
+        """Return the first fault that strikes this VM at its `count`-th event, or None."""
         for place, fault in self.active(kind, now_s):
             if fault.covers(vm) and self.strikes(place, fault, number, count):
                 return fault
@@ -172,9 +172,9 @@ class FaultPlan:
     def on_call(
         self, kind: FaultKind, now_s: float, action: str, vms: Sequence[Scope] | None, count: int
     ) -> Fault | None:
-        """The first fault that strikes the `count`-th call.
+        """Return the first fault that strikes the `count`-th call, or None.
 
-        A scoped fault needs a VM in scope among `vms`; None stands for a call that touches all VMs.
+        A scoped fault strikes only if one of `vms` is in its scope; None stands for a call that affects all VMs.
         """
         if not self._by_kind[kind]:
             return None
@@ -188,11 +188,11 @@ class FaultPlan:
         return None
 
     def strikes_listing(self, place: int, fault: Fault, number: int, count: int) -> bool:
-        """Whether a listing fault strikes this VM in the `count`-th listing."""
+        """Whether a fault with an open window strikes this VM in the `count`-th listing."""
         return self._strikes(place, fault, Purpose.FAULT_ON_LISTING, number, count)
 
     def strikes(self, place: int, fault: Fault, number: int, count: int) -> bool:
-        """Whether a fault strikes this VM at its `count`-th event, window and scope aside."""
+        """Whether a fault strikes this VM at its `count`-th event. Window and scope are not checked."""
         return self._strikes(place, fault, Purpose.FAULT_ON_VM, number, count)
 
     def _strikes(self, place: int, fault: Fault, purpose: Purpose, item: int, count: int) -> bool:

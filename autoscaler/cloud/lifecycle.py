@@ -1,8 +1,8 @@
 """The lifecycle of every VM in the world: which state change follows an order, and when.
 
-Rules: pure and event-driven. An order draws its duration at once and puts what is due on a heap; `advance`
-plays what has become due, in order of time. Every transient ends within `Spread.longest_s` unless a fault says
-otherwise. Whether an order is allowed is not decided here; that is `world`, which speaks EC2's rules.
+Rules: pure and event-driven. An order draws its duration at once and puts the resulting event on a heap; `advance`
+carries out the events that are due, ordered by time. Every transient state ends within `Spread.longest_s` unless a
+fault prolongs it. Whether an order is allowed is decided in `world`, which implements EC2's rules.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from autoscaler.cloud.vms import ENDED, Page, Record, State, VmView
 from autoscaler.errors import ProviderError
 
 PAGES_KEPT = 100
-"""Pages kept of a listing that has not changed since."""
+"""Most pages of an unchanged listing that are kept."""
 FALL_BACK_AFTER_S = 10.0
-"""A start that falls back does so after this long where the fault does not say."""
+"""Seconds until a start falls back, if the fault gives no delay."""
 
 
 class _Due(IntEnum):
-    """What may fall due."""
+    """Kind of an event on the heap."""
 
     RUNNING = 0
     FALLEN_BACK = 1
@@ -40,12 +40,12 @@ class _Due(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class StopOrder:
-    """Who stops a VM, and how.
+    """How a VM is stopped, and on whose order.
 
     Attributes:
         code, message: The state reason to show.
-        transition: EC2's sentence on the change.
-        hibernate: Save memory first; the provider bills that time.
+        transition: EC2's sentence about the change.
+        hibernate: Whether to save the memory first; the provider bills that time.
     """
 
     code: str
@@ -55,7 +55,7 @@ class StopOrder:
 
 
 def user_stop(now_s: float, *, hibernate: bool = False) -> StopOrder:
-    """The order that a StopInstances call gives."""
+    """The order that results from a StopInstances call."""
     code = "Client.UserInitiatedHibernate" if hibernate else "Client.UserInitiatedShutdown"
     return StopOrder(code, f"{code}: asked for through the API", _by_user(now_s), hibernate=hibernate)
 
@@ -65,13 +65,13 @@ def _by_user(now_s: float) -> str:
 
 
 def _public_address(number: int, starts: int) -> str:
-    """Another one at each start, as on EC2; of the addresses that are kept for tests of networks."""
+    """A public address that differs at each start, as on EC2. The range is reserved for network benchmarks."""
     place = (number * 31 + starts * 7919) % 131_072
     return f"198.{18 + (place >> 16)}.{place >> 8 & 255}.{place & 255}"
 
 
 class Lifecycle:
-    """Records of all VMs, the heap of what is due, capacity in use and the meter."""
+    """The states of all VMs, the events that are due, the capacity in use and the meter."""
 
     def __init__(
         self, *, seed: int, start_s: float, physics: Physics, faults: FaultPlan, meter: Meter
@@ -88,12 +88,12 @@ class Lifecycle:
         self.meter = meter
         self.now_s = start_s
         self._changes = 0
-        """Of any VM so far; while it stays, every VM looks the same."""
+        """Number of changes of any VM so far. While it is the same, so are all VMs."""
         self._changed_at_s = start_s
         self._pages: dict[tuple[int, int | None, Callable[[VmView], bool]], Page] = {}
         self._pages_of = 0
         self.in_use: Counter[tuple[str, str]] = Counter()
-        """VMs that hold capacity, by (type, zone)."""
+        """Number of VMs that hold capacity, by type and zone."""
         for place, fault in enumerate(faults.faults):
             self.watch(place, fault)
 
@@ -101,11 +101,11 @@ class Lifecycle:
 
     @property
     def created(self) -> int:
-        """VMs ever made; the next VM's number."""
+        """Number of VMs ever made, which is also the next VM's number."""
         return len(self._records)
 
     def find(self, vm_id: str) -> Record | None:
-        """By id, while it is listed."""
+        """Find a listed VM by id; None if there is none."""
         return self._by_id.get(vm_id)
 
     def after(self, number: int) -> Iterator[Record]:
@@ -116,17 +116,17 @@ class Lifecycle:
                 yield record
 
     def fleet(self, name: str | None) -> Iterator[Record]:
-        """Listed VMs of one fleet, or of all."""
+        """Listed VMs of one fleet, or of all fleets if `name` is None."""
         return self.after(-1) if name is None else iter(self._by_fleet.get(name, {}).values())
 
     def fleets(self) -> tuple[str, ...]:
-        """Fleets that own a listed VM, sorted."""
+        """Names of the fleets that own a listed VM, sorted."""
         return tuple(sorted(name for name, records in self._by_fleet.items() if records))
 
     # ── time ────────────────────────────────────────────────────────────────────────────────────────────
 
     def advance(self, now_s: float) -> None:
-        """Play what is due by now. Time never goes back: an earlier `now_s` plays nothing."""
+        """Carry out the events that are due. Time never goes back: an earlier `now_s` has no effect."""
         if math.isnan(now_s):
             raise ValueError("now_s must be a number of seconds, not NaN")
         while self._heap and self._heap[0][0] <= now_s:
@@ -141,7 +141,7 @@ class Lifecycle:
         self.now_s = max(self.now_s, now_s)
 
     def watch(self, place: int, fault: Fault) -> None:
-        """Put a fault that strikes by itself on the heap; `place` is its index in the schedule."""
+        """Schedule a fault that strikes without an order or call. `place` is its index in the schedule."""
         over = self._start_s + fault.end_s <= self.now_s
         if fault.kind == FaultKind.HOST_STOP and not over:
             self._push(max(self.now_s, self._start_s + fault.start_s), place, 0, _Due.HOST_STOP)
@@ -207,7 +207,7 @@ class Lifecycle:
     # ── orders ──────────────────────────────────────────────────────────────────────────────────────────
 
     def add(self, view: VmView) -> Record:
-        """A new VM, as its view says: pending (it will run), running and ready, or stopped."""
+        """Add a VM in the state that its view gives: pending (it will run), running and ready, or stopped."""
         self._note_change()
         if view.public and view.state is not State.STOPPED:
             view = replace(view, public_address=_public_address(view.number, 0))
@@ -228,7 +228,7 @@ class Lifecycle:
         return record
 
     def start(self, record: Record) -> None:
-        """Stopped to pending, and on to running unless a fault has it otherwise."""
+        """Start a stopped VM. It becomes pending and later running, unless a fault prevents it."""
         self._hold(record)
         record.generation += 1
         self._change(
@@ -254,7 +254,7 @@ class Lifecycle:
         self._push(self.now_s + delay_s, record.view.number, record.generation, _Due.FALLEN_BACK)
 
     def stop(self, record: Record, order: StopOrder) -> None:
-        """Running to stopping, and on to stopped unless it is stuck."""
+        """Stop a running VM. It becomes stopping and later stopped, unless a fault keeps it from that."""
         record.generation += 1
         record.saves_memory = order.hibernate
         if not order.hibernate:
@@ -275,12 +275,12 @@ class Lifecycle:
         self._await_stopped(record, self._stop_s(record, takes) + held_s)
 
     def check_hibernation(self, record: Record) -> None:
-        """It has run for long enough, since it first did, to save its memory, and no fault keeps it from that."""
+        """Raise ProviderError if the VM cannot save its memory: because of a fault, or too soon after it first ran."""
         fault = self._strike(FaultKind.NO_HIBERNATION, record, record.stops + 1)
         if fault is not None:
             raise ProviderError(f"Not supported for hibernation: {record.view.id}", code=fault.reason_code)
         if self.now_s < record.first_ran_at_s + self._physics.may_hibernate_after_s:
-            # As on EC2, it is not said which.
+            # As on EC2, the message does not name the VM.
             raise ProviderError(
                 "Instance is not ready to hibernate yet, retry in a few minutes", code="UnsupportedOperation"
             )
@@ -290,14 +290,14 @@ class Lifecycle:
         return saved_s is not None and self.now_s - saved_s <= self._physics.hibernated_for_s
 
     def force_stop(self, record: Record) -> None:
-        """A stopping VM stops within an ordinary time from now, or earlier if it was about to; its memory is lost."""
+        """Force a stopping VM to stop within an ordinary stop time from now, or when it would anyway. Its memory is lost."""
         record.generation += 1
         record.saves_memory = False
         left_s = record.stopped_at_s - self.now_s
         self._await_stopped(record, min(left_s, self._stop_s(record, self._physics.stop)))
 
     def terminate(self, record: Record) -> None:
-        """Any state to shutting down, and on to terminated and out of the listings."""
+        """Terminate a VM in any state. It is later terminated, and then leaves the listings."""
         record.generation += 1
         number = record.view.number
         self.meter.halt(number, self.now_s)
@@ -313,11 +313,11 @@ class Lifecycle:
         self._push(self.now_s + duration_s, number, record.generation, _Due.TERMINATED)
 
     def retype(self, record: Record, vm_type: str) -> None:
-        """Give a VM that holds no capacity another machine type."""
+        """Change the machine type of a VM that holds no capacity."""
         self._change(record, vm_type=vm_type)
 
     def tag(self, record: Record, tags: dict[str, str]) -> None:
-        """Write tags; a new owner takes the VM's whole account."""
+        """Write tags. If they change the owner, the VM's whole account moves to the new one."""
         before = record.view.fleet
         self._change(record, tags={**record.view.tags, **tags})
         after = record.view.fleet
@@ -376,13 +376,13 @@ class Lifecycle:
     # ── what a caller sees ──────────────────────────────────────────────────────────────────────────────
 
     def page(self, after: int, limit: int | None, matches: Callable[[VmView], bool], number: int) -> Page:
-        """A part of the `number`-th listing; the same value again for as long as it shows the same.
+        """Return a part of the `number`-th listing. While it shows the same, the same object is returned.
 
         Args:
-            after: Number of the last VM of the page before.
-            limit: The most VMs to return.
-            matches: Which VMs to return.
-            number: Addresses the draws of rows that are missing.
+            after: Number of the last VM on the previous page.
+            limit: Most VMs to return.
+            matches: Selects the VMs to return.
+            number: Number of the listing, which addresses the draws for missing rows.
         """
         if not self._all_seen_as_they_are():
             return self._new_page(after, limit, matches, number)
@@ -421,7 +421,7 @@ class Lifecycle:
             yield view
 
     def _all_seen_as_they_are(self) -> bool:
-        """Whether a listing shows all VMs in their present state, so that it shows the same until a change."""
+        """Whether a listing shows all VMs in their present states, so that it stays the same until the next change."""
         if self._faults.active(FaultKind.MISSING_ROWS, self.now_s):
             return False
         lag_s = self._physics.listing_lag_s
@@ -430,7 +430,7 @@ class Lifecycle:
         return self.now_s - self._changed_at_s >= lag_s
 
     def seen(self, record: Record) -> VmView | None:
-        """The VM as a caller sees it now, which may be as it was; None where it is not seen yet."""
+        """The VM as a listing shows it now, perhaps in an earlier state; None if it does not appear yet."""
         lag_s = self._physics.listing_lag_s
         for place, fault in self._faults.active(FaultKind.LISTING_LAG, self.now_s):
             view = record.view
@@ -450,5 +450,5 @@ class Lifecycle:
         return record.history[0][1]
 
     def ended(self, record: Record) -> bool:
-        """Whether it is terminated or on the way there."""
+        """Whether the VM is terminated or shutting down."""
         return record.view.state in ENDED

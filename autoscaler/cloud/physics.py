@@ -1,8 +1,8 @@
 """Timing and randomness of the world: how long things take, and where the random numbers come from.
 
-Rules: values and pure functions. Every draw is addressed by (seed, purpose, VM, count): nothing here holds a
-position in a stream, so switching a fault on, or asking in another order, never shifts another draw.
-No state of a VM here; that is `world`.
+Rules: values and pure functions. Every draw is addressed by (seed, purpose, VM, count). No code holds a position in a
+stream, so switching on a fault, or asking in another order, never shifts another draw. The states of VMs are in
+`world`, not here.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from enum import IntEnum
 import numpy as np
 
 FURTHEST_NORMAL = 4.0
-"""Normal draws are cut here, so that every duration has a longest value (`Spread.longest_s`)."""
+"""Normal draws are clipped to this many standard deviations, so that every duration has a maximum (`Spread.longest_s`)."""
 
 
 class Purpose(IntEnum):
-    """What a draw is for; part of its address, so the values must never be renumbered."""
+    """What a random draw is for. The values are part of its address and must never change."""
 
     START = 1
     BOOT = 2
@@ -34,23 +34,23 @@ def _generator(seed: int, stream: int, purpose: Purpose, item: int, count: int) 
 
 
 def normal(seed: int, purpose: Purpose, vm: int, count: int) -> float:
-    """Standard normal for the `count`-th time of this purpose on this VM, cut at +-FURTHEST_NORMAL."""
+    """Draw a standard normal for the `count`-th use of this purpose by this VM, clipped at +-FURTHEST_NORMAL."""
     value = float(_generator(seed, 0, purpose, vm, count).standard_normal())
     return min(max(value, -FURTHEST_NORMAL), FURTHEST_NORMAL)
 
 
 def uniform(seed: int, stream: int, purpose: Purpose, item: int, count: int) -> float:
-    """Uniform in [0, 1); `stream` tells faults apart."""
+    """Draw a uniform number in [0, 1). `stream` separates faults from each other."""
     return float(_generator(seed, stream, purpose, item, count).random())
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A log-normal duration.
+    """A log-normal distribution of durations.
 
     Attributes:
-        median_s: Half of the draws are below this.
-        sigma: Standard deviation of the logarithm; 0.2 puts the 95 % quantile at 1.39 medians.
+        median_s: Median in seconds.
+        sigma: Standard deviation of the logarithm; with 0.2, the 95 % quantile is 1.39 medians.
     """
 
     median_s: float
@@ -63,12 +63,12 @@ class Spread:
             raise ValueError(f"sigma must be within 0 and 3, not {self.sigma}")
 
     def at(self, normal_draw: float) -> float:
-        """The duration in seconds that belongs to a standard normal draw."""
+        """The duration in seconds for a standard normal draw."""
         return self.median_s * math.exp(self.sigma * normal_draw)
 
     @property
     def longest_s(self) -> float:
-        """No draw is longer than this."""
+        """The longest possible duration, in seconds."""
         return self.at(FURTHEST_NORMAL)
 
 
@@ -77,23 +77,23 @@ class Physics:
     """How long the provider and the guest take.
 
     The defaults follow published measurements of a plain Linux image on EC2 in 2026: a stopped VM is running
-    16 s after the call and usable 3 s later; a new one is usable after 25 s; a hibernated one, whose guest has nothing to
-    warm up, is hardly quicker than a stopped one. How long saving the memory takes is an assumption (8 GiB at 140 MB/s).
+    16 s after the call and usable 3 s later; a new one is usable after 25 s. A hibernated VM whose guest has nothing to
+    warm up is hardly quicker than a stopped one. The time for saving memory is an assumption (8 GiB at 140 MB/s).
 
     Attributes:
-        start: Pending of a stopped VM that was started.
-        boot: Running to ready of such a VM.
-        launch: Pending of a new VM.
-        first_boot: Running to ready of a new VM, which also runs its user data.
-        stop: Stopping to stopped.
-        hibernate: The same where the memory is saved first.
-        resume: Pending of a hibernated VM that was started.
-        wake: Running to ready of such a VM, whose memory is read back.
-        may_hibernate_after_s: A VM cannot hibernate before it has run for so long for the first time.
-        hibernated_for_s: A memory that was saved longer ago is lost: the VM boots as if it had been stopped.
-        shut_down: Shutting down to terminated.
-        listing_lag_s: A change shows in listings this much later.
-        terminated_listed_s: How long a terminated VM stays listed.
+        start: Pending time of a stopped VM that is started.
+        boot: Time from running to ready of such a VM.
+        launch: Pending time of a new VM.
+        first_boot: Time from running to ready of a new VM, which also runs its user data.
+        stop: Time from stopping to stopped.
+        hibernate: Time from stopping to stopped if the memory is saved first.
+        resume: Pending time of a hibernated VM that is started.
+        wake: Time from running to ready of such a VM, whose memory is read back.
+        may_hibernate_after_s: Time since it first ran before which a VM cannot hibernate.
+        hibernated_for_s: Time after which a saved memory is lost: the VM then boots as if it had been stopped.
+        shut_down: Time from shutting down to terminated.
+        listing_lag_s: Time after which a change appears in listings.
+        terminated_listed_s: Time for which a terminated VM stays listed.
     """
 
     start: Spread = Spread(16.0, 0.2)

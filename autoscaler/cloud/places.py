@@ -1,6 +1,6 @@
 """Places of the world: its region, zones and subnets, and how many VMs of a type fit in a zone.
 
-Rules: values and lookups. How many are in use is counted elsewhere and handed in; dry spells are faults.
+Rules: values and look-ups. The number of VMs in use is counted elsewhere and passed in. Lack of capacity is a fault.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from autoscaler.errors import ProviderError
 
 
 def hex_id(seed: int, *parts: str) -> str:
-    """Seventeen hexadecimal digits, the same for the same arguments."""
+    """Seventeen hexadecimal digits, which are the same for the same arguments."""
     text = "/".join((str(seed), *parts))
     return "0" + hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 class Places:
-    """The map of one world.
+    """The region of one world, with its zones and subnets.
 
     Args:
-        seed: Subnet ids follow from it.
+        seed: Seed from which subnet ids are derived.
         region: Name of the region.
         zones: Last letters of its zones.
-        capacity: The most VMs that may run at once per (type, zone); what is not named has no limit.
+        capacity: Most VMs that may run at once, by type and zone. Other combinations have no limit.
     """
 
     def __init__(self, seed: int, region: str, zones: str, capacity: Mapping[tuple[str, str], int]) -> None:
@@ -38,21 +38,21 @@ class Places:
             self.check_zone(zone, f"the capacity of {vm_type}")
 
     def check_zone(self, zone: str, what: str) -> None:
-        """Refuse a zone that is not of this region; for what is configured, not for calls."""
+        """Raise ValueError for a zone outside this region. For configuration, not for calls."""
         if zone not in self._subnet_of:
             raise ValueError(f"{what}: {self.region} has the zones {', '.join(self.zones)}, not {zone!r}")
 
     def subnet_of(self, zone: str) -> str:
-        """The one subnet of a zone."""
+        """The only subnet of a zone."""
         return self._subnet_of[zone]
 
     def room(self, vm_type: str, zone: str, in_use: int) -> int | None:
-        """How many more fit; None means no limit."""
+        """How many more VMs fit; None if there is no limit."""
         limit = self._capacity.get((vm_type, zone))
         return None if limit is None else max(0, limit - in_use)
 
     def zone_of(self, data: LaunchData, in_use: Callable[[str], int]) -> str:
-        """The zone that a launch goes to; without a wish, the one with most room, the first of equals."""
+        """The zone for a launch. If it names none, this is the zone with most room, the first of equals."""
         if data.subnet:
             if data.subnet not in self.subnets:
                 raise ProviderError(

@@ -1,6 +1,6 @@
 """EC2's rules for calls, with EC2's error codes.
 
-Rules: pure checks that raise ProviderError or return; they change nothing and know no time.
+Rules: pure checks that raise ProviderError or return. They change nothing and do not depend on the time.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _STATUSES = {
 
 
 def status_of(code: str) -> int:
-    """HTTP status that goes with an error code; every code that is not the provider's fault is the caller's."""
+    """HTTP status for an error code: 400 unless listed."""
     return _STATUSES.get(code, 400)
 
 
 def check_ids(vm_ids: Sequence[str]) -> None:
-    """At least one, all of EC2's form."""
+    """Require at least one id, and that all ids have EC2's form."""
     if not vm_ids:
         raise ProviderError("The request must name an InstanceId", code="MissingParameter")
     for vm_id in vm_ids:
@@ -51,7 +51,7 @@ def check_ids(vm_ids: Sequence[str]) -> None:
 
 
 def absent(vm_ids: Sequence[str]) -> ProviderError:
-    """The error that names ids which do not exist."""
+    """Build the error for ids that do not exist."""
     names = ", ".join(vm_ids)
     text = f"The instance ID '{names}' does not exist"
     if len(vm_ids) > 1:
@@ -60,7 +60,7 @@ def absent(vm_ids: Sequence[str]) -> ProviderError:
 
 
 def check_startable(views: Iterable[VmView]) -> None:
-    """Stopped, or on already."""
+    """Require that all VMs are stopped, pending or running."""
     for view in views:
         if view.state not in {State.STOPPED, State.PENDING, State.RUNNING}:
             raise ProviderError(
@@ -70,7 +70,7 @@ def check_startable(views: Iterable[VmView]) -> None:
 
 
 def check_stoppable(views: Iterable[VmView], *, hibernate: bool) -> None:
-    """Running, or off already; a pending VM has never reached running and cannot be stopped."""
+    """Require that all VMs can be stopped. A pending VM cannot, because it has never reached running."""
     for view in views:
         if view.state in {State.PENDING, State.SHUTTING_DOWN, State.TERMINATED}:
             raise ProviderError(
@@ -89,7 +89,7 @@ def check_stoppable(views: Iterable[VmView], *, hibernate: bool) -> None:
 
 
 def check_changeable(views: Iterable[VmView], vm_type: str) -> None:
-    """The type of a VM can be changed only while it is stopped."""
+    """Require a valid machine type, and that all VMs are stopped."""
     if not _VM_TYPE.fullmatch(vm_type):
         raise ProviderError(f"{vm_type!r} is not an instance type", code="InvalidInstanceAttributeValue")
     for view in views:
@@ -101,7 +101,7 @@ def check_changeable(views: Iterable[VmView], vm_type: str) -> None:
 
 
 def check_terminable(views: Iterable[VmView]) -> None:
-    """Anything that is not protected."""
+    """Require that no VM is protected from termination."""
     for view in views:
         if view.termination_protection:
             raise ProviderError(
@@ -110,7 +110,7 @@ def check_terminable(views: Iterable[VmView]) -> None:
 
 
 def check_tags(views: Iterable[VmView], tags: Mapping[str, str]) -> None:
-    """EC2 allows fifty tags of limited length, and none of its own prefix."""
+    """Require tags within EC2's limits: fifty per VM, of limited length, and without AWS's own prefix."""
     new = set(tags)
     for key, value in tags.items():
         if len(value) > 256:
@@ -129,7 +129,7 @@ def check_tags(views: Iterable[VmView], tags: Mapping[str, str]) -> None:
 
 
 def check_launch(data: LaunchData, minimum: int, maximum: int, token: str) -> None:
-    """A launch needs counts, an image, a type, and a token of EC2's form where there is one."""
+    """Require valid counts, an image, a machine type, valid tags and, if given, a valid client token."""
     if not 1 <= minimum <= maximum:
         raise ProviderError(
             f"MinCount ({minimum}) must be 1 or more, and MaxCount ({maximum}) not below it",

@@ -1,7 +1,7 @@
 """The configuration of a world and its endpoint, as plain values that travel between processes as JSON.
 
-Rules: frozen values with defaults that make a usable cloud; everything a person wrote is checked here, with an
-error that says where. Nothing is started here.
+Rules: frozen values whose defaults make a usable cloud. Everything written by a person is checked here, and errors
+say where. Nothing is started here.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from autoscaler.ports import FLEET_TAG, Clock
 
 @dataclass(frozen=True, slots=True)
 class FleetSetup:
-    """VMs that exist from the start, and a launch template named like the fleet that makes more.
+    """VMs that exist from the start, and a launch template of the fleet's name for making more.
 
     Attributes:
         fleet: Value of the ownership tag, and name of the launch template.
-        vms: How many.
+        vms: Number of VMs.
         state: Stopped or running.
         vm_type: Machine type.
         image: Image id.
-        zones: Zones to spread over; empty for all.
+        zones: Zones to distribute them over; empty for all.
         tags: Further tags.
-        hibernation: Whether the VMs, and those that the template makes, may hibernate.
+        hibernation: Whether these VMs, and those made from the template, may hibernate.
         public: Whether they get a public address at each start.
     """
 
@@ -61,7 +61,7 @@ class FleetSetup:
 
 @dataclass(frozen=True, slots=True)
 class CapacitySetup:
-    """The most VMs of a type that may run at once in a zone."""
+    """Most VMs of a type that may run at once in a zone."""
 
     vm_type: str
     zone: str
@@ -70,12 +70,12 @@ class CapacitySetup:
 
 @dataclass(frozen=True, slots=True)
 class ClockSetup:
-    """The endpoint's clock. At speed 1 without an origin it is the machine's.
+    """The endpoint's clock. At speed 1 without an origin, it is the machine's clock.
 
     Attributes:
         speed: Seconds of the world per second of the machine.
-        origin_s: Epoch seconds at the origin; None means the machine's time.
-        origin_monotonic_s: The machine's monotonic clock at the origin; None means when the endpoint starts.
+        origin_s: Epoch seconds at the origin; None for the machine's time.
+        origin_monotonic_s: The machine's monotonic clock at the origin; None for the time at which the endpoint starts.
     """
 
     speed: float = 1.0
@@ -83,7 +83,7 @@ class ClockSetup:
     origin_monotonic_s: float | None = None
 
     def clock(self) -> Clock:
-        """The clock described."""
+        """Build the clock that this describes."""
         if self.speed == 1 and self.origin_s is None:
             return SystemClock()
         origin_s = SystemClock().now() if self.origin_s is None else self.origin_s
@@ -92,15 +92,15 @@ class ClockSetup:
 
 @dataclass(frozen=True, slots=True)
 class CloudSetup:
-    """One embedded cloud.
+    """Configuration of one embedded cloud.
 
     Attributes:
-        seed: All luck follows from it.
-        fleets: What exists from the start.
+        seed: Seed of all random draws.
+        fleets: Fleets that exist from the start.
         physics: How long things take.
-        faults: The schedule of bad days, relative to the start.
-        capacity: Limits per (type, zone); what is not named has none.
-        prices: What the bill multiplies with.
+        faults: Schedule of faults, relative to the start.
+        capacity: Limits by type and zone. Other combinations have none.
+        prices: Prices for the bill.
         api_limits: Whether the API budget is enforced.
         region: Name of the region.
         zones: Last letters of its zones.
@@ -121,19 +121,19 @@ class CloudSetup:
     port: int = 0
 
     def dump(self) -> str:
-        """As one line of JSON."""
+        """Serialise to one line of JSON."""
         return json.dumps(asdict(self))
 
     @staticmethod
     def load(text: str) -> CloudSetup:
-        """From `dump`."""
+        """Parse the result of `dump`. Raises ConfigError if it is not valid."""
         try:
             return TypeAdapter(CloudSetup).validate_python(json.loads(text))
         except ValidationError as error:
             raise ConfigError(f"the set-up of the embedded cloud is wrong: {_explain(error)}") from None
 
     def world(self, start_s: float) -> World:
-        """The world described, with its fleets and their launch templates."""
+        """Build the world that this describes, with its fleets and their launch templates."""
         world = World(
             seed=self.seed,
             start_s=start_s,
@@ -151,7 +151,7 @@ class CloudSetup:
 
 
 def place_fleet(world: World, now_s: float, fleet: FleetSetup) -> tuple[str, ...]:
-    """Put a fleet in a world; ids of its VMs. The launch template is made where there is none of that name."""
+    """Place a fleet in a world and return the ids of its VMs. Its launch template is created if there is none of that name."""
     ids = world.provision(
         now_s,
         fleet.fleet,
@@ -177,10 +177,10 @@ def place_fleet(world: World, now_s: float, fleet: FleetSetup) -> tuple[str, ...
 
 
 def read_faults(path: Path) -> tuple[Fault, ...]:
-    """A fault schedule from a YAML or JSON file: a list of faults, or a mapping with the one key `faults`.
+    """Read a fault schedule from a YAML or JSON file: a list of faults, or a mapping with the single key `faults`.
 
     Raises:
-        ConfigError: With file, line and what to do.
+        ConfigError: The file cannot be read or is not valid. The message names file and line, and says what to do.
     """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -207,10 +207,10 @@ def read_faults(path: Path) -> tuple[Fault, ...]:
 
 
 def parse_fault(row: object, where: str) -> Fault:
-    """One fault from a mapping.
+    """Parse one fault from a mapping.
 
     Raises:
-        ConfigError: Beginning with `where`.
+        ConfigError: It is not valid. The message begins with `where`.
     """
     if not isinstance(row, Mapping):
         raise ConfigError(f"{where}: a fault must be a mapping with at least `kind`, not {row!r}")
@@ -232,7 +232,7 @@ def parse_fault(row: object, where: str) -> Fault:
 
 
 def _as_share(row: Mapping[str, object]) -> dict[str, object]:
-    """The probability if it is written as elsewhere in YAML: `30%`."""
+    """The probability as a number if it is written as a percentage, like `30%`; otherwise nothing."""
     given = row.get("probability")
     if not isinstance(given, str):
         return {}

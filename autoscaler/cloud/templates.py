@@ -1,6 +1,6 @@
 """The world's launch templates: named, versioned launch data.
 
-Rules: values in, values out; ids are made from the world's seed. Errors carry EC2's codes.
+Rules: values in, values out; the caller supplies ids. Errors carry EC2's codes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _ID = re.compile(r"lt-[0-9a-f]{8,17}")
 
 @dataclass(frozen=True, slots=True)
 class TemplateVersion:
-    """One version; versions are never changed."""
+    """One version of a template. Versions never change."""
 
     number: int
     description: str
@@ -41,7 +41,7 @@ class Template:
         return len(self.versions)
 
     def version(self, wanted: str) -> TemplateVersion:
-        """`$Default`, `$Latest` or a number; empty means the default."""
+        """Find a version by `$Default`, `$Latest` or number; empty means the default."""
         number = {"": self.default, "$Default": self.default, "$Latest": self.latest}.get(wanted)
         if number is None and wanted.isascii() and wanted.isdigit():
             number = int(wanted)
@@ -54,20 +54,20 @@ class Template:
 
 
 class TemplateBook:
-    """All templates, by id and by name."""
+    """All templates of a world, by id and by name."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, Template] = {}
         self._by_name: dict[str, Template] = {}
 
     def all(self) -> tuple[Template, ...]:
-        """In order of creation."""
+        """All templates in order of creation."""
         return tuple(self._by_id.values())
 
     def create(
         self, template_id: str, name: str, data: LaunchData, now_s: float, description: str = ""
     ) -> Template:
-        """A new template with version 1."""
+        """Create a template with version 1."""
         if not _NAME.fullmatch(name):
             raise ProviderError(
                 f"Launch template name {name!r} must be 3 to 128 letters, digits or ( ) . - / _",
@@ -83,7 +83,7 @@ class TemplateBook:
         return template
 
     def find(self, template_id: str = "", name: str = "") -> Template:
-        """By id or by name; exactly one of them."""
+        """Find a template by id or by name. Exactly one of them must be given."""
         if bool(template_id) == bool(name):
             raise ProviderError(
                 "Name the launch template by LaunchTemplateId or by LaunchTemplateName, not by both",
@@ -112,7 +112,7 @@ class TemplateBook:
     def add_version(
         self, template: Template, data: LaunchData, now_s: float, description: str = ""
     ) -> TemplateVersion:
-        """The next version; the default stays."""
+        """Add the next version. The default version stays the same."""
         version = TemplateVersion(template.latest + 1, description, now_s, data)
         template.versions.append(version)
         return version

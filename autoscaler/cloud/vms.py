@@ -1,6 +1,6 @@
 """One VM of the world: its states, its outside appearance, and what it was launched from.
 
-Rules: a view is immutable and replaced on every change, so that whoever renders or lags it can keep it. The
+Rules: a view is immutable and replaced on every change, so it can be kept for rendering or for delayed listings. The
 record around it is private to `world`. Nothing here decides when a state changes.
 """
 
@@ -16,7 +16,7 @@ from autoscaler.ports import FLEET_TAG
 
 
 class State(StrEnum):
-    """EC2's states. A VM that is being provisioned is pending for the first time."""
+    """EC2's instance states. A VM that is being provisioned is pending for the first time."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -27,7 +27,7 @@ class State(StrEnum):
 
 
 ENDED = frozenset({State.SHUTTING_DOWN, State.TERMINATED})
-"""On the way out or gone."""
+"""States of a VM that is terminated or being terminated."""
 
 DEFAULT_IMAGE = "ami-0123456789abcdef0"
 DEFAULT_VM_TYPE = "m7i.large"
@@ -35,17 +35,17 @@ DEFAULT_VM_TYPE = "m7i.large"
 
 @dataclass(frozen=True, slots=True)
 class LaunchData:
-    """What a launch is made from; empty fields are not given.
+    """Parameters of a launch. Empty fields are not given.
 
     Attributes:
         image: Image id.
         vm_type: Machine type.
-        subnet: Subnet id; it implies the zone.
+        subnet: Subnet id, which implies the zone.
         zone: Availability zone.
-        hibernation: Whether the VM may hibernate; None where not given.
-        public: Whether it gets a public address at each start; None where not given.
-        stop_protection: Whether StopInstances is refused; None where not given.
-        termination_protection: Whether TerminateInstances is refused; None where not given.
+        hibernation: Whether the VM may hibernate; None if not given.
+        public: Whether it gets a public address at each start; None if not given.
+        stop_protection: Whether StopInstances is refused; None if not given.
+        termination_protection: Whether TerminateInstances is refused; None if not given.
         tags: Tags of the VMs.
     """
 
@@ -60,7 +60,7 @@ class LaunchData:
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def over(self, base: LaunchData) -> LaunchData:
-        """This, with what it leaves open taken from `base`. A place of its own drops the base's place."""
+        """Fill the fields that are not given from `base`. If a subnet or zone is given, neither is taken from `base`."""
         placed = bool(self.subnet or self.zone)
 
         def first(own: bool | None, other: bool | None) -> bool | None:
@@ -84,23 +84,23 @@ class VmView:
     """A VM as a caller may see it.
 
     Attributes:
-        number: Place in the order of creation, from 0.
-        id: EC2's form, i- and 17 hexadecimal digits.
-        reservation: The launch that made it; VMs of one launch share it.
-        index: Place within that launch.
+        number: Position in the order of creation, from 0.
+        id: EC2's form: i- and 17 hexadecimal digits.
+        reservation: Id of the launch that made it, shared by all VMs of that launch.
+        index: Position within that launch.
         state: Current state.
-        vm_type, zone, subnet, image, address: As on EC2; the private address survives stops.
+        vm_type, zone, subnet, image, address: As on EC2. The private address survives stops.
         launched_at_s: Time of the last launch or start.
-        ready_at_s: When it has booted; infinite while not known. The truth: a caller sees `ready`.
+        ready_at_s: When it has booted; infinite while unknown. This is the true time: a caller sees only `ready`.
         hibernation: Whether it may hibernate.
         public: Whether it gets a public address at each start.
-        public_address: That, while it is on; empty where it has none.
+        public_address: The public address while it is on; empty if it has none.
         stop_protection: Whether StopInstances is refused.
         termination_protection: Whether TerminateInstances is refused.
-        client_token: Token of the launch.
+        client_token: Client token of the launch.
         tags: All tags.
-        reason_code, reason_message: Why it is in this state, empty after a start.
-        transition: EC2's sentence on the last change of state by a user, or empty.
+        reason_code, reason_message: Why it is in this state; empty after a start.
+        transition: EC2's sentence about the last state change by a user, or empty.
     """
 
     number: int
@@ -133,11 +133,11 @@ class VmView:
 
     @property
     def scope(self) -> Scope:
-        """What faults may match."""
+        """The properties that faults may match."""
         return Scope(self.id, self.fleet, self.vm_type, self.zone)
 
     def ready(self, now_s: float) -> bool:
-        """Running and booted: what a status check sees."""
+        """Whether it is running and booted, which is what a status check tests."""
         return self.state is State.RUNNING and now_s >= self.ready_at_s
 
 
@@ -146,8 +146,8 @@ class Page:
     """A part of a listing.
 
     Attributes:
-        vms: In order of creation.
-        last: Number to go on after; None where nothing is left.
+        vms: The VMs, in order of creation.
+        last: Number of the VM after which the next page begins; None on the last page.
     """
 
     vms: tuple[VmView, ...]
@@ -156,7 +156,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class StateChange:
-    """What a call says of one VM it named."""
+    """What a call reports about one of the VMs that it named."""
 
     id: str
     previous: State
@@ -165,21 +165,21 @@ class StateChange:
 
 @dataclass(slots=True)
 class Record:
-    """The world's own note on one VM.
+    """The world's internal state of one VM.
 
     Attributes:
         view: The VM now.
-        history: (changed at, view), oldest first; as far back as listings may lag.
+        history: Pairs of time of change and view, oldest first, as far back as listings may lag.
         created_at_s: When it was made.
-        generation: Rises with every order; what was due for an earlier one is void.
-        starts, stops: Orders so far; they address draws.
-        boot_s: Running to ready of the current start.
-        stopped_at_s: When its stopping ends; infinite where it is stuck.
-        holds_capacity: It counts against the capacity of its type and zone.
-        fall_back_code: State reason that it will fall back with.
-        first_ran_at_s: When it first ran; infinite before.
-        saves_memory: The stop under way saves its memory.
-        memory_saved_at_s: When its memory was saved; None where there is none to read back.
+        generation: Rises with every order; events of earlier generations are void.
+        starts, stops: Number of orders so far, which also address random draws.
+        boot_s: Time from running to ready of the current start.
+        stopped_at_s: When its stop ends; infinite if it is stuck.
+        holds_capacity: Whether it counts against the capacity of its type and zone.
+        fall_back_code: State reason with which its start will fall back.
+        first_ran_at_s: When it first ran; infinite before that.
+        saves_memory: Whether the stop under way saves its memory.
+        memory_saved_at_s: When its memory was saved; None if there is no saved memory.
     """
 
     view: VmView

@@ -1,9 +1,9 @@
 """The embedded cloud: a pure, seeded model of single VMs that obeys EC2's rules.
 
-Rules: no I/O, no clock, no event loop; time is the first argument of every call and never goes back. One seed
-and one sequence of calls give one world. All or nothing: a call either does all it says or raises
-ProviderError with EC2's error code, except where a `lost_reply` fault does both. How long things take and
-what follows what is `lifecycle`; the wire format is `ec2_api`; the Provider port is `providers.memory`.
+Rules: no I/O, no clock, no event loop; time is the first argument of every call and never goes back. The same seed
+and sequence of calls give the same world. Calls are all or nothing: a call either does everything or raises
+ProviderError with EC2's error code; only under a `lost_reply` fault does it do both. Durations and state changes are
+in `lifecycle`, the wire format in `ec2_api`, and the Provider port in `providers.memory`.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ class World:
     """A cloud of single VMs.
 
     Args:
-        seed: All luck follows from it; zero or more.
+        seed: Seed of all random draws; zero or more.
         start_s: Epoch seconds at which the world and its fault schedule begin.
         physics: How long things take.
-        faults: The schedule of bad days.
-        capacity: The most VMs that may run at once per (type, zone); what is not named has no limit.
-        prices: What the bill multiplies with.
-        limits: The API budget; None switches it off.
+        faults: Schedule of faults.
+        capacity: Most VMs that may run at once, by type and zone. Other combinations have no limit.
+        prices: Prices for the bill.
+        limits: Limits of the API budget; None switches them off.
         region: Name of the region.
         zones: Last letters of its zones.
     """
@@ -93,32 +93,32 @@ class World:
 
     @property
     def now_s(self) -> float:
-        """The latest time the world was told."""
+        """The latest time that the world was advanced to."""
         return self._vms.now_s
 
     def advance(self, now_s: float) -> None:
-        """Play what is due by now."""
+        """Carry out everything that is due by `now_s`."""
         self._vms.advance(now_s)
 
     def add_fault(self, fault: Fault) -> None:
-        """Append a fault to the schedule; its window is relative to the start of the world."""
+        """Append a fault to the schedule. Its window is relative to the start of the world."""
         self._faults.add(fault)
         self._vms.watch(len(self._faults.faults) - 1, fault)
 
     @property
     def faults(self) -> tuple[Fault, ...]:
-        """The schedule so far."""
+        """All faults in the schedule."""
         return tuple(self._faults.faults)
 
     def new_id(self, kind: str) -> str:
-        """A fresh id of EC2's form for something that is not a VM, `kind` being its first letters (lt)."""
+        """A new id in EC2's form for an object other than a VM; `kind` is its prefix (lt)."""
         self._ids += 1
         return f"{kind}-{hex_id(self.seed, kind, str(self._ids))}"
 
     # ── calls ───────────────────────────────────────────────────────────────────────────────────────────
 
     def latency_s(self, now_s: float, action: str, vm_ids: Sequence[str] = ()) -> float:
-        """How much longer than usual the answer to a call that arrives now takes."""
+        """Extra time that the answer takes to a call which arrives now, in seconds."""
         self.advance(now_s)
         scopes = self._scopes(vm_ids) if vm_ids else None
         fault = self.api.strike(FaultKind.LATENCY, self.now_s, action, scopes)
@@ -131,7 +131,7 @@ class World:
     # ── changes ─────────────────────────────────────────────────────────────────────────────────────────
 
     def start(self, now_s: float, vm_ids: Sequence[str], *, dry_run: bool = False) -> tuple[StateChange, ...]:
-        """Start stopped VMs; one that is pending or running is accepted and left alone."""
+        """Start stopped VMs. A VM that is pending or running is accepted and not changed."""
         return self._on_vms(now_s, "StartInstances", vm_ids, self._start, dry_run=dry_run)
 
     def stop(
@@ -143,7 +143,7 @@ class World:
         hibernate: bool = False,
         dry_run: bool = False,
     ) -> tuple[StateChange, ...]:
-        """Stop running VMs; one that is stopping or stopped is accepted and left alone, unless forced."""
+        """Stop running VMs. A VM that is stopping or stopped is accepted and not changed, unless the stop is forced."""
 
         def operation(records: list[Record]) -> None:
             self._stop(records, force=force, hibernate=hibernate)
@@ -169,7 +169,7 @@ class World:
         self._on_vms(now_s, "CreateTags", vm_ids, operation, dry_run=dry_run)
 
     def retype(self, now_s: float, vm_id: str, vm_type: str, *, dry_run: bool = False) -> None:
-        """Give a stopped VM another machine type."""
+        """Change the machine type of a stopped VM."""
 
         def operation(records: list[Record]) -> None:
             check_changeable((record.view for record in records), vm_type)
@@ -204,7 +204,7 @@ class World:
 
     def _start(self, records: list[Record]) -> None:
         check_startable(record.view for record in records)
-        # The same id twice in one call is started once.
+        # An id that is named twice is started once.
         stopped = {r.view.id: r for r in records if r.view.state is State.STOPPED}
         scopes = [record.view.scope for record in stopped.values()]
         for (vm_type, zone), count in Counter((scope.vm_type, scope.zone) for scope in scopes).items():
@@ -243,16 +243,16 @@ class World:
         request: Hashable = None,
         dry_run: bool = False,
     ) -> tuple[VmView, ...]:
-        """Make VMs: as many as there is room for, from `minimum` to `maximum`, or none.
+        """Make VMs: at most `maximum`, as many as fit, or none if fewer than `minimum` fit.
 
         Args:
-            now_s: When the call arrives.
-            data: What to make them from, complete but for the place.
-            minimum: The fewest.
-            maximum: The most.
-            token: The same token makes VMs once, and names them again.
-            request: What must be equal under the same token; by default the other arguments.
-            dry_run: Only ask whether it would be allowed.
+            now_s: Time at which the call arrives.
+            data: What to make the VMs from. Everything but the zone or subnet must be given.
+            minimum: Fewest VMs.
+            maximum: Most VMs.
+            token: Client token. A repeated token makes no VMs and returns those of the first call.
+            request: Value that must be equal for calls with the same token; by default built from the other arguments.
+            dry_run: Whether only to test if the call would be allowed.
         """
         if request is None:
             request = (data.image, data.vm_type, data.subnet, data.zone, tuple(data.tags.items()), maximum)
@@ -311,9 +311,9 @@ class World:
         hibernation: bool = False,
         public: bool = False,
     ) -> tuple[str, ...]:
-        """Put VMs in the world at once, without a call, a budget or a fault; their ids.
+        """Place VMs in the world at once, without a call, a budget or a fault, and return their ids.
 
-        They are stopped, or running and ready, and spread over the zones in turn.
+        They are stopped, or running and ready, and are distributed over the zones in turn.
         """
         self.advance(now_s)
         if state not in {State.STOPPED, State.RUNNING}:
@@ -365,7 +365,7 @@ class World:
     # ── capacity ────────────────────────────────────────────────────────────────────────────────────────
 
     def room(self, vm_type: str, zone: str) -> int | None:
-        """How many more VMs of this type the zone could run, dry spells aside; None means no limit."""
+        """How many more VMs of this type the zone could run, apart from faults; None if there is no limit."""
         return self.places.room(vm_type, zone, self._vms.in_use[vm_type, zone])
 
     def _require_room(
@@ -394,17 +394,17 @@ class World:
         plain: bool = False,
         dry_run: bool = False,
     ) -> Page:
-        """A part of what a caller may see now, terminated VMs included while they are listed.
+        """Return a part of a listing as a caller sees it now. Terminated VMs are included while they are listed.
 
         Args:
-            now_s: When the call arrives.
+            now_s: Time at which the call arrives.
             action: DescribeInstances or DescribeInstanceStatus.
-            vm_ids: Only these; every one must be visible. Empty means all.
-            after: Number of the last VM of the page before.
-            limit: The most VMs to return.
-            matches: Which VMs to return.
-            plain: Without filters, ids and paging.
-            dry_run: Only ask whether it would be allowed.
+            vm_ids: Return only these VMs, all of which must be visible. Empty means all.
+            after: Number of the last VM on the previous page.
+            limit: Most VMs to return.
+            matches: Selects the VMs to return.
+            plain: Whether the call is without filters, ids and paging.
+            dry_run: Whether only to test if the call would be allowed.
         """
         self.advance(now_s)
 
@@ -437,29 +437,29 @@ class World:
     # ── the truth, for demonstrations, scores and tests ─────────────────────────────────────────────────
 
     def fleets(self) -> tuple[str, ...]:
-        """Fleets that own a listed VM, sorted."""
+        """Names of the fleets that own a listed VM, sorted."""
         return self._vms.fleets()
 
     def views(self, now_s: float, fleet: str | None = None) -> tuple[VmView, ...]:
-        """All listed VMs as they really are."""
+        """All listed VMs in their true states."""
         self.advance(now_s)
         return tuple(record.view for record in self._vms.fleet(fleet))
 
     def serving(self, now_s: float, fleet: str | None = None) -> tuple[str, ...]:
-        """Ids of VMs that are running and ready."""
+        """Ids of the VMs that are running and ready."""
         return tuple(view.id for view in self.views(now_s, fleet) if view.ready(self.now_s))
 
     def counts(self, now_s: float, fleet: str | None = None) -> dict[State, int]:
-        """VMs by state; every state is named."""
+        """Number of VMs in each state, including zeros."""
         found = Counter(view.state for view in self.views(now_s, fleet))
         return {state: found[state] for state in State}
 
     def bill(self, now_s: float, fleet: str | None = None) -> Bill:
-        """What has been used up to now, by one fleet or by all."""
+        """The bill of one fleet up to now, or of all fleets together."""
         self.advance(now_s)
         return self._vms.meter.bill(self.now_s, fleet)
 
     def bills(self, now_s: float) -> dict[str, Bill]:
-        """The bill of every fleet that ever owned a VM; the empty name stands for VMs without a fleet."""
+        """The bill of every fleet that ever owned a VM. The empty name stands for VMs without a fleet."""
         self.advance(now_s)
         return self._vms.meter.bills(self.now_s)

@@ -1,7 +1,7 @@
 """The endpoint's routes beyond EC2: the world's true state as JSON, and controls to change it.
 
-Rules: for demonstrations, scores and tests; a daemon must not read them to decide. Nothing here goes through
-the API budget or the faults. Errors are JSON with one sentence and status 400.
+Rules: for demonstrations, scores and tests; a daemon must not use them to decide. They bypass the API budget and the
+faults. Errors are JSON with one sentence and status 400.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from autoscaler.ports import Clock
 
 
 class WorldApi:
-    """Routes under /_world/ on one world."""
+    """The routes under /_world/ of one world."""
 
     def __init__(self, world: World, clock: Clock) -> None:
         self._world = world
         self._clock = clock
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
-        """Add them all."""
+        """Add all routes to a router."""
         router.add_get("/_world/bill", self._bill)
         router.add_get("/_world/state", self._state)
         router.add_get("/_world/calls", self._calls)
@@ -98,7 +98,7 @@ class WorldApi:
 def _told(
     change: Callable[[Any], dict[str, object]],
 ) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """A handler that reads JSON, makes the change and answers with JSON either way."""
+    """Make a handler that reads JSON, makes the change, and answers with JSON in any case."""
 
     async def handle(request: web.Request) -> web.Response:
         try:

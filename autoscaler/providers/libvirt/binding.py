@@ -19,7 +19,7 @@ MISSING: Final = (
 
 KEEPALIVE_S: Final = 5
 KEEPALIVE_COUNT: Final = 3
-"""A remote libvirtd that leaves KEEPALIVE_COUNT probes in a row unanswered, sent KEEPALIVE_S apart, counts as gone: after 20 s."""
+"""A remote libvirtd that leaves KEEPALIVE_COUNT probes in a row, KEEPALIVE_S apart, unanswered counts as gone: after 20 s."""
 
 
 @cache

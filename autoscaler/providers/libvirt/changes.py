@@ -1,8 +1,8 @@
 """Changes to one domain: start, stop, save, change of type, tags, delete.
 
-Rules: each runs in a thread, on one connection, and looks at the domain again first: whatever does not carry the ownership
-tag at that moment is not touched. An error after which nothing can have changed is a RefusedError or a libvirt error; what was
-written down beside a change is not worth losing the change's outcome for.
+Rules: each change runs in a thread, on one connection, and first looks at the domain again: a domain that does not carry the
+ownership tag at that moment is not touched. If nothing can have changed, the error is a RefusedError or a libvirt error. A
+failure to write tags or marks along with a change is ignored, so that the change's own outcome is reported.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ SAVE_FAILED: Final = "Libvirt.SaveFailed"
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What changes of one host share.
+    """What all changes on one host share.
 
     Attributes:
-        known: What is known beside what libvirt says.
+        known: What we know about its domains in addition to libvirt.
         room: Its memory.
-        clock: Dates what is written down.
-        tagging: Entered while tags are read, changed and written back.
+        clock: Clock for the times in marks.
+        tagging: Lock that is held while tags are read, changed and written back.
     """
 
     known: Known
@@ -51,7 +51,7 @@ class Desk:
 
 
 def check_start(seen: Seen) -> None:
-    """Off, or on already."""
+    """Refuse to start a domain that is stopping. A domain that is already on is accepted."""
     if seen.vm_state is VmState.STOPPING:
         raise refused(
             NOT_THEN, f"the domain '{seen.described.uuid}' is stopping and cannot be started from there"
@@ -59,7 +59,7 @@ def check_start(seen: Seen) -> None:
 
 
 def check_stop(seen: Seen, *, hibernate: bool) -> None:
-    """On, or off already."""
+    """Refuse to stop a domain that is starting, or to save one that cannot be saved. A domain that is off is accepted."""
     uuid = seen.described.uuid
     if seen.vm_state is VmState.PENDING:
         raise refused(NOT_THEN, f"the domain '{uuid}' is starting and cannot be stopped from there")
@@ -70,7 +70,7 @@ def check_stop(seen: Seen, *, hibernate: bool) -> None:
 
 
 def check_retype(seen: Seen) -> None:
-    """Off, and not waiting with its memory, which is of its present size."""
+    """Refuse to retype a domain that is on, or whose saved memory has its present size."""
     if seen.active or seen.saved:
         what = "is on" if seen.active else "waits with its memory saved"
         raise refused(
@@ -79,7 +79,7 @@ def check_retype(seen: Seen) -> None:
 
 
 def start(connection: Any, uuid: str, desk: Desk) -> Outcome:
-    """Start a domain, from its saved memory where there is one."""
+    """Start a domain, from its saved memory if there is one."""
     domain, seen = look_at(connection, uuid, desk.known, desk.clock)
     check_start(seen)
     if seen.active:
@@ -87,13 +87,13 @@ def start(connection: Any, uuid: str, desk: Desk) -> Outcome:
     desk.room.claim(connection, uuid, seen.described.takes_mib)
     before = desk.known.launches.get(uuid)
     at_s = desk.clock.now()
-    # Known before it runs, so that no listing meanwhile dates the run otherwise.
+    # Noted before it runs, so that no listing in the meantime gives the run another start time.
     desk.known.launches[uuid] = None, at_s
     try:
         domain.create()
     except Exception as error:
         if error_of(error) is not None and _is_active(domain):
-            # Somebody else was quicker: libvirt calls that an invalid operation, or an internal error.
+            # Another program started it first: libvirt calls that an invalid operation or an internal error.
             return Outcome(uuid, OutcomeKind.ACCEPTED, previous_state=VmState.RUNNING)
         desk.room.give_back(uuid)
         if before is None:
@@ -108,7 +108,7 @@ def start(connection: Any, uuid: str, desk: Desk) -> Outcome:
 
 
 def stop(connection: Any, uuid: str, desk: Desk, *, force: bool) -> Outcome:
-    """Ask the guest to shut down, or end it at once."""
+    """Ask the guest to shut down, or with `force` end it at once."""
     domain, seen = look_at(connection, uuid, desk.known, desk.clock)
     check_stop(seen, hibernate=False)
     if not seen.active or (seen.stopping and not force):
@@ -116,7 +116,7 @@ def stop(connection: Any, uuid: str, desk: Desk, *, force: bool) -> Outcome:
     at_s = desk.clock.now()
     marks = replace(seen.described.marks, run=seen.run, launched_at_s=seen.launched_at_s)
     if not seen.being_saved:
-        # Before the call: libvirt itself does not tell a guest that was asked to shut down from one that runs on.
+        # Before the call: libvirt does not tell a guest that was asked to shut down from one that runs on.
         _quietly(lambda: _note_stop(domain, at_s))
         _quietly(lambda: _write_marks(domain, replace(marks, stopped_at_s=at_s), LIVE))
     try:
@@ -131,16 +131,16 @@ def stop(connection: Any, uuid: str, desk: Desk, *, force: bool) -> Outcome:
 
 
 def save(connection: Any, uuid: str, desk: Desk, begun: Callable[[Seen], None]) -> Outcome:
-    """Save a domain's memory and end it, which takes as long as writing the memory does.
+    """Save a domain's memory and end it. Takes as long as writing the memory.
 
     Args:
-        connection: Of its host, for saving alone.
-        uuid: Its id.
-        desk: As of its host.
-        begun: Told how it was found, once saving begins or proves needless.
+        connection: The host's connection for saving alone.
+        uuid: Id of the domain.
+        desk: What changes on its host share.
+        begun: Called with the domain's state once saving begins or proves unnecessary.
 
     Raises:
-        RefusedError: It cannot be saved (NO_HIBERNATION), or not now for lack of room (NOT_YET); it runs on.
+        RefusedError: Its memory cannot be saved (NO_HIBERNATION), or not now for lack of room (NOT_YET). The domain runs on.
     """
     domain, seen = look_at(connection, uuid, desk.known, desk.clock)
     check_stop(seen, hibernate=True)
@@ -168,7 +168,7 @@ def save(connection: Any, uuid: str, desk: Desk, begun: Callable[[Seen], None]) 
 
 
 def retype(connection: Any, uuid: str, desk: Desk, vm_type: str) -> Outcome:
-    """Give a domain that is off other processors and memory: its whole configuration is replaced, so never half of it."""
+    """Change the processors and memory of a domain that is off, by replacing its whole configuration at once."""
     domain, seen = look_at(connection, uuid, desk.known, desk.clock)
     check_retype(seen)
     shape = shape_of(vm_type)
@@ -183,7 +183,7 @@ def retype(connection: Any, uuid: str, desk: Desk, vm_type: str) -> Outcome:
 
 
 def tag(connection: Any, uuid: str, desk: Desk, tags: Mapping[str, str]) -> Outcome:
-    """Write tags, beside those that it has, into its configuration and into its run."""
+    """Add tags to the domain's configuration and, if it is on, to its run. Other tags are kept."""
     domain, seen = look_at(connection, uuid, desk.known, desk.clock)
     if seen.being_saved:
         text = f"the memory of the domain '{uuid}' is being saved; its tags can be written once that is done"
@@ -196,7 +196,7 @@ def tag(connection: Any, uuid: str, desk: Desk, tags: Mapping[str, str]) -> Outc
 
 
 def terminate(connection: Any, uuid: str, desk: Desk) -> Outcome:
-    """End a domain, forget it and its saved memory, and delete the volumes that were made for it, and no others."""
+    """End a domain, and delete its configuration, its saved memory and only those volumes that were made for it."""
     domain, seen = look_at(connection, uuid, desk.known, desk.clock)
     config = describe(domain.XMLDesc(_INACTIVE))
     if seen.active:
@@ -215,7 +215,7 @@ def terminate(connection: Any, uuid: str, desk: Desk) -> Outcome:
 
 
 def delete_volume(connection: Any, path: str) -> None:
-    """Delete a volume; one that is left over is named by `doctor`."""
+    """Delete a volume if possible. `doctor` reports volumes that are left over."""
     _quietly(lambda: connection.storageVolLookupByPath(path).delete(0))
 
 
@@ -224,7 +224,7 @@ def _note_start(domain: Any, seen: Seen, run: int, at_s: float) -> None:
     _write_marks(domain, replace(config.marks, launched_at_s=at_s), CONFIG)
     _write_marks(domain, replace(config.marks, run=run, launched_at_s=at_s, stopped_at_s=None), LIVE)
     if seen.saved:
-        # The run has come back as it was saved, with the tags of that time.
+        # A restored run has the tags from the time when it was saved.
         domain.setMetadata(_ELEMENT, tags_element(config.tags), TAGS_PREFIX, TAGS_URI, LIVE)
 
 
@@ -238,7 +238,7 @@ def _write_marks(domain: Any, marks: Marks, where: int) -> None:
 
 
 def _quietly(write: Callable[[], object]) -> None:
-    """Write something down, or do without."""
+    """Write metadata, and ignore errors from libvirt."""
     try:
         write()
     except Exception as error:

@@ -1,7 +1,7 @@
 """Clones a template on one host: overlay volumes beside the template's own, and a started domain on them.
 
-Rules: runs in a thread, on one connection. Ids come from the token, so that whoever comes again with it finds what was begun,
-and goes on. What cannot be finished is taken back: all or none.
+Rules: runs in a thread, on one connection. Ids are derived from the token, so a repeated request finds what was begun and
+continues it. If a request cannot be completed, its VMs are removed again: all or none.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ _NO_VOLUME: Final = 50
 _VERSIONS: Final = ("$Default", "$Latest")
 _POOLS_OF_FILES: Final = ("dir", "fs", "netfs")
 VOLUME_PREFIX: Final = "autoscaler-"
-"""Names of the volumes that we make begin so."""
+"""Prefix of the names of the volumes that we make."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One provisioning.
+    """A request to provision VMs.
 
     Attributes:
-        spec: What is wanted.
-        count: How many.
-        token: Whoever comes again with it means the same VMs.
+        spec: What to provision.
+        count: Number of VMs.
+        token: Client token. A request with the same token means the same VMs.
     """
 
     spec: ProvisionSpec
@@ -56,12 +56,12 @@ class Request:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The ids of its VMs."""
+        """The ids of the request's VMs, derived from the token."""
         return tuple(str(uuid.uuid5(_IDS, f"{self.token} {number}")) for number in range(self.count))
 
     @property
     def digest(self) -> str:
-        """Of everything that is asked for."""
+        """Digest of the spec and the count."""
         spec = self.spec
         said = (
             spec.fleet,
@@ -76,12 +76,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What one host has for a request.
+    """What one host offers for a request.
 
     Attributes:
-        made: The request was begun here before.
-        template: Whether it has the template.
-        free_mib: Memory for it, as far as the host tells.
+        made: Whether the request has already been begun on this host.
+        template: Whether the host has the template.
+        free_mib: Free memory in MiB; 0 if the host does not say.
     """
 
     made: bool
@@ -90,10 +90,10 @@ class Offer:
 
 
 def offer(connection: Any, request: Request) -> Offer:
-    """What a host has for a request; changes nothing.
+    """Find what a host offers for a request, without changing anything.
 
     Raises:
-        RefusedError: The same token came with another request.
+        RefusedError: The token was used before for another request.
     """
     made = _lookup(connection, request.ids[0])
     if made is not None:
@@ -108,10 +108,10 @@ def offer(connection: Any, request: Request) -> Offer:
 
 
 def clone(connection: Any, request: Request, desk: Desk) -> tuple[str, ...]:
-    """Make the VMs of a request and start them; their ids.
+    """Make and start the VMs of a request, and return their ids.
 
     Raises:
-        RefusedError: They cannot be made; nothing is left of them.
+        RefusedError: They cannot be made. Nothing is left of them, unless the outcome is UNKNOWN.
     """
     template = find_template(connection, request.spec)
     made: list[str] = []
@@ -134,12 +134,12 @@ def clone(connection: Any, request: Request, desk: Desk) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A domain that is cloned.
+    """A domain to clone.
 
     Attributes:
-        xml: Its configuration, secrets included.
-        described: What of it matters.
-        shape: Processors and MiB of the clones, where they are not its own.
+        xml: Its configuration, including secrets.
+        described: The parts of the configuration that matter here.
+        shape: Processors and MiB of the clones; None for the template's own.
     """
 
     xml: str
@@ -148,10 +148,10 @@ class Template:
 
 
 def find_template(connection: Any, spec: ProvisionSpec) -> Template:
-    """The template that a policy names.
+    """Find the template that a policy names, and check that it can be cloned.
 
     Raises:
-        RefusedError: It is not there, or cannot be cloned as it is.
+        RefusedError: It does not exist, or cannot be cloned as it is.
     """
     if spec.version not in _VERSIONS:
         raise refused(NO_VERSION, f"a template domain has no versions; leave out version {spec.version}")
@@ -178,10 +178,10 @@ def find_template(connection: Any, spec: ProvisionSpec) -> Template:
 
 
 def volume_behind(connection: Any, disk: Disk) -> Any:
-    """The volume that a disk of a template lies on.
+    """Find the volume that holds a disk of a template.
 
     Raises:
-        RefusedError: It lies in no storage pool, or in one that holds no files.
+        RefusedError: The disk is in no active storage pool, or in one that does not consist of files.
     """
     try:
         if disk.volume:
@@ -222,7 +222,7 @@ def _make(connection: Any, request: Request, vm_id: str, template: Template) -> 
 
 
 def _overlay(connection: Any, vm_id: str, disk: Disk) -> Overlay:
-    """A volume of its own over the template's, in the same pool; one that an earlier try has made is used."""
+    """Make an overlay volume over the template's, in the same pool, or find the one that an earlier try has made."""
     base = volume_behind(connection, disk)
     pool = base.storagePoolLookupByVolume()
     name = volume_name(vm_id, disk)
@@ -238,7 +238,7 @@ def _overlay(connection: Any, vm_id: str, disk: Disk) -> Overlay:
 
 
 def volume_name(vm_id: str, disk: Disk) -> str:
-    """The name of a clone's volume."""
+    """Name of the volume for a clone's disk."""
     return f"{VOLUME_PREFIX}{vm_id}-{disk.device}.qcow2"
 
 
@@ -255,7 +255,7 @@ def _volume_xml(name: str, base: Any, base_format: str) -> str:
 
 
 def _unmade(connection: Any, vm_id: str, template: Template, desk: Desk) -> bool:
-    """Whether nothing is left of a VM that could not be finished."""
+    """Remove what was made of a VM that could not be completed, and return whether nothing is left of it."""
     try:
         if _lookup(connection, vm_id) is not None:
             changes.terminate(connection, vm_id, desk)

@@ -1,14 +1,14 @@
 """Parses libvirt's domain XML into a Vm.
 
-What libvirt does not keep is kept in the domain's own metadata, in two elements of our own:
+What libvirt does not store is kept in the domain's own metadata, in two elements of our own:
 
-- `tags` (TAGS_URI), what EC2 calls tags: the owner (`autoscaler:fleet`) and all others. Operators may write it with
-  `virsh metadata`. The running domain has the same as its configuration.
-- `marks` (MARKS_URI): when we started and stopped it, and what it was made of. A running domain's differ from those of its
-  configuration and end with the run: `run` is libvirt's number of the run that they speak of, so that one that somebody else
-  started is not taken for ours.
+- `tags` (TAGS_URI): what EC2 calls tags, that is the owner (`autoscaler:fleet`) and all others. Operators may write it with
+  `virsh metadata`. A running domain and its configuration have the same tags.
+- `marks` (MARKS_URI): when we started and stopped the domain, and what it was made from. A running domain has marks of its own,
+  which end with the run. Their `run` is libvirt's number of the run, so that a run that someone else started is not taken for
+  ours.
 
-Rules: pure; text in, values out (`writing` is the way back). No I/O, no libvirt.
+Rules: pure; text in, values out (`writing` is the reverse). No I/O, no libvirt.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from autoscaler.ports import FLEET_TAG, HIBERNATED_REASON, Vm, VmState
 TAGS_URI: Final = "urn:vm-autoscaler:tags"
 MARKS_URI: Final = "urn:vm-autoscaler:marks"
 ADDRESS_TAG: Final = "autoscaler:address"
-"""An address that holds whatever libvirt knows of the VM's network."""
+"""Tag with a VM's address, which overrides whatever libvirt knows of its network."""
 IMAGE_TAG: Final = "autoscaler:image"
 
 Element: TypeAlias = ET.Element
@@ -62,21 +62,21 @@ _PAUSED_REASONS: Final = {1: "User", 5: "IoError", 6: "Watchdog", 10: "Crashed"}
 
 
 class UnreadableError(Exception):
-    """The XML is not that of a domain."""
+    """The document is not the XML of a domain."""
 
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """What we wrote down of a domain.
+    """Our own notes about a domain.
 
     Attributes:
-        run: libvirt's number of the run that `launched_at_s` and `stopped_at_s` speak of; None in a configuration.
-        launched_at_s: When we started it last, in epoch seconds; None where we did not.
-        stopped_at_s: When we told it to stop last, likewise.
-        template: The domain that it was cloned from; empty where we did not make it.
-        token: Of the request that made it.
+        run: libvirt's number of the run that `launched_at_s` and `stopped_at_s` refer to; None in a configuration.
+        launched_at_s: When we last started it, in epoch seconds; None if we never did.
+        stopped_at_s: When we last told it to stop, in epoch seconds; None if we never did.
+        template: Name of the domain that it was cloned from; empty if we did not make it.
+        token: Client token of the request that made it.
         request: Digest of that request.
-        volumes: Paths of the volumes that were made for it, and go with it.
+        volumes: Paths of the volumes that were made for it, and are deleted with it.
     """
 
     run: int | None = None
@@ -90,13 +90,13 @@ class Marks:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A disk of a domain that can be written to.
+    """A writable disk of a domain.
 
     Attributes:
         device: Its name within the domain (`vda`).
-        path: The file or device behind it; empty where it is a volume by name.
-        storage_pool: The pool of a volume by name, or empty.
-        volume: Its name.
+        path: The file or device behind it; empty if it is given as a volume in a pool.
+        storage_pool: Name of the volume's pool, or empty.
+        volume: Name of the volume, or empty.
     """
 
     device: str
@@ -107,21 +107,21 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What the XML of a domain says that matters here.
+    """The parts of a domain's XML that matter here.
 
     Attributes:
         uuid: Its id.
         name: Its name on the host.
-        tags: All tags of ours; empty where there are none.
-        marks: What we wrote down.
+        tags: All tags; empty if there are none.
+        marks: Our own notes.
         vcpus: Virtual processors that it starts with.
-        memory_mib: Its memory.
-        takes_mib: What of the host's free memory a start takes: less where it gives some back (balloon), none of huge pages.
-        agent: Whether its guest agent is connected; None where it has no channel for one.
-        host_devices: It has devices of the host, so that its memory cannot be saved.
-        disks: Those that can be written to, in their order.
-        nvram: It has variables of firmware of its own.
-        interfaces: How many network interfaces it has.
+        memory_mib: Its memory, in MiB.
+        takes_mib: MiB of the host's free memory that a start takes: less if a balloon returns some, none with huge pages.
+        agent: Whether its guest agent is connected; None if it has no channel for one.
+        host_devices: Whether it uses devices of the host, so that its memory cannot be saved.
+        disks: Its writable disks, in order.
+        nvram: Whether it has its own firmware variables.
+        interfaces: Number of its network interfaces.
     """
 
     uuid: str
@@ -139,29 +139,29 @@ class Description:
 
     @property
     def fleet(self) -> str:
-        """Value of the ownership tag; empty where there is none."""
+        """Value of the ownership tag; empty if there is none."""
         return self.tags.get(FLEET_TAG, "")
 
     @property
     def vm_type(self) -> str:
-        """Its machine type as we name it, for example 2x2048."""
+        """Machine type in our notation, for example 2x2048."""
         return f"{self.vcpus}x{self.memory_mib}"
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One domain as its host shows it.
+    """A domain as its host reports it.
 
     Attributes:
-        described: From its XML: of the run where it is active, else of its configuration.
+        described: Contents of its XML: that of the run if it is active, otherwise its configuration.
         state: libvirt's state.
-        reason: libvirt's reason for it.
+        reason: libvirt's reason for the state.
         run: libvirt's number of the run; -1 while it is off.
-        saved: Its memory waits in a file of the host (managed save).
-        saving: We are having its memory saved.
-        trouble: Code of what went wrong with that; empty where nothing did.
-        launched_at_s: When it was started, as far as we know, in epoch seconds.
-        address: Where it answers; None while it is off, and where nobody knows.
+        saved: Whether its memory is saved in a file of the host (managed save).
+        saving: Whether we are saving its memory now.
+        trouble: Code of what went wrong when saving; empty if nothing did.
+        launched_at_s: When it was last started, as far as we know, in epoch seconds.
+        address: Its network address; None while it is off or if the address is unknown.
     """
 
     described: Description
@@ -181,12 +181,12 @@ class Seen:
 
     @property
     def being_saved(self) -> bool:
-        """Whether its memory is being saved: until that is done libvirt changes nothing else of it, but may end it."""
+        """Whether its memory is being saved. Until then libvirt allows no other change, except to end the domain."""
         return self.active and (self.saving or (self.state == PAUSED and self.reason == _PAUSED_SAVE))
 
     @property
     def stopping(self) -> bool:
-        """Whether it was told to stop in this run, or is seen to."""
+        """Whether it was told to stop during this run, or its state says that it is stopping."""
         marks = self.described.marks
         told = marks.run == self.run and marks.stopped_at_s is not None
         leaving = self.state == SHUTDOWN or (self.state == PAUSED and self.reason == _PAUSED_SHUTTING_DOWN)
@@ -194,10 +194,10 @@ class Seen:
 
     @property
     def vm_state(self) -> VmState:
-        """What the port calls it.
+        """The port's state for the domain.
 
-        A paused, crashed or suspended domain holds its memory and does not serve: it is called running, which is what
-        it costs, and its `state_reason` and its probe say the rest.
+        A paused, crashed or suspended domain holds its memory and does not serve. It counts as running, because that is what
+        it costs; `state_reason` and its probe tell the difference.
         """
         if not self.active:
             return VmState.STOPPED
@@ -208,7 +208,7 @@ class Seen:
 
     @property
     def state_reason(self) -> str:
-        """Why it is so, by codes that the daemon knows; empty where there is nothing to say."""
+        """Reason for the state, as a code that the daemon knows; empty if there is none."""
         if self.active:
             if self.being_saved:
                 return HIBERNATED_REASON
@@ -225,14 +225,14 @@ class Seen:
 
     @property
     def stopped_at_s(self) -> float | None:
-        """When we told it to stop last; None where it runs, or was stopped by others."""
+        """When we last told it to stop; None if it runs, or if it was stopped by others."""
         marks = self.described.marks
         if marks.stopped_at_s is None or (self.active and not self.stopping):
             return None
         return marks.stopped_at_s if marks.stopped_at_s >= (marks.launched_at_s or 0.0) else None
 
     def vm(self, zone: str) -> Vm:
-        """The port's value."""
+        """Convert the domain to the port's value."""
         it = self.described
         return Vm(
             id=it.uuid,
@@ -251,10 +251,10 @@ class Seen:
 
 
 def root_of(xml: str, name: str = "domain") -> Element:
-    """The document.
+    """Parse a document and return its root element.
 
     Raises:
-        UnreadableError: It is another one, or none.
+        UnreadableError: It is not XML, or its root has another name.
     """
     try:
         root = ET.fromstring(xml)  # noqa: S314 - libvirt's own words, from a host that we trust with our VMs
@@ -266,10 +266,10 @@ def root_of(xml: str, name: str = "domain") -> Element:
 
 
 def describe(xml: str) -> Description:
-    """Read a domain's XML.
+    """Parse a domain's XML.
 
     Raises:
-        UnreadableError: Something that a VM needs is missing or not understood; says what.
+        UnreadableError: A required field is missing or malformed; the message says which.
     """
     root = root_of(xml)
     try:
@@ -295,7 +295,7 @@ def describe(xml: str) -> Description:
 
 
 def shape_of(vm_type: str) -> tuple[int, int] | None:
-    """Virtual processors and MiB of a machine type like 2x2048; None where it is not written so."""
+    """Virtual processors and MiB of a machine type like 2x2048; None if it is not written in this form."""
     found = _TYPE.fullmatch(vm_type)
     return (int(found[1]), int(found[2])) if found else None
 

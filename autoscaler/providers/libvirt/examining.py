@@ -1,7 +1,7 @@
 """Checks libvirt hosts in advance for what the daemon needs on a bad day. Changes nothing.
 
-Rules: every question is bounded; a host that does not answer becomes a finding and never ends the examination. What is asked of
-one host is asked in one call, in a thread (`_facts`); the rest judges what came, without I/O.
+Rules: every call is bounded; a host that does not answer becomes a finding and never ends the examination. Each host is read in
+one call, in a thread (`_facts`); the other functions judge the results, without I/O.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from autoscaler.providers.libvirt.memory import RESERVE_MIB, free_mib
 from autoscaler.providers.libvirt.settings import LibvirtSettings
 
 ANSWER_S: Final = 15.0
-"""How long one host may take for everything; one that has just started looks at its own QEMU first."""
+"""Longest time for all questions to one host, in seconds. A host that has just started first probes its own QEMU."""
 _LITTLE_SPACE: Final = 0.1
 _GIB: Final = 2.0**30
 
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What of a policy an examination needs.
+    """The parts of a policy that an examination needs.
 
     Attributes:
-        fleet: Its name.
-        spec: Where its new VMs come from; None where it makes none.
-        subnets: Hosts that it names for them; empty where any will do.
-        hibernates: Its VMs shall save their memory.
-        only_on_aws: Fields of the policy that ask for something of AWS's.
+        fleet: Name of the fleet.
+        spec: What new VMs are made from; None if the fleet makes none.
+        subnets: Hosts that may hold new VMs; empty if any may.
+        hibernates: Whether its stopped VMs should keep their memory.
+        only_on_aws: Fields of the policy that only work on AWS.
     """
 
     fleet: str
@@ -51,26 +51,26 @@ class Examined:
 
 @dataclass(frozen=True, slots=True)
 class StoragePool:
-    """A storage pool that a template's disks lie in."""
+    """A storage pool that holds disks of a template."""
 
     name: str
     available_bytes: int
     size_bytes: int
     clone_bytes: int
-    """What one clone may grow to there."""
+    """Most bytes that one clone may use in this pool."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What one host says.
+    """What one host reports.
 
     Attributes:
-        version: Of its libvirt.
-        vms: Ours.
-        problem: What of them could not be read.
-        free_mib: Memory that is free; None where it does not tell.
-        templates: By fleet, the pools of the template, or why it cannot be cloned.
-        leftovers: Volumes of ours that no domain uses, by their paths.
+        version: Version of its libvirt.
+        vms: Its VMs with the ownership tag.
+        problem: Which of those VMs could not be read; empty if all were.
+        free_mib: Free memory in MiB; None if the host does not say.
+        templates: By fleet, the storage pools of its template, or why it cannot be cloned.
+        leftovers: Paths of our volumes that no domain uses.
     """
 
     version: str
@@ -87,16 +87,16 @@ async def examine(
     clock: Clock,
     opener: Callable[[str], Any] = connect,
 ) -> tuple[list[Finding], list[Vm]]:
-    """Ask everything.
+    """Run all checks on all hosts.
 
     Args:
-        settings: Which hosts.
-        fleets: Of all policies.
-        clock: Time.
+        settings: Which hosts to examine.
+        fleets: The fleets of all policies.
+        clock: Clock for the times of readings.
         opener: Opens a connection to a URI, in a thread.
 
     Returns:
-        What was found, and the VMs of all hosts that answered.
+        The findings, and the VMs of all hosts that answered.
 
     Raises:
         ConfigError: libvirt-python is not installed.

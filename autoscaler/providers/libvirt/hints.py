@@ -1,6 +1,6 @@
 """libvirt's domain events (started, stopped, crashed, paused), over the connections that exist anyway.
 
-Rules: the callback runs in the thread of libvirt's event loop, while it holds what it holds: it only hands on what it was told.
+Rules: the callback runs in the thread of libvirt's event loop, which may hold locks: it only hands the event on.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _MOST_KEPT: Final = 10_000
 
 
 class LifecycleHints:
-    """A `HintSource` of all hosts of one provider.
+    """A `HintSource` for all hosts of one provider.
 
     Args:
-        clock: Dates what is heard.
+        clock: Clock for the times of hints.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -42,7 +42,7 @@ class LifecycleHints:
         self._news = asyncio.Event()
 
     def listen(self, connection: Any) -> Callable[[], None]:
-        """Hear of the domains of a connection, from a thread; what is given back ends it, and must be called before closing."""
+        """Subscribe to a connection's domain events, in its thread. Call the returned function before closing the connection."""
         try:
             number = connection.domainEventRegisterAny(None, _LIFECYCLE, self._told, None)
         except Exception as error:
@@ -52,7 +52,7 @@ class LifecycleHints:
         return lambda: _forget(connection, number)
 
     async def next(self) -> tuple[Hint, ...]:
-        """The latest news of each domain that there is news of; waits for some, at most WAIT_S."""
+        """Wait for events, for WAIT_S at most, and return the latest of each domain."""
         self._loop = asyncio.get_running_loop()
         with suppress(TimeoutError):
             async with asyncio.timeout(WAIT_S):
@@ -62,7 +62,7 @@ class LifecycleHints:
         return tuple(heard.values())
 
     async def close(self) -> None:
-        """Nothing is held: connections are the hosts'."""
+        """Do nothing: the connections belong to the hosts."""
 
     def _told(self, _connection: Any, domain: Any, event: int, _detail: int, _opaque: object) -> None:
         what, loop = _EVENTS.get(event), self._loop

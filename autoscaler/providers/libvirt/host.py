@@ -1,10 +1,10 @@
 """One host: its connections, and calls on them with time limits.
 
-libvirt's calls block, and a host that hangs never answers. So each call runs in a thread of its own, which is left behind
-when its time is over; until it comes back the host is not asked anything else, and whoever asks is told so at once. Threads
-are daemonic: one that hangs does not keep the program from ending.
+libvirt's calls block, and a host that hangs never answers. So each call runs in a thread of its own, which is abandoned when
+its time is over. If a read is late, the host is not asked anything else until that read returns, and other calls fail at once.
+Threads are daemonic, so a hanging one does not keep the program from ending.
 
-Rules: what is given to `ask` runs in a thread and may touch nothing but its connection and what has a lock of its own.
+Rules: a function passed to `ask` runs in a thread. It may touch only its connection and objects with a lock of their own.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from autoscaler.providers.libvirt.classify import advice, failure, lost
 T = TypeVar("T")
 
 CHANGES_AT_ONCE: Final = 3
-"""libvirtd takes five calls of one connection at a time; the listing must not wait behind changes."""
+"""Most changes at the same time on one host. libvirtd takes five calls of a connection at once, and listings must not wait."""
 SAVES_AT_ONCE: Final = 2
-"""Memories that are saved at the same time on one host, which is as fast as its disk."""
+"""Most memories saved at the same time on one host, which is as many as its disk can take."""
 CLOSING_S: Final = 2.0
 
 
 class Kind(StrEnum):
-    """What a call is."""
+    """Kind of a call, which decides its connection, and how many of the kind may run at once."""
 
     READ = "read"
-    """It is answered at once by a host that lives: one that is late makes the host be left alone."""
+    """A healthy host answers at once, so if one is late, the host is left alone until it returns."""
     CHANGE = "change"
-    """It may wait within libvirtd for what else is done to the VM; some at a time."""
+    """May wait within libvirtd for other work on the VM. Several run at once."""
     GUEST = "guest"
-    """It asks within a guest, which may never answer; one at a time, on the connection of saves."""
+    """Asks a guest, which may never answer. One runs at a time, on the connection for saves."""
     SAVE = "save"
-    """It writes a memory to a disk, on a connection of its own; few at a time."""
+    """Writes a memory to disk. A few run at once, on a connection of their own."""
 
 
 class UnreachedError(Exception):
     """The host could not be asked; nothing was done.
 
     Args:
-        message: For a person.
-        denied: The host does not let us in.
+        message: Message for a person.
+        denied: Whether the host refused us access.
     """
 
     def __init__(self, message: str, *, denied: bool = False) -> None:
@@ -57,11 +57,11 @@ class UnreachedError(Exception):
 
 
 class UnansweredError(Exception):
-    """The host was asked and did not answer in time; what was asked for may be done."""
+    """The host was asked and did not answer in time; the request may have been carried out."""
 
 
 class FailedError(Exception):
-    """The host answered that it failed, or the connection ended meanwhile."""
+    """The host reported a failure, or the connection ended during the call."""
 
     def __init__(self, failed: Failure) -> None:
         super().__init__(str(failed))
@@ -69,7 +69,7 @@ class FailedError(Exception):
 
 
 class _Job(Generic[T]):
-    """One call, which is either begun or given up, never both."""
+    """A call that is either begun or given up, never both."""
 
     def __init__(self, call: Callable[[Any], T]) -> None:
         self.call = call
@@ -82,20 +82,20 @@ class _Job(Generic[T]):
         return self._begun
 
     def begin(self) -> bool:
-        """Whether the call may be made: nobody has given it up."""
+        """Mark the call as begun, and return whether it may be made: it may not if it was given up."""
         with self._lock:
             self._begun = not self._over
             return self._begun
 
     def give_up(self) -> bool:
-        """Whether the call was made, and will not be if it was not."""
+        """Make sure that the call does not begin from now on, and return whether it has begun already."""
         with self._lock:
             self._over = True
             return self._begun
 
 
 Greet = Callable[[Any], Callable[[], None]]
-"""What is done with a new connection, in its thread; gives back what is done before it is closed."""
+"""Function that prepares a new connection, in its thread. The function that it returns runs before the connection is closed."""
 
 
 def _no_farewell() -> None:
@@ -107,7 +107,7 @@ def _nothing(_connection: Any) -> Callable[[], None]:
 
 
 class _Line:
-    """One connection, opened when it is first needed and again after it has ended."""
+    """A connection that is opened when it is first needed, and again after it has ended."""
 
     def __init__(self, uri: str, connect: Callable[[str], Any], greet: Greet = _nothing) -> None:
         self._uri, self._connect, self._greet = uri, connect, greet
@@ -116,7 +116,7 @@ class _Line:
         self._farewell: Callable[[], None] = _no_farewell
 
     def connection(self) -> Any:
-        """The open connection; blocks for as long as the host takes."""
+        """Return the open connection. Blocks for as long as the host takes."""
         with self._lock:
             if self._connection is not None and not _alive(self._connection):
                 self.drop(self._connection)
@@ -126,29 +126,29 @@ class _Line:
             return self._connection
 
     def drop(self, connection: Any) -> None:
-        """Forget a connection that has ended."""
+        """Close the connection if it is still the current one."""
         if self._connection is connection:
             self.close()
 
     def close(self) -> None:
-        """Close it; blocks for as long as the host takes."""
+        """Close the connection. Blocks for as long as the host takes."""
         connection, self._connection = self._connection, None
         farewell, self._farewell = self._farewell, _no_farewell
         if connection is not None:
-            # What is registered with a connection keeps it from closing.
+            # Registered callbacks keep a connection from closing.
             farewell()
             _close(connection)
 
 
 class Host:
-    """Calls on one host.
+    """One hypervisor host, and bounded calls on it.
 
     Args:
-        name: What it is called: the zone of its VMs.
-        uri: Where it is.
+        name: Name of the host, which is the zone of its VMs.
+        uri: libvirt URI of the host.
         connect: Opens a connection, in a thread.
-        clock: Says since when the host has not answered.
-        greet: What is done with each connection for calls.
+        clock: Clock that tells for how long the host has not answered.
+        greet: Prepares each new connection for calls.
     """
 
     def __init__(
@@ -164,24 +164,24 @@ class Host:
             Kind.SAVE: asyncio.Semaphore(SAVES_AT_ONCE),
         }
         self.tagging = threading.Lock()
-        """Held while tags are read, changed and written back."""
+        """Lock that is held while tags are read, changed and written back."""
 
     async def ask(
         self, call: Callable[[Any], T], limit_s: float, kind: Kind = Kind.READ, *, turn_s: float = 0.0
     ) -> T:
-        """Make a call with a connection of this host, in a thread.
+        """Run a function with a connection to this host, in a thread, and return its result.
 
         Args:
-            call: Blocks; gets the connection.
-            limit_s: Longest wait for its answer.
-            kind: What it is.
-            turn_s: Longest wait for its turn, where there are turns.
+            call: Blocking function that gets the connection.
+            limit_s: Longest wait for its result, in seconds.
+            kind: Kind of the call.
+            turn_s: Longest wait for its turn, in seconds, if the kind is limited in number.
 
         Raises:
             UnreachedError: The call was not made.
-            UnansweredError: It was made, and there is no answer yet.
-            FailedError: It was made and failed; where the connection has ended, that is UNKNOWN.
-            RefusedError: As the call itself has raised it.
+            UnansweredError: The call was made and has not returned yet.
+            FailedError: The call was made and failed. If the connection has ended, the outcome is UNKNOWN.
+            RefusedError: Raised by the call itself.
         """
         self._heed()
         turns = self._turns.get(kind)
@@ -195,7 +195,7 @@ class Host:
                 ) from None
         job = _Job(call)
         if turns is not None:
-            # A turn ends when the call comes back, not when the wait for it does.
+            # A turn ends when the call returns, not when the wait for it ends.
             job.answer.add_done_callback(lambda _: turns.release())
         try:
             self._heed()
@@ -232,7 +232,7 @@ class Host:
             )
 
     def _leave(self, job: _Job[Any], begun_s: float, kind: Kind) -> None:
-        """Leave a call behind. A read is answered at once by a host that lives; a change may wait for others of its VM."""
+        """Abandon a call. Only a late read marks the host as hanging; a change may wait for other work on its VM."""
         if kind is Kind.READ:
             self._late[job] = begun_s
         job.answer.add_done_callback(lambda answer: self._back(job, answer))
@@ -240,11 +240,11 @@ class Host:
     def _back(self, job: _Job[Any], answer: asyncio.Future[Any]) -> None:
         self._late.pop(job, None)
         if not answer.cancelled():
-            # Asked for, so that the event loop does not complain of a failure that nobody waits for any more.
+            # Retrieve the exception, so that the event loop does not report a failure that is no longer waited for.
             answer.exception()
 
     async def close(self) -> None:
-        """Close the connections, within a moment; what hangs is left behind."""
+        """Close the connections, within CLOSING_S; one that hangs is abandoned."""
 
         def work(_: object) -> None:
             self._calls.close()
@@ -266,7 +266,7 @@ def _settle(
     loop: asyncio.AbstractEventLoop,
     drop: Callable[[Any], None] = lambda _: None,
 ) -> None:
-    """Make a call, in its thread, and say in the event loop what came of it."""
+    """Make a call in its thread, and report its result in the event loop."""
     result: Any = None
     problem: BaseException | None = None
     connection: Any = None
@@ -274,11 +274,11 @@ def _settle(
         connection = connection_of()
         if job.begin():
             result = job.call(connection)
-    except Exception as error:  # noqa: BLE001 - whatever happens here must reach the one who waits
+    except Exception as error:  # noqa: BLE001 - every failure must reach the waiting caller
         problem, ended = _told(error, begun=job.begun)
         if ended and connection is not None:
             drop(connection)
-    # The loop may be closed by the time a call that was left behind comes back.
+    # The loop may be closed by the time an abandoned call returns.
     with suppress(RuntimeError):
         loop.call_soon_threadsafe(_answer, job.answer, result, problem)
 
@@ -293,7 +293,7 @@ def _answer(answer: asyncio.Future[Any], result: Any, problem: BaseException | N
 
 
 def _told(error: Exception, *, begun: bool) -> tuple[BaseException, bool]:
-    """What is raised for an error in the thread, and whether it ends the connection."""
+    """The exception to raise for an error in the thread, and whether the error has ended the connection."""
     found = error_of(error)
     if found is None:
         return error, False

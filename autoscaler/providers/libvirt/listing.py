@@ -1,8 +1,8 @@
 """Lists one host: all domains with the ownership tag, or one of them again.
 
-Rules: runs in a thread, on one connection; changes nothing. What libvirt forgets or does not tell is kept in `Known`, whose
-fields are read and written whole, so that threads need no lock. Domains that are not persistent are never seen: they would be
-gone once they are stopped.
+Rules: runs in a thread, on one connection; changes nothing. What libvirt forgets or does not report is kept in `Known`. Each
+entry is read and written as a whole, so threads need no lock. Transient domains are ignored: they would be gone once they are
+stopped.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ _STATS_PERSISTENT: Final = 4
 _LIST_SAVED: Final = 256
 _FROM_LEASES, _FROM_AGENT, _FROM_ARP = 0, 1, 2
 _ADDRESS_KEPT_S: Final = 300.0
-"""An address is asked for again after so long; a lease may move."""
+"""Seconds after which a known address is asked for again; a DHCP lease may move."""
 _NO_ADDRESS_KEPT_S: Final = 5.0
-"""The same where there was none, as while the guest boots; of many bridged VMs nobody ever knows it."""
+"""The same if no address was found, as while the guest boots. For many bridged VMs, it never is."""
 _LOOKING_S: Final = 1.5
-"""Longest time that one listing spends on addresses; what is not known by then is looked up in the next."""
+"""Most seconds that one listing spends on addresses. The next listing looks up the rest."""
 
 
 @dataclass(slots=True)
 class Known:
-    """What is known of a host's domains beside what libvirt says, by id.
+    """What we know about a host's domains in addition to libvirt, by id.
 
     Attributes:
-        launches: Our last start: libvirt's number of the run, None until it is known, and when, in epoch seconds.
-        saving: Those whose memory we are having saved.
-        troubles: What went wrong with that, by run.
-        first_seen: Where nobody wrote down when a run began: since when we have seen it.
-        addresses: By run, None where there was none, and until when that is believed.
-        ask_agents: Those whose guest agent may know its address, and nobody else does.
-        described: Descriptions by the XML that they are from.
+        launches: Our last start: libvirt's number of the run (None until it is known), and the time in epoch seconds.
+        saving: Domains whose memory we are saving.
+        troubles: libvirt's number of the run, and the code of what went wrong when saving its memory.
+        first_seen: For runs without a recorded start: the number of the run, and when we first saw it.
+        addresses: Number of the run, its address (None if there was none), and until when that is kept.
+        ask_agents: Domains whose address only their guest agent may know.
+        described: The XML of a domain, and its description.
     """
 
     launches: dict[str, tuple[int | None, float]] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Known:
     described: dict[str, tuple[str, Description]] = field(default_factory=dict)
 
     def launched_at_s(self, it: Description, run: int, now_s: float) -> float:
-        """When a domain was started last, as far as anybody knows, in epoch seconds; the same until the next start."""
+        """When a domain was last started, as far as is known, in epoch seconds. The value stays the same until the next start."""
         ours = self.launches.get(it.uuid)
         if ours is not None and (run < 0 or ours[0] in (None, run)):
             return ours[1]
@@ -71,11 +71,11 @@ class Known:
         return seen[1]
 
     def forget_others(self, uuids: set[str]) -> None:
-        """Forget domains that are not there any more."""
+        """Forget all domains except those with the given ids."""
         known: tuple[dict[str, Any], ...]
         known = self.launches, self.troubles, self.first_seen, self.addresses, self.described
         for each in known:
-            # A list first, in one step: other threads add to it.
+            # Copied to a list first, in one step, because other threads add to it.
             for uuid in [uuid for uuid in list(each) if uuid not in uuids]:
                 each.pop(uuid, None)
 
@@ -86,7 +86,7 @@ class Part:
 
     Attributes:
         seen: Its domains that carry the ownership tag.
-        problem: What is missing from it, for a person; empty when nothing is.
+        problem: What is missing, for a person; empty if nothing is.
     """
 
     seen: tuple[Seen, ...]
@@ -94,7 +94,7 @@ class Part:
 
 
 def list_host(connection: Any, known: Known, clock: Clock) -> Part:
-    """All domains of a host that carry the ownership tag."""
+    """List all domains of a host that carry the ownership tag."""
     looking_until_s = clock.monotonic() + _LOOKING_S
     saved = {each.UUIDString() for each in connection.listAllDomains(_LIST_SAVED)}
     found, bad = [], []
@@ -110,7 +110,7 @@ def list_host(connection: Any, known: Known, clock: Clock) -> Part:
         except UnreadableError as error:
             bad.append(f"{uuid} ({error})")
         except Exception as error:
-            # It went while it was looked at, which a listing between two moments shows as gone.
+            # It was deleted during the listing, which then shows it as gone.
             if (told := error_of(error)) is None or told[0] != NO_DOMAIN:
                 raise
     known.forget_others({seen.described.uuid for seen in found})
@@ -119,10 +119,10 @@ def list_host(connection: Any, known: Known, clock: Clock) -> Part:
 
 
 def look_at(connection: Any, uuid: str, known: Known, clock: Clock) -> tuple[Any, Seen]:
-    """A domain of ours as it is now, with libvirt's handle of it.
+    """Read the current state of one of our domains, and return it with libvirt's handle of the domain.
 
     Raises:
-        RefusedError: There is none with this id, or it does not carry the ownership tag.
+        RefusedError: There is no domain with this id, or it does not carry the ownership tag.
     """
     try:
         domain = connection.lookupByUUIDString(uuid)
@@ -142,7 +142,7 @@ def look_at(connection: Any, uuid: str, known: Known, clock: Clock) -> tuple[Any
 
 
 def _described(domain: Any, uuid: str, known: Known) -> Description | None:
-    """What its XML says; None where it is not ours."""
+    """Describe a domain from its XML; None if it does not carry the ownership tag."""
     xml: str = domain.XMLDesc(0)
     if TAGS_URI not in xml:
         return None
@@ -200,7 +200,7 @@ def _address(
 
 
 def ask_agents(connection: Any, uuids: Sequence[str], known: Known, clock: Clock) -> None:
-    """Ask the guests themselves for their addresses, as long as nobody else knows them; a guest may take its time."""
+    """Ask guest agents for addresses that are not known otherwise. A guest may take its time to answer."""
     for uuid in uuids:
         try:
             domain = connection.lookupByUUIDString(uuid)
@@ -224,7 +224,7 @@ def _asked(domain: Any, source: int) -> str | None:
 
 
 def best_address(interfaces: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """The first address that others can reach: IPv4 before IPv6, and none of the guest's own."""
+    """The first address that others can reach: IPv4 before IPv6, without loopback and link-local addresses."""
     found = []
     for name, interface in interfaces.items():
         for each in interface.get("addrs") or ():

@@ -1,11 +1,11 @@
 """libvirt hosts behind the Provider port.
 
-Rules: one thread and one bounded call per VM and change (`host`); retries belong to the caller. What libvirt says is turned
-into Outcomes by `classify`, what it lists into Vms by `domains`. Of a host that does not answer listings are not whole; it
-holds up no other. No libvirt type goes in or out.
+Rules: each change of a VM is one bounded call in one thread (`host`); retries belong to the caller. `classify` turns libvirt's
+errors into Outcomes, and `domains` its domains into Vms. If a host does not answer, its part of the listing is incomplete; other
+hosts do not wait for it. No libvirt type goes in or out.
 
-What a VM is here: a persistent domain with the tag `autoscaler:fleet` in its metadata. Its id is the domain's UUID, its zone
-the host, its type `2x2048` (processors x MiB).
+A VM here is a persistent domain with the tag `autoscaler:fleet` in its metadata. Its id is the domain's UUID, its zone is the
+host, and its type is written `2x2048` (processors x MiB).
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ _OUT_OF_REACH: Final = (UnreachedError, UnansweredError)
 
 
 class LibvirtProvider:
-    """The Provider port on hosts with libvirt. Made by `open`; contract in `ports.Provider`.
+    """VMs on hosts with libvirt; implements the Provider port. Created by `open`.
 
-    Changes are checked for all VMs of a call before the first is made. Each is then made by itself, so one may fail while
-    others are done, and each Outcome says what came of its own.
+    All VMs of a call are checked before the first is changed. The changes are then made one by one, so some may fail while
+    others succeed, and each VM has an Outcome of its own.
 
     Args:
-        settings: Which hosts, and how long to wait for them.
-        clock: Dates listings and what is written down.
+        settings: The hosts, and how long to wait for them.
+        clock: Clock for the times of listings and marks.
         opener: Opens a connection to a URI, in a thread.
     """
 
@@ -73,7 +73,7 @@ class LibvirtProvider:
         self._settings = settings
         self._clock = clock
         self.hints = LifecycleHints(clock)
-        """News of all hosts; they only make the next listing come sooner."""
+        """Events from all hosts. Their only effect is that the next listing comes sooner."""
         greet = self.hints.listen
         self._hosts = {name: Host(name, uri, opener, clock, greet) for name, uri in settings.hosts.items()}
         self._desks = {
@@ -81,14 +81,14 @@ class LibvirtProvider:
             for name, host in self._hosts.items()
         }
         self._where: dict[str, str] = {}
-        """Names of the hosts of VMs, by id, as last listed."""
+        """The host of each VM by id, as last listed."""
         self._asking: dict[str, asyncio.Task[None]] = {}
-        """Guests that are being asked for their addresses, by host."""
+        """By host, the task that asks its guests for their addresses."""
         self._provisioning = Provisioning(settings, self._hosts, self._desks)
 
     @classmethod
     async def open(cls, settings: LibvirtSettings, clock: Clock) -> Self:
-        """Load libvirt; no host is asked anything yet, since one that is away must not keep the others waiting.
+        """Load libvirt. No host is contacted yet, because an absent one must not delay the others.
 
         Raises:
             ConfigError: libvirt-python is not installed.
@@ -103,14 +103,14 @@ class LibvirtProvider:
         await self.close()
 
     async def list_vms(self) -> Listing:
-        """All VMs with the ownership tag on all hosts; whole for each host that answers in time."""
+        """List the VMs that carry the ownership tag on all hosts. The listing is complete for each host that answers in time."""
         requested_at_s = self._clock.now()
         parts = await asyncio.gather(*(self._part(name) for name in self._hosts))
         found: dict[str, tuple[bool, Vm]] = {}
         for name, part in zip(self._hosts, parts, strict=True):
             for seen in part.seen:
                 before = found.get(seen.described.uuid)
-                # A domain that has moved may have left its configuration behind; where it is on, it is.
+                # A domain that was moved may have left its configuration behind. Prefer the host on which it is on.
                 if before is None or (seen.active and not before[0]):
                     found[seen.described.uuid] = seen.active, seen.vm(name)
         self._where |= {vm_id: vm.zone for vm_id, (_, vm) in found.items()}
@@ -127,15 +127,15 @@ class LibvirtProvider:
         )
 
     async def start(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
-        """Start stopped VMs; NO_CAPACITY where their host has no memory for them, or cannot be reached."""
+        """Start stopped VMs. The outcome is NO_CAPACITY if their host lacks memory or cannot be reached."""
         return await self._change(vm_ids, changes.check_start, changes.start, away=OutcomeKind.NO_CAPACITY)
 
     async def stop(
         self, vm_ids: Sequence[str], *, force: bool = False, hibernate: bool = False
     ) -> tuple[Outcome, ...]:
-        """Ask guests to shut down (ACPI, or their agent); they stay defined. `force` ends them, `hibernate` saves their memory.
+        """Ask guests to shut down (ACPI, or their agent). `force` ends a VM at once; `hibernate` saves its memory and ends it.
 
-        Saving a memory takes seconds to minutes: it is accepted once it has begun and was not refused within a moment.
+        Saving memory takes seconds to minutes: it is accepted once it has begun and was not refused within `saving_s`.
         """
         check = partial(changes.check_stop, hibernate=hibernate and not force)
         if hibernate and not force:
@@ -143,7 +143,7 @@ class LibvirtProvider:
         return await self._change(vm_ids, check, partial(changes.stop, force=force))
 
     async def retype(self, vm_ids: Sequence[str], vm_type: str) -> tuple[Outcome, ...]:
-        """Give VMs that are off another machine type, each by itself."""
+        """Change the machine type of VMs that are off, one by one."""
         outcomes: list[Outcome] = []
         for vm_id in vm_ids:
             outcomes += await self._change(
@@ -152,7 +152,7 @@ class LibvirtProvider:
         return tuple(outcomes)
 
     async def terminate(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
-        """End VMs and forget their domains; volumes go only where they were made by `provision`."""
+        """End VMs and delete their domains. Volumes are deleted only if `provision` made them."""
         return await self._change(vm_ids, lambda _: None, changes.terminate)
 
     async def tag(self, vm_ids: Sequence[str], tags: Mapping[str, str]) -> tuple[Outcome, ...]:
@@ -168,11 +168,11 @@ class LibvirtProvider:
         return await self._provisioning.provision(spec, count, token)
 
     async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | Unread:
-        """What VMs of this spec would be made from now, or why that cannot be told; see `provisioning`."""
+        """What a VM of this spec would be made from now, or why that cannot be read; see `provisioning`."""
         return await self._provisioning.launch_spec(spec)
 
     async def checked(self, vm_ids: Sequence[str]) -> frozenset[str]:
-        """Those of the running VMs whose guest agent is connected, and of those without a channel for one all that run."""
+        """Return the running VMs whose guest agent is connected, or that have no channel for an agent."""
         found, _ = await self._look(list(dict.fromkeys(vm_ids)))
         return frozenset(
             vm_id
@@ -183,7 +183,7 @@ class LibvirtProvider:
         )
 
     async def close(self) -> None:
-        """Close all connections, within a few seconds; a memory that is being saved goes on being saved by its host."""
+        """Close all connections, within a few seconds. Hosts continue to save memory that they have begun to save."""
         for task in self._asking.values():
             task.cancel()
         await asyncio.gather(*(host.close() for host in self._hosts.values()))
@@ -202,7 +202,7 @@ class LibvirtProvider:
         return part
 
     def _ask_guests(self, name: str, known: Known) -> None:
-        """Ask guest agents for addresses that the next listing wants, beside everything else."""
+        """Ask guest agents in the background for addresses that the next listing needs."""
         uuids = sorted(known.ask_agents)
         known.ask_agents.clear()
         if not uuids or name in self._asking:
@@ -215,7 +215,7 @@ class LibvirtProvider:
     def _guests_asked(self, name: str, task: asyncio.Task[None]) -> None:
         self._asking.pop(name, None)
         if not task.cancelled():
-            # What went wrong is not worth a word: the address stays unknown, and is asked for again.
+            # The error needs no report: the address stays unknown and is asked for again.
             task.exception()
 
     # ── changes ─────────────────────────────────────────────────────────────────────────────────────────
@@ -229,14 +229,14 @@ class LibvirtProvider:
         away: OutcomeKind = OutcomeKind.THROTTLED,
         saves: bool = False,
     ) -> tuple[Outcome, ...]:
-        """Check all VMs, then change each; none where one is wrong.
+        """Check all VMs, then change each. If one is refused, none is changed.
 
         Args:
-            vm_ids: Which; one that is named twice is changed once.
-            check: Raises RefusedError for one that cannot be changed as it is.
-            change: Makes the change in a thread.
-            away: What it means that a host cannot be asked.
-            saves: The change saves memories, which may go on after it is accepted.
+            vm_ids: The VMs. Repeated ids are changed once.
+            check: Raises RefusedError if a VM cannot be changed in its present state.
+            change: Makes the change, in a thread.
+            away: Kind of the outcome if a host cannot be asked.
+            saves: Whether the change saves memory, which may continue after it is accepted.
         """
         if not vm_ids:
             return ()
@@ -270,7 +270,7 @@ class LibvirtProvider:
             return _away(failure_of(error), away).of(vm_id)
 
     async def _save(self, vm_id: str, name: str) -> Outcome:
-        """Have a memory saved; accepted once that has begun and was not refused at once."""
+        """Save a VM's memory. Accepted once saving has begun and was not refused at once."""
         limits, loop = self._settings, asyncio.get_running_loop()
         begun: asyncio.Future[Seen] = loop.create_future()
 
@@ -279,7 +279,7 @@ class LibvirtProvider:
                 begun.set_result(seen)
 
         def told(seen: Seen) -> None:
-            # The loop may be closed by the time a save that was left behind comes to its turn.
+            # The loop may be closed by the time an abandoned save gets its turn.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(note, seen)
 
@@ -294,7 +294,7 @@ class LibvirtProvider:
             return _away(failure_of(error), OutcomeKind.THROTTLED).of(vm_id)
 
     async def _look(self, ids: Sequence[str]) -> tuple[dict[str, tuple[str, Seen]], dict[str, Failure]]:
-        """Look at VMs: the host and the state of each that is there, and what is wrong with the others."""
+        """Look VMs up: by id, the host and state of those found, and the failure for each of the others."""
         failed: dict[str, Failure] = {}
         by_host: dict[str, list[str]] = {}
         for vm_id in ids:
@@ -310,7 +310,7 @@ class LibvirtProvider:
             for vm_id, each in answer.items():
                 if isinstance(each, Failure):
                     before = failed.get(vm_id)
-                    # A host that cannot be asked may have it, whatever the others say.
+                    # A host that cannot be asked may have the VM, whatever the others say.
                     failed[vm_id] = each if before is None or before.code == ABSENT else before
                 elif vm_id not in found or (each.active and not found[vm_id][1].active):
                     found[vm_id] = name, each
@@ -333,13 +333,13 @@ class LibvirtProvider:
         except (FailedError, *_OUT_OF_REACH) as error:
             failed = failure_of(error)
             if isinstance(error, UnansweredError) or failed.kind is OutcomeKind.UNKNOWN:
-                # It was only looked at: nothing was done.
+                # The VM was only read: nothing was done.
                 failed = Failure(OutcomeKind.THROTTLED, UNREACHED, str(error))
             return dict.fromkeys(ids, failed)
 
 
 def failure_of(error: Exception) -> Failure:
-    """What came of a call that did not succeed."""
+    """The Failure for an exception of a call."""
     if isinstance(error, RefusedError | FailedError):
         return error.failure
     if isinstance(error, UnansweredError):
@@ -349,7 +349,7 @@ def failure_of(error: Exception) -> Failure:
 
 
 def _away(failed: Failure, kind: OutcomeKind) -> Failure:
-    """A host that cannot be asked is a place without room for who wants to start, who is then sent elsewhere."""
+    """Give the failure of a host that cannot be asked another kind. For starts that is no capacity, so they go elsewhere."""
     if failed.code == UNREACHED and failed.kind is OutcomeKind.THROTTLED:
         return Failure(kind, failed.code, failed.message)
     return failed

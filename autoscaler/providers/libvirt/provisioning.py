@@ -1,8 +1,8 @@
 """Provisions VMs on libvirt hosts: chooses the host, and turns failures into outcomes.
 
-A policy's `provision` means here: `launch_template` is the name of a domain that is shut off, `subnet` the name of a host, and
-`vm_type` processors x MiB. Without `subnet` it is the host with the most free memory among those that have the template. All
-VMs of one call are made on one host.
+The fields of a policy's `provision` mean: `launch_template` is the name of a domain that is shut off, `subnet` the name of a
+host, and `vm_type` processors x MiB. Without `subnet`, the host with the most free memory among those with the template is
+used. All VMs of one call are made on one host.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from autoscaler.providers.libvirt.settings import LibvirtSettings
 
 _NOBODYS = "-"
 _TOKENS_KEPT = 1000
-"""A token comes again within minutes or never."""
+"""Number of recent tokens that are remembered; a request is repeated within minutes or never."""
 
 
 class Provisioning:
-    """Makes VMs on one of some hosts.
+    """Makes VMs on one of several hosts.
 
     Args:
         settings: How long to wait.
-        hosts: By name.
-        desks: What changes of each host share.
+        hosts: The hosts by name.
+        desks: By host, what its changes share.
     """
 
     def __init__(
@@ -41,10 +41,10 @@ class Provisioning:
         self._hosts = hosts
         self._desks = desks
         self._tried: dict[str, str] = {}
-        """The host of each token that has come lately: it goes there again, and nowhere else."""
+        """The host of each recent token. A repeated request goes to the same host and nowhere else."""
 
     async def provision(self, spec: ProvisionSpec, count: int, token: str) -> tuple[Outcome, ...]:
-        """Make VMs, all or none; see `ports.Provider`."""
+        """Make VMs, all or none; see `Provider.provision`."""
         request = Request(spec, count, token)
         name = await self._choose(request)
         if isinstance(name, Failure):
@@ -54,7 +54,7 @@ class Provisioning:
             del self._tried[next(iter(self._tried))]
         call = partial(clone, request=request, desk=self._desks[name])
         limits = self._settings
-        # One call makes them all; each takes about as long as a start does.
+        # One call makes all VMs, and each takes about as long as a start.
         limit_s = limits.call_s * (1 + count / 10)
         try:
             made = await self._hosts[name].ask(call, limit_s, Kind.CHANGE, turn_s=limits.batch_s)
@@ -67,9 +67,9 @@ class Provisioning:
         return tuple(Outcome(vm_id, OutcomeKind.ACCEPTED) for vm_id in made)
 
     async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | Unread:
-        """What new VMs would be made from: the template's name stands for what it holds.
+        """What new VMs would be made from. The template's name stands for its contents.
 
-        The disks of clones rest on the template's, so it may never change; another one has another name.
+        The disks of clones depend on the template's, so it may never change; a new template needs a new name.
         """
         name = await self._choose(Request(spec, 1, _NOBODYS))
         if isinstance(name, Failure):
@@ -78,7 +78,7 @@ class Provisioning:
         return LaunchSpec(hashlib.blake2b(said, digest_size=8).hexdigest(), "1", spec.launch_template)
 
     async def _choose(self, request: Request) -> str | Failure:
-        """The host to make them on, or why there is none."""
+        """Choose the host to make the VMs on, or return why there is none."""
         wanted = self._tried.get(request.token) or request.spec.subnet
         if wanted is not None and wanted not in self._hosts:
             known = ", ".join(self._hosts)
@@ -112,6 +112,6 @@ class Provisioning:
 
 
 def _away(error: UnansweredError | UnreachedError) -> Failure:
-    """It was only asked what it has: nothing was done."""
+    """The Failure for a host that could not be asked. It was only read, so nothing was done."""
     denied = isinstance(error, UnreachedError) and error.denied
     return Failure(OutcomeKind.DENIED if denied else OutcomeKind.NO_CAPACITY, UNREACHED, str(error))

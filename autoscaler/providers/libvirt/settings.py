@@ -1,6 +1,6 @@
 """Which hosts to use, and their timeouts.
 
-Rules: a frozen value that knows how to check itself. Reading the environment or a file is not done here.
+Rules: a frozen value that can check itself. Reading the environment or a file is not done here.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from autoscaler.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class LibvirtSettings:
-    """Settings of all hosts of one daemon.
+    """Settings for all hosts of one daemon.
 
     Attributes:
         uris: One libvirt URI per host (`qemu:///system`, `qemu+ssh://user@host/system`).
-        heed_memory: Start no VM that its host's free memory does not hold.
-        listing_s: Longest wait for one host's part of a listing; within the tick's wait for all of it.
+        heed_memory: Whether starts are refused that do not fit into the host's free memory.
+        listing_s: Longest wait for one host's part of a listing; less than the tick's wait for the whole listing.
         call_s: Longest wait for one change of one VM.
-        batch_s: What of one call has not begun after so long is not done.
-        saving_s: How long saving a memory is watched for a refusal; it goes on afterwards.
+        batch_s: Changes of a call that have not begun after this time are not made.
+        saving_s: How long to wait for a refusal after saving memory has begun; saving continues afterwards.
 
     Raises:
-        ConfigError: No host, a host named twice, or something that is not a libvirt URI.
+        ConfigError: There is no host, a host is listed twice, or a URI is not a libvirt URI.
     """
 
     uris: tuple[str, ...]
@@ -67,12 +67,12 @@ class LibvirtSettings:
 
 
 def host_of(uri: str) -> str:
-    """The host that a URI leads to: known before it answers, and the same each time."""
+    """The host in a URI. It is known before the host answers, and is the same each time."""
     return urlsplit(uri).hostname or platform.node()
 
 
 def _without_terminal(uri: str) -> str:
-    """The URI, telling ssh to ask nobody for a password: a daemon has nobody to ask."""
+    """The URI with an option that keeps ssh from asking for a password: a daemon has no terminal."""
     parts = urlsplit(uri)
     if not parts.scheme.endswith("+ssh") or "no_tty" in dict(parse_qsl(parts.query)):
         return uri

@@ -18,7 +18,7 @@ _NOT_CLONED: Final = ("uuid", "genid", "title", "description")
 
 
 def tags_element(tags: Mapping[str, str]) -> str:
-    """The element that holds tags, as libvirt takes it: without a namespace, which goes beside it."""
+    """XML element for tags, as libvirt takes it: without a namespace, which is a separate argument."""
     root = ET.Element("tags")
     for key, value in tags.items():
         ET.SubElement(root, "tag", key=key).text = value
@@ -26,7 +26,7 @@ def tags_element(tags: Mapping[str, str]) -> str:
 
 
 def marks_element(marks: Marks) -> str:
-    """The element that holds marks, likewise."""
+    """XML element for marks, also without a namespace."""
     moments = {"launched": marks.launched_at_s, "stopped": marks.stopped_at_s}
     attributes = {name: f"{at_s:.3f}" for name, at_s in moments.items() if at_s is not None}
     if marks.run is not None:
@@ -40,7 +40,7 @@ def marks_element(marks: Marks) -> str:
 
 
 def resized(root: Element, vcpus: int, memory_mib: int) -> None:
-    """Write another machine type into a domain's XML."""
+    """Change the machine type in a domain's XML."""
     vcpu = root.find("vcpu")
     if vcpu is None:
         vcpu = ET.SubElement(root, "vcpu")
@@ -56,12 +56,12 @@ def resized(root: Element, vcpus: int, memory_mib: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """The volume that takes a disk's place in a clone.
+    """The volume that replaces a disk in a clone.
 
     Attributes:
-        device: The disk, by its name within the domain.
-        path: The new volume.
-        format: Its format.
+        device: Name of the disk within the domain.
+        path: Path of the new volume.
+        format: Format of the new volume.
     """
 
     device: str
@@ -71,13 +71,13 @@ class Overlay:
 
 @dataclass(frozen=True, slots=True)
 class Clone:
-    """What is the clone's own.
+    """What a clone does not share with its template.
 
     Attributes:
         uuid: Its id.
         name: Its name.
-        tags: All of its tags.
-        marks: What is written down of it.
+        tags: All its tags.
+        marks: Our own notes about it.
         overlays: Its disks.
         shape: Virtual processors and MiB; None for the template's.
     """
@@ -91,7 +91,7 @@ class Clone:
 
 
 def cloned(template: str, clone: Clone) -> str:
-    """The XML of a clone of a template: its own id, name, tags and disks; libvirt gives it its own network addresses."""
+    """Build the XML of a clone, with its own id, name, tags and disks. libvirt gives it new network addresses."""
     root = root_of(template)
     root.attrib.pop("id", None)
     for name in _NOT_CLONED:
@@ -107,7 +107,7 @@ def cloned(template: str, clone: Clone) -> str:
     _own_devices(root, {each.device: each for each in clone.overlays})
     nvram = root.find("os/nvram")
     if nvram is not None:
-        # libvirt makes a file of its own, from the template of the firmware.
+        # libvirt creates a new file from the firmware's template.
         nvram.text = None
         for each in nvram.findall("source"):
             nvram.remove(each)
