@@ -28,13 +28,13 @@ from autoscaler.wiring_providers import provider_of
 
 @dataclass(frozen=True, slots=True)
 class Wired:
-    """Fleets ready for a daemon (the provider is its opener's).
+    """The fleets of a daemon with their adapters. The providers belong to the caller that opened them.
 
     Attributes:
         setups: All fleets.
-        closables: What is to be closed after them.
-        fresh: Those of the closables that were made for them.
-        retired: What earlier fleets needed closed and these do not use.
+        closables: Adapters that must be closed after use.
+        fresh: Those of the closables that are new.
+        retired: Adapters of the previous fleets that are no longer used and must be closed.
     """
 
     setups: tuple[FleetSetup, ...]
@@ -44,16 +44,16 @@ class Wired:
 
 
 class Wiring:
-    """Wires policies to adapters, and again when policies change, keeping every adapter that need not change.
+    """Wires policies to adapters, and again when policies change. Adapters that need not change are kept.
 
     Args:
-        provider: Shared by all fleets, whatever their policies name, one listing per tick; or several by the names that
-            policies know them by, each shared by its own fleets.
-        clock: Time.
+        provider: The provider of all fleets, whatever their policies name; or several by the names that policies use. Fleets
+            of the same provider share one listing per tick.
+        clock: Clock for the adapters.
         source_of: Makes a fleet's source; see `wiring_sources.source_for`.
         balancer_of: Makes a fleet's balancer; see `wiring_balancers`. None for simulated ones.
-        hook_of: Makes what is done on VMs that are tried; likewise. None for nothing.
-        arrivals_of: Makes what is done for VMs after each start; likewise.
+        hook_of: Makes the hook that exercises VMs; see `wiring_balancers`. None for no hooks.
+        arrivals_of: Makes what runs for VMs after each start; see `wiring_balancers`. None for nothing.
     """
 
     def __init__(
@@ -80,12 +80,11 @@ class Wiring:
         """Give every fleet its adapters.
 
         Args:
-            policies: One per fleet.
-            before: The fleets as this has wired them so far.
+            policies: One policy per fleet.
+            before: The fleets that this object has wired so far.
 
         Raises:
-            AutoscalerError: A source cannot be made, or a fleet's VMs would be elsewhere than they were; nothing has been
-                opened then.
+            AutoscalerError: A source cannot be made, or a fleet would move to another provider. Nothing has been opened then.
         """
         was = {setup.policy.fleet: setup for setup in before}
         setups = tuple(self._setup(policy, was.get(policy.fleet)) for policy in policies)
@@ -144,7 +143,7 @@ def wire(
     clock: Clock,
     source_of: Callable[[Policy], MetricSource],
 ) -> Wired:
-    """Give every fleet its adapters, once; arguments as of `Wiring` and its `wire`."""
+    """Give every fleet its adapters, once. For the arguments, see `Wiring` and `Wiring.wire`."""
     return Wiring(provider, clock, source_of).wire(policies)
 
 
@@ -163,18 +162,17 @@ def _hooks(policy: Policy) -> tuple[object, ...]:
 
 
 def _same_source(before: Policy, after: Policy) -> bool:
-    """Whether the source goes on as it is; a recording is played as what so many VMs of a capacity do."""
+    """Whether the source can be kept. A played recording depends on the VM's capacity, too."""
     was, now = before.vm, after.vm
     same = was.capacity_per_s == now.capacity_per_s and was.learn_capacity == now.learn_capacity
     return same and before.signal == after.signal
 
 
 def simulated(policy: Policy) -> Policy:
-    """The policy as an embedded cloud can carry it out.
+    """Adapt a policy to the embedded cloud.
 
-    It acts, in the only cloud there is. Where it asks an address of the VM whether it is ready, status checks are asked instead, since
-    nothing listens on a simulated VM, nor is its CPU use read; new VMs come from the launch template that the cloud names like the
-    fleet.
+    It acts there. Status checks replace an HTTP probe, because nothing listens on a simulated VM; for the same reason its CPU
+    use is not read. New VMs come from the launch template that the cloud names after the fleet.
     """
     changes: dict[str, object] = {"act": True, "provider": None}
     if policy.vm.learn_capacity is not None:
@@ -188,12 +186,12 @@ def simulated(policy: Policy) -> Policy:
 
 
 def probe_for(policy: Policy, provider: Provider, clock: Clock) -> ReadinessProbe:
-    """The probe that a policy asks for."""
+    """Make the readiness probe that a policy names."""
     from autoscaler.sources.probes import HttpProbe, RunningProbe
 
     readiness = policy.readiness
     if readiness.probe == "status_checks" or not policy.act:
-        # In shadow nothing new really answers, so the simulated provider says what would be ready.
+        # In shadow no new VM really answers, so the simulated provider says what would be ready.
         return StatusCheckProbe(provider)
     if readiness.probe == "http":
         from autoscaler.sources.fan_out import Limits

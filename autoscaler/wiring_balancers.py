@@ -18,13 +18,13 @@ from autoscaler.providers.ec2.settings import Ec2Settings
 
 BalancerMaker: TypeAlias = Callable[[Policy], Balancer | None]
 Ec2Of: TypeAlias = Callable[[Policy], Ec2Settings | None]
-"""How AWS is reached for a policy; None where its VMs are elsewhere. Raises ConfigError where it names no place that there is."""
+"""Returns the AWS settings for a policy; None if its VMs are elsewhere. Raises ConfigError if it names an unknown provider."""
 HookMaker: TypeAlias = Callable[[Policy], VmHook | None]
 ArrivalsMaker: TypeAlias = Callable[[Policy], Arrivals | None]
 
 
 def simulated_balancer(clock: Clock) -> BalancerMaker:
-    """A maker for the embedded cloud and for shadows: fleets with a balancer get one that does at once what it is told."""
+    """Return a maker of simulated balancers, for the embedded cloud and for shadows. They carry out each order at once."""
 
     def made(policy: Policy) -> Balancer | None:
         return None if policy.balancer is None else SimulatedBalancer(clock)
@@ -33,11 +33,11 @@ def simulated_balancer(clock: Clock) -> BalancerMaker:
 
 
 def real_balancer(clock: Clock, ec2_of: Ec2Of) -> BalancerMaker:
-    """A maker for what really stands in front of fleets.
+    """Return a maker of the balancers that policies name; simulated ones for fleets that do not act.
 
     Args:
-        clock: Dates what is read.
-        ec2_of: How AWS is reached for a policy.
+        clock: Clock for the times of readings.
+        ec2_of: Returns the AWS settings for a policy.
     """
 
     def made(policy: Policy) -> Balancer | None:
@@ -74,11 +74,11 @@ def real_balancer(clock: Clock, ec2_of: Ec2Of) -> BalancerMaker:
 
 
 def real_hook(clock: Clock, ec2_of: Ec2Of) -> HookMaker:
-    """A maker for what is really done on VMs while they are tried; nothing for fleets that do not act.
+    """Return a maker of the hooks that exercise VMs; None for fleets that do not act.
 
     Args:
-        clock: Paces questions.
-        ec2_of: How AWS is reached for a policy.
+        clock: Clock that paces polling.
+        ec2_of: Returns the AWS settings for a policy.
     """
 
     def made(policy: Policy) -> VmHook | None:
@@ -106,7 +106,7 @@ def real_hook(clock: Clock, ec2_of: Ec2Of) -> HookMaker:
 
 
 def real_arrivals(clock: Clock) -> ArrivalsMaker:
-    """A maker for what is really done for VMs after each start; nothing for fleets that do not act."""
+    """Return a maker of what runs for VMs after each start; None for fleets that do not act."""
 
     def made(policy: Policy) -> Arrivals | None:
         section = policy.readiness.after_start

@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from autoscaler.sources.cloudwatch_client import CloudWatchSettings
 
 _OWN = tuple(PlaceSettings.model_fields)
-"""Settings of one provider, which a daemon with one has beside all others."""
+"""Names of the settings of one provider. With several providers, they are set in each provider's table instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cloud:
-    """Where the VMs are; one of the two.
+    """A place with VMs: either a Region of AWS or hosts with libvirt.
 
     Attributes:
-        ec2: How EC2 is reached; None where the VMs are elsewhere.
-        libvirt: Hosts with libvirt; None likewise.
-        cloudwatch: How CloudWatch is reached: as EC2 is; None where that is not.
-        hint_queue_url: Queue of EC2's events; None where none is read.
+        ec2: Settings for EC2; None with libvirt.
+        libvirt: Settings for libvirt hosts; None with EC2.
+        cloudwatch: Settings for CloudWatch in the same account and Region; None with libvirt.
+        hint_queue_url: URL of the queue with EC2's events; None if no queue is read.
     """
 
     ec2: Ec2Settings | None = None
@@ -43,7 +43,7 @@ class Cloud:
 
     @property
     def tells(self) -> bool:
-        """Whether news of it can be heard."""
+        """Whether it may have a source of hints."""
         return self.libvirt is not None or self.hint_queue_url is not None
 
 
@@ -52,37 +52,37 @@ class Clouds:
     """All places where this daemon has VMs.
 
     Attributes:
-        by_name: By the names that the settings give them; the only one of settings without such names has an empty one.
+        by_name: The places by the names that the settings give them. A single place without a name has the empty name.
     """
 
     by_name: Mapping[str, Cloud]
 
     def name_of(self, policy: Policy) -> str:
-        """Which of them a policy means.
+        """The name of the place that a policy refers to.
 
         Raises:
-            ConfigError: None of them, or which of several is not said.
+            ConfigError: There is no such place, or there are several and the policy names none.
         """
         return provider_of(policy, self.by_name)
 
     def of(self, policy: Policy) -> Cloud:
-        """Where the VMs of a policy are; raises as `name_of`."""
+        """The place of a policy's VMs. Raises like `name_of`."""
         return self.by_name[self.name_of(policy)]
 
     def ec2_of(self, policy: Policy) -> Ec2Settings | None:
-        """How EC2 is reached for a policy, None where its VMs are elsewhere; raises as `name_of`."""
+        """The EC2 settings for a policy; None if its VMs are elsewhere. Raises like `name_of`."""
         return self.of(policy).ec2
 
     def cloudwatch_of(self, policy: Policy) -> CloudWatchSettings | None:
-        """How CloudWatch is reached for a policy, None where its VMs are elsewhere; raises as `name_of`."""
+        """The CloudWatch settings for a policy; None if its VMs are elsewhere. Raises like `name_of`."""
         return self.of(policy).cloudwatch
 
 
 def provider_of(policy: Policy, names: Collection[str]) -> str:
-    """Which of the named providers a policy means.
+    """The name of the provider that a policy refers to, out of `names`.
 
     Raises:
-        ConfigError: None of them, or which of several is not said.
+        ConfigError: There is no such provider, or there are several and the policy names none.
     """
     for finding in check_place(policy, names):
         raise ConfigError(f"fleet {policy.fleet}: {finding.message}; {finding.advice}")
@@ -90,10 +90,10 @@ def provider_of(policy: Policy, names: Collection[str]) -> str:
 
 
 def clouds_of(settings: Settings) -> Clouds:
-    """Where the settings say that VMs are.
+    """The places that the settings describe.
 
     Raises:
-        ConfigError: They name AWS and libvirt for one place, or no place at all, or one of them twice.
+        ConfigError: One place has settings for both AWS and libvirt, or for neither; or a place is described twice.
     """
     if not settings.providers:
         return Clouds({"": _cloud(settings, settings, "")})
@@ -136,7 +136,7 @@ def _cloud(settings: Settings, given: PlaceSettings, name: str) -> Cloud:
 
 
 def _refuse_the_same(clouds: Mapping[str, Cloud]) -> None:
-    """What is one account's has one budget of API calls, and a host one count of its free memory."""
+    """Refuse places that share an account or a host: each has only one API budget, or one count of free memory."""
     seen: dict[object, str] = {}
     for name, cloud in clouds.items():
         its: Iterable[object] = (cloud.ec2,) if cloud.libvirt is None else cloud.libvirt.uris
@@ -150,10 +150,10 @@ def _refuse_the_same(clouds: Mapping[str, Cloud]) -> None:
 
 
 async def open_provider(cloud: Cloud, clock: Clock) -> Provider:
-    """The provider itself.
+    """Open the provider of a place.
 
     Raises:
-        ConfigError: It cannot be opened as the settings say.
+        ConfigError: It cannot be opened with these settings.
     """
     if cloud.libvirt is not None:
         from autoscaler.providers.libvirt.provider import LibvirtProvider
@@ -166,7 +166,7 @@ async def open_provider(cloud: Cloud, clock: Clock) -> Provider:
 
 
 def budgeted(cloud: Cloud, provider: Provider, clock: Clock) -> Provider:
-    """The provider within its budget of API calls, where it has one: hosts of one's own count no calls."""
+    """Limit a provider to its budget of API calls. Hosts with libvirt have no such budget."""
     if cloud.ec2 is None:
         return provider
     from autoscaler.providers.budget import CallBudget
@@ -176,14 +176,14 @@ def budgeted(cloud: Cloud, provider: Provider, clock: Clock) -> Provider:
 
 
 async def open_hints(cloud: Cloud, provider: Provider) -> HintSource | None:
-    """The cloud's own news: of a queue that the settings name, or of the hosts; None where there is none.
+    """Open the place's source of hints: the queue in the settings, or the events of the hosts; None if there is none.
 
     Args:
-        cloud: Where.
-        provider: Opened, and without a budget.
+        cloud: The place.
+        provider: Its provider, opened and without a budget.
 
     Raises:
-        ConfigError: The queue cannot be opened as the settings say.
+        ConfigError: The queue cannot be opened with these settings.
     """
     if cloud.libvirt is not None:
         from autoscaler.providers.libvirt.provider import LibvirtProvider
@@ -210,7 +210,7 @@ def _cloudwatch(given: PlaceSettings) -> CloudWatchSettings:
 
 
 def _waits(settings: Settings) -> dict[str, float]:
-    """A host is waited for so long that the others' answers still come within the tick's own patience, in seconds."""
+    """Timeouts in seconds for libvirt hosts. They leave time for the other hosts' answers within the tick's own timeouts."""
     return {
         "listing_s": 0.8 * min(settings.observe_timeout_s, 0.6 * settings.tick_s),
         "batch_s": 0.4 * settings.act_timeout_s,

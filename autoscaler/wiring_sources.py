@@ -33,14 +33,14 @@ CloudWatchOf: TypeAlias = Callable[[Policy], "CloudWatchSettings | None"]
 
 
 class Sources:
-    """Makes the sources of one daemon, which share what can be shared.
+    """Makes the sources of one daemon, which share connections and queries.
 
     Args:
-        clock: Stamps readings, and plays traces.
-        folder: Of the policies' files; files that they name are relative to it.
-        pushed: Where samples are pushed to; None where they are not taken.
-        aws_of: Which CloudWatch for a policy; None where none can be asked.
-        called: Told of every request to CloudWatch, which costs money.
+        clock: Clock for the times of readings, and for playing traces.
+        folder: Folder of the policy files. Files that they name are relative to it.
+        pushed: Keeps pushed samples; None if they are not accepted.
+        aws_of: Returns the CloudWatch settings for a policy; None if CloudWatch is not available.
+        called: Called for every request to CloudWatch, which costs money.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Sources:
 
     @property
     def prometheus(self) -> PrometheusPool:
-        """What asks each Prometheus, for all fleets."""
+        """The pool of Prometheus addresses, shared by all fleets."""
         if self._prometheus is None:
             from autoscaler.sources.prometheus import PrometheusPool
 
@@ -69,10 +69,10 @@ class Sources:
         return self._prometheus
 
     def cloudwatch(self, policy: Policy) -> CloudWatchReader:
-        """What asks a policy's CloudWatch, for all fleets of that one.
+        """The CloudWatch reader for a policy, shared by all fleets with the same settings.
 
         Raises:
-            ConfigError: Nobody said which one.
+            ConfigError: There are no CloudWatch settings for the policy.
         """
         aws = self._aws_of(policy) if self._aws_of is not None else None
         if aws is None or not aws.region:
@@ -87,7 +87,7 @@ class Sources:
         return reader
 
     def source_for(self, policy: Policy) -> MetricSource:
-        """The source that a policy names.
+        """Make the source that a policy names.
 
         Raises:
             ConfigError: The policy names a trace without a file, or a section is missing.
@@ -101,7 +101,7 @@ class Sources:
 def source_for(
     policy: Policy, clock: Clock, folder: Path, aws_of: CloudWatchOf | None = None
 ) -> MetricSource:
-    """One source, which shares nothing; see `Sources`."""
+    """Make one source that shares nothing; see `Sources`."""
     return Sources(clock, folder, aws_of=aws_of).source_for(policy)
 
 
@@ -117,7 +117,7 @@ def _with_utilisation(source: MetricSource, url: str, clock: Clock) -> MetricSou
 
 
 def _missing(policy: Policy) -> ConfigError:
-    """The section that belongs to the source is not there."""
+    """Build the error for a source whose section is missing."""
     source = policy.signal.source
     return ConfigError(
         f"fleet {policy.fleet}: signal.source is {source}, and the section signal.{source} is missing"
@@ -214,7 +214,7 @@ def _cloudwatch_source(policy: Policy, sources: Sources) -> MetricSource:
 
 
 def metric_of(given: CloudWatchInput) -> Metric:
-    """What a policy asks CloudWatch for: namespaces, names and dimensions as AWS documents them."""
+    """The CloudWatch metric that a policy reads. Namespaces, names and dimensions are those that AWS documents."""
     from autoscaler.sources.cloudwatch import VM_ID, Metric, Unit
     from autoscaler.sources.cloudwatch_reader import MetricQuery
 
@@ -282,15 +282,15 @@ _MAKERS: Mapping[str, Callable[[Policy, Sources], MetricSource]] = {
     "haproxy": _haproxy_source,
     "trace": _played_source,
 }
-"""By `signal.source`."""
+"""Functions that make sources, by `signal.source`."""
 
 
 _READ_AS = {Signal.CONCURRENCY: Signal.THROUGHPUT, Signal.QUEUE: Signal.TOTAL}
-"""Signals that are read as others are, and mean something else to the fold."""
+"""Signals that are read like others, although `core.demand` treats them differently."""
 
 
 def signal_of(policy: Policy) -> Signal:
-    """How the fleet's readings are read: as a share, as a number of each VM, or as one of the fleet."""
+    """How a fleet's readings are read: as a share per VM, as a number per VM, or as one number for the fleet."""
     signal = Signal[policy.signal.kind.upper()]
     return _READ_AS.get(signal, signal)
 
@@ -304,15 +304,15 @@ def trace_source(
     offset_s: float | None = None,
     imbalance: float = 0.05,
 ) -> TraceSource:
-    """A trace played as if live.
+    """Make a source that plays a trace as if it were live.
 
     Args:
-        policy: Of the fleet that it drives.
-        clock: Plays it.
+        policy: Policy of the fleet that it drives.
+        clock: Clock by which it is played.
         trace: The recording.
-        seed: Of the uneven spread over VMs.
-        offset_s: Added to the clock to find the moment of the recording; None begins at the policy's
-            `start_at`, else at the recording's beginning, now.
+        seed: Seed of the uneven distribution over VMs.
+        offset_s: Seconds added to the clock's time to find the moment in the recording. None begins now with the policy's
+            `start_at`, or else with the beginning of the recording.
         imbalance: How unevenly VMs are loaded.
     """
     given = policy.signal.trace

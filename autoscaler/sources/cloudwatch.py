@@ -1,11 +1,11 @@
 """CloudWatch as a source: what a fleet queries, when, and how datapoints become readings.
 
-Why not oftener: a metric has one datapoint per period, known minutes after it, and each time it is asked for costs
-money. So it is asked for once per period, for windows that are old enough to be whole: a window that is still being
-filled looks like less demand. How late they are is declared, and lengthened where it shows that they are later.
+Why not more often: a metric has one datapoint per period, which is known minutes after it, and each request costs
+money. So it is requested once per period, for windows that are old enough to be complete: a window that is still being
+filled would look like less demand. The delay is declared in the policy, and increased if datapoints prove to be later.
 
-Rules of this file: a reading is stamped with the end of its window. A window without a datapoint has no reading, and an
-earlier one ages in its place until it is stale. Failures are words.
+Rules of this file: a reading is stamped with the end of its window. A window without a datapoint has no reading; the
+previous reading is repeated with its own stamp until it is stale. Failures are texts.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ from autoscaler.sources.cloudwatch_client import Found
 from autoscaler.sources.cloudwatch_reader import Answers, CloudWatchReader, MetricQuery
 
 LOOK_BACK = 5
-"""Windows asked for at once: those that were late the last time cost nothing more."""
+"""Number of windows per request: those that were late last time cost nothing more."""
 WAIT_S = 4.0
-"""Of the event loop: how long a tick waits for an answer."""
+"""How long a tick waits for an answer, in seconds of the event loop."""
 LATER_STEP = 0.25
 EARLIER_STEP = 0.02
 MOST_LATER = 3.0
-"""How a delay is learned, in periods: so much more where the last window is missing, so much less where it is
-there, and never more than the last beyond what is declared."""
+"""How a delay is learned, in periods: it grows by the first if the last window is missing, shrinks by the second if
+it is there, and never exceeds the declared delay by more than the third."""
 VM_ID = "{vm}"
-"""Stands for a VM's id in a dimension."""
+"""Placeholder for a VM's id in a dimension."""
 MOST_NAMED = 3
 
 
 class Unit(StrEnum):
-    """What a value is."""
+    """What the values of a metric are, which decides how they become readings."""
 
     GAUGE = "gauge"
-    """The level as it is."""
+    """A level; used as it is."""
     COUNT = "count"
-    """Work within the period, which becomes work per second."""
+    """Work in the period; becomes work per second."""
     PERCENT = "percent"
-    """A hundredth of the reading."""
+    """A percentage; becomes a share of 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """What a fleet asks for.
+    """The metric that a fleet reads.
 
     Attributes:
-        query: The metric; {vm} in a dimension stands for a VM.
+        query: The metric. {vm} in a dimension stands for a VM's id.
         unit: What its values are.
-        delay_s: How long after its end a window is whole.
+        delay_s: Seconds from the end of a window until it is complete.
         divide_by: Values are divided by this.
     """
 
@@ -71,12 +71,12 @@ class Metric:
         return any(VM_ID in value for _, value in self.query.dimensions)
 
     def of(self, vm_id: str) -> MetricQuery:
-        """The metric of one VM."""
+        """The query for one VM."""
         dimensions = tuple((name, value.replace(VM_ID, vm_id)) for name, value in self.query.dimensions)
         return replace(self.query, dimensions=dimensions)
 
     def reading(self, value: float) -> float:
-        """A datapoint in the unit of the fleet's signal."""
+        """Convert a datapoint to the unit of the fleet's signal."""
         if self.unit is Unit.COUNT:
             value /= self.query.period_s
         elif self.unit is Unit.PERCENT:
@@ -85,14 +85,14 @@ class Metric:
 
 
 class CloudWatchSource:
-    """A `MetricSource` on a reader that others use too.
+    """A `MetricSource` that uses a shared CloudWatch reader.
 
     Args:
-        metric: What is asked for. Where it is one for all VMs and the signal is one per VM, it is the mean of them,
-            and each VM in service gets it.
+        metric: The metric to read. If all VMs share one metric but the signal is per VM, it is taken as their mean, and
+            each VM in service gets this value.
         signal: What the readings are.
-        reader: Asks.
-        clock: Time.
+        reader: Makes the requests.
+        clock: Clock for the times of requests and readings.
     """
 
     def __init__(self, metric: Metric, signal: Signal, reader: CloudWatchReader, clock: Clock) -> None:
@@ -110,14 +110,14 @@ class CloudWatchSource:
 
     @property
     def delay_s(self) -> float:
-        """How long after its end a window is asked for: as declared, and as learned."""
+        """Seconds after its end at which a window is requested: the declared delay and what was learned."""
         return self._metric.delay_s + self._later_s
 
     async def read(self, vms: Sequence[Vm]) -> FleetReadings:
-        """The latest datapoint of each of these VMs, or of the fleet.
+        """Return the latest datapoint of each of these VMs, or of the fleet.
 
         Raises:
-            SourceError: There is none at all, and why.
+            SourceError: There is no datapoint at all; the message says why.
         """
         wanted = self._wanted(vms)
         if not wanted:
@@ -144,7 +144,7 @@ class CloudWatchSource:
         return self._readings(found, error)
 
     async def close(self) -> None:
-        """Ask no more."""
+        """Stop requesting."""
         if not self._closed:
             self._closed = True
             await self._reader.detach()
@@ -152,7 +152,7 @@ class CloudWatchSource:
     # ── asking ─────────────────────────────────────────────────────────────────────────────────────────
 
     def _wanted(self, vms: Sequence[Vm]) -> Mapping[str, MetricQuery]:
-        """The query of each reading."""
+        """The query for each reading, by VM id (empty for the fleet)."""
         if self._signal is Signal.TOTAL:
             return {"": self._metric.query}
         if self._metric.per_vm:
@@ -160,7 +160,7 @@ class CloudWatchSource:
         return {vm.id: self._metric.query for vm in vms}
 
     def _ask(self, wanted: Mapping[str, MetricQuery]) -> None:
-        """Ask where a window is due that was not asked for; one batch at a time."""
+        """Request if a window is due that has not been requested; one batch at a time."""
         period_s = self._metric.query.period_s
         end_s = math.floor((self._clock.now() - self.delay_s) / period_s) * period_s
         if self._answer is not None or self._reader.held:

@@ -1,8 +1,8 @@
 """CloudWatch over aiobotocore: one operation with all its pages, and its errors as sentences.
 
-Rules of this file: no botocore type or error leaves it. A call is bounded in time, its retries included, which the
-SDK makes with back-off for what is throttled. The client is made at the first call, so that a daemon without such a
-source does not load it. Credentials are never part of a message.
+Rules of this file: no botocore type or error leaves it. A call is bounded in time, including the SDK's retries with
+back-off after throttling. The client is created at the first call, so that a daemon without CloudWatch does not load
+it. Credentials are never part of a message.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ MESSAGE_LIMIT = 300
 
 
 class Operation(StrEnum):
-    """The operations that this program can make, by their names on the wire."""
+    """The operations that this program can call; the values are their names on the wire."""
 
     GET_METRIC_DATA = "GetMetricData"
 
 
 PERMISSIONS = frozenset(f"cloudwatch:{each.value}" for each in Operation)
-"""Of the role of a daemon with such a source; the resource is all, since CloudWatch knows no narrower one."""
+"""Permissions of a daemon's role if it uses CloudWatch. Their resource is `*`: CloudWatch does not support a narrower one."""
 
 
 @dataclass(frozen=True, slots=True)
 class CloudWatchSettings:
-    """Which CloudWatch, and how long to wait for it.
+    """Which CloudWatch to use, and how long to wait for it.
 
     Attributes:
         region: AWS Region.
-        endpoint_url: Another endpoint than AWS's own, or None.
+        endpoint_url: Endpoint to use instead of AWS's own, or None.
         profile: Profile of the AWS configuration files, or None for the default chain.
         access_key_id, secret_access_key: Static key; None for the default chain.
-        call_deadline_s: Longest time of one call, pages and retries included.
-        attempts: Requests for one page, the first included; with back-off, 3 take up to 3 s.
+        call_deadline_s: Longest time of one call, including pages and retries.
+        attempts: Most requests for one page, including the first; 3 take up to 3 s with back-off.
     """
 
     region: str
@@ -59,20 +59,20 @@ class CloudWatchSettings:
 
 
 class RefusedQueryError(SourceError):
-    """CloudWatch finds a query wrong, so that asking again will not help."""
+    """CloudWatch rejects a query as invalid, so repeating it will not help."""
 
 
 class ThrottledError(SourceError):
-    """CloudWatch has answered enough for now."""
+    """CloudWatch throttles the requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What CloudWatch has for one query.
+    """CloudWatch's answer to one query.
 
     Attributes:
-        points: (start of the window, value), epoch seconds, in any order.
-        problem: What it says of it; empty where all is well.
+        points: Pairs of the start of a window (epoch seconds) and its value, in any order.
+        problem: What CloudWatch reports about the query; empty if there is no problem.
     """
 
     points: tuple[tuple[float, float], ...]
@@ -80,15 +80,15 @@ class Found:
 
 
 Called = Callable[[int, str], object]
-"""Told of every request: metrics requested, and what came back in a word (answered, throttled, denied, refused, failed)."""
+"""Called for every request with the number of metrics and the result: answered, throttled, denied, refused or failed."""
 
 
 class CloudWatchClient:
-    """Makes the one call.
+    """Calls GetMetricData.
 
     Args:
-        settings: Where to.
-        called: Told of every request, for counting what it costs.
+        settings: Which CloudWatch to use.
+        called: Called for every request, to count its cost.
     """
 
     def __init__(self, settings: CloudWatchSettings, called: Called | None = None) -> None:
@@ -100,15 +100,15 @@ class CloudWatchClient:
     async def get(
         self, queries: Sequence[Mapping[str, Any]], start_s: float, end_s: float
     ) -> dict[str, Found]:
-        """What there is for these queries, at most 500, by their `Id`.
+        """Get the datapoints for up to 500 queries, by their `Id`.
 
         Args:
-            queries: MetricDataQueries as the API has them.
-            start_s: Of the first window, included.
-            end_s: End of the last one.
+            queries: MetricDataQueries in the form of the API.
+            start_s: Start of the first window, included.
+            end_s: End of the last window.
 
         Raises:
-            SourceError: Nothing was answered; its kind says whether asking again may help.
+            SourceError: There was no answer; its type says whether repeating the call may help.
         """
         metrics = sum("MetricStat" in query for query in queries)
         try:
@@ -126,7 +126,7 @@ class CloudWatchClient:
             raise SourceError(self._unanswered(error)) from None
 
     async def close(self) -> None:
-        """Release connections, within CLOSE_WITHIN_S; a later call opens new ones."""
+        """Release connections, within CLOSE_WITHIN_S. A later call opens new ones."""
         client, self._client = self._client, None
         if client is None:
             return
@@ -245,7 +245,7 @@ _REFUSED = frozenset(
 
 
 def _problem(result: Mapping[str, Any]) -> str:
-    """What CloudWatch says of one query, on its last page."""
+    """What CloudWatch reports about one query on its last page; empty if there is no problem."""
     told = "; ".join(str(each.get("Value", "")) for each in result.get("Messages", ()))[:MESSAGE_LIMIT]
     status = result.get("StatusCode", "Complete")
     if status == "Complete":

@@ -1,8 +1,8 @@
 """Reads CloudWatch for all fleets of an account and Region: the queries of a tick go into one batch.
 
-    ask ─┐                              ┌─ up to 500 queries a call, a few calls at once
-    ask ─┼─ the same windows ─ no twins ┼─ a query that is refused is found by halving, and let rest
-    ask ─┘                              └─ throttled or failed: everybody waits, longer each time
+    ask ─┐                              ┌─ up to 500 queries per call, a few calls at once
+    ask ─┼─ the same windows ─ no twins ┼─ a refused query is found by halving, and then rests
+    ask ─┘                              └─ throttled or failed: all queries wait, longer each time
 
 Rules of this file: a metric that several fleets query is paid for once. A query without an answer has no value. Callers decide
 how long they wait; the batch continues without them, within its own deadline.
@@ -20,26 +20,26 @@ from autoscaler.ports import Clock
 from autoscaler.sources.cloudwatch_client import Found, RefusedQueryError
 
 MOST_QUERIES = 500
-"""MetricDataQueries of one call."""
+"""Most MetricDataQueries in one call."""
 CALLS_AT_ONCE = 4
 REST_S = 600.0
-"""A query that was refused is not asked again for so long."""
+"""Seconds for which a refused query is not repeated."""
 HOLD_FIRST_S, HOLD_MOST_S = 5.0, 120.0
-"""After a failure nothing is asked for so long, and twice as long after each further one."""
+"""Seconds without requests after a failure: the first value, doubled after each further failure up to the second."""
 METRIC = "{m}"
-"""Stands for the metric in an expression."""
+"""Placeholder for the metric in an expression."""
 
 
 @dataclass(frozen=True, slots=True)
 class MetricQuery:
-    """One metric, and what is computed of it.
+    """A metric, and an expression that is computed from it.
 
     Attributes:
-        namespace, name: Of the metric.
-        dimensions: Names and values.
-        statistic: For example Average or p99.
-        period_s: The metric's native period.
-        expression: Metric maths with {m} for the metric; empty for the metric as it is.
+        namespace, name: Namespace and name of the metric.
+        dimensions: Pairs of name and value.
+        statistic: Statistic, for example Average or p99.
+        period_s: The metric's native period, in seconds.
+        expression: Metric maths with {m} for the metric; empty for the metric itself.
     """
 
     namespace: str
@@ -51,11 +51,11 @@ class MetricQuery:
 
     @property
     def size(self) -> int:
-        """MetricDataQueries that it takes."""
+        """Number of MetricDataQueries that it takes."""
         return 2 if self.expression else 1
 
     def wire(self, number: int) -> list[dict[str, Any]]:
-        """As the API has it; the result's Id is `r` and the number."""
+        """Build its MetricDataQueries. The Id of the result is `r` and the number."""
         stat = {
             "Metric": {
                 "Namespace": self.namespace,
@@ -78,12 +78,12 @@ class MetricQuery:
 
 
 class MetricData(Protocol):
-    """What is needed of CloudWatch; see `CloudWatchClient`."""
+    """The part of CloudWatch that a reader needs; see `CloudWatchClient`."""
 
     async def get(
         self, queries: Sequence[Mapping[str, Any]], start_s: float, end_s: float
     ) -> dict[str, Found]:
-        """What there is for these queries by Id."""
+        """Get the datapoints for these queries, by Id."""
         ...
 
     async def close(self) -> None:
@@ -92,23 +92,23 @@ class MetricData(Protocol):
 
 
 Answers = Mapping[MetricQuery, Found | str]
-"""What was found, or why nothing was."""
+"""By query: what was found, or why nothing was."""
 
 
 @dataclass(slots=True)
 class _Batch:
-    """What is asked for between two times."""
+    """The queries that wait for a request for the same time range."""
 
     answer: asyncio.Future[Answers]
     queries: dict[MetricQuery, None] = field(default_factory=dict)
 
 
 class CloudWatchReader:
-    """Asks CloudWatch for all.
+    """Requests metrics from CloudWatch for all fleets of an account and Region.
 
     Args:
-        client: CloudWatch.
-        clock: Time.
+        client: Makes the calls.
+        clock: Clock for pauses after failures.
     """
 
     def __init__(self, client: MetricData, clock: Clock) -> None:
@@ -123,11 +123,11 @@ class CloudWatchReader:
         self._users = 0
 
     def attach(self) -> None:
-        """One more uses it."""
+        """Add a user."""
         self._users += 1
 
     async def detach(self) -> None:
-        """One less; without any it closes its connections."""
+        """Remove a user. The last one closes the connections."""
         self._users -= 1
         if self._users <= 0:
             for task in self._tasks:
@@ -136,16 +136,19 @@ class CloudWatchReader:
 
     @property
     def held(self) -> str:
-        """Why nothing is asked for now; empty where it is."""
+        """Why no requests are made at present; empty if they are."""
         return self._held_why if self._clock.monotonic() < self._held_until_s else ""
 
     def ask(self, queries: Iterable[MetricQuery], start_s: float, end_s: float) -> asyncio.Future[Answers]:
-        """Ask for these windows, together with whoever asks for the same in this turn of the event loop.
+        """Request these windows, in one batch with all requests for the same range in this turn of the event loop.
 
         Args:
-            queries: What.
-            start_s: Of the first window.
-            end_s: End of the last one, not included.
+            queries: The metrics to request.
+            start_s: Start of the first window.
+            end_s: End of the last window, excluded.
+
+        Returns:
+            A future with the answers.
         """
         span = start_s, end_s
         batch = self._waiting.get(span)
@@ -211,7 +214,7 @@ class CloudWatchReader:
         except AutoscalerError as error:
             failures.append(str(error))
             return dict.fromkeys(queries, str(error))
-        except Exception as error:  # noqa: BLE001  a bug must not leave anybody waiting
+        except Exception as error:  # noqa: BLE001  a bug must not leave callers waiting
             return dict.fromkeys(queries, f"unexpected {type(error).__name__}: {error}; please report")
         return {query: found.get(f"r{number}", Found(())) for number, query in enumerate(queries)}
 
@@ -224,7 +227,7 @@ class CloudWatchReader:
 
 
 def _parts(queries: Sequence[MetricQuery]) -> list[list[MetricQuery]]:
-    """As many queries as fit into each call; a metric and its expression stay together."""
+    """Split queries into calls of at most MOST_QUERIES. A metric and its expression stay together."""
     parts: list[list[MetricQuery]] = []
     room = 0
     for query in queries:

@@ -22,23 +22,23 @@ from autoscaler.sources.fan_out import UnreadableBodyError
 Labels: TypeAlias = frozenset[tuple[str, str]]
 
 REMEMBERED = 512
-"""Label sets up to this length (bytes) are parsed once for all VMs; longer ones are parsed each time."""
+"""Longest label set, in bytes, that is parsed once for all VMs. Longer ones are parsed each time."""
 _ENDS_NAME = (b"{", b" ", b"\t")
 _LABEL = re.compile(rb'([a-zA-Z_][a-zA-Z0-9_]*)="([^"\\]*)"')
 _PLAIN_LINE = re.compile(
     rb'[a-zA-Z_:][a-zA-Z0-9_:]*(?:\{((?:[a-zA-Z_][a-zA-Z0-9_]*="[^"\\]*",?)*)\})?'
     rb"[ \t]+([-+]?(?:[0-9.]+(?:[eE][-+]?[0-9]+)?|Inf|NaN))(?:[ \t]+(-?[0-9]+))?[ \t\r]*"
 )
-"""A line with nothing to unescape: labels, value, time in milliseconds."""
+"""A line without escapes or exemplars: labels, value, time in milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """Which series are wanted.
+    """Selects series by name and labels.
 
     Attributes:
         name: Metric name as exposed.
-        labels: Labels that must match exactly; further labels are free.
+        labels: Labels that must match exactly. Series may have further labels.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line: its labels, its value, and the exporter's own stamp (epoch seconds) where it gives one."""
+    """One line: its labels, its value, and the exporter's own timestamp (epoch seconds) if it gives one."""
 
     labels: Labels
     value: float
@@ -55,10 +55,10 @@ class Series:
 
 
 def parse(body: bytes, metric: Metric) -> tuple[Series, ...]:
-    """All series of the metric.
+    """Parse all series of the metric.
 
     Raises:
-        UnreadableBodyError: There is none, or a line of it cannot be read.
+        UnreadableBodyError: There is no such series, or one of its lines cannot be read.
     """
     found: list[Series] = []
     some = False
@@ -78,7 +78,7 @@ def parse(body: bytes, metric: Metric) -> tuple[Series, ...]:
 
 
 def _lines(body: bytes, name: bytes) -> Iterator[bytes]:
-    """The lines that begin with the name and do not go on with a longer one."""
+    """Yield the lines of the metric with this name, not those of metrics whose names only begin with it."""
     at = 0 if body.startswith(name) else _after(body, name, 0)
     while at >= 0:
         after = at + len(name)
@@ -89,7 +89,7 @@ def _lines(body: bytes, name: bytes) -> Iterator[bytes]:
 
 
 def _after(body: bytes, name: bytes, start: int) -> int:
-    """Where the next line with this beginning begins; -1 for none."""
+    """Position of the next line that begins with this name; -1 if there is none."""
     found = body.find(b"\n" + name, start)
     return found + 1 if found >= 0 else -1
 
@@ -103,7 +103,7 @@ def _read(line: bytes) -> Iterator[Series]:
                 yield Series(frozenset(sample.labels.items()), float(sample.value), stamp_s)
         return
     labels, value, stamp_ms = plain.groups()
-    # Read once: those that VMs share. One that shows others at each scrape would have megabytes remembered for each.
+    # Only short label sets, which VMs share, are cached. A VM whose labels change at each scrape would fill the cache.
     read = _shared_labels if labels is None or len(labels) <= REMEMBERED else _labels
     yield Series(read(labels or b""), float(value), None if stamp_ms is None else float(stamp_ms) / 1000.0)
 

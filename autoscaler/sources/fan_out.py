@@ -26,26 +26,26 @@ import aiohttp
 T = TypeVar("T")
 
 KEPT_S = 90.0
-"""A connection is kept for the next round so long; a new one costs more than what is asked."""
+"""How long a connection is kept for the next round, in seconds. A new connection costs more than the request itself."""
 BEGUN_PER_TURN = 16
-"""Requests that begin in one turn of the loop: 2 to 4 ms of it."""
+"""Most requests that begin in one turn of the event loop; they take 2 to 4 ms."""
 ADDRESS = "{address}"
-"""Stands for a VM's private address in a URL template."""
+"""Placeholder for a VM's private address in a URL template."""
 
 
 class UnreadableBodyError(ValueError):
-    """The body is not what was asked for; the message is a few words for a person."""
+    """The body is not what was expected. The message is a few words for a person."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[T]):
-    """What came back from one VM.
+    """The result of a request to one VM.
 
     Attributes:
-        value: What was made of the body of a 2xx answer; None where `error` is set.
-        error: A few words, without the address; empty when all is well.
-        at_s: When the body had come, by the stamp given to the FanOut; 0 without one.
-        late: The round ended before it.
+        value: The value parsed from the body of a 2xx answer; None if `error` is set.
+        error: A few words without the address; empty if there was no error.
+        at_s: When the body was complete, by the FanOut's `stamp`; 0 without one.
+        late: Whether the round ended before the answer came.
     """
 
     value: T | None = None
@@ -59,10 +59,10 @@ class Limits:
     """Bounds of a round.
 
     Attributes:
-        timeout_s: One VM, from sending to the end of the body.
-        deadline_s: The whole round.
-        at_once: Requests under way at the same time.
-        max_bytes: Size of one body, unpacked.
+        timeout_s: Longest time for one VM, from sending to the end of the body.
+        deadline_s: Longest time for the whole round.
+        at_once: Most concurrent requests.
+        max_bytes: Largest body, uncompressed.
     """
 
     timeout_s: float = 3.0
@@ -72,12 +72,12 @@ class Limits:
 
 
 class SharedTurns:
-    """What all requests share that are under way in one event loop: its turns. Made within it.
+    """Shares the turns of an event loop among all its requests. Must be created in that loop.
 
-    Why: fifty fleets that are scraped begin thousands of requests at the same moment, and their answers come at the
-    same moment too. Each of them takes a tenth of a millisecond, and all of them in one turn would hold the loop for
-    half a second. First come, first served. How many are under way is not bounded here, or else a fleet whose VMs hang
-    would hold up the others.
+    Why: fifty fleets that are scraped begin thousands of requests at the same moment, and the answers come at the same
+    moment, too. Each takes a tenth of a millisecond, so handling all in one turn would block the loop for half a second.
+    Requests begin in the order in which they ask. The number of concurrent requests is not bounded here, because a fleet
+    whose VMs hang would then hold up the others.
     """
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class SharedTurns:
         self._renews = False
 
     async def may_begin(self) -> None:
-        """Return when a request may begin."""
+        """Wait until a request may begin."""
         if not self._renews:
             self._renews = True
             self._loop.call_soon(self._renew)
@@ -101,17 +101,17 @@ class SharedTurns:
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        """For work on what came, or on what to ask for: one at a time, in a turn of its own."""
+        """Context for work on answers or on the list of requests: one at a time, each in a turn of its own."""
         async with self._alone:
             yield
             await next_turn()
 
     def _renew(self) -> None:
-        """Another turn of the loop has begun."""
+        """Release waiting requests at the beginning of a turn."""
         self._left = BEGUN_PER_TURN
         while self._waiting and self._left:
             turn = self._waiting.popleft()
-            if not turn.done():  # whoever waited may have been told to end
+            if not turn.done():  # the waiting task may have been cancelled
                 turn.set_result(None)
                 self._left -= 1
         self._renews = bool(self._waiting) or self._left < BEGUN_PER_TURN
@@ -120,7 +120,7 @@ class SharedTurns:
 
 
 async def next_turn() -> None:
-    """Let everything else that is ready in the loop go first."""
+    """Wait until everything else that is ready in the loop has run."""
     loop = asyncio.get_running_loop()
     turn = loop.create_future()
 
@@ -136,7 +136,7 @@ _OF: WeakKeyDictionary[asyncio.AbstractEventLoop, SharedTurns] = WeakKeyDictiona
 
 
 def shared_turns() -> SharedTurns:
-    """That of the running event loop."""
+    """The SharedTurns of the running event loop."""
     loop = asyncio.get_running_loop()
     found = _OF.get(loop)
     if found is None:
@@ -145,11 +145,11 @@ def shared_turns() -> SharedTurns:
 
 
 class FanOut:
-    """Keeps connections between rounds. Made anywhere, used within one event loop.
+    """Makes rounds of requests and keeps connections between them. Must be used within one event loop.
 
     Args:
         limits: Bounds of a round.
-        stamp: Time for `Answer.at_s`: answers of one round arrive seconds apart.
+        stamp: Clock for `Answer.at_s`: answers of one round arrive seconds apart.
     """
 
     def __init__(self, limits: Limits, stamp: Callable[[], float] | None = None) -> None:
@@ -162,8 +162,8 @@ class FanOut:
         """GET each URL.
 
         Args:
-            urls: What to GET, by a key of the caller's.
-            make: Makes a value of a body, or raises UnreadableBodyError.
+            urls: URLs, by any key of the caller's.
+            make: Parses a body into a value, or raises UnreadableBodyError.
 
         Returns:
             One Answer per key, in the given order.
@@ -179,7 +179,7 @@ class FanOut:
                 await turns.may_begin()
                 answers[key] = await self._get(session, url, make, turns)
 
-        # A few tasks that go through the URLs, not one for each: ten thousand made at once would hold the loop.
+        # A few tasks that share the URLs, not one for each: creating ten thousand at once would block the loop.
         tasks = [asyncio.ensure_future(ask()) for _ in range(min(self._limits.at_once, len(urls)))]
         try:
             await asyncio.wait(tasks, timeout=self._limits.deadline_s)
@@ -199,7 +199,7 @@ class FanOut:
             self._session = None
 
     async def _open(self, number: int) -> aiohttp.ClientSession:
-        """The session; another one once the number no longer allows to keep connections, or allows it again."""
+        """Return the session. A new one is made when the number of URLs begins or ceases to allow kept connections."""
         keeps = number <= _most_kept()
         if self._session is not None and keeps != self._keeps:
             await self.close()
@@ -227,12 +227,12 @@ class FanOut:
                     return Answer(error=f"HTTP {response.status}")
                 body = await self._body(response)
                 at_s = self._stamp() if self._stamp else 0.0
-            async with turns.alone():  # one body per turn of the loop: dozens arrive in the same turn
+            async with turns.alone():  # one body per turn of the loop: dozens arrive at once
                 value = make(body)
             return Answer(value, at_s=at_s)
         except UnreadableBodyError as error:
             return Answer(error=str(error))
-        except Exception as error:  # noqa: BLE001  whatever it is, the others of the round are still to be asked
+        except Exception as error:  # noqa: BLE001  whatever happened, the round must go on with the other VMs
             _let_go(error)
             return Answer(error=self._words(error))
 
@@ -259,7 +259,7 @@ class FanOut:
 
 
 def _let_go(error: BaseException) -> None:
-    """Forget where an error came from: its frames know the error, and only the collector could free such a circle."""
+    """Drop the tracebacks of an error: their frames refer to it, and only the garbage collector could free such a cycle."""
     waiting: list[BaseException | None] = [error]
     while waiting:
         one = waiting.pop()
@@ -269,29 +269,29 @@ def _let_go(error: BaseException) -> None:
 
 
 def _most_kept() -> int:
-    """Connections that may be kept: half of the files that this process may open."""
+    """Most connections to keep: half of the files that this process may open."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return soft // 2 if soft > 0 else 1 << 30
 
 
 def plain_reason(error: OSError) -> str:
-    """Why no connection came about, in a few words without the address."""
+    """Why a connection failed, in a few words without the address."""
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno).lower()
     return (error.strerror or type(error).__name__).lower()
 
 
 def url_host(address: str) -> str:
-    """An address as a URL wants it: IPv6 in brackets."""
+    """An address in the form that URLs need: IPv6 in brackets."""
     return f"[{address}]" if address.count(":") > 1 else address
 
 
 def summary(errors: Mapping[str, str], asked: int) -> str:
-    """One line for a person: how many failed, and each reason with its first place.
+    """One line for a person: how many failed, and each reason with the first place where it occurred.
 
     Args:
-        errors: Place (address, VM id) to reason.
-        asked: How many were asked.
+        errors: Reason by place (address or VM id).
+        asked: How many places were asked.
     """
     if not errors:
         return ""

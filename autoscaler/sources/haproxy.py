@@ -29,31 +29,31 @@ from autoscaler.ports import Clock, FleetReadings, Vm
 
 FIRST = "first reading (a rate takes two)"
 MAX_WINDOW_S = 300.0
-"""A counter seen longer ago is forgotten: over a pause a reset would dilute to a rate near zero."""
+"""A counter seen longer ago than this is forgotten, in seconds: a reset during the pause would look like a rate near zero."""
 _BACKEND = "BACKEND"
 _SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
 class _Counted:
-    """Counters at the last reading: by process and entry."""
+    """Counters at the last reading, by process and entry."""
 
     at_s: float
     done: dict[tuple[str, str], int]
 
 
 class HaproxySource:
-    """A `MetricSource` over HAProxy's runtime socket.
+    """A `MetricSource` that reads HAProxy's runtime socket.
 
     Args:
-        places: Runtime sockets of the HAProxy processes before the fleet: paths, or host:port.
-        backend: The fleet's.
+        places: Runtime sockets of the HAProxy processes in front of the fleet: paths, or host:port.
+        backend: Name of the fleet's backend.
         by: What joins an entry of the backend to a VM.
-        signal: What the reading is.
-        clock: Stamps the readings.
-        queue_within_s: What waits is to be done within this time, and counts as so much work per second (total
-            only); infinite where it does not count.
-        timeout_s: Longest time of one question, in seconds of the event loop.
+        signal: What the readings are.
+        clock: Clock for the times of readings.
+        queue_within_s: Time within which queued work should be done, in seconds. For a total, the queue divided by it
+            is added as work per second; infinite to leave out the queue.
+        timeout_s: Longest time of one request, in seconds of the event loop.
     """
 
     def __init__(
@@ -76,10 +76,10 @@ class HaproxySource:
         self._counted: _Counted | None = None
 
     async def read(self, vms: Sequence[Vm]) -> FleetReadings:
-        """Ask all processes at once.
+        """Read from all processes at once.
 
         Raises:
-            SourceError: One of them did not answer, or nothing can be told yet.
+            SourceError: One of the processes did not answer.
         """
         now_s = self._clock.now()
         tables = await self._tables()
@@ -95,7 +95,7 @@ class HaproxySource:
         return self._throughput(tables, rates, vms, now_s)
 
     async def _tables(self) -> list[list[Row]]:
-        # All of them are waited for, since each is bounded, and what each says is heard: the first is not the only one.
+        # Wait for all, since each is bounded, so that the error names every process that failed.
         found = await asyncio.gather(
             *(socket.table(self._backend) for socket in self._sockets), return_exceptions=True
         )
@@ -112,10 +112,10 @@ class HaproxySource:
         return tables
 
     async def close(self) -> None:
-        """Nothing is held between readings."""
+        """Do nothing: no connection is kept between readings."""
 
     def _rates(self, tables: Sequence[Sequence[Row]], now_s: float) -> dict[tuple[str, str], float] | None:
-        """Work per second by process and entry; None where there is no earlier reading to compare with."""
+        """Work per second by process and entry; None without an earlier reading to compare with."""
         done = {
             (socket.place, row.name): row.arrived
             for socket, table in zip(self._sockets, tables, strict=True)
@@ -177,7 +177,7 @@ class HaproxySource:
     def _entries(
         self, tables: Sequence[Sequence[Row]], vms: Sequence[Vm]
     ) -> dict[str, list[tuple[str, Row]]]:
-        """By VM, its entries with their process; VMs that a process does not know are left out."""
+        """By VM, its entries with their process. VMs that one of the processes does not know are left out."""
         by_place = [
             (socket.place, rows_by_key(table, self._by))
             for socket, table in zip(self._sockets, tables, strict=True)
@@ -214,5 +214,5 @@ class HaproxySource:
 
 
 def _waiting(tables: Sequence[Sequence[Row]]) -> int:
-    """What waits for a free place, at the backend as a whole."""
+    """Number of requests in the queues of the backend as a whole."""
     return sum(row.queued for table in tables for row in table if row.name == _BACKEND)

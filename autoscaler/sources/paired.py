@@ -1,7 +1,8 @@
 """A source of work combined with a source of utilisation, for learning the capacity of VMs.
 
-Rules of this file: work is what matters, and waits for the utilisation no longer than `WAIT_S`. Missing utilisation is NaN, errors of its
-source are reported, and nothing about it ever fails or delays the readings of work. At most one round of it is in progress.
+Rules of this file: the readings of work have priority, and wait for utilisation no longer than `WAIT_S`. Missing utilisation is
+NaN, and errors of its source are reported, but it never fails or delays the readings of work further. At most one round of it is
+in progress.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from autoscaler.ports import FleetReadings, MetricSource, Vm
 from autoscaler.ports.sources import History, HistorySource
 
 WAIT_S = 0.2
-"""How long readings of work wait for those of utilisation that were asked for at the same time."""
+"""How long readings of work wait for the utilisation that was requested at the same time, in seconds."""
 
 
 class PairedSource:
-    """A `MetricSource`.
+    """A `MetricSource` that adds utilisation to the readings of another source.
 
     Args:
-        work: Its readings are these.
-        busy: Utilisation of the same VMs.
+        work: Source of the readings.
+        busy: Source of the utilisation of the same VMs.
     """
 
     def __init__(self, work: MetricSource, busy: MetricSource) -> None:
@@ -34,7 +35,7 @@ class PairedSource:
         self._round: asyncio.Task[tuple[dict[str, float], str]] | None = None
 
     async def read(self, vms: Sequence[Vm]) -> FleetReadings:
-        """Read both.
+        """Read both sources.
 
         Raises:
             SourceError: The work could not be read.
@@ -54,7 +55,7 @@ class PairedSource:
         return replace(work, utilisation=utilisation, error=error)
 
     async def close(self) -> None:
-        """Release both."""
+        """Close both sources."""
         if self._round is not None:
             self._round.cancel()
             await asyncio.wait({self._round})
@@ -65,12 +66,12 @@ class PairedSource:
 
 
 class PairedHistorySource(PairedSource):
-    """The same where the source of work can tell of the past as well.
+    """A `PairedSource` whose source of work can also read the past.
 
     Args:
-        work: Its readings are these.
-        busy: Utilisation of the same VMs.
-        past: The source of work, as what tells of the past.
+        work: Source of the readings.
+        busy: Source of the utilisation of the same VMs.
+        past: The source of work as a HistorySource.
     """
 
     def __init__(self, work: MetricSource, busy: MetricSource, past: HistorySource) -> None:
@@ -78,16 +79,16 @@ class PairedHistorySource(PairedSource):
         self._past = past
 
     async def history(self, start_s: float, end_s: float, step_s: float) -> History:
-        """As in the port HistorySource."""
+        """See `HistorySource.history`."""
         return await self._past.history(start_s, end_s, step_s)
 
 
 async def _read(busy: MetricSource, vms: Sequence[Vm]) -> tuple[dict[str, float], str]:
-    """What it reads, utilisation by VM; a failure is nothing with words."""
+    """Read the utilisation by VM, and an error text. A failure gives no values and its text."""
     try:
         found = await busy.read(vms)
         return dict(zip(found.vm_ids, found.values.tolist(), strict=True)), found.error
     except AutoscalerError as error:
         return {}, str(error) or type(error).__name__
-    except Exception as error:  # noqa: BLE001  what is beside must not cost the readings of work
+    except Exception as error:  # noqa: BLE001  a failure here must not cost the readings of work
         return {}, f"unexpected {type(error).__name__}: {error}; please report"

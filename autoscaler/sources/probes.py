@@ -1,7 +1,7 @@
 """Readiness probes: which running VMs count as in service.
 
-Rules of this file: failure and silence mean not ready; nothing is raised. The provider's own status checks
-are the provider's matter (`Provider.checked`), not here.
+Rules of this file: failure and silence mean not ready; nothing is raised. The provider's own status checks belong to the
+provider (`Provider.checked`).
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from autoscaler.ports import Clock, Vm
 from autoscaler.sources.fan_out import ADDRESS, FanOut, Limits, url_host
 
 PENDING_AT_MOST_S = 300.0
-"""A VM launched this long ago (and the wait) has surely run for the wait, whoever was watching."""
+"""Longest time from launch to running, in seconds. A VM launched this long plus `after_s` ago has surely run for `after_s`."""
 
 
 class HttpProbe:
-    """Ready are the VMs that answer 2xx.
+    """Reports the VMs as ready that answer with status 2xx.
 
     Args:
-        url: What is asked, with `{address}` for a VM's private address.
+        url: URL to request, with `{address}` for a VM's private address.
         limits: Bounds of a round.
     """
 
@@ -28,7 +28,7 @@ class HttpProbe:
         self._fan_out = FanOut(limits or Limits(timeout_s=2.0, deadline_s=5.0, max_bytes=1 << 20))
 
     async def ready(self, vms: Sequence[Vm]) -> frozenset[str]:
-        """Ask all at once."""
+        """Request all VMs at once, and return those that answered with 2xx."""
         urls = {vm.id: self._url.replace(ADDRESS, url_host(vm.address)) for vm in vms if vm.address}
         answers = await self._fan_out.get_all(urls, len)
         return frozenset(vm_id for vm_id, answer in answers.items() if not answer.error)
@@ -39,14 +39,14 @@ class HttpProbe:
 
 
 class RunningProbe:
-    """Ready are the VMs that were first given to this probe (that is, first seen running) some time ago.
+    """Reports the VMs as ready that have run for some time, counted from when this probe first saw them.
 
-    After a restart of the daemon nothing has been seen yet; VMs launched long ago are ready at once, so that
-    a restart never looks like a shortage.
+    After a restart of the daemon, no VM has been seen yet. VMs that were launched long ago are then ready at once, so that
+    a restart does not look like a shortage.
 
     Args:
-        after_s: The time.
-        clock: Whose time.
+        after_s: The time in seconds.
+        clock: Clock that measures it.
     """
 
     answers_at_once = True
@@ -57,7 +57,7 @@ class RunningProbe:
         self._seen_at_s: dict[str, float] = {}
 
     async def ready(self, vms: Sequence[Vm]) -> frozenset[str]:
-        """VMs not among those given are forgotten: when they come back they have been stopped in between."""
+        """Return the ready VMs. VMs that are not in `vms` are forgotten: if they come back, they were stopped in between."""
         now_s = self._clock.now()
         self._seen_at_s = {vm.id: self._seen_at_s.get(vm.id, now_s) for vm in vms}
         return frozenset(

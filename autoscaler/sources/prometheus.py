@@ -1,16 +1,16 @@
 """Prometheus as a live source: one instant query per tick, with series joined to VMs or one series for the fleet.
 
-    fleets of one tick ─ the same query? ─ one question ─ series ─ select ─ join label = VM ─ readings
-                                                              └ a total: exactly one
+    fleets of one tick ─ the same query? ─ one request ─ series ─ select ─ join label = VM ─ readings
+                                                             └ a total: exactly one
 
 Why sharing: a hundred fleets under one recording rule need one query. It is sent when the first fleet reads, and all fleets
 that read meanwhile get its answer.
 
 Age of a value: Prometheus repeats a value for up to 5 minutes after its last scrape, and stamps the answer with the time of the
-query. So for a plain selector its own timestamps are queried, too; for other queries the time of the query counts, less the
-policy's `lag`.
+query. So for a plain selector, the timestamps of its samples are queried as well. For other queries, the time of the query
+counts, less the policy's `lag`.
 
-Rules of this file: no series is no reading, never zero. Several series for one VM are an error, never a sum.
+Rules of this file: no series means no reading, never zero. Several series for one VM are an error, never a sum.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from autoscaler.sources.prometheus_history import Past, read_history
 from autoscaler.words import some
 
 SHARED_S = 0.5
-"""An answer serves all who ask within this time of the question."""
+"""An answer is shared by all fleets that ask within this time of the request, in seconds."""
 SKEW_S = 5.0
 FAR_ABOVE_ONE = 10.0
 MANY = "several series as well"
 OF_THE_QUERY = "PromQL "
-"""How warnings begin that are about the query's text; all others are about data that could not be had."""
+"""Prefix of warnings about the query's text. All other warnings are about data that could not be read."""
 _PLAIN = re.compile(r'\s*[a-zA-Z_:][a-zA-Z0-9_:]*\s*(\{(?:[^{}"]|"(?:[^"\\]|\\.)*")*\})?\s*')
 _PORT = re.compile(r"^(?:\[([^\]]+)\]|([^:]*))(?::\d+)?$")
 
@@ -48,21 +48,21 @@ Labels: TypeAlias = Mapping[str, str]
 
 
 class JoinBy(StrEnum):
-    """What of a VM a label names."""
+    """The property of a VM that a label contains."""
 
     ADDRESS = "address"
     ID = "id"
     NAME = "name"
-    """Its tag Name."""
+    """The value of its tag Name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """How series are told apart by VM.
+    """How series are assigned to VMs.
 
     Attributes:
-        label: The label that names the VM.
-        by: What of the VM it is; of an address the port is left out.
+        label: The label that identifies the VM.
+        by: The property of the VM that it contains. The port of an address is ignored.
     """
 
     label: str = "instance"
@@ -71,7 +71,7 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One series of an answer; `at_s` is when its value was true, as far as Prometheus tells."""
+    """One series of an answer; `at_s` is the time of its value, as far as Prometheus tells."""
 
     labels: Labels
     value: float
@@ -80,7 +80,7 @@ class Sample:
 
 @dataclass(slots=True)
 class Vector:
-    """All series of one answer, and how they are found by labels; one for all fleets that share it."""
+    """All series of one answer, with look-ups by label that are shared by all fleets that use the answer."""
 
     samples: tuple[Sample, ...]
     asked_at_s: float
@@ -96,7 +96,7 @@ class Vector:
         return groups.get(wanted, ())
 
     def joined(self, select: tuple[tuple[str, str], ...], join: Join) -> Mapping[Hashable, list[Sample]]:
-        """Those of them by what the join's label says of a VM."""
+        """The selected series by the property of a VM that the join's label contains."""
 
         def key(labels: Labels) -> str | None:
             value = labels.get(join.label)
@@ -125,25 +125,25 @@ class PrometheusQueries:
     """Instant queries to one address, shared by the fleets that ask the same.
 
     Args:
-        address: Where and how.
-        clock: Time.
-        closed: Called when the last user has closed it.
+        address: How to reach the Prometheus.
+        clock: Clock for the age of answers.
+        closed: Called when the last user has left.
     """
 
     def __init__(self, address: Address, clock: Clock, closed: Callable[[], None] | None = None) -> None:
         self.access = PrometheusAccess(address, clock)
         self.users: dict[str, int] = {}
-        """How many fleets ask each query."""
+        """Number of fleets by query."""
         self._clock = clock
         self._asked: dict[str, _Asked] = {}
         self._closed = closed
 
     def use(self, query: str) -> None:
-        """Count a fleet that asks this query."""
+        """Register a fleet that asks this query."""
         self.users[query] = self.users.get(query, 0) + 1
 
     async def leave(self, query: str) -> None:
-        """A fleet asks no more; with the last one connections are released."""
+        """Remove a fleet that asked this query. When the last one leaves, connections are released."""
         left = self.users.pop(query) - 1
         if left:
             self.users[query] = left
@@ -156,7 +156,7 @@ class PrometheusQueries:
             self._closed()
 
     async def instant(self, query: str) -> Vector:
-        """What the query gives now.
+        """Return the query's current result.
 
         Raises:
             SourceError: There is no useful answer.
@@ -175,7 +175,7 @@ class PrometheusQueries:
             raise
 
     async def _instant(self, query: str) -> Vector:
-        # Thanos and VictoriaMetrics answer partially otherwise, which looks like less demand; others do not mind.
+        # Otherwise Thanos and VictoriaMetrics may answer partially, which looks like less demand. Others ignore these fields.
         form = {"query": query, "partial_response": "false", "deny_partial_response": "1"}
         if not _PLAIN.fullmatch(query):
             return _vector(await self.access.ask("query", form))
@@ -185,10 +185,10 @@ class PrometheusQueries:
 
 
 class PrometheusPool:
-    """The addresses that the sources of one daemon ask, each once.
+    """The Prometheus addresses that the sources of one daemon query, each opened once.
 
     Args:
-        clock: Time.
+        clock: Clock for the age of answers.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -196,7 +196,7 @@ class PrometheusPool:
         self._open: dict[Address, PrometheusQueries] = {}
 
     def at(self, address: Address) -> PrometheusQueries:
-        """What asks this address; it leaves the pool when its last user closes."""
+        """Return the queries of this address. They leave the pool when their last user leaves."""
         if address not in self._open:
 
             def closed() -> None:
@@ -207,13 +207,13 @@ class PrometheusPool:
 
 
 class PrometheusSource:
-    """A `MetricSource` of one fleet.
+    """A `MetricSource` and `HistorySource` of one fleet.
 
     Args:
-        queries: Asks, possibly for others too.
-        past: What is asked: query, signal, selection, lag; and how to ask for the past.
-        clock: Time, to tell how far Prometheus' clock is from ours.
-        join: How series are joined to VMs; not used for a total.
+        queries: Makes the queries, possibly shared with other fleets.
+        past: The query, the signal, the selection and the lag; and how to query the past.
+        clock: Clock that is compared with Prometheus' clock.
+        join: How series are assigned to VMs; not used for a total.
     """
 
     def __init__(
@@ -231,10 +231,10 @@ class PrometheusSource:
         queries.use(past.query)
 
     async def read(self, vms: Sequence[Vm]) -> FleetReadings:
-        """Ask, and join what comes to these VMs.
+        """Query, and assign the series to these VMs.
 
         Raises:
-            SourceError: No value at all; the message says what came and what was wanted.
+            SourceError: There is no value at all. The message says what came and what was wanted.
         """
         if not vms and self._signal is not Signal.TOTAL:
             return FleetReadings.none()
@@ -253,7 +253,7 @@ class PrometheusSource:
         )
 
     async def history(self, start_s: float, end_s: float, step_s: float) -> History:
-        """As in the port HistorySource."""
+        """See `HistorySource.history`."""
         past = self._past
         alone = past.own_query or past.select or past.signal is Signal.TOTAL
         if not alone and self._queries.users.get(past.query, 0) > 1:
@@ -261,7 +261,7 @@ class PrometheusSource:
         return await read_history(self._queries.access.address, self._clock, past, start_s, end_s, step_s)
 
     async def _how_to_tell_apart(self) -> str:
-        """For a person, what to write so that the past of this fleet can be read."""
+        """Explain to a person what to write in the policy so that the past of this fleet can be read."""
         fleet = self._past.fleet
         why = "its query serves several fleets, and VMs of the past cannot be joined"
         try:
@@ -292,8 +292,8 @@ class PrometheusSource:
 
     def _total(self, vector: Vector) -> _Found:
         if partial := [text for text in vector.warnings if not text.startswith(OF_THE_QUERY)]:
-            # As good as any other, and too low: VMs would be stopped because a store is away. Of single VMs those that
-            # are missing are told apart by coverage.
+            # A partial total is too low, so VMs would be stopped because a store is unavailable. For single VMs, missing
+            # series are noticed by their coverage.
             raise SourceError(
                 f"the answer is partial, which would look like less demand; Prometheus warns: {partial[0]}"
             )
@@ -364,7 +364,7 @@ class PrometheusSource:
         )
 
     def _doubts(self, vector: Vector, values: np.ndarray, now_s: float) -> list[str]:
-        """What a person should know of values that count all the same. In steps, so that they are not told anew."""
+        """Warnings about values that count nonetheless. Their texts rarely change, so that they are not reported in every tick."""
         told = [f"Prometheus warns: {text}" for text in vector.warnings[:3]]
         ahead_s = vector.asked_at_s - now_s
         if abs(ahead_s) > SKEW_S:
@@ -386,10 +386,10 @@ class _Found:
 
 
 def _vector(answer: Answer) -> Vector:
-    """The series of an answer.
+    """Parse the series of an answer.
 
     Raises:
-        SourceError: It holds something else.
+        SourceError: The answer holds something else.
     """
     if answer.kind == "matrix":
         raise SourceError(
@@ -408,7 +408,7 @@ def _vector(answer: Answer) -> Vector:
 
 
 def _stamped(values: Vector, times: Vector) -> Vector:
-    """The values at their own times, where these are known."""
+    """The values with their own timestamps, if these are known."""
     at_s = {_identity(sample.labels): sample.value for sample in times.samples}
     samples = tuple(
         Sample(one.labels, one.value, min(at_s.get(_identity(one.labels), one.at_s), one.at_s))
@@ -432,13 +432,13 @@ def _written(labels: Labels) -> str:
 
 
 def shortened(text: str, length: int = 160) -> str:
-    """On one line and bounded, for messages."""
+    """The text on one line and of bounded length, for messages."""
     text = " ".join(text.split())
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _heard(answer: asyncio.Task[Vector]) -> None:
-    """Where all askers have given up, nobody else fetches an exception, and the event loop would complain."""
+    """Retrieve the exception of a query, so that the event loop does not report it when no fleet waits for the query any more."""
     if not answer.cancelled():
         answer.exception()
 

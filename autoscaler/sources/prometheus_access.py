@@ -1,11 +1,11 @@
 """One bounded query to Prometheus (Mimir, Thanos, VictoriaMetrics), with its errors as sentences.
 
-Why its own module: live queries and history ask the same address with the same credentials, and each way in
-which an answer fails needs its own advice. Whatever comes back (nothing, a web page, garbage, an endless body),
-the answer is a value or a SourceError within `timeout_s` and `MAX_BYTES`.
+Why its own module: live queries and history use the same address and credentials, and each way in which an answer can
+fail needs its own advice. Whatever comes back (nothing, a web page, garbage, an endless body), the result is a value
+or a SourceError within `timeout_s` and `MAX_BYTES`.
 
-Rules of this file: read only; no meaning of queries. Files of credentials are read again when they change. What
-is in them, and headers, goes into no message. Redirects are not followed and proxies not used: credentials are
+Rules of this file: read only; queries are not interpreted. Credential files are read again when they change. Their
+contents, and headers, never appear in a message. Redirects are not followed and proxies not used: credentials are meant
 for the address that the policy names.
 """
 
@@ -27,25 +27,25 @@ from autoscaler.ports import Clock
 from autoscaler.sources.fan_out import plain_reason
 
 MAX_BYTES = 8 << 20
-"""Of one answer, unpacked: some 30,000 series."""
+"""Largest answer in bytes, uncompressed: some 30,000 series."""
 AT_ONCE = 8
-"""Questions under way to one address; with `MAX_BYTES` this bounds memory."""
+"""Most concurrent queries to one address; together with `MAX_BYTES`, this bounds memory."""
 HOLD_S = 15.0
 LONGEST_HOLD_S = 60.0
-"""How long an address that asks for fewer questions is left alone, by its wish and at most."""
+"""Seconds without queries after an address has answered 429: the default if it names no time, and the longest."""
 
 Stat: TypeAlias = tuple[int, int, int]
 
 
 def trusting(ca_file: Path | None) -> ssl.SSLContext:
-    """What a server must show: a certificate of an authority in this file, or of one that the system trusts.
+    """Build a TLS context that trusts the authorities in this file, or without one those of the system.
 
-    From 3.13 on Python refuses authorities that do not say what their key is for, which `openssl req -x509` makes and
-    Prometheus and curl accept: what was trusted before is trusted on each Python.
+    Since 3.13, Python by default refuses authorities that do not state the use of their key. `openssl req -x509` makes such
+    authorities, and Prometheus and curl accept them. So this check is off on all versions of Python.
 
     Raises:
         OSError: The file cannot be read.
-        ssl.SSLError: No certificates are in it.
+        ssl.SSLError: The file holds no certificates.
     """
     context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
@@ -58,8 +58,8 @@ class Tls:
 
     Attributes:
         ca_file: Certificates to trust instead of the system's.
-        cert_file, key_file: What we show where it asks who we are; the key may be in the same file.
-        verify: Whether the certificate and its name are checked.
+        cert_file, key_file: Client certificate and its key, which may be in the same file.
+        verify: Whether the server's certificate and name are checked.
     """
 
     ca_file: Path | None = None
@@ -70,16 +70,16 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a Prometheus is and how it lets us in; equal ones share connections.
+    """Address and credentials of a Prometheus; equal ones share connections.
 
     Attributes:
-        url: Without /api and without credentials.
-        timeout_s: Longest wait for one answer, from the question to its last byte.
-        tls: For https.
+        url: URL without /api and without credentials.
+        timeout_s: Longest wait for one answer, from the request to its last byte.
+        tls: TLS settings for https.
         bearer_token_file: File whose content is sent as bearer token.
-        username, password_file: Sent as basic authentication where there is a name.
-        headers: Sent with each question, for example X-Scope-OrgID.
-        section: Where in a policy this stands, for advice.
+        username, password_file: Basic authentication, sent if there is a username.
+        headers: Headers sent with each request, for example X-Scope-OrgID.
+        section: The section of the policy with these settings, for advice.
     """
 
     url: str
@@ -94,12 +94,12 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a Prometheus said.
+    """A successful answer from Prometheus.
 
     Attributes:
         kind: Its `resultType`.
         result: Its `result`, of any shape.
-        warnings: What it warns of, in its words.
+        warnings: Its warnings.
     """
 
     kind: str
@@ -108,12 +108,12 @@ class Answer:
 
 
 class PrometheusAccess:
-    """Asks one address. Made anywhere, used within one event loop.
+    """Queries one address. Must be used within one event loop.
 
     Args:
-        address: Where and how.
-        clock: Time.
-        max_bytes: Of one answer, unpacked.
+        address: Address and credentials.
+        clock: Clock for pauses.
+        max_bytes: Largest answer, uncompressed.
     """
 
     def __init__(self, address: Address, clock: Clock, max_bytes: int = MAX_BYTES) -> None:
@@ -127,10 +127,10 @@ class PrometheusAccess:
         self._held_until_s = float("-inf")
 
     async def ask(self, path: str, form: Mapping[str, str]) -> Answer:
-        """POST the form to `/api/v1/` and the path.
+        """POST a form to `/api/v1/` and the path.
 
         Raises:
-            SourceError: There is no useful answer; the message says why and what to do.
+            SourceError: There is no useful answer. The message says why and what to do.
         """
         where, section = self.address.url, self.address.section
         if self._clock.monotonic() < self._held_until_s:
@@ -180,7 +180,7 @@ class PrometheusAccess:
         try:
             return await self._post(session, url, form, headers)
         except aiohttp.ServerDisconnectedError:
-            # A kept connection that the other side had given up meanwhile; asking twice changes nothing there.
+            # The other side had closed a kept connection. A query can safely be repeated.
             return await self._post(session, url, form, headers)
 
     async def _post(
@@ -211,7 +211,7 @@ class PrometheusAccess:
     def _read(self, status: int, body: bytes, retry_after: str) -> Answer:
         section = self.address.section
         if status in {401, 403}:
-            self._secrets.clear()  # whoever renews a token quickly may leave its time and size as they were
+            self._secrets.clear()  # a token renewed quickly may leave the file's time and size as they were
             raise self._error(
                 f"it denies access ({status}): the credentials are missing, wrong or expired; see "
                 f"`{section}.bearer_token_file` or `{section}.basic_auth`"
@@ -271,7 +271,7 @@ class PrometheusAccess:
     # ── credentials ────────────────────────────────────────────────────────────────────────────────────
 
     async def _open(self) -> aiohttp.ClientSession:
-        """The session; another one once a file of the TLS settings has changed."""
+        """Return the session. A new one is made when a file of the TLS settings has changed."""
         files = [
             f for f in (self.address.tls.ca_file, self.address.tls.cert_file, self.address.tls.key_file) if f
         ]
@@ -286,7 +286,7 @@ class PrometheusAccess:
             timeout=aiohttp.ClientTimeout(total=self.address.timeout_s),
             trust_env=False,
         )
-        # Questions may be under way in the one before: it is closed with the next change only.
+        # Queries may still use the previous session, so it is closed only at the next change.
         given_up, self._before = self._before, self._session
         self._session, self._trusted = session, trusted
         if given_up is not None:
@@ -333,7 +333,7 @@ class PrometheusAccess:
 
 
 def _stat(file: Path) -> Stat:
-    """What changes with the content; a file that is not there has zeros, and whoever reads it says so."""
+    """Values that change with a file's content; zeros if the file does not exist, which reading it will report."""
     try:
         found = file.stat()
     except OSError:
@@ -342,7 +342,7 @@ def _stat(file: Path) -> Stat:
 
 
 def _brief(error: object, length: int = 120) -> str:
-    """One line of an error's words, bounded; an OSError without its file and number."""
+    """The message of an error on one line, of bounded length; for an OSError without its file name and number."""
     words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     text = " ".join((words or type(error).__name__).split())
     return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,10 +1,10 @@
 """Past demand of a fleet from Prometheus, for learning at startup.
 
-What is asked: the fleet's own query for a total, else the sum of it over VMs, since VMs of the past cannot be joined
-any more. Utilisation becomes work by the capacity of a VM; where the VMs were saturated on average, demand was hidden
-and is unknown.
+For a total, this is the fleet's own query; otherwise the sum of the query over VMs, because VMs of the past can no
+longer be joined. Utilisation becomes work by the capacity of a VM. If the VMs were saturated on average, demand was
+hidden and is unknown.
 
-Rules of this file: read only, in parts, a few tries each. Several series are an error, never a sum.
+Rules of this file: read only, in parts, with a few tries each. Several series are an error, never a sum.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from autoscaler.ports.sources import History
 from autoscaler.sources.prometheus_access import Address, Answer, PrometheusAccess
 
 POINTS_AT_ONCE = 5_000
-"""Prometheus refuses more than 11,000 points per series; fewer keep each question short."""
+"""Points per request. Prometheus refuses more than 11,000 per series; fewer keep each request short."""
 TRIES = 3
 WAIT_S = 5.0
 TIMEOUT_S = 60.0
-"""A part of the past may take longer than the present, and nobody waits for it."""
+"""Shortest timeout of a part, in seconds. The past may take longer than a live query, because no tick waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What to ask for.
+    """What to query.
 
     Attributes:
-        query: PromQL of the fleet, as it is asked live.
+        query: The fleet's live PromQL query.
         signal: What its values are.
-        select: Labels that a series must carry to be this fleet's.
-        lag_s: How much older a value is than Prometheus says.
-        own_query: Gives the demand of the fleet as one series instead, in the unit of the signal, summed over VMs.
+        select: Labels that a series must carry to belong to this fleet.
+        lag_s: How much older a value is than its timestamp, in seconds.
+        own_query: Query to use instead. It returns the fleet's demand as one series, in the unit of the signal, summed over VMs.
         capacity_per_s: Work per second of one VM.
         saturation: Mean utilisation from which demand counts as hidden.
-        fleet: Its name, for what people are told.
+        fleet: Name of the fleet, for messages.
     """
 
     query: str
@@ -56,7 +56,7 @@ class Past:
     fleet: str = ""
 
     def aggregated(self, how: str) -> str:
-        """The query as one series of this fleet."""
+        """The query aggregated to one series for this fleet; `how` is the PromQL operator."""
         if self.signal is Signal.TOTAL:
             return self.query
         by = f" by ({', '.join(name for name, _ in self.select)})" if self.select else ""
@@ -66,7 +66,7 @@ class Past:
 async def read_history(
     address: Address, clock: Clock, past: Past, start_s: float, end_s: float, step_s: float
 ) -> History:
-    """Demand within the range, a value each step where Prometheus knows it.
+    """Read demand within a range, with a value for each step that Prometheus knows.
 
     Raises:
         SourceError: There is no useful answer, no value at all, or more than one series.
@@ -90,7 +90,7 @@ async def read_history(
 
 
 class _Reading:
-    """Range queries in parts."""
+    """Reads series by range queries, in parts."""
 
     def __init__(
         self, access: PrometheusAccess, clock: Clock, past: Past, start_s: float, end_s: float, step_s: float
@@ -98,14 +98,14 @@ class _Reading:
         self._access = access
         self._clock = clock
         self._past = past
-        # On the grid of whole steps, so that values of several questions stand at the same times.
+        # On the grid of whole steps, so that the values of several queries have the same times.
         self._first = math.ceil(start_s / step_s - 1e-9)
         self._end = math.ceil(end_s / step_s - 1e-9)
         self._step_s = step_s
         self.warnings: set[str] = set()
 
     async def series(self, query: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Times and values of the fleet's one series."""
+        """Times and values of the fleet's only series, float64 (n,) each."""
         times, values = [], []
         for begin in range(self._first, self._end, POINTS_AT_ONCE):
             last = min(begin + POINTS_AT_ONCE, self._end) - 1
@@ -133,7 +133,7 @@ class _Reading:
         return await self._access.ask("query_range", form)
 
     def _one(self, answer: Answer, query: str) -> NDArray[np.float64]:
-        """Rows of time and value."""
+        """Rows of time and value, float64 (n, 2)."""
         self.warnings.update(answer.warnings)
         try:
             mine = [one for one in answer.result if self._is_ours(one["metric"])]

@@ -1,6 +1,6 @@
 """Imports history from Prometheus: one series over a time range, as a trace.
 
-What a value at a moment describes depends on the query: a level holds from then on, and `rate(x[1m])` or
+Which interval a value describes depends on the query: a level holds from its time on, while `rate(x[1m])` and
 `increase(x[1m])` describe the minute before. Traces stamp the beginning, so the latter are moved back.
 
 Rules of this file: read only. What Prometheus does not return, or returns as NaN, stays a gap. Several series are
@@ -30,11 +30,11 @@ from autoscaler.traces.trace import RowError, Trace, TraceKind, describe_time
 from autoscaler.words import some
 
 POINTS_AT_ONCE = 10_000
-"""Prometheus refuses more than 11,000 points per series in one answer."""
+"""Points per request. Prometheus refuses more than 11,000 points per series in one answer."""
 MAX_POINTS = 50_000_000
 MAX_ANSWER_BYTES = 64 << 20
 MOST_SAID = 300
-"""Characters of its own words that are told."""
+"""Most characters of Prometheus' own error message that are shown."""
 TRIES = 3
 WAIT_S = 2.0
 _RANGE = re.compile(r"\[\s*([0-9a-z]+)\s*(?::[^\]]*)?\]")
@@ -53,16 +53,16 @@ class Describes(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RangeQuery:
-    """What to ask for.
+    """What to query.
 
     Attributes:
-        url: Of the Prometheus, without /api.
-        query: PromQL with one series as its result.
-        start_s, end_s: Epoch seconds; values from the first to before the last.
-        step_s: From one value to the next; the trace's interval.
+        url: URL of the Prometheus, without /api.
+        query: PromQL query that returns one series.
+        start_s, end_s: Range in epoch seconds; the end is excluded.
+        step_s: Seconds from one value to the next, which is the trace's interval.
         kind: What the values mean.
-        describes: Which interval a value describes; where None, the one before for counts and for queries over a
-            range, else the one after.
+        describes: Which interval a value describes. None stands for the one before with counts and with queries over a
+            range, otherwise for the one after.
     """
 
     url: str
@@ -76,7 +76,7 @@ class RangeQuery:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How to reach it.
+    """How to reach the Prometheus.
 
     Attributes:
         token_file: File whose content is sent as bearer token.
@@ -103,11 +103,11 @@ class _Found:
 async def read_range(
     asked: RangeQuery, access: Access, clock: Clock, progress: Progress | None = None
 ) -> tuple[Trace, list[str]]:
-    """The series as a trace, and what a person should know of it.
+    """Read a series as a trace, together with notes for a person.
 
     Raises:
-        SourceError: The Prometheus did not answer usefully.
-        TraceError: The query does not make a trace: no value, several series, negative values.
+        SourceError: Prometheus did not answer usefully.
+        TraceError: The result does not make a trace: no value, several series, negative values.
     """
     describes = _check(asked)
     found = _Found()
@@ -186,7 +186,7 @@ def _session(access: Access) -> aiohttp.ClientSession:
 async def _ask(
     session: aiohttp.ClientSession, asked: RangeQuery, window: tuple[float, float], clock: Clock
 ) -> dict[str, Any]:
-    """The `data` of one answer, after a few tries where Prometheus is busy or away."""
+    """The `data` of one answer, after a few tries if Prometheus is busy or unreachable."""
     for attempt in range(1, TRIES + 1):
         try:
             return await _ask_once(session, asked, window)

@@ -24,21 +24,21 @@ from autoscaler.ports.pushing import Intake, PushedSample, Refusal, Result, Take
 from autoscaler.words import some
 
 IDS_KEPT = 1000
-"""Ids of samples remembered per fleet, the latest."""
+"""Number of recent sample ids that are remembered per fleet."""
 SHOWN = 10
-"""Refusals that are told one by one; all are counted."""
+"""Most refusals that are reported individually; all are counted."""
 FORGET_AFTER_AGES = 10.0
-"""Samples this many times older than they may be say nothing any more."""
+"""Samples older than this many times the fleet's `max_age_s` are deleted."""
 MOST_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class PushLimits:
-    """What is kept at most.
+    """How many samples are kept.
 
     Attributes:
-        vms_per_fleet: Latest samples of one fleet.
-        vms: Latest samples of all fleets.
+        vms_per_fleet: Most VMs of one fleet whose latest samples are kept.
+        vms: Most VMs of all fleets whose latest samples are kept.
     """
 
     vms_per_fleet: int = 10_000
@@ -57,7 +57,7 @@ class _Latest:
 
 @dataclass(slots=True)
 class _Held:
-    """What is known of one fleet; `total` is the sum of the latest values."""
+    """The samples of one fleet; `total` is the sum of the latest values."""
 
     latest: dict[str, _Latest] = field(default_factory=dict)
     ids: OrderedDict[str, None] = field(default_factory=OrderedDict)
@@ -65,10 +65,10 @@ class _Held:
 
 
 class PushedSamples:
-    """What was pushed, of all fleets.
+    """Keeps the pushed samples of all fleets.
 
     Args:
-        clock: Stamps what comes in.
+        clock: Clock for times of arrival.
         limits: How much is kept.
     """
 
@@ -80,7 +80,7 @@ class PushedSamples:
         self._count = 0
 
     def source(self, intake: Intake) -> PushSource:
-        """The source of a fleet, which takes samples from now on until it is closed."""
+        """Create the source of a fleet. Samples for the fleet are accepted until it is closed."""
         source = PushSource(self, intake, self._clock)
         others = self._sources.setdefault(intake.fleet, [])
         if others and others[-1].intake.signal is not intake.signal:
@@ -89,24 +89,24 @@ class PushedSamples:
         return source
 
     def intake(self, fleet: str) -> Intake | None:
-        """What a fleet takes; None where it takes nothing."""
+        """What a fleet accepts; None if it accepts no samples."""
         sources = self._sources.get(fleet)
         return sources[-1].intake if sources else None
 
     @property
     def intakes(self) -> tuple[Intake, ...]:
-        """What the fleets take that take samples."""
+        """What each fleet accepts that accepts samples."""
         return tuple(sources[-1].intake for sources in self._sources.values())
 
     def take(
         self, samples: Iterable[PushedSample], fleets: Container[str], may: Container[str] | None = None
     ) -> Taken:
-        """Take samples, each by itself.
+        """Take samples, each independently of the others.
 
         Args:
-            samples: In the order of the request.
-            fleets: All that are in use, on push or not.
-            may: Those that the sender may push for; None for all.
+            samples: Samples in the order of the request.
+            fleets: Names of all fleets in use, whether or not they accept samples.
+            may: Fleets that the sender may push for; None for all.
         """
         now_s = self._clock.now()
         results: Counter[Result] = Counter()
@@ -122,12 +122,12 @@ class PushedSamples:
         return Taken(results, tuple(refusals), frozenset(touched))
 
     def sum_of(self, fleet: str) -> tuple[float, int]:
-        """The sum of a fleet's latest values, and of how many VMs; a hint, since some may be gone or old."""
+        """The sum of a fleet's latest values, and the number of VMs in it. Only a hint, because some may be gone or old."""
         held = self._held.get(fleet)
         return (0.0, 0) if held is None else (held.total, len(held.latest))
 
     def latest(self, fleet: str) -> Mapping[str, _Latest]:
-        """The latest samples of a fleet by VM; what is much too old is forgotten."""
+        """The latest samples of a fleet by VM. Samples that are much too old are deleted first."""
         held, intake = self._held.get(fleet), self.intake(fleet)
         if held is None or intake is None:
             return {}
@@ -136,7 +136,7 @@ class PushedSamples:
         return held.latest
 
     def leave(self, source: PushSource) -> None:
-        """This source is closed; where no other takes the fleet's samples, what is known of it is forgotten."""
+        """Remove a closed source. If it was its fleet's last one, the fleet's samples are deleted."""
         sources = self._sources.get(source.intake.fleet, [])
         if source in sources:
             sources.remove(source)
@@ -197,7 +197,7 @@ class PushedSamples:
 def _next(
     held: _Held, before: _Latest, sample: PushedSample, intake: Intake, now_s: float
 ) -> tuple[Result, str]:
-    """Put a sample in the place of the one before it, where it belongs there."""
+    """Replace the previous sample if the new one is later, and return the result."""
     other = bool(sample.series and before.series and sample.series != before.series)
     if sample.at_s < before.at_s or (sample.ended and other):
         return Result.OUTDATED, ""
@@ -223,7 +223,7 @@ def _next(
 def _unfit(
     sample: PushedSample, intake: Intake | None, fleets: Container[str], may: Container[str] | None
 ) -> tuple[Result, str] | None:
-    """What is wrong with where it goes."""
+    """What is wrong with the sample's fleet or VM; None if nothing is."""
     fleet = sample.fleet
     if may is not None and fleet not in may:
         text = f"this token may not push for fleet {fleet!r}; use the fleet's own, or add it to fleets= of the token"
@@ -246,7 +246,7 @@ def _unfit(
 
 
 def _unlikely(sample: PushedSample, intake: Intake | None, now_s: float) -> tuple[Result, str] | None:
-    """What is wrong with the value or its time."""
+    """What is wrong with the sample's value or time; None if nothing is."""
     if intake is None:
         return None
     if sample.ended:
@@ -278,16 +278,16 @@ def _unlikely(sample: PushedSample, intake: Intake | None, now_s: float) -> tupl
 
 
 class PushSource:
-    """A `MetricSource` of what was pushed for one fleet. Made by `PushedSamples.source`.
+    """A `MetricSource` that reads the pushed samples of one fleet. Created by `PushedSamples.source`.
 
     Args:
-        pushed: Where samples come in.
-        intake: What the fleet takes.
-        clock: Tells how old samples are.
+        pushed: Keeps the samples.
+        intake: What the fleet accepts.
+        clock: Clock for the age of samples.
     """
 
     answers_at_once = True
-    """It never waits; see `autoscaler.at_once`."""
+    """Reading never waits; see `autoscaler.at_once`."""
 
     def __init__(self, pushed: PushedSamples, intake: Intake, clock: Clock) -> None:
         self.intake = intake
@@ -295,7 +295,7 @@ class PushSource:
         self._clock = clock
 
     async def read(self, vms: Sequence[Vm]) -> FleetReadings:
-        """The latest sample of each of these VMs (for a total: of the fleet)."""
+        """Return the latest sample of each of these VMs, or of the fleet for a total."""
         latest = self._pushed.latest(self.intake.fleet)
         known = {vm: each for vm, each in latest.items() if each.at_s > -math.inf}
         if self.intake.signal is Signal.TOTAL:
@@ -309,14 +309,14 @@ class PushSource:
         return FleetReadings(
             tuple(vm for vm, _ in found),
             np.array([each.value for _, each in found], np.float64),
-            # A sender's clock may be a little ahead of ours, which was judged when it came in.
+            # A sender's clock may be slightly ahead of ours; this was checked when the sample arrived.
             np.array([min(each.at_s, now_s) for _, each in found], np.float64),
             self._missing(known, named) if named and not found else "",
             np.array([each.received_s for _, each in found], np.float64),
         )
 
     async def close(self) -> None:
-        """Take no more samples."""
+        """Accept no more samples."""
         self._pushed.leave(self)
 
     def _missing(self, known: Mapping[str, object], wanted: Mapping[str, str]) -> str:
@@ -333,7 +333,7 @@ class PushSource:
 
 
 def not_taking(fleet: str) -> ConfigError:
-    """The daemon takes no pushed samples, and a fleet waits for some."""
+    """Build the error for a fleet that needs pushed samples, while the program does not accept them."""
     return ConfigError(
         f"fleet {fleet}: signal.source is push: samples reach a running daemon only, and only where the setting "
         "push_token_file names a file with tokens"

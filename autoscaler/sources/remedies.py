@@ -1,7 +1,7 @@
 """Advice for VMs that cannot be scraped, by the reason of the failure.
 
-Rules of this file: pure. One remedy per message, that of the reason which most VMs have; a reason that heals by
-itself has none.
+Rules of this file: pure. A message contains one remedy, that of the most frequent reason which has one. Reasons that pass by
+themselves have none.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 REMEDIES = tuple(
     (re.compile(reason), remedy)
     for reason, remedy in (
-        # The source itself says of rounds that end too early what to do.
+        # For a round that ended too early, the source itself says what to do.
         (r"first scrape|scraped twice|no answer when the round ended", ""),
         (r"no address", "a VM has a private address once it runs; is this one in your network?"),
         (
@@ -39,14 +39,14 @@ REMEDIES = tuple(
         (r"", "does an exporter listen there, and may this machine reach it? `signal.scrape.url` says where"),
     )
 )
-"""Beginning of a reason, remedy. The first that fits; the last is for what the operating system says of connections."""
+"""Pairs of the beginning of a reason and its remedy. The first match counts; the last is for the system's connection errors."""
 
 
 def remedy(errors: Mapping[str, str]) -> str:
-    """What to do first, or nothing where nothing needs to be done.
+    """What a person should do first; empty if nothing needs to be done.
 
     Args:
-        errors: Place (address, VM id) to reason, in the words of `fan_out`, `exposition` and `scrape`.
+        errors: Reason by place (address or VM id), in the words of `fan_out`, `exposition` and `scrape`.
     """
     for reason, _ in Counter(errors.values()).most_common():
         found = next(remedy for fits, remedy in REMEDIES if fits.match(reason))

@@ -1,8 +1,8 @@
 """Prometheus remote write 1.0 as pushed samples: snappy and protobuf, with series matched to fleets by labels.
 
-Rules of this file: what a body unpacks to is bounded before it is unpacked. A series that no policy asks for is
-passed over, since a Prometheus may send all that it has; one that a policy asks for and nobody can take is left
-to `push` to refuse. The two libraries are an extra, and are imported where the first body comes.
+Rules of this file: the uncompressed size of a body is checked before it is unpacked. A series that no policy selects is
+ignored, since a Prometheus may send everything it has. A series that a policy selects but that cannot be used is left
+to `push` to refuse. The two libraries are an extra, and are imported when the first body comes.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ CONTENT_TYPE = "application/x-protobuf"
 CONTENT_ENCODING = "snappy"
 NAME_LABEL = "__name__"
 MOST_SHOWN = 200
-"""Characters of a series that are shown."""
+"""Most characters of a series or an error that are shown."""
 _ENDED = struct.pack(">Q", 0x7FF0000000000002)
-"""The NaN by which Prometheus says that a series has ended."""
+"""Bits of the NaN with which Prometheus marks the end of a series."""
 
 
 class RemoteWrite:
-    """The `SampleFormat` of remote write 1.0."""
+    """The `SampleFormat` for remote write 1.0."""
 
     content_type = CONTENT_TYPE
     content_encoding = CONTENT_ENCODING
 
     def read(self, body: bytes, most_bytes: int, intakes: Sequence[Intake]) -> tuple[list[PushedSample], int]:
-        """As in the port; also where the extra is not installed it is a SourceError."""
+        """See `SampleFormat.read`. If the extra is not installed, this is a SourceError, too."""
         try:
             return samples_of(unpacked(body, most_bytes), intakes)
         except ImportError as error:
@@ -42,10 +42,11 @@ class RemoteWrite:
 
 
 def unpacked(body: bytes, most_bytes: int) -> Any:
-    """The WriteRequest of a body.
+    """Parse a body into a WriteRequest.
 
     Raises:
-        SourceError: It is not one, or it unpacks to more than `most_bytes`; says which.
+        SourceError: The body is not a WriteRequest; the message says why.
+        OversizedError: It unpacks to more than `most_bytes`.
     """
     snappy, packed_badly, request, written_badly = _libraries()
     try:
@@ -66,13 +67,13 @@ def unpacked(body: bytes, most_bytes: int) -> Any:
 
 
 def samples_of(request: Any, intakes: Iterable[Intake]) -> tuple[list[PushedSample], int]:
-    """The samples that policies ask for, and how many were passed over.
+    """The samples that policies select, and the number of those that were ignored.
 
     Raises:
-        SourceError: A label that is to name a fleet or a VM cannot be a name.
-        OversizedError: There are too many.
+        SourceError: A label for a fleet or a VM is too long to be a name.
+        OversizedError: The request holds too many samples.
     """
-    # A series without a sample is work, too.
+    # A series without samples counts as one, because it takes work, too.
     count = sum(max(len(series.samples), 1) for series in request.timeseries)
     if count > MOST_SAMPLES:
         raise OversizedError(
@@ -105,7 +106,10 @@ def _by_metric(intakes: Iterable[Intake]) -> Mapping[str, Sequence[Intake]]:
 
 
 def _whose(labels: Mapping[str, str], asking: Sequence[Intake]) -> tuple[str, str] | None:
-    """Fleet and VM of a series; a fleet that does not ask where its label names it; None where nothing does."""
+    """Fleet and VM of a series; None if no policy selects it.
+
+    If its fleet label names none of the fleets that select it, that name is returned, for `push` to refuse.
+    """
     stray = None
     for intake in asking:
         rule = intake.series
@@ -136,7 +140,7 @@ def _short(error: BaseException) -> str:
 
 @cache
 def _libraries() -> tuple[Any, type[Exception], Any, type[Exception]]:
-    """The snappy module and its error; the class of WriteRequest as the specification numbers its fields, and its."""
+    """The snappy module and its error class; a WriteRequest class built as the specification numbers its fields, and its error."""
     from cramjam import DecompressionError, snappy
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
     from google.protobuf.message import DecodeError

@@ -43,15 +43,15 @@ LATE = (
     "`signal.scrape.timeout` and the setting observe_timeout_s"
 )
 FAILURES_IN_A_ROW = 3
-"""After so many a VM is left alone for a while."""
+"""Consecutive failures after which a VM is not scraped for a while."""
 FIRST_REST_S, LONGEST_REST_S = 15.0, 60.0
-"""The first while and the longest; each is twice the one before."""
+"""Seconds of the first pause and of the longest; each is twice the one before."""
 BATCH = 200
-"""Answers made into readings between two turns of the loop."""
+"""Number of answers that are converted to readings in one turn of the event loop."""
 BACK_S = 1.0
-"""Linux takes back a little of the time waited for I/O; a counter that fell by more began again."""
+"""Seconds by which a CPU counter may fall without a reset: Linux takes back a little of the time spent waiting for I/O."""
 MAX_WINDOW_S = 300.0
-"""A counter seen longer ago is forgotten: over a pause a reset would dilute to a rate near zero."""
+"""A counter seen longer ago than this is forgotten, in seconds: a reset during the pause would look like a rate near zero."""
 
 
 class MetricType(StrEnum):
@@ -64,12 +64,12 @@ class MetricType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """What one VM shows. One object, not one per series: ten thousand VMs would be a burden to the collector.
+    """The metric on one VM. One object instead of one per series, which would burden the garbage collector with many VMs.
 
     Attributes:
-        stamp_s: The oldest of the exporter's own stamps; None where it gives none.
+        stamp_s: The oldest of the exporter's own timestamps; None if it gives none.
         total: Sum of the values.
-        values: By labels.
+        values: Values by labels.
     """
 
     stamp_s: float | None
@@ -87,7 +87,7 @@ class _Shown:
         )
 
     def at_s(self, read_at_s: float) -> float:
-        """When the values were true: by its own stamp, never in the future; when they were read where it has none."""
+        """Time of the values: the exporter's timestamp but never in the future, or the time of reading if there is none."""
         return read_at_s if self.stamp_s is None else min(self.stamp_s, read_at_s)
 
 
@@ -96,7 +96,7 @@ NO_ADDRESS: Answer[_Shown] = Answer(error="no address")
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """Counters of one VM at its last scrape."""
+    """Counters of one VM at its last scrape, and the rate at that time."""
 
     at_s: float
     values: dict[Labels, float]
@@ -105,7 +105,7 @@ class _Seen:
 
 @dataclass(slots=True)
 class _Failing:
-    """A VM that has failed lately, `times` in a row."""
+    """A VM that failed the last `times` times, and until when it is not scraped."""
 
     reason: str
     times: int = 0
@@ -113,14 +113,14 @@ class _Failing:
 
 
 class ScrapeSource:
-    """A `MetricSource` over HTTP.
+    """A `MetricSource` that scrapes VMs over HTTP.
 
     Args:
-        url: Where metrics are, with `{address}` for a VM's private address; for a total one URL without it.
-        metric: Series to read; those that match are summed. For CPU where None: node_cpu_seconds_total.
-        metric_type: How it becomes a reading.
-        signal: What the reading is.
-        clock: Stamps the readings.
+        url: URL of the metrics, with `{address}` for a VM's private address; for a total, a single URL without it.
+        metric: Series to read; all that match are summed. None stands for node_cpu_seconds_total (CPU only).
+        metric_type: How the metric becomes a reading.
+        signal: What the readings are.
+        clock: Clock for the times of readings.
         limits: Bounds of a round.
     """
 
@@ -142,16 +142,16 @@ class ScrapeSource:
         self._clock = clock
         self._failing: dict[str, _Failing] = {}
         self._last: dict[str, tuple[float, float]] = {}
-        """Reading and its time, by VM."""
+        """The last reading and its time, by VM."""
         self._some_late = False
         self._fan_out = FanOut(limits or Limits(), clock.now)
         self._seen: dict[str, _Seen] = {}
 
     async def read(self, vms: Sequence[Vm]) -> FleetReadings:
-        """Scrape these VMs (for a total: the one URL).
+        """Scrape these VMs, or the single URL for a total.
 
         Raises:
-            SourceError: Nothing at all could be read.
+            SourceError: Nothing could be read at all.
         """
         turns = shared_turns()
         async with turns.alone():
@@ -168,7 +168,7 @@ class ScrapeSource:
     async def _readings(
         self, places: Mapping[str, str | None], answers: Mapping[str, Answer[_Shown]]
     ) -> FleetReadings:
-        """What a round has brought, worked out in turns."""
+        """Convert the answers of a round to readings, over several turns of the event loop."""
         self._some_late = any(answer.late for answer in answers.values())
         self._note_failures(places, answers)
         self._seen = {key: seen for key, seen in self._seen.items() if key in places}
@@ -188,7 +188,7 @@ class ScrapeSource:
                     if is_new and str(error) == FIRST:
                         beginning = True
                         continue
-                    # What stands behind the path may be a key, and this is logged.
+                    # The query part of a URL may hold a key, and this text is logged.
                     errors[(place or key).partition("?")[0]] = str(error)
                     continue
             ids.append(key)
@@ -206,7 +206,7 @@ class ScrapeSource:
         await self._fan_out.close()
 
     def _in_turn(self, places: Mapping[str, str | None]) -> Iterable[tuple[str, str | None]]:
-        """Where the last round did not come to all: those that were read longest ago first, those that fail last."""
+        """Order of scraping after a round that did not reach all VMs: those read longest ago first, failing ones last."""
         if not self._some_late:
             return places.items()
 
@@ -231,7 +231,7 @@ class ScrapeSource:
         failed = [key for key, answer in answers.items() if answer.error and not answer.late]
         if len(failed) < len(answers):
             for key in self._failing.keys() & answers.keys():
-                if not answers[key].error:  # a late one says nothing
+                if not answers[key].error:  # a late one may still fail
                     del self._failing[key]
         if 2 * len(failed) > len(answers):
             return
@@ -246,7 +246,7 @@ class ScrapeSource:
     # ── readings ───────────────────────────────────────────────────────────────────────────────────────
 
     def _reading(self, key: str, answer: Answer[_Shown]) -> tuple[float, float]:
-        """Value and the end of its window."""
+        """Value, and the end of the window that it describes."""
         shown = answer.value
         if shown is None:
             raise UnreadableBodyError(answer.error)
@@ -263,7 +263,7 @@ class ScrapeSource:
         if before is not None and now_s == before.at_s:
             if now_s == read_at_s:
                 raise UnreadableBodyError("scraped twice at the same time")
-            # Its own stamp stands still: nothing new has been counted, which is not a rate of zero.
+            # The exporter's timestamp has not moved, so nothing new has been counted; that is not a rate of zero.
             if before.rate is None:
                 raise UnreadableBodyError(FIRST)
             return before.rate, now_s
@@ -301,15 +301,15 @@ def _sum(numbers: Iterable[float]) -> float:
 
 
 def _growth(before: float, now: float) -> float:
-    """How far a counter has come; after a reset it began again at zero."""
+    """Increase of a counter; after a reset, it began again at zero."""
     return now - before if now >= before else now
 
 
 def _cpu_use(grown: dict[Labels, float]) -> float:
-    """Share of CPU time not idle, from seconds per mode; needs no clock of ours.
+    """Share of CPU time that was not idle, from seconds by mode. It does not depend on our clock.
 
     Raises:
-        UnreadableBodyError: The counters began again, stood still, or do not tell idle time.
+        UnreadableBodyError: The counters were reset, did not move, or have no idle time.
     """
     if min(grown.values()) < -BACK_S:
         raise UnreadableBodyError(FIRST)

@@ -1,8 +1,8 @@
 """Plays a recorded trace as if it were live: the fleet's demand, spread over the VMs in service.
 
-Why: the demo, the tests and a shadow run need per-VM metrics that really depend on how many VMs serve, as a
-load balancer would make them. The source knows nothing that a monitoring system could not know at that time:
-a count is known once its interval is over, a gauge at its stamp, both the lag later.
+Why: the demo, the tests and a shadow run need per-VM metrics that depend on how many VMs serve, as behind a real
+load balancer. The source reveals nothing that a monitoring system could not know at that time: a count is known
+once its interval is over, a gauge at its stamp, both later by the lag.
 
 Rules of this file: no look-ahead, no interpolation; a gap in the recording is a gap in the readings.
 """
@@ -25,12 +25,12 @@ from autoscaler.traces.trace import Trace, TraceKind, describe_time
 NO_VALUES: NDArray[np.float64] = np.empty(0)
 NO_VALUES.setflags(write=False)
 _CERTAIN_S = 1e-3
-"""This close to the end of an interval it is looked up which one is over, whatever the rounding."""
+"""Closer than this to the end of an interval, in seconds, the current interval is looked up again because of rounding."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """The last readings, and what they were of."""
+    """The last readings, and their inputs."""
 
     vms: Sequence[Vm]
     rate: float
@@ -40,7 +40,7 @@ class _Told:
 
 @dataclass(frozen=True, slots=True)
 class _Shares:
-    """The shares of these VMs, in their order."""
+    """The shares of these VMs, in the same order."""
 
     vms: Sequence[Vm]
     ids: tuple[str, ...]
@@ -52,19 +52,19 @@ class TraceSource:
     """A `MetricSource` that plays a trace.
 
     Args:
-        trace: The recording; rates as of `Trace.rates`.
-        clock: Whose time it plays by.
-        signal: What the readings are: per VM throughput or utilisation, or one total for the fleet.
-        capacity_per_s: Work per second of one VM; utilisation is relative to it and ends at 1.
+        trace: The recording; its rates are `Trace.rates`.
+        clock: Clock by which it is played.
+        signal: What the readings are: throughput or utilisation per VM, or one total for the fleet.
+        capacity_per_s: Work per second of one VM. Utilisation is relative to it and at most 1.
         imbalance: How unevenly VMs are loaded: each gets a fixed share drawn from 1 ± imbalance, 0..0.5.
-        seed: Of the shares; the share of a VM depends on its id and this only.
-        lag_s: How late a reading is known.
-        offset_s: Added to the clock's time to find the moment of the recording.
+        seed: Seed of the shares. A VM's share depends only on this and its id.
+        lag_s: Delay after which a reading is known, in seconds.
+        offset_s: Seconds added to the clock's time to find the moment in the recording.
         loop: Whether the recording begins again at its end.
     """
 
     answers_at_once = True
-    """It never waits; see `autoscaler.at_once`."""
+    """Reading never waits; see `autoscaler.at_once`."""
 
     def __init__(
         self,
@@ -95,15 +95,15 @@ class TraceSource:
         self._offset_s = offset_s
         self._loop = loop
         self._step, self._row = -1, -1
-        """The interval of the recording that was looked up last, and its row."""
+        """Number of the interval of the recording that was looked up last, and its row."""
         self._weights: dict[str, float] = {}
         self._shares: _Shares | None = None
         self._told: _Told | None = None
         self._known = math.inf, -math.inf, 0.0, 0.0
-        """From when until when the last value is the last one known, and what it is."""
+        """From when until when the last known value holds, the value, and the end of its window."""
 
     async def read(self, vms: Sequence[Vm]) -> FleetReadings:
-        """The last value known by now, as seen by each of these VMs (for a total: by the load balancer)."""
+        """Return the last value known by now, as each of these VMs would report it, or the load balancer for a total."""
         known_at_s = self._clock.now() - self._lag_s
         rate, observed_at_s, error = self._last_known(known_at_s)
         if error or (not vms and self._signal is not Signal.TOTAL):
@@ -118,14 +118,14 @@ class TraceSource:
             if self._signal is Signal.UTILISATION:
                 values = np.minimum(1.0, values / self._capacity_per_s)
             readings = FleetReadings(self._ids(vms), values, np.full(len(vms), observed_at_s))
-        # Read-only, since the same readings are handed out until the recording goes on.
+        # Read-only, because the same readings are returned until the recording moves on.
         readings.values.flags.writeable = readings.observed_at_s.flags.writeable = False
-        # A list may be another one the next time, though it is the same object.
+        # The contents of a list may change although it is the same object.
         self._told = _Told(vms, rate, observed_at_s, readings) if isinstance(vms, tuple) else None
         return readings
 
     async def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing: no resources are held."""
 
     def _ids(self, vms: Sequence[Vm]) -> tuple[str, ...]:
         shares = self._shares
@@ -146,7 +146,7 @@ class TraceSource:
         step = math.floor((at_s - self._start_s) / trace.interval_s) - (1 if count else 0)
         if (
             step < 0 and lap_s > 0
-        ):  # the first interval of a lap is not over: the last one of the lap before is known
+        ):  # the first interval of a lap is not over: the last known one is at the end of the previous lap
             step += round(span_s / trace.interval_s)
             lap_s -= span_s
         start_s = self._start_s + step * trace.interval_s
@@ -162,34 +162,34 @@ class TraceSource:
         over_s = trace.interval_s if count else 0.0
         rate, observed_at_s = float(self._rates[row]), start_s + over_s + lap_s - self._offset_s
         if observed_at_s <= known_at_s and not self._loop:
-            # For as long as this interval is the last one that is over, but for what rounding may do at its end.
+            # Valid while this interval is the last one that is over, less a margin for rounding at its end.
             until_s = observed_at_s + trace.interval_s - _CERTAIN_S
             self._known = known_at_s, until_s, rate, observed_at_s
         return rate, min(observed_at_s, known_at_s), ""
 
     def _row_at(self, at_s: float) -> int:
-        """As `Trace.row_at` of one time."""
+        """Like `Trace.row_at`, for a single time; -1 in a gap."""
         stamps = self._trace.timestamps
         row = int(stamps.searchsorted(at_s, "right")) - 1
         return row if row >= 0 and at_s < float(stamps[row]) + self._trace.interval_s else -1
 
     def _too_early(self, at_s: float, known_at_s: float) -> str:
-        """Why nothing is known yet, at a moment of the recording and of what is known by then."""
+        """Why nothing is known yet, given the moment of the recording."""
         trace = self._trace
         if at_s < trace.start_s:
             return f"trace {trace.name} begins at {describe_time(trace.start_s)} only"
-        # A moment and not the time left, which would be told anew in each tick.
+        # A point in time rather than the time left, which would be reported anew in each tick.
         moment_s = round(known_at_s + self._lag_s + trace.start_s + trace.interval_s - at_s)
         return f"trace {trace.name}: its first count is known at {describe_time(moment_s)}, once its interval is over"
 
     def _spread(self, rate: float, vms: Sequence[Vm]) -> NDArray[np.float64]:
-        """float64 (n,), the rate in uneven parts whose sum is the rate."""
+        """Divide the rate over VMs, float64 (n,). The parts are uneven and add up to the rate."""
         shares = self._shares
         if shares is None or shares.vms is not vms:
             self._weights = {vm.id: self._weights.get(vm.id) or self._weight(vm.id) for vm in vms}
             weights = [self._weights[vm.id] for vm in vms]
             shares = _Shares(vms, tuple(vm.id for vm in vms), np.array(weights), math.fsum(weights))
-            # A list may be another one the next time, though it is the same object.
+            # The contents of a list may change although it is the same object.
             self._shares = shares if isinstance(vms, tuple) else None
         parts = shares.weights * (rate / shares.total)
         parts[-1] = rate - math.fsum(parts[:-1].tolist())
