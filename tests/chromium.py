@@ -1,4 +1,4 @@
-"""The browser that pages are looked at with, and how it is started: alone, and asking nobody."""
+"""The browser in which pages are tested, and its options: headless, without asking or updating anything."""
 
 import os
 from pathlib import Path

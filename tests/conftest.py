@@ -1,4 +1,4 @@
-"""How the tests are run: in which order, with which examples, on which ports."""
+"""How the tests are run: their order, their generated examples, their ports."""
 
 import os
 import socket
@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, settings
 
 from tests.free_ports import Ports
 
-# What a property holds is not how fast the machine is: beside others an example may take any time.
+# Properties do not depend on the machine's speed: on a busy machine, an example may take any time.
 settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-# Two runs of the same code try the same examples, so that a change is judged by what it changes. `make explore` tries others.
+# Two runs of the same code try the same examples, so that results change only with the code. `make explore` tries others.
 settings.register_profile("repeatable", settings.get_profile("explore"), derandomize=True, database=None)
 settings.load_profile("repeatable")
 
@@ -19,7 +19,7 @@ MEMORY, ROOM_BYTES = Path("/dev/shm"), 4 * 2**30
 
 
 def has_room(folder):
-    """Whether folders of tests can be there: they hold some hundred MB, and programs that are run."""
+    """Whether the tests' folders fit there: they need some hundred MB, and must allow programs to be executed."""
     try:
         about = os.statvfs(folder)
     except OSError:
@@ -27,8 +27,8 @@ def has_room(folder):
     return about.f_bavail * about.f_frsize >= ROOM_BYTES and not about.f_flag & (os.ST_NOEXEC | os.ST_RDONLY)
 
 
-# Journals wait for the disk at each tick. What `kill -9` leaves is the same in memory; what an outage of power leaves, no
-# test can try.
+# A journal waits for the disk at each tick. In memory, `kill -9` leaves the same as on a disk, and no test can try what a
+# power cut leaves.
 if has_room(MEMORY):
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
@@ -71,7 +71,7 @@ LONGEST_FIRST = (
     "tests/deploy/test_dashboard.py",
     "tests/control/test_control_processes.py",
 )
-"""Modules that take ten seconds or more: a process that came to one of them last would keep the others waiting."""
+"""Modules that take ten seconds or more. They come first: a process that began one of them last would delay the end."""
 
 
 def pytest_collection_modifyitems(items):
@@ -91,7 +91,7 @@ def pytest_addoption(parser):
 
 @pytest.fixture(name="unused_tcp_port_factory")
 def _unused_tcp_port_factory():
-    """Gives ports on which nothing listens; pytest-asyncio's lets others have them before they are used."""
+    """Return a function that gives ports on which nothing listens. Unlike pytest-asyncio's, they stay reserved until used."""
     with Ports() as ports:
         yield ports.one
 
@@ -104,13 +104,13 @@ def _free_port(unused_tcp_port_factory):
 
 @pytest.fixture(name="unused_tcp_port")
 def _unused_tcp_port(free_port):
-    """The same by the name of pytest-asyncio's."""
+    """A port on which nothing listens, under the name of pytest-asyncio's fixture."""
     return free_port
 
 
 @pytest.fixture(name="taken_port")
 def _taken_port():
-    """A port on which somebody listens."""
+    """A port on which another socket listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -1,8 +1,8 @@
-"""Ports on which nothing listens, and which nobody else is given meanwhile.
+"""Ports on which nothing listens, and which no other test gets in the meantime.
 
-A port that was chosen and let go may be anybody's by the time it is used: tests run side by side. Here a socket that is
-bound and does not listen keeps it. Who connects is refused; the kernel gives the port to nobody who asks for any; and
-the one for whom it is kept may listen on it, as servers do, with SO_REUSEADDR.
+Tests run side by side, so a port that was chosen and released may be taken before it is used. Here a socket that is
+bound but does not listen reserves the port: connections to it are refused, the kernel gives the port to no one who asks
+for any free one, and the test that reserved it may listen on it with SO_REUSEADDR, as servers do.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from contextlib import ExitStack
 
 
 class Ports(ExitStack):
-    """Gives out ports and keeps them for as long as its context lasts."""
+    """Gives out ports and reserves them for as long as its context lasts."""
 
     def one(self) -> int:
-        """A port that is free on all addresses of the loopback device, and stays so for who was given it."""
+        """Reserve a port that is free on all loopback addresses, and return it."""
         kept = self.enter_context(socket.socket())
         kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         kept.bind(("127.0.0.1", 0))

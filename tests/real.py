@@ -1,4 +1,4 @@
-"""Real components in tests: skip with a message where one is missing, or fail where it must not be."""
+"""Real components in tests: skip with a message if one is missing, or fail if it must not be."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 import pytest
 
 REQUIRE = "AUTOSCALER_REQUIRE_REAL"
-"""Set to 1 where everything is installed: a component that is missing is then a failure, not a skip."""
+"""Set to 1 where everything is installed: a missing component is then a failure instead of a skip."""
 
 
 def require_real(name: str, available: bool) -> None:
-    """Skip the calling test unless the component is available; fail instead where the environment says so."""
+    """Skip the calling test unless the component is available. Fail instead if the environment requires it."""
     if available:
         return
     if os.environ.get(REQUIRE) == "1":

@@ -4,7 +4,7 @@ import typer
 
 
 def commands(app):
-    """Every command by its full name."""
+    """All commands by their full names."""
     return dict(_walk(typer.main.get_command(app), ()))
 
 
@@ -18,5 +18,5 @@ def _walk(command, path):
 
 
 def options(command):
-    """Options and arguments but `--help`."""
+    """Options and arguments except `--help`."""
     return [parameter for parameter in command.params if parameter.name != "help"]

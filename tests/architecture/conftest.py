@@ -1,4 +1,4 @@
-"""Values that several tests of the architecture need."""
+"""Values that several architecture tests need."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A real HAProxy on loopback with VMs behind it that can be held busy; ended by its process id."""
+"""A real HAProxy on loopback, in front of VMs that can be kept busy. It is ended by its process id."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BACKEND = "web"
 
 
 class Vms:
-    """HTTP on 127.0.1.1, 127.0.1.2, ... at one port; while `held` is clear, requests wait."""
+    """VMs that answer HTTP on 127.0.1.1, 127.0.1.2, … at one port. While `free` is clear, requests wait."""
 
     def __init__(self, count):
         self.addresses = [f"127.0.1.{number + 1}" for number in range(count)]
@@ -53,7 +53,7 @@ class Vms:
 
 
 class Haproxy:
-    """HAProxy in front of such VMs; entries are named like VM ids."""
+    """HAProxy in front of such VMs; its entries are named like VM ids."""
 
     def __init__(self, folder: Path, vms: Vms, *, tcp=False, maxconn=0, level="admin", mode="http", check=""):
         require_real("haproxy", Path(PROGRAM).exists())
@@ -79,7 +79,7 @@ class Haproxy:
             PROGRAM, "-f", str(self.config), "-db",
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
-        # It listens before it may be asked; to knock at the door itself would be counted as a request.
+        # It listens before it can answer. A connection to the frontend as a test would be counted as a request.
         await until(self._may_be_asked)
         return self
 
@@ -96,7 +96,7 @@ class Haproxy:
         self._ports.close()
 
     async def request(self):
-        """One request through HAProxy; its status line."""
+        """Send a request through HAProxy and return its status line."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         answer = await reader.read()
@@ -105,14 +105,14 @@ class Haproxy:
 
 
 async def closed(writer):
-    """Close a connection to its end, so that no test ends with a socket half open."""
+    """Close a connection completely, so that no test leaves a half-open socket."""
     writer.close()
     with suppress(OSError):
         await writer.wait_closed()
 
 
 async def until(condition, within_s=60.0):
-    """Ask until it holds."""
+    """Poll until a condition holds."""
     clock = SystemClock()
     end_s = clock.monotonic() + within_s
     while True:
@@ -126,7 +126,7 @@ async def until(condition, within_s=60.0):
 
 
 class Script:
-    """Something else than HAProxy on a Unix socket: it answers with given bytes, or hangs."""
+    """A program other than HAProxy on a Unix socket: it answers with given bytes, or hangs."""
 
     def __init__(self, path: Path, answer: bytes | None):
         self.path, self.answer = path, answer

@@ -1,6 +1,6 @@
-"""Deliberately broken deciders: each does one thing that no policy may do. Guards must catch them.
+"""Deliberately broken deciders: each does one thing that no policy may do, and guards must catch it.
 
-They are honest otherwise: demand plus headroom by core's own decide, changed in one place.
+Otherwise they are honest: demand plus headroom by core's own `decide`, changed in one place.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from autoscaler.simulator.checks.subject import Subject
 
 
 class Honest:
-    """Core's decide, with a place to cheat in."""
+    """Core's `decide`, with hooks for cheating before and after it."""
 
     def __init__(self, compiled, traces):
         self.params, self.traces = compiled.lanes, traces
@@ -36,12 +36,12 @@ class Honest:
 
 
 def altered(decision, **changes):
-    """A decision with other numbers."""
+    """A decision with some of its numbers changed."""
     return Decision(**{f.name: changes.get(f.name, getattr(decision, f.name)) for f in fields(Decision)})
 
 
 def asking_for(decision, snapshot, more):
-    """The decision with so many more (or fewer) VMs wanted."""
+    """The decision with this many more VMs wanted, or fewer if negative."""
     desired = np.maximum(decision.desired + more, 0).astype(np.int32)
     ordered = snapshot.in_service + snapshot.starting
     return altered(
@@ -53,7 +53,7 @@ def asking_for(decision, snapshot, more):
 
 
 class Peeks(Honest):
-    """Looks up the demand of five minutes later in the trace."""
+    """Looks up the demand in five minutes' time in the trace."""
 
     def before(self, snapshot):
         later = [float(trace.rate_at(snapshot.now_s + 300.0)) for trace in self.traces]
@@ -61,7 +61,7 @@ class Peeks(Honest):
 
 
 class RemembersItsBeginning(Honest):
-    """Wants one VM more for ever if the first demand it saw was above 300/s."""
+    """Wants one more VM for ever if the first demand it saw was above 300/s."""
 
     def __init__(self, compiled, traces):
         super().__init__(compiled, traces)
@@ -78,7 +78,7 @@ class RemembersItsBeginning(Honest):
 
 
 class LooksAtOtherFleets(Honest):
-    """Wants more where another fleet is busier."""
+    """Wants more VMs if another fleet is busier."""
 
     def after(self, snapshot, decision):
         busiest = np.nan_to_num(snapshot.demand).max()
@@ -86,14 +86,14 @@ class LooksAtOtherFleets(Honest):
 
 
 class ReadsAClock(Honest):
-    """Asks the machine what time it is."""
+    """Reads the machine's clock."""
 
     def after(self, snapshot, decision):
         return asking_for(decision, snapshot, np.int32(time.perf_counter_ns() // 1000 % 2))
 
 
 class Counts(Honest):
-    """Decides by how often it was ever called, by anybody."""
+    """Decides by how often it has ever been called, over all instances."""
 
     calls = itertools.count()
 
@@ -102,7 +102,7 @@ class Counts(Honest):
 
 
 class ForgetsAtARestart(Honest):
-    """Keeps a maximum outside of the state that is saved."""
+    """Keeps a maximum outside the state that is saved."""
 
     def __init__(self, compiled, traces):
         super().__init__(compiled, traces)
@@ -125,7 +125,7 @@ class StartsWhatIsNotThere(Honest):
 
 
 class StopsTwice(Honest):
-    """Stops more VMs than serve."""
+    """Stops more VMs than are in service."""
 
     def after(self, snapshot, decision):
         return altered(
@@ -134,7 +134,7 @@ class StopsTwice(Honest):
 
 
 class TakesSilenceForNoDemand(Honest):
-    """Stops VMs when no reading comes."""
+    """Stops VMs when there is no reading."""
 
     def after(self, snapshot, decision):
         silent = np.isnan(snapshot.demand) & (snapshot.in_service > 1)
@@ -143,7 +143,7 @@ class TakesSilenceForNoDemand(Honest):
 
 
 class LivesOnTheLastReading(Honest):
-    """Gives up half of what serves when a reading is older than it was used to."""
+    """Gives up half of the VMs in service when a reading is older than usual."""
 
     def before(self, snapshot):
         old = snapshot.now_s - snapshot.observed_at_s > 30.0
@@ -164,5 +164,5 @@ CAUGHT_BY = {
 
 
 def with_cheat(subject: Subject, cheat) -> Subject:
-    """The subject, decided on by a cheat."""
+    """The subject with a cheat as its decider."""
     return replace(subject, decider=cheat)

@@ -1,4 +1,4 @@
-"""The installed command as a process, and a cloud for it to act on. Every process started here ends here."""
+"""The installed command as a process, and a cloud for it to act on. Every process that is started here is ended here."""
 
 import contextlib
 import functools
@@ -27,13 +27,13 @@ from tests.cli.forked import call_forked
 
 COMMAND = str(Path(sys.executable).parent / "autoscaler")
 PATIENCE_S = 200.0
-"""Nobody waits so long where nothing is wrong; a busy machine may take ten times as long as an idle one."""
+"""Longest wait in seconds: a busy machine may take ten times as long as an idle one, but nothing takes this long."""
 CLOCK = SystemClock()
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def environment(**settings):
-    """That of the tests, less settings of ours and of AWS, and with these: of ours, unless they are named as AWS's."""
+    """The tests' environment without our own and AWS's settings, plus the given ones: names of AWS's begin with AWS_."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("AUTOSCALER_", "AWS_", "COLUMNS"))}
     given = {
         name if name.startswith("AWS_") else f"AUTOSCALER_{name.upper()}": str(value)
@@ -44,11 +44,11 @@ def environment(**settings):
 
 
 CALLED = set()
-"""Commands that this test process has called."""
+"""Commands that this test process has already run."""
 
 
 def call(*arguments, cwd, **settings):
-    """Run a command to its end; as it is installed the first time, and then forked."""
+    """Run a command to its end: the first time the installed one, later in a forked process."""
     if arguments[0] in CALLED:
         return call_forked([COMMAND, *map(str, arguments)], cwd, environment(**settings), PATIENCE_S)
     CALLED.add(arguments[0])
@@ -56,7 +56,7 @@ def call(*arguments, cwd, **settings):
 
 
 def installed(*arguments, cwd, **settings):
-    """Run a command to its end, as it is installed."""
+    """Run the installed command to its end."""
     return subprocess.run(
         [COMMAND, *map(str, arguments)],
         cwd=cwd, env=environment(**settings), capture_output=True, text=True, timeout=PATIENCE_S, check=False,
@@ -64,7 +64,7 @@ def installed(*arguments, cwd, **settings):
 
 
 class Program:
-    """A command that runs while a context lasts; what it says goes to files."""
+    """A command that runs while a context lasts; its output goes to files."""
 
     def __init__(self, *arguments, cwd, **settings):
         self.arguments, self.cwd, self.settings = [COMMAND, *map(str, arguments)], Path(cwd), settings
@@ -91,26 +91,26 @@ class Program:
         return self.out.read_text() + self.err.read_text()
 
     def hears(self, pattern):
-        """Wait until it has said something like this; the match."""
+        """Wait until its output matches a pattern, and return the match."""
         return until(lambda: re.search(pattern, self.said()), self.said, alive=self.process)
 
     def listens(self):
-        """Wait until a daemon serves; its address."""
+        """Wait until a daemon serves, and return its address."""
         return self.hears(r"(http://[\d.]+:\d+) \(/metrics")[1]
 
     def end(self, number):
-        """Send a signal and wait; the exit code."""
+        """Send a signal, wait for the end, and return the exit status."""
         self.process.send_signal(number)
         return self.process.wait(PATIENCE_S)
 
 
 def children(pid):
-    """Ids of the processes that a process has started and that still run."""
+    """Ids of a process's children that still run."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def until(found, otherwise=lambda: "", alive=None):
-    """Ask until it is true."""
+    """Poll until a value is true, and return it."""
     deadline = CLOCK.monotonic() + PATIENCE_S
     while CLOCK.monotonic() < deadline:
         if answer := found():
@@ -132,7 +132,7 @@ def exists(pid):
 
 
 def get(url):
-    """Status and body of an answer."""
+    """Status and body of the response."""
     try:
         with OPENER.open(url, timeout=PATIENCE_S) as answer:
             return answer.status, answer.read().decode()
@@ -141,7 +141,7 @@ def get(url):
 
 
 def strict_json(text):
-    """JSON as the standard has it: without NaN."""
+    """Parse JSON as the standard defines it, without NaN."""
 
     def refuse(name):
         raise AssertionError(f"{name} is not JSON")
@@ -151,7 +151,7 @@ def strict_json(text):
 
 @contextlib.contextmanager
 def cloud_process(*fleets):
-    """An EC2 endpoint in a process of its own, at the machine's pace; its address and the process."""
+    """Run an EC2 endpoint in a process of its own, at the machine's pace; gives its address and the process."""
     process = subprocess.Popen(
         [sys.executable, "-m", "autoscaler.cloud.ec2_api"],
         stdin=subprocess.PIPE,
@@ -171,7 +171,7 @@ def cloud_process(*fleets):
 
 @contextlib.contextmanager
 def embedded_cloud(*fleets):
-    """The same; its address alone."""
+    """Run an EC2 endpoint like `cloud_process`; gives only its address."""
     with cloud_process(*fleets) as (url, _):
         yield url
 
@@ -195,7 +195,7 @@ prices: {{in_service: 1/h, stopped: 0.1/h}}
 
 
 def write_policies(folder):
-    """`web` acts and wants 3 VMs, `api` runs in shadow and wants 2 more than it has; both follow 120/s."""
+    """Write policies: `web` acts and wants 3 VMs, `api` is in shadow and wants 2 more than it has; both see 120/s."""
     folder.mkdir()
     (folder / "day.csv").write_text("timestamp,value\n2026-01-01T00:00:00Z,120\n2026-01-01T00:01:00Z,130\n")
     (folder / "web.yaml").write_text(POLICY.format(fleet="web", act="true", minimum=3, trace="day.csv"))
@@ -219,8 +219,8 @@ def tree():
 
 @pytest.fixture(name="invoke")
 def _invoke(monkeypatch, tmp_path):
-    """Run a command in this process, in an empty folder and without settings: for what ends before it begins."""
-    # The runner makes all commands anew each time, which takes as long as most of them.
+    """Run a command in this process, in an empty folder and without settings: for commands that fail before they begin."""
+    # The runner would build all commands anew each time, which takes as long as most of them run.
     monkeypatch.setattr(typer.testing, "_get_command", lambda _: tree())
     monkeypatch.chdir(tmp_path)
     for name in set(os.environ) - set(environment()):

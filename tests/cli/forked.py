@@ -1,8 +1,8 @@
-"""Commands in processes that are forked from one which has imported the program: most of what a short command takes is imports.
+"""Runs commands in processes forked from one that has imported the program, which saves most of a short command's time.
 
-Such a process has arguments, a folder, an environment and streams of its own, and ends as any other. What it does not
-show is how a program begins, so a test process runs the installed program the first time that it calls a command
-(`conftest.call`). Two forked processes also hash strings alike, which two programs do not.
+Such a process has its own arguments, folder, environment and streams, and ends like any other. It does not test how the
+program begins, so a test process runs the installed program the first time that it calls a command (`conftest.call`).
+Two forked processes also hash strings alike, which two programs do not.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 import autoscaler
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-# What cannot be imported is left out without a word, and imported where it is needed.
+# Modules that cannot be imported are skipped silently, and imported where they are needed.
 _CONTEXT.set_forkserver_preload(
     [module.name for module in pkgutil.walk_packages(autoscaler.__path__, "autoscaler.")]
 )
@@ -28,10 +28,10 @@ _CONTEXT.set_forkserver_preload(
 def call_forked(
     command: Sequence[str], cwd: Path, environment: Mapping[str, str], timeout_s: float
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command of the program to its end, as `subprocess.run` does with the output captured.
+    """Run a command of the program to its end, like `subprocess.run` with captured output.
 
     Raises:
-        TimeoutExpired: It took longer.
+        TimeoutExpired: It took longer than `timeout_s`.
     """
     with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as err:
         process = _CONTEXT.Process(

@@ -1,4 +1,4 @@
-"""An endpoint in this process, on a world whose time a test sets, and an SDK client that talks to it."""
+"""An endpoint in this process, on a world whose time the test sets, and an SDK client that uses it."""
 
 from contextlib import asynccontextmanager
 
@@ -22,7 +22,7 @@ EXACT = Physics(
 
 
 class SetClock:
-    """A Clock that shows what it was last set to; waiting sets it."""
+    """A Clock that shows the time to which it was last set. Sleeping sets it."""
 
     def __init__(self):
         self.time_s = 0.0
@@ -38,7 +38,7 @@ class SetClock:
 
 
 class Served:
-    """A world, the clock that drives it, and where it listens."""
+    """A world, the clock that drives it, and the URL of its endpoint."""
 
     def __init__(self, world, clock, url):
         self.world, self.clock, self.url = world, clock, url
@@ -49,7 +49,7 @@ class Served:
 
 @pytest.fixture(name="session", scope="session")
 def _session():
-    """One session, since loading EC2's model takes a quarter of a second."""
+    """One session for all tests, since loading EC2's model takes a quarter of a second."""
     return get_session()
 
 

@@ -1,8 +1,9 @@
-"""The clouds that the provider contract is held against, each with what it cannot show and why.
+"""The clouds on which the provider contract is tested, each with what it cannot show and why.
 
-`memory` is the world without HTTP, `several` the same behind all that a daemon with several providers puts before it, `endpoint` the same kind of world behind the EC2 protocol in its own
-process, `moto` another team's EC2, `libvirt` libvirt's own test driver, a host without guests. Each lives for one
-module and one event loop; tests keep apart by fleet.
+`memory` is the world without HTTP; `several` is the same with everything that a daemon with several providers puts in
+front of it; `endpoint` is such a world behind the EC2 protocol, in its own process; `moto` is another project's EC2;
+`libvirt` is libvirt's own test driver, a host without guests. Each lives for one module and one event loop. Tests use
+separate fleets to stay independent of each other.
 """
 
 import itertools
@@ -36,21 +37,21 @@ KEYS = {"access_key_id": "AKIDEXAMPLE", "secret_access_key": "not-a-secret"}
 SPEED = 200.0
 ORIGIN_S = 1_795_514_400.0
 POLLS = 2000
-MOTO_IMAGE = "ami-12c6146b"  # one of those it knows from the start
+MOTO_IMAGE = "ami-12c6146b"  # one of those that it knows from the start
 
 
 class Cloud:
-    """One provider and the means to prepare what it talks to.
+    """A provider, and the means to prepare the cloud behind it.
 
-    `lacks` maps what this cloud cannot show to the reason.
+    `lacks` maps each ability that this cloud does not have to the reason.
     """
 
     lacks: ClassVar[dict[str, str]] = {}
     vm_type, other_type, bigger_type = "m7i.large", "m6i.large", "m7i.xlarge"
     zone, image = "us-east-1", "ami-"
-    """What the names of its zones and images begin with."""
+    """Prefixes of the names of its zones and images."""
     absent, malformed = "i-0fedcba9876543210", "i-not-an-id"
-    # One count for all modules: what moto holds is of the process and outlives each of its addresses.
+    # One counter for all modules, because moto's data belongs to the process and outlives each of its servers.
     _fleets: ClassVar = itertools.count(1)
 
     def __init__(self):
@@ -76,7 +77,7 @@ class Cloud:
         return [vms[each].state if each in vms else None for each in ids]
 
     async def until(self, reached):
-        """Poll, a few seconds of the cloud's time apart, until an awaitable condition holds."""
+        """Poll until an awaitable condition holds, with a few seconds of the cloud's time between polls."""
         for _ in range(POLLS):
             if await reached():
                 return
@@ -115,7 +116,7 @@ class Memory(Cloud):
 
 
 class Several(Memory):
-    """The same as a fleet has it in a daemon with several providers, of which the other one answers nobody."""
+    """The provider as a fleet has it in a daemon with two providers, the other of which does not answer."""
 
     async def open(self):
         await super().open()

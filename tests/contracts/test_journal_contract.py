@@ -1,4 +1,4 @@
-"""What every Journal must do; held against the database in memory and the one in a thread on disk."""
+"""What every Journal must do, tested on the database in memory and on the one on disk in a thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a launch template says, told alike by every provider that can tell."""
+"""Every provider that can read launch templates reports the same about them."""
 
 import pytest
 

@@ -20,7 +20,7 @@ from autoscaler.ports import (
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 WINDOWS_S = (200.0, 4000.0)
-"""How long a fault lasts, in the cloud's time: a second of the machine, and where that was too short for it, twenty."""
+"""Lengths of a fault to try, in the cloud's time: one second of the machine, and twenty if that was too short."""
 
 
 def kinds(outcomes):
@@ -101,7 +101,7 @@ async def test_a_failed_listing_is_a_value(cloud):
             break
     assert not listing.complete
     assert "UnauthorizedOperation" in listing.error
-    # Nobody may be taken for gone by it, but in zones that it says are whole.
+    # It must not show a VM as gone, because it says of no zone that it is complete.
     assert not any(listing.parts.get(zone) == "" for zone in ("", cloud.zone))
     assert not listing.is_whole_of(cloud.zone)
 

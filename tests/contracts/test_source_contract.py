@@ -1,7 +1,7 @@
-"""What every MetricSource promises, held against each of them.
+"""What every MetricSource promises, tested on each of them.
 
-One harness per source: it has a source on a fleet of any VMs, can let time pass so that a reading exists, and
-can make the source's world fail.
+One harness per source: it makes a source for a fleet of any VMs, can let time pass so that a reading exists, and can
+make whatever the source reads fail.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class PrometheusHarness:
 
 
 class PushHarness:
-    """Somebody who pushes for every VM, or for the fleet."""
+    """A sender that pushes for every VM, or for the fleet."""
 
     def __init__(self, signal):
         self.clock = ManualClock()

@@ -1,4 +1,4 @@
-"""Operators on virtual time: what they ask for, when, and what they are answered."""
+"""Operators on virtual time: their commands, when they give them, and the answers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ EVERYWHERE = (ALL_FLEETS,)
 
 
 def asked(fleets=("web",), *, who="alice", reason="migration", until_s=None):
-    """A request; seconds count from the origin."""
+    """Build a request; `until_s` counts from the origin."""
     names = (fleets,) if isinstance(fleets, str) and fleets != ALL_FLEETS else tuple(fleets) or EVERYWHERE
     return Asked(names, who, reason, None if until_s is None else ORIGIN_S + until_s)
 
 
 class Commands:
-    """Commands given to the daemon of a bench at their seconds; answers and refusals in the order they came."""
+    """Gives commands to a bench's daemon at given seconds. Answers and refusals are kept in the order in which they came."""
 
     def __init__(self, bench):
         self.bench = bench
@@ -29,7 +29,7 @@ class Commands:
         self.given = []
 
     def at(self, second, name, *arguments):
-        """`name` is a method of Operators; the loop must be running already."""
+        """Give a command later; `name` is a method of Operators. The event loop must be running."""
         loop = asyncio.get_running_loop()
         loop.call_later(second, lambda: self.given.append(asyncio.ensure_future(self._give(name, arguments))))
         return self
@@ -42,7 +42,7 @@ class Commands:
         self.said.append((self.bench.clock.now() - ORIGIN_S, found))
 
     def words(self):
-        """What was said, one text per command."""
+        """The answers, one text per command."""
         return [str(s) if isinstance(s, Exception) else " ".join(s.sentences) for _, s in self.said]
 
 

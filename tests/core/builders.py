@@ -1,4 +1,4 @@
-"""Arrays for core tests: defaults that do nothing, overridden field by field."""
+"""Builds arrays for core tests; the defaults do nothing and are overridden field by field."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DECIDED = (
     "reason",
     "value",
 )
-"""All that a decision says."""
+"""All fields of a decision."""
 
 _LANE_DEFAULTS = {
     "vm_capacity": 100.0,
@@ -87,7 +87,7 @@ def _column(value: object, lanes: int) -> np.ndarray:
 
 
 def lane_params(lanes: int = 1, *, tick_s: float = 10.0, **overrides: object) -> LaneParams:
-    """LaneParams; step rules and windows are given as (R, L) and (E, L) arrays, others scalar or (L,)."""
+    """Build LaneParams. Step rules and windows are given as (R, L) and (E, L) arrays, all else as scalars or (L,)."""
     values: dict[str, object] = {
         "tick_s": tick_s,
         "series": np.arange(lanes),
@@ -140,7 +140,7 @@ def snapshot(lanes: int = 1, **overrides: object) -> Snapshot:
 
 
 def outlook(series: int = 1, at_lead: object = np.nan, peak: object = None) -> Outlook:
-    """Every quantile alike unless (Q, S) arrays are given."""
+    """Build an Outlook whose quantiles are all equal, unless (Q, S) arrays are given."""
     shape = (len(QUANTILE_LEVELS), series)
     lead = np.broadcast_to(np.asarray(at_lead, np.float64), shape).copy()
     high = lead.copy() if peak is None else np.broadcast_to(np.asarray(peak, np.float64), shape).copy()
@@ -199,7 +199,7 @@ def samples(now_s: float, demand: object, *, freshness: int = 0, censored: bool 
 
 
 def apply(stage, params, state, view, seen, wish):
-    """The wish after one stage, and its reasons, each (L,)."""
+    """Return the wish after one stage and its reasons, each (L,)."""
     rule = stage(params, wish.dtype)
     if rule is None:
         return wish, np.zeros(len(wish), np.int64)
@@ -209,11 +209,11 @@ def apply(stage, params, state, view, seen, wish):
 
 
 UNSAID = frozenset({"read_at", "asked_at", "asked"})
-"""What a `SeriesState` learns of what was said, and so not where nothing is said (`forecast.learn`)."""
+"""Fields of a `SeriesState` that record what was issued. `forecast.learn` issues nothing and leaves them alone."""
 
 
 def arrays_of(state, within: str = "") -> dict[str, np.ndarray]:
-    """The arrays of a state and of the states in it, by name."""
+    """The arrays of a state and of the states within it, by name."""
     if isinstance(state, SeriesState | Trial):
         state.settle()
     found = {}

@@ -1,4 +1,4 @@
-"""How a law is read, plainly: what forecasts are held to."""
+"""Reads a law in plain code; forecasts are compared with it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from autoscaler.core.types import LAW_BINS, LAW_LOW, LAW_STEP, Float, Horizon, I
 
 
 class LawReader:
-    """What lanes ask of one horizon of the laws of their series.
+    """Reads one horizon of the laws for lanes.
 
     Args:
-        laws: As issued.
-        horizon: Which of them.
+        laws: The issued laws.
+        horizon: The horizon to read.
         series: int64 (L,), the series of each lane.
     """
 

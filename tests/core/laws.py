@@ -1,4 +1,4 @@
-"""Predictive laws made of outcomes, for tests of those who read them."""
+"""Builds predictive laws from outcomes, for tests of code that reads laws."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from autoscaler.core.types import LAW_BINS, QUANTILE_LEVELS, Horizon, Laws, Outl
 
 
 def laws_of(outcomes, *, spread=0.1, scale=0.3, level=None) -> Laws:
-    """The laws that outcomes show.
+    """Build the laws of given outcomes.
 
     Args:
-        outcomes: One series: an array (n,) for every horizon, or a dict of them by `Horizon`.
-        spread, scale: Of the grid.
-        level: What the laws are relative to; the mean where None.
+        outcomes: Outcomes of one series: an array (n,) for every horizon, or a dict of arrays by `Horizon`.
+        spread, scale: Spread and scale of the grid.
+        level: The level that the laws are relative to; the mean if None.
     """
     by_horizon = outcomes if isinstance(outcomes, dict) else dict.fromkeys(Horizon, outcomes)
     levels, excess = np.empty((1, len(Horizon))), np.empty((1, len(Horizon), LAW_BINS + 1))
@@ -29,7 +29,7 @@ def laws_of(outcomes, *, spread=0.1, scale=0.3, level=None) -> Laws:
 
 
 def joined(laws) -> Laws:
-    """Laws of several series as one."""
+    """Join laws of several series."""
     parts = zip(*((law.level, law.spread, law.scale, law.excess) for law in laws), strict=True)
     return Laws(*(np.concatenate(part) for part in parts))
 

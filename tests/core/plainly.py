@@ -1,7 +1,6 @@
-"""The rules of a decision once more, for one lane, in plain Python: one `if` after the other, nothing kept ready.
+"""The rules of a decision again, for one lane, in plain Python: one `if` after the other, nothing precomputed.
 
-It is what the arrays of core are held against. Numbers of Python round as those of numpy do, so equal means equal to
-the bit.
+Tests compare core's arrays with it. Python's numbers round like numpy's, so equal means equal to the bit.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ LONG_AGO_S = -1e18
 
 @dataclass
 class Memory:
-    """What one lane remembers."""
+    """The state of one lane."""
 
     wishes: list[tuple[int, int]] = field(default_factory=list)
     desired: list[tuple[int, int]] = field(default_factory=list)
@@ -36,7 +35,7 @@ class Memory:
 
 
 def lane_of(values, lane):
-    """The fields of a dataclass of arrays, of one lane: numbers of Python, lists along the other axis."""
+    """The fields of a dataclass of arrays for one lane: Python numbers, or lists along the other axis."""
     got = {f.name: getattr(values, f.name) for f in fields(values)}
     return {
         name: np.asarray(value)[..., lane].tolist() if isinstance(value, np.ndarray) else value
@@ -51,7 +50,7 @@ def vms(work_per_s, capacity):
 
 
 def highest_of(notes, tick, window):
-    """Of the notes (tick, value) in the window's buckets, 0 if there are none; a window of a tick is the last note."""
+    """Highest value of the notes (tick, value) in the window's buckets, or 0. A window of one tick is the last note."""
     if window <= 1:
         return notes[-1][1] if notes else 0
     length = window
@@ -61,12 +60,12 @@ def highest_of(notes, tick, window):
 
 
 def decide_plainly(p, memory, s, at_lead, peak):
-    """One lane's decision.
+    """Decide for one lane.
 
     Args:
-        p, s: Parameters and snapshot as `lane_of` gives them.
-        memory: Changed.
-        at_lead, peak: The Outlook's quantiles of its series.
+        p, s: Parameters and snapshot, from `lane_of`.
+        memory: State of the lane, which is updated.
+        at_lead, peak: The Outlook's quantiles for the lane's series.
     """
     now = s["in_service"] + s["starting"]
     values, reasons = [], []

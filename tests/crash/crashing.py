@@ -1,6 +1,6 @@
-"""A daemon that is killed at each of its awaits: what survives is copied there, and a new daemon begins on it.
+"""Kills a daemon at each of its awaits: whatever would survive is copied there, and a new daemon begins with the copy.
 
-Every task of the loop is stepped through a wrapper that looks at the world each time a task has given up
+Every task of the loop is stepped through a wrapper that inspects the world each time a task has given up
 control. What `kill -9` would leave at that moment is the files of the state directory, the cloud, and calls
 on their way to it. Nothing of the daemon is told of the end: no `finally` runs for what was copied.
 """
@@ -37,11 +37,11 @@ from autoscaler.store import JournalReader, open_journal
 from tests.daemon.builders import EXACT, ORIGIN_S, Demand, Log, policy, steady
 
 HERE = "autoscaler/"
-"""Part of the path of the frames that name a place."""
+"""Part of the path of those frames that give a place its name."""
 FILES = ("journal.sqlite", "journal.sqlite-wal", "journal.mark", "journal.operators")
 OPERATORS = FILES[3]
 OLD_IMAGE = "ami-0000000a"
-"""What VMs were made from that are out of date."""
+"""Image of the VMs that are out of date."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,20 @@ class Scenario:
     Attributes:
         stopped, running: VMs at the start.
         demand: (from second, work per second); one VM does 100.
-        end_s: When all has been quiet for long enough.
-        vms: How many VMs there must be in the end, and
-        serving: how many of them serve.
-        faults: Bad days.
-        there_s, back_s: How long a change is on its way to the cloud, and its answer back.
+        end_s: Time by which all has been quiet for long enough.
+        vms: Number of VMs that must exist at the end.
+        serving: Number of those that must serve.
+        faults: Faults of the cloud.
+        there_s, back_s: Time that a call takes to the cloud, and its answer back.
         provisions: Whether the policy has a launch template.
-        commands: What operators ask for: (second, method of Operators, arguments…). What a crash keeps from
-            being asked is not asked again.
-        words: What they ask of the warm pool: (second, method of PoolWords), of a VM that is stopped then, the last one
-            where it is evicted and else the first; of the whole pool where it is refreshed, and then VMs that are
-            stopped at the start were made from an old image. VMs that are evicted are not among `vms`.
-        pool: The least that the warm pool must hold, in VMs.
-        more: VMs that there may be beyond `vms`: a pool that a crowd takes from is filled before all are back.
-        unread: From which second to which the launch template cannot be read.
+        commands: Commands of operators: (second, method of Operators, arguments…). Commands that a crash
+            prevents are not repeated.
+        words: Commands for the warm pool: (second, method of PoolWords). They concern a VM that is stopped at that
+            time: the last one for `evict`, otherwise the first. `refresh` concerns the whole pool; the VMs that are
+            stopped at the start are then made from an old image. Evicted VMs are not counted in `vms`.
+        pool: Fewest VMs that the warm pool must hold.
+        more: VMs that may exist beyond `vms`: a pool is refilled before all VMs are back that a crowd took from it.
+        unread: First and last second of the time in which the launch template cannot be read.
     """
 
     stopped: int
@@ -86,7 +86,7 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Call:
-    """A change on its way."""
+    """A call on its way to the cloud."""
 
     verb: str
     arguments: tuple
@@ -95,12 +95,12 @@ class Call:
 
 @dataclass
 class Outside:
-    """What lives on when the daemon dies: the cloud, and the calls on their way to it."""
+    """What survives the death of the daemon: the cloud, and the calls on their way to it."""
 
     world: World
     on_the_way: list[Call] = field(default_factory=list)
     doubles: list[str] = field(default_factory=list)
-    """Starts that arrived for a VM that was starting or running: there must be none."""
+    """Starts that arrived for VMs that were already starting or running; there must be none."""
 
     async def arrive(self, call: Call, clock):
         provider = MemoryProvider(self.world, clock)
@@ -115,7 +115,7 @@ class Outside:
 
 
 class Wire:
-    """The provider at the other end of a wire: a call may be on its way when its caller dies."""
+    """A provider whose calls take time to arrive, so that a call may be on its way when its caller dies."""
 
     def __init__(self, outside: Outside, clock, scenario: Scenario):
         self.outside, self.clock, self.scenario = outside, clock, scenario
@@ -155,7 +155,7 @@ class Wire:
 
 @dataclass
 class Acknowledged:
-    """What the journal has said is durable."""
+    """What the journal has acknowledged as durable."""
 
     ticks: list[int] = field(default_factory=list)
     actions: set[int] = field(default_factory=set)
@@ -163,12 +163,12 @@ class Acknowledged:
     events: list[tuple[str, str]] = field(default_factory=list)
     changes: list[ChangeRecord] = field(default_factory=list)
     answered: int = 0
-    """Of the changes, those whose operator has been answered."""
+    """Number of changes whose operator has been answered."""
     words: list[tuple[str, str]] = field(default_factory=list)
-    """What has been answered of the warm pool: method and VM, empty where all of it was asked for."""
+    """Commands for the warm pool that were answered: method and VM, which is empty for the whole pool."""
 
     def require(self, state: Path) -> None:
-        """Everything that was acknowledged is in the journal."""
+        """Assert that everything acknowledged is in the journal."""
         with JournalReader(state) as reader:
             connection = reader._connection
             ticks = [number for (number,) in connection.execute("SELECT tick FROM ticks ORDER BY id")]
@@ -188,7 +188,7 @@ class Acknowledged:
 
 
 class Watched:
-    """The journal, and a note of what it acknowledged and of its files around each write."""
+    """Wraps the journal, and notes what it acknowledged and the state of its files around each write."""
 
     def __init__(self, journal, acknowledged: Acknowledged, around):
         self.journal, self.said, self.around = journal, acknowledged, around
@@ -238,9 +238,9 @@ class Crash:
 
     Attributes:
         place: Where in the code the daemon waited.
-        now_s: When.
-        files: Content of the state directory.
-        outside: The cloud and what is on its way.
+        now_s: Time of the crash.
+        files: Contents of the state directory.
+        outside: The cloud, and the calls on their way to it.
         acknowledged: What must be in the journal.
     """
 
@@ -258,7 +258,7 @@ class Crash:
 
 
 class Crashes:
-    """Collects what each crash would leave, once per distinct remains."""
+    """Collects what a crash at each point would leave, without duplicates."""
 
     def __init__(self, state: Path, outside: Outside, clock, rng, until_s: float):
         self.state, self.outside, self.clock, self.rng, self.until_s = state, outside, clock, rng, until_s
@@ -268,7 +268,7 @@ class Crashes:
         self.found: dict[bytes, Crash] = {}
 
     def point(self, place: str) -> None:
-        """A task has given up control at this place."""
+        """Keep what a crash would leave now. Called when a task has given up control at `place`."""
         if self.clock.now() > self.until_s:
             return
         self.points += 1
@@ -276,7 +276,7 @@ class Crashes:
         self._keep(place, self.files(), self.acknowledged)
 
     def around_write(self, before: dict[str, bytes] | None = None) -> dict[str, bytes] | None:
-        """Around a write: the log as it was, with a torn part of what was being written to it."""
+        """Keep what a crash during a write would leave: the log as before, with a torn part of what was being written."""
         if self.clock.now() > self.until_s:
             return None
         now = dict(self.files())
@@ -313,7 +313,7 @@ class Crashes:
 
 
 def _same_beginning(was: bytes, log: bytes) -> int:
-    """How many bytes two contents have in common before they differ, or one of them ends."""
+    """Length of the common beginning of two contents."""
     shorter = min(len(was), len(log))
     kept, now = (np.frombuffer(content, dtype=np.uint8, count=shorter) for content in (was, log))
     differ = np.flatnonzero(kept != now)
@@ -321,7 +321,7 @@ def _same_beginning(was: bytes, log: bytes) -> int:
 
 
 class _Stepped(Coroutine):
-    """A coroutine that tells each time it gives up control, and where."""
+    """Wraps a coroutine, and reports each time it gives up control, and where."""
 
     def __init__(self, inner, told):
         self.inner, self.told = inner, told
@@ -364,7 +364,7 @@ class Ended:
 
 
 def refreshes(scenario: Scenario) -> bool:
-    """Whether operators have the pool replaced."""
+    """Whether operators refresh the warm pool."""
     return any(what == "refresh" for _, what in scenario.words)
 
 
@@ -397,17 +397,17 @@ def run(
     seed: int = 0,
     acknowledged: Acknowledged | None = None,
 ) -> Ended:
-    """A daemon on a state directory and a cloud, from a moment to the end of the scenario.
+    """Run a daemon with a state directory and a cloud, from a given time to the end of the scenario.
 
     Args:
-        scenario: What happens.
-        outside: The cloud; calls on their way to it arrive, or are lost.
+        scenario: The scenario.
+        outside: The cloud. Calls on their way to it arrive, or are lost.
         state: The state directory.
-        from_s: When the daemon begins.
-        lost: Whether what is on its way never arrives.
+        from_s: Time at which the daemon begins.
+        lost: Whether calls that are on their way never arrive.
         collect_until_s: Collect crashes up to this second after the origin.
-        seed: Of where writes are torn.
-        acknowledged: What is in the journal already.
+        seed: Seed for the points at which writes are torn.
+        acknowledged: What is already in the journal.
     """
     said = acknowledged or Acknowledged()
     return run_virtual(lambda: _run(scenario, outside, state, from_s, lost, collect_until_s, seed, said))
@@ -471,7 +471,7 @@ async def _late(outside: Outside, call: Call, clock) -> None:
 
 
 def restart(scenario: Scenario, crash: Crash, state: Path, *, down_s: float = 1.0, **options) -> Ended:
-    """A new daemon on what is left."""
+    """Run a new daemon with what a crash has left."""
     crash.restore(state)
     return run(
         scenario,

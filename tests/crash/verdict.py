@@ -1,4 +1,4 @@
-"""What is wrong after a crash and all that followed: held against the cloud, the journal and what was acknowledged."""
+"""Finds what is wrong after a crash, by comparing the end with the cloud, the journal and what was acknowledged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.daemon.builders import ORIGIN_S
 
 
 def problems(scenario: Scenario, crash: Crash | None, ended: Ended, state: Path) -> list[str]:
-    """What is wrong in the end; empty where all is as if nothing had happened."""
+    """Return what is wrong at the end; empty if all is as if nothing had happened."""
     world = ended.crashes.outside.world
     found = [f"started twice: {ended.crashes.outside.doubles}"] if ended.crashes.outside.doubles else []
     found += [
@@ -71,7 +71,7 @@ def problems(scenario: Scenario, crash: Crash | None, ended: Ended, state: Path)
 
 
 def _was_tried(reader: JournalReader, vm_id: str, now_s: float) -> bool:
-    """Whether a VM was started to be tried; what is under way when the daemon dies is seen by the next one, and may serve."""
+    """Whether a VM was started to be exercised. If the daemon dies meanwhile, the next one sees this, and the VM may serve."""
     tried = (a for a in reader.actions("web", 0.0, now_s + 1.0) if a.intent.verb is Verb.EXERCISE)
     done = any(
         o.vm_id == vm_id and o.kind is OutcomeKind.ACCEPTED for action in tried for o in action.outcomes
@@ -84,7 +84,7 @@ def _was_tried(reader: JournalReader, vm_id: str, now_s: float) -> bool:
 
 
 def _wrong_with_operators(reader: JournalReader, ended: Ended) -> list[str]:
-    """Journal, file and daemon agree on what is in force; each command is there whole or not at all; pauses held."""
+    """Check that journal, file and daemon agree on what is in force, that no command is half recorded, and that pauses held."""
     found = []
     connection = reader._connection
     in_force = read_in_force(connection)

@@ -1,4 +1,4 @@
-"""A daemon on virtual time with everything real but the demand: world, provider, journal, loop."""
+"""A daemon on virtual time in which everything but the demand is real: world, provider, journal, loop."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from autoscaler.store import SqliteJournal
 ORIGIN_S = 1_795_514_400.0  # a point of every grid used here
 TICK_0 = int(ORIGIN_S // 10)
 EXACT = Physics(start=Spread(16), boot=Spread(3), launch=Spread(18), first_boot=Spread(7), stop=Spread(25))
-"""Nothing is drawn: a start runs after 16 s and is ready after 19 s, a stop takes 25 s."""
+"""Durations without randomness: a started VM runs after 16 s and is ready after 19 s; a stop takes 25 s."""
 
 
 def reconcile(inventory, listing, vms, now_s):
-    """Have an inventory take in a whole listing at once; what deserves an event."""
+    """Reconcile an inventory with a complete listing, and return the notes that deserve an event."""
     notes = []
     for _ in inventory.reconciling(listing, vms, now_s, notes):
         pass
@@ -40,7 +40,7 @@ def reconcile(inventory, listing, vms, now_s):
 
 
 def policy(fleet="web", **changes):
-    """Follows demand at once: one VM does 100/s, no headroom, no pauses; sections merge key by key, None is none."""
+    """A policy that follows demand at once, with 100/s per VM. Changed sections are merged key by key; None removes one."""
     data = {
         "fleet": fleet,
         "act": True,
@@ -63,9 +63,9 @@ def policy(fleet="web", **changes):
 
 
 class Demand:
-    """A source whose demand is a function of the seconds since the origin, spread evenly; None is nothing.
+    """A source whose demand is a function of the seconds since the origin, spread evenly over VMs. None gives no reading.
 
-    It counts how often it was asked, and for how many VMs.
+    `asked` holds the number of VMs of each read.
     """
 
     def __init__(self, clock, demand, *, total=False):
@@ -87,7 +87,7 @@ class Demand:
 
 
 class Log:
-    """A logger that keeps what it is told."""
+    """A logger that keeps its lines."""
 
     def __init__(self):
         self.lines: list[tuple[str, str, dict]] = []
@@ -115,7 +115,7 @@ class Log:
 
 
 class Bench:
-    """One world and one daemon on it. Made inside `run_virtual`."""
+    """A world and a daemon that acts on it. Must be created inside `run_virtual`."""
 
     def __init__(self, *, vms=10, running=0, faults=(), clock=None, physics=EXACT, tick_s=10.0, **world):
         self.clock = clock or VirtualClock(ORIGIN_S)
@@ -142,7 +142,7 @@ class Bench:
         return source
 
     async def run(self, for_s):
-        """Ticks at 0, one tick length later, ... and as many as fit in the time, its end included."""
+        """Run the daemon for `for_s`, with ticks at 0, `tick_s`, …, both ends included, and return their records."""
         self.daemon = Daemon(
             self.clock, self.setups, self.journal, self.telemetry, self.settings, self.records.append
         )
@@ -157,7 +157,7 @@ class Bench:
         return [getattr(row, name) for row in self.rows(fleet)]
 
     def calls(self, *actions):
-        """(seconds since the origin, action, VMs, code) of the world's calls of these actions."""
+        """The world's calls of these actions, as (seconds since the origin, action, VMs, code)."""
         return [
             (call.at_s - ORIGIN_S, call.action, call.vms, call.code)
             for call in self.world.api.calls
@@ -170,7 +170,7 @@ class Bench:
         )
 
     def events(self):
-        """(seconds since the origin, kind, text) of what happened after the daemon began."""
+        """The events after the start of the daemon, as (seconds since the origin, kind, text)."""
         with self.journal.reader() as reader:
             events = [e for e in reader.events(0, 1e12) if e.kind != "daemon_started"]
         return [(e.at_s - ORIGIN_S, e.kind, e.text) for e in events]
@@ -181,7 +181,7 @@ class Bench:
 
 
 class OwnTime:
-    """The truth's provider as the daemon sees it: what it lists is dated by the daemon's own clock."""
+    """A provider on true time as the daemon sees it: its listings are dated by the daemon's own clock."""
 
     def __init__(self, provider, clock):
         self.provider, self.clock = provider, clock
@@ -195,7 +195,7 @@ class OwnTime:
 
 
 def virtual(test: Callable[[], Awaitable[None]]):
-    """Decorator: the coroutine test runs on virtual time."""
+    """Decorator that runs a coroutine test on virtual time."""
 
     def run():
         return run_virtual(test)
@@ -206,7 +206,7 @@ def virtual(test: Callable[[], Awaitable[None]]):
 
 
 def steady(*levels):
-    """Demand that takes each (from second, value) in turn."""
+    """Demand as a step function, given as pairs of (from second, value)."""
 
     def at(second):
         value = math.nan
@@ -227,7 +227,7 @@ def listing(*vms, at, took=0.0, complete=True):
 
 
 class Watched(list):
-    """Records, shown to a watch as they come; what the watch raises ends the run."""
+    """A list of records that passes each one to a watch. If the watch raises, the run ends."""
 
     def __init__(self, watch):
         super().__init__()
@@ -239,14 +239,14 @@ class Watched(list):
 
 
 class SimulatedHook:
-    """A `VmHook` that takes its time and answers what it is told to, by VM; by default all are well."""
+    """A `VmHook` that takes `took_s` and returns what `answer` says for the VM; by default, all VMs are well."""
 
     def __init__(self, clock, *, took_s=5.0, answer=None):
         self._clock, self._took_s = clock, took_s
         self._answer = answer or (lambda _: HookResult(well=True))
         self.timeout_s = took_s + 60.0
         self.runs = []
-        """Beginning of each run by the clock, and the VM."""
+        """For each run, the time at which it began, and the VM."""
 
     async def run(self, vm):
         self.runs.append((self._clock.now(), vm.id))

@@ -1,4 +1,4 @@
-"""What tests of the warm pool share: a bench whose cloud has a launch template, and rows of what happened."""
+"""Helpers for tests of the warm pool: a bench whose cloud has a launch template, and summaries of what happened."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PROVISION = {"launch_template": "web", "maximum": 10}
 
 
 def pool_policy(**changes):
-    """No burst, a pool of two at least, filled after 60 s of calm."""
+    """A policy with a pool of at least two VMs, without a burst, that is filled after 60 s of calm."""
     own = {
         "signal": TOTAL,
         "provision": PROVISION,
@@ -36,14 +36,14 @@ def pool_bench(demand, *, vms=0, running=0, faults=(), physics=EXACT, **changes)
 
 
 def fleet_in_two_subnets():
-    """A fleet whose pool of four may be filled at once, in two subnets, the first one rather."""
+    """A fleet with two subnets, the first preferred, whose pool of four may be filled at once."""
     provision = {**PROVISION, "subnet": "subnet-a", "subnets": ["subnet-b"]}
     own = pool_policy(provision=provision, warm_pool={"minimum": 4}, refill={"at_once": 4})
     return Fleet(FleetSetup(own, None, None, None))
 
 
 def renew_template(bench, image="ami-0000000c"):
-    """A new version of the template, made the default."""
+    """Add a version to the template and make it the default."""
     book = bench.world.templates
     template = book.find("", "web")
     version = book.add_version(template, LaunchData(image=image, vm_type="m7i.large"), ORIGIN_S)
@@ -51,7 +51,7 @@ def renew_template(bench, image="ami-0000000c"):
 
 
 def chores(bench, *verbs):
-    """(seconds since the origin, verb, VMs, reason) of what was recorded; all verbs where none is named."""
+    """Recorded actions as (seconds since the origin, verb, VMs, reason); of all verbs if none is given."""
     return [
         (round(a.at_s - ORIGIN_S), str(a.intent.verb), a.intent.count, a.intent.reason)
         for a in bench.actions()
@@ -60,7 +60,7 @@ def chores(bench, *verbs):
 
 
 def states(bench):
-    """The world's VMs by state, those that are gone left out."""
+    """Number of the world's VMs by state, without those that are being or have been terminated."""
     found: dict[str, int] = {}
     for vm in bench.world.page(bench.clock.now()).vms:
         if vm.state not in ("terminated", "shutting-down"):

@@ -1,7 +1,7 @@
-"""Writes `aws_schema.json`: what the AWS provider takes for the resources that deploy/terraform names.
+"""Writes `aws_schema.json`: the arguments that the AWS provider accepts for the resources in deploy/terraform.
 
-`python tests/deploy/aws_schema.py WHEEL` with the wheel of `cdktf-cdktf-provider-aws`, which is written from the provider's own
-schema: the arguments of its constructors are those of resources and blocks, and its properties what can be read.
+Usage: `python tests/deploy/aws_schema.py WHEEL`, with the wheel of `cdktf-cdktf-provider-aws`. It is generated from the
+provider's schema: the arguments of its constructors are those of resources and blocks, its properties are what can be read.
 """
 
 import ast
@@ -17,7 +17,7 @@ META = {"connection", "count", "depends_on", "for_each", "lifecycle", "provider"
 
 
 def named():
-    """Types as in `resource "TYPE"`, data sources as `data.TYPE`."""
+    """Types of resources as in `resource "TYPE"`, those of data sources as `data.TYPE`."""
     text = "\n".join(path.read_text() for path in sorted(MODULE.glob("*.tf")))
     found = re.findall(r'^(resource|data) "(\w+)"', text, re.MULTILINE)
     return sorted({f"data.{name}" if kind == "data" else name for kind, name in found})
@@ -29,7 +29,7 @@ def constructor(of):
 
 
 def arguments(classes, of):
-    """Each with whether it must be given; a block with those within."""
+    """Arguments with whether each is required; for a block, the arguments within."""
     found = {}
     given = constructor(of)
     for name, default in zip(given.kwonlyargs, given.kw_defaults, strict=True):

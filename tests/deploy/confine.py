@@ -1,7 +1,7 @@
-"""Runs a command under a list of system calls and without memory that is writable and executable.
+"""Runs a command with only the listed system calls, and without memory that is both writable and executable.
 
-`python confine.py CALL,CALL,… -- COMMAND …`: what systemd makes of a unit, by the same library, without systemd. Calls
-outside of the list fail with EPERM.
+`python confine.py CALL,CALL,… -- COMMAND …` does what systemd does for a unit, by the same library but without systemd.
+Calls that are not listed fail with EPERM.
 """
 
 import ctypes
@@ -15,13 +15,13 @@ ALLOW, REFUSE = 0x7FFF0000, 0x00050000 | errno.EPERM
 
 
 def confine(calls):
-    """No way back for this process and its children."""
+    """Restrict this process and its children irrevocably."""
     libc, seccomp = ctypes.CDLL(None, use_errno=True), ctypes.CDLL("libseccomp.so.2")
     seccomp.seccomp_init.restype = ctypes.c_void_p
     context = ctypes.c_void_p(seccomp.seccomp_init(REFUSE))
     for call in calls:
         number = seccomp.seccomp_syscall_resolve_name(call.encode())
-        if number >= 0:  # others are of other machines
+        if number >= 0:  # other names belong to other architectures
             assert seccomp.seccomp_rule_add(context, ALLOW, number, 0) == 0, call
     assert libc.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0) == 0
     assert libc.prctl(MEMORY_DENY_WRITE_EXECUTE, REFUSE_EXEC_GAIN, 0, 0, 0) == 0, (
@@ -31,7 +31,7 @@ def confine(calls):
 
 
 def refused():
-    """What this process may not do any more, tried."""
+    """Try what this process should no longer be able to do, and return what was refused."""
     found = []
     try:
         mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)

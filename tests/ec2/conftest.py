@@ -1,4 +1,4 @@
-"""A scripted EC2: answers each operation with what a test laid out, and counts the requests on the wire."""
+"""A scripted EC2, which answers each operation as the test prescribes and records the requests."""
 
 import asyncio
 from collections import defaultdict
@@ -128,14 +128,14 @@ async def opened(url, **settings):
 
 @pytest_asyncio.fixture(name="provider", scope="module", loop_scope="module")
 async def _provider(_scripted):
-    """One for all tests of a module: opening costs a third of a second."""
+    """One provider for all tests of a module, because opening one takes a third of a second."""
     async with await opened(_scripted.url) as provider:
         yield provider
 
 
 @pytest_asyncio.fixture(name="open_provider", loop_scope="module")
 async def _open_provider():
-    """A new one, for tests that need settings or a past of their own."""
+    """Open a new provider, for tests that need their own settings or state."""
     async with AsyncExitStack() as stack:
 
         async def open_provider(url, **settings):
@@ -146,7 +146,7 @@ async def _open_provider():
 
 @pytest.fixture(name="say")
 def _say():
-    """The builders of replies, since test files do not import one another."""
+    """The functions that build replies, since test files do not import each other."""
 
     class Say:
         DROP, HANG = DROP, HANG

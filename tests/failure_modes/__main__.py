@@ -1,4 +1,4 @@
-"""Prints the table of failure modes; ends with 1 where it names a test that does not exist.
+"""Prints the table of failure modes. Exits with status 1 if it names a test that does not exist.
 
 Usage: `python -m tests.failure_modes`.
 """
@@ -15,7 +15,7 @@ WIDTH = 110
 
 
 def main() -> int:
-    """Print, and say what is wrong on standard error; the exit code."""
+    """Print the table on standard output and its problems on standard error, and return the exit status."""
     for mode in MODES:
         print(f"{mode.number:2}  {mode.title}")
         print(textwrap.indent(textwrap.fill(mode.does, WIDTH - 4), "    "))

@@ -1,7 +1,7 @@
-"""Thirty ways in which programs that start and stop VMs fail, what this one does, and the tests that prove it.
+"""Thirty ways in which programs that start and stop VMs fail, how this one responds, and the tests that prove it.
 
 Rules of this file: `does` claims what the named tests show, and no more. A test is named by its pytest node id
-without parameters. `python -m tests.failure_modes` prints the table and fails where a named test does not exist.
+without parameters. `python -m tests.failure_modes` prints the table, and fails if a named test does not exist.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """One way to fail: its number, its name, what the daemon does, and the node ids of its tests."""
+    """One failure mode: its number, its name, what the daemon does about it, and the node ids of its tests."""
 
     number: int
     title: str
@@ -441,11 +441,11 @@ MODES: tuple[Mode, ...] = (
 
 
 def problems(modes: Sequence[Mode] = MODES, root: Path = ROOT) -> Iterator[str]:
-    """What is wrong with a table, one sentence each; nothing where all is well.
+    """Yield what is wrong with a table, one sentence each.
 
     Args:
         modes: The table.
-        root: The folder that node ids start from.
+        root: The folder that node ids are relative to.
     """
     if [mode.number for mode in modes] != list(range(1, len(modes) + 1)):
         yield "the numbers are not 1, 2, 3, …"
@@ -462,7 +462,7 @@ def problems(modes: Sequence[Mode] = MODES, root: Path = ROOT) -> Iterator[str]:
 
 @cache
 def _tests_in(path: Path) -> frozenset[str]:
-    """Names of the test functions of a file, by reading it; none where there is no such file."""
+    """Names of the test functions in a file, found by parsing it; none if the file does not exist."""
     if not path.is_file():
         return frozenset()
     body = ast.parse(path.read_text(encoding="utf-8")).body

@@ -1,4 +1,4 @@
-"""Hosts of libvirt's test driver under one provider, with troubles as a test scripts them."""
+"""Hosts of libvirt's test driver behind one provider, with troubles that tests script."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from tests.libvirt.troubles import Hanging, Troubled
 
 URIS = {"hv1": "test+tcp://hv1/", "hv2": "test+tcp://hv2/"}
 WAITS = {"listing_s": 20.0, "call_s": 20.0, "batch_s": 20.0, "saving_s": 0.5}
-"""Longer than anything takes that does not hang, but for saves, which tests let hang."""
+"""Timeouts longer than anything takes that does not hang, except for saves, which tests cause to hang."""
 
 
 class Hosts:
-    """Two hosts and a provider on them.
+    """Two hosts, and a provider that uses them.
 
     Attributes:
         of: The hosts, by name.
         scripts: Their troubles, by name; see `Troubled`.
         opened: URIs in the order in which connections were opened.
-        alive: Whether connections are, by name.
-        registered: Callbacks that are registered, by name.
+        alive: Whether connections are alive, by name.
+        registered: Number of registered callbacks, by name.
     """
 
     def __init__(self, waits=WAITS):
         self.of = {name: DriverHost.open() for name in URIS}
         self.registered = dict.fromkeys(URIS, 0)
         self.scripts = {
-            # There is one connection to a host of the test driver: it stays open for the next who connects.
+            # A host of the test driver has a single connection, which must stay open for the next user.
             name: {
                 "isAlive": self._liveness(name),
                 "close": lambda *_: 0,
@@ -112,7 +112,7 @@ class Hosts:
 
 @pytest.fixture(name="waits")
 def _waits():
-    """How long hosts are waited for; modules in which they hang wait less."""
+    """Timeouts for hosts; modules in which hosts hang set shorter ones."""
     return WAITS
 
 

@@ -42,7 +42,7 @@ _USB = "<hostdev mode='subsystem' type='usb'><source><vendor id='0x1234'/><produ
 
 
 def require_libvirt():
-    """Skip, or fail where everything must be there, unless libvirt-python is installed."""
+    """Skip the test unless libvirt-python is installed; fail instead if the environment requires it."""
     require_real(
         "libvirt-python (apt-get install libvirt-dev pkg-config gcc python3-dev, then make test)",
         importlib.util.find_spec("libvirt") is not None,
@@ -50,11 +50,11 @@ def require_libvirt():
 
 
 class DriverHost:
-    """One host of the test driver, alone, with what a test puts on it.
+    """One host of the test driver, with the domains and volumes that a test defines.
 
     Attributes:
-        connection: The one connection to it; another would see another host.
-        settings: Those that lead there.
+        connection: The only connection to it; a second one would see a different host.
+        settings: Settings whose URI leads to this host.
     """
 
     def __init__(self, directory):
@@ -92,7 +92,7 @@ class DriverHost:
         network=False,
         agent=False,
     ):
-        """A domain with these tags; its id."""
+        """Define a domain with these tags and return its id."""
         vm_id = str(uuid.uuid4())
         parts = [_USB if host_device else "", _NETWORK if network else "", _AGENT if agent else ""]
         parts += [_DISK.format(path=quoteattr(path))] if path else []
@@ -110,7 +110,7 @@ class DriverHost:
         return vm_id
 
     def define_template(self, name, **more):
-        """A domain to clone, on a volume of its own; made once."""
+        """Define a domain to clone, on a volume of its own, unless it exists."""
         if any(each.name() == name for each in self.connection.listAllDomains()):
             return ""
         path = self.make_volume(f"{name}.qcow2")

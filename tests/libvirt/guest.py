@@ -1,7 +1,7 @@
-"""A Linux guest of 6 MB that answers HTTP with the id of its boot: Debian's cloud kernel and busybox, no disk.
+"""A Linux guest of 6 MB that answers HTTP with the id of its boot: Debian's cloud kernel and busybox, without a disk.
 
-It is put together from what is installed: a kernel with its modules (`.ci/run` unpacks one, since nothing boots it here),
-and busybox-static.
+It is built from what is installed: a kernel with its modules (`.ci/run` unpacks one, because this machine does not boot
+it), and busybox-static.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import shutil
 from pathlib import Path
 
 KERNEL_VARIABLE = "AUTOSCALER_TEST_KERNEL"
-"""Folder with boot/vmlinuz-* and lib/modules/* of a Debian cloud kernel."""
+"""Folder that contains boot/vmlinuz-* and lib/modules/* of a Debian cloud kernel."""
 _FOLDERS = ("/var/lib/autoscaler-tests/kernel", "/")
 
-# virtio_ring before virtio: otherwise symbols are unknown and there is no network.
+# virtio_ring must come before virtio: otherwise symbols are missing and there is no network.
 _MODULES = [
     "virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "failover",
     "net_failover", "virtio_net", "evdev", "button",
@@ -38,7 +38,7 @@ _POWER = "#!/bin/sh\npoweroff -f\n"
 
 
 def kernel():
-    """The kernel and the folder of its modules; None where there is none."""
+    """The kernel and the folder of its modules; None if there is none."""
     for folder in (os.environ.get(KERNEL_VARIABLE, ""), *_FOLDERS):
         for image in sorted(Path(folder or "/nowhere").glob("boot/vmlinuz-*-cloud-amd64")):
             modules = Path(folder) / "lib/modules" / image.name.removeprefix("vmlinuz-") / "kernel"
@@ -48,12 +48,12 @@ def kernel():
 
 
 def busybox():
-    """A busybox; whether it needs no libraries, the guest tells."""
+    """Path of a busybox; None if there is none. Only the guest shows whether it needs no libraries."""
     return shutil.which("busybox")
 
 
 def write_initramfs(file: Path) -> None:
-    """The guest's whole file system."""
+    """Write the guest's whole file system."""
     _, modules = kernel()
     found = {each.stem: each for each in modules.rglob("*.ko")}
     names = [name for name in _MODULES if name in found]
@@ -69,7 +69,7 @@ def write_initramfs(file: Path) -> None:
 
 
 class _Archive:
-    """An archive as cpio writes it (newc)."""
+    """An archive in cpio's newc format."""
 
     def __init__(self):
         self._parts = []

@@ -1,6 +1,6 @@
-"""A real libvirtd with QEMU on this machine, all its own: its folders, its socket, an unprivileged user; ended with its VMs.
+"""A real libvirtd with QEMU on this machine, with its own folders, socket and unprivileged user. It is ended with its VMs.
 
-QEMU emulates the processor (TCG) on purpose: a /dev/kvm may be there and be of no use.
+QEMU emulates the processor (TCG) on purpose: /dev/kvm may exist and still be unusable.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _DISK = (
 
 
 def require_real_host():
-    """Skip, or fail where everything must be there, unless a VM can really run here."""
+    """Skip the test unless a VM can really run here; fail instead if the environment requires it."""
     require_libvirt()
     require_real("libvirtd", Path(LIBVIRTD).exists())
     require_real(QEMU, shutil.which(QEMU) is not None)
@@ -69,15 +69,15 @@ def require_real_host():
 
 
 class RealHost:
-    """libvirtd and the domains on it.
+    """A libvirtd and the domains on it.
 
     Attributes:
-        uri: Where it is.
+        uri: Its libvirt URI.
     """
 
     def __init__(self):
         require_real_host()
-        # Not below the tests' own folder, which an unprivileged user may not enter, and whose path is long for a socket.
+        # Outside the tests' folder, which an unprivileged user may not enter, and whose path may be too long for a socket.
         self.folder = Path(tempfile.mkdtemp(prefix="autoscaler-libvirt-"))
         self._user = self._unprivileged()
         self._environment = {
@@ -101,7 +101,7 @@ class RealHost:
 
     @staticmethod
     def _unprivileged():
-        """libvirtd of root would use the machine's own folders; of anybody else it uses those that it is told."""
+        """User for libvirtd if this is root: root's libvirtd would use the machine's folders instead of the given ones."""
         if os.geteuid() != 0:
             return {}
         nobody = pwd.getpwnam("nobody")
@@ -113,7 +113,7 @@ class RealHost:
                 os.chown(each, self._user["user"], self._user["group"])
 
     def start(self):
-        """Start libvirtd and wait until it answers, which takes some seconds: it looks at QEMU first."""
+        """Start libvirtd and wait until it answers, which takes some seconds, because it probes QEMU first."""
         with (self.folder / "libvirtd.log").open("ab") as log:
             self._program = subprocess.Popen(
                 [LIBVIRTD, "--timeout", "600"],
@@ -141,12 +141,12 @@ class RealHost:
         raise AssertionError((self.folder / "libvirtd.log").read_text()[-2000:])
 
     def stop(self):
-        """End libvirtd; the VMs run on."""
+        """End libvirtd. The VMs keep running."""
         self._program.send_signal(signal.SIGTERM)
         self._program.wait(PATIENCE_S)
 
     def make_pool(self):
-        """A storage pool with a disk in it; the disk's path."""
+        """Make a storage pool with a disk in it, and return the path of the disk."""
         folder = self.folder / "pool"
         folder.mkdir()
         self._give_away()
@@ -162,7 +162,7 @@ class RealHost:
         return {each.name() for each in pool.listAllVolumes()}
 
     def define(self, number, tags, port, disk=""):
-        """A domain that is off, and answers at 127.0.0.`number` once it has booted; its id."""
+        """Define a domain that answers at 127.0.0.`number` once it is started and has booted; return its id."""
         vm_id = str(uuid.uuid4())
         address = f"127.0.0.{number}"
         xml = _DOMAIN.format(
@@ -183,25 +183,25 @@ class RealHost:
         return vm_id
 
     def tag(self, vm_id, tags):
-        """Write tags into the configuration of a domain, as an operator does."""
+        """Write tags into the configuration of a domain, as an operator would."""
         self.domain(vm_id).setMetadata(2, tags_element(tags), TAGS_PREFIX, TAGS_URI, 2)
 
     def domain(self, vm_id):
         return self.connection.lookupByUUIDString(vm_id)
 
     def mark_started_long_ago(self, vm_id):
-        """Write down what a daemon does that has started the VM an hour ago."""
+        """Write the marks that a daemon leaves when it has started the VM an hour ago."""
         domain = self.domain(vm_id)
         marks = Marks(run=domain.ID(), launched_at_s=SystemClock().now() - 3600.0)
         domain.setMetadata(2, marks_element(marks), MARKS_PREFIX, MARKS_URI, 1)
 
     def pids(self):
-        """Processes of the VMs."""
+        """Process ids of the VMs."""
         found = (self.folder / "run").rglob("qemu/run/*.pid")
         return [int(each.read_text()) for each in found if each.name != "driver.pid"]
 
     def close(self):
-        """End everything that was started here, and remove what it wrote."""
+        """End everything that was started here, and remove its files."""
         pids = self.pids()
         if self.connection is not None:
             self.connection.close()

@@ -1,4 +1,4 @@
-"""A connection to libvirt with troubles: calls that hang, fail, or find the host changed meanwhile."""
+"""A libvirt connection with troubles: calls that hang, fail, or find that the host has changed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 
 
 class Hanging:
-    """A call that waits until it is released; `reached` once somebody waits."""
+    """A call that waits until it is released; `reached` is set once a thread waits in it."""
 
     def __init__(self):
         self.reached = threading.Event()
@@ -21,7 +21,7 @@ class Hanging:
 
 
 def failing(code, message):
-    """A call that libvirt answers with an error."""
+    """A call that fails with an error from libvirt."""
 
     def fail(_real, *_arguments):
         raise libvirt_error(code, message)
@@ -38,10 +38,10 @@ def libvirt_error(code, message):
 
 
 class Troubled:
-    """The real thing, but for the calls that a script names; what it gives back is troubled by the same script.
+    """Wraps a libvirt object and replaces the calls that a script names. Domains that it returns are wrapped, too.
 
-    A script maps a method's name to what is called instead, with the real object and its arguments; NotImplemented goes on
-    with the real call.
+    A script maps a method's name to a function that is called instead, with the real object and the arguments. If it returns
+    NotImplemented, the real method is called.
     """
 
     def __init__(self, real, script):

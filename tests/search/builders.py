@@ -25,7 +25,7 @@ COURSE = Course(TRACE, Ticks.over(TRACE.start_s, 43_200.0, 60.0), seed=3, warm_u
 
 
 def figures(result):
-    """All that a sweep found, as values that can be compared."""
+    """All results of a sweep, as values that can be compared."""
     sums = result.sums
     return (
         [sums.amount(w).tolist() for w in Amount] + [sums.count(w).tolist() for w in Count] + [result.digests]
@@ -33,7 +33,7 @@ def figures(result):
 
 
 class Interrupted:
-    """Computes here; as if Ctrl-C came after some parts."""
+    """Computes in this process, and raises KeyboardInterrupt after some parts."""
 
     def __init__(self, after=2):
         self.after = after
@@ -44,11 +44,11 @@ class Interrupted:
 
 
 class Dying:
-    """Computes in processes; one that comes to certain variants is killed, as by the kernel when memory is short.
+    """Computes in processes. Those with certain variants are killed, as the kernel does when memory is short.
 
     Args:
-        work: What is done with a part; of a module, so that processes find it.
-        dies: Tells by the values of a variant.
+        work: The function that computes a part. It must belong to a module, so that processes can import it.
+        dies: Whether a variant, given by its values, kills its process.
     """
 
     def __init__(self, work, dies):

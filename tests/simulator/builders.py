@@ -15,7 +15,7 @@ BEGIN_S = 1_772_409_600.0  # 2026-03-02T00:00:00Z, a point of every grid used he
 
 
 def policy(**changes):
-    """A fleet of VMs that do 100/s each, by demand and forecast, with prices that show."""
+    """A fleet whose VMs do 100/s each, sized by demand and forecast, with prices that matter."""
     data = {
         "fleet": "web",
         "signal": {"kind": "throughput", "source": "trace", "max_age": "30s", "trace": {}},
@@ -34,7 +34,7 @@ def policy(**changes):
 
 
 def levels(*per_s, each_s=300.0):
-    """A gauge that takes each level for so long, one value per 10 s."""
+    """A gauge that holds each level for `each_s`, with a value every 10 s."""
     values = np.repeat(np.array(per_s, dtype=np.float64), round(each_s / 10))
     stamps = BEGIN_S + 10.0 * np.arange(len(values))
     return Trace.build(stamps, values, kind=TraceKind.GAUGE, name="levels", interval_s=10.0)
@@ -53,12 +53,12 @@ def run_of(policy, trace, *, duration_s=None, vms=20, **more):
 
 
 def lane_of(policy, plant, trace, *, start_s, duration_s, tick_s, seed=0):
-    """A run of one lane."""
+    """A run with a single lane."""
     return LaneRun((policy,), (plant,), (trace,), Ticks.over(start_s, duration_s, tick_s), seed)
 
 
 def row(number, **changes):
-    """An ordinary row of a time line: 3 VMs serve 250/s."""
+    """An ordinary row of a timeline: 3 VMs serve 250/s."""
     ordinary = {
         "timestamp_s": BEGIN_S + 10.0 * number, "demand": 250.0, "forecast": 250.0, "forecast_hi": 280.0, "desired": 3,
         "in_service": 3, "starting": 0, "draining": 0, "stopped": 7, "warm_target": 2, "capacity": 300.0, "shortage": 0.0,

@@ -1,4 +1,4 @@
-"""A fleet as plain as can be, for peers: what they want, tick by tick, for a demand in VMs."""
+"""A minimal fleet for tests of peers: what they want, tick by tick, for a demand given in VMs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BEGIN_S = 1_772_409_600.0
 
 @dataclass
 class Fleet:
-    """A plant of counts as plain as can be: starts take `lead` ticks, stops none, nothing fails."""
+    """A minimal plant of counts: starts take `lead` ticks, stops take none, and nothing fails."""
 
     params: LaneParams
     in_service: np.ndarray
@@ -59,7 +59,7 @@ class Fleet:
         )
 
     def go(self, peer: Peer, demand: np.ndarray) -> Decision:
-        """The tick that ends with this demand: what was due arrives, the peer decides, it is done."""
+        """Play the tick that ends with this demand: starts that are due arrive, and the peer's decision is carried out."""
         self.tick += 1
         self.in_service = self.in_service + self.due.pop(0)
         self.due.append(np.zeros_like(self.in_service))
@@ -77,7 +77,7 @@ def played(
     tick_s: float = 60.0,
     **bounds: int,
 ) -> list[int]:
-    """What a peer wants, tick by tick, for a demand in VMs."""
+    """What a peer wants, tick by tick, for a demand given in VMs."""
     params = lane_params(1, tick_s=tick_s, **({"minimum": 0, "maximum": 30} | bounds))
     fleet = Fleet(params, np.array([begin]), lead=lead)
     peer = make(params)

@@ -1,4 +1,4 @@
-"""Small and large runs for tests of reports, and what a page is made of."""
+"""Small and large runs for tests of reports, and a parser for their pages."""
 
 import base64
 import gzip
@@ -19,7 +19,7 @@ EVIL = """</script><img src=x onerror="alert(1)">'&amp;<b>"""
 
 
 def crowd(ticks=240, *, seed=0, crowds=((60, 90),), tick_s=60.0):
-    """Rows of a quiet fleet of 3 VMs with counting noise, and crowds in which it is short."""
+    """Rows of a quiet fleet of 3 VMs with counting noise, and crowds for which it has too few VMs."""
     noise = np.random.default_rng(seed).normal(0, 8, ticks)
     rows = []
     for number in range(ticks):
@@ -36,7 +36,7 @@ def crowd(ticks=240, *, seed=0, crowds=((60, 90),), tick_s=60.0):
 
 
 def document(rows, *, tick_s=60.0, name="this policy", not_scored_s=0.0, **details):
-    """A report of these rows beside a fleet that is always on."""
+    """A report that compares these rows with a fleet that is always on."""
     t = totals(rows, tick_s)
     peak = {**values_of(t), "cost": 2 * t.cost, "unserved_share": 0.0, "shortage_s": 0.0, "episodes": 0.0}
     card = Card(
@@ -64,7 +64,7 @@ def columns(rows, tick_s=60.0):
 
 
 class Parsed(HTMLParser):
-    """Elements of a page, its addresses, and what its scripts and data hold."""
+    """The elements, addresses, scripts and data of a page."""
 
     def __init__(self, text):
         super().__init__(convert_charrefs=True)
@@ -102,7 +102,7 @@ class Parsed(HTMLParser):
 
 
 def unpacked(text):
-    """What `packing.packed` has packed, read as the page's script reads it."""
+    """Unpack what `packing.packed` has packed, as the page's script does."""
     data = gzip.decompress(base64.b64decode(text))
     told = int.from_bytes(data[:4], "little")
     base, found = 4 + told, {}

@@ -1,4 +1,4 @@
-"""The clock of long lives: somebody sets it, by an hour or by seconds, while the time that passes goes on."""
+"""A clock for long lives that can be set, by an hour or by seconds, while monotonic time continues."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ class SetClock(VirtualClock):
         self.ahead_s = 0.0
 
     def now(self) -> float:
-        """Epoch seconds as this clock has them."""
+        """Epoch seconds as this clock shows them."""
         return super().now() + self.ahead_s

@@ -1,6 +1,6 @@
-"""What stands between a daemon and the world in long lives: a provider, a balancer and a source that have bad times of their own.
+"""The adapters of a daemon in long lives: a provider, a balancer and a source, each with random troubles.
 
-Rules of this file: each call is shown to the laws before it is done.
+Rules of this file: each call is checked by the laws before it is carried out.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ HOUR_S = 3600.0
 
 
 class Troubles:
-    """Windows of time in which something is out of order, drawn by seed."""
+    """Random windows of time in which something does not work."""
 
     def __init__(self, rng, span_s: float, kinds: tuple[str, ...], met: Counter[str]) -> None:
         self._windows = {
@@ -53,7 +53,7 @@ class Troubles:
         return found
 
     def mute(self, vm_id: str, second: float) -> bool:
-        """Whether nothing is said of this VM, for a whole window: of about a third of them, others each time."""
+        """Whether the balancer omits this VM in the current window: about a third of all, different ones in each window."""
         kind = "the balancer does not say of one VM"
         for start, end in self._windows[kind]:
             if start <= second < end and crc32(f"{vm_id} {start}".encode()) % 3 == 0:
@@ -63,21 +63,21 @@ class Troubles:
 
 
 class Front:
-    """A balancer: who is in gets work as soon as it is ready; who is taken out finishes what it has in its own time."""
+    """A balancer: a VM in rotation gets work as soon as it is ready; a cordoned VM takes a random time to finish its work."""
 
     def __init__(self, house: House, fleet: str) -> None:
         self._house, self._fleet = house, fleet
         self._rng = np.random.default_rng((house.seed, len(fleet)))
         self.within: set[str] = set()
         self.out_s: dict[str, tuple[float, float]] = {}
-        """Who was taken out, when, and until when it has work."""
+        """By cordoned VM: when it was cordoned, and until when it has work."""
 
     def works(self, vm_id: str) -> bool:
-        """Whether it gets work now."""
+        """Whether the VM gets work now."""
         return vm_id in self.within and vm_id in self._house.ready(self._fleet)
 
     def busy(self, vm_id: str) -> bool:
-        """Whether it has work left."""
+        """Whether the VM has work left."""
         now_s = self._house.true.now()
         left = (
             vm_id in self.out_s and now_s < self.out_s[vm_id][1] and vm_id in self._house.ready(self._fleet)
@@ -130,7 +130,7 @@ class Front:
 
 
 class Source:
-    """Demand of a fleet as a function of the time, with bad times."""
+    """A fleet's demand as a function of time, with troubles."""
 
     def __init__(self, house: House, demand) -> None:
         self._house, self._demand = house, demand
@@ -150,7 +150,7 @@ class Source:
 
 
 class Provider(MemoryProvider):
-    """The memory provider, which looks at each call whether it may be."""
+    """The in-process provider, with each call checked by the laws."""
 
     def __init__(self, house: House) -> None:
         super().__init__(house.world, house.true)

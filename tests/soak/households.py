@@ -1,6 +1,6 @@
-"""The fleets of long lives: the shipped policies, small, with everything that is optional switched on.
+"""The fleets of long lives: the shipped policies on a small scale, with every optional feature switched on.
 
-Rules of this file: only values.
+Rules of this file: values only.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ CHANGES: Mapping[str, dict[str, object]] = {
 
 
 def policy_of(name: str, **changed: object) -> Policy:
-    """A shipped policy as it acts here: on small fleets, with what is optional."""
+    """A shipped policy, adapted to small fleets, that acts and has the optional features."""
     data: dict[str, object] = {}
     own = {
         "act": True,

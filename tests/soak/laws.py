@@ -1,7 +1,6 @@
-"""What no call of a daemon may do, and what no tick may decide, by what is in the world and not by what the daemon believes.
+"""Laws: what no call of a daemon may do and no tick may decide, given the true state of the world, not the daemon's belief.
 
-Rules of this file: a law is checked where the call arrives. Where the daemon cannot know yet what is, the law waits for as
-long as it cannot.
+Rules of this file: a law is checked where the call arrives, but not while the daemon cannot yet know the true state.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ if TYPE_CHECKING:
 
 HOUR_S = 3600.0
 KNOWN_AFTER_S = 30.0
-"""What was done so long before a whole listing is shown by it, however it lags."""
+"""A complete listing shows everything that was done this many seconds before it, even if it lags."""
 
 
 class Laws:
-    """What no call may do, by what is in the world when it arrives."""
+    """Checks calls and ticks against the true state of the world, and records violations."""
 
     def __init__(self, house: House) -> None:
         self._house = house
@@ -36,7 +35,7 @@ class Laws:
         self._out_since: dict[str, float] = {}
 
     def starting(self, vm_ids) -> None:
-        """No VM is started that is on already, beyond what listings may not have shown."""
+        """Check a start: hands off VMs that a person has stopped, one recorded action per VM, and no more VMs than may be on."""
         self._count("start", vm_ids)
         for fleet, of in self._by_fleet(vm_ids).items():
             self._hands_off(fleet, "stop", of)
@@ -45,7 +44,7 @@ class Laws:
             self._most(fleet, len(set(of) - tried), "starts")
 
     def provisioning(self, spec, count, token) -> None:
-        """No more exist than may, and no need is answered twice: each token has one count."""
+        """Check a provision: no more VMs than may exist or be on, one recorded action, and always the same count for a token."""
         self._count("provision", range(count))
         if self._tokens.setdefault(token, count) != count:
             self._wrong(f"token {token} asks for {count} after {self._tokens[token]}")
@@ -59,7 +58,7 @@ class Laws:
             self._most(spec.fleet, count, "makes")
 
     def stopping(self, vm_ids) -> None:
-        """None that is protected; none that gets work, or has some left within its time; none below the minimum."""
+        """Check a stop: no VM that is protected, gets work, or has work left within its drain time."""
         self._count("stop", vm_ids)
         for fleet, of in self._by_fleet(vm_ids).items():
             self._hands_off(fleet, "start", of)
@@ -81,19 +80,19 @@ class Laws:
                         )
 
     def _hands_off(self, name: str, done: str, vm_ids) -> None:
-        """What a person did lately is left as it is, once a listing must have shown it."""
+        """Check that a recent change by a person is not undone, once a listing must have shown it."""
         fleet, house = self._house.daemon.fleets.by_name[name], self._house
         hands_off_s, now_s = fleet.policy.guards.hands_off_s, house.true.now()
         for vm_id in vm_ids:
             at_s = house.hands_s.get((done, vm_id), -np.inf)
             if at_s < house.set_s + KNOWN_AFTER_S:
-                # Begun anew or by a clock that was set back just before, the daemon has not seen how the VM was.
+                # After a restart, or with a clock that was just set, the daemon has not seen the VM before the change.
                 continue
             if at_s < house.listed_s - KNOWN_AFTER_S and now_s - at_s < hands_off_s:
                 self._wrong(f"{name}: {vm_id} is undone, {now_s - at_s:.0f} s after a person's {done}")
 
     def terminating(self, vm_ids) -> None:
-        """None that is protected, and none that serves."""
+        """Check a deletion: no VM that is protected or in service."""
         self._count("terminate", vm_ids)
         for fleet, of in self._by_fleet(vm_ids).items():
             self.recorded((Verb.TERMINATE,), fleet, _vms, of)
@@ -104,8 +103,8 @@ class Laws:
                     self._wrong(f"{fleet}: {vm_id} is deleted and serves")
 
     def ticked(self, record) -> None:
-        """After each tick: what was decided, how long each VM has been where it is, and who gets no work."""
-        # Should the clock have been set back since, or ahead, nothing was there for longer than by either.
+        """Check a tick: its decisions, how long each VM has been in its phase, and which VMs get no work."""
+        # The clock may have been set since the tick: take the earlier time, so that no VM appears to wait too long.
         house, now_s = self._house, min(record.at_s, self._house.clock.now())
         house.lived.ticks += 1
         for row in record.fleets:
@@ -132,7 +131,7 @@ class Laws:
             self._cordoned(fleet, timeout_s + 2.0 * HOUR_S, house.true.now())
 
     def _cordoned(self, fleet, longest_s: float, now_s: float) -> None:
-        """Nobody is ready and out of the balancer for ever."""
+        """Check that no VM is ready but out of the balancer for ever."""
         front = self._house.fronts.get(fleet.name)
         if front is None:
             return
@@ -146,21 +145,21 @@ class Laws:
             del self._out_since[vm_id]
 
     def _most(self, name: str, count: int, what: str) -> None:
-        """With these no more are on for demand than may be: in service or coming, whether the daemon knows them or not."""
+        """Check that `count` more VMs do not exceed the most that may be in service or coming, known to the daemon or not."""
         fleet = self._house.daemon.fleets.by_name[name]
         on = 0
         for view in self._house.views(name):
             if view.state not in (State.PENDING, State.RUNNING):
                 continue
             t = fleet.inventory.vms.get(view.id)
-            # Not those for the pool, nor those that are not counted on, nor those on their way out.
+            # VMs for the pool, late ones that are not counted on, and those on their way out do not count.
             on += t is None or t.coming or t.phase is Phase.IN_SERVICE
         most = max(fleet.policy.bounds.maximum, fleet.inventory.wanted or 0)
         if on + count > most + self._house.beside(name):
             self._wrong(f"{name}: {what} {count} beside {on} of {most}")
 
     def recorded(self, verbs, fleet: str, said: Callable[[ActionIntent], Iterable[str]], wanted) -> None:
-        """What a call does is of exactly one action that is recorded and has not ended."""
+        """Check that everything a call changes belongs to exactly one recorded action that is still open."""
         with self._house.journal.reader() as reader:
             open_now = [a.intent for a in reader.open_actions() if a.intent.fleet == fleet]
         of = Counter(each for intent in open_now if intent.verb in verbs for each in said(intent))

@@ -1,8 +1,8 @@
-"""Long lives of fleets of all kinds at once, among random troubles, watched from outside.
+"""Long lives of fleets of all kinds at once, with random troubles, watched from outside.
 
-Real: the shipped policies with everything that is optional switched on (`households`), wiring, reloads that go to shadow
-and back, crashes with what the journal keeps, operators, people who act beside. In between stand a provider and a balancer
-that have bad times of their own (`fronts`) and show each call to the `laws`.
+Real: the shipped policies with every optional feature switched on (`households`), wiring, reloads that move fleets to shadow
+and back, restarts after crashes from the journal, operators, people who change VMs themselves. The provider, the balancer
+and the source have troubles of their own (`fronts`), and each call is checked by the `laws`.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ ORIGIN_S = 1_795_478_400.0  # a midnight
 HOUR_S = 3600.0
 TICK_S, LAG_S, QUIET_S, ZONES = 10.0, 30.0, HOUR_S, "ab"
 FAULTY_H = 4.0
-"""Shorter lives have no bad days of the cloud, which begin and end with a quiet hour or two."""
+"""Lives shorter than this, in hours, have no faults of the cloud, which need quiet hours before and after."""
 FAILURES = frozenset({"tick_failed", "act_failed", "journal_failed", "task_failed", "journal_recovered"})
-"""Events that no trouble may lead to."""
+"""Events that no trouble may cause."""
 
 
 @dataclass
 class Lived:
-    """What came of it.
+    """Results of a life.
 
     Attributes:
-        wrong: Each law that was broken, where and when.
-        met: How often each trouble, and each kind of call, was met.
-        costs: By fleet, what the daemon's ledger and the world's bill say of the lives that were not cut off.
+        wrong: Every violation of a law, with place and time.
+        met: How often each trouble and each kind of call occurred.
+        costs: By fleet, the cost of undisturbed runs by the daemon's ledger and by the world's bill.
     """
 
     wrong: list[str] = field(default_factory=list)
@@ -64,18 +64,18 @@ class Lived:
 
 
 class House:
-    """The world, its people and its troubles; the daemon is replaced after each crash."""
+    """The world with its people and troubles, and a daemon that is replaced after each crash."""
 
     def __init__(self, seed: int, hours: float, *, jumps: bool = False) -> None:
         self.seed, self.hours = seed, hours
         self.lived = Lived()
         self.until_s = hours * HOUR_S - QUIET_S
-        """From then on nothing goes wrong, and nobody does anything."""
+        """Time after which nothing goes wrong, and no person does anything."""
         self.jumps = jumps
         self.clock = SetClock(ORIGIN_S)
-        """The daemon's, and that of all that runs beside it."""
+        """Clock of the daemon and its surroundings."""
         self.true = SetClock(ORIGIN_S)
-        """The cloud's, and that of the laws."""
+        """Clock of the cloud and the laws."""
         self.rng = np.random.default_rng(seed)
         self.troubles = Troubles(self.rng, self.until_s - 1000.0, KINDS, self.lived.met)
         names = tuple(CHANGES)
@@ -93,10 +93,10 @@ class House:
         self.protected_s: dict[str, float] = {}
         self.by_hand: set[str] = set()
         self.hands_s: dict[tuple[str, str], float] = {}
-        """By what a person did and the VM, when; forgotten where the daemon cannot know it any more."""
+        """Time of each change by a person, by kind and VM. Cleared when the daemon can no longer know of it."""
         self.disturbed: set[str] = set()
         self.set_s = -np.inf
-        """When the clock was last set, or the daemon began."""
+        """Time at which the clock was last set, or the daemon began."""
         self.laws = Laws(self)
         self.journal = SqliteJournal(":memory:", inline=True)
         self.provider = Provider(self)
@@ -126,11 +126,11 @@ class House:
         return self.world.serving(self.true.now(), fleet)
 
     def protected_known(self) -> set[str]:
-        """VMs of which a whole listing must have shown that they are protected."""
+        """VMs that are protected, as a complete listing must have shown."""
         return {vm_id for vm_id, at_s in self.protected_s.items() if at_s < self.listed_s - LAG_S}
 
     def beside(self, fleet: str) -> int:
-        """VMs that people started and that may still be on."""
+        """Number of VMs that people started and that may still be on."""
         return sum(view.id in self.by_hand for view in self.views(fleet))
 
     def _answer(self, vm):
@@ -138,7 +138,7 @@ class House:
         return HookResult(well=bool(self.rng.random() > 0.1) or None)
 
     def _demand(self, policy: Policy):
-        """Two humps a day, crowds, and for one fleet nothing at night, in work per second."""
+        """Make a demand in work per second: two peaks a day, crowds, and for one fleet nothing at night."""
         rng = np.random.default_rng((self.seed, len(policy.fleet), VMS))
         phase, capacity = rng.uniform(), policy.vm.capacity_per_s
         crowds = [
@@ -157,7 +157,7 @@ class House:
     # ── what happens ───────────────────────────────────────────────────────────────────────────────────
 
     async def live(self) -> Lived:
-        """All of it."""
+        """Live from beginning to end, and return the results."""
         beside = (self._people(), self._operators(), self._reloads(), self._set_clock())
         mine = [asyncio.create_task(part) for part in beside]
         crashes = sorted(self.rng.uniform(1800.0, self.until_s, max(1, round(self.hours / 6))))
@@ -171,7 +171,7 @@ class House:
         return self.lived
 
     def begin(self) -> Daemon:
-        """A daemon on what the journal keeps of those before."""
+        """Begin a daemon from what its predecessors left in the journal."""
         self.set_s = self.true.now()
         setups = self.wiring.wire(tuple(self.policies.values())).setups
         settings = LoopSettings(TICK_S)
@@ -181,7 +181,7 @@ class House:
         return self.daemon
 
     async def _life(self, end_s: float, mine) -> None:
-        """One run of the daemon, which ends all at once."""
+        """Run the daemon once, and end it abruptly."""
         began = {name: self.world.bill(self.true.now(), name).money for name in self.policies}
         daemon = self.begin()
         known = {name: fleet.meter for name, fleet in daemon.fleets.by_name.items()}
@@ -203,7 +203,7 @@ class House:
         self.hands_s.clear()
 
     async def _each(self, per_h: float):
-        """Moments of somebody's own, until the quiet."""
+        """Yield fleets at random times, until nothing may happen any more."""
         while True:
             wait_s = float(self.rng.exponential(HOUR_S / per_h))
             await self.clock.sleep_until(self.clock.monotonic() + wait_s)
@@ -213,7 +213,7 @@ class House:
                 yield str(self.rng.choice(list(CHANGES)))
 
     async def _people(self) -> None:
-        """Somebody changes VMs in the console."""
+        """Change VMs as a person would in the console."""
         async for fleet in self._each(1.5):
             what = str(self.rng.choice(["stop", "start", "delete", "protect", "template"]))
             wanted = {"stop": State.RUNNING, "protect": State.RUNNING}.get(what, State.STOPPED)
@@ -267,7 +267,7 @@ class House:
                     )
                 elif ids:
                     if what == "disown":
-                        # It takes its whole account along.
+                        # The VM takes its whole account along.
                         self.disturbed.add(fleet)
                     await getattr(words, what)(Word(fleet, (str(self.rng.choice(ids)),), "alice", "a check"))
                 self.lived.met[f"operator: {what}"] += 1
@@ -290,7 +290,7 @@ class House:
             await self._take_over(self.policies)
 
     async def _set_clock(self) -> None:
-        """Somebody sets the clock by an hour, at the worst of times: while VMs drain, and just after orders; or by seconds."""
+        """Set the clock by an hour at the worst of times, while VMs drain and just after orders, or by seconds."""
         rng = np.random.default_rng((self.seed, 77))
         while self.jumps and self.clock.monotonic() < self.until_s - 1200.0:
             await self.clock.sleep_until(self.clock.monotonic() + float(rng.uniform(2.0, 12.0)))
@@ -299,7 +299,7 @@ class House:
             vms = [t for fleet in self.daemon.fleets.all for t in fleet.inventory.vms.values()]
             by_s, ahead_s = 0.0, self.clock.ahead_s
             ordered = any(t.order is not None and not t.order.confirmed for t in vms)
-            # Never off by more than about an hour, since what operators ask for ends by the clock.
+            # Never off by more than about an hour, since pauses and overrides end by the clock.
             if ordered and ahead_s > -HOUR_S / 2 and rng.uniform() < 0.2:
                 by_s = -HOUR_S
             elif any(t.phase is Phase.DRAINING for t in vms) and ahead_s < HOUR_S / 2 and rng.uniform() < 0.2:
@@ -309,7 +309,7 @@ class House:
             if by_s:
                 self.clock.ahead_s += by_s
                 self.lived.met["the clock is set back" if by_s < 0.0 else "the clock is set ahead"] += 1
-                # What is known by a clock that was set is not what the world knows: of money, and of what people did.
+                # With a clock that was set, the daemon cannot know costs and changes by people as the world does.
                 self.disturbed.update(self.policies)
                 self.hands_s.clear()
                 self.set_s = self.true.now()
@@ -337,7 +337,7 @@ class House:
     # ── the end ────────────────────────────────────────────────────────────────────────────────────────
 
     def _compare(self) -> None:
-        """After the quiet: ledger and cloud are the same, and who serves gets work."""
+        """Check, at the end, that ledger and cloud agree, and that VMs in service get work."""
         for name, fleet in self.daemon.fleets.by_name.items():
             truth = {v.id: v for v in self.views(name) if v.state is not State.TERMINATED}
             known = {
@@ -371,10 +371,10 @@ STATES = {
 
 
 def _rare(fault: Fault) -> Fault:
-    """The same; a VM that three listings in a row leave out is taken for gone, which is no fault of the daemon."""
+    """Make missing rows rare: a VM that three listings in a row omit counts as gone, which is not a bug of the daemon."""
     return replace(fault, probability=0.01) if fault.kind is FaultKind.MISSING_ROWS else fault
 
 
 def live(seed: int, hours: float, *, jumps: bool = False) -> Lived:
-    """Live for so long, on virtual time; with jumps the daemon's clock is set now and then."""
+    """Live for some hours of virtual time. With `jumps`, the daemon's clock is set now and then."""
     return run_virtual(lambda: House(seed, hours, jumps=jumps).live())

@@ -1,9 +1,9 @@
-"""An hour of one daemon that scrapes its VMs over HTTP: what the process holds, and what a round costs.
+"""An hour of a daemon that scrapes its VMs over HTTP: how much memory it holds, and what a round costs.
 
 Real: the loop, the wiring, the scrape source with its connections, HTTP on loopback to a process that answers for all
-VMs (each has an address of its own, and so a connection of its own), the journal on a disk, the collector between
-ticks. Simulated: the time between two ticks, which nobody waits for, and the cloud. VMs come and go all the time,
-so that what is kept for one that has gone shows.
+VMs (each with its own address and so its own connection), the journal on a disk, the garbage collector between ticks.
+Simulated: the time between two ticks, which is skipped, and the cloud. VMs come and go all the time, so that anything
+that is kept for deleted VMs shows.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ ORIGIN_S = 1_795_478_400.0
 EVERY_S = 15.0
 CPUS = 4
 BUSY = 0.39
-"""Share of the CPUs' time that is not idle, on every VM."""
+"""Share of CPU time that is not idle, on every VM."""
 _WARM_AFTER = 8
 _FAILURES = frozenset({"tick_failed", "act_failed", "journal_failed", "source_failed"})
 SPARE = 4
-"""Stopped VMs of each fleet."""
+"""Number of stopped VMs per fleet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +53,12 @@ class Hour:
     """What to run.
 
     Attributes:
-        vms: That serve and are scraped.
-        fleets: Among which they are shared out.
-        minutes: How long.
+        vms: Number of VMs that serve and are scraped.
+        fleets: Number of fleets that share them.
+        minutes: Length of the run.
         sample_at: Minutes after which to measure.
-        churn_every_s: So often one VM of each fleet goes for good and another one comes.
-        idle_s: A connection that nobody has used for so long, on the machine's clock, is one of a VM that has gone.
+        churn_every_s: Time after which one VM of each fleet is replaced by a new one.
+        idle_s: A connection unused for this long, by the machine's clock, belongs to a deleted VM.
     """
 
     vms: int
@@ -71,22 +71,22 @@ class Hour:
 
 @dataclass
 class Scraped:
-    """What came of it."""
+    """Results of a run."""
 
     samples: list[Sizes] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
-    """On the wall, of each tick."""
+    """Wall time of each tick."""
     cpu_s: list[float] = field(default_factory=list)
-    """Of this process, likewise, with the collecting after it."""
+    """This process's CPU time for each tick, including the garbage collection after it."""
     turns_s: list[float] = field(default_factory=list)
     """CPU time of the longest turn of the event loop of each tick."""
     coverage: list[float] = field(default_factory=list)
-    """Least share of a fleet's VMs that was heard in each tick."""
+    """Lowest coverage of any fleet in each tick."""
     failures: list[str] = field(default_factory=list)
 
 
 class SteppedClock:
-    """Time that somebody sets; a sleep waits until it is set so far."""
+    """A clock that is moved by hand; a sleep waits until it has been moved far enough."""
 
     def __init__(self, origin_s: float) -> None:
         self._origin_s = origin_s
@@ -102,7 +102,7 @@ class SteppedClock:
         return self._stepped_s
 
     async def sleep_until(self, monotonic_s: float) -> None:
-        """Return once the clock has been set so far."""
+        """Return once the clock has been moved this far."""
         while self._stepped_s < monotonic_s:
             await self._stepped.wait()
 
@@ -114,7 +114,7 @@ class SteppedClock:
 
 
 class Patient(LoopSettings):
-    """Readings may take as long as the machine needs: nobody waits for the time between two ticks."""
+    """Settings that let readings take as long as the machine needs, because the time between two ticks is skipped."""
 
     @property
     def reading_s(self) -> float:
@@ -124,7 +124,7 @@ class Patient(LoopSettings):
 
 
 class LoopbackProvider(MemoryProvider):
-    """The embedded cloud, each VM of which has an address of its own on the loopback device."""
+    """The embedded cloud, with a loopback address for each VM."""
 
     def __init__(self, world: World, clock: SteppedClock) -> None:
         super().__init__(world, clock)
@@ -137,7 +137,7 @@ class LoopbackProvider(MemoryProvider):
         listing = await super().list_vms()
         if listing.vms is not self._as_listed:
             self._as_listed = listing.vms
-            # As the daemon's own rows: what has not changed is the very value of the last listing.
+            # Unchanged VMs are the same objects as in the last listing, as with the provider itself.
             self._known = {vm.id: self._of(vm) for vm in listing.vms}
             self._addressed = tuple(made for _, made in self._known.values())
         return replace(listing, vms=self._addressed)
@@ -173,7 +173,7 @@ def _tell_nobody(sample: Sizes) -> None:
 
 
 def run(hour: Hour, told: Callable[[Sizes], None] = _tell_nobody) -> Scraped:
-    """Run it, with the journal on a disk in memory where there is one; `told` is told of each sample at once."""
+    """Run it, with the journal on an in-memory disk if there is one. `told` is called with each sample at once."""
     memory = Path("/dev/shm")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -190,7 +190,7 @@ def run(hour: Hour, told: Callable[[Sizes], None] = _tell_nobody) -> Scraped:
 async def _scraping(hour: Hour, port: int, state_dir: Path, told: Callable[[Sizes], None]) -> Scraped:
     scraped = Scraped()
     clock = SteppedClock(ORIGIN_S)
-    # Those that have gone are listed for a while; so short a one that what comes and what goes is even in minutes.
+    # Deleted VMs stay listed only briefly, so that the number of listed VMs is steady after minutes.
     world = World(start_s=ORIGIN_S, zones="abc", physics=Physics(terminated_listed_s=120.0))
     names = [f"fleet-{number:03d}" for number in range(hour.fleets)]
     each = hour.vms // hour.fleets
@@ -225,7 +225,7 @@ async def _scraping(hour: Hour, port: int, state_dir: Path, told: Callable[[Size
             if clock.monotonic() % hour.churn_every_s < EVERY_S:
                 _churn(world, clock.now(), names, number)
             if number == _WARM_AFTER:
-                # Measuring needs memory, which the process keeps: it is to be there before the first sample.
+                # Measuring itself takes memory, which the process keeps: take it before the first sample.
                 measured(clock.monotonic(), daemon, 0, (World, LoopbackProvider, Scraped))
                 await give_way()
                 longest.taken()
@@ -247,7 +247,7 @@ async def _scraping(hour: Hour, port: int, state_dir: Path, told: Callable[[Size
 
 
 async def _look(collecting: Collecting) -> None:
-    """As `daemon.lifecycle` does."""
+    """Collect garbage as `daemon.lifecycle` does."""
     clock = SystemClock()
     while True:
         await clock.sleep_until(clock.monotonic() + COLLECT_YOUNG_EVERY_S)
@@ -273,7 +273,7 @@ def _policy(name: str, vms: int, port: int) -> Policy:
 
 
 def _churn(world: World, now_s: float, names: Sequence[str], number: int) -> None:
-    """In every fleet one VM goes for good, and another one comes."""
+    """Replace one VM of every fleet."""
     for name in names:
         running = [view.id for view in world.views(now_s, name) if view.state is State.RUNNING]
         world.terminate(now_s, [running[number % len(running)]])
@@ -281,7 +281,7 @@ def _churn(world: World, now_s: float, names: Sequence[str], number: int) -> Non
 
 
 class _Longest:
-    """The longest turn of the running event loop, in CPU time of the process."""
+    """Measures the longest turn of the running event loop, in CPU time of the process."""
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
@@ -290,7 +290,7 @@ class _Longest:
         loop._run_once = self._timed
 
     def taken(self) -> float:
-        """Of the turns since the last call, in seconds."""
+        """Longest turn since the last call, in seconds."""
         longest_s, self._longest_s = self._longest_s, 0.0
         return longest_s
 
@@ -305,7 +305,7 @@ class _Longest:
 
 @contextmanager
 def answering(idle_s: float) -> Iterator[int]:
-    """A process that answers for every address of the loopback device, and no other; its port."""
+    """Run a process that answers for every loopback address and no other; gives its port."""
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo\0")
     listening.bind(("0.0.0.0", 0))
@@ -339,7 +339,7 @@ def _answer(listening: socket.socket, idle_s: float) -> None:
 
 
 class _Exporter(asyncio.Protocol):
-    """CPU counters of one VM, which go on with the machine's time."""
+    """Exposes the CPU counters of one VM, which advance with the machine's time."""
 
     def __init__(self, opened):
         self._opened = opened

@@ -1,7 +1,7 @@
-"""What a process holds: memory blocks, tasks, descriptors, and the size of every container within an object.
+"""Measures what a process holds: memory blocks, tasks, descriptors, and the size of every container within an object.
 
-The walk goes through attributes and items of our own objects. It names a container by the way to it, with keys and
-positions left out, and adds up those of the same name: a dict that grows in one of twenty fleets shows as one.
+The walk follows the attributes and items of our own objects. A container is named by the path to it, without keys and
+positions, and containers with the same name are added up: a dict that grows in one of twenty fleets shows up as one.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ LEAVES = (str, bytes, int, float, complex, type(None), type)
 
 @dataclass(frozen=True)
 class Sizes:
-    """What was held at one moment.
+    """Sizes at one moment.
 
     Attributes:
         at_s: Seconds since the beginning of the run.
         blocks: Memory blocks of the interpreter's allocator, after a full collection.
-        resident: Bytes of the process in memory.
+        resident: Resident memory of the process, in bytes.
         tasks: Tasks of the event loop.
         descriptors: Open file descriptors.
-        containers: Items, by the name of the container.
+        containers: Number of items, by name of the container.
         journal: Bytes in use in the journal.
     """
 
@@ -43,7 +43,7 @@ class Sizes:
 
 
 def measured(at_s: float, root: object, journal: int, apart: tuple[type, ...]) -> Sizes:
-    """Sizes now, of the process and of what hangs on `root`."""
+    """Measure the process now, and what is reachable from `root`."""
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return Sizes(
@@ -58,7 +58,7 @@ def measured(at_s: float, root: object, journal: int, apart: tuple[type, ...]) -
 
 
 def containers(root: object, apart: tuple[type, ...] = ()) -> dict[str, int]:
-    """Items of all containers that hang on an object of ours, by name; objects of the types `apart` are left out."""
+    """Count the items of all containers reachable from an object of ours, by name; objects of the types `apart` are skipped."""
     found: Counter[str] = Counter()
     seen: set[int] = set()
     counted: set[tuple[str, int]] = set()
@@ -69,7 +69,7 @@ def containers(root: object, apart: tuple[type, ...] = ()) -> dict[str, int]:
             continue
         counted.add((name, id(value)))
         if isinstance(value, CONTAINERS):
-            # One that is bounded by its making is as full as it may become.
+            # A bounded deque counts as full.
             most = value.maxlen if isinstance(value, deque) else None
             found[name] += len(value) if most is None else most
         if id(value) in seen:
@@ -92,16 +92,16 @@ def _attributes(value: object) -> Iterator[tuple[str, object]]:
 
 
 def growth(samples: Sequence[Sizes], from_s: float) -> Iterator[str]:
-    """What was held more at the end than at `from_s`; nothing for what stayed within its tolerance."""
+    """Yield what grew beyond its tolerance since `from_s`."""
     before = [sample for sample in samples if sample.at_s <= from_s]
     after = [sample for sample in samples if sample.at_s > from_s]
     if not before or not after:
         yield f"there are no samples on both sides of {from_s:.0f} s"
         return
-    # The hours around are taken together, since load goes up and down with the day.
+    # Several hours are taken together, because load rises and falls with the day.
     first, last = before[-HOURS:], after[-HOURS:]
     for name, share, more in LIMITS:
-        # What leaks raises the least of some hours as well, and what comes and goes does not.
+        # A leak raises the minimum over some hours as well; what comes and goes does not.
         was, now = (min(getattr(sample, name) for sample in part) for part in (first, last))
         if now > was * (1.0 + share) + more:
             yield f"{name} grew from {was:,} to {now:,}"
@@ -114,14 +114,14 @@ def growth(samples: Sequence[Sizes], from_s: float) -> Iterator[str]:
 
 HOURS = 6
 MORE_ITEMS = 100
-"""A container may grow by a fifth and so many items: VMs are met for the first time for days."""
+"""Items by which a container may grow, in addition to a fifth: VMs are seen for the first time for days."""
 SHARED = {"Rows.vms"}
-"""Kept or not by how the last listing came, and of the very rows that another container holds, which is counted."""
+"""Containers that are not checked: whether they are kept depends on the last listing, and their rows are counted elsewhere."""
 LIMITS = (
     ("blocks", 0.02, 2000),
     ("resident", 0.05, 4 * 2**20),
     ("tasks", 0.0, 2),
-    ("descriptors", 0.0, 1),  # SQLite keeps the one of a second look at its file, and uses it again
+    ("descriptors", 0.0, 1),  # SQLite keeps one of opening its file again, and reuses it
     ("journal", 0.25, 100_000),
 )
-"""What may differ between two stretches: a share, and so much more."""
+"""How much each size may grow between two stretches: as a share, and in addition."""

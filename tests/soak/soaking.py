@@ -1,8 +1,8 @@
-"""Days of the whole daemon with twenty fleets and random troubles, on virtual time, and what must hold all along.
+"""Days of the whole daemon with twenty fleets and random troubles, on virtual time, and checks that must always hold.
 
 Real: the loop, its background tasks, wiring, reloads between ticks, operators' pauses, the journal on a disk with its
-retention, shadow fleets, traces as sources, the world with faults. In between stand only a provider and
-sources that have bad days of their own.
+retention, shadow fleets, traces as sources, the world with faults. Only the provider and the sources are replaced, by
+ones with troubles of their own.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ VMS = 10
 TRACE_STEP_S = 60.0
 ZONES = "abc"
 FAILURES = frozenset({"tick_failed", "act_failed", "journal_failed", "task_failed", "journal_recovered"})
-"""Events that no trouble of this soak may lead to."""
+"""Events that no trouble of this soak may cause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +58,13 @@ class Soak:
     """What to run.
 
     Attributes:
-        days: How long.
-        seed: Of troubles, traffic and cloud.
-        fleets: How many; every fifth is in shadow, every fourth may make new VMs.
+        days: Length of the run.
+        seed: Seed of troubles, traffic and cloud.
+        fleets: Number of fleets. Every fifth is in shadow, every fourth may make new VMs.
         tick_s: Length of a tick.
         retention_s: How long the journal keeps ticks.
-        sample_s: Between two measurements.
-        flat_from_s: From then on nothing may grow.
+        sample_s: Time between two measurements.
+        flat_from_s: Time after which nothing may grow.
     """
 
     days: float
@@ -77,13 +77,13 @@ class Soak:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the fleets."""
+        """Names of the fleets."""
         return tuple(f"fleet-{number:02d}" for number in range(self.fleets))
 
 
 @dataclass
 class Soaked:
-    """What came of it."""
+    """Results of a run."""
 
     ticks: int = 0
     skipped: int = 0
@@ -91,11 +91,11 @@ class Soaked:
     samples: list[Sizes] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
-    """Decisions that no trouble excuses, and differences between ledger and cloud in the end."""
+    """Decisions that no trouble justifies, and differences between ledger and cloud at the end."""
     doubles: list[str] = field(default_factory=list)
-    """Starts of VMs that were starting or running already."""
+    """Starts of VMs that were already starting or running."""
     met: Counter[str] = field(default_factory=Counter)
-    """How often each trouble was met."""
+    """How often each trouble occurred."""
     outcomes: Counter[str] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
     wanted: Counter[str] = field(default_factory=Counter)
@@ -103,7 +103,7 @@ class Soaked:
 
 
 class JumpingClock(VirtualClock):
-    """A clock that somebody sets now and then."""
+    """A clock that is set now and then."""
 
     def __init__(self, jumps: tuple[Trouble, ...]) -> None:
         super().__init__(ORIGIN_S)
@@ -119,7 +119,7 @@ class JumpingClock(VirtualClock):
 
 
 class Windows:
-    """The troubles of one place, asked in order of time."""
+    """Looks up the troubles of one adapter, in order of time."""
 
     def __init__(self, troubles: tuple[Trouble, ...], met: Counter[str]) -> None:
         self._waiting = troubles
@@ -128,7 +128,7 @@ class Windows:
         self._met = met
 
     def at(self, second: float) -> Trouble | None:
-        """The trouble that is on, if any."""
+        """The trouble at this time, or None."""
         while self._next < len(self._waiting) and self._waiting[self._next].start_s <= second:
             self._open.append(self._waiting[self._next])
             self._next += 1
@@ -141,7 +141,7 @@ class Windows:
 
 
 class MoodySource:
-    """A trace as a source, with bad times."""
+    """A source that plays a trace, with troubles."""
 
     answers_at_once = True
 
@@ -170,7 +170,7 @@ class MoodySource:
 
 
 async def _deaf(clock, seconds: float) -> None:
-    """Go on for so long, whatever the caller says."""
+    """Continue for this long and ignore cancellation."""
     until_s = clock.monotonic() + seconds
     while clock.monotonic() < until_s:
         with suppress(asyncio.CancelledError):
@@ -178,7 +178,7 @@ async def _deaf(clock, seconds: float) -> None:
 
 
 class MoodyProvider(MemoryProvider):
-    """The memory provider with bad times, which notes starts of VMs that were on already."""
+    """The in-process provider with troubles. It notes starts of VMs that were already on."""
 
     def __init__(self, world: World, clock, days: BadDays, soaked: Soaked) -> None:
         super().__init__(world, clock)
@@ -212,7 +212,7 @@ class MoodyProvider(MemoryProvider):
     async def _noted(self, outcomes):
         self._soaked.outcomes.update(str(outcome.kind) for outcome in outcomes)
         if self._calls.at(self._clock.monotonic()) is not None:
-            # Done, and the answer is lost on its way.
+            # The call was carried out, but its answer is lost.
             await asyncio.Event().wait()
         return outcomes
 
@@ -254,9 +254,9 @@ def policy_of(name: str, number: int, *, changed: float = 0.0) -> Policy:
 
 
 def traffic(soak: Soak, number: int) -> Trace:
-    """Two humps a day with crowds on top, in work per second."""
+    """Make a trace in work per second, with two peaks a day and crowds."""
     rng = np.random.default_rng((soak.seed, number))
-    # As long again as all jumps of the clock may add.
+    # Longer than the run, by as much as jumps of the clock may add.
     steps = round((soak.days * DAY_S + 2 * 3600.0) / TRACE_STEP_S)
     at_s = TRACE_STEP_S * np.arange(steps)
     level = 2.0 + 1.2 * np.sin(2 * np.pi * (at_s / DAY_S + number / soak.fleets))
@@ -270,7 +270,7 @@ def traffic(soak: Soak, number: int) -> Trace:
 
 
 class Watch:
-    """Looks at every tick: whatever goes wrong elsewhere, these hold for each fleet."""
+    """Checks at every tick what must hold for each fleet, whatever goes wrong elsewhere."""
 
     def __init__(self, soak: Soak, soaked: Soaked) -> None:
         self._soak, self._soaked = soak, soaked
@@ -285,8 +285,8 @@ class Watch:
                 and row.stop <= row.stoppable <= row.in_service
                 and row.desired >= 0
                 and row.in_service + row.starting + row.stopping + row.stopped <= row.provisioned
-                # Without metrics nothing is stopped, but for a maximum that somebody has lowered, and after a while what
-                # the last good metrics asked for is given back.
+                # Without metrics nothing is stopped, except under a lowered maximum. After a while, the fleet may fall back
+                # to what the last good metrics asked for.
                 and (
                     row.stop == 0
                     or row.freshness == 0
@@ -321,7 +321,7 @@ async def _soaking(soak: Soak, state_dir: Path) -> Soaked:
         zones=ZONES,
     )
     world = cloud.world(ORIGIN_S)
-    # The cloud keeps its latest calls: as many as it ever will from the beginning on.
+    # Fill the log of calls at once, so that it cannot look like growth.
     for number in range(CALLS_KEPT):
         world.api.calls.append(CallRecord(ORIGIN_S - number, "DescribeInstances", 0))
     provider = MoodyProvider(world, clock, days, soaked)
@@ -343,7 +343,7 @@ async def _soaking(soak: Soak, state_dir: Path) -> Soaked:
     settings = LoopSettings(tick_s=soak.tick_s)
     daemon = Daemon(clock, wired.setups, journal, telemetry, settings, Watch(soak, soaked))
     for fleet in daemon.fleets.all:
-        # And so does a fleet with its start times, which would take weeks to fill up.
+        # The same for start times, which would take weeks to fill up.
         fleet.start_times_s.extend(30.0 + 0.001 * number for number in range(START_TIMES_KEPT))
     beside = [
         asyncio.create_task(part)
@@ -367,9 +367,9 @@ async def _soaking(soak: Soak, state_dir: Path) -> Soaked:
 
 
 def run(soak: Soak) -> Soaked:
-    """Run it, on virtual time, with the journal on a disk in memory where there is one.
+    """Run it on virtual time, with the journal on an in-memory disk if there is one.
 
-    Every tick waits for the disk, which would be most of the time and tells nothing here.
+    Every tick waits for the disk, which would take most of the time and is not the subject here.
     """
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
@@ -382,13 +382,13 @@ async def _until(clock, trouble: Trouble, soaked: Soaked) -> None:
 
 
 async def _reloaded(daemon, wiring, policies, number_of, days, clock, soaked) -> None:
-    """Change a policy; at times a fleet goes from shadow to acting or back, or is away until the next reload."""
+    """Change policies. Sometimes a fleet moves from shadow to acting or back, or is absent until the next reload."""
     for reload in days.of(Kind.RELOAD) or _all(days, Kind.RELOAD):
         await _until(clock, reload, soaked)
         name = reload.fleet
         changed = policy_of(name, number_of[name], changed=reload.draw)
         for fleet, policy in policies.items():
-            # One at a time is what it is not, so that the load stays the same from day to day.
+            # Undo earlier moves, so that only one fleet is moved at a time and the load stays the same from day to day.
             act = policy_of(fleet, number_of[fleet]).act
             if policy.act != act:
                 policies[fleet] = policy.model_copy(update={"act": act})
@@ -427,7 +427,7 @@ async def _paused(daemon, days, clock, soaked) -> None:
 
 
 async def _by_hand(world, days, clock, soaked) -> None:
-    """Somebody changes VMs in the console."""
+    """Change VMs as a person would in the console."""
     hands = sorted(
         (*_all(days, Kind.TERMINATED), *_all(days, Kind.STOPPED)), key=lambda trouble: trouble.start_s
     )
@@ -435,7 +435,7 @@ async def _by_hand(world, days, clock, soaked) -> None:
         await _until(clock, hand, soaked)
         stopping = hand.kind is Kind.STOPPED
         number = int(hand.fleet.rpartition("-")[2])
-        # Only fleets that may make new VMs lose some for good.
+        # Only fleets that may make new VMs lose some permanently.
         fleet = hand.fleet if stopping else f"fleet-{number - number % 4 + 1:02d}"
         state = State.RUNNING if stopping else State.STOPPED
         found = [view.id for view in world.views(clock.now(), fleet) if view.state is state]
@@ -447,11 +447,11 @@ async def _by_hand(world, days, clock, soaked) -> None:
 
 async def _sampled(soak: Soak, daemon, journal, clock, soaked: Soaked) -> None:
     for number in range(1, round(soak.days * DAY_S / soak.sample_s)):
-        # In the middle of a tick, when nothing is under way.
+        # In the middle between two ticks, when nothing is in progress.
         at_s = number * soak.sample_s + 0.5 * soak.tick_s
         await clock.sleep_until(at_s)
         sample = measured(at_s, daemon, await journal.size_bytes(), (Soaked, World))
-        # What is noted of earlier hours must not look like growth itself.
+        # The notes of earlier hours must not look like growth themselves.
         if len(soaked.samples) > HOURS and not _near(soak, soaked.samples[-HOURS].at_s):
             soaked.samples[-HOURS].containers.clear()
         soaked.samples.append(sample)
@@ -462,7 +462,7 @@ def _near(soak: Soak, at_s: float) -> bool:
 
 
 def _compare(daemon: Daemon, world: World, now_s: float, soaked: Soaked) -> None:
-    """Ledger and cloud are the same in the end, where the daemon acts."""
+    """Check, at the end, that ledger and cloud agree for the fleets that act."""
     for fleet in daemon.fleets.all:
         if not fleet.policy.act:
             continue

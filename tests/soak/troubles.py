@@ -1,7 +1,7 @@
-"""Random bad days, the same for the same seed: what goes wrong in the cloud, at the metrics, by hand, and when.
+"""Random bad days, which are the same for the same seed: troubles of the cloud, of metrics and by hand, and their times.
 
-Rules of this file: only values. Every trouble has a window and ends; none begins in the first or the last hour, so
-that the run begins and ends with a quiet cloud.
+Rules of this file: values only. Every trouble has a window and ends. None begins in the first or the last hour, so the
+run begins and ends with a quiet cloud.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from autoscaler.cloud.faults import Fault, FaultKind
 
 DAY_S = 86_400.0
 QUIET_S = 3600.0
-"""At both ends nothing goes wrong."""
+"""Time at both ends in which nothing goes wrong, in seconds."""
 LISTING_LAG_S = 20.0
-"""Below the 30 s that the daemon allows listings to lag: beyond that it takes an old row for the truth."""
+"""Less than the 30 s by which the daemon allows listings to lag: beyond that, it takes an old row as current."""
 
 
 class Kind(StrEnum):
-    """What goes wrong on our side of the cloud."""
+    """Kind of a trouble on our side of the cloud."""
 
     SOURCE_HANGS = "the source hangs"
     SOURCE_DEAF = "the source hangs and does not hear that it was given up"
@@ -50,7 +50,7 @@ OF_THE_PROVIDER = (Kind.LISTING_HANGS, Kind.LISTING_RAISES, Kind.CALLS_HANG)
 ONCE = (Kind.RELOAD, Kind.PAUSE, Kind.TERMINATED, Kind.STOPPED)
 PER_DAY = {Kind.RELOAD: 12, Kind.PAUSE: 6, Kind.TERMINATED: 8, Kind.STOPPED: 8}
 WORLD_PER_DAY = 3
-"""Faults of each kind of the cloud a day."""
+"""Number of faults of each of the cloud's kinds per day."""
 
 LENGTH_S = {
     FaultKind.STUCK_PENDING: 120.0,
@@ -69,7 +69,7 @@ CHANCE = {
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """One of ours, in seconds since the beginning; `fleet` is empty where it concerns all."""
+    """A trouble on our side, in seconds since the beginning; `fleet` is empty if it concerns all."""
 
     kind: Kind
     start_s: float
@@ -80,25 +80,25 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class BadDays:
-    """All that goes wrong in a run."""
+    """All troubles of a run."""
 
     faults: tuple[Fault, ...]
     troubles: tuple[Trouble, ...]
 
     def of(self, *kinds: Kind, fleet: str = "") -> tuple[Trouble, ...]:
-        """Those of these kinds and this fleet, in order of time."""
+        """The troubles of these kinds and this fleet, in order of time."""
         found = (t for t in self.troubles if t.kind in kinds and t.fleet == fleet)
         return tuple(sorted(found, key=lambda t: t.start_s))
 
 
 def bad_days(seed: int, days: float, fleets: tuple[str, ...], zones: str) -> BadDays:
-    """The troubles of a run.
+    """Draw the troubles of a run.
 
     Args:
-        seed: The same seed draws the same.
+        seed: Seed of the draws.
         days: Length of the run.
-        fleets: Their names.
-        zones: Zones of the cloud, by their full names' last letters.
+        fleets: Names of the fleets.
+        zones: Last letters of the cloud's zones.
     """
     rng = np.random.default_rng(seed)
     span_s = days * DAY_S

@@ -1,7 +1,7 @@
 """CloudWatch's GetMetricData on loopback, as AWS documents it: percentiles, maths, paging, partial data, throttling.
 
-It checks what the service checks (500 queries, ids, periods, expressions that name a metric of the call), knows
-datapoints by metric and start of the window, and does whatever a test has scripted for the next requests.
+It checks what the service checks (500 queries, ids, periods, expressions that name a metric of the call), holds
+datapoints by metric and start of the window, and follows a test's script for the next requests.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ CPU = ("AWS/EC2", "CPUUtilization")
 
 @dataclass
 class CloudWatchStub:
-    """Answers one request at a time from `points`, unless `script` has another answer for it."""
+    """Answers each request from `points`, unless `script` has another answer for it."""
 
     points: dict[tuple, dict[float, float]] = field(default_factory=lambda: defaultdict(dict))
     """By (namespace, name, statistic, dimension values): start of the window to value."""
     script: list = field(default_factory=list)
-    """Answers to the next requests: (status, code, message), or a function of the parsed request, or None."""
+    """Answers to the next requests: (status, code, message), a function of the parsed request, or None for a normal answer."""
     requests: list[dict] = field(default_factory=list)
     per_page: int = 100_000
     status: dict[str, str] = field(default_factory=dict)
@@ -116,7 +116,7 @@ class CloudWatchStub:
         return self._page(rows, int(asked.get("NextToken", 0)))
 
     def _page(self, rows, begin):
-        """So many datapoints a page; a metric that goes on has status PartialData until it ends."""
+        """Return `per_page` datapoints. A metric that continues on the next page has status PartialData."""
         end = begin + self.per_page
         at, results = 0, []
         for name, found, status in rows:

@@ -1,4 +1,4 @@
-"""Time and VMs that the tests of several sources share."""
+"""A clock and VMs over HTTP, shared by the tests of several sources."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the source tests share: a clock that stands where it is put, VMs, and a VM's HTTP side."""
+"""Shared by the tests of sources: a clock that stands still, VMs, and the VMs' HTTP endpoints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from autoscaler.ports import Vm, VmState
 
 @dataclass
 class ManualClock:
-    """A clock for code that only asks the time."""
+    """A clock for code that only asks for the time."""
 
     at_s: float = 1_000_000.0
 
@@ -42,7 +42,7 @@ HTML = "<!DOCTYPE html><html><body>Welcome to nginx! requests_total 5</body></ht
 
 @dataclass
 class VmsOverHttp:
-    """Many VMs behind one loopback port: the path's first part is the VM's address, its behaviour is by name."""
+    """Many VMs behind one loopback port. The first part of the path is the VM's address, whose name decides its behaviour."""
 
     texts: dict[str, str] = field(default_factory=dict)
     seen: list[str] = field(default_factory=list)
@@ -66,7 +66,7 @@ class VmsOverHttp:
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
         try:
-            await self._wait(0.005)  # long enough for requests to be under way together
+            await self._wait(0.005)  # long enough for requests to overlap
             return await self._respond(request, address)
         finally:
             self.under_way -= 1

@@ -1,4 +1,4 @@
-"""A loopback process' side of Prometheus' HTTP API: vectors by query, and every way in which an answer goes wrong."""
+"""Prometheus' HTTP API on loopback: vectors by query, and every way in which an answer can fail."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class PrometheusOverHttp:
     """Answers instant queries from `vectors`; `mood` names a way to fail.
 
     Attributes:
-        clock: Whose time stamps answers, unless `at_s` says another.
-        vectors: By query: (labels, value) each.
-        asked: (path, form, headers) of each question.
+        clock: Clock that stamps answers, unless `at_s` is given.
+        vectors: By query, its series as (labels, value).
+        asked: (path, form, headers) of each request.
     """
 
     clock: object

@@ -1,4 +1,4 @@
-"""A real Prometheus on loopback, with what it knows from its first moment: blocks that promtool has made."""
+"""A real Prometheus on loopback, whose history is made with promtool before it starts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def done(*command, cwd=None):
 
 
 def openmetrics(series):
-    """Text of gauges: {(name, labels): (stamps, values)}."""
+    """OpenMetrics text for gauges: {(name, labels): (stamps, values)}."""
     names = {}
     for (name, labels), (stamps, values) in series.items():
         rows = names.setdefault(name, [f"# TYPE {name} gauge"])
@@ -38,15 +38,15 @@ def openmetrics(series):
 
 @asynccontextmanager
 async def running(folder: Path, port: int, *, history="", config="", web="", ready=True):
-    """The base URL of a Prometheus that is ready.
+    """Run a Prometheus; gives its base URL.
 
     Args:
-        folder: Where its files may go.
-        port: On loopback.
+        folder: Folder for its files.
+        port: Port on loopback.
         history: OpenMetrics text of the past.
         config: Its `scrape_configs`.
-        web: Its web.config file.
-        ready: Whether to wait for it over plain HTTP.
+        web: Contents of its web.config file.
+        ready: Whether to wait until it is ready, over plain HTTP.
     """
     command, tool = shutil.which(PROMETHEUS), shutil.which(PROMTOOL)
     require_real(PROMETHEUS, command is not None)
