@@ -1,7 +1,7 @@
 """The API budget of one account and region, tracked on our side: who may call when, and for how many VMs.
 
-Why: EC2 allows an account five start calls at once and two a second, whoever makes them. A burst of unrestrained calls
-is refused as a whole, and callers that retry starve each other. So all calls of one account pass through here, within
+Why: EC2 allows an account five start calls at once and two a second, from all programs together. A burst of unrestrained
+calls is refused as a whole, and callers that retry starve each other. So all calls of one account pass through here, within
 token buckets of EC2's published sizes less a margin; calls that must wait do so by priority. Other programs spend from
 the same buckets unseen: if EC2 throttles a call all the same, the estimate of that bucket is cut at once and recovers
 slowly.

@@ -1,8 +1,8 @@
 """The embedded cloud as an in-process provider, without HTTP: for virtual time, replays and tests.
 
-Rules of this file: the world, the API limits, the faults and the table from EC2's codes to outcomes are those of the EC2 provider,
-and one contract suite runs on both, so results carry over. Faults are the world's (`World.add_fault`), not switches here. A call
-waits only for a `latency` fault, on the Clock.
+Rules of this file: it uses the same world, API limits and faults as the EC2 endpoint, and the same table from EC2's codes to
+outcomes as the EC2 provider. One contract suite runs on both, so results carry over. Faults are the world's (`World.add_fault`),
+not switches here. A call waits only for a `latency` fault, on the Clock.
 """
 
 from __future__ import annotations

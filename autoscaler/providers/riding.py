@@ -55,7 +55,7 @@ class Riding:
         action: EC2's name of the action.
         priority: Priority among all requests that wait for the action.
         budget: The account's budget.
-        clock: Time.
+        clock: Clock for time limits.
     """
 
     def __init__(self, action: str, priority: Priority, budget: CallBudget, clock: Clock) -> None:

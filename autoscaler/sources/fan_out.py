@@ -199,7 +199,7 @@ class FanOut:
             self._session = None
 
     async def _open(self, number: int) -> aiohttp.ClientSession:
-        """Return the session. A new one is made when the number of URLs begins or ceases to allow kept connections."""
+        """Return the session. A new one is made when the number of URLs becomes too large to keep connections, or small enough."""
         keeps = number <= _most_kept()
         if self._session is not None and keeps != self._keeps:
             await self.close()

@@ -16,7 +16,7 @@ PENDING_AT_MOST_S = 300.0
 
 
 class HttpProbe:
-    """Reports the VMs as ready that answer with status 2xx.
+    """Reports VMs as ready if they answer with status 2xx.
 
     Args:
         url: URL to request, with `{address}` for a VM's private address.
@@ -39,7 +39,7 @@ class HttpProbe:
 
 
 class RunningProbe:
-    """Reports the VMs as ready that have run for some time, counted from when this probe first saw them.
+    """Reports VMs as ready once they have run for some time, counted from when this probe first saw them.
 
     After a restart of the daemon, no VM has been seen yet. VMs that were launched long ago are then ready at once, so that
     a restart does not look like a shortage.

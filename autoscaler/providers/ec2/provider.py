@@ -1,7 +1,7 @@
 """EC2 behind the Provider port.
 
-Rules: each method makes one call on the wire; grouping, retries and pacing belong to the caller. `classify` turns
-EC2's answers into Outcomes, and `wire` its listings into Vms. No botocore type goes in or out.
+Rules: a change is one call on the wire (`retype` makes one for each VM); grouping, retries and pacing belong to the caller.
+`classify` turns EC2's answers into Outcomes, and `wire` its listings into Vms. No botocore type goes in or out.
 
 For operators, in addition to `deploy/iam-policy.json`: VMs whose launch template names an instance profile need
 iam:PassRole on its role, and VMs with volumes under a customer-managed key need kms:CreateGrant on that key.

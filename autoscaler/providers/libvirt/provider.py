@@ -58,8 +58,8 @@ _OUT_OF_REACH: Final = (UnreachedError, UnansweredError)
 class LibvirtProvider:
     """VMs on hosts with libvirt; implements the Provider port. Created by `open`.
 
-    All VMs of a call are checked before the first is changed. The changes are then made one by one, so some may fail while
-    others succeed, and each VM has an Outcome of its own.
+    All VMs of a call are checked before the first is changed. Each VM is then changed by a call of its own, so some changes
+    may fail while others succeed, and each VM has an Outcome of its own.
 
     Args:
         settings: The hosts, and how long to wait for them.
