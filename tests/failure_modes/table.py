@@ -32,8 +32,8 @@ def _mode(number: int, title: str, does: str, *tests: str) -> Mode:
 MODES: tuple[Mode, ...] = (
     _mode(
         1,
-        "A VM that cannot be started fails the call for all",
-        "A refused batch is split until the VMs to blame stand alone; they are left alone for a growing time, all "
+        "One VM that cannot be started fails the whole call",
+        "A refused batch is split until the faulty VMs are isolated. They are left alone for a growing time; all "
         "others start within the same tick and within a bounded number of calls.",
         "daemon/test_actuator_calls.py::test_every_good_vm_is_started_exactly_once_within_the_call_budget",
         "daemon/test_actuator_calls.py::test_the_budget_is_the_known_bound_at_powers_of_two",
@@ -45,10 +45,10 @@ MODES: tuple[Mode, ...] = (
     ),
     _mode(
         2,
-        "No room for VMs that were stopped",
-        "Missing room is remembered for the type and zone, and what could not be had is asked for in another zone, as "
-        "another type, or as new VMs in other subnets; a dry place is tried by one VM when its time is over, and the "
-        "shortage is an event with its end.",
+        "The zone has no room for stopped VMs",
+        "Lack of room is remembered for the type and zone. VMs that could not start are replaced by others in "
+        "another zone, by the same VM as another type, or by new VMs in other subnets. When the time for a place "
+        "without room is over, one VM tries it again. The shortage is an event with its end.",
         "daemon/test_loop_acting.py::test_a_dry_zone_is_left_alone_and_another_is_used",
         "daemon/test_start_path.py::test_a_dry_place_is_tried_by_one_vm_each_time_its_time_is_over",
         "daemon/test_start_path.py::test_a_stopped_vm_is_started_as_another_type_and_goes_back_to_its_own",
@@ -64,9 +64,9 @@ MODES: tuple[Mode, ...] = (
     ),
     _mode(
         3,
-        "Lost measurements are taken for no demand",
-        "Demand that is not known is not zero: what is absent, old or no number stops nothing, a blind fleet falls "
-        "back no lower than its last good wish, and demand that vanishes on all VMs at once is doubted for a while.",
+        "Missing measurements are taken as zero demand",
+        "Unknown demand is not zero: absent, old or invalid readings stop nothing. A blind fleet falls back no "
+        "lower than its last good wish. Demand that vanishes on all VMs at once is doubted for a while.",
         "core/test_trust.py::test_a_run_with_losses_is_never_below_the_run_without_while_demand_does_not_grow_unseen",
         "core/test_trust.py::test_a_blind_run_is_never_below_the_least_that_the_last_good_sample_asked_for",
         "daemon/test_loop_acting.py::test_metrics_that_vanish_at_the_peak_stop_nothing_and_zero_demand_does",
@@ -79,8 +79,8 @@ MODES: tuple[Mode, ...] = (
     _mode(
         4,
         "A busy VM is stopped",
-        "Behind a balancer a VM is cordoned first, and stopped only after two looks that found it idle since; what "
-        "stays busy beyond its time is treated as the policy says.",
+        "Behind a balancer, a VM is cordoned first, and stopped only after two looks in a row have found it idle. "
+        "If it stays busy beyond its time, the policy decides.",
         "daemon/test_drain.py::test_a_vm_is_cordoned_then_seen_idle_twice_and_only_then_stopped",
         "daemon/test_drain.py::test_work_that_arrived_before_the_cordon_is_finished",
         "daemon/test_drain.py::test_one_idle_look_between_busy_ones_stops_nothing",
@@ -93,8 +93,8 @@ MODES: tuple[Mode, ...] = (
     _mode(
         5,
         "One exception stops everything",
-        "Trouble of one fleet's source, probe, listing or calls changes no decision of another fleet; a tick that "
-        "fails is counted, and the next one is on time.",
+        "Trouble with one fleet's source, probe, listing or calls changes no decision of another fleet. A tick "
+        "that fails is counted, and the next one is on time.",
         "daemon/test_loop_isolation.py::test_a_bad_source_leaves_the_other_fleet_as_it_was_and_its_own_vms_too",
         "daemon/test_loop_isolation.py::test_a_bad_listing_of_one_account_is_a_failed_listing_of_its_fleets_only",
         "daemon/test_loop_isolation.py::test_a_bad_probe_means_not_ready_for_its_own_fleet",
@@ -107,8 +107,8 @@ MODES: tuple[Mode, ...] = (
     _mode(
         6,
         "A start is accepted and the VM falls back to stopped",
-        "A start counts as done once the VM is ready; one that fell back is replaced at the tick that sees it, the "
-        "reason that EC2 gives is told, and it decides whether the VM or its place is left alone.",
+        "A start counts as done once the VM is ready. A VM that fell back is replaced in the tick that sees it. "
+        "EC2's reason is reported, and decides whether the VM or its place is left alone.",
         "daemon/test_loop_acting.py::test_a_start_that_falls_back_is_replaced_at_the_next_tick_and_quarantined",
         "daemon/test_inventory_reconcile.py::"
         "test_a_start_that_fell_back_for_capacity_makes_its_place_dry_and_the_rest_is_startable",
@@ -120,8 +120,8 @@ MODES: tuple[Mode, ...] = (
     _mode(
         7,
         "VMs that stay pending or stopping",
-        "Every state on the way has a longest time, learned and bounded: a late start is not counted on and then "
-        "written off, a stop that does not end is forced, and both are events.",
+        "Every transient state has a longest time, learned and bounded. A late start is first not counted on and "
+        "then written off; a stop that does not end is forced. Both are events.",
         "daemon/test_start_path.py::test_a_vm_that_stays_pending_is_written_off_and_one_that_stays_stopping_is_forced",
         "daemon/test_start_path.py::test_a_late_start_is_overtaken_and_stopped_on_arrival",
         "daemon/test_lateness_ends.py::test_a_stop_that_never_ends_is_written_off_once_and_counts_no_more",
@@ -131,9 +131,9 @@ MODES: tuple[Mode, ...] = (
     ),
     _mode(
         8,
-        "The API refuses because of too many calls",
-        "All calls of an account pass token buckets a little below EC2's, starts first; a refusal cuts what is "
-        "believed of the bucket, and only such a refusal is tried again, within the time of the call.",
+        "The API throttles because of too many calls",
+        "All calls of an account pass through token buckets a little below EC2's, starts first. A refusal lowers "
+        "the estimate of its bucket. Only such a refusal is retried, within the time of the call.",
         "ec2/test_call_budget.py::"
         "test_a_steady_state_beside_others_who_use_half_of_every_refill_is_hardly_ever_refused",
         "ec2/test_call_budget.py::test_what_is_worth_more_goes_first_and_then_what_brings_most",
@@ -148,9 +148,9 @@ MODES: tuple[Mode, ...] = (
     _mode(
         9,
         "The loop stands still and nobody notices",
-        "Sources, listings and the disk are waited for within bounds; where a fleet is not decided on for three ticks, "
-        "/healthz answers 503 and the service manager hears no more signs of life; background tasks that end are "
-        "started again.",
+        "Waits for sources, listings and the disk are bounded. If a fleet has not been decided on for three "
+        "ticks, /healthz answers 503 and the service manager gets no more signs of life. Background tasks that "
+        "end are started again.",
         "daemon/test_loop_isolation.py::test_a_source_that_hangs_costs_its_deadline_and_nothing_else",
         "daemon/test_loop_isolation.py::test_a_listing_that_hangs_costs_its_deadline_and_nothing_else",
         "daemon/test_loop_bounds.py::"
@@ -162,9 +162,9 @@ MODES: tuple[Mode, ...] = (
     ),
     _mode(
         10,
-        "Starting and stopping in turns",
-        "Policies that would hunt, stop before the billing minimum or cool down too briefly are refused or warned of, "
-        "and reversals are a figure of every replay.",
+        "Starting and stopping by turns",
+        "Policies that would oscillate, stop VMs before the billing minimum or cool down too briefly are refused "
+        "or cause a warning. Every replay reports its reversals.",
         "config/test_policy_checks.py::test_steps_that_undo_each_other",
         "config/test_policy_checks.py::test_steps_by_share_hunt_only_where_the_share_is_large",
         "config/test_policy_checks.py::test_on_time_below_the_billing_floor",
@@ -174,8 +174,8 @@ MODES: tuple[Mode, ...] = (
     _mode(
         11,
         "The burst is over before it is noticed",
-        "A start is on the wire within a tick and half a second of the burst being visible, a pushed burst gets a turn "
-        "of its own at once, and a sample keeps the time at which it was observed.",
+        "A start is on the wire within a tick and half a second after the burst becomes visible. A pushed burst "
+        "gets a turn of its own at once. A sample keeps the time at which it was observed.",
         "daemon/test_reaction_time.py::test_a_start_is_on_the_wire_within_a_tick_and_half_a_second",
         "daemon/test_reaction_time.py::test_capacity_comes_as_much_later_as_the_source_is_late",
         "daemon/test_early_turns.py::test_a_pushed_burst_starts_vms_at_once_and_the_grid_stays",
@@ -186,8 +186,8 @@ MODES: tuple[Mode, ...] = (
     _mode(
         12,
         "Storms of repeated calls",
-        "A call that changes something is sent once, whatever the SDK's settings; missing room makes the daemon look "
-        "elsewhere and is asked for again by one VM at growing intervals.",
+        "A call that changes something is sent once, whatever the SDK's settings. Without room, the daemon looks "
+        "elsewhere, and one VM tries the place again at growing intervals.",
         "daemon/test_start_path.py::test_a_dry_place_is_tried_by_one_vm_each_time_its_time_is_over",
         "ec2/test_ec2_changes.py::test_a_failed_start_is_one_request_and_a_typed_outcome",
         "ec2/test_ec2_changes.py::test_no_variable_brings_the_retries_of_changes_back",
@@ -199,8 +199,8 @@ MODES: tuple[Mode, ...] = (
     _mode(
         13,
         "VMs on their way are not counted",
-        "What was ordered counts from the call on until a listing confirms it or its time is over; each VM counts "
-        "once, and neither lagging listings nor quick ticks make a second order.",
+        "An order counts from the call on, until a listing confirms it or its time is over. Each VM counts once, "
+        "and neither lagging listings nor quick ticks cause a second order.",
         "daemon/test_ledger_laws.py::test_the_ledger_counts_each_vm_once_and_equals_the_cloud_in_the_end",
         "daemon/test_loop_time.py::test_a_clock_set_back_repeats_no_order_that_is_not_listed_yet",
         "soak/test_lives.py::test_no_law_is_broken",
@@ -212,8 +212,8 @@ MODES: tuple[Mode, ...] = (
     _mode(
         14,
         "Listings that lag, skip rows or break off",
-        "A VM is gone only after three whole listings over some time without it; a listing in part proves nothing, "
-        "an old one undoes nothing, and each launch has a client token.",
+        "A VM counts as gone only after three complete listings over some time without it. A partial listing "
+        "proves nothing, an old one undoes nothing, and each launch has a client token.",
         "daemon/test_inventory_reconcile.py::"
         "test_absence_needs_three_complete_listings_over_its_time_and_never_counts_partial_ones",
         "daemon/test_inventory_reconcile.py::test_a_listing_older_than_the_one_before_undoes_nothing",
@@ -226,9 +226,9 @@ MODES: tuple[Mode, ...] = (
     _mode(
         15,
         "A crash half way",
-        "The intent is on disk before the call; killed at any await or within any write and begun again, the daemon "
-        "leaves nothing behind and starts nothing twice; begun again it decides as if it had never stopped, and leaves dry "
-        "places and broken VMs alone.",
+        "The intent is on disk before the call. If the daemon is killed at any await or during any write and then "
+        "restarted, it leaves nothing behind and starts nothing twice. It decides as if it had never stopped, and "
+        "still leaves places without room and broken VMs alone.",
         "crash/test_crash_points.py::test_a_crash_at_any_point_leaves_nothing_behind",
         "crash/test_crash_points.py::test_a_crash_at_any_point_of_the_recovery_from_a_crash",
         "crash/test_real_kill.py::test_a_daemon_killed_again_and_again_starts_no_vm_twice",
@@ -240,9 +240,9 @@ MODES: tuple[Mode, ...] = (
     _mode(
         16,
         "Stopped VMs grow stale",
-        "After a change of the launch template the warm pool is replaced by shares and never below its floor, within "
-        "its windows; stopped VMs are started, patched or checked by a command where the policy has one, and stopped again "
-        "from time to time; VMs are found by image, version and age.",
+        "After a change of the launch template, the warm pool is replaced in shares, never below its floor and "
+        "only within its windows. From time to time, stopped VMs are started, patched or checked by a command if "
+        "the policy has one, and stopped again. VMs can be found by image, version and age.",
         "daemon/test_pool_freshness.py::"
         "test_after_a_change_of_the_template_the_pool_is_replaced_and_never_below_its_floor",
         "daemon/test_pool_freshness.py::"
@@ -259,8 +259,8 @@ MODES: tuple[Mode, ...] = (
     _mode(
         17,
         "Running is not ready",
-        "A VM serves once its probe passes and the balancer has admitted it; one that is never ready is stopped and "
-        "left alone, and one that was stopped before it was ready is not in the pool.",
+        "A VM serves once its probe passes and the balancer has admitted it. A VM that is never ready is stopped "
+        "and left alone. A VM that was stopped before it was ready is not in the pool.",
         "daemon/test_start_path.py::test_a_vm_that_is_never_ready_is_stopped_and_left_alone",
         "daemon/test_drain.py::test_a_vm_is_in_service_once_the_balancer_has_admitted_it",
         "daemon/test_refill.py::test_a_vm_whose_image_has_not_said_that_it_is_done_is_not_in_the_pool",
@@ -269,9 +269,9 @@ MODES: tuple[Mode, ...] = (
     ),
     _mode(
         18,
-        "People act beside the daemon",
-        "Starts and stops by others are noted, not undone within the policy's time, and corrected once after it; VMs "
-        "of an Auto Scaling group are never touched, and those of no fleet are told.",
+        "People change VMs beside the daemon",
+        "Starts and stops by others are noted, not undone within the policy's time, and corrected once after it. "
+        "VMs of an Auto Scaling group are never touched, and VMs of fleets without a policy are reported.",
         "daemon/test_hands_off.py::test_a_vm_that_a_person_started_serves_and_is_not_stopped_within_the_time",
         "daemon/test_moved_vms.py::"
         "test_a_vm_that_is_tagged_for_another_fleet_is_that_fleets_from_the_next_listing_on",
@@ -286,9 +286,9 @@ MODES: tuple[Mode, ...] = (
     ),
     _mode(
         19,
-        "VMs are thrown away instead of used again",
-        "What is no longer needed is stopped into the warm pool and started again from it; what exceeds the wanted "
-        "number is deleted at a rate, oldest first, and only what the daemon made.",
+        "VMs are thrown away instead of being reused",
+        "VMs that are no longer needed are stopped into the warm pool and started again from it. VMs beyond the "
+        "wanted number are deleted at a limited rate, oldest first, and only if the daemon made them.",
         "daemon/test_refill.py::test_nothing_is_made_while_demand_is_being_served_or_just_was",
         "daemon/test_refill.py::"
         "test_vms_beyond_the_wanted_number_are_deleted_oldest_first_at_a_rate_and_only_ours",
@@ -305,8 +305,8 @@ MODES: tuple[Mode, ...] = (
     _mode(
         21,
         "The warm pool costs more than it gives",
-        "Starts from the pool and from nothing are measured, and what the pool saves in seconds and money is said, or "
-        "that it is not known.",
+        "Starts from the pool and from nothing are measured. The daemon reports what the pool saves in seconds "
+        "and money, or that this is not known.",
         "daemon/test_learning.py::test_the_worth_of_the_pool_is_what_was_measured",
         "daemon/test_learning.py::test_a_start_is_measured_part_by_part",
         "simulator/test_score.py::"
@@ -314,9 +314,9 @@ MODES: tuple[Mode, ...] = (
     ),
     _mode(
         22,
-        "A bill that nobody expected",
-        "The cost of each tick is metered as EC2 bills it, the minimum of each start and storage included, and agrees "
-        "with the embedded cloud's bill and with sums made by hand, also where VMs hibernate.",
+        "An unexpected bill",
+        "The cost of each tick is metered as EC2 bills it, including the minimum of each start and storage. It "
+        "agrees with the embedded cloud's bill and with sums computed by hand, also for VMs that hibernate.",
         "cloud/test_world_laws.py::test_the_bill_of_three_vms_computed_by_hand",
         "cloud/test_world_laws.py::test_hibernating_is_billed_until_stopped",
         "daemon/test_hibernation.py::test_the_bill_of_the_daemon_is_the_worlds_to_the_end_of_saving",
@@ -326,9 +326,9 @@ MODES: tuple[Mode, ...] = (
     ),
     _mode(
         23,
-        "A VM comes back as somebody else",
-        "Nothing is remembered of a VM's address: source, probe, balancer and the command after a start are given the row of "
-        "the newest listing; that command is run before the VM serves.",
+        "A VM comes back with another address",
+        "No VM's address is remembered: source, probe, balancer and the command after a start get the VM as the "
+        "newest listing shows it. That command runs before the VM serves.",
         "contracts/test_source_contract.py::test_the_vms_may_change_from_read_to_read",
         "daemon/test_failure_modes_leaving.py::"
         "test_after_a_start_probe_balancer_and_source_are_given_the_new_address_before_the_vm_serves",
@@ -340,8 +340,8 @@ MODES: tuple[Mode, ...] = (
     _mode(
         24,
         "Filling the pool gets in the way of the burst",
-        "Nothing is made for the pool while demand is being served or just was, and where both wait for the same "
-        "budget demand goes first; a VM that the pool could not give is counted and told of, with what to do.",
+        "Nothing is made for the pool while demand is being served or just was. If both wait for the same budget, "
+        "demand goes first. A VM that the pool could not supply is counted and reported, with advice.",
         "daemon/test_refill.py::test_a_burst_takes_what_is_ready_and_starts_before_anything_is_made",
         "daemon/test_refill.py::test_a_refill_waits_until_it_has_been_calm_for_long_enough",
         "daemon/test_missed_starts.py::test_what_the_pool_cannot_give_is_counted_told_of_once_and_shown",
@@ -352,8 +352,8 @@ MODES: tuple[Mode, ...] = (
     _mode(
         25,
         "No way back from zero",
-        "A policy may go to zero only where something outside of the fleet says when to come back, and such a fleet "
-        "comes up from zero and returns to it.",
+        "A policy may go to zero only if something outside the fleet says when to come back. Such a fleet comes "
+        "up from zero and returns to it.",
         "config/test_policy_checks.py::test_scale_to_zero_on_the_fleets_own_signal",
         "config/test_policy_checks.py::test_scale_to_zero_with_a_signal_from_outside",
         "daemon/test_trusted_demand.py::test_a_fleet_works_off_its_queue_comes_up_from_zero_and_goes_back_to_it",
@@ -361,8 +361,8 @@ MODES: tuple[Mode, ...] = (
     _mode(
         26,
         "A rehearsal that acts, or that shows something else",
-        "A fleet in shadow is given nothing that could change a VM; on the same demand it decides tick by tick as "
-        "one that acts, and the cloud sees no change.",
+        "A fleet in shadow has nothing that could change a VM. With the same demand it decides, tick by tick, "
+        "like a fleet that acts, and the cloud sees no change.",
         "shadow/test_shadow_fleet.py::"
         "test_in_shadow_the_numbers_move_as_if_it_acted_and_the_cloud_sees_no_change",
         "shadow/test_shadow_fleet.py::test_it_is_a_provider_and_holds_nothing_that_can_change_a_vm",
@@ -374,8 +374,8 @@ MODES: tuple[Mode, ...] = (
     _mode(
         27,
         "Nobody can say why",
-        "Each tick of a fleet is one record with its inputs and the reason of each stage that changed the wish; each "
-        "change of a VM is an action with its reason, and explain tells it in words.",
+        "Each tick of a fleet is one record with its inputs and the reason of each stage that changed the wish. "
+        "Each change of a VM is an action with its reason, and explain tells it in words.",
         "core/test_properties.py::test_every_stage_gives_a_reason_exactly_where_it_changes_the_wish",
         "daemon/test_sentences.py::test_every_reason_has_words_of_its_own",
         "cli/test_cli_run.py::test_explain_tells_of_the_start_while_the_daemon_runs",
@@ -389,9 +389,10 @@ MODES: tuple[Mode, ...] = (
     _mode(
         28,
         "Who may act: pauses, overrides, a second daemon",
-        "A pause holds from the next tick on, per verb and fleet, with who, why and until when; one state directory "
-        "has one daemon, and a second one is told who the first is; with a state directory of its own it sees on the fleet's "
-        "VMs that another one acts, leaves them alone, and takes over when that one has not said so for minutes.",
+        "A pause holds from the next tick on, per verb and fleet, and records who, why and until when. One state "
+        "directory has one daemon; a second one is told which is the first. A second daemon with a state "
+        "directory of its own sees from the fleet's VMs that another one acts, leaves them alone, and takes over "
+        "when the first has shown no sign of life for minutes.",
         "control/test_operators.py::test_paused_stops_stop_nothing_and_leave_every_start_as_it_was",
         "control/test_operators.py::test_paused_starts_leave_provisioning_and_both_paused_leave_nothing",
         "control/test_operators.py::test_allowances_of_many_changes",
@@ -410,9 +411,10 @@ MODES: tuple[Mode, ...] = (
     _mode(
         29,
         "Quotas and VMs that cannot be stopped or started",
-        "doctor finds Spot VMs, VMs without an EBS root, those of other owners, other images, failed starts, VMs that "
-        "cannot hibernate, balancers that do not fit and too little quota before the bad day; on it a used up quota holds its "
-        "family of types alone; VMs that are refused to hibernate are stopped plainly, and no memory grows too old.",
+        "Before the bad day, doctor finds Spot VMs, VMs without an EBS root, VMs of other owners, mixed images, "
+        "failed starts, VMs that cannot hibernate, balancers that do not fit and too small a quota. On the bad "
+        "day, a quota that is used up holds only its family of types, VMs that are refused hibernation are "
+        "stopped without it, and no saved memory grows too old.",
         "ec2/test_diagnosis.py::test_each_misfit_is_found_alone_and_names_its_vm",
         "ec2/test_diagnosis.py::test_headroom_counts_the_whole_pool_the_others_and_what_may_come",
         "daemon/test_start_path.py::test_a_quota_that_is_used_up_holds_the_family_and_no_other_type",
@@ -426,8 +428,8 @@ MODES: tuple[Mode, ...] = (
     _mode(
         30,
         "A bad policy, or a reload gone wrong",
-        "Whatever the text, there is a policy or an error with its place; a reload takes all or nothing, keeps the "
-        "last good set, over a restart too, and changes no decision of fleets that did not change.",
+        "Any text gives either a policy or an error with its place. A reload takes all or nothing, keeps the last "
+        "good set even over a restart, and changes no decision of fleets that did not change.",
         "config/test_policy_files.py::test_whatever_the_text_there_is_a_policy_or_an_error_and_never_an_exception",
         "daemon/test_reload.py::test_what_cannot_be_used_leaves_the_last_good_set_and_is_said_once",
         "daemon/test_reload.py::test_a_change_of_one_policy_changes_no_decision_of_another_and_loses_no_order",
