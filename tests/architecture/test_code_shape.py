@@ -1,4 +1,4 @@
-"""The claims that the architecture makes of the code, held by reading the code."""
+"""Claims of the architecture about the code, checked by reading the code."""
 
 import ast
 import re

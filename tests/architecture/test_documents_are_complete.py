@@ -1,4 +1,4 @@
-"""What an operator can set, ask for or see is named where they look for it."""
+"""Everything that an operator can set, request or see is documented where they would look for it."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A command as a balancer: run without a shell, bounded, told what it needs and nothing else."""
+"""A command as a balancer: it runs without a shell, with limited time, and gets what it needs and nothing else."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""No request is lost when a VM leaves: real traffic through a real HAProxy while one VM is drained and switched off."""
+"""No request is lost when a VM leaves: a VM is drained and switched off under real traffic through a real HAProxy."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""A program of the operator's as the hook of an exercise: told the VM, bounded, and judged by its exit code."""
+"""An operator's program as an exercise hook: it gets the VM, has limited time, and is judged by its exit code."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""HAProxy as a balancer: the real program, and what answers in its place when things are wrong."""
+"""HAProxy as a balancer, with the real program and with broken ones that answer in its place."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What a real HAProxy lacks for a fleet is found before a VM needs it, each with what to do."""
+"""What a real HAProxy lacks for a fleet is found before a VM needs it, with advice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A target group of AWS as a balancer, against another team's load balancer (moto)."""
+"""An AWS target group as a balancer, against moto's load balancer."""
 
 import json
 from pathlib import Path

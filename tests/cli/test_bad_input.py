@@ -1,4 +1,4 @@
-"""Bad input to a daemon as a process: one sentence with what to do, no traceback, and what it had is kept."""
+"""Bad input to a daemon process: one sentence with advice, no traceback, and the previous state is kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`benchmark` as it is typed."""
+"""The `benchmark` command as typed."""
 
 import csv
 import math

@@ -1,4 +1,4 @@
-"""`autoscaler check`: guards in words, and how it ends."""
+"""The `check` command: guards in words, and exit codes."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`demo` end to end: the real daemon, the endpoint's process, the files that a run leaves."""
+"""`demo` end to end: the real daemon, the endpoint process, and the files of a run."""
 
 import csv
 import re

@@ -1,4 +1,4 @@
-"""`doctor` as a person runs it: against the embedded EC2, with sound and with broken surroundings."""
+"""`doctor` as a person runs it, against the embedded EC2, with sound and with broken surroundings."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""`events`: what a journal tells people and programs, and following it while a daemon writes."""
+"""`events`: what it shows of a journal to people and programs, and how it follows a daemon that writes."""
 
 import asyncio
 import json

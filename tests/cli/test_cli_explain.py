@@ -1,4 +1,4 @@
-"""`explain` tells what was known when a decision was made, the source's troubles too."""
+"""`explain` shows what was known when a decision was made, including troubles of the source."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""`export`: the journal's demand as a trace that reads back, and its time line, whatever ticks were like."""
+"""`export`: the journal's demand as a trace that can be read back, and its timeline, for all kinds of ticks."""
 
 import asyncio
 import csv

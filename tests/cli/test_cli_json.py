@@ -1,4 +1,4 @@
-"""What programs read of the commands: the keys that the reference promises, and nothing on standard output but JSON."""
+"""JSON output of the commands: the keys that the reference promises, and nothing but JSON on standard output."""
 
 import asyncio
 import json

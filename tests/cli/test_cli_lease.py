@@ -1,4 +1,4 @@
-"""Two daemons as processes on one endpoint: the second is kept off, says so, and stays healthy."""
+"""Two daemon processes on one endpoint: the second one does not act, says so, and stays healthy."""
 
 import re
 

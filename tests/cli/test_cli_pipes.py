@@ -1,4 +1,4 @@
-"""What is printed into a pipe whose reader goes: no traceback, and the end that any tool has."""
+"""Output into a pipe whose reader has gone: no traceback, and the usual exit code."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""`autoscaler plan`: the text for a pull request, from a trace and from the daemon's own journal."""
+"""`plan`: the text for a pull request, from a trace and from the daemon's own journal."""
 
 import json
 from pathlib import Path

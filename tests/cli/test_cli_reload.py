@@ -1,4 +1,4 @@
-"""SIGHUP and a changed file, on the daemon as a process; and what its service manager hears of it."""
+"""SIGHUP and changed files with the daemon as a process, and what its service manager is told."""
 
 import signal
 import socket

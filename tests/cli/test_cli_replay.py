@@ -1,4 +1,4 @@
-"""`replay`, `compare`, `report` and `explain` on what they leave: the commands as they are typed."""
+"""`replay`, `compare`, `report` and `explain` as typed, and the files that they write and read."""
 
 import contextlib
 import csv

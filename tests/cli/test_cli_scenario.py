@@ -1,4 +1,4 @@
-"""`autoscaler scenario`: what it prints, and how it ends."""
+"""The `scenario` command: its output and exit codes."""
 
 import json
 from pathlib import Path

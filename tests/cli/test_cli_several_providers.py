@@ -1,4 +1,4 @@
-"""`run` and `doctor` on two clouds in processes of their own, one of which has a bad day."""
+"""`run` and `doctor` with two clouds in processes of their own, one of which has a bad day."""
 
 import json
 import signal

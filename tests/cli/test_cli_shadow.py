@@ -1,4 +1,4 @@
-"""`shadow report` as a command: the conclusion, the days, JSON, and what it says where there is nothing to say."""
+"""`shadow report` as a command: the conclusion, the days, JSON, and its output when there is nothing to report."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""`sweep` and `recommend` as they are typed."""
+"""`sweep` and `recommend` as typed."""
 
 import csv
 import re

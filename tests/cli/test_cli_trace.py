@@ -1,4 +1,4 @@
-"""`trace info|import|cut|merge|synth`: what they write, what they say, and how they end."""
+"""`trace info|import|cut|merge|synth`: files, output and exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`status --watch`: across a daemon that begins, changes, goes and comes back; in a terminal and elsewhere."""
+"""`status --watch` while a daemon begins, changes, ends and comes back, in a terminal and elsewhere."""
 
 import asyncio
 import fcntl

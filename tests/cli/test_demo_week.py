@@ -1,4 +1,4 @@
-"""The week that the demo's fleet remembers: it can be read, is that of the policy, and pays on days that it knows nothing of."""
+"""The week that the demo's fleet has in memory: it can be read, belongs to the policy, and pays off on unseen days."""
 
 import json
 import zipfile

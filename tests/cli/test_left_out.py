@@ -1,4 +1,4 @@
-"""Fleets whose adapters cannot be made: they are left out in words, and the others run."""
+"""Fleets whose adapters cannot be made are left out with a message, and the others run."""
 
 import pytest
 

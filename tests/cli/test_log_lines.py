@@ -1,4 +1,4 @@
-"""The log of a daemon: a disk that is full, a reader that went, and one that hangs end nothing and hold nothing up."""
+"""The daemon's log: a full disk, a reader that has gone and one that hangs neither end nor delay anything."""
 
 import fcntl
 import io

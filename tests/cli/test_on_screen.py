@@ -1,4 +1,4 @@
-"""Words of VMs, metrics and clouds come to an operator's terminal, and none of them is obeyed there."""
+"""Texts from VMs, metrics and clouds are shown on an operator's terminal without being obeyed by it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls begun in the caller's task: answered at once, failing, cancelled, or waiting after all."""
+"""Calls that begin in the caller's task: answered at once, failing, cancelled, or waiting after all."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""A task that moves virtual time itself sees, does and leaves behind what it would have by sleeping."""
+"""A task that advances virtual time itself has the same effects as one that sleeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The endpoint as a child process and as a command: it starts, says where, and never outlives its owner."""
+"""The endpoint as a child process and as a command: it starts, reports its address, and never outlives its parent."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Set-ups that travel as JSON, and fault files with errors for people."""
+"""Set-ups sent as JSON, and fault files with errors for people."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What the memory provider does beyond the shared contract: virtual time, latency, pages, the budget."""
+"""The in-process provider beyond the shared contract: virtual time, latency, pages, the budget."""
 
 from autoscaler.clock import VirtualClock, run_virtual
 from autoscaler.cloud.faults import Fault, FaultKind

@@ -1,4 +1,4 @@
-"""Fault schedules that the project ships can be loaded, and strike within a demo's length."""
+"""The shipped fault schedules can be loaded, and strike within the length of a demo."""
 
 from __future__ import annotations
 

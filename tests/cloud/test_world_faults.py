@@ -1,4 +1,4 @@
-"""Bad days: each kind of fault does what it says, where and when it says, and nothing else."""
+"""Each kind of fault does what it says, where and when it says, and nothing else."""
 
 import math
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Laws of the world that hold for any calls: conservation, determinism, bounded transients, an exact bill."""
+"""Laws of the world for any sequence of calls: conservation, determinism, bounded transients, an exact bill."""
 
 import hashlib
 from dataclasses import replace

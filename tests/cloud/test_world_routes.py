@@ -1,4 +1,4 @@
-"""The routes that tell and change the truth."""
+"""The routes that show and change the true state."""
 
 import aiohttp
 import pytest

@@ -1,4 +1,4 @@
-"""A listing in which nothing has changed is the very one before, and never an old one."""
+"""An unchanged listing is the same object as before, and never an outdated one."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""What follows what in the world, and when: states, rules, capacity, tokens."""
+"""State changes in the world and their times: states, rules, capacity, tokens."""
 
 import math
 

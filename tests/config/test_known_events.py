@@ -1,4 +1,4 @@
-"""Known events in a policy: once or recurring, in local time, and what is refused."""
+"""Known events in a policy: single and recurring, in local time, and what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cross-field checks: each finding, its severity, and the line that it points at."""
+"""Checks across fields: each finding, its severity, and the line that it points at."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`validate`, `policy show` and `policy schema` as a person or a program meets them."""
+"""`validate`, `policy show` and `policy schema` as people and programs use them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Policy files: what loads, what is refused, at which place and with which advice."""
+"""Policy files: what loads, what is refused, with which position and advice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quantities and policies back to text: what is printed loads again to the same."""
+"""Quantities and policies as text: what is printed loads again as the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Policies of balancers and of the pool: what is refused and what is warned of, with its place."""
+"""The sections for balancers and the pool: what is refused, and what is warned about, with its position."""
 
 import pytest
 

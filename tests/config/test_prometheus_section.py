@@ -1,4 +1,4 @@
-"""The section `signal.prometheus`: what it refuses, what it warns of, and what becomes of it."""
+"""The section `signal.prometheus`: what it refuses, what it warns about, and what it compiles to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Limits that fleets share, as people write them: what holds, what is refused, and at which place."""
+"""Limits shared by fleets, as people write them: what is accepted and what is refused, with its position."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands over the socket of a daemon: answers, refusals, who asked, and guests that behave badly."""
+"""Commands over a daemon's socket: answers, refusals, the caller's identity, and clients that misbehave."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real daemon, real commands, a real socket: the way from `autoscaler pause` to VMs that are not touched, and back."""
+"""A real daemon, real commands and a real socket: from `autoscaler pause` to VMs that are not changed, and back."""
 
 from __future__ import annotations
 

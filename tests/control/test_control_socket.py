@@ -1,4 +1,4 @@
-"""The control socket as a file: who may reach it, what is replaced, and what is never touched."""
+"""The control socket as a file: who has access, what is replaced, and what is never changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What operators are refused, and what becomes of a change that the journal does not take, on virtual time."""
+"""What operators are refused, and what happens to a change that the journal does not accept, on virtual time."""
 
 from __future__ import annotations
 

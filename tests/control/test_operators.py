@@ -1,4 +1,4 @@
-"""Pauses and overrides in a running daemon, on virtual time: what they hold back, from when, until when."""
+"""Pauses and overrides in a running daemon, on virtual time: what they hold back, from when, and until when."""
 
 from __future__ import annotations
 

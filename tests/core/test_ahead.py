@@ -1,4 +1,4 @@
-"""What is worked out ahead or charged and noted together is what it is tick by tick, whatever comes in between."""
+"""Work done ahead or in batches gives the same results as tick by tick, whatever happens in between."""
 
 from __future__ import annotations
 

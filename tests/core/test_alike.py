@@ -1,4 +1,4 @@
-"""What is the same of many columns is found out, to the bit."""
+"""Values that are the same in many columns are recognised, to the bit."""
 
 from __future__ import annotations
 

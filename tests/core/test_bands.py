@@ -1,4 +1,4 @@
-"""Bands of VMs in which another model drives: what they cost by hand, and who drives where."""
+"""Bands of VMs in which another model drives: their cost computed by hand, and which model drives in each."""
 
 from __future__ import annotations
 

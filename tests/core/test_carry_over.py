@@ -1,4 +1,4 @@
-"""What is remembered of a lane or series survives when lanes come, go, move, and change their horizons."""
+"""The memory of a lane or series survives when lanes are added, removed, moved, or change their horizons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The condition of fleets: who is slow, and how many."""
+"""The condition of fleets: which VMs are slow, and how many."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the days of a week needed about a time is what was noted of them, at a tick or on a page, also after gaps."""
+"""The demand noted for a time of day on each day of a week, by tick or by page, also after gaps."""
 
 from __future__ import annotations
 

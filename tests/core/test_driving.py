@@ -1,4 +1,4 @@
-"""Which model drives: what a change must save, by hand, and what of it is remembered."""
+"""Which model drives: how much a change must save, computed by hand, and what is remembered of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an earlier day needed is the same whether it was kept or is looked up, whatever the ticks."""
+"""The demand of an earlier day is the same whether it was kept or is looked up, for any ticks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The economic stage: by hand, and against processes whose best rule is known."""
+"""The economic stage, computed by hand, and against processes whose best rule is known."""
 
 from __future__ import annotations
 

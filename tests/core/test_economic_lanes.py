@@ -1,4 +1,4 @@
-"""The economic stage as every stage must be: no lane sees another, a restart changes nothing, and more is never fewer."""
+"""The economic stage has the properties of every stage: independent lanes, restarts without effect, monotonicity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Demand that falls at once as it hardly ever did is held for, for as long as prices say."""
+"""After a sudden fall that is rare for the fleet, VMs are held for as long as prices justify."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fold: what counts as data, and what a silent VM means."""
+"""The fold: which readings count as data, and what a silent VM means."""
 
 from __future__ import annotations
 

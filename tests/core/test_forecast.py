@@ -1,4 +1,4 @@
-"""The forecaster's contract: honest where outcomes are known, silent where nothing is, the same alone and in company."""
+"""The forecaster's contract: calibrated where outcomes are known, silent without data, the same alone and with other series."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What reaches a forecaster on bad days: nothing of it is believed blindly, and all of it passes."""
+"""Bad input to a forecaster: none of it is believed blindly, and its effects pass."""
 
 from __future__ import annotations
 

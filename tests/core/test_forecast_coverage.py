@@ -1,4 +1,4 @@
-"""Quantiles at the lead time keep what they say, whatever comes; what is learned of it, and when nothing is."""
+"""Quantiles at the lead time stay calibrated in all conditions; what is learned for this, and when nothing is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Known events: odds that demand will be some times what it is, from a lead time before to a few minutes after."""
+"""Known events: the odds of multiples of usual demand, from a lead time before to a few minutes after."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bursts on the clock: the lattice is found where there is one, and demand is expected before it comes."""
+"""Bursts by the clock: the lattice is found if there is one, and demand is forecast before it comes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Demand that fell as it hardly ever did and came back: forecasts go on as they were before."""
+"""Demand that fell exceptionally and came back: forecasts continue as before the outage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What earlier days and weeks say: the look of a day, the step that days take at a time, and how far back there is to look."""
+"""What earlier days and weeks contribute: the shape of a day, the change from day to day, and how far back data goes."""
 
 from __future__ import annotations
 

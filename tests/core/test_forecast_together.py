@@ -1,4 +1,4 @@
-"""Many ticks at once say what they would have said one by one, to the bit, and leave the same state."""
+"""Many ticks at once give the same forecasts and the same state as one by one, to the bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a fleet usually needs: histograms by hour, and the day before."""
+"""The usual demand of a fleet: histograms by hour, and the day before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A decision that lasts is the one that all stages would make: to the bit, in every number, reason and memory."""
+"""A decision that lasts is the one that all stages would make, to the bit, in every number, reason and memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learned start times: histograms, quantiles, what is planned with."""
+"""Learned start times: histograms, quantiles, and the values used for planning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A past lived again: VMs that are imagined, and what is taken over into the state of who lives now."""
+"""Reliving the past: imagined VMs, and what is taken over into the state of the live fleet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The price of shortage where a share is promised: how it moves in a first week."""
+"""The price of shortage for a promised share: how it moves in a first week."""
 
 from __future__ import annotations
 

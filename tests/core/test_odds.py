@@ -1,4 +1,4 @@
-"""How likely waits end within the hour: what all groups saw is believed of one that has seen nothing."""
+"""The odds that waits end within the hour: a group without observations takes them from all groups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The chain, compiled and on arrays, decides what the rules say in plain Python: to the bit, with every reason."""
+"""The compiled chain on arrays decides what the rules say in plain Python, to the bit, with every reason."""
 
 from __future__ import annotations
 

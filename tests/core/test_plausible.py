@@ -1,4 +1,4 @@
-"""One VM that reports many times what it can do is not read; a fleet that does so is."""
+"""A single VM that reports many times what it can do is ignored; a whole fleet that does so is not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""While little was seen the careful model drives, until others have shown enough."""
+"""While little has been seen the careful model drives, until others have proved themselves."""
 
 from __future__ import annotations
 

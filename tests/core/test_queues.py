@@ -1,4 +1,4 @@
-"""Demand from a backlog: what arrives, as seen in how the backlog changes, and what works it off."""
+"""Demand from a backlog: arrivals inferred from its changes, and the work that reduces it."""
 
 from __future__ import annotations
 

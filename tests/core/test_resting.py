@@ -1,4 +1,4 @@
-"""A rest that goes on is what all stages would say again, and what the hour to come says alone is what all hours say."""
+"""A rest that continues is what all stages would decide again, and the next hour alone decides like all hours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A rise of demand that has lasted for as long as a start takes is ordered for, whoever drives."""
+"""A rise in demand that has lasted as long as a start takes is ordered for, whichever model drives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shadows that go through ticks at once are what they are tick by tick, and those that are one are told apart by nothing."""
+"""Shadows that go through many ticks at once give the same as tick by tick, and only identical ones are merged."""
 
 from __future__ import annotations
 

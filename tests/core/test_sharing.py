@@ -1,4 +1,4 @@
-"""Limits that lanes share: who gets VMs when there are not enough for all."""
+"""Limits shared by lanes: which lanes get VMs when there are not enough for all."""
 
 from __future__ import annotations
 

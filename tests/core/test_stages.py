@@ -1,4 +1,4 @@
-"""Each stage of the chain on its own, as tables."""
+"""Each stage of the chain on its own, by tables of cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The warm pool by the law of its own waits: counted by hand, and against what holding or not holding would have cost."""
+"""The warm pool by the law of its own waits: counted by hand, and compared with the cost of holding and of not holding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many of the VMs that wait are worth a saved memory: thresholds by hand, levels by counting, lanes alone and together."""
+"""How many waiting VMs are worth a saved memory: thresholds by hand, levels by counting, lanes alone and together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many stopped VMs are wanted: a rule that is worked out anew only where something changed says what it would say at once."""
+"""The wanted number of stopped VMs: recomputing only what has changed gives the same as computing everything."""
 
 from __future__ import annotations
 

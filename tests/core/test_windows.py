@@ -1,4 +1,4 @@
-"""The rolling maximum against a plain one that keeps everything."""
+"""The rolling maximum, compared with a plain one that keeps everything."""
 
 from __future__ import annotations
 

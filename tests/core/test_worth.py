@@ -1,4 +1,4 @@
-"""A law read as a number of VMs: against counting outcomes one by one."""
+"""A law read as a number of VMs, compared with counting outcomes one by one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Killed at each await and within each write of a scenario, and begun again: as if nothing had happened.
+"""Killing the daemon at each await and within each write of a scenario, and restarting it: the end is the same.
 
 A point is one moment at which a task of the daemon gives up control, or a torn write of the journal. Points that
 leave the same files, the same cloud and the same calls on their way are the same crash, and are tried once.

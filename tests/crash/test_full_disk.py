@@ -1,4 +1,4 @@
-"""A journal that cannot be written: deciding goes on, acting is held and said so, and all comes back by itself."""
+"""A journal that cannot be written: decisions continue, actions are held with a message, and all recovers by itself."""
 
 from __future__ import annotations
 

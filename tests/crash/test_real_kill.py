@@ -1,4 +1,4 @@
-"""`kill -9` of the real program on a real state directory, while the cloud lives on in a process of its own."""
+"""`kill -9` of the real program with a real state directory, while the cloud lives on in a process of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Housekeeping on virtual time: the journal of a daemon that runs on stays within its age and its size."""
+"""Housekeeping on virtual time: the journal of a long-running daemon stays within its age and size."""
 
 from __future__ import annotations
 

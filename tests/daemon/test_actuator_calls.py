@@ -1,4 +1,4 @@
-"""One intent becomes calls: batches taken apart, failures told apart, nothing repeated, nothing unbounded."""
+"""From one intent to calls: batches are split, failures are told apart, nothing is repeated, everything is bounded."""
 
 import asyncio
 import math

@@ -1,4 +1,4 @@
-"""Whatever any call to any adapter of one fleet does, the other fleet decides as if nothing were, and no tick fails."""
+"""Whatever a call to an adapter of one fleet does, the other fleet decides the same, and no tick fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""After each start a command is run before a VM serves: once, with its new address, and again where it failed."""
+"""After each start, a command runs before the VM serves: once, with its new address, and again if it failed."""
 
 from __future__ import annotations
 

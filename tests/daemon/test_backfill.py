@@ -1,4 +1,4 @@
-"""Learning at the start: as if the daemon had always been there, and beside the loop."""
+"""Learning at startup: the result is as if the daemon had always been there, and the loop does not wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A clock that is set back: what was learned over weeks stays, and VMs that are left alone are left alone."""
+"""A clock that is set back: what was learned over weeks stays, and VMs that are left alone stay so."""
 
 import math
 from dataclasses import replace

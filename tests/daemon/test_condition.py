@@ -1,4 +1,4 @@
-"""Slow and silent VMs: told, not counted, replaced within limits, and never where all are slow."""
+"""Slow and silent VMs are reported, not counted, and replaced within limits, but not if all are slow."""
 
 from __future__ import annotations
 

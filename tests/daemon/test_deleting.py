@@ -1,4 +1,4 @@
-"""What the daemon deletes by itself, and when it does not: what is deleted does not come back."""
+"""What the daemon deletes by itself, and when it does not, because deletion is final."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Readings that came and do not count are named where people look, with what to do."""
+"""Readings that arrived but do not count are named where people look, with advice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leaving in two steps: cordoned, idle at two looks, stopped; taken back before anything is started; after a crash."""
+"""Leaving in steps: cordoned, idle at two looks, stopped; brought back before anything is started; after a crash."""
 
 import asyncio
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What a balancer refuses is asked for again after a while, of other VMs first, and told once until it has other words."""
+"""A change that a balancer refuses is requested again later, other VMs first, and reported once until its message changes."""
 
 import asyncio
 from dataclasses import replace

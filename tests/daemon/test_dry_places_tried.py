@@ -1,4 +1,4 @@
-"""Several fleets and a place without room: one VM tries it for all of them, of whatever kind the need is, and then the rest follow."""
+"""Several fleets and a place without room: one VM tries it for all fleets, whatever is needed, and then the rest follow."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Early turns: what is decided within a tick, for whom, how often, and what of the others stays as it was."""
+"""Early turns: what is decided within a tick, for which fleets, how often, and what stays the same for the others."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""A provider that is down is said once, for each reason, hourly, and when it is back."""
+"""A provider that is down is reported once per reason, then hourly, and when it is back."""
 
 from dataclasses import replace
 

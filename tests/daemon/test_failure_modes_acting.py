@@ -1,4 +1,4 @@
-"""What nobody wants of a program that starts VMs: fallen back, throttled, made anew instead of used again, unexplained."""
+"""Failure modes of starts: falling back, throttling, new VMs instead of reused ones, changes without explanation."""
 
 import asyncio
 from collections import Counter

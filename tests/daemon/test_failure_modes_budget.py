@@ -1,4 +1,4 @@
-"""What the pool of one fleet and the burst of another do in the same budget: demand goes first."""
+"""A pool and a burst in the same API budget, of two fleets: demand goes first."""
 
 import pytest
 

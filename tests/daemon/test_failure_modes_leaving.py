@@ -1,4 +1,4 @@
-"""What nobody wants at the end of a VM's service, and of its identity: stopped with work, twice commanded, at an old address."""
+"""Failure modes of stops and identity: stopped with work left, commanded by two daemons, asked at an old address."""
 
 import asyncio
 import math

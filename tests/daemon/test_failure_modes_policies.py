@@ -1,4 +1,4 @@
-"""What nobody wants of a reload: that a torn or nonsensical file ends the daemon, or that a part of a set comes into use."""
+"""Failure modes of reloads: torn or nonsensical files never end the daemon, and no partial set comes into use."""
 
 import tempfile
 from pathlib import Path

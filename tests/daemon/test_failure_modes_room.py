@@ -1,4 +1,4 @@
-"""What nobody wants where room is scarce: a demand that is not met though there is room, and places that are asked again and again."""
+"""Failure modes of scarce room: demand is met wherever there is room, and places without room are hardly asked."""
 
 from collections import defaultdict
 from itertools import pairwise

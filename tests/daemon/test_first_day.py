@@ -1,4 +1,4 @@
-"""A fleet whose past is lived again knows what one knows that lived it: models, prices and pool, not forecasts only."""
+"""A fleet that relives its past knows what a fleet that lived it knows: models, prices and pool, not only forecasts."""
 
 from __future__ import annotations
 

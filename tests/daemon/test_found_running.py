@@ -1,4 +1,4 @@
-"""VMs that a daemon finds running when it begins: they may serve, whatever a probe that fails says of them."""
+"""VMs that are running when a daemon begins: they may serve, even if a failing probe says otherwise."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""VMs that drain when the daemon ceases to act on their fleet are put back; what shadow drains is nobody's to resume."""
+"""Draining VMs are put back when the daemon ceases to act on their fleet; those drained in shadow are not resumed."""
 
 import asyncio
 from dataclasses import replace

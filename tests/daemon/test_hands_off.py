@@ -1,4 +1,4 @@
-"""People and other owners: what they started or stopped is left alone for a while; an Auto Scaling group's VMs always."""
+"""Changes by people and other owners are left alone for a while; VMs of an Auto Scaling group always are."""
 
 from autoscaler.cloud.vms import State
 from autoscaler.ports import Verb

@@ -1,4 +1,4 @@
-"""When a start is late, what overtaking may cost, and for how long a VM is left alone: by hand."""
+"""When a start counts as late, what overtaking may cost, and how long a VM is left alone: computed by hand."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""VMs that keep their memory: who is hibernated, what follows a refusal, what is paid, and memories that grow old."""
+"""Hibernation: which VMs keep their memory, what follows a refusal, its cost, and memories that grow old."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Hints shorten a reaction and decide nothing: without them the same happens a little later."""
+"""Hints speed up reactions and decide nothing: without them, the same happens a little later."""
 
 import asyncio
 

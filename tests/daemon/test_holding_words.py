@@ -1,4 +1,4 @@
-"""A sentence says what a decision was kept from being: a maximum that binds is told, whichever stage kept to it."""
+"""A sentence says what limited a decision: a maximum that binds is mentioned, whichever stage applied it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One VM that reports many times what a VM can do: the fleet stays as it is, and people are told once."""
+"""A VM that reports many times what it can do: the fleet stays as it is, and people are told once."""
 
 from __future__ import annotations
 

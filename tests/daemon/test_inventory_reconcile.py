@@ -1,4 +1,4 @@
-"""What a listing means for each VM, given what we last ordered and how old the listing may be."""
+"""What a listing means for each VM, given our last orders and the age of the listing."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A restart while policy files are broken: they are used as they were when last in use, and that is said."""
+"""A restart with broken policy files: the policies last in use are kept, and this is reported."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A place that cannot be used when the daemon begins: the others are looked after, and it comes in when it can be used."""
+"""A place that is not usable at startup: the others are served, and it joins as soon as it is usable."""
 
 import asyncio
 

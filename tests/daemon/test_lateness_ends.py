@@ -1,4 +1,4 @@
-"""Every state on the way ends: what never stops is written off, what comes too late is not counted on; each is told once."""
+"""Every transient state ends: a stop that never ends is written off, a late start is not counted on, each reported once."""
 
 from autoscaler.daemon.vms.tracked import Phase
 from autoscaler.ports import Verb, VmState

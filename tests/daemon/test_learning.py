@@ -1,4 +1,4 @@
-"""What is learned of starts: measured part by part, kept over restarts, planned with where the policy says so."""
+"""What is learned from starts: measured part by part, kept over restarts, and used for planning if the policy says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two daemons on one fleet: one acts, the other waits and takes over; whatever lags, fails or stops in between."""
+"""Two daemons on one fleet: one acts, the other waits and takes over, whatever lags, fails or stops in between."""
 
 import asyncio
 import math

@@ -1,4 +1,4 @@
-"""A daemon that waits for another only watches: at the balancer, and on VMs that the other one drains, starts or tries."""
+"""A daemon that waits for another only watches the balancer, and the VMs that the other one drains, starts or exercises."""
 
 from autoscaler.balancers.simulated import SimulatedBalancer
 from autoscaler.daemon.acts.arriving import Arrivals

@@ -1,4 +1,4 @@
-"""The tags of many fleets: who is marked when, what is told of tags that cannot be written, and how it ends."""
+"""The tags of many fleets: which VM is marked when, what is reported of tags that cannot be written, and how it ends."""
 
 import asyncio
 import math

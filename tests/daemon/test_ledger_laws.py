@@ -1,4 +1,4 @@
-"""Laws of the ledger under any demand, faults and hands from outside, with the real loop and world."""
+"""Laws of the ledger under any demand, faults and changes from outside, with the real loop and world."""
 
 import asyncio
 import math

@@ -1,4 +1,4 @@
-"""After a restart: what the run before has ordered counts until a listing must show it, whatever came of it."""
+"""After a restart, orders of the previous run count until a listing must show them, whatever their outcome."""
 
 import math
 

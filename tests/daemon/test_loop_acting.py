@@ -1,4 +1,4 @@
-"""The loop and what it does: recorded before done, held when in doubt, settled by listings."""
+"""The loop and its actions: recorded before they are carried out, held when in doubt, settled by listings."""
 
 import math
 

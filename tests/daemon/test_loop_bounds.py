@@ -1,4 +1,4 @@
-"""Every wait of a tick is bounded: a journal, source, listing or probe that hangs costs its bound and no more."""
+"""Every wait in a tick is bounded: a journal, source, listing or probe that hangs costs its bound and no more."""
 
 import asyncio
 import math

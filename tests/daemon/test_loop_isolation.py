@@ -1,4 +1,4 @@
-"""One fleet's trouble is its own: whatever its adapters do, the other fleet's record is the same to the bit."""
+"""Troubles stay within a fleet: whatever its adapters do, the other fleet's record is the same to the bit."""
 
 import asyncio
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""VMs that were asked for: how long they count before a listing shows them."""
+"""New VMs: how long they count before a listing shows them."""
 
 from autoscaler.daemon.vms.inventory import FleetInventory, Patience, Phase
 from autoscaler.ports import Outcome, OutcomeKind, Verb, VmState

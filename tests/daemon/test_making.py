@@ -1,4 +1,4 @@
-"""VMs made from nothing take longer than starts, and are waited for as long as the policy plans with, whatever starts take."""
+"""New VMs take longer than starts, and are waited for as long as the policy plans, whatever starts take."""
 
 import asyncio
 

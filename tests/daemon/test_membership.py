@@ -1,4 +1,4 @@
-"""A balancer that has none of a fleet's VMs: nobody is taken for drained by absence, it is told, and it ends."""
+"""A balancer without any of a fleet's VMs: absence does not count as drained, it is reported, and the doubt ends."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Bills by hand, and the daemon's bill against the world's over random days."""
+"""Bills computed by hand, and the daemon's bill compared with the world's over random days."""
 
 import numpy as np
 import pytest

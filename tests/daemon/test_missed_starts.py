@@ -1,4 +1,4 @@
-"""Missed warm starts: counted by hand, told of once a spell with what to do, shown for a day."""
+"""Missed warm starts: counted by hand, reported once per spell with advice, and shown for a day."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""VMs that somebody tags for another fleet: theirs at once, whatever is under way; but not where all of a fleet are."""
+"""VMs that are tagged for another fleet belong to it at once, whatever is in progress, unless all VMs of a fleet are."""
 
 import asyncio
 from collections import Counter

@@ -1,4 +1,4 @@
-"""One host that is away holds the fleets that have VMs on it, and no others."""
+"""A host that is unreachable holds the fleets that have VMs on it, and no others."""
 
 import asyncio
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What is known of places: dry for how long, one probe each time, quota of a family, and the odds by hour."""
+"""What is known about places: how long they stay without room, one probe at a time, quotas of a family, odds by hour."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Which VMs a plan names: even zones, stable order, never more than asked, never what may not be touched."""
+"""Which VMs a plan names: balanced zones, stable order, never more than asked, never untouchable ones."""
 
 from collections import Counter
 from dataclasses import replace

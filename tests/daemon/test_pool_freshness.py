@@ -1,4 +1,4 @@
-"""The pool is kept current and tried: rolling replacement above the floor, within windows; exercise finds the broken."""
+"""The pool is kept current and exercised: rolling replacement above the floor, within windows; broken VMs are found."""
 
 import asyncio
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""VMs that people protect while they are made or tried for the pool are not stopped, serve once they can, and hold nothing up."""
+"""VMs that people protect while they are made or exercised are not stopped, serve once they can, and hold nothing up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What operators do with VMs of the pool: recorded with who and why, then done; and refused where it makes no sense."""
+"""Commands for VMs of the pool: recorded with who and why, then carried out, or refused if they make no sense."""
 
 import asyncio
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What a quiet tick does not work out again is what it would have worked out: to the bit, in all that is recorded."""
+"""What a quiet tick does not recompute is what it would have computed, to the bit, in everything that is recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long it takes from the first sample that shows a burst to the call that starts VMs."""
+"""The time from the first sample that shows a burst to the call that starts VMs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refilling the warm pool: when nobody waits, prepared before it is in the pool, spread, trimmed, and after a crash."""
+"""Refilling the warm pool: only without demand, prepared before it counts, balanced over zones, trimmed, and after a crash."""
 
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.daemon.fleets import Fleet, FleetSetup

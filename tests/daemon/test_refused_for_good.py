@@ -1,4 +1,4 @@
-"""VMs that the provider will not stop or delete: protected by its own means, or of a kind that cannot be."""
+"""VMs that the provider will not stop or delete: protected ones, and kinds that cannot be."""
 
 from itertools import pairwise
 

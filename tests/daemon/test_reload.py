@@ -1,4 +1,4 @@
-"""Hot reload on virtual time: between ticks, whole or not at all, and nothing learned or ordered is lost."""
+"""Reloads on virtual time: between ticks, all or nothing, and nothing learned or ordered is lost."""
 
 import asyncio
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The folder of policies: what counts as a change, and a disk that hangs under it."""
+"""The folder of policies: what counts as a change, and a disk that hangs."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""What a restarted daemon goes on with: it decides as one that never stopped, and asks no dry place and no broken VM again."""
+"""What a daemon remembers over a restart: it decides as if it had never stopped, and avoids known bad places and VMs."""
 
 import asyncio
 import json

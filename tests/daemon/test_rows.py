@@ -1,4 +1,4 @@
-"""Rows of listings: what has not changed is the very value of before, large listings give way, and none counts in part."""
+"""Rows of listings: unchanged ones are the same objects as before, large listings yield to the loop, none counts in part."""
 
 import asyncio
 from dataclasses import replace

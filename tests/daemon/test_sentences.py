@@ -1,4 +1,4 @@
-"""Every reason has words, and whole sentences read as they should."""
+"""Every reason has words, and whole sentences read well."""
 
 from dataclasses import replace
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Several providers in one daemon: each fleet is on its own, and each of them fails alone."""
+"""Several providers in one daemon: their fleets are independent, and each fails alone."""
 
 import asyncio
 

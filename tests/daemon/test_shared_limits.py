@@ -1,4 +1,4 @@
-"""Fleets that share limits, in a daemon on virtual time: what is started, told, recorded and published."""
+"""Fleets that share limits, in a daemon on virtual time: what is started, reported, recorded and published."""
 
 from __future__ import annotations
 

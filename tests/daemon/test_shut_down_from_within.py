@@ -1,4 +1,4 @@
-"""VMs that are shut down from within: once may be chance, soon after each start is a fault of their own."""
+"""VMs that shut themselves down: once may be chance, but soon after each start it is a fault of the VM."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""The start path on bad days: what comes to nothing is asked for elsewhere at once, what is late is overtaken, all of it ends."""
+"""The start path on bad days: failed starts are retried elsewhere at once, late ones are overtaken, and all of them end."""
 
 import asyncio
 from dataclasses import replace

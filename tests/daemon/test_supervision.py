@@ -1,4 +1,4 @@
-"""Background tasks: whatever ends them, they are told of, counted, and started again after a pause."""
+"""Background tasks: whatever ends them, it is reported and counted, and they are started again after a pause."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""How VMs wait: as many hibernated as are worth it, those started first, told everywhere; what was learned of them counts."""
+"""How VMs wait: only as many hibernate as is worth it, those start first, reports show them, and learned times count."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Hooks of exercises: run once a VM is ready, beside the loop; what fails is set aside, and what could not run is not."""
+"""Exercise hooks: run beside the loop once a VM is ready. VMs that fail are set aside; those that could not be tested are not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A restart in the middle of a trial: who is tried does not serve before it was found well."""
+"""A restart during an exercise: the VM does not serve before it has been found healthy."""
 
 import asyncio
 from dataclasses import replace

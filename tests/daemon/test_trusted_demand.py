@@ -1,4 +1,4 @@
-"""What the daemon makes of readings that come twice, from wrong clocks, or not at all."""
+"""What the daemon makes of readings that are repeated, have wrong times, or are missing."""
 
 from __future__ import annotations
 

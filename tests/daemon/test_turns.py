@@ -1,4 +1,4 @@
-"""Work on many VMs that is done part by part: the same as at once, in short parts, whatever happens in between."""
+"""Work on many VMs that is done in short parts gives the same as at once, whatever happens in between."""
 
 from __future__ import annotations
 

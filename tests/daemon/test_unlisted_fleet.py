@@ -1,4 +1,4 @@
-"""A fleet of which whole listings show nothing at all: that is doubted before its VMs are made anew."""
+"""A fleet of which complete listings show nothing at all: this is doubted before its VMs are replaced."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Demand that falls at once as it hardly ever did keeps its VMs for a while, and people are told."""
+"""After a sudden fall that is rare for the fleet, VMs are kept for a while, and people are told."""
 
 from __future__ import annotations
 

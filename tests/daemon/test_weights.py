@@ -1,4 +1,4 @@
-"""VMs that differ in size: readings count with their weights, decisions with the mean of the fleet."""
+"""VMs of different sizes: readings count by their weights, decisions use the fleet's mean."""
 
 from __future__ import annotations
 

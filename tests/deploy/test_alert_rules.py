@@ -1,4 +1,4 @@
-"""deploy/alerts.yml: Prometheus' own tool finds the rules valid, silent on a daemon that is well, and each fires on its trouble."""
+"""deploy/alerts.yml: promtool finds the rules valid, a healthy daemon fires none, and each fires on its trouble."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""deploy/ansible: a real ansible-playbook installs by the installer into a folder of its own, and what it does to it afterwards."""
+"""deploy/ansible: a real ansible-playbook installs with the installer into a folder of its own, and changes it later."""
 
 import importlib.util
 import json

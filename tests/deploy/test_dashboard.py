@@ -1,4 +1,4 @@
-"""deploy/dashboard.json: it shows every metric that there is, and a real Prometheus answers what it asks of a real daemon."""
+"""deploy/dashboard.json: it shows every metric, and a real Prometheus answers its queries about a real daemon."""
 
 import json
 import re

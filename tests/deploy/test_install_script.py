@@ -1,4 +1,4 @@
-"""deploy/install.sh, run: into a folder of its own, again, after a change, and where it must refuse."""
+"""deploy/install.sh, run into a folder of its own: first, again, after a change, and when it must refuse."""
 
 import fcntl
 import importlib.util

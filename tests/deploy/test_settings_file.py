@@ -1,4 +1,4 @@
-"""deploy/autoscaler.toml: it loads, and it says of every setting what the default is."""
+"""deploy/autoscaler.toml: it loads, and states the default of every setting."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Completion in the shell, asked as the shell asks."""
+"""Completion in the shell, requested as the shell does."""
 
 import os
 import shutil

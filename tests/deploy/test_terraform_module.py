@@ -1,4 +1,4 @@
-"""deploy/terraform, which no Terraform has read here: it parses, what it names exists, and the AWS provider takes what it gives."""
+"""deploy/terraform, checked without Terraform: it parses, its references exist, and the AWS provider accepts its arguments."""
 
 import json
 import re

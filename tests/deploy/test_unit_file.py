@@ -1,4 +1,4 @@
-"""The systemd unit: systemd itself finds it valid and tight, and it fits the daemon."""
+"""The systemd unit: systemd itself finds it valid and tight, and it suits the daemon."""
 
 import configparser
 import re

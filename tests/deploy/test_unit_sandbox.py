@@ -1,4 +1,4 @@
-"""The daemon lives with the system calls and the memory that the unit leaves it."""
+"""The daemon works with the system calls and memory that the unit allows."""
 
 import ctypes.util
 import os

@@ -1,4 +1,4 @@
-"""ARCHITECTURE.md and the index of modules lead a reader to what there is."""
+"""ARCHITECTURE.md and the index of modules refer only to what exists."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""CHANGELOG.md tells an operator who upgrades what to do first, in entries that are read to the end."""
+"""CHANGELOG.md tells upgrading operators first what they must do, in short entries."""
 
 import re
 from pathlib import Path

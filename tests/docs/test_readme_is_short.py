@@ -1,4 +1,4 @@
-"""README.md is read to the end: short as a whole, in its paragraphs and in its sentences; the guides are, more lightly."""
+"""README.md is short as a whole, in its paragraphs and in its sentences; for the guides, the limits are looser."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The generated references: current, the same on every machine, and true."""
+"""The generated references are current, the same on every machine, and true."""
 
 import os
 import re

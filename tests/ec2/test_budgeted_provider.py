@@ -1,4 +1,4 @@
-"""What passes the budget and what does not, call by call: a provider of which only the answers are scripted."""
+"""What passes the budget and what does not, call by call, with a provider whose answers are scripted."""
 
 from dataclasses import replace
 from itertools import pairwise

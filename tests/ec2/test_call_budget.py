@@ -1,4 +1,4 @@
-"""The budget on our side: bucket arithmetic, order of worth, cut and recovery, against EC2's own buckets on virtual time."""
+"""The budget on our side: bucket arithmetic, priorities, cut and recovery, against EC2's own buckets on virtual time."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Each misfit that fails a fleet on its bad day is found in EC2's own words, and a sound fleet has none."""
+"""Each misfit that would fail a fleet on a bad day is found in EC2's description, and a sound fleet has none."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Days on which EC2, the network or the listing process misbehave: what is said, and what is not claimed."""
+"""Days on which EC2, the network or the listing process misbehave: what is reported, and what is not claimed."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""What one change is on the wire, and what each answer becomes."""
+"""What a change is on the wire, and what each answer becomes."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The error table and how a failure is spread over the VMs of a call."""
+"""The error table, and how a failure applies to the VMs of a call."""
 
 import pytest
 

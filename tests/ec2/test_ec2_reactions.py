@@ -1,4 +1,4 @@
-"""Every error code that the start path may meet, one by one, at the embedded endpoint: what it means, and one request each."""
+"""Every error code that the start path may meet, one by one, at the embedded endpoint: its meaning, with one request each."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""20,000 VMs through the EC2 protocol: all are listed, and the event loop is never held for long."""
+"""20,000 VMs through the EC2 protocol: all are listed, and the event loop is never blocked for long."""
 
 import asyncio
 import gc

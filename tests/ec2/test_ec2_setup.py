@@ -1,4 +1,4 @@
-"""Setting up: settings that contradict themselves, openings that fail, and what the listing process says first."""
+"""Setting up: contradictory settings, clients that cannot be opened, and the listing process's first message."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Reading replies straight from XML, held to botocore's own reading of the same bytes."""
+"""Parsing replies directly from XML, compared with botocore's parsing of the same bytes."""
 
 from dataclasses import fields
 

@@ -1,4 +1,4 @@
-"""What does not fit a policy is found before the bad day: hibernation that cannot be, target groups that are too slow."""
+"""What does not fit a policy is found before the bad day: impossible hibernation, target groups that are too slow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The daemon on the EC2 protocol, through the SDK, on bad days of the embedded endpoint: one bad VM, no room, falling back."""
+"""The daemon through the SDK on bad days of the embedded endpoint: one bad VM, no room, starts that fall back."""
 
 import asyncio
 from collections import Counter

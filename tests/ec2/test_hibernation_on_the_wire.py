@@ -1,4 +1,4 @@
-"""The daemon on the EC2 protocol, through the SDK: VMs hibernate, are refused to, and come back from their memory."""
+"""The daemon through the SDK on the embedded endpoint: VMs hibernate, are refused, and resume from their memory."""
 
 import asyncio
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""News from EventBridge by SQS: read from a real protocol queue, never believed, never coming back."""
+"""Events from EventBridge through SQS: read from a real protocol queue, never trusted, never received twice."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The IAM policy we hand out allows what the provider can call, and nothing else."""
+"""The IAM policy that we ship allows what the provider can call, and nothing else."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""User data that says when a VM is prepared: run as a VM runs it, with an instance metadata service on loopback."""
+"""User data that reports when a VM is prepared, run as on a VM, with an instance metadata service on loopback."""
 
 from __future__ import annotations
 

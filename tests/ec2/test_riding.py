@@ -1,4 +1,4 @@
-"""Starts and stops that wait for the API budget go together, and none of them pays for another one's VM."""
+"""Starts and stops that wait for the API budget are combined, and no fleet suffers from another one's VM."""
 
 import asyncio
 

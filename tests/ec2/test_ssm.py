@@ -1,4 +1,4 @@
-"""Systems Manager as a hook: against moto's protocol, and against an endpoint that has bad days."""
+"""Systems Manager as a hook, against moto and against an endpoint that has bad days."""
 
 from __future__ import annotations
 

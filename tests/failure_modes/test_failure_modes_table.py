@@ -1,4 +1,4 @@
-"""The table of failure modes cannot rot: each of the thirty has tests, and each test that it names exists."""
+"""The table of failure modes stays true: each of the thirty has tests, and each test that it names exists."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Hosts with libvirt and an EC2 endpoint in one daemon: whichever fails, the fleet on the other goes on."""
+"""Hosts with libvirt and an EC2 endpoint in one daemon: if one fails, the fleet on the other goes on."""
 
 import pytest
 import pytest_asyncio

@@ -1,4 +1,4 @@
-"""What is done to a domain, and what is not."""
+"""Changes to a domain, and what is left unchanged."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""New VMs are clones of a template: all or none, once per token, and nothing is left of what fails."""
+"""New VMs are clones of a template: all or none, once per token, and nothing is left of failed ones."""
 
 import pytest
 

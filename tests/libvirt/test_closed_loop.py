@@ -1,4 +1,4 @@
-"""The whole circle on real parts: requests through a real HAProxy to real VMs, whose number follows them.
+"""The closed loop on real parts: requests through a real HAProxy to real VMs, whose number follows the load.
 
 Load is measured where it arrives (HAProxy), VMs boot for it on a real libvirtd, enter the balancer once they answer, leave
 it before they are shut down, and the daemon is killed while a VM boots. No request may fail meanwhile.

@@ -1,4 +1,4 @@
-"""What `doctor` says of hosts with libvirt."""
+"""What `doctor` reports about hosts with libvirt."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""A daemon on two hosts of which one is away: the fleets on the other go on, the one with VMs on it holds."""
+"""A daemon on two hosts, one of which is away: fleets on the other go on, the one with VMs on it holds."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""News of libvirt: heard at once, and again after a connection has ended."""
+"""Events from libvirt: heard at once, and again after a connection was lost."""
 
 import asyncio
 

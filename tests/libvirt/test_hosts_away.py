@@ -1,4 +1,4 @@
-"""Hosts that hang, refuse, or were restarted: the others go on, and what is not known is not absent."""
+"""Hosts that hang, refuse, or were restarted: the others go on, and unknown VMs do not count as absent."""
 
 import asyncio
 

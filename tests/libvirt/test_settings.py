@@ -1,4 +1,4 @@
-"""Which hosts a daemon is set to, and what goes together with that."""
+"""Which hosts a daemon may be set to, and which settings go together."""
 
 import platform
 import sys

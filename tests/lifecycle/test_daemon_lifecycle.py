@@ -1,4 +1,4 @@
-"""How a daemon's process ends, keeps its journal small, and is wired: on virtual time."""
+"""How a daemon's process ends, keeps its journal small, and is wired, on virtual time."""
 
 import asyncio
 import os

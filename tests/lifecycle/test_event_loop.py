@@ -1,4 +1,4 @@
-"""The event loop of a live process: short turns, and everybody's."""
+"""The event loop of a live process: short turns, shared fairly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The collector of the daemon's process: what it finds, what it never looks at by itself, and how it is left."""
+"""The garbage collector of the daemon's process: what it frees, what it does not visit by itself, and its final state."""
 
 from __future__ import annotations
 

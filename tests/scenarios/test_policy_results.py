@@ -1,4 +1,4 @@
-"""The page of results beside the policies tells what they do today on the traffic that they are for."""
+"""The page of results beside the policies matches what they do today on their traffic."""
 
 from pathlib import Path
 

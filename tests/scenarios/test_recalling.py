@@ -1,4 +1,4 @@
-"""The past that a scenario's daemon may ask for: what was known then, and nothing that was not."""
+"""The past that a scenario's daemon may read: only what was known at that time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scenario files: what a person reads when one is wrong, and that nothing passes for want of anything to see."""
+"""Scenario files: messages for wrong ones, and no expectation passes because there was nothing to check."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The shipped stories: every expectation holds, and the page of results tells what is so today."""
+"""The shipped scenarios: every expectation holds, and the page of results is current."""
 
 from pathlib import Path
 

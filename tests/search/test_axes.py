@@ -1,4 +1,4 @@
-"""What a sweep varies, as written: every form, and every mistake in words."""
+"""The axes of a sweep as written: every form, and a message for every mistake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sweeps on a Dask scheduler: the same bits, and a killed process costs its part only."""
+"""Sweeps on a Dask scheduler: the same bits, and a killed process costs only its part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intervals of means: how often they hold, and that they widen where values depend on each other."""
+"""Confidence intervals of means: how often they hold, and that they widen for dependent values."""
 
 from __future__ import annotations
 

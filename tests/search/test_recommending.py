@@ -1,4 +1,4 @@
-"""Advice: a planted better candidate is found, luck is called luck, and limits are kept."""
+"""Recommendations: a planted better candidate is found, luck is recognised, and limits are kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folds, and what a choice can and cannot see of what comes after it."""
+"""Folds, and what a choice can and cannot see of the data after it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Other worlds: each is what it says, and the regrets are those of the losses."""
+"""Other worlds: each is what it says, and regrets follow from their losses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A rehearsal is faithful: on the same demand a fleet in shadow decides tick by tick as one that acts."""
+"""A rehearsal is faithful: with the same demand, a fleet in shadow decides, tick by tick, like one that acts."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st

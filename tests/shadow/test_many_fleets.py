@@ -1,4 +1,4 @@
-"""A new installation has all its fleets in shadow, so what each of them costs must not grow with their number."""
+"""With all fleets in shadow, as in a new installation, the cost per fleet does not grow with their number."""
 
 import asyncio
 from dataclasses import fields, replace

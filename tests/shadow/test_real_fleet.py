@@ -1,4 +1,4 @@
-"""In shadow: metrics come from the VMs that really run, and what really is goes into the journal beside."""
+"""In shadow, metrics come from the VMs that really run, and the real state is recorded in the journal as well."""
 
 import asyncio
 import math

@@ -1,4 +1,4 @@
-"""A fleet without `act`: decided and recorded as if it acted, and nothing touched."""
+"""A fleet without `act` is decided on and recorded as if it acted, and nothing is changed."""
 
 import pytest
 

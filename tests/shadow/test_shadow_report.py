@@ -1,4 +1,4 @@
-"""`shadow report`: the arithmetic against cases worked out by hand, and a whole fleet in shadow on virtual time."""
+"""`shadow report`: arithmetic against cases computed by hand, and a whole fleet in shadow on virtual time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One listing for many askers, whatever one of them does."""
+"""One listing for many callers, whatever one of them does."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The benchmark of policies: fair terms, no look-ahead, curves by hand, results that come back."""
+"""The benchmark of policies: fair terms, no look-ahead, curves by hand, results that can be read back."""
 
 from __future__ import annotations
 

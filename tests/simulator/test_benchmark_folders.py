@@ -1,4 +1,4 @@
-"""Who takes part in a benchmark, and the folders of traces it is run over."""
+"""Which peers take part in a benchmark, and the folders of traces on which it runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pool of who knows the law of waits: by hand, and against every rule of waits and hours there is."""
+"""A warm pool that knows the law of waits: by hand, and compared with every rule of waits and hours."""
 
 from __future__ import annotations
 

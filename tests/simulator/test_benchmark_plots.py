@@ -1,4 +1,4 @@
-"""The benchmark's plots: what is on them, and that equal input gives equal bytes."""
+"""The benchmark's plots: their contents, and equal bytes for equal input."""
 
 import xml.etree.ElementTree as ET
 from dataclasses import replace

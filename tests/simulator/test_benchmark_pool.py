@@ -1,4 +1,4 @@
-"""The warm pool under judgement: books by hand, and the three-state programme against every schedule there is."""
+"""Judging the warm pool: accounts by hand, and the three-state programme compared with every schedule."""
 
 from __future__ import annotations
 

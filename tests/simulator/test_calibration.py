@@ -1,4 +1,4 @@
-"""Coverage: shares of outcomes below quantiles, and forecasts that keep or break what they say."""
+"""Coverage: shares of outcomes below quantiles, for calibrated and uncalibrated forecasts."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The clairvoyant optimum against trying every schedule, and against the linear program."""
+"""The clairvoyant optimum, compared with trying every schedule and with the linear program."""
 
 from __future__ import annotations
 

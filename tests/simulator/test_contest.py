@@ -1,4 +1,4 @@
-"""Contests cut into segments have the bits of the uncut run, and a seam that does not hold is noticed."""
+"""Contests cut into segments have the same bits as the uncut run, and a bad seam is noticed."""
 
 from __future__ import annotations
 

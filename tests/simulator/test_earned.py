@@ -1,4 +1,4 @@
-"""What VMs earn, answered page by page, is what each tick alone would have said."""
+"""What VMs earn, computed page by page, equals what each tick alone would give."""
 
 from __future__ import annotations
 

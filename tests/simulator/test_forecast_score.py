@@ -1,4 +1,4 @@
-"""Figures of forecasts, from a time line: which outcome a forecast is for, and what cannot be known."""
+"""Figures of forecasts from a timeline: which outcome a forecast is for, and what cannot be known."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Replays of fleets that hibernate: which engine runs them, and what a memory is worth by the real daemon and the cloud's bill."""
+"""Replays of fleets that hibernate: which engine runs them, and what a memory is worth by daemon and bill."""
 
 from dataclasses import dataclass
 from functools import cache

@@ -1,4 +1,4 @@
-"""A replay of a known event: who is told of it for certain has what it takes from its first second on, and not much longer."""
+"""Replays of known events: a fleet that is certain of one has enough VMs from its first second, and not for much longer."""
 
 from __future__ import annotations
 

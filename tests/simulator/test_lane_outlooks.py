@@ -1,4 +1,4 @@
-"""Outlooks that are kept say what was issued: laws too, for lanes that share a series, for shorter runs, and shifted."""
+"""Kept outlooks equal those issued, including laws, for lanes that share a series, shorter runs, and shifted ones."""
 
 from __future__ import annotations
 

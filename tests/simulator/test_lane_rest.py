@@ -1,4 +1,4 @@
-"""Ticks in which nothing is done: the plant leaves out what it may, and what is left of the run is the same."""
+"""Ticks in which nothing happens: the plant skips work, and the run stays the same."""
 
 from __future__ import annotations
 

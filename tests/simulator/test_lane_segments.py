@@ -1,4 +1,4 @@
-"""A cut run is the uncut run: same sums, same digest, same time line, to the bit, also where a seam did not hold."""
+"""A cut run equals the uncut run: same sums, digest and timeline, to the bit, even after a bad seam."""
 
 from __future__ import annotations
 

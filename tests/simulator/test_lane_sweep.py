@@ -1,4 +1,4 @@
-"""Sweeps: variants are validated, results are labelled, and who computes them changes no bit."""
+"""Sweeps: variants are validated, results are labelled, and the executor does not change a bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger against a plain tick-by-tick account, and its independence of cuts and of other lanes."""
+"""The ledger, compared with a plain account tick by tick, and its independence of cuts and other lanes."""
 
 from __future__ import annotations
 

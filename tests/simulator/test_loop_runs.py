@@ -1,4 +1,4 @@
-"""The loop engine: the real daemon on virtual time. Equal runs are equal, and the cloud's bill is the time line's."""
+"""The loop engine, the real daemon on virtual time: equal runs are equal, and the cloud's bill is the timeline's."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""Peers from published rules: each by hand."""
+"""Peers from published rules, each computed by hand."""
 
 from __future__ import annotations
 

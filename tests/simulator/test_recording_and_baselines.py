@@ -1,4 +1,4 @@
-"""From journal to time line, baselines and recoveries, each against cases worked out by hand."""
+"""From journal to timeline, baselines and recoveries, each against cases computed by hand."""
 
 import asyncio
 import math

@@ -1,4 +1,4 @@
-"""Replays prepared and run: both engines alike, short and long runs alike, parts alike."""
+"""Preparing and running replays: both engines alike, short and long runs alike, parts alike."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""The page in a real browser: it draws, answers, fits, and asks nobody for anything."""
+"""The page in a real browser: it draws, responds, fits the window, and loads nothing from elsewhere."""
 
 import re
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Time lines as files and columns: what was written comes back, and what is broken is named with its line."""
+"""Timelines as files and columns: they can be read back, and errors name their line."""
 
 from pathlib import Path
 

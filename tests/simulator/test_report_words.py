@@ -1,4 +1,4 @@
-"""Conclusions, cards and numbers in words: true of the figures, and never a number for what is unknown."""
+"""Conclusions, cards and numbers in words: true to the figures, and never a number for the unknown."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The rivals in a process of their own: the same to the bit, ended when nobody wants them, missed when killed."""
+"""The rivals in a process of their own: the same to the bit, ended when not needed, reported missing when killed."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""Recording a running fleet on virtual time: what is measured, what stays unknown, when it ends."""
+"""Recording a running fleet on virtual time: what is measured, what stays unknown, and when it ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The score card by hand, and what is unknown."""
+"""The score card computed by hand, and unknown figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a policy stands: one plant and one luck for all, and what hindsight bounds."""
+"""The standing of a policy: one plant and the same luck for all, with hindsight as the bound."""
 
 from __future__ import annotations
 

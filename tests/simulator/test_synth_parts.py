@@ -1,4 +1,4 @@
-"""Traffic made of parts: each part is what it says, streams do not disturb one another, recipes are told as YAML."""
+"""Traffic made of parts: each part is what it says, streams are independent, recipes are shown as YAML."""
 
 from __future__ import annotations
 

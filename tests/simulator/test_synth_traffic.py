@@ -1,4 +1,4 @@
-"""Generated traffic: what its arguments state is what can be measured in it."""
+"""Generated traffic: its measured properties are those that its arguments state."""
 
 from __future__ import annotations
 

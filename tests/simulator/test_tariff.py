@@ -1,4 +1,4 @@
-"""What follows from counts by a tariff is what the books of single ticks add up to."""
+"""Costs from counts by a tariff equal the sum over single ticks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Time lines: sums and episodes against cases worked out by hand, and the files as they are on the disk."""
+"""Timelines: sums and episodes against cases computed by hand, and the files on disk."""
 
 from __future__ import annotations
 

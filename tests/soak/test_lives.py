@@ -1,4 +1,4 @@
-"""Hours of fleets of all kinds among random troubles: no call breaks a law, and in the end everything is what it should be.
+"""Hours of fleets of all kinds with random troubles: no call breaks a law, and the end state is correct.
 
 `live(seed, hours)` lives others, and longer.
 """

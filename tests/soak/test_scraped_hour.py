@@ -1,4 +1,4 @@
-"""Half an hour of a daemon that scrapes two hundred VMs over HTTP, of which some go and some come all the time.
+"""Half an hour of a daemon that scrapes two hundred VMs over HTTP, some of which come and go all the time.
 
 The whole hour of ten thousand is run by `python -m benchmarks scraped_hour`.
 """

@@ -1,4 +1,4 @@
-"""A day of twenty fleets with random troubles: nothing grows, nothing is decided that must not be, and the ledger is right.
+"""A day of twenty fleets with random troubles: nothing grows, no wrong decision is made, and the ledger is right.
 
 The seven days of the same are run by `python -m benchmarks soak`.
 """

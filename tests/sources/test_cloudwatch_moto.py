@@ -1,4 +1,4 @@
-"""CloudWatch as another team has built it (moto): what its server can show of what we ask."""
+"""CloudWatch as moto implements it: as much of our requests as its server supports."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""Policies that read CloudWatch or are pushed to: what is refused, where and with what advice; what they become."""
+"""Policies with CloudWatch or pushed samples: what is refused, with position and advice, and what they compile to."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""CloudWatch as a source, against a stub of the protocol: when it asks, what it makes of answers, what it costs."""
+"""CloudWatch as a source, against a stub of the protocol: when it asks, what it makes of answers, and the cost."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Which lines of Prometheus text are of a metric, wherever they stand and however the text ends."""
+"""Which lines of Prometheus text belong to a metric, wherever they are and however the text ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""VMs that show what no exporter would: whatever one of them answers, the others are read, and none reaches another."""
+"""VMs that expose what no exporter would: whatever one answers, the others are read and unaffected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work with utilisation beside it: joined by VM, and never failed or delayed by what is beside."""
+"""Work combined with utilisation: joined by VM, and never failed or delayed by the utilisation."""
 
 from __future__ import annotations
 

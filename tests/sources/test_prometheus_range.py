@@ -1,4 +1,4 @@
-"""History out of a Prometheus: against an HTTP endpoint that answers as told, and against the real one."""
+"""Importing history from Prometheus: against a scripted HTTP endpoint and the real program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prometheus as a live source: joins, totals, sharing, times, and every way in which an answer goes wrong."""
+"""Prometheus as a live source: joins, totals, sharing, times, and every way in which an answer can fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real daemon on the embedded cloud, pushed to by hand and by a real Prometheus that follows deploy/remote-write.yml."""
+"""A real daemon on the embedded cloud, with samples pushed by hand and by a real Prometheus with deploy/remote-write.yml."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Readiness: who counts as in service, and that silence does not."""
+"""Readiness: which VMs count as in service, and that silence means not ready."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each reason why a VM gave no reading has its remedy, and those that heal by themselves have none.
+"""Each reason for a missing reading has its remedy, and reasons that pass by themselves have none.
 
 The reasons are made by what makes them: a scrape of a VM that does so.
 """

@@ -1,4 +1,4 @@
-"""Scraping over time: VMs that fail again and again, stamps that stand still, counters that go back a little."""
+"""Scraping over time: VMs that fail repeatedly, timestamps that stand still, counters that go back a little."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scraping over HTTP: good bodies, bad bodies, silence, counters that begin again."""
+"""Scraping over HTTP: good bodies, bad bodies, silence, counter resets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trace played as if live: what is known when, and how it is spread over VMs."""
+"""Playing a trace as if live: what is known when, and how it is divided over VMs."""
 
 from __future__ import annotations
 

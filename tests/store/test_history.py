@@ -1,4 +1,4 @@
-"""What the page is told of the past: thinned, whole where it is short, and never waited for long."""
+"""The past as the status page gets it: thinned out, complete if short, with a bounded wait."""
 
 import asyncio
 import math

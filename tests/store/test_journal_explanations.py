@@ -1,4 +1,4 @@
-"""What explains a tick beside its numbers comes back from the journal as it was."""
+"""The explanations of a tick come back from the journal as they were, in addition to its numbers."""
 
 from __future__ import annotations
 

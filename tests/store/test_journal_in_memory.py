@@ -1,4 +1,4 @@
-"""A journal in memory writes ticks together, and nobody can tell."""
+"""An in-memory journal writes ticks in batches, without visible difference."""
 
 from __future__ import annotations
 

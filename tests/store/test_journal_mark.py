@@ -1,4 +1,4 @@
-"""The mark beside the journal: what it holds, when it is none, and which journal ends before it."""
+"""The mark beside the journal: its contents, when it is not valid, and which journals end before it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The journal against what happens to files: crashes, second writers, foreign, newer, damaged and full ones."""
+"""The journal and its files: crashes, second writers, and foreign, newer, damaged and full ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damaged journals: noticed at opening and while running, set aside whole, and begun anew with one message."""
+"""Damaged journals: noticed at opening and while running, set aside as a whole, and begun anew with one message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was learned outlives restarts: written, replaced, forgotten with its fleet, and in journals of older versions."""
+"""Learned values survive restarts: written, replaced, deleted with their fleet, and in journals of older versions."""
 
 from __future__ import annotations
 

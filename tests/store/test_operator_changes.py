@@ -1,4 +1,4 @@
-"""What operators have in force outlives the journal: the file beside it, damage, full disks, older versions."""
+"""Operators' changes in force survive the journal: the file beside it, damage, full disks, older versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may touch the state directory of a daemon."""
+"""Which process may use the state directory of a daemon."""
 
 import os
 import stat

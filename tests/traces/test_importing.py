@@ -1,4 +1,4 @@
-"""Files of any shape: what is told from the file, what options change, and every recording at hand."""
+"""Files of any shape: what is inferred from the file, what options change, and every recording at hand."""
 
 from __future__ import annotations
 

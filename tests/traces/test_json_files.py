@@ -1,4 +1,4 @@
-"""JSON as people have it: logs of an object a line, and saved answers of CloudWatch."""
+"""JSON in common forms: logs with an object per line, and saved answers from CloudWatch."""
 
 from __future__ import annotations
 

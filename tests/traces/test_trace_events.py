@@ -1,4 +1,4 @@
-"""Events and tables of VMs as traces: the definitions by brute force, and what is refused."""
+"""Events and tables of VMs as traces: definitions checked by brute force, and what is refused."""
 
 from __future__ import annotations
 

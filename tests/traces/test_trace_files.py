@@ -1,4 +1,4 @@
-"""Trace files: what reads, what is refused and with which line, and the recordings at hand."""
+"""Trace files: which can be read, which are refused and with which line, and the recordings at hand."""
 
 from __future__ import annotations
 

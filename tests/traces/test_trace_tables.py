@@ -1,4 +1,4 @@
-"""Tables: the quick way and the csv module give the same, whatever the blocks; errors say where; odd files."""
+"""Tables: the fast reader and the csv module agree for any blocks; errors give the position; odd files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wide tables: a column a service or a VM, as dashboards export them."""
+"""Wide tables: one column per service or VM, as dashboards export them."""
 
 from __future__ import annotations
 

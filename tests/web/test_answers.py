@@ -1,4 +1,4 @@
-"""Answers that are dear: made once for all who ask, and none that nobody reads beyond what memory is given to them."""
+"""Expensive answers: made once for all callers, and not at all while too much waits to be read."""
 
 import asyncio
 import gzip

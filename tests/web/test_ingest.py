@@ -1,4 +1,4 @@
-"""Pushing over HTTP, on a real site: who may, what is read, what is refused and how it is told."""
+"""Pushing over HTTP, on a real site: who may push, what is read, what is refused, and how refusals are reported."""
 
 import asyncio
 import gzip

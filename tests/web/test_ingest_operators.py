@@ -1,4 +1,4 @@
-"""An operator's change does not wait for the next tick either: it asks for an early turn once it is on the disk."""
+"""An operator's change does not wait for the next tick: it requests an early turn once it is on disk."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The status page in a real browser, against a daemon that runs: it shows, it follows, it fits, it asks nobody else."""
+"""The status page in a real browser, with a running daemon: it shows, updates, fits the window, and loads nothing else."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is served over HTTP, with a clock that the test sets: health, metrics, status, a taken address."""
+"""The HTTP site, with a clock that the test sets: health, metrics, status, a port that is taken."""
 
 import asyncio
 import contextlib
