@@ -79,7 +79,7 @@ async def test_a_program_that_is_not_there(tmp_path):
 
 
 async def test_a_run_that_hangs_is_ended_with_its_children(tmp_path):
-    # A shell, since it has its child much sooner than Python.
+    # A shell, because it starts its child much sooner than Python.
     program = tmp_path / "hook"
     program.write_text(f"#!/bin/sh\nsleep 60 &\necho $! > {tmp_path}/child\nwait\n")
     program.chmod(0o700)

@@ -26,13 +26,13 @@ async def test_a_drained_vm_is_switched_off_under_load_and_no_request_fails(tmp_
         switched_off = asyncio.Event()
 
         async def client():
-            # Until well after the VM is gone.
+            # The load continues until well after the VM is gone.
             left = 30
             while left:
                 said.append(await haproxy.request())
                 left -= switched_off.is_set()
 
-        # One request is held by each VM from before the cordon.
+        # Each VM holds one request from before the cordon.
         vms.free.clear()
         early = [asyncio.create_task(haproxy.request()) for _ in range(2)]
         await until(lambda: len(vms.seen) == 2)

@@ -67,7 +67,7 @@ async def test_what_waits_in_the_queue_of_a_vm_is_its_work(tmp_path):
             return sum(row.sessions + row.queued for row in await socket.table(BACKEND) if row.name == "i-0")
 
         await until(lambda: _equals(all_there(), 1))
-        # HAProxy queues at the backend what no VM has been chosen for.
+        # Requests without a chosen VM queue at the backend.
         await until(lambda: _equals(_waiting(socket), 2))
         vms.free.set()
         assert await asyncio.gather(*under_way) == ["HTTP/1.1 200 OK"] * 3

@@ -105,7 +105,7 @@ async def test_a_counter_that_begins_anew_is_not_a_negative_rate(tmp_path):
         script.answer = TABLE.format(50).encode()
         clock.at_s += 10.0
         assert (await total.read([])).values.tolist() == [5.0]
-        # Over a long pause it would dilute to nothing.
+        # Over a long pause, the rate would be diluted to almost nothing.
         clock.at_s += 1000.0
         assert (await total.read([])).error == FIRST
 

@@ -34,7 +34,7 @@ def client(name, url):
 
 @pytest.fixture(name="group", scope="module")
 def _group(url):
-    """A target group behind a listener, and the ids of two VMs that run and one that is stopped."""
+    """Make a target group behind a listener; gives it and the ids of two running VMs and a stopped one."""
     ec2, elb = client("ec2", url), client("elbv2", url)
     vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
     subnets = [

@@ -20,7 +20,7 @@ FLEET = "autoscaler:fleet"
 
 
 class Side:
-    """One of the two clouds: its client, an image it knows, and how to let time pass."""
+    """One of the two clouds: its client, an image that it knows, and a way to let time pass."""
 
     def __init__(self, ec2, image, settle):
         self.ec2, self.image, self.settle = ec2, image, settle

@@ -141,7 +141,7 @@ async def test_filters_are_joined_and_an_unknown_one_is_refused(served, ec2):
 
 
 async def test_twenty_thousand_vms_come_in_pages_of_a_thousand(serve):
-    # Read as text: the SDK needs most of a second for each of these pages, whoever serves them.
+    # Read as text, because the SDK itself needs most of a second to parse each of these pages.
     served = await serve(fleets=(FleetSetup("web", 20_000),))
     query = {
         "Action": "DescribeInstances",

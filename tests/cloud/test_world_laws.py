@@ -112,7 +112,7 @@ def test_one_seed_and_one_sequence_of_calls_give_one_world(script, faults, seed)
     for _ in play(first, script):
         pass
     for now_s in play(second, script):
-        # Looking more often must change nothing.
+        # Reading more often must change nothing.
         second.views(now_s)
         second.serving(now_s)
     assert digest(first) == digest(second)

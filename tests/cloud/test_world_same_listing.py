@@ -31,7 +31,7 @@ def test_while_nothing_changes_the_page_is_the_same_object():
     second = shown(world, 30)
     assert second is not first
     assert second.vms[0].state is State.PENDING
-    # What falls due by itself is a change too.
+    # An event that falls due by itself is a change, too.
     assert shown(world, 200).vms[0].state is State.RUNNING
     assert shown(world, 210) is shown(world, 220)
 
@@ -64,7 +64,7 @@ def test_it_shows_what_a_listing_made_anew_shows(seed, lag_s, moments, troubled)
                 world.start(now_s, [vm_id])
             elif what == "stop" and states.get(vm_id) is State.RUNNING and not troubled and lag_s == 0:
                 world.stop(now_s, [vm_id])
-        # The other world is asked in a way that is never the same twice.
+        # The other world is read with a new `matches` each time, so that it builds every page anew.
         kept = shown(worlds[0], now_s)
         anew = worlds[1].page(now_s, matches=lambda view: True)
         assert kept == anew

@@ -31,7 +31,7 @@ PROVISION = ActionIntent("api", Verb.PROVISION, (), 3, "token-7", "the warm pool
 
 
 def fleet_tick(fleet: str = "web", **changes: object) -> FleetTick:
-    """A tick in which no two numbers are alike, so that a swapped field is seen."""
+    """A tick whose numbers all differ, so that swapped fields are noticed."""
     numbers = {
         field.name: position + 0.5 if field.type == "float" else position
         for position, field in enumerate(fields(FleetTick), start=1)

@@ -58,7 +58,7 @@ class TraceHarness:
 
 
 class ScrapeHarness:
-    """VMs over HTTP that show a gauge or a counter."""
+    """VMs over HTTP that expose a gauge or a counter."""
 
     def __init__(self, signal, metric_type):
         self.clock = ManualClock()
@@ -167,7 +167,7 @@ class PushHarness:
 
 
 class CloudWatchHarness:
-    """A metric of every VM, or of the fleet, that is known two minutes late."""
+    """A metric per VM, or for the fleet, that is known two minutes late."""
 
     def __init__(self, signal):
         self.clock = ManualClock(1_000_020.0)

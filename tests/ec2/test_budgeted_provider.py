@@ -24,7 +24,7 @@ REFUSED = (THROTTLED, "RequestLimitExceeded")
 
 
 class Scripted:
-    """Notes its calls with their time; `answers` are kinds and codes of the outcomes of the next calls, accepted at last."""
+    """A provider that records its calls and their times. `answers` gives kind and code of the next outcomes; later ones are accepted."""
 
     answers_at_once = True
 
@@ -68,14 +68,14 @@ class Scripted:
 
 
 class Reading(Scripted):
-    """Reads launch templates too."""
+    """A scripted provider that can read launch templates, too."""
 
     async def launch_spec(self, spec):
         self.note("launch_spec", spec.launch_template)
 
 
 class Account:
-    """A provider within a budget; `limits` are EC2's."""
+    """A provider with a budget; `limits` are those of EC2."""
 
     def __init__(self, kind=Scripted, limits=PUBLISHED):
         self.clock = VirtualClock(ORIGIN_S)
@@ -84,7 +84,7 @@ class Account:
         self.provider = BudgetedProvider(self.inner, self.budget, self.clock, seed=1)
 
     def spent(self, calls):
-        """Calls of a bucket that are not left."""
+        """Number of calls that are missing from a bucket."""
         left = {state.name: state.left for state in self.budget.state()}
         if calls not in left:
             return 0.0
@@ -224,7 +224,7 @@ def test_only_a_call_that_was_refused_as_a_whole_cuts_what_is_believed(answer):
 
 @pytest.mark.parametrize(("count", "suspected"), [(150, "calls"), (400, "VMs")])
 def test_a_refused_launch_counts_with_all_vms_that_it_would_have_made(count, suspected):
-    """For 150 VMs there is room for 6.6 such calls by VMs, and for 4.95 by calls; for 400 for 2.5."""
+    """With 150 VMs each, the buckets hold 6.6 such calls by VMs and 4.95 by calls; with 400 VMs, 2.5 by VMs."""
 
     async def test(account):
         account.inner.answers = [[REFUSED] * count]
@@ -236,7 +236,7 @@ def test_a_refused_launch_counts_with_all_vms_that_it_would_have_made(count, sus
 
 
 AMPLE = replace(PUBLISHED, other_changes=Limit(1e9, 1e9))
-"""Of retypes: whatever the budget believes after refusals, there is room, so that pauses alone are seen."""
+"""Limits with room for any number of retypes, even after refusals, so that only the pauses between retries count."""
 
 
 def test_pauses_are_drawn_up_to_a_limit_that_doubles_and_end_before_the_time_of_the_call_is_over():
@@ -252,7 +252,7 @@ def test_pauses_are_drawn_up_to_a_limit_that_doubles_and_end_before_the_time_of_
     assert len(pauses) >= 4
     # Waiting for room takes a thousandth of a second.
     assert all(0.0 < pause < limit + 0.002 for pause, limit in zip(pauses, limits, strict=False))
-    # No pause is begun that could end after the time of the call.
+    # A pause that could end after the time of the call is not begun.
     assert times[-1] == ended_s
     assert ended_s + limits[-1] >= WAIT_S > ended_s
 

@@ -53,7 +53,7 @@ def test_a_bucket_never_gives_more_than_it_holds_and_what_flows_in(steps):
 
 
 class Account:
-    """A world with EC2's buckets, a budgeted provider, and others who call too."""
+    """A world with EC2's buckets, a budgeted provider, and other programs that make calls, too."""
 
     def __init__(self, vms=0, zones="a", **world):
         self.clock = VirtualClock(ORIGIN_S)
@@ -82,7 +82,7 @@ def test_calls_within_the_budget_do_not_wait_and_those_beyond_wait_their_turn():
 
     calls = run(test, 8)
     assert calls[:4] == [(0.0, 1)] * 4
-    # The fifth of the five that EC2 gives at once is the margin; then 1.9 a second flow back. Who waits goes together.
+    # The fifth of the five calls that EC2 allows at once is our margin; then 1.9 a second flow back. Waiting calls are combined.
     assert [vms for _, vms in calls[4:]] == [4]
     assert calls[4][0] == pytest.approx((5 - 4.95) / 1.9, abs=2e-3)
 
@@ -217,7 +217,7 @@ def test_a_steady_state_beside_others_who_use_half_of_every_refill_is_hardly_eve
     async def test(account):
         beside = asyncio.create_task(others(account, 300.0))
         while account.clock.monotonic() < 300.0:
-            # One start a second and a half, beside their one a second, of the two that flow back.
+            # Two calls a second flow back: the others use one, and one start is made every second and a half.
             await account.provider.start(account.ids[1:2])
             await account.clock.sleep_until(account.clock.monotonic() + 1.5)
         await beside

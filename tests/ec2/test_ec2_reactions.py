@@ -32,12 +32,12 @@ UnauthorizedOperation=call_a_person AuthFailure=call_a_person OptInRequired=call
 PendingVerification=call_a_person Blocked=call_a_person ExpiredToken=call_a_person RequestExpired=call_a_person
 IdempotentParameterMismatch=report
 """
-"""What EC2's documentation says of these codes, as we read it."""
+"""Our reading of what EC2's documentation says about these codes."""
 
 
 @pytest_asyncio.fixture(name="starts", scope="module", loop_scope="module")
 async def _starts():
-    """Start one VM of a world in which each VM's start meets one code, and each code's outcome."""
+    """Start VMs in a world in which each start fails with a different code; gives the outcomes by code, and a listing."""
     world = CloudSetup(fleets=(FleetSetup("web", len(CODES)),)).world(0.0)
     ids = dict(zip(CODES, (view.id for view in world.views(0.0)), strict=True))
     faults = tuple(
@@ -77,7 +77,7 @@ async def test_what_the_daemon_does_is_the_reaction(code):
             assert verdict is not None
             assert verdict.blame is Blame.QUOTA
         case Reaction.LOOK_AGAIN:
-            # Listings tell in seconds; a VM that cannot be started is held for minutes.
+            # A listing settles it in seconds; a VM that cannot be started is held for minutes.
             assert verdict is not None
             assert verdict.weight <= 0.1
         case Reaction.LEAVE_ALONE | Reaction.HELD | Reaction.REPORT:

@@ -21,7 +21,7 @@ MOST_LISTINGS = 6
 
 @contextmanager
 def frozen_heap():
-    """What exists by now is left out of garbage collections, as `Ec2Provider.open` asks of its caller."""
+    """Exempt existing objects from garbage collection, as `Ec2Provider.open` asks of its caller."""
     gc.collect()
     gc.freeze()
     try:
@@ -31,9 +31,9 @@ def frozen_heap():
 
 
 async def longest_held_s(work):
-    """The most CPU time that the loop's thread took between two turns of a task waking every millisecond.
+    """Most CPU time that the loop's thread used between two wake-ups of a task that wakes every millisecond.
 
-    Not how late that task was: other processes on a busy machine hold the loop too, and that is not ours to judge.
+    This is not the delay of that task, which other processes on a busy machine increase, too.
     """
 
     async def tick():

@@ -13,7 +13,7 @@ from autoscaler.providers.ec2.settings import Ec2Settings
 
 
 def lister(settings):
-    """Run the listing process on a standard input that ends after the settings, as when its parent dies."""
+    """Run the listing process with a standard input that ends after the settings, as if its parent had died."""
     command = [sys.executable, "-m", "autoscaler.providers.ec2.lister"]
     line = json.dumps(settings).encode() + b"\n"
     return subprocess.run(command, input=line, capture_output=True, timeout=300, check=False)

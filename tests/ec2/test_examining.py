@@ -62,7 +62,7 @@ async def _account(moto):
 
 
 async def test_moto_shows_permissions_keys_and_monitoring(account):
-    # Without a template: moto launches VMs in spite of DryRun.
+    # Without a template, because moto launches VMs in spite of DryRun.
     findings = await examine(settings_for(account), [replace(WEB, spec=None)], SystemClock())
     allowed = [each for each in of(findings, "permission") if each.level is Level.OK]
     assert {each.text.split()[0] for each in allowed} >= {

@@ -30,7 +30,7 @@ VM = Described(
 M7I = TypeFacts(supported=True, memory_gib=8.0)
 ROOT = VolumeFacts(encrypted=True, size_gib=20.0)
 NAMES = itertools.count(1)
-"""What moto holds outlives its server."""
+"""Numbers for unique names, because moto's data outlives its server."""
 
 
 def told(findings):

@@ -24,7 +24,7 @@ SPEED = 12.0
 VMS, WANTED = 8, 5
 FLEET = FleetSetup("web", VMS)
 FIRST = min(view.id for view in CloudSetup(fleets=(FLEET,), zones="ab").world(0.0).views(0.0))
-"""The world makes the same ids for the same seed; this VM is started first."""
+"""Id of the VM that is started first; the world makes the same ids for the same seed."""
 FAULT_OF = {
     "one bad VM": Fault(FaultKind.NO_CAPACITY, code="InvalidParameterValue", vm_ids=(FIRST,)),
     "no room in a zone": Fault(FaultKind.NO_CAPACITY, zone="us-east-1a"),
@@ -34,7 +34,7 @@ FAULT_OF = {
 
 
 async def lived(fault, for_s):
-    """A daemon of one fleet that needs WANTED of VMS; its rows, events and what the endpoint says of calls."""
+    """Run a daemon with a fleet that needs WANTED of VMS; return its rows, its events and the endpoint's count of calls."""
     clock = ScaledClock(ORIGIN_S, SPEED)
     setup = CloudSetup(
         fleets=(FLEET,),
@@ -83,14 +83,14 @@ async def test_what_is_needed_serves_all_the_same_within_few_calls_and_none_is_s
     assert (FIRST in state["serving"]) is (name == "answers are lost")
     match name:
         case "one bad VM":
-            # The batch of two in its zone, and each half: the good one starts, and another instead of the bad one.
+            # The batch of two in its zone, and each half: the good VM starts, and another one replaces the bad one.
             assert refused == {"InvalidParameterValue": 2}
             assert calls["vms"]["StartInstances"] == WANTED
             ((kind, text),) = told
             assert kind == "start_not_accepted"
             assert FIRST in text
         case "no room in a zone":
-            # The batch and its halves, and none again while the zone is known to be dry.
+            # The batch and its halves, and no more calls while the zone is known to have no room.
             assert refused == {"InsufficientInstanceCapacity": 3}
             assert [kind for kind, _ in told] == ["start_not_accepted", "shortage_began"]
         case "falls back":
@@ -99,7 +99,7 @@ async def test_what_is_needed_serves_all_the_same_within_few_calls_and_none_is_s
             assert kind == "start_fell_back"
             assert f"{FIRST} fell back to stopped (Client.InternalError)" in text
         case _:
-            # An answer that was lost is not asked for again: the next listing tells.
+            # A call whose answer was lost is not repeated: the next listing shows the outcome.
             assert (refused, calls["vms"]["StartInstances"]) == ({}, WANTED)
             assert {str(o.kind) for action in actions for o in action.outcomes} == {"unknown"}
     assert calls["accepted"]["DescribeInstances"] <= len(rows)

@@ -30,7 +30,7 @@ FLEETS = (
     FleetSetup("web", 1, State.RUNNING),
 )
 ABLE, ODD, PLAIN = (view.id for view in CloudSetup(fleets=FLEETS).world(0.0).views(0.0))
-"""The world makes the same ids for the same seed: one can hibernate, one is refused, one was not launched for it."""
+"""Ids of VMs, the same for the same seed: one can hibernate, one is refused, one was not launched for hibernation."""
 DEMAND = steady((0, 300), (25, 0), (95, 300))
 LIVES_S = 140.0
 

@@ -1,6 +1,6 @@
 """The IAM policies that we hand out against the code itself: every method of an AWS client that is named anywhere.
 
-`test_iam_policy` holds the policies to what modules say of themselves; this holds them to what they do.
+`test_iam_policy` compares the policies with what modules declare; this compares them with what modules call.
 """
 
 import ast
@@ -17,12 +17,12 @@ ROOT = Path(__file__).parents[2]
 HANDED_OUT = ("iam-policy.json", "iam-policy-target-groups.json", "iam-policy-ssm.json")
 PREFIXES = {"elbv2": "elasticloadbalancing", "service-quotas": "servicequotas"}
 ACTION_OF = {"sqs:DeleteMessageBatch": "sqs:DeleteMessage"}
-"""Where a call and what allows it have different names."""
+"""Actions of the calls whose permission has another name."""
 
 
 @pytest.fixture(name="methods", scope="module")
 def _methods():
-    """By name of a client's method, the IAM actions of all services that the program speaks to."""
+    """IAM actions by name of a client's method, for all services that the program uses."""
     session, found = Session(), {}
     for service in ("ec2", "cloudwatch", "sqs", "kms", "service-quotas", "elbv2", "ssm"):
         for operation in session.get_service_model(service).operation_names:
@@ -32,7 +32,7 @@ def _methods():
 
 
 def aws_modules():
-    """Modules that import botocore or what is built on it; the layers allow nobody else to speak to AWS."""
+    """Modules that import botocore or a library built on it. The layers keep all others from calling AWS."""
     for path in sorted((ROOT / "autoscaler").rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         names = [
@@ -44,7 +44,7 @@ def aws_modules():
 
 
 def named(tree, methods):
-    """Methods of clients that the module names: as an attribute, or as text for getattr."""
+    """Methods of clients that a module names, as an attribute or as a string for getattr."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and node.attr in methods:
             yield node.attr

@@ -52,7 +52,7 @@ def test_changes_of_vms_need_the_ownership_tag(statements):
     (guarded,) = [each for each in statements if each.get("Condition") == owned]
     typed = {"Null": {**owned["Null"], "ec2:Attribute/InstanceType": "false"}}
     (of_type,) = [each for each in statements if each.get("Condition") == typed]
-    # Of all attributes only the type: who may change user data runs what they like as root at the next start.
+    # Only the type of all attributes: permission to change user data is permission to run anything as root at the next start.
     assert actions(of_type) == {Operation.MODIFY_INSTANCE_ATTRIBUTE.value}
     assert actions(guarded) == existing - actions(of_type)
     for statement in statements:

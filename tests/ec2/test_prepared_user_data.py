@@ -23,7 +23,7 @@ SCRIPT = DEPLOY / "user-data-prepared.sh"
 
 @pytest_asyncio.fixture(name="imds")
 async def _imds():
-    """EC2's instance metadata service, version 2: nothing is told without a token."""
+    """EC2's instance metadata service, version 2, which requires a token."""
 
     async def token(request):
         assert request.headers["X-aws-ec2-metadata-token-ttl-seconds"]
@@ -46,7 +46,7 @@ async def _imds():
 
 
 async def boot(imds, folder, *, tool, codes, **variables):
-    """Run the script where these programs end with these codes; its exit code, and each program's arguments."""
+    """Run the script with programs that end with these codes; return its exit code and each program's arguments."""
     require_real("curl", shutil.which("curl"))
     for name, code in {"aws": 0, **codes}.items():
         program = folder / name

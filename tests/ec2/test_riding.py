@@ -14,7 +14,7 @@ ACCEPTED, REFUSED, UNKNOWN = OutcomeKind.ACCEPTED, OutcomeKind.REFUSED, OutcomeK
 
 
 class AllOrNothing:
-    """A provider that refuses a call as a whole for one of its VMs, without saying for which; it takes its time."""
+    """A slow provider that refuses a whole call because of one of its VMs, without naming it."""
 
     answers_at_once = False
 
@@ -36,7 +36,7 @@ class AllOrNothing:
 
 
 def run(fleets, act=None, **inner):
-    """The calls, and what came of each fleet's start of its VMs, with the second at which it did."""
+    """Return the calls, and the outcomes of each fleet's start with the second in which they came."""
 
     async def main():
         clock = VirtualClock(1e9)
@@ -79,7 +79,7 @@ def test_what_is_refused_because_of_one_of_them_is_said_of_none_of_the_others():
     for number, (vm_ids, (_, outcomes)) in enumerate(zip(fleets, said, strict=True)):
         expected = (REFUSED, "InvalidParameterValue") if number == 7 else (ACCEPTED, "")
         assert outcomes == dict.fromkeys(vm_ids, expected)
-    # Four at once, one for the other eight, and each of these by itself.
+    # Four at once, one combined for the other eight, and then each of these alone.
     assert [len(vm_ids) for _, vm_ids in calls] == [3] * 4 + [24] + [3] * 8
     assert calls[-1][0] < ALONE_S
 

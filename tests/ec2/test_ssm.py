@@ -29,7 +29,7 @@ def hook_on(url, *, timeout_s=20.0):
 
 
 class ScriptedSsm:
-    """Answers each operation with what a test laid out, a code of an error or a reply; the last one repeats."""
+    """Answers each operation as the test prescribes, with an error code or a reply; the last answer repeats."""
 
     def __init__(self):
         self.url = ""

@@ -20,7 +20,7 @@ PROBED = {"probe": "status_checks"}
 
 
 class Both:
-    """A daemon on both, ticked by hand; two VMs of a fleet on each."""
+    """A daemon with both providers, whose ticks are run by hand; a fleet with two VMs on each."""
 
     def __init__(self, hosts, cloud, aws):
         self.hosts, self.cloud, self.log, self.demand = hosts, cloud, Log(), 200

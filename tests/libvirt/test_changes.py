@@ -18,7 +18,7 @@ ACCEPTED, REFUSED, THROTTLED = OutcomeKind.ACCEPTED, OutcomeKind.REFUSED, Outcom
 
 
 def untagged(real, *_):
-    """Somebody takes the tag away at this moment."""
+    """Remove the tag at this moment, as an operator might."""
     for domain in real.listAllDomains():
         if domain.name() == "taken":
             domain.setMetadata(2, None, "autoscaler", TAGS_URI, 2)
@@ -246,7 +246,7 @@ async def test_addresses_come_from_the_network_or_from_a_tag(hosts):
 
 
 def addresses(script, by_source):
-    """What libvirt's sources of addresses know; and how often they were asked."""
+    """Script what libvirt's sources of addresses know, and count how often they are asked."""
     asked = []
 
     def answer(_real, source, *_):
@@ -268,7 +268,7 @@ async def test_nobody_is_asked_again_at_once_for_an_address_that_nobody_knows(ho
 
 async def test_a_guest_agent_that_hangs_holds_no_listing_up_and_one_that_answers_is_heard(hosts):
     vm_id = hosts.define(state="running", network=True, agent=True)
-    # The test driver has no agents, so that none is ever connected.
+    # The test driver has no agents, so none is ever connected.
     name = "name='org.qemu.guest_agent.0'"
     hosts.scripts["hv1"]["XMLDesc"] = lambda real, *a: real.XMLDesc(*a).replace(
         name, f"{name} state='connected'"

@@ -23,7 +23,7 @@ from tests.real import require_real
 HAPROXY = shutil.which("haproxy") or "/usr/sbin/haproxy"
 NUMBERS = (21, 22, 23)
 PER_VM, QUIET, CROWD = 10, 5, 14
-"""Requests per second: what a VM is taken to serve, and what comes."""
+"""Requests per second: the capacity of a VM, and the load at quiet times and in a crowd."""
 
 POLICY = """fleet: web
 act: true
@@ -93,7 +93,7 @@ class Load:
             self.boots[boot] = self.boots.get(boot, 0) + 1
 
     def forget(self):
-        """Count answers anew."""
+        """Reset the counts of answers."""
         with self._lock:
             self.boots = {}
 
@@ -115,7 +115,7 @@ def _host():
 
 @pytest.fixture(name="front")
 def _front(tmp_path, ports, host):
-    """HAProxy with an entry for each VM, all of them out; its port, its socket, and the port of the VMs."""
+    """Run HAProxy with an entry for each VM, all out of rotation; gives its port, its socket, and the port of the VMs."""
     require_real("haproxy", Path(HAPROXY).exists())
     front, vm_port, socket = ports.one(), ports.one(), host.folder / "haproxy.sock"
     servers = "\n".join(f"  server vm-{n} 127.0.0.{n}:{vm_port} disabled" for n in NUMBERS)
@@ -146,7 +146,7 @@ def test_vms_follow_the_requests_and_none_is_lost(host, front, tmp_path):
         return {vm for vm in (first, *others) if host.domain(vm).isActive()}
 
     with Load(f"http://127.0.0.1:{port}/") as load, Program("run", cwd=tmp_path, **settings) as program:
-        # HAProxy has nobody to send to before the daemon has let the VM in.
+        # HAProxy has no VM to send requests to before the daemon has admitted one.
         until(lambda: sum(load.boots.values()) > QUIET, program.said, alive=program.process)
         (before,) = load.boots
         load.failed.clear()
@@ -156,7 +156,7 @@ def test_vms_follow_the_requests_and_none_is_lost(host, front, tmp_path):
         program.process.kill()
         program.process.wait()
         with Program("run", cwd=tmp_path, **settings) as again:
-            # The VM that was booting when the daemon died has come in, and nobody was started in its place.
+            # The VM that was booting when the daemon died is in service, and no other was started in its place.
             until(
                 lambda: sum(n for boot, n in load.boots.items() if boot != before) > CROWD,
                 again.said,

@@ -114,7 +114,7 @@ OFF = Marks(None, 1000.0, 2000.0)
     [
         (seen(RUNNING, 1), VmState.RUNNING, "", None),
         (seen(RUNNING, 1, marks=TOLD), VmState.STOPPING, "Client.UserInitiatedShutdown", 2000.0),
-        # The mark of another run, which was restored from a saved memory.
+        # The mark belongs to an earlier run, which was restored from a saved memory.
         (seen(RUNNING, 3, run=8, marks=TOLD), VmState.RUNNING, "", None),
         (seen(SHUTDOWN, 1), VmState.STOPPING, "Client.UserInitiatedShutdown", None),
         (seen(PAUSED, 1), VmState.RUNNING, "Libvirt.Paused.User", None),
@@ -130,7 +130,7 @@ OFF = Marks(None, 1000.0, 2000.0)
         (seen(SHUTOFF, 5, run=-1, saved=True, marks=OFF), VmState.STOPPED, HIBERNATED_REASON, 2000.0),
         # Its saved memory was thrown away.
         (seen(SHUTOFF, 5, run=-1, marks=OFF), VmState.STOPPED, "", 2000.0),
-        # Somebody within it shut it down after we had started it.
+        # A user of the VM shut it down after we had started it.
         (seen(SHUTOFF, 1, run=-1, marks=Marks(None, 3000.0, 2000.0)), VmState.STOPPED, "Client.InstanceInitiatedShutdown", None),
         (seen(SHUTOFF, 2, run=-1, marks=Marks()), VmState.STOPPED, "Client.UserInitiatedShutdown", None),
         (seen(SHUTOFF, 3, run=-1, marks=OFF), VmState.STOPPED, "Server.InternalError", 2000.0),

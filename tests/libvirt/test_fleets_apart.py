@@ -14,7 +14,7 @@ from tests.libvirt.conftest import WAITS
 from tests.libvirt.troubles import libvirt_error
 
 FLEETS = {"api": ("hv1", "hv1"), "web": ("hv1", "hv2")}
-"""Hosts of the VMs of each fleet, all of which run."""
+"""By fleet, the hosts of its VMs, all of which run."""
 
 
 @pytest.fixture(name="waits")
@@ -83,7 +83,7 @@ async def test_the_fleet_with_vms_on_it_holds_and_the_other_scales_in(hosts, awa
 
 
 def on(hosts):
-    """How many VMs of each fleet run."""
+    """Number of running VMs by fleet."""
     running = [
         domain
         for host in hosts.of.values()

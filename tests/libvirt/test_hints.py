@@ -9,7 +9,7 @@ from autoscaler.wiring_providers import Cloud, open_hints
 
 
 async def heard(hosts, change):
-    """The news that comes of a change."""
+    """The hints that result from a change."""
     waiting = asyncio.create_task(hosts.provider.hints.next())
     await asyncio.sleep(0)  # noqa: TID251 - so that it listens before anything happens
     change()
@@ -36,7 +36,7 @@ async def test_it_is_heard_again_once_after_the_connection_has_ended(hosts):
     (hint,) = await heard(hosts, hosts.of["hv1"].domain(vm_id).create)
     assert hint.vm_id == vm_id
     await hosts.provider.close()
-    # Nothing is registered any more, or the connection could not be closed.
+    # No callback may be registered any more, because the connection could not be closed otherwise.
     assert hosts.registered == {"hv1": 0, "hv2": 0}
 
 

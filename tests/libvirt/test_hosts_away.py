@@ -9,7 +9,7 @@ from tests.libvirt.troubles import Hanging, failing, libvirt_error
 
 PATIENCE_S = 60.0
 WAIT_S = 0.6
-"""How long hosts are waited for here, since they hang: a hundred times what an answer takes."""
+"""Timeout for hosts in these tests, in which they hang: a hundred times what an answer takes."""
 
 
 @pytest.fixture(name="waits")
@@ -104,7 +104,7 @@ async def test_a_change_that_was_given_up_while_connecting_is_not_made_later(hos
     assert hanging.times == 1
     hanging.released.set()
     assert (await hosts.vms())[vm_id].state is VmState.STOPPED
-    # Its thread has come back by now: the listing has waited for the same connection.
+    # The thread has returned by now, because the listing has waited for the same connection.
     assert not hosts.of["hv1"].domain(vm_id).isActive()
 
 

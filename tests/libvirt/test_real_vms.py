@@ -47,7 +47,7 @@ def _port():
 
 
 class Site:
-    """Policies whose demand is played, and the settings of a daemon with them."""
+    """Policies with a scripted demand, and the settings of a daemon that uses them."""
 
     def __init__(self, folder, host, port):
         self.policies, self._port = folder / "policies", port
@@ -61,14 +61,14 @@ class Site:
         }  # fmt: skip
 
     def demand(self, fleet, vms, more="", program=None):
-        """So much demand as that many VMs serve from now on."""
+        """Set the demand to what this many VMs can serve."""
         text = POLICY.format(fleet=fleet, trace=vms, port=self._port, more=more)
         (self.policies / f"{fleet}.yaml").write_text(text)
         if program is not None:
             program.process.send_signal(signal.SIGHUP)
 
     def boot_of(self, number):
-        """The id of the boot of the VM at that address; empty where nobody answers."""
+        """The boot id of the VM at an address; empty if it does not answer."""
         try:
             with OPENER.open(f"http://127.0.0.{number}:{self._port}/", timeout=1) as answer:
                 return answer.read().decode().strip()
@@ -77,7 +77,7 @@ class Site:
 
 
 def in_service(url):
-    """VMs in service, as the daemon says, by fleet."""
+    """Number of VMs in service by fleet, as the daemon reports it."""
     fleets = strict_json(get(f"{url}/api/v1/status")[1])["fleets"]
     return {each["fleet"]: each["decision"]["in_service"] for each in fleets if each["decision"]}
 
@@ -108,11 +108,11 @@ def test_vms_boot_for_demand_shut_down_after_it_and_keep_their_memory(host, port
         site.demand("kept", "one", HIBERNATE, program)
         until(lambda: site.boot_of(13), program.said, alive=program.process)
         assert site.boot_of(13) == boot
-        # The memory came back with the tags of its moment.
+        # The restored memory has the tags from the time when it was saved.
         until(lambda: "meanwhile" in host.domain(kept).XMLDesc(0), program.said, alive=program.process)
     assert "Traceback" not in program.said()
 
-    # Another daemon, as on a new machine, goes by what is written on the VMs: here, that they have long run.
+    # Another daemon, as on a new machine, relies on the marks of the VMs: here, that they have run for long.
     for each in web:
         host.mark_started_long_ago(each)
     site.demand("web", "none")

@@ -45,7 +45,7 @@ def test_what_is_no_host_is_refused(uris, words):
 
 
 def only(settings):
-    """The one place where the VMs are."""
+    """The only place of the settings."""
     return clouds_of(settings).by_name[""]
 
 
@@ -85,7 +85,7 @@ def test_hosts_are_not_waited_for_longer_than_the_tick_waits():
 
 def test_without_libvirt_python_it_is_said_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "libvirt", None)
-    # Past the cache: the module must not be made ready twice.
+    # Bypass the cache, because the module must not be prepared twice.
     with pytest.raises(ConfigError, match=r"pip install 'vm-autoscaler\[libvirt\]'") as told:
         binding.__wrapped__()
     assert "apt-get install libvirt-dev pkg-config gcc python3-dev" in str(told.value)

@@ -10,7 +10,7 @@ from autoscaler.providers.shadow import ShadowProvider
 from tests.daemon.builders import Bench, policy
 
 PLAIN = Physics(start=Spread(14), boot=Spread(6), launch=Spread(14), first_boot=Spread(6), stop=Spread(30))
-"""As the policy says: ready 20 s after a start, stopped after 30 s."""
+"""Durations as in the policy: a VM is ready 20 s after a start, and stopped 30 s after a stop."""
 SAME = ("demand", "desired", "in_service", "starting", "stopping", "stopped", "start", "stop", "provision")
 
 

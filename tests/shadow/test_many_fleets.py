@@ -13,7 +13,7 @@ from tests.daemon.builders import Bench, policy, steady, virtual
 
 
 class Looked(Vm):
-    """A row that counts how often anything of any row is looked at."""
+    """A VM that counts how often a field of any such VM is read."""
 
     looks = 0
 
@@ -23,7 +23,7 @@ class Looked(Vm):
 
 
 class Anew:
-    """Makes all rows anew each time, as whoever asks over a network does."""
+    """Builds all VMs anew for each listing, like a provider over a network."""
 
     def __init__(self, provider):
         self._provider = provider
@@ -40,7 +40,7 @@ class Anew:
 
 
 class Changed(Anew):
-    """Makes rows anew where something has changed."""
+    """Builds VMs anew only if they have changed."""
 
     def __init__(self, provider):
         super().__init__(provider)
@@ -53,7 +53,7 @@ class Changed(Anew):
 
 
 async def looks(fleets, kind, *, act=False):
-    """How often rows of a fleet are looked at over five minutes in which demand comes and goes."""
+    """How often VMs of a fleet are read over five minutes in which demand comes and goes."""
     bench = Bench(vms=0, limits=None)
     provider = kind(bench.provider)
     reader = SharedReader(provider)
@@ -75,7 +75,7 @@ def test_a_fleet_in_shadow_does_not_look_at_the_vms_of_others(kind):
     few, many = (run_virtual(lambda n=n: looks(n, kind)) for n in (5, 20))
     acting = run_virtual(lambda: looks(20, kind, act=True))
     assert many <= 1.1 * few
-    # What is simulated and what is real are followed both.
+    # Both the simulated and the real VMs are tracked.
     assert many <= 2.5 * acting
 
 

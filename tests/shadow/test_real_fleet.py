@@ -19,7 +19,7 @@ START_S, STOP_S = 20.0, 30.0
 
 
 def quiet_bench(demand, *, running=4, **changes):
-    """A fleet in shadow; its VMs run until somebody else stops them."""
+    """A fleet in shadow, whose VMs run until another program stops them."""
     bench = Bench(vms=6, running=running, zones="a")
     own = ShadowProvider(
         SharedReader(bench.provider), bench.clock, "web", start_time_s=START_S, stop_time_s=STOP_S
@@ -54,7 +54,7 @@ async def test_what_really_runs_and_costs_is_recorded_beside():
     await bench.run(100)
     rows = bench.rows()
     assert {(row.real.running, row.real.provisioned) for row in rows} == {(4, 10)}
-    # One money a VM-second in service and a hundredth for each that exists; charged tick by tick.
+    # A VM-second in service costs 1, and each VM that exists costs 0.01 per second, charged tick by tick.
     assert [round(row.real.cost, 9) for row in rows[1:]] == [round(10 * (4 + 10 * 0.01), 9)] * 10
     assert rows[-1].cost < rows[-1].real.cost
     with bench.journal.reader() as reader:
@@ -157,7 +157,7 @@ async def test_vms_that_are_gone_for_good_are_forgotten_and_others_are_not():
 
 
 class ToldOnce:
-    """A source that has had nothing new since the beginning."""
+    """A source that has had nothing new since the start."""
 
     def __init__(self):
         values, observed_at_s = np.zeros(1), np.full(1, ORIGIN_S)

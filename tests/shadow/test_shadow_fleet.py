@@ -13,7 +13,7 @@ START_S, STOP_S = 20.0, 30.0
 
 
 class Reader:
-    """Lists what it is given."""
+    """A reader that lists the given VMs."""
 
     def __init__(self, *vms, checked=()):
         self.vms, self.passed = vms, frozenset(checked)

@@ -43,7 +43,7 @@ def tick(
     censored=False,
     draining=0,
 ):
-    """A tick every 10 s: the policy has 4 VMs for 400/s where 10 really run, and each costs 1 a tick."""
+    """A tick of 10 s: the policy has 4 VMs for 400/s while 10 really run, and each VM costs 1 per tick."""
     capacity = policy_vms * CAPACITY
     row = fleet_tick(
         demand=demand, censored=censored, in_service=policy_vms, draining=draining, capacity=capacity, cost=cost,
@@ -60,7 +60,7 @@ def report(*ticks, actions=(), starts=()):
 def test_both_sides_by_hand():
     found = report(tick(0), tick(1, 500.0, policy_vms=4), tick(2, 1200.0, policy_vms=8), tick(3))
     t = found.total
-    # Three intervals of 10 s: 300, 500 and 1200/s wanted; the policy has 400, 400, 800, the real fleet 1000.
+    # Three intervals of 10 s with a demand of 300, 500 and 1200/s; the policy has 400, 400, 800/s, the real fleet 1000/s.
     assert (t.span_s, t.known_s, t.demand_work) == (30.0, 30.0, 20_000.0)
     assert t.policy.unserved_work == pytest.approx(10 * (100 + 400))
     assert t.real.unserved_work == pytest.approx(10 * 200)
@@ -153,7 +153,7 @@ def test_days_add_up_to_the_whole():
     )
 )
 def test_a_comparison_is_what_its_intervals_add_up_to(rows):
-    """Interval by interval, as one would write it down by hand."""
+    """Added up interval by interval, as by hand."""
     at_s, ticks = START_S + 100.0, []
     for number, (until_s, demand, vms, real, draining, cost) in enumerate(rows):
         ticks.append(

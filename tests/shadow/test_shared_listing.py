@@ -13,7 +13,7 @@ from tests.daemon.builders import virtual, vm
 
 
 class Provider:
-    """Every listing takes `takes_s` and is numbered by its error text; calls are kept."""
+    """A provider whose listings take `takes_s` and carry their number as the error text; calls are recorded."""
 
     def __init__(self, clock, takes_s=2.0):
         self.clock, self.takes_s = clock, takes_s
@@ -79,7 +79,7 @@ async def test_a_listing_that_never_ends_is_given_up_for_a_new_one():
 
 
 def breaking():
-    """A provider, a reader of it whose listings end in an error, and the listing that does not."""
+    """A provider, a reader whose listings fail, and the listing that does not."""
     provider = Provider(VirtualClock())
     reader = SharedReader(provider)
     good = reader._list
@@ -149,7 +149,7 @@ async def test_readiness_by_status_checks_asks_for_all_vms_in_one_call():
 
 
 class AtOnce(Provider):
-    """Answers without waiting, and says so."""
+    """A provider that answers at once, and declares so."""
 
     answers_at_once = True
 

@@ -30,7 +30,7 @@ def _url():
 
 
 async def put(url, *rows):
-    """(namespace, name, {dimension: value}, seconds, value) each."""
+    """Write datapoints, each as (namespace, name, {dimension: value}, seconds, value)."""
     secrets = {"aws_access_key_id": KEYS["access_key_id"], "aws_secret_access_key": KEYS["secret_access_key"]}
     made = AioSession().create_client("cloudwatch", "us-east-1", endpoint_url=url, **secrets)
     async with made as client:
@@ -62,7 +62,7 @@ async def test_cpu_and_requests_as_they_were_put(url):
     )
     cpu = source(url, Signal.UTILISATION, clock, metric="cpu")
     found = await cpu.read(VMS)
-    # Windows end at MINUTE_S; what came after it is not whole yet, and the third VM has nothing.
+    # Windows end at MINUTE_S: later data is not complete yet, and the third VM has none.
     assert dict(zip(found.vm_ids, found.values.tolist(), strict=True)) == {"i-0": 0.5, "i-1": 0.3}
     assert found.observed_at_s.tolist() == [MINUTE_S, MINUTE_S - 60]
     total = source(url, Signal.TOTAL, clock, metric="alb_requests", load_balancer="app/web/1")

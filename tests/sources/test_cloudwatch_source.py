@@ -15,15 +15,15 @@ from tests.sources.cloudwatch_stub import CPU, CloudWatchStub
 from tests.sources.doubles import ManualClock, vm
 
 NOW_S = 1_000_020.0 + 125.0
-"""A grid point of minutes, two minutes and a bit later: with a delay of 2 min the window before it is whole."""
+"""Two minutes and a bit after a full minute: with a delay of 2 min, the window before that minute is complete."""
 LAST_S = 1_000_020.0 - 60.0
-"""Start of that window."""
+"""Start of that window, in epoch seconds."""
 VMS = [vm(f"i-{number}", f"vm{number}") for number in range(3)]
 REQUESTS = ("AWS/ApplicationELB", "RequestCount")
 
 
 class Asking:
-    """A stub, a reader on it, and the clock of both."""
+    """A stub, a reader that uses it, and the clock of both."""
 
     def __init__(self, **limits):
         self.clock = ManualClock(NOW_S)
@@ -69,7 +69,7 @@ async def test_cpu_of_each_vm_is_a_share_stamped_with_the_end_of_its_window(aski
     asking.cpu(LAST_S, v0=50.0, v2=100.0)
     asking.cpu(LAST_S - 60, v0=10.0, v1=20.0)
     values, found = await read(asking.source())
-    # The VM without a value in the last window has its earlier one, which is as old as it is.
+    # A VM without a value in the last window keeps its earlier value, with its own age.
     assert values == {"i-0": 0.5, "i-1": 0.2, "i-2": 1.0}
     assert found.observed_at_s.tolist() == [LAST_S + 60, LAST_S, LAST_S + 60]
     assert found.error == ""
@@ -77,7 +77,7 @@ async def test_cpu_of_each_vm_is_a_share_stamped_with_the_end_of_its_window(aski
 
 async def test_only_whole_windows_are_asked_for_once_per_period(asking):
     source = asking.source()
-    # The window under way has a value already, which is not whole.
+    # The current window has a value already, but it is not complete.
     asking.cpu(LAST_S, v0=50.0)
     asking.cpu(LAST_S + 60, v0=1.0)
     for _ in range(6):
@@ -97,7 +97,7 @@ async def test_values_that_come_later_than_declared_are_asked_for_later(asking):
     for minute in range(30):
         for second in range(0, 60, 10):
             asking.clock.at_s = NOW_S + 60 * minute + second
-            # Whole, and known, 150 s after the end of the window instead of 120.
+            # Complete and known 150 s after the end of the window, instead of 120 s.
             for number in range(40):
                 start_s = LAST_S + 60 * (number - 5)
                 if start_s + 60 + 150 <= asking.clock.at_s:
@@ -106,7 +106,7 @@ async def test_values_that_come_later_than_declared_are_asked_for_later(asking):
             seen += found.observed_at_s.tolist()
     assert len(asking.stub.requests) <= 31
     ends = np.unique(seen)
-    # A window that is late now and then is seen together with the next one.
+    # A window that is late occasionally is read together with the next one.
     assert np.diff(ends).max() == 120
     assert np.mean(np.diff(ends) == 60) > 0.85
     assert 120 < source.delay_s <= 120 + 60
@@ -249,7 +249,7 @@ async def test_one_fleets_broken_expression_costs_no_other_fleet_its_values(aski
     asking.cpu(LAST_S + 60, v0=60.0)
     (values, _), error = await asyncio.gather(read(good), broken.read([]), return_exceptions=True)
     assert (values, type(error)) == ({"i-0": 0.6}, SourceError)
-    # It rests: what was refused is not asked again every period.
+    # It rests: a refused query is not repeated every period.
     assert len(asking.stub.requests) == before + 1
 
 

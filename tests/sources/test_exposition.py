@@ -45,7 +45,7 @@ def test_the_stamp_is_in_seconds_and_may_be_missing():
         Series(WEB, 1.0, 1.5),
         Series(PLAIN, 2.0, None),
     )
-    # The same by the slow way, which a label with an escape takes.
+    # The same through the slow parser, which labels with escapes need.
     (slow,) = parse(b'load{job="a\\\\b"} 1 1500\n', Metric("load"))
     assert (slow.labels, slow.stamp_s) == (frozenset({("job", "a\\b")}), 1.5)
 
@@ -75,7 +75,7 @@ def test_a_metric_without_such_labels_is_another_error():
 
 
 def test_only_sets_of_labels_that_vms_may_share_are_remembered():
-    """A VM that shows other labels at each scrape must not fill the memory with them."""
+    """A VM whose labels change at each scrape must not fill the memory with them."""
 
     def remembered(size):
         before = exposition._shared_labels.cache_info().misses

@@ -83,7 +83,7 @@ async def test_what_makes_of_a_body_what_nobody_foresaw_fails_alone():
 
 
 async def test_what_one_wants_remembered_is_told_to_no_other():
-    """VMs by name share a domain: a cookie of one would go to all of them, as large as it likes."""
+    """VMs addressed by name share a domain: a cookie from one, of any size, would be sent to all."""
     cookie = {"Set-Cookie": f"a={'x' * 1000}; Domain=localhost; Path=/"}
     async with Answering(cookie) as server, FanOutAt(server) as (fan_out, url):
         for _ in range(2):
@@ -92,7 +92,7 @@ async def test_what_one_wants_remembered_is_told_to_no_other():
 
 
 class Answering:
-    """Answers each request with the last part of its path, and with these headers."""
+    """Answers each request with the last part of its path and the given headers."""
 
     def __init__(self, headers):
         self.headers, self.asked = headers, []
@@ -116,7 +116,7 @@ class Answering:
 
 
 class FanOutAt:
-    """A FanOut, and where that server is by name."""
+    """A FanOut, and the address of that server by name."""
 
     def __init__(self, server):
         self.fan_out, self.url = FanOut(LIMITS), f"http://localhost:{server.port}"

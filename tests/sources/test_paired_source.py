@@ -21,7 +21,7 @@ from tests.sources.doubles import ManualClock, VmsOverHttp, vm
 
 
 class Scripted:
-    """Answers with what it is told to: readings by VM, an error to raise, or an event to wait for."""
+    """A scripted source: its answers are readings by VM, errors to raise, or events to wait for."""
 
     def __init__(self, **of):
         self.of, self.error, self.wait, self.asked, self.closed = of, None, None, 0, False

@@ -21,12 +21,12 @@ START_S = 1772323200.0  # 2026-03-01T00:00:00Z
 
 
 class Endpoint:
-    """Speaks the query_range protocol; `value_at` says the value at a moment, None where there is none."""
+    """An endpoint for query_range; `value_at` gives the value at a time, or None."""
 
     def __init__(self, value_at):
         self.value_at = value_at
         self.asked, self.tokens = [], []
-        self.failures = []  # answers given instead, first come first
+        self.failures = []  # answers to give instead, in order
         self.labels = [{}]
         self.warnings = []
 
@@ -94,7 +94,7 @@ async def test_counts_are_stamped_at_the_beginning_of_what_they_count(serve, tex
     trace, notes = await read_range(
         query(await serve(endpoint), text, kind=TraceKind.COUNT), Access(), SystemClock()
     )
-    # The value at 00:01 counts from 00:00 to 00:01.
+    # The value at 00:01 describes the time from 00:00 to 00:01.
     assert (trace.start_s, trace.values[0]) == (START_S, 1.0)
     assert (trace.end_s, trace.values[-1]) == (START_S + 3600, 60.0)
     assert any("moved back" in text for text in notes)
@@ -303,7 +303,7 @@ async def test_tls_is_checked_against_the_certificates_given(serve, certificate)
 
 @pytest.fixture(name="prometheus")
 async def _prometheus(tmp_path, unused_tcp_port):
-    """A Prometheus whose past is a day of two counters and a gauge, with an outage; its address and the day."""
+    """Run a Prometheus with a day of two counters and a gauge, with an outage; gives its address and the day."""
     command, tool = shutil.which("prometheus"), shutil.which("promtool")
     require_real("prometheus", command is not None and tool is not None)
     clock = SystemClock()

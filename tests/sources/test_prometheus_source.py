@@ -158,7 +158,7 @@ async def test_a_selection_without_series_shows_what_there_is(web, make):
 
 
 async def test_a_sum_without_one_of_its_stores_is_no_reading(web, make):
-    """Thanos and a Prometheus that reads remotely warn of it, and the rest looks like less demand."""
+    """Thanos, and a Prometheus with remote reads, warn of this; without the missing part, demand looks lower."""
     web.vectors[RATE], web.warnings = (
         [({}, 5)],
         ("PromQL info: a hint", "fetch series: store 10.0.0.7 is away"),
@@ -170,7 +170,7 @@ async def test_a_sum_without_one_of_its_stores_is_no_reading(web, make):
 
 
 async def test_vms_that_a_partial_answer_still_shows_are_read(web, make):
-    """Scale-out may act on part, and coverage tells that others are missing."""
+    """Scaling out may rely on some VMs, and coverage shows that others are missing."""
     web.vectors[RATE], web.warnings = [({"instance": "10.0.0.1:9100"}, 5)], ("a store is away",)
     found = await make().read([vm("i-1", "10.0.0.1"), vm("i-2", "10.0.0.2")])
     assert found.values.tolist() == [5.0]
@@ -335,7 +335,7 @@ async def test_memory_is_bounded_whatever_comes(web, make, mood):
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 64 << 20  # of 10 and 64 MiB that were sent; the double's own answer is part of it
+    assert peak < 64 << 20  # although 10 and 64 MiB were sent; the double's own answer is included
 
 
 async def test_no_vms_are_no_question(web, make):

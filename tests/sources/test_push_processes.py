@@ -43,7 +43,7 @@ def _settings(tmp_path):
 
 
 def started(state):
-    """VMs that the journal says were asked for."""
+    """Number of VMs in the recorded actions that have an outcome."""
     with JournalReader(state) as reader:
         return sum(action.intent.count for action in reader.actions("web", 0, 1e12) if action.outcomes)
 
@@ -95,5 +95,5 @@ async def test_a_real_prometheus_pushes_what_it_scrapes(tmp_path, settings, unus
             push_status = strict_json(get(f"{url}/api/v1/status")[1])["push"]
         assert push_status["refused"] == []
         assert push_status["samples"]["taken"] >= 1
-        # It says that its series have ended when it stops.
+        # When it stops, it marks its series as ended.
         assert "push_refused" not in program.said()

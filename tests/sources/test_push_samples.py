@@ -127,7 +127,7 @@ async def test_silence_is_told_and_is_not_zero():
     assert (found.vm_ids, found.error[:26]) == ((), "nothing has been pushed fo")
     take(pushed, sample(5))
     clock.at_s += 299.0
-    # Old, which the fold sees by the stamp; much too old is gone.
+    # Old samples are returned, and the fold sees their age; much older ones are gone.
     assert (await source.read([])).observed_at_s.tolist() == [NOW_S]
     clock.at_s += 2.0
     assert (await source.read([])).vm_ids == ()
@@ -173,7 +173,7 @@ async def test_a_reload_keeps_what_is_known_where_the_measure_stays():
     per_vm = pushed.source(Intake("web", Signal.THROUGHPUT, 60.0))
     await again.close()
     assert await values(per_vm, "i-1") == {}
-    # A set of policies that did not come into use: the source before it goes on.
+    # A set of policies that did not come into use: the previous source continues.
     failed = pushed.source(Intake("web", Signal.THROUGHPUT, 10.0))
     await failed.close()
     assert pushed.intake("web").max_age_s == 60.0

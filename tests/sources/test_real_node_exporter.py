@@ -65,7 +65,7 @@ async def test_cpu_and_memory_of_this_machine(address):
             "1 of 2 gave no reading: connection refused"
         )
         until_s = clock.monotonic() + 0.5
-        while clock.monotonic() < until_s:  # CPU seconds pass in steps of 10 ms; be busy meanwhile
+        while clock.monotonic() < until_s:  # CPU seconds advance in steps of 10 ms, so keep the CPU busy
             await clock.sleep_until(clock.monotonic())
         found = await cpu.read([machine, dead])
         assert found.vm_ids == ("i-1",)

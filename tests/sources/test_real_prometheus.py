@@ -23,7 +23,7 @@ from tests.sources.real_prometheus import NOTHING, done, openmetrics, running
 pytestmark = pytest.mark.real
 
 PASSWORD_HASH = "$2b$04$abcdefghijklmnopqrstuuLZYjhNQAOdpbzt4WxWlUHjv1wsyH5DG"
-"""Of s3cret, at the lowest cost."""
+"""Hash of s3cret, at the lowest cost."""
 
 
 @pytest.fixture(name="sources")
@@ -59,7 +59,7 @@ async def test_joins_and_times_of_the_real_thing(tmp_path, unused_tcp_port, sour
         address = Address(url)
         found = await sources(address, "load", Signal.THROUGHPUT).read(vms)
         assert (found.vm_ids, found.values.tolist()) == (("i-1", "i-2"), [3.0, 5.0])
-        # Prometheus repeats the value of a silent VM; its own stamp tells.
+        # Prometheus repeats the value of a silent VM; the sample's own timestamp shows its age.
         age_s = SystemClock().now() - found.observed_at_s
         assert 0.0 <= age_s[0] < 15.0
         assert 115.0 < age_s[1] < 140.0
@@ -99,7 +99,7 @@ async def test_node_exporter_through_prometheus(tmp_path, unused_tcp_port_factor
             query = '1 - avg by (instance) (rate(node_cpu_seconds_total{mode="idle"}[10s]))'
             source = sources(Address(url), query, Signal.UTILISATION)
             clock, found, error = SystemClock(), None, None
-            for _ in range(100):  # the first targets come 5 s after its start, and a rate takes two scrapes
+            for _ in range(100):  # the first targets appear 5 s after its start, and a rate takes two scrapes
                 try:
                     found = await source.read([vm("i-1", "127.0.0.1")])
                     break
@@ -188,14 +188,14 @@ async def _error(source):
 
 
 async def _later(source):
-    """Read once an earlier answer does not count any more."""
+    """Read again once an earlier answer is no longer shared."""
     clock = SystemClock()
     await clock.sleep_until(clock.monotonic() + 0.55)
     return await source.read(())
 
 
 async def test_a_week_of_history(tmp_path, unused_tcp_port, sources):
-    """What promtool has put in comes out: summed, as work, with its gap, and unknown where VMs were saturated."""
+    """The history made with promtool is read back: summed, as work, with its gap, and unknown while VMs were saturated."""
     now_s = SystemClock().now() // 60 * 60
     stamps = now_s - np.arange(7 * 1440, -1.0, -1.0) * 60.0
     stamps = stamps[(stamps < now_s - 7200.0) | (stamps > now_s - 3600.0)]
@@ -221,7 +221,7 @@ async def test_a_week_of_history(tmp_path, unused_tcp_port, sources):
         expected = np.where(use / 2.0 >= 0.8, np.nan, 200.0 * use)
         assert np.isnan(expected).any()
         np.testing.assert_allclose(found.demand, expected, rtol=1e-9)
-        # A fleet with an objective that is told so lives through it, on a clock of its own.
+        # A fleet with an objective relives this history on a clock of its own.
         told = History(found.times_s + (NOW_S - now_s), found.demand, ())
         bench = bench_at(NOW_S)
         daemon = await asyncio.to_thread(lambda: run_virtual(lambda: lived(bench, 30, told)))

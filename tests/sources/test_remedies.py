@@ -1,6 +1,6 @@
 """Each reason for a missing reading has its remedy, and reasons that pass by themselves have none.
 
-The reasons are made by what makes them: a scrape of a VM that does so.
+The reasons come from real scrapes of VMs that misbehave.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from tests.sources.doubles import ManualClock, VmsOverHttp, vm
 LOAD, CODED, CPU = Metric("load"), Metric("load", {"code": "200"}), None
 LIMITS = Limits(timeout_s=1.0, deadline_s=10.0)
 GONE = "127.0.0.1:1"
-"""Nobody listens there."""
+"""An address at which nothing listens."""
 
 
 @dataclass(frozen=True)
 class Scrape:
-    """A VM that is scraped, at each round showing the next text, and what is said at the last.
+    """A VM that is scraped in rounds, and the advice after the last one.
 
     Attributes:
-        advice: What a person is told; empty for nothing.
-        address: Whose behaviour; as in `VmsOverHttp`.
-        texts: What it shows instead, round by round.
-        metric: What is looked for; CPU use for None.
-        direct: The address is a host of its own.
-        limits: Of a round.
-        seconds: Between two rounds.
+        advice: The remedy; empty if there is none.
+        address: Address of the VM, whose name decides its behaviour; see `VmsOverHttp`.
+        texts: Bodies to answer with instead, round by round.
+        metric: The metric to read; None for CPU use.
+        direct: Whether the address is a host of its own.
+        limits: Bounds of a round.
+        seconds: Time between two rounds.
     """
 
     advice: str

@@ -52,7 +52,7 @@ async def test_a_vm_that_fails_again_and_again_is_asked_less_often_and_says_why_
     found = await rounds(source, clock, on("a", "b", "bad"), 30)
     assert {one.error for one in found} == {"1 of 3 gave no reading: HTTP 500 at bad; its own log says why"}
     assert web.seen.count("a") == 30
-    # Three in a row, then rests of 15, 30, 60, 60 ... s, each until the next round after it.
+    # Three failures in a row, then pauses of 15, 30, 60, 60, … s, each until the next round after it.
     assert 8 <= web.seen.count("bad") <= 9
 
     web.texts["bad"] = "load 5\n"
@@ -61,7 +61,7 @@ async def test_a_vm_that_fails_again_and_again_is_asked_less_often_and_says_why_
     del web.texts["bad"]
     web.seen.clear()
     await rounds(source, clock, on("a", "b", "bad"), 3)
-    assert web.seen.count("bad") == 3  # a success was a new beginning
+    assert web.seen.count("bad") == 3  # a success resets the count of failures
 
 
 async def test_where_most_fail_nobody_is_left_alone(web, clock, make):

@@ -9,7 +9,7 @@ from autoscaler.sources.fan_out import BEGUN_PER_TURN, FanOut, Limits, shared_tu
 
 
 async def counted_turns() -> list[int]:
-    """How many of many pass in each turn of the loop."""
+    """Number of requests that begin in each turn of the loop."""
     loop = asyncio.get_running_loop()
     now, passed = [0], []
 

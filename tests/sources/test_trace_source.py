@@ -32,7 +32,7 @@ def read(trace, at_s, vms=VMS, signal=Signal.TOTAL, capacity=10.0, **options):
 
 
 def total(trace, after_s, **options):
-    """(rate, observed at, error) a while after the start of the recording."""
+    """(rate, observed at, error) some seconds after the start of the recording."""
     found = read(trace, START_S + after_s, **options)
     if found.error:
         assert not found.vm_ids
