@@ -32,9 +32,9 @@ SPEC = ProvisionSpec("web", "lt-0")
 
 
 class Cloud:
-    """Start, stop and provision answer by `answer(ids, number of the call)`; the calls are kept.
+    """A provider whose start, stop and provision answer by `answer(ids, number of the call)`. Calls are recorded.
 
-    Changes of types answer by `of_types(id, "tag" or "retype")`.
+    Tagging and retyping answer by `of_types(id, "tag" or "retype")`.
     """
 
     def __init__(self, answer, of_types=lambda *_: OutcomeKind.ACCEPTED):
@@ -80,7 +80,7 @@ def kinds(done):
 
 
 def refusing(bad, *, named):
-    """A provider that does all or nothing, and names the bad ones or not."""
+    """A provider whose calls are all or nothing, and which may name the bad VMs."""
 
     def answer(ids, _):
         found = [i for i in ids if i in bad]
@@ -110,7 +110,7 @@ def test_named_bad_vms_are_left_out_and_the_rest_is_sent_again():
 
 
 def budget(size, bad):
-    """The first call, and two for each batch that has to be split.
+    """Most calls: the first one, and two for each batch that has to be split.
 
     At each level of splitting at most `bad` batches hold a bad VM, and no more than there are batches. Where
     size and bad are powers of two this is at most 2 bad (log2(size / bad) + 1) + 1.
@@ -316,7 +316,7 @@ def test_a_vm_whose_type_was_not_changed_for_certain_is_not_started(call, kind, 
         ("d", OutcomeKind.ACCEPTED, ""),
     ]
     assert cloud.calls == [("a", "c", "d")]
-    # A type that could not be written down is not changed.
+    # A type is not changed if the tag with the old one could not be written.
     assert [what for i, what, _ in cloud.changes if i == "b"] == ["tag", "retype"][: 1 + (call == "retype")]
 
 

@@ -51,7 +51,7 @@ ALL = [(part, call) for part, calls in CALLS.items() for call in calls]
 
 
 class Broken:
-    """An adapter of which one call goes wrong from a second on; it counts how often that was met."""
+    """An adapter, one of whose calls fails from some second on. It counts the failures."""
 
     def __init__(self, inner, clock, call="", how=None):
         self._inner, self._clock, self._call, self._how = inner, clock, call, how
@@ -69,7 +69,7 @@ class Broken:
         return wrong
 
     async def launch_spec(self, spec):
-        """Defined, since from Python 3.12 on what `__getattr__` gives makes no TemplateReader."""
+        """Defined here, because since Python 3.12 a method from `__getattr__` does not make a TemplateReader."""
         return await self.__getattr__("launch_spec")(spec)
 
 
@@ -160,7 +160,7 @@ def test_the_other_fleet_decides_as_if_nothing_were(broken, call, how, healthy):
     assert bench.telemetry.registry.get_sample_value("autoscaler_ticks_failed_total") == 0
     assert [text for event in ("tick_failed", "act_failed") for text in bench.log.texts(event)] == []
     if how == "hang":
-        # What is waited for makes a tick later by seconds, and then orders and what comes of them.
+        # Waiting delays a tick by seconds, and with it its orders and their outcomes.
         assert [row[:2] for row in decided(bench)] == [row[:2] for row in healthy]
     else:
         assert decided(bench) == healthy

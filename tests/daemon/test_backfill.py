@@ -28,13 +28,13 @@ FORECAST = {"signal": {"kind": "total", "source": "trace", "trace": {}, "zero_ho
 
 
 def demand(seconds):
-    """Whole numbers, so that no digit is lost on any way."""
+    """Demand in whole numbers, so that no conversion loses digits."""
     tick = seconds // 10
     return float(300 + 200 * (tick % 37 > 20) + (tick * 7919) % 101)
 
 
 class Recorded:
-    """The journal in the loop's own thread, as virtual time needs it."""
+    """Recorded demand, read in the loop's own thread as virtual time requires."""
 
     def __init__(self, directory):
         self.past = RecordedPast(directory)
@@ -46,7 +46,7 @@ class Recorded:
 
 
 async def lived(bench, ticks, recorded=None, source=None, learn=True, fleets=("web",)):
-    """A daemon's life of so many ticks; what its forecaster knows in the end."""
+    """Run a daemon for some ticks, and return what its forecaster knows at the end."""
     for name in fleets:
         bench.add(policy(name, **FORECAST), source or Demand(bench.clock, demand, total=True))
     daemon = Daemon(
@@ -83,7 +83,7 @@ def on_disk(folder, clock_s):
 
 
 def without_what_was_kept(folder):
-    """As after a crash before anything was kept: ticks are all that is left."""
+    """Delete everything but ticks, as after a crash before anything else was saved."""
     with closing(sqlite3.connect(folder / schema.FILE_NAME)) as connection, connection:
         connection.execute("DELETE FROM learned")
 
@@ -98,7 +98,7 @@ def test_forecasts_that_were_kept_go_on_and_learn_nothing_twice(tmp_path):
     assert again.log.texts("history_learned") == [
         "forecasts continue from what was saved at the end of the last run"
     ]
-    # After a longer time down they learn the rest from the journal.
+    # After a longer downtime, they learn the rest from the journal.
     late = on_disk(tmp_path / "twice", ORIGIN_S + 1800.0 + FRESH_S + 60.0)
     recorded = Recorded(tmp_path / "twice")
     run_virtual(lambda: lived(late, 60, recorded))
@@ -116,7 +116,7 @@ def test_a_restarted_daemon_knows_what_one_knows_that_never_ended(tmp_path):
     assert twice["last_tick"] == TICK_0 + 179
     (text,) = again.log.texts("history_learned")
     assert text == "forecasts have learned from 20.0 minutes from the journal"
-    # And without learning it would have been something else.
+    # Without learning, the result would have been different.
     run_virtual(lambda: lived(on_disk(tmp_path / "other", ORIGIN_S), 120, learn=False))
     without_what_was_kept(tmp_path / "other")
     forgot = run_virtual(lambda: lived(on_disk(tmp_path / "other", ORIGIN_S + 1200.0), 60, learn=False))
@@ -124,7 +124,7 @@ def test_a_restarted_daemon_knows_what_one_knows_that_never_ended(tmp_path):
 
 
 class Telling(Demand):
-    """A source that tells of the past, too, after a while."""
+    """A source that can read the past, too, with a delay."""
 
     def __init__(self, clock, told, takes_s=25.0):
         super().__init__(clock, demand, total=True)

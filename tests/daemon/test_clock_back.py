@@ -22,7 +22,7 @@ OBJECTIVE = {
 
 
 class DatedByUs(Demand):
-    """Demand of the truth, dated by the daemon's clock."""
+    """Demand on true time, dated by the daemon's clock."""
 
     def __init__(self, truth, ours, demand):
         super().__init__(truth, demand, total=True)
@@ -49,7 +49,7 @@ def lived(back_s, at_s=1805, until_s=1860):
 
     async def main():
         demand = lambda second: 600.0 + 400.0 * math.sin(second / 200.0)  # noqa: E731
-        # Ahead by so much at first, so that the clock is right afterwards.
+        # The clock is ahead at first, so that it is right after the set-back.
         bench = bench_with([(0, back_s), (at_s, 0)], policy(**OBJECTIVE), demand, running=6, vms=14)
 
         def note(record):

@@ -14,7 +14,7 @@ VERBS = "StartInstances", "StopInstances"
 
 
 class Uneven:
-    """VMs that share the demand by their speed; `slow` and `silent` say which from which second on."""
+    """VMs that share the demand by their speed. `slow` and `silent` give VMs and the second from which they are so."""
 
     def __init__(self, bench, demand, *, slow=None, silent=None, from_s=120.0, to_s=1e9, busy=False):
         self.bench, self.demand = bench, demand
@@ -27,7 +27,7 @@ class Uneven:
         heard = [vm for vm in vms if not (bad and vm.id in self.silent)]
         speed = np.array([0.2 if bad and vm.id in self.slow else 1.0 for vm in heard])
         work = self.demand * speed / max(speed.sum(), 1e-9)
-        # Each is as busy as the others: the slow ones do less for it.
+        # All VMs are equally busy, but the slow ones do less work.
         busy = np.full(len(heard), 0.6) if self.busy else None
         return FleetReadings(tuple(vm.id for vm in heard), work, np.full(len(heard), now_s), utilisation=busy)
 

@@ -28,7 +28,7 @@ async def test_nothing_is_trimmed_while_vms_cannot_be_listed():
     bench = pool_bench(100, running=1, vms=0, faults=[outage], **TRIMMED)
     bench.world.provision(ORIGIN_S, "web", 3, tags=OURS)
     await bench.run(5200)
-    # One is started by hand meanwhile, which nobody could see: that it lay stopped is what was seen an hour ago.
+    # One VM is started by hand unnoticed: the daemon last saw it stopped, an hour ago.
     assert deleted(bench)[0] >= 5000
 
 
@@ -83,7 +83,7 @@ async def test_an_eviction_is_off_once_the_vm_is_protected():
     bench = pool_bench(100, running=1, vms=2, refill=None, warm_pool={"minimum": 0})
     vm_id = bench.ids[-1]
     await bench.provider.tag([vm_id], {PROTECTED_TAG: "true"})
-    # As an earlier run kept it, while it could not be deleted.
+    # Kept by an earlier run, while it could not be deleted.
     asyncio.get_running_loop().call_later(
         5, lambda: bench.daemon.warm_pools.by_name["web"].asked.evict.add(vm_id)
     )

@@ -25,7 +25,7 @@ DOUBTS = {
 
 
 class Odd:
-    """All VMs are well but the first, until it is mended."""
+    """A source in which all VMs are well except the first, until it is repaired."""
 
     def __init__(self, clock, value, off_s, *, total=False):
         self.clock, self.value, self.off_s, self.total, self.first = clock, value, off_s, total, ""
@@ -126,7 +126,7 @@ def test_a_complaint_is_what_the_source_says_and_what_is_wrong_with_what_came():
     beyond = "b, c report many times what a VM can do, unlike the others; fix what is measured there"
     for values in ((0, 0, STALE, 1.0), (0, 0, FRESH, 0.9)):
         assert complaint(odd, values, 100.0, 60.0) == f"c: refused; {doubted}"
-    # Where all count, nothing is looked for.
+    # If all readings count, no reason is looked for.
     assert complaint(odd, (0, 0, FRESH, 1.0), 100.0, 60.0) == "c: refused"
     well = three(1.0, 2.0, 3.0)
     assert complaint(well, (0, 0, FRESH, 1.0), 100.0, 60.0, {"c": 1.0, "b": 2.0}) == beyond

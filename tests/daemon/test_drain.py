@@ -21,7 +21,7 @@ TOTAL = {"kind": "total"}
 
 
 class Checking(SimulatedBalancer):
-    """Checks the health of those that it is told to admit for 15 s, as a target group does."""
+    """A balancer that checks a VM's health for 15 s before it admits it, like a target group."""
 
     def __init__(self, clock, **more):
         super().__init__(clock, **more)
@@ -96,7 +96,7 @@ async def test_one_idle_look_between_busy_ones_stops_nothing():
 
 
 class Forgetful(SimulatedBalancer):
-    """Until a second, looks are answered as by `answered`, given an idle member and when it is."""
+    """A balancer whose looks are answered by `answered` until some second, from an idle member and its time."""
 
     def __init__(self, clock, until_s, answered):
         super().__init__(clock)
@@ -113,12 +113,12 @@ class Forgetful(SimulatedBalancer):
 @pytest.mark.parametrize(
     ("answered", "stopped_at_s"),
     [
-        # What is said was read before the cordon of 20, and is said again and again.
+        # The answer was read before the cordon at 20, and is repeated.
         (lambda member, _: (member, 19.0), 110),
         (lambda member, _: (member, 20.0), 110),
-        # Read once after it: one look, however often it is said.
+        # Read once after the cordon: this is one look, however often it is repeated.
         (lambda member, _: (member, 25.0), 100),
-        # Every other time nothing is said, of all or of their sessions.
+        # Every other answer is missing, for whole VMs or only for their sessions.
         (lambda member, now_s: (member if now_s % 20 else None, now_s), 100),
         (lambda member, now_s: (member if now_s % 20 else replace(member, sessions=None), now_s), 100),
     ],
@@ -174,7 +174,7 @@ async def test_draining_vms_come_back_before_any_is_started():
     bench = bench_of(steady((0, 400), (20, 200), (30, 500)), busy_s=1000, vms=3)
     await bench.run(60)
     assert verbs(bench)[:3] == [(20, Verb.DRAIN, 2), (30, Verb.RETURN, 2), (30, Verb.START, 1)]
-    # They serve at once: no lead time.
+    # They serve at once, without a lead time.
     assert bench.column("in_service")[:5] == [4, 4, 4, 2, 4]
     assert bench.balancer.cordoned == {}
 
@@ -431,7 +431,7 @@ async def test_those_that_come_back_are_waited_for_while_the_balancer_checks_the
     assert bench.column("in_service")[9:13] == [2, 2, 4, 4]
     assert bench.column("starting")[9:13] == [0, 2, 0, 0]
     assert [kind for _, kind, _ in bench.events()] == []
-    # Coming back is no start: nothing is learned of starts from it.
+    # Being brought back is not a start, so no start time is learned from it.
     timers = bench.daemon.fleets.by_name["web"].inventory.timers
     assert len(timers.unready.times_s) == 4
     assert max(timers.unready.times_s) < 40
@@ -461,7 +461,7 @@ async def test_a_vm_that_is_protected_while_it_drains_serves_again_and_is_not_st
 
 
 class Unheard(SimulatedBalancer):
-    """Does what it is told, and its answers to the first cordons are lost or late."""
+    """A balancer that carries out orders, but whose answers to the first cordons are lost or late."""
 
     answers_at_once = False
     late_s, lost = 0.0, 0

@@ -18,7 +18,7 @@ async def test_a_balancer_that_lets_no_vm_go_is_asked_for_one_a_minute_and_it_is
     )
     asyncio.get_running_loop().call_later(205, bench.balancer.failures.clear)
     await bench.run(280)
-    # Two leave first, then the two others, then they again.
+    # Two are tried first, then the two others, then the first two again.
     assert verbs(bench) == [
         (20, Verb.DRAIN, 2),
         (80, Verb.DRAIN, 2),

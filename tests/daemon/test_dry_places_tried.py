@@ -35,7 +35,7 @@ async def test_a_dry_place_is_tried_by_one_new_vm_of_one_fleet_and_the_rest_foll
     with_new_vms(bench)
     await bench.run(1800)
     tried = [(at, vms, code) for at, _, vms, code in made(bench)]
-    # They find it out at the same moment, each for itself.
+    # All find it out at the same moment, independently.
     assert tried[:3] == [(0, 3, SHORT)] * 3
     assert tried[3:7] == [(180, 1, SHORT), (540, 1, SHORT), (1140, 1, SHORT), (1740, 1, "")]
     assert sorted(tried[7:]) == [(1750, 2, ""), (1750, 3, ""), (1750, 3, "")]

@@ -23,7 +23,7 @@ def pushing(bench, fleet="web"):
 
 
 async def push_at(bench, at_s, value, fleet="web"):
-    """Push one value, and wake the daemon where it needs more VMs, as the site does."""
+    """Push one value, and wake the daemon if it needs more VMs, as the site does."""
     await bench.clock.sleep_until(at_s)
     bench.pushed.take([PushedSample(fleet, "", value, bench.clock.now())], {fleet})
     if needs_more(bench.daemon.fleets.by_name[fleet], *bench.pushed.sum_of(fleet), bench.clock.now()):
@@ -56,7 +56,7 @@ async def test_a_pushed_burst_starts_vms_at_once_and_the_grid_stays():
     ]  # fmt: skip
     assert bench.calls("StartInstances") == [(13.25, "StartInstances", 3, "")]
     assert bench.telemetry.registry.get_sample_value("autoscaler_early_turns_total", {"cause": "push"}) == 1
-    # What the burst has ordered counts: no regular tick orders it again.
+    # The burst's orders count: no regular tick repeats them.
     assert bench.column("starting") == [0, 0, 0, 3, 3]
 
 
@@ -86,7 +86,7 @@ async def test_an_early_turn_asks_the_provider_nothing_and_stops_nothing():
 
 
 def lives(with_push):
-    """A fleet with step rules and a forecast beside one that is pushed to: its rows, and its forecaster at the end."""
+    """Run a fleet with step rules and a forecast next to a pushed one; return its rows, and its forecaster at the end."""
     kept = []
 
     @virtual
@@ -125,7 +125,7 @@ async def test_a_flood_of_bursts_makes_two_early_turns_and_then_one_every_half_t
     await lived(bench, 40, push_at(bench, 9.0, 0.0), *flood)
     early = [at for at, _, _ in turns(bench) if at % 10]
     assert early == [10.5, 10.6, 15.5]
-    # The flood ends at 13.9; what it asked for last is served with all of it.
+    # The flood ends at 13.9; the last request is served together with all others.
     assert sum(vms for _, _, vms, _ in bench.calls("StartInstances")) == 35
 
 
@@ -184,7 +184,7 @@ async def test_stop_ends_a_sleep_that_waits_for_the_bucket():
     ],
 )  # fmt: skip
 def test_what_needs_more_vms(kind, pushed, vms, wakes):
-    """Two VMs of 100/s serve, without headroom: by hand."""
+    """Computed by hand for two VMs of 100/s in service, without headroom."""
 
     @virtual
     async def run():

@@ -16,7 +16,7 @@ def failed(text, at):
 
 
 def followed(*ticks):
-    """The log of (second, reasons) in turn, and how many failures were counted at each."""
+    """Report (second, reasons) in turn; return the log and the number of failures counted at each."""
     log = Log()
     unlisted = Unlisted(Telemetry(log=log), 0.0)
     counts = [
@@ -109,7 +109,7 @@ async def test_a_daemon_whose_provider_comes_back():
 
 
 def ages(telemetry):
-    """When each place was last listed whole, as Prometheus sees it."""
+    """Time of the last complete listing of each place, as Prometheus sees it."""
     return {
         sample.labels["provider"]: sample.value
         for metric in telemetry.registry.collect()

@@ -5,7 +5,7 @@ from tests.daemon.builders import ORIGIN_S, Bench, policy, virtual
 
 
 async def told(words, seconds):
-    """What the log said of a fleet's source by second, which complains in these words (`words` of the second)."""
+    """Log lines about a fleet's source, whose error at each second is `words(second)`."""
     bench = Bench(running=1, zones="a")
     source = bench.add(policy(signal={"kind": "total"}), 100)
     source.total, read, said = True, source.read, []

@@ -35,7 +35,7 @@ def test_whenever_a_start_falls_back_another_vm_serves_in_time(delay_s, code):
         bench.add(policy(signal=TOTAL), steady((0, 0), (10, 100)))
         await bench.run(100)
         (fell_back,) = [at for at, kind, _ in bench.events() if kind == "start_fell_back"]
-        # Seen at the first listing after it; replaced at once, by a VM that then needs the time of a start.
+        # Seen in the first listing after it, and replaced at once by a VM that takes a start time from then.
         assert fell_back <= 10 + delay_s + TICK_S
         served = next(10 * number for number, vms in enumerate(bench.column("in_service")) if vms)
         assert served <= fell_back + START_S + TICK_S
@@ -49,7 +49,7 @@ def test_whenever_a_start_falls_back_another_vm_serves_in_time(delay_s, code):
 
 
 class Account(Bench):
-    """A bench whose provider keeps the budget of an account with EC2's buckets."""
+    """A bench whose provider has an API budget, on an account with EC2's buckets."""
 
     def __init__(self, **world):
         super().__init__(zones="a", **world)
@@ -98,7 +98,7 @@ async def test_an_hour_of_eight_fleets_beside_somebody_who_uses_half_of_the_budg
     assert len(bench.refused()) <= 60
     for fleet in fleets:
         serving = bench.column("in_service", fleet)
-        # A start takes 19 s, and whoever waits for the budget does so within the tick.
+        # A start takes 19 s, and waiting for the budget ends within the tick.
         assert all(serving[6 * minute + 3] >= 1 + minute % 6 for minute in range(60))
     listings = Counter(at for at, *_ in bench.calls("DescribeInstances"))
     assert (len(listings), max(listings.values())) == (361, 1)
@@ -137,7 +137,7 @@ weather = st.lists(
         st.integers(0, 400),
         st.integers(20, 200),
         st.floats(0.2, 1.0),
-        # Where one zone has trouble, what came to nothing is asked for in another.
+        # If one zone has trouble, failed starts are replaced in another.
         st.sampled_from(["", "us-east-1a", "us-east-1b"]),
     ),
     max_size=4,
@@ -150,7 +150,7 @@ weather = st.lists(
 def test_each_change_of_a_vm_is_of_exactly_one_recorded_action_with_its_reason(seed, faults, demand):
     async def run():
         bench = Bench(vms=9, running=1, limits=None, seed=seed, faults=faults)
-        done = []  # (moment, verb, VM) of what the cloud really did for us
+        done = []  # (time, verb, VM) of every change that the cloud really made for us
         for verb in (Verb.START, Verb.STOP):
             setattr(bench.world, verb, _noted(bench, verb, done))
         bench.add(policy(signal=TOTAL), lambda s: 100.0 * demand[int(s * len(demand) // 601)])
@@ -166,7 +166,7 @@ def test_each_change_of_a_vm_is_of_exactly_one_recorded_action_with_its_reason(s
             assert len(mine) == 1, (at_s - ORIGIN_S, verb, vm_id, mine)
             assert mine[0].intent.reason
             assert any(mine[0].at_s == tick_s for tick_s in recorded)
-        # And nothing was done that the records do not show.
+        # Nothing was changed without a record.
         accepted = {
             (a.intent.verb, o.vm_id) for a in actions for o in a.outcomes if str(o.kind) == "accepted"
         }

@@ -15,7 +15,7 @@ TOTAL = {"kind": "total"}
 
 
 class Noting(MemoryProvider):
-    """A memory provider that notes what VMs are made for, in the order of the calls."""
+    """The in-process provider, which notes the purpose of new VMs in the order of the calls."""
 
     def __init__(self, world, clock):
         super().__init__(world, clock)
@@ -52,7 +52,7 @@ def test_no_vm_is_made_for_a_pool_before_those_that_a_burst_needs(pools_first):
         at_60 = [what for at, what, _ in noting.made if 60 <= at < 70]
         assert at_60.count("demand") == BURSTS
         assert at_60[:BURSTS] == ["demand"] * BURSTS
-        # The pools are filled as well, with what is left.
+        # The pools are filled, too, with the rest of the budget.
         assert [what for _, what, _ in noting.made].count("pool") >= POOLS
         assert [call for call in bench.world.api.calls if call.code] == []
 

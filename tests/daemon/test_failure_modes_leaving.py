@@ -27,7 +27,7 @@ BALANCER = {"haproxy": {"sockets": ["/run/haproxy.sock"], "backend": "web"}}
 
 
 def _holes(second):
-    """What a source gives of `ids` at a time of trouble, by name of the trouble."""
+    """The readings of a source in trouble, for VMs `ids`, by name of the trouble."""
     return {
         "nobody answers": lambda ids, now_s: FleetReadings((), np.empty(0), np.empty(0), "nobody answers"),
         "not a number": lambda ids, now_s: _of(ids, math.nan, now_s),
@@ -41,7 +41,7 @@ def _holes(second):
 
 
 class Troubled:
-    """Demand of 600/s over the VMs in service, but for five minutes that are given by `hole`."""
+    """Demand of 600/s over the VMs in service, except for five minutes whose readings come from `hole`."""
 
     def __init__(self, clock, name):
         self.clock, self.name = clock, name
@@ -70,7 +70,7 @@ def test_whatever_is_heard_instead_of_the_peak_no_vm_is_stopped(name):
         await bench.run(500)
         assert bench.calls("StopInstances") == []
         assert min(bench.column("in_service")) == 6
-        # The trouble was one: demand was not known as what it is.
+        # The trouble had an effect: the true demand was not known.
         assert any(row.demand != 600.0 for row in bench.rows()[11:40])
         assert bench.rows()[-1].demand == pytest.approx(600.0)
 
@@ -81,7 +81,7 @@ def test_whatever_is_heard_instead_of_the_peak_no_vm_is_stopped(name):
 
 
 class Sessions(SimulatedBalancer):
-    """VMs whose work lasts: what each has when it is cordoned ends after a time of its own, with idle moments before."""
+    """VMs with long work: when a VM is cordoned, its work ends after a random time, with idle moments before that."""
 
     def __init__(self, clock, lasting_s):
         super().__init__(clock)
@@ -123,7 +123,7 @@ def test_no_vm_is_stopped_with_work_that_came_before_its_cordon(lasting_s, deman
             for vm_id in vm_ids:
                 if vm_id not in balancer.cordoned:
                     wrong.append(f"{vm_id} was not cordoned")
-                # An idle moment may be taken for the end once, and not twice.
+                # An idle moment can be mistaken for the end once, but not twice.
                 elif now_s < balancer.ends_s(vm_id):
                     wrong.append(f"{vm_id} has work until {balancer.ends_s(vm_id) - ORIGIN_S:.0f}")
             return stop(now_s, vm_ids, **options)
@@ -132,7 +132,7 @@ def test_no_vm_is_stopped_with_work_that_came_before_its_cordon(lasting_s, deman
         own = policy(signal=TOTAL, balancer=BALANCER, drain={"timeout": "1h"})
 
         def wanted(s):
-            # In the end little is wanted for long, so that whoever was called back is let go.
+            # At the end, demand is low for long, so that VMs that were brought back leave again.
             return 100.0 * (demand[int(s // 120) % len(demand)] if s < 600 else 1)
 
         source = Demand(bench.clock, wanted, total=True)
@@ -141,7 +141,7 @@ def test_no_vm_is_stopped_with_work_that_came_before_its_cordon(lasting_s, deman
         assert wrong == []
         failures = ("tick_failed", "act_failed", "balancer_failed")
         assert [text for event in failures for text in bench.log.texts(event)] == []
-        # And they are stopped in the end: work lasts at most 240 s.
+        # They are stopped eventually, because work lasts at most 240 s.
         assert bench.calls("StopInstances")
 
     run_virtual(run)
@@ -151,13 +151,13 @@ def test_no_vm_is_stopped_with_work_that_came_before_its_cordon(lasting_s, deman
 
 
 class Moving(MemoryProvider):
-    """A cloud in which a VM has another private address after each start, as one of its own making has."""
+    """A cloud in which a VM has another private address after each start."""
 
     def __init__(self, world, clock, late):
         super().__init__(world, clock)
         self.addresses = {}
         self.late = late
-        """Whether it is known only once the VM runs, as where an address is given by the network."""
+        """Whether the address is known only once the VM runs, as if the network assigned it."""
 
     async def start(self, vm_ids):
         outcomes = await super().start(vm_ids)
@@ -177,7 +177,7 @@ class Moving(MemoryProvider):
 
 
 class Seen:
-    """Notes under which address each VM was given to a port, and when."""
+    """Records when each VM was passed to a port, and with which address."""
 
     def __init__(self, clock):
         self.clock = clock
@@ -237,7 +237,7 @@ async def _started_elsewhere(late):
 
 
 def _second(bench):
-    """Another daemon on the same cloud, with a journal of its own, as from another machine."""
+    """A second daemon on the same cloud, with a journal of its own, as on another machine."""
     other = Bench(vms=0, clock=bench.clock)
     other.world, other.provider = bench.world, MemoryProvider(bench.world, bench.clock)
     return other
@@ -272,7 +272,7 @@ def test_two_daemons_that_see_the_same_choose_the_same_vms_and_make_none_twice(p
 
 
 class _Each(list):
-    """Records, each of which is shown to a function as it comes."""
+    """A list of records that passes each one to a function."""
 
     def __init__(self, look):
         super().__init__()

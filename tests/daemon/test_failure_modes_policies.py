@@ -15,7 +15,7 @@ FILES = ("web.yaml", "api.yaml", "new.yaml", "defaults.yaml")
 
 
 class Written(Life):
-    """A life in which somebody writes nonsense into the folder, and which notes each set that was good as a whole."""
+    """A life in which nonsense is written into the folder, and which notes each set that was valid as a whole."""
 
     def __init__(self, path, seed):
         super().__init__(path, web=CROWD, api=CROWD, new=150)
@@ -30,12 +30,12 @@ class Written(Life):
             self.when(second + 0.5, self.look)
 
     def of_the_folder(self):
-        """By fleet, what the folder says now; None where any of it cannot be used."""
+        """The folder's policies by fleet; None if any of them is invalid."""
         found = PolicyFolder(self.path, 10.0).load()
         return None if found.errors else {policy.fleet: policy for policy in found.policies}
 
     def scribble(self):
-        """One file is changed: torn, mixed up, made of noise, removed, mended or really changed."""
+        """Change one file: tear it, mix it up, fill it with noise, remove it, repair it, or really change it."""
         luck, path = self.luck, self.path / str(self.luck.choice(FILES))
         text = path.read_bytes() if path.exists() else b""
         lines = text.splitlines(keepends=True)
@@ -68,7 +68,7 @@ class Written(Life):
             self.good.append(found)
 
     def look(self):
-        """What is in use is one of the sets that were good as a whole."""
+        """Check that the policies in use are one of the sets that were valid as a whole."""
         used = {fleet.name: fleet.policy for fleet in self.daemon.fleets.all}
         if used not in self.good:
             self.wrong.append((self.bench.clock.monotonic(), sorted(used)))
@@ -84,6 +84,6 @@ def test_whatever_is_written_into_the_folder_a_set_is_in_use_that_was_good_as_a_
         assert life.wrong == []
         assert [life.said(event) for event in ("tick_failed", "act_failed", "task_failed")] == [[], [], []]
         assert len(life.bench.records) == BETWEEN_S * (WRITES + 1) // 10
-        # What is good in the end is in use in the end.
+        # The set that is valid at the end is in use at the end.
         if (last := life.of_the_folder()) is not None:
             assert {fleet.name: fleet.policy for fleet in life.daemon.fleets.all} == last

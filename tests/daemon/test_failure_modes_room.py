@@ -23,7 +23,7 @@ windows = st.lists(st.tuples(st.integers(0, 800), st.integers(1, 600)), min_size
 
 
 class Scarce(Bench):
-    """A bench that notes each start by its place: when, where, how many VMs, and whether there was no room."""
+    """A bench that notes each start: when, in which place, how many VMs, and whether there was no room."""
 
     def __init__(self, dry):
         faults = [

@@ -29,7 +29,7 @@ OBJECTIVE = {
 
 
 def demand(seconds):
-    """A day's swing, lumps, and a crowd now and then."""
+    """Demand with a daily swing, lumps, and an occasional crowd."""
     tick = int(seconds // TICK_S)
     swing = 700.0 + 500.0 * np.sin(2.0 * np.pi * seconds / 86_400.0)
     return float(round(swing + (tick * 7919) % 101 + 1500.0 * (tick % 401 < 12)))
@@ -55,7 +55,7 @@ def history(hours, *, without=range(0)):
 
 
 async def lived(bench, ticks, told=None, fleets=("web",), policies=None, kept=(), then=None):
-    """A daemon's life of so many ticks; half of them under another policy, if there is one."""
+    """Run a daemon for some ticks, half of them under another policy if one is given."""
     for name in fleets:
         source = Telling(bench.clock, told) if told is not None else Demand(bench.clock, demand, total=True)
         bench.add((policies or {}).get(name) or policy(name, **OBJECTIVE), source)
@@ -94,14 +94,14 @@ def flat(dumped, prefix=""):
 
 
 def differing(left, right):
-    """Names of what two states do not have in common."""
+    """Names of the fields in which two states differ."""
     right = dict(flat(right.dump()))
     return {key for key, value in flat(left.dump()) if not np.array_equal(value, right[key], equal_nan=True)}
 
 
 @pytest.fixture(scope="module", name="veteran")
 def a_fleet_that_lived_through_it():
-    """A daemon that ran all the time."""
+    """A fleet whose daemon ran all the time."""
     return run_virtual(lambda: lived(bench_at(ORIGIN_S), HOURS * 60 + 300))
 
 
@@ -113,7 +113,7 @@ def test_models_and_decisions_are_those_of_who_lived_through_it(veteran):
     ]
     assert [record.tick for record in bench.records] == list(range(int(NOW_S // 60), int(NOW_S // 60) + 300))
     assert differing(new.fleets.states()["forecasts"], veteran.fleets.states()["forecasts"]) == set()
-    # Its VMs were stopped when it began, so what it wanted in its first ticks was more or less by a VM.
+    # Its VMs were stopped at the beginning, so its wishes in the first ticks may differ by one VM.
     others = differing(new.fleets.states()["lanes"], veteran.fleets.states()["lanes"])
     assert others <= {"peaks.ring", "warm_pool.ended", "warm_pool.odds", "warm_pool.lasts"}
     desired = {record.tick: record.fleets[0].desired for record in veteran.bench.records}
@@ -152,7 +152,7 @@ def test_a_past_with_holes_counts_for_what_is_known():
     new = run_virtual(lambda: lived(bench_at(NOW_S), 100, told))
     trial = new.fleets.states()["lanes"].trial
     known = HOURS * 60 - len(holes) - 100
-    # The first tick, and that after a gap in which all of the daemon's fleets are unknown, are charged to nobody.
+    # The first tick, and the one after a gap in which all fleets are unknown, are charged to no model.
     assert trial.ticks[0] / trial.weight[0] == pytest.approx(known + 100 - 2, abs=15)
     assert trial.habits.highest[0] == pytest.approx(26.0, abs=3.0)
 
@@ -194,7 +194,7 @@ def test_what_models_have_cost_before_is_kept_over_a_restart():
         first = await lived(bench, 100, told)
         kept = await Remembering().states(first.fleets, bench.clock.now())
         before = first.fleets.states()["lanes"].trial.copy()
-        # Of another demand, and after so long that forecasts learn again.
+        # With another demand, and after so long that forecasts learn again.
         later = bench_at(bench.clock.now() + 2 * FRESH_S)
         other = History(told.times_s + 100 * TICK_S, told.demand + 900.0, ())
         second = await lived(later, 100, other, kept=kept)

@@ -13,7 +13,7 @@ TOTAL = {"kind": "total"}
 
 
 class Says:
-    """A probe that finds these VMs not ready for so long."""
+    """A probe that reports these VMs as not ready for some time."""
 
     def __init__(self, bench, vm_ids, until_s=float("inf")):
         self.clock, self.vm_ids, self.until_s = bench.clock, frozenset(vm_ids), bench.clock.now() + until_s

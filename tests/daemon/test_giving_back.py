@@ -47,7 +47,7 @@ def other(bench, demand):
 
 
 class SlowFromTheSecondOn(SimulatedHook):
-    """The first VM is well within 40 s, as told by whoever runs it."""
+    """A hook whose first run finds the VM well after 40 s; later runs take `took_s`."""
 
     async def run(self, vm):
         if self.runs:
@@ -58,7 +58,7 @@ class SlowFromTheSecondOn(SimulatedHook):
 
 
 def changed_at(bench, second, setups):
-    """From this second on these are the fleets; what is said of it."""
+    """Change the fleets at this second, and return the messages about it."""
     said = []
 
     async def change():
@@ -177,7 +177,7 @@ def test_what_was_tried_and_is_not_acted_on_after_a_restart_is_named(after, why)
         await bench.run(50)
         (told,) = [text for _, kind, text in bench.events() if kind == "exercise_left"]
         assert told.startswith(f"{tried}: being tried when the daemon ended, and {why}; ")
-        # Whoever acts on it again within the time of a trial tries on.
+        # A daemon that acts on it again within the time of an exercise continues it.
         bench.setups = acting
         await bench.run(50)
         kinds = [kind for _, kind, _ in bench.events()]
@@ -221,7 +221,7 @@ def test_what_was_tried_and_found_well_is_put_back_and_what_is_still_tried_is_na
         hook = SlowFromTheSecondOn(bench.clock, took_s=4000.0)
         bench.setups = [replace(bench.setups[0], balancer=front, hook=hook)]
         changed_at(bench, 3705, [after(bench, steady((0, 100)))])
-        # What is ready is not stopped into the pool meanwhile.
+        # A VM that is ready is not stopped into the pool in the meantime.
         Commands(bench).at(3640, "pause", asked(until_s=9000), STOP)
         await bench.run(3760)
         assert len(hook.runs) == 2

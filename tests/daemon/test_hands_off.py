@@ -7,7 +7,7 @@ from tests.daemon.pools import TOTAL, chores, pool_bench
 
 
 def by_hand(bench, demand, at_s, act):
-    """A demand that does something to the world at a second of the run."""
+    """A demand that changes the world at some second of the run."""
     done = []
 
     def at(second):
@@ -23,7 +23,7 @@ def by_hand(bench, demand, at_s, act):
 async def test_a_vm_that_a_person_started_serves_and_is_not_stopped_within_the_time():
     bench = Bench(vms=1, zones="a")
     (mine,) = bench.ids
-    # The other one may not be stopped in its place.
+    # The other VM may not be stopped instead.
     bench.world.provision(ORIGIN_S, "web", 1, tags={"autoscaler:protected": "true"}, state=State.RUNNING)
     bench.add(
         policy(signal=TOTAL, guards={"hands_off": "5m"}),

@@ -88,7 +88,7 @@ async def test_what_the_provider_refuses_to_hibernate_is_stopped_at_once_and_nev
     assert sorted(stopped(bench)) == sorted(bench.able)
     code = "UnsupportedHibernationConfiguration"
     asked = [(s < 300, c) for s, *_, c in bench.calls("StopInstances")]
-    # The first time it is taken out of the batch; the second time it is stopped plainly beside it.
+    # The first time it is removed from the batch; the second time it is stopped without hibernation.
     assert asked == [(True, code), (True, ""), (True, ""), (False, ""), (False, "")]
     (told,) = events(bench, "hibernate_refused")
     assert odd in told
@@ -116,7 +116,7 @@ async def test_the_bill_of_the_daemon_is_the_worlds_to_the_end_of_saving():
     await bench.run(300)
     world = bench.world.bill(bench.clock.now())
     ours = bench.daemon.fleets.by_name["web"].meter.total
-    assert world.running_s == pytest.approx(2 * 160, abs=6)  # a minute longer than a plain stop
+    assert world.running_s == pytest.approx(2 * 160, abs=6)  # a minute longer than an ordinary stop
     assert ours.running_s == pytest.approx(world.running_s, abs=4)
 
 
@@ -160,7 +160,7 @@ WINDOW = {"windows": [{"from": "03:00", "to": "04:00", "time_zone": "UTC"}]}
 
 
 def old_bench(**changes):
-    """Ticks of five minutes, one VM that serves, one that hibernates from the first minutes on, for two days."""
+    """A bench with ticks of five minutes, in which one VM serves and one hibernates for two days."""
     own = {"hibernate": {"renew_after": "2d"}}
     return able_bench(steady((0, 200), (900, 100)), tick_s=300.0, warm_pool=own, **changes)
 

@@ -9,7 +9,7 @@ from tests.daemon.builders import ORIGIN_S, Bench, policy, virtual
 
 
 class Scripted:
-    """Gives hints at set seconds since the origin, and nothing otherwise; it answers at once."""
+    """A source that gives hints at given seconds since the origin. It answers at once."""
 
     def __init__(self, clock, *script):
         self.clock, self.script, self.asked = clock, list(script), 0
@@ -29,7 +29,7 @@ def hint(vm_id, kind=HintKind.STATE, text="now stopping", at=25.0):
 
 
 async def ran(hints, for_s=60.0, lose_at=25.0):
-    """A fleet of two in service, one of which is stopped from outside; returns the bench and the source."""
+    """Run a fleet with two VMs in service, one of which is stopped from outside; return the bench and the source."""
     bench = Bench(vms=4, running=2)
     bench.add(policy(bounds={"minimum": 2}), 0.0)
     source = Scripted(bench.clock, *hints(bench))

@@ -14,7 +14,7 @@ from tests.daemon.builders import ORIGIN_S, Bench, policy, virtual
 
 
 class Odd:
-    """All VMs do 80/s; the last of them says something else from the 60th to the 300th second, as told."""
+    """A source in which all VMs do 80/s, but the last one reports something else from second 60 to 300."""
 
     def __init__(self, clock, *, every_s=10.0, usual=80.0, value=81_520.0, leaves=False):
         self.clock, self.every_s, self.leaves = clock, every_s, leaves

@@ -12,7 +12,7 @@ CAPACITY = "Server.InsufficientInstanceCapacity"
 
 
 class Fleet:
-    """An inventory with one VM, moved along by listings and orders."""
+    """An inventory with one VM, driven by listings and orders."""
 
     def __init__(self, state=STOPPED, **patience):
         self.inventory = FleetInventory("web", Patience(**patience))
@@ -57,7 +57,7 @@ class Fleet:
 
 
 def in_service(at=100.0, **patience):
-    """In service since `at`, by our own start 20 s before; its order is too old to matter."""
+    """Make the VM in service since `at`, by our own start 20 s before; its order is too old to matter."""
     fleet = Fleet(**patience)
     fleet.order(Verb.START, at - 20)
     fleet.see(RUNNING, at - 1, launched=at - 20)
@@ -235,7 +235,7 @@ def test_a_start_that_fell_back_for_capacity_makes_its_place_dry_and_the_rest_is
     assert sorted(t.vm.id for t in inventory.startable(20)) == ["i-1", "i-3"]
     counts = inventory.counts(20, 0)
     assert (counts.stopped, counts.startable, counts.starting) == (4, 2, 0)
-    # When its time is over one VM is tried there, and nobody is blamed: i-0 has its turn again after i-2.
+    # When its time is over, one VM is tried there, and no VM is blamed: i-0 has its turn again after i-2.
     assert sorted(t.vm.id for t in inventory.startable(20 + 180)) == ["i-1", "i-2", "i-3"]
     inventory.places.found_room("m", "a")
     assert sorted(t.vm.id for t in inventory.startable(20 + 180)) == ["i-0", "i-1", "i-2", "i-3"]
@@ -274,7 +274,7 @@ def test_a_vm_that_stops_before_it_is_ready(reason, note, quarantined):
     ],
 )
 def test_a_vm_in_service_that_somebody_stops_is_noted_and_not_blamed(reason, hands_off_s, startable):
-    """Only where it was a person, and the policy gives them time, is it left alone."""
+    """It is left alone only if a person did it and the policy gives people time."""
     fleet = in_service(hands_off_s=hands_off_s)
     assert fleet.see(STOPPING, 200, reason=reason) == ["stopped_outside"]
     assert fleet.phase is Phase.STOPPING

@@ -15,7 +15,7 @@ DEMAND = dict.fromkeys(MOST, steady((0, 2000)))
 
 @pytest.fixture(name="life")
 def _life(tmp_path):
-    """Has lived a minute on two fleets."""
+    """A state directory after a minute with two fleets."""
     made = Life(tmp_path, **DEMAND)
     (tmp_path / "defaults.yaml").write_text("drain: {timeout: 90s}\n")
     for fleet, most in MOST.items():
@@ -28,7 +28,7 @@ def rows(life):
 
 
 def empty(folder):
-    """As a power cut may leave it."""
+    """An empty file, as a power cut may leave it."""
     (folder / "web.yaml").write_text("")
 
 
@@ -50,7 +50,7 @@ def no_file(folder):
 def test_a_restart_with_a_broken_file_goes_on_with_what_it_said_and_says_so(life, tmp_path, broken):
     assert rows(life) == {"web": 4, "api": 3}
     broken(tmp_path)
-    life.write("api", maximum=2)  # what is good is used as it is now
+    life.write("api", maximum=2)  # valid files are used as they are now
     life.run(60)
     assert rows(life) == {"web": 4, "api": 2}
     name = "defaults.yaml" if broken is bad_defaults else "web.yaml"
@@ -63,7 +63,7 @@ def test_a_restart_with_a_broken_file_goes_on_with_what_it_said_and_says_so(life
     assert life.daemon.policies.error
     assert not life.daemon.policies.partial
     assert [kind for _, kind, text in life.bench.events() if text.startswith(begins)] == ["policies_rejected"]
-    # Again and again, until it is mended.
+    # Repeatedly, until it is repaired.
     life.run(30)
     assert rows(life) == {"web": 4, "api": 2}
 
@@ -112,7 +112,7 @@ def test_one_that_is_damaged_or_missing_changes_nothing(tmp_path, damage):
 
 
 def test_what_this_version_refuses_is_no_help(life, tmp_path):
-    """As after an upgrade, which no longer knows a key."""
+    """As after an upgrade to a version that no longer knows a key."""
     folder, kept = PolicyFolder(tmp_path, 10.0), LastGood(tmp_path / FILE_NAME)
     mistaken(tmp_path)
     broken = (tmp_path / "web.yaml").read_text()

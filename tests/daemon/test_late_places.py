@@ -19,7 +19,7 @@ NO_CREDENTIALS = "EC2: no credentials found. Give the machine an instance profil
 
 
 class LateTwo(Two):
-    """`Two`, of which the place far away cannot be opened at first."""
+    """`Two` clouds, the far one of which cannot be opened at first."""
 
     def __init__(self, demand, usable_from_s, **more):
         super().__init__(demand, **more)

@@ -8,7 +8,7 @@ STEP_S = 10
 
 
 def told(fleet, state, from_s, to_s):
-    """(second, event) of listings that show it in one state; and how many were counted as starting and stopping at each."""
+    """Show a VM in one state over listings; return the events by second, and the counts of starting and stopping VMs."""
     events, counts = [], {}
     for at_s in range(int(from_s), int(to_s), STEP_S):
         events += [(at_s, kind) for kind in fleet.see(state, at_s)]
@@ -27,7 +27,7 @@ def test_a_stop_that_never_ends_is_written_off_once_and_counts_no_more():
     assert fleet.phase is Phase.LOST
     assert counts[gone_s - STEP_S] == (0, 1)
     assert {of for at_s, of in counts.items() if at_s >= gone_s} == {(0, 0)}
-    # Should it stop in the end, it is in the pool again.
+    # If it stops after all, it is in the pool again.
     fleet.see(VmState.STOPPED, 5000)
     assert fleet.counts(5000).startable == 1
 

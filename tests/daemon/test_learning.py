@@ -105,7 +105,7 @@ def test_what_cannot_be_read_is_said_and_learned_anew(row):
 
 @virtual
 async def test_a_start_is_measured_part_by_part():
-    """Runs after 16 s, ready after 19 s: what listings of every ten seconds show of it."""
+    """It runs after 16 s and is ready after 19 s, as far as listings every ten seconds show."""
     bench = Bench(vms=1)
     bench.add(policy(signal={"kind": "total"}), 100.0)
     await bench.run(60)
@@ -117,7 +117,7 @@ async def test_a_start_is_measured_part_by_part():
 
 
 def swinging(second):
-    """A VM more and a VM less, every two minutes."""
+    """Demand for one more VM and one less, alternating every two minutes."""
     return 200.0 if int(second) // 120 % 2 else 100.0
 
 
@@ -195,7 +195,7 @@ def test_the_worth_of_the_pool_is_what_was_measured():
 
 
 class Busy:
-    """Demand that is shared evenly by VMs that can do `capacity` each, with how busy that keeps them."""
+    """Demand that is shared evenly by VMs with this capacity, together with their utilisation."""
 
     def __init__(self, clock, demand, capacity):
         self.clock, self.demand, self.capacity = clock, demand, capacity
@@ -215,7 +215,7 @@ class Busy:
 
 
 def waving(second):
-    """Between 300 and 900 a second, over two hours."""
+    """Demand that varies between 300 and 900/s over two hours."""
     return 600.0 + 300.0 * math.sin(second / 7200.0 * 2.0 * math.pi)
 
 
@@ -224,7 +224,7 @@ LEARNS = {"vm": {"capacity": "100/s", "learn_capacity": {"most_per_day": "30%"}}
 
 @virtual
 async def test_a_capacity_is_learned_in_bounded_steps_kept_and_planned_with():
-    """Each VM can do 140/s where the policy says 100/s."""
+    """Each VM can do 140/s although the policy says 100/s."""
     bench = Bench(vms=10, running=4, tick_s=60.0)
     bench.add(policy(signal={"max_age": "120s"}, **LEARNS), Busy(bench.clock, waving, 140.0))
     await bench.run(12 * 3600)
@@ -240,7 +240,7 @@ async def test_a_capacity_is_learned_in_bounded_steps_kept_and_planned_with():
     assert [text[:37] for text in told] == ["planned with from now on: a VM does 1"] * 2
     row = bench.rows()[-1]
     assert row.capacity == pytest.approx(row.in_service * half_a_day, rel=0.005)
-    # A daemon that is started again goes on from there.
+    # A restarted daemon continues from there.
     await bench.run(60)
     assert bench.daemon.fleets.all[0].capacity_per_s == pytest.approx(half_a_day, rel=0.005)
     assert bench.daemon.fleets._compiled.lanes.vm_capacity[0] == bench.daemon.fleets.all[0].capacity_per_s

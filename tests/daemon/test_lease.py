@@ -165,7 +165,7 @@ def test_a_tag_that_cannot_be_written_holds_for_a_while_and_then_nobody():
 
 
 class Tags:
-    """The tags of one fleet as listings show them: late by up to a while, never older than shown before to the same daemon."""
+    """The tags of a fleet as listings show them: late by a bounded time, and never going back for the same daemon."""
 
     def __init__(self, lag_s):
         self.lag_s, self.writes = lag_s, [(-math.inf, None)]
@@ -211,7 +211,7 @@ def test_two_daemons_never_act_on_one_fleet_for_longer_than_listings_lag(lag_s, 
         both = now_s - min(acted.values()) < TICK_S
         together = together + 1 if both else 0
         assert together <= SETTLE_S + lag_s + 2 * TICK_S, now_s
-    # And somebody acts in the end, if anybody is there.
+    # At the end, one of the daemons acts, if any is running.
     assert 7200 - max(acted.values()) < 2 * VALID_S + UNSEEN_S or away
 
 
@@ -219,7 +219,7 @@ def test_two_daemons_never_act_on_one_fleet_for_longer_than_listings_lag(lag_s, 
 
 
 class Two:
-    """Daemons with journals of their own on one world."""
+    """Two daemons with their own journals on one world."""
 
     def __init__(self, demand, *, vms=20, faults=()):
         self.clock = VirtualClock(ORIGIN_S)
@@ -264,7 +264,7 @@ class Two:
 
 
 class _Named:
-    """A provider that notes who starts and stops."""
+    """A provider that notes which daemon starts and stops VMs."""
 
     def __init__(self, inner, two, name):
         self._inner, self._two, self._name = inner, two, name
@@ -283,7 +283,7 @@ class _Named:
 
 
 def seesaw(second):
-    """Five VMs more and less every three minutes."""
+    """Demand for five more VMs and five less, alternating every three minutes."""
     return 500.0 if second // 180 % 2 else 1000.0
 
 
@@ -405,7 +405,7 @@ async def test_tags_that_are_denied_are_told_once_and_hold_nobody():
 
 
 def unwritten_s(faults):
-    """For how long it may be that no tag can be written."""
+    """Longest time for which no tag may be writable."""
     return sum(fault.end_s - fault.start_s for fault in faults if fault.kind is FaultKind.THROTTLE)
 
 
@@ -465,7 +465,7 @@ def test_no_shortage_is_answered_twice_beyond_the_takeover(faults, later_s, kill
         for name in "ab":
             await two.kill(name)
             assert two.logs[name].texts("tick_failed") == []
-        # Never more on than the highest demand wants, and nobody orders beside the other for longer than it takes to see.
+        # Never more VMs on than the highest demand needs, and the daemons never both order for longer than it takes to notice.
         assert max(running) <= 10
         by_tick = {}
         for at_s, name, *_ in two.calls:

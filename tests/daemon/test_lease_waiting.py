@@ -12,7 +12,7 @@ from tests.daemon.test_lease import Two, _Named
 
 
 class Counted(SimulatedBalancer):
-    """Notes what it is asked to change."""
+    """A balancer that records the changes requested of it."""
 
     def __init__(self, clock, shared, **more):
         super().__init__(clock, **more)

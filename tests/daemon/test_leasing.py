@@ -16,7 +16,7 @@ from tests.daemon.builders import ORIGIN_S, Demand, listing, policy, virtual, vm
 
 
 class Tagging:
-    """A provider of which only tags are asked: `answer` says what comes of them, and what was accepted is seen."""
+    """A provider for tags only: `answer` decides the outcomes, and listings show accepted tags."""
 
     def __init__(self):
         self.asked, self.seen = [], {}
@@ -62,7 +62,7 @@ class Followed:
         await self.clock.sleep_until(self.clock.monotonic() + 0.001)
 
     async def lives(self, ticks, tick_s=10.0):
-        """What is told at each tick, by second."""
+        """The messages of each tick, by second."""
         told = []
         for _ in range(ticks):
             told += [(self.clock.now() - ORIGIN_S, note) for note in self.follow()]

@@ -65,7 +65,7 @@ hands = st.tuples(
 
 
 class Watch:
-    """Looks at ledger and truth after every tick."""
+    """Compares the ledger with the true state after every tick."""
 
     def __init__(self, bench):
         self.bench = bench
@@ -81,7 +81,7 @@ class Watch:
         row = record.fleets[0]
         phases = Counter(t.phase for t in inventory.vms.values())
         assert sum(phases.values()) == len(inventory.vms)
-        # What is kept from tick to tick is what would be counted now.
+        # Counts that are kept from tick to tick equal a fresh count.
         kept = inventory.counts(now_s, 0.0)
         anew = copy(inventory)
         anew._by_phase = anew._counted = None
@@ -106,7 +106,7 @@ class Watch:
 
 async def by_hand(bench, at_s, verb, number):
     await bench.clock.sleep_until(at_s)
-    with suppress(ProviderError):  # a hand that is too late, or meets the same weather
+    with suppress(ProviderError):  # a change by hand that comes too late, or meets the same faults
         getattr(bench.world, verb)(bench.clock.now(), [bench.ids[number]])
 
 
@@ -129,7 +129,7 @@ def test_the_ledger_counts_each_vm_once_and_equals_the_cloud_in_the_end(seed, de
         others = [asyncio.create_task(by_hand(bench, *hand)) for hand in by_hands]
         await bench.run(TROUBLE_S + QUIET_S)
         await asyncio.gather(*others)
-        # What the watch finds fails the tick, and so do bugs.
+        # Violations found by the watch make the tick fail, like bugs.
         assert bench.log.texts("tick_failed") == []
         now_s = ORIGIN_S + TROUBLE_S + QUIET_S
         known = {i: t.phase for i, t in bench.daemon.fleets.all[0].inventory.vms.items()}

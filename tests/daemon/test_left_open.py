@@ -14,7 +14,7 @@ LAGGING = Fault(FaultKind.LISTING_LAG, delay_s=12.0)
 
 
 async def ordered(bench, verb, vm_ids, at_s, outcomes=None):
-    """An earlier run has ordered this; with outcomes it heard what came of it."""
+    """Record an order of an earlier run, with its outcomes if the run still learned them."""
     intent = ActionIntent("web", verb, tuple(vm_ids), len(vm_ids), "", "an earlier run")
     record = TickRecord(TICK_0 + at_s, ORIGIN_S + at_s, ())
     (number,) = await bench.journal.record_tick(record, [intent])
@@ -43,13 +43,13 @@ async def test_a_start_that_was_accepted_counts_while_listings_lag_and_a_refused
     assert len(later[0]) == 1
     assert done not in later[0]
     assert bench.column("in_service")[-1] == 2
-    # That its outcome was heard: nothing is told of it.
+    # Its outcome was known, so nothing is reported.
     assert texts(bench, "action_settled") == []
 
 
 @virtual
 async def test_a_stop_that_was_accepted_is_not_taken_for_somebody_elses():
-    """Neither that of a VM that served, nor that of one that was tried for the warm pool and goes back into it."""
+    """Neither for a VM that served, nor for one that was exercised and goes back into the warm pool."""
     for verb in (Verb.STOP, Verb.STORE):
         bench = Bench(running=2, zones="a", faults=[LAGGING])
         gone = bench.ids[0]

@@ -60,7 +60,7 @@ async def test_a_tick_that_fails_is_counted_and_the_next_one_is_on_time():
 
 
 class Refusing:
-    """Keeps records, and raises once."""
+    """A list of records that raises once."""
 
     def __init__(self, kept, clock, at_s):
         self.kept, self.clock, self.at_s = kept, clock, at_s
@@ -88,7 +88,7 @@ async def test_an_outcome_that_cannot_be_handled_fails_neither_the_tick_nor_othe
 
 
 class Doubting:
-    """The real journal, which knows nothing of action 1 when it is to be settled."""
+    """The real journal, except that it does not know action 1 when it should be settled."""
 
     def __init__(self, journal):
         self.journal = journal
@@ -103,7 +103,7 @@ class Doubting:
 
 
 class Witness:
-    """A provider that looks into the journal whenever it is asked to change something."""
+    """A provider that reads the journal at each change."""
 
     def __init__(self, provider, journal):
         self.provider, self.journal = provider, journal
@@ -390,7 +390,7 @@ async def test_a_restart_adopts_running_vms_without_a_dip_and_without_a_stop():
     await bench.run(50)
     assert set(bench.column("in_service")) == {4}
     assert bench.changes() == []
-    # The first tick has asked nobody yet, for it knew of no VM.
+    # The first tick asked no VM for metrics, because it knew of none.
     assert bench.rows()[0].sentence == "holding 4: no metrics arrive, so 4 VMs stay"
 
 

@@ -21,7 +21,7 @@ TOTAL = {"kind": "total"}
 class Hung:
     """The real journal on a disk that hangs from one second to another for the named calls.
 
-    Every call under way when the disk comes back is then done, as a disk does.
+    Every call in progress is completed when the disk comes back.
     """
 
     def __init__(self, journal, clock, from_s, to_s, *names):
@@ -130,7 +130,7 @@ async def test_an_outcome_that_cannot_be_written_in_time_costs_its_bound_only():
     await bench.run(50)
     assert at(bench) == [0, 10, 20, 30, 40, 50]
     assert bench.column("in_service")[-1] == 1
-    # That of 0 hung, and ticks until 25 were not written; the write itself ended when the disk came back.
+    # The write of tick 0 hung, and ticks until 25 were not written; that write ended when the disk came back.
     assert errors(bench) == 3
     assert await bench.journal.recent_actions(math.inf) == ()
 
@@ -218,7 +218,7 @@ async def test_a_failing_tick_tells_its_traceback_once_per_place_and_then_a_line
 
 
 class Failing:
-    """Instead of keeping records, fails in two places."""
+    """A list of records that fails in two places."""
 
     def __init__(self, clock):
         self.clock = clock

@@ -13,7 +13,7 @@ from tests.daemon.builders import Bench, policy, steady, virtual
 
 
 class Source:
-    """A source that answers by a function."""
+    """A source whose answers come from a function."""
 
     def __init__(self, answer):
         self.answer = answer
@@ -70,7 +70,7 @@ DEMAND = steady((0, 200), (60, 500), (120, 100))
 
 
 class Healing:
-    """Takes so many seconds for each of its first answers, and no time for all others."""
+    """A source whose first answers take the given seconds, and all others no time."""
 
     def __init__(self, takes_s):
         self.left_s = list(takes_s)
@@ -86,7 +86,7 @@ class Healing:
 
 
 def at_s_of(web_source):
-    """When each tick was decided."""
+    """Time at which each tick was decided."""
     return api_rows(web_source)["at_s"]
 
 
@@ -165,7 +165,7 @@ def test_a_question_that_does_not_even_end_when_told_to_is_asked_anew_once_a_min
 
 
 class BadListing:
-    """A provider of its own that lists by a function."""
+    """A separate provider whose listings come from a function."""
 
     def __init__(self, provider, answer):
         self.provider, self.answer = provider, answer
@@ -257,7 +257,7 @@ def test_a_listing_that_hangs_costs_its_deadline_and_nothing_else(never, healthy
 
 
 class BadCalls:
-    """A provider whose starts and stops answer by a function."""
+    """A provider whose starts and stops are answered by a function."""
 
     def __init__(self, provider, answer):
         self.provider, self.answer = provider, answer
@@ -286,7 +286,7 @@ CALLS = {
 
 
 def both_with_calls(answer):
-    """Both fleets follow the same crowd; the calls of `web` answer like this, if at all unlike the world."""
+    """Run both fleets with the same crowd. The calls of `web` may be answered by a function instead of the world."""
     found = {}
 
     @virtual

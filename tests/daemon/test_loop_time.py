@@ -18,11 +18,11 @@ from tests.daemon.builders import ORIGIN_S, TICK_0, Bench, Demand, OwnTime, poli
 from tests.daemon.pools import pool_bench, pool_policy, states
 
 PATIENT = LoopSettings(journal_wait_s=60.0)
-"""Waits for the slow journal instead of giving it up."""
+"""Settings that wait for the slow journal instead of abandoning it."""
 
 
 class SetClock(VirtualClock):
-    """A clock that somebody sets: `offsets` are (from virtual second, seconds ahead of the truth)."""
+    """A clock that is set: `offsets` are pairs of virtual second and seconds ahead of true time."""
 
     def __init__(self, *offsets):
         super().__init__(ORIGIN_S)
@@ -79,7 +79,7 @@ async def test_a_late_tick_is_counted_and_skipped_forward_never_queued():
     bench.journal = SlowJournal(bench.journal, bench.clock, {1: 25.0})
     bench.add(policy(), 100)
     await bench.run(60)
-    # The tick of 10 ends at 35: those of 20 is gone, that of 30 is made up for at once, then the grid.
+    # The tick of 10 ends at 35: that of 20 is skipped, that of 30 is made up for at once, then the grid continues.
     assert at(bench) == [0, 10, 35, 40, 50, 60]
     assert [r.tick - TICK_0 for r in bench.records] == [0, 1, 3, 4, 5, 6]
     assert bench.daemon.ticks_skipped == 1
@@ -258,7 +258,7 @@ def test_a_clock_set_back_gives_no_work_to_what_is_draining_and_counts_none_of_i
         bench.setups = [FleetSetup(own, bench.provider, source, StatusCheckProbe(bench.provider), balancer)]
         await bench.run(130)
         assert bench.log.events().count("clock_set_back") == 1
-        # Somebody's work is on two of them; the others serve all of the time.
+        # Two of them have work left; the others serve all the time.
         assert {len(cordoned) for second, cordoned in seen if second > 25} == {2}
         assert bench.column("in_service")[3:] == [2] * (len(bench.records) - 3)
         stops = bench.calls("StopInstances")
@@ -299,7 +299,7 @@ LOST = Fault(FaultKind.LOST_REPLY, 20.0, 24.0, actions=("RunInstances", "StartIn
 @pytest.mark.parametrize("faults", [(LAG,), (LAG, LOST)])
 @pytest.mark.parametrize(("vms", "running", "demand"), [(0, 1, 300), (4, 1, 300), (0, 4, 200)])
 def test_a_clock_set_back_repeats_no_order_that_is_not_listed_yet(back_s, faults, vms, running, demand):
-    """Three VMs too few or two too many: made, started or stopped once, whatever listings still show."""
+    """With three VMs too few or two too many, each is made, started or stopped once, whatever listings still show."""
 
     @virtual
     async def run():

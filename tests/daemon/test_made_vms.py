@@ -39,7 +39,7 @@ def test_a_provisioning_of_unknown_outcome_counts_until_a_listing_can_tell():
 
 
 def test_a_provisioning_whose_call_is_under_way_counts_whatever_listings_show_meanwhile():
-    """Else it would be asked for again with each listing; for as long as a start is waited for, and no longer."""
+    """Otherwise each listing would cause a new order. It counts as long as a start is waited for, and no longer."""
     fleet = FleetInventory("web", Patience())
     fleet.sent(Verb.PROVISION, (), 3, 5, 100)
     for at in (110, 200, 279):

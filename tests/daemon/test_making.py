@@ -20,7 +20,7 @@ SERVED = {"served": "99%", "provision_time": "60s"}
 
 
 def made_in(pending_s, booting_s):
-    """As EXACT, but for what is made from nothing."""
+    """Durations like EXACT, except those of new VMs."""
     return Physics(
         start=Spread(16),
         boot=Spread(3),
@@ -138,7 +138,7 @@ async def test_a_vm_that_was_made_is_started_again_like_any_other():
 
 
 def knows(bench, **times):
-    """As after many starts, or makings, of so many seconds, and much service."""
+    """Make a fleet know start times, or making times, as after many of them and much service."""
     inventory = fleet_of(bench).inventory
     for name, seconds in times.items():
         for _ in range(ENOUGH):

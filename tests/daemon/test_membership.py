@@ -13,7 +13,7 @@ KINDS = ("balancer_lacks_vms", "balancer_has_vms", "balancer_believed")
 
 
 def other_at(bench, second, demand, lacks):
-    """From this second on the policy names another balancer, which does not have these VMs."""
+    """Change the policy at this second to another balancer, which does not have these VMs."""
     other = SimulatedBalancer(bench.clock)
     other.lacks = set(lacks)
 
@@ -55,14 +55,14 @@ async def test_vms_leave_as_usual_once_they_are_entered_there_and_are_admitted()
 
     def entered():
         other.lacks.clear()
-        # As an entry that is written with `disabled`.
+        # Like an entry that is configured with `disabled`.
         other._cordoned_at_s = dict.fromkeys(bench.ids, bench.clock.now())
 
     asyncio.get_running_loop().call_later(101, entered)
     await bench.run(240)
     assert told(bench) == [(20, "balancer_lacks_vms"), (140, "balancer_has_vms")]
     assert verbs(bench) == [(140, Verb.DRAIN, 2), (160, Verb.STOP, 2)]
-    # Those that serve have been admitted.
+    # The VMs in service have been admitted.
     assert len(other.cordoned) == 2
 
 

@@ -98,7 +98,7 @@ SPAN_S = 3600
 
 
 def busy_span(seed, span_s=SPAN_S, step_s=120):
-    """Errors of the daemon's bill over a span that starts and stops VMs all the time, times drawn."""
+    """Errors of the daemon's bill over a span with many starts and stops at random times."""
     rng = np.random.default_rng(seed)
     levels = rng.integers(2, 16, span_s // step_s) * 100.0
     found = {}

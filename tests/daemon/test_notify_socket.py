@@ -11,7 +11,7 @@ from autoscaler.daemon.notify import Notifier
 
 @pytest.fixture(name="manager", params=["path", "abstract"])
 def _manager(request, tmp_path):
-    """What a service manager listens on, and its address as in the environment."""
+    """The socket of a service manager, and its address as given in the environment."""
     name = str(tmp_path / "notify") if request.param == "path" else f"@autoscaler-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind("\0" + name[1:] if name.startswith("@") else name)

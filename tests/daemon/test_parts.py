@@ -20,7 +20,7 @@ AWAY = "us-east-1b: no answer within 4 s"
 
 
 def listed(*vms, at, **parts):
-    """A listing of the zones a and b; what is said of one is what is wrong with it."""
+    """A listing of the zones a and b, with an error text for each zone that is away."""
     told = {"a": "", "b": "", **parts}
     problems = [text for text in told.values() if text]
     return Listing(tuple(vms), not problems, at, at, "; ".join(problems), parts=told)
@@ -140,7 +140,7 @@ def test_what_is_out_of_sight_is_neither_late_nor_written_off_until_it_is_looked
     told = [fleet.see(stopping[0], at=at, b="b: gone") for at in range(10, 7200, 10)]
     assert [kind for kinds in told for kind in kinds] == ["stop_overdue", "vm_written_off"]
     assert (fleet.phase("i-a"), fleet.phase("i-b")) == (Phase.LOST, Phase.STOPPING)
-    # The list shows it again, still there after two hours.
+    # The listing shows it again after two hours.
     assert fleet.see(*stopping, at=7200) == ["vm_written_off"]
 
 
@@ -249,7 +249,7 @@ def test_after_a_restart_a_fleet_without_vms_on_it_acts_at_once(tmp_path):
 
 
 async def restarted(path):
-    """A second run that begins while the host is away; its rows alone."""
+    """Run a second daemon that begins while the host is away, and return its rows."""
     bench = zoned_bench(1000, 2000, demand=steady((0, 400), (1060, 100)))
     bench.journal = SqliteJournal(path, inline=True)
     await bench.run(940)

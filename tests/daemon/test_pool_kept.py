@@ -20,7 +20,7 @@ KEPT = {PROTECTED_TAG: "alice"}
 
 
 def tag_at(bench, second, vm_id, tags):
-    """Somebody writes these tags on a VM; an empty value of the protection takes it away."""
+    """Write tags on a VM as a person would; an empty value removes the protection."""
 
     def write():
         vm_ids = vm_id() if callable(vm_id) else [vm_id]
@@ -46,12 +46,12 @@ async def test_one_that_is_protected_while_it_is_tried_serves_once_it_is_found_w
     (_, other) = bench.ids
     tag_at(bench, 3630, other, KEPT)
     await bench.run(4500)
-    # Demand wants one, and it is the other that leaves.
+    # Demand needs one VM, and the other one leaves.
     assert [a.intent.verb for a in bench.actions() if other in a.intent.vm_ids] == [Verb.EXERCISE]
     assert bench.daemon.fleets.by_name["web"].inventory.vms[other].phase is Phase.IN_SERVICE
     assert other not in front.cordoned
     assert [text.split(" is ")[0] for _, text in told(bench, "pool_kept")] == [other]
-    # Nobody ordered it for demand: how long it took to be tried says nothing of starts.
+    # It was not ordered for demand, so the time of its exercise says nothing about starts.
     assert list(bench.daemon.fleets.by_name["web"].start_times_s) == []
 
 

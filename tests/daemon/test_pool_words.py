@@ -18,7 +18,7 @@ from tests.daemon.pools import chores, pool_bench, renew_template, states
 
 
 def say(bench, at_s, what, *vms, fleet="web", reason="see ticket 7", answers=None):
-    """At a second of the run, an operator's word; what is answered or refused is kept."""
+    """Give an operator's command at some second of the run. Answers and refusals are kept."""
     kept = bench.answers = answers if answers is not None else getattr(bench, "answers", [])
 
     async def word():
@@ -111,7 +111,7 @@ async def test_what_must_stay_is_not_promised_to_be_replaced_and_nothing_is_made
     (answer,) = bench.answers
     assert "the out-of-date VMs of web must stay (2): the daemon did not make it" in str(answer)
     assert chores(bench) == []
-    # The tag lets one go.
+    # The tag allows one VM to be deleted.
     bench.world.tag(bench.clock.now(), bench.ids[1:2], {"autoscaler:terminable": "true"})
     say(bench, 35, "refresh")
     await bench.run(1200)
@@ -244,7 +244,7 @@ async def test_what_cannot_be_tagged_is_neither_adopted_nor_given_up():
 
 
 def test_what_was_asked_of_the_pool_is_done_after_a_crash(tmp_path):
-    """It was answered, so it is on the disk, though nothing of it could be done yet."""
+    """The command was answered, so it is on disk, although it could not be carried out yet."""
 
     async def main():
         bench = pool_bench(100, running=1, vms=4, refill={"calm": "90s"}, warm_pool={"minimum": 1})

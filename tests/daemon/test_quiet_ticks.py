@@ -27,7 +27,7 @@ TICKS = 400
 RATES = {
     # Idle, then a crowd, then idle again: VMs start, serve, and stop.
     "web": [0.0] * 15 + [900.0] * 10 + [880.0] * 10 + [0.0] * 40,
-    # Hardly anything ever changes, but for a gap.
+    # Hardly anything changes, except for a gap.
     "api": [250.0] * 30 + [np.nan] * 8 + [250.0] * 37,
     "batch": [0.0] * 75,
 }
@@ -46,7 +46,7 @@ def _policy(name):
 
 
 class _Kept:
-    """A logger that keeps what was said."""
+    """A logger that keeps its lines."""
 
     def __init__(self):
         self.said = []
@@ -99,7 +99,7 @@ async def _lived(fleets, *, forecasts):
 
 
 def _plain(told):
-    """With arrays as bytes and numbers in words, so that what is not known is equal to itself."""
+    """Convert arrays to bytes and numbers to texts, so that unknown values are equal to themselves."""
     if isinstance(told, dict):
         return {key: _plain(value) for key, value in told.items()}
     return told.tobytes() if isinstance(told, np.ndarray) else repr(told)
@@ -107,7 +107,7 @@ def _plain(told):
 
 @pytest.fixture(name="everything_anew")
 def _everything_anew(monkeypatch):
-    """Every tick works out everything, as if nothing were known of the one before."""
+    """Make every tick compute everything, as if nothing were kept from the one before."""
 
     read = TraceSource.read
 

@@ -13,7 +13,7 @@ TICK_S, ANSWER_S = 10.0, 0.2
 
 
 class Monitoring(Demand):
-    """Answers a while after it was asked with what is visible then, as a scrape or a query does."""
+    """A source that answers with a delay, with what is visible then, like a scrape or a query."""
 
     async def read(self, vms):
         await self.clock.sleep_until(self.clock.monotonic() + ANSWER_S)
@@ -41,7 +41,7 @@ BURSTS, APART_S, START_S = 16, 660.0, 19.0
 
 
 class Late:
-    """The demand of a fleet as it was a while ago: how late, is drawn anew for each interval of the source's own."""
+    """A fleet's demand with a delay that is drawn anew for each interval of the source."""
 
     def __init__(self, clock, demand, every_s, delay_s):
         self.clock, self.demand, self.every_s, self.delay_s = clock, demand, every_s, delay_s

@@ -29,7 +29,7 @@ async def test_the_pool_is_filled_to_its_target_each_vm_seen_ready_before_it_is_
     assert {vm.tags[MADE_AT_TAG] for vm in made} == {f"{ORIGIN_S + 60:.0f}"}
     assert all(vm.tags[SPEC_TAG] for vm in made)
     assert "the warm pool holds 0 of 2" in chores(bench)[0][3]
-    # What is prepared is neither in service nor on its way there.
+    # VMs that are being prepared are neither in service nor on their way there.
     assert set(bench.column("in_service")) == {1}
     assert set(bench.column("starting")) == {0}
     assert [at for at, kind, _ in bench.events() if kind == "pool_ready"] == [90, 90]
@@ -177,7 +177,7 @@ async def test_vms_beyond_the_wanted_number_are_deleted_oldest_first_at_a_rate_a
     first = bench.actions()[0].intent.vm_ids
     assert first == old
     left = {vm.id for vm in views(bench) if vm.state == "stopped"}
-    # One more than wanted stays: nobody has said that it may be deleted.
+    # One VM more than wanted stays, because nothing says that it may be deleted.
     assert left == set(bench.ids[1:])
     assert not left & set(ours)
 
@@ -243,7 +243,7 @@ async def test_the_mark_of_one_that_serves_is_written_until_listings_show_it():
     await bench.run(600)
     tagged = [at for at, *_ in bench.calls("CreateTags")]
     assert (tagged[0], tagged[1]) == (100, 160)
-    # Stopped before it could be written: they are members all the same.
+    # They were stopped before the tag could be written, but are members nonetheless.
     assert chores(bench, Verb.TERMINATE) == []
     assert bench.column("stopped")[-1] == 2
     assert [vm.tags.get(POOL_TAG) for vm in views(bench)] == [None, READY, READY]

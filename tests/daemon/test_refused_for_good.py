@@ -18,7 +18,7 @@ TOTAL = {"kind": "total"}
 
 
 def refusing(action, *vm_ids, code="OperationNotPermitted"):
-    """EC2 refuses this for a call that names one of these VMs."""
+    """A fault with which EC2 refuses calls that name one of these VMs."""
     return Fault(FaultKind.API_ERROR, code=code, vm_ids=vm_ids, actions=(action,))
 
 
@@ -44,7 +44,7 @@ def test_vms_that_cannot_be_stopped_keep_no_other_from_it_and_are_asked_ever_mor
         told = [text for _, kind, text in bench.events() if kind == "stop_not_accepted"]
         assert len(told) == len(asked)
         assert all("asked again later" in text for text in told)
-        # They leave like any other once nothing speaks against it.
+        # They leave like any other VM once nothing prevents it.
         assert not {v.id for v in bench.world.views(bench.clock.now()) if v.state is State.RUNNING} - {*kept}
 
     run()
@@ -64,7 +64,7 @@ async def test_a_vm_that_cannot_be_deleted_keeps_no_other_from_it_and_is_told_on
     kept = sorted(made)[:3]
     bench.world.add_fault(refusing("TerminateInstances", *kept))
     await bench.run(3 * 3600)
-    # What is wanted stays, and what cannot go is among it.
+    # The wanted number stays, and includes those that cannot leave.
     assert states(bench) == {"running": 1, "stopped": 3}
     told = [text for _, kind, text in bench.events() if kind == "terminate_not_accepted"]
     assert sum(each in text for text in told for each in kept) == 3
@@ -145,7 +145,7 @@ def test_one_vm_that_we_may_not_start_keeps_no_other_from_it(wanted):
         bench.add(policy(signal=TOTAL), steady((0, 0), (10, 100 * wanted)))
         await bench.run(600)
         serving = bench.column("in_service")
-        # Others start in the same tick; where it was asked for alone, after the minute that a denial holds.
+        # Others start in the same tick, or, if it was the only VM in the call, after the minute for which a denial holds.
         first_s = next(10 * n for n, vms in enumerate(serving) if vms)
         assert first_s == (90 if wanted == 1 else 30)
         assert serving[-1] == wanted

@@ -69,7 +69,7 @@ class Life:
         return self
 
     def run(self, for_s):
-        """Live so long; changes come at their seconds."""
+        """Live for this long, with changes at their seconds."""
 
         async def live():
             self.bench = bench = Bench(vms=10, running=2, zones="a")
@@ -232,7 +232,7 @@ def test_a_new_fleet_starts_cold_and_a_removed_one_is_dropped_with_its_vms_left_
     new = life.bench.rows("new")
     assert (new[0].in_service, new[-1].in_service) == (2, 2)
     assert new[0].freshness == Freshness.FRESH
-    # The crowd of `web` ended at 150; nobody has stopped its VMs.
+    # The crowd of `web` ended at 150; its VMs have not been stopped.
     assert sum(vm.fleet == "web" and vm.state == "running" for vm in last_listing(life).vms) == 12
     assert life.sources["web"][0].closed
     assert not life.sources["api"][0].closed

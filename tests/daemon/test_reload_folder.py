@@ -73,7 +73,7 @@ def test_a_folder_that_is_not_there_has_a_stamp_in_words_and_no_digest(tmp_path)
 
 
 class HangingFolder(PolicyFolder):
-    """A folder on a disk that hangs until it is set free; it counts who waits for it."""
+    """A folder on a disk that hangs until it is released. It counts the waiting threads."""
 
     def __init__(self, path):
         super().__init__(path, 10.0)
@@ -90,7 +90,7 @@ class HangingFolder(PolicyFolder):
 
 
 async def until(found):
-    """Wait for the loop's own turn of the real clock, and not for ever."""
+    """Wait for a condition in turns of the loop on the real clock, with a limit."""
     clock = SystemClock()
     end_s = clock.monotonic() + 100
     while not found():

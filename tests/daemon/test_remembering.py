@@ -148,7 +148,7 @@ def test_what_is_no_dump_is_refused(raw):
 
 
 class Asked(Bench):
-    """A bench that notes which VMs are asked to start, and whose daemon may end without an end."""
+    """A bench that notes which VMs are started, and whose daemon may end abruptly."""
 
     def __init__(self, state_dir, **world):
         super().__init__(limits=None, **world)
@@ -199,7 +199,7 @@ def test_dry_places_and_broken_vms_are_left_alone_after_a_crash_as_without_one(t
 
 
 def test_what_is_known_of_room_is_of_its_own_place_after_a_restart_too():
-    """Zones of two accounts may have the same name, and be others."""
+    """Zones of two accounts may have the same name but be different."""
 
     def on_two():
         clock = VirtualClock(ORIGIN_S)
@@ -230,7 +230,7 @@ def test_odds_of_starts_outlive_an_orderly_end_and_are_planned_with(tmp_path):
         places = bench.daemon.fleets.all[0].inventory.places
         places.tell("m7i.large", "us-east-1a", bench.clock.now(), tried=30, failed=15)
         await bench.run(10)
-        # The second run did not know of what was told after the first had ended.
+        # The second run did not know about changes after the first had ended.
         again = bench.daemon.fleets.all[0].inventory.places
         assert again.success("m7i.large", "us-east-1a", ORIGIN_S) == 1.0
         again.tell("m7i.large", "us-east-1a", bench.clock.now(), tried=30, failed=15)

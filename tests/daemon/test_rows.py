@@ -49,7 +49,7 @@ def test_rows_are_those_listed_and_equal_ones_are_the_values_of_before(first, se
 
 
 class Same:
-    """Equal where the rows are, and so a key of a row, which has none since it holds tags."""
+    """A hashable wrapper for a row, which is not hashable itself because of its tags."""
 
     def __init__(self, each):
         self.vm = each
@@ -87,14 +87,14 @@ def test_a_large_listing_gives_way_once_a_slice_and_a_small_one_never(vms):
 
 @virtual
 async def test_a_listing_that_is_taken_in_in_slices_decides_only_as_a_whole():
-    """While the rows of one fleet are compared a call comes back; no tick sees a fleet in part."""
+    """While the rows of a fleet are compared, a call returns; no tick sees a fleet in part."""
     bench = Bench(vms=0, limits=None)
     fleets = [f"fleet-{n:02d}" for n in range(12)]
     for name in fleets:
         bench.place(name, 500)
 
     class Anew:
-        """The provider, each of whose rows is a new value."""
+        """A provider that builds all VMs anew for each listing."""
 
         def __init__(self, inner):
             self.inner = inner

@@ -25,7 +25,7 @@ from tests.daemon.builders import EXACT, ORIGIN_S, Bench, Demand, policy, steady
 
 
 class Troubled:
-    """A provider that hangs or fails while it is told to."""
+    """A provider that hangs or fails on demand."""
 
     def __init__(self, provider):
         self._provider, self.trouble = provider, ""
@@ -53,7 +53,7 @@ class Troubled:
 
 
 class Two:
-    """A daemon with a fleet in each of two clouds: `web` in the one nearby, `api` far away."""
+    """A daemon with a fleet in each of two clouds: `web` in the near one, `api` in the far one."""
 
     def __init__(self, demand, *, acts=True, api=None, budgets=False):
         self.bench = bench = Bench()
@@ -136,7 +136,7 @@ async def test_starts_that_one_does_not_answer_make_no_tick_wait():
     late = [record.at_s - ORIGIN_S for record in bench.records if record.at_s % 10.0]
     assert late == [45.0]
     assert bench.log.events().count("tick_late") == 0
-    # They were ordered, and nobody knows what became of them until it is listed again.
+    # They were ordered, and their fate is unknown until the next listing.
     assert [row.start for row in bench.rows("api") if row.start][:2] == [1, 1]
     assert bench.column("in_service", "api")[-1] == 6
 
@@ -211,7 +211,7 @@ def test_one_cloud_takes_all_fleets_whatever_their_policies_name():
 
 
 class Tags:
-    """A provider of which only tags are asked, and that may never answer."""
+    """A provider for tags only, which may never answer."""
 
     def __init__(self, name):
         self.name, self.hangs, self.asked = name, False, 0

@@ -57,7 +57,7 @@ def test_a_bucket_of_starts_is_one_for_all():
     within_a_minute = [
         sum(vms for other_s, vms in orders if at_s <= other_s < at_s + 60.0) for at_s, _ in orders
     ]
-    # A full bucket of four and, within the minute, the four that came back.
+    # A full bucket of four, and the four refilled within the minute.
     assert max(within_a_minute) <= 8
     assert sum(vms for _, vms in orders) == 14
     assert Reason.SHARED_STARTS in {row.reasons[Stage.SHARED] for row in found["web"]}

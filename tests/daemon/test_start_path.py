@@ -196,7 +196,7 @@ async def test_new_vms_are_made_in_the_next_subnet_and_then_as_the_next_type():
     assert {(v.vm_type, v.zone) for v in made} == {(OTHER, "us-east-1b")}
     # The warm one cannot be had either, so a third is made.
     assert bench.column("in_service")[-1] == 3
-    # A provider takes a token that it has seen for the same wish: no two of these are.
+    # A provider treats a repeated token as the same order, so no two tokens may be equal.
     provisions = [a.intent for a in bench.actions() if a.intent.verb is Verb.PROVISION]
     assert len({intent.token for intent in provisions}) == len(provisions) == len(asked)
     assert all(intent.reason for intent in provisions)
@@ -218,7 +218,7 @@ async def test_new_vms_beyond_a_quota_are_asked_for_once_and_then_as_another_fam
     bench.place("web", 0)
     bench.add(policy(signal=TOTAL, provision=section), 300)
     await bench.run(60)
-    # No other subnet, and no other type of the family, has what the account may not have.
+    # A quota of the account applies in every subnet and to every type of the family.
     assert [(at, vms, code) for at, _, vms, code in bench.calls("RunInstances")] == [
         (0, 3, "VcpuLimitExceeded"),
         (0, 3, ""),
@@ -265,7 +265,7 @@ async def test_a_warm_pool_without_room_is_made_up_for_by_new_vms_within_the_bou
 
 
 def known_times(bench, seconds=16.0, *, served_s=0.0):
-    """As after many starts of so many seconds, and so much service."""
+    """Make a fleet know start times as after many starts of this length, and this much service."""
     fleet = bench.daemon.fleets.all[0]
     for _ in range(30):
         fleet.inventory.timers.pending.add(seconds)
@@ -315,7 +315,7 @@ def test_a_balancer_that_is_not_heard_is_no_fault_of_vms_that_come_meanwhile(han
                 return RotationView(error="the socket is gone")
             found = view(vms, "admit")
             if 1000 <= bench.clock.monotonic() < 1100:
-                # What is heard again is not heard of all at once.
+                # VMs that become visible again do not all do so at once.
                 silent.update({max(vm.id for vm in vms)} if not silent else ())
                 rest = {i: member for i, member in found.members.items() if i not in silent}
                 return replace(found, members=rest, error="of some nothing is known")
@@ -325,7 +325,7 @@ def test_a_balancer_that_is_not_heard_is_no_fault_of_vms_that_come_meanwhile(han
         bench.add(policy(signal=TOTAL, balancer=BALANCER), steady((0, 100), (20, 300)))
         bench.setups = [replace(bench.setups[0], balancer=balancer)]
         await bench.run(1200)
-        # Neither others in their place, nor stopped and left alone for it.
+        # No others are started instead, and they are neither stopped nor left alone.
         assert starts(bench) == [(20, 2)]
         assert bench.calls("StopInstances") == []
         assert kinds(bench) == ["not_ready", "not_ready"]

@@ -84,7 +84,7 @@ trouble = st.one_of(
 
 
 class Account(Bench):
-    """A bench whose provider keeps the budget, and which notes what no decision may do."""
+    """A bench whose provider has an API budget, and which notes violations of the laws."""
 
     def __init__(self, faults, seed):
         super().__init__(vms=0, zones=ZONES, seed=seed, physics=Physics(), faults=faults)
@@ -92,7 +92,7 @@ class Account(Bench):
         self.provider = BudgetedProvider(self.provider, self.budget, self.clock, seed=seed)
         self.wrong: list[str] = []
         self.protected_from: dict[str, float] = {}
-        """When a tag that was written later is known for sure."""
+        """By VM, the time from which the daemon must know its protection."""
         self.stop_by_hand = stop = self.world.stop
 
         def watched(now_s, vm_ids, **options):
@@ -103,7 +103,7 @@ class Account(Bench):
         self.world.stop = watched
 
     def stopped(self, now_s, vm_id):
-        """A stop arrives: never for a protected VM, nor for one that has not served for its minimum."""
+        """Check a stop: no protected VM, and none that has not served for its minimum."""
         view = next(v for v in self.world.views(now_s) if v.id == vm_id)
         if PROTECTED_TAG in view.tags and now_s >= self.protected_from.get(vm_id, now_s):
             self.wrong.append(f"{vm_id} is protected")
@@ -114,7 +114,7 @@ class Account(Bench):
             self.wrong.append(f"{vm_id} served for {now_s - t.in_service_from_s:.0f} s only")
 
     def watch(self, record):
-        """After each tick: no fleet has more on than it may, whatever was asked for elsewhere."""
+        """Check after each tick that no fleet has more VMs on than it may, including those requested elsewhere."""
         now_s = self.clock.now()
         for row in record.fleets:
             fleet = self.daemon.fleets.by_name[row.fleet]
@@ -179,13 +179,13 @@ def test_the_start_path_keeps_its_laws_in_a_bad_hour_and_is_whole_after_it(seed,
 async def _others(bench):
     (mine,) = bench.place("other", 1)
     while True:
-        with suppress(ProviderError):  # their weather is theirs
+        with suppress(ProviderError):  # faults apply to their calls, too
             bench.world.start(bench.clock.now(), [mine])
         await bench.clock.sleep_until(bench.clock.monotonic() + 1.0)
 
 
 def whole(bench, now_s):
-    """After a long quiet with a demand of two VMs for each fleet: ledger and cloud are the same, and enough serve."""
+    """Check, after a long quiet with a demand of two VMs per fleet, that ledger and cloud agree and enough VMs serve."""
     assert bench.wrong == []
     failures = [text for event in ("tick_failed", "act_failed") for text in bench.log.texts(event)]
     assert failures == []
@@ -200,7 +200,7 @@ def whole(bench, now_s):
         assert {i for i, phase in known.items() if phase is Phase.IN_SERVICE} == serving
         stopped = {i for i, v in mine.items() if v.state is State.STOPPED}
         assert {i for i, phase in known.items() if phase is Phase.STOPPED} == stopped
-        # What neither serves nor is stopped is stuck for good, and written off.
+        # VMs that neither serve nor are stopped are stuck for ever, and written off.
         stuck = known.keys() - serving - stopped
         assert {known[i] for i in stuck} <= {Phase.LOST, Phase.STOPPING, Phase.RUNNING}
         assert len(serving) >= min(2, len(mine) - len(stuck)) - len(_left_alone(fleet, now_s))
@@ -210,7 +210,7 @@ def whole(bench, now_s):
         for call in bench.world.api.calls
         if call.action == "StartInstances" and call.code
     )
-    # Throttled or not, no moment sees a storm of refused calls.
+    # Throttled or not, there is never a storm of refused calls.
     assert max(doubled.values(), default=0) <= 20
 
 

@@ -44,7 +44,7 @@ QUIET_S = 2600
 
 
 class StartPath(RuleBasedStateMachine):
-    """One account with two fleets, a daemon that is now and then killed, and everybody else."""
+    """An account with two fleets, a daemon that is killed now and then, and other programs and people."""
 
     @initialize(seed=st.integers(0, 2**31))
     def begin(self, seed):
@@ -129,7 +129,7 @@ class StartPath(RuleBasedStateMachine):
         self.hands += 1
         world = self.bench.world
         act = self.bench.stop_by_hand if verb == "stop" else getattr(world, verb)
-        with suppress(ProviderError):  # too late, or the same weather
+        with suppress(ProviderError):  # too late, or met by the same faults
             act(self.bench.clock.now(), [vm_id])
 
     @rule(number=st.integers(0, sum(FLEETS.values()) - 1), protected=st.booleans())
@@ -180,7 +180,7 @@ class StartPath(RuleBasedStateMachine):
 
     @invariant()
     def calls_stay_within_the_budget(self):
-        """A refused call is a throttled day's, or that of a hand that took from the same bucket."""
+        """Calls are refused only during a throttling fault, or because another program used the same bucket."""
         bench = getattr(self, "bench", None)
         if bench is None or self.faulty_until_s > 0.0:
             return
@@ -200,7 +200,7 @@ class StartPath(RuleBasedStateMachine):
 
 
 class _Told(list):
-    """Records, shown to a watch as they come, and not kept."""
+    """A list of records that passes each one to a watch, without keeping it."""
 
     def __init__(self, watch):
         super().__init__()
@@ -215,7 +215,7 @@ StartPath.TestCase.settings = settings(
     stateful_step_count=12,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-    # A sequence is short as it is, and shrinking it plays hours of virtual time hundreds of times.
+    # Sequences are short anyway, and shrinking would replay hours of virtual time hundreds of times.
     phases=[each for each in Phase if each is not Phase.shrink],
 )
 TestStartPath = StartPath.TestCase
@@ -227,7 +227,7 @@ TestStartPath = StartPath.TestCase
 @given(st.integers(1, 40), st.data())
 @settings(max_examples=25, deadline=None)
 def test_every_good_vm_of_a_batch_is_started_exactly_once_within_the_bound(vms, data):
-    """With the real loop and world; `test_actuator_calls` has the same for the actuator alone."""
+    """With the real loop and world; `test_actuator_calls` tests the same for the actuator alone."""
 
     async def main():
         bench = Bench(vms=vms, zones="a", limits=None)

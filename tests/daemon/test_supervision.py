@@ -90,7 +90,7 @@ async def test_housekeeping_survives_a_journal_with_a_bug():
 
 
 class BadPruning:
-    """The real journal, which cannot prune and says so in no way that is known."""
+    """The real journal, except that pruning fails with an unknown error."""
 
     def __init__(self, journal, clock):
         self.journal, self.clock = journal, clock
@@ -105,7 +105,7 @@ class BadPruning:
 
 
 class Heard(Notifier):
-    """A notifier that keeps what it would send, with the time."""
+    """A notifier that keeps its messages with their times."""
 
     def __init__(self, clock, watchdog_s):
         super().__init__("@nobody", watchdog_s)

@@ -52,7 +52,7 @@ def test_no_more_memories_are_saved_than_are_wanted():
         own.wanted = wanted
         assert len(own.of_stops(among, serving, 50.0)) == saved
         assert len(own.of_stored(among, serving, 50.0)) == saved
-    # A memory that is lost, and one whose VM cannot be started, are none.
+    # A lost memory does not count, nor does that of a VM that cannot be started.
     assert memories(among, KEPT_S + 1.0) == 1
     waits.quarantined_until_s = math.inf
     assert memories(among, 50.0) == 1
@@ -72,7 +72,7 @@ def test_what_starts_sooner_is_started_first_and_zones_are_even_among_them():
     assert started(2) == ["i-5", "i-6"]
     assert started(4) == ["i-5", "i-6", "i-7", "i-8"]
     assert started(5) == ["i-0", "i-5", "i-6", "i-7", "i-8"]
-    # Memories that are too old are none, and who was launched longest ago has its turn.
+    # Memories that are too old do not count, and the VM launched longest ago has its turn.
     assert started(2, now_s=KEPT_S + 100.0) == ["i-0", "i-1"]
 
 

@@ -32,7 +32,7 @@ BOUNDS = BoundsSection(minimum=0, maximum=9)
 
 
 def trial_bench(answer=None, *, took_s=45.0, vms=1, demand=100, **changes):
-    """One VM serves, others wait stopped and are tried once an hour."""
+    """A bench in which one VM serves, and others wait stopped and are exercised once an hour."""
     bench = pool_bench(
         demand,
         running=1,
@@ -186,7 +186,7 @@ def test_a_fleet_gets_what_its_policy_names_and_keeps_it_while_that_stays(tmp_pa
     other = pool_policy(freshness={"exercise": {"every": "7d"}})
     after = wiring.wire([other], before.setups)
     assert setup.hook in after.retired
-    # Nothing is done on the VMs of a fleet that does not act.
+    # Hooks do not run on the VMs of a fleet that does not act.
     (shadow,) = wiring.wire([bench_policy.model_copy(update={"act": False})], before.setups).setups
     assert shadow.hook is None
 
@@ -219,7 +219,7 @@ async def test_one_that_is_ready_to_go_back_serves_and_none_is_made_in_its_place
     bench = trial_bench(
         demand=steady((0, 100), (3690, 200)), provision={"launch_template": "web", "maximum": 9}
     )
-    # What is ready is not stopped into the pool meanwhile.
+    # A VM that is ready is not stopped into the pool in the meantime.
     Commands(bench).at(3640, "pause", asked(until_s=9000), STOP)
     await bench.run(3900)
     assert bench.column("in_service")[-1] == 2
@@ -254,11 +254,11 @@ def test_one_that_would_get_work_all_the_same_or_may_is_not_tried(silent):
             front.cordon = front.look
         bench.setups = [replace(bench.setups[0], balancer=front)]
         await bench.run(5000)
-        # That is found out every ten minutes, and not every tick.
+        # This is checked every ten minutes, not every tick.
         assert [s for s, verb, *_ in chores(bench)] == [3600, 4200, 4800]
         assert bench.calls("StartInstances") == []
         assert states(bench) == {"running": 1, "stopped": 1}
-        # It is not to blame: demand may start it.
+        # It is not at fault, so demand may start it.
         assert len(bench.daemon.fleets.by_name["web"].inventory.startable(bench.clock.now())) == 1
 
     lives()

@@ -13,7 +13,7 @@ from tests.daemon.pools import chores, pool_bench
 
 
 class Patching:
-    """A hook that takes its time."""
+    """A slow hook."""
 
     timeout_s = 900.0
 
@@ -29,7 +29,7 @@ class Patching:
 
 
 def trying(*, well=True, hook=True):
-    """Three stopped VMs, of which the last is tried from 120 on."""
+    """A bench with three stopped VMs, the last of which is exercised from 120 on."""
     bench = pool_bench(100, running=1, vms=3, warm_pool={"minimum": 1}, refill=None, provision=None)
     if hook:
         bench.setups = [replace(bench.setups[0], hook=Patching(bench.clock, well=well))]

@@ -30,7 +30,7 @@ def test_of_readings_of_one_vm_the_newest_number_counts():
 
 
 class Twice:
-    """Delivers every reading twice, the second time with what was read before; one VM's clock may be ahead."""
+    """A source that delivers every reading twice; the clock of one VM may be ahead."""
 
     def __init__(self, clock, per_vm, ahead_s=0.0):
         self.clock, self.per_vm, self.ahead_s = clock, per_vm, ahead_s
@@ -66,7 +66,7 @@ async def test_a_vm_whose_clock_is_ahead_counts_as_silent():
     bench.add(policy(guards={"minimum_coverage": "100%"}), Twice(bench.clock, 50.0, ahead_s=3600.0))
     await bench.run(120)
     row = bench.rows()[-1]
-    # The three others stand for it, and there is no scale-in on three of four.
+    # The three others are used for it, and three of four are too few to scale in.
     assert (row.demand, row.coverage, row.in_service) == (200.0, 0.75, 4)
     assert row.reasons[Stage.DATA] == Reason.LOW_COVERAGE
 
@@ -80,7 +80,7 @@ def blind_policy(**signal):
 
 @virtual
 async def test_a_blind_fleet_comes_back_to_its_last_good_wish_and_no_lower():
-    """Demand falls, the cooldown still holds the VMs, and then nothing is heard for ten minutes."""
+    """Demand falls, the cooldown still holds the VMs, and then there are no readings for ten minutes."""
     bench = Bench(vms=10)
     demand = steady((0, 800.0), (100, 300.0), (120, math.nan), (720, 300.0))
     bench.add(blind_policy(kind="total"), demand)
@@ -107,7 +107,7 @@ async def test_vms_that_all_report_nothing_at_once_are_not_stopped_for_a_while()
 
 
 class Backlog:
-    """A queue of the world's making: what arrives waits until the VMs that really serve have done it."""
+    """A queue in the world: arriving work waits until the VMs in service have done it."""
 
     def __init__(self, bench, arrives):
         self.bench, self.arrives, self.waiting, self.at_s = bench, arrives, 0.0, None
@@ -136,7 +136,7 @@ async def test_a_fleet_works_off_its_queue_comes_up_from_zero_and_goes_back_to_i
     await bench.run(2 * 3600)
     rows = bench.rows()
     assert {row.in_service for row in rows[:30]} == {0}
-    # Six VMs do what arrives; a start takes two ticks, and what waited meanwhile is worked off.
+    # Six VMs do what arrives; a start takes two ticks, and the backlog from that time is worked off.
     assert 6 <= max(row.in_service for row in rows) <= 14
     assert queue.longest < 600.0 * 90.0
     assert queue.waiting == 0.0

@@ -118,7 +118,7 @@ def fleets_of(sizes: list[int]) -> list[Fleet]:
 
 
 async def judged(sizes: list[int], seed: int, group: int, part: int) -> list[object]:
-    """What is said in ten judgements of VMs some of which are slow, or silent, or not there for a while."""
+    """The messages of ten judgements of VMs, some of which are slow, silent, or absent for a while."""
     story: list[object] = []
     conditions = Conditions(Telemetry(log=Log()))
     fleets, rng = fleets_of(sizes), np.random.default_rng(seed)

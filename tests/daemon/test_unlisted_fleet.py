@@ -10,7 +10,7 @@ from tests.daemon.pools import PROVISION, chores, pool_bench
 
 
 class Hides:
-    """A provider whose listings are whole and empty for some seconds."""
+    """A provider whose listings are complete but empty for some seconds."""
 
     def __init__(self, bench, from_s, to_s):
         self._bench, self._provider = bench, bench.provider

@@ -12,7 +12,7 @@ AT_S = 30 * 3600.0
 
 
 def demand(seconds):
-    """A day's swing, and an outage."""
+    """Demand with a daily swing and an outage."""
     if AT_S + 600.0 <= seconds < AT_S + 3000.0:
         return 9.0
     swing = np.sin(2.0 * np.pi * seconds / 86_400.0)
@@ -25,7 +25,7 @@ def told(bench):
 
 @virtual
 async def test_an_outage_in_front_of_a_fleet_with_an_objective_stops_nothing_and_is_told():
-    """Forty minutes at a price of 50 times a VM's: when demand is back, so are the VMs."""
+    """An outage of forty minutes, with shortage at 50 times the price of a VM: when demand returns, the VMs are still there."""
     bench = Bench(vms=30, running=6, tick_s=60.0)
     bench.add(
         policy(

@@ -15,7 +15,7 @@ WEIGHTS = {"capacity": "100/s", "weights": [{"type": "m7i.xlarge", "weight": 2.0
 
 
 class Shared:
-    """Demand that is shared by weight, as utilisation of each VM or as its work; some VMs may be silent."""
+    """Demand shared by weight, as each VM's utilisation or work; some VMs may be silent."""
 
     def __init__(self, bench, demand, *, busy=True, silent=()):
         self.bench, self.demand, self.busy, self.silent = bench, demand, busy, silent
@@ -53,7 +53,7 @@ def test_work_and_capacity_count_with_the_weights(kind):
         bench.add(policy(signal={"kind": kind}, vm=WEIGHTS), Shared(bench, 500.0, busy=kind == "utilisation"))
         await bench.run(60)
         row = bench.rows()[-1]
-        # Two of 100/s and two of 200/s: four VMs of 150/s in the mean.
+        # Two of 100/s and two of 200/s: four VMs with a mean of 150/s.
         assert row.demand == pytest.approx(500.0)
         assert (row.in_service, row.desired, row.capacity) == (4, 4, 600.0)
         assert row.shortage == 0.0
