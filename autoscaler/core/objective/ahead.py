@@ -3,7 +3,7 @@
 The state derived from demand advances with each tick that is used, and only with those. If a tick turns out differently, or the
 state is read (`Trial.settle`), the rest is discarded. So nothing depends on this but the time taken.
 
-Rules of this file: no wishes are computed here.
+Rules of this file: it keeps what `columns` computed, and computes no wishes itself.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from autoscaler.core.objective.trial import Trial
 from autoscaler.core.types import Float, Int, SmallInt
 
 AHEAD = "ahead"
-"""Under which name it is owed."""
+"""Name of the ticks ahead in `Trial.owed`."""
 
 
 class Ahead:
-    """Ticks to come of n columns, T of them, from some row of a page on.
+    """T future ticks of n columns that were computed together, from one row of a page on.
 
     Args:
-        page: In which they are.
-        row: The first of them there.
-        now_s: Their times, T of them.
-        price: float64 (n,), of shortage at all of them.
-        want: int (T, 2, M, n), within bounds, or (T, 2, C) of shadows' cells.
+        page: The page of laws that contains them.
+        row: The page's row of the first tick.
+        now_s: Times of the T ticks.
+        price: float64 (n,), price of shortage, the same at all of them.
+        want: int (T, 2, M, n), the models' wishes within bounds; (T, 2, C) by cells if there are shadows.
         work: float64 (T, n), demand in VMs.
-        passed: What is remembered once they are over.
-        shadows: Have gone through them; None where they go tick by tick.
+        passed: What plain models remember once the ticks are over.
+        shadows: Shadows that have gone through the ticks; None if shadows advance tick by tick.
 
     Attributes:
         want, work, shadows: As given.
-        used: How many of them have come.
+        used: How many of the ticks have come.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Ahead:
         self.want, self.work, self.shadows = want, work, shadows
 
     def goes_on(self, page: Page, row: int, now_s: float, price: Float) -> bool:
-        """Whether the next tick is this one, at these prices."""
+        """Return whether the next tick is the one with this page, row, time and price."""
         at = self.used
         if not (self._valid and page is self._page and row == self._row + at and at < len(self.want)):
             return False
@@ -71,12 +71,21 @@ class Ahead:
         return now_s == self._now_s[at]
 
     def next(self) -> int:
-        """Use the next tick: which of them it is."""
+        """Use the next tick, and return its index."""
         self.used += 1
         return self.used - 1
 
     def doubted(self, falls: Falls, tick_s: float, lead_ticks: Float, price: Float) -> Int | None:
-        """As `falls.doubted` of the tick that was used last, of all columns; most ticks are known to be calm."""
+        """Return the VMs held for doubted falls (`falls.doubted`) at the last used tick: int64 (n,), or None.
+
+        Most ticks are known to be calm in advance, and then nothing is computed.
+
+        Args:
+            falls: Updated in place.
+            tick_s: Length of a tick.
+            lead_ticks: float64 (n,), ticks from an order until it serves.
+            price: float64 (n,), price of shortage.
+        """
         at = self.used - 1
         if at < self._calm:
             return None
@@ -89,12 +98,12 @@ class Ahead:
         return held
 
     def _catch_up(self, falls: Falls, end: int) -> None:
-        """Have falls remember the calm ticks before one."""
+        """Record the calm ticks before tick `end` in `falls`."""
         pass_calm(falls, self._first_tick + self._looked, self.work[self._looked : end])
         self._looked = max(self._looked, end)
 
     def settle(self, trial: Trial) -> None:
-        """Have the trial remember the demand of the ticks that were used; the others are dropped."""
+        """Record the demand of the ticks that were used in the trial, and discard the others."""
         self._valid = False
         if not self.used:
             return

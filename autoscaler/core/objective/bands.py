@@ -6,8 +6,8 @@ the cost of every model is also kept for the VMs up to each of `BAND_TOPS`. In a
 enough of the whole fleet's avoidable cost; otherwise the fleet's driving model does. With a promised share, one model drives all
 bands: the price is found from what whole models would have left unserved (`objective`), and a mix would leave more.
 
-Rules of this file: bands are weighed on one tick in three minutes, and compared about once an hour, since each takes as many passes
-as a whole fleet. Bounds are the same for all fleets and never move. No reduction over lanes.
+Rules of this file: bands are charged on one tick in three minutes and compared about once an hour, because each band takes as many
+passes as a whole fleet. Bounds are the same for all fleets and never move. No reduction over lanes.
 """
 
 from __future__ import annotations
@@ -23,35 +23,37 @@ from autoscaler.core.objective.trial import AS_THE_WHOLE, ShadowType, Trial
 from autoscaler.core.types import Bool, Float, Int, SmallFloat, SmallInt
 
 EVERY_S = 180.0
-"""How often bands are weighed. On another tick of each three minutes, so that what comes at certain minutes counts for as much as it
-lasts, and no more and no less."""
+"""Length of a turn, in seconds. Bands are charged in one tick of each turn. Its place differs from turn to turn, so that
+demand which comes at certain minutes counts for its share of the time."""
 _TURN = math.sqrt(3.0)
-"""Where in its three minutes that tick is: fractions of multiples of an irrational number are even (Weyl 1916), and those of this one
-are so too from hour to hour, from day to day and from week to week, which come again after 20, 480 and 3,360 of them."""
+"""The place of that tick in turn k is the fractional part of k times this number. Such fractions are evenly distributed for
+an irrational number (Weyl 1916). For this one they are also even over the turns at the same minute of each hour, day or
+week, which are 20, 480 and 3,360 turns apart."""
 CHOICE_S = 3300.0
-"""How often who drives in them may change: whole times as long as `experts.CHOICE_S`, and at another minute of each hour, since
-crowds come at certain ones."""
+"""How often, in seconds, the drivers of bands may change: a multiple of `experts.CHOICE_S`, but not a whole hour. So the
+changes fall on different minutes of the hour, because crowds come at certain ones."""
 SAVED, EARLY_SAVED = 0.005, 0.5
-"""A model drives in a band if it saves this share of what the fleet costs beyond the least that anybody could pay: the first, and the
-second over the square of the days that were seen, since a first crowd says little of the next."""
+"""A model drives in a band if it saves this share of the fleet's avoidable cost, which is the cost beyond the least possible
+in hindsight: `SAVED` plus `EARLY_SAVED` divided by the square of the days seen, because a first crowd says little about
+the next."""
 
 
 class Bands:
     """The bands of n columns.
 
     Args:
-        most: int64 (n,), no column may have more VMs.
-        start_cost: float32 (n,), of one start.
-        promised: bool (n,), a served share is promised.
+        most: int64 (n,), the policies' maxima of VMs.
+        start_cost: float32 (n,), price of one start, in VM-ticks.
+        promised: bool (n,), whether a served share is promised; one model then drives all bands.
         tick_s: Length of a tick.
-        models: How many.
+        models: Number of models.
     """
 
     def __init__(self, most: Int, start_cost: SmallFloat, promised: Bool, tick_s: float, models: int) -> None:
         tops, columns = np.array(BAND_TOPS)[:, np.newaxis], len(most)
         self._columns = np.arange(columns)
         self._used = 1 + int(np.count_nonzero(tops < most.max()))
-        # What a column can never have is no band of its own: its last one goes on for ever.
+        # A column has no bands beyond its maximum: its last band has no upper end.
         self._tops = np.where(tops < most, tops, np.inf)[: self._used].astype(np.float32)
         self._limits = one_of(self._tops)
         self._whole_tops: SmallInt = np.zeros(0, np.uint8)
@@ -65,14 +67,14 @@ class Bands:
         self._nothing = np.zeros((models, columns), np.float32)
 
     def due(self, tick: int) -> bool:
-        """Whether bands are weighed at this tick."""
+        """Return whether bands are charged at this tick."""
         if not self._every:
             return False
         turn, place = divmod(tick, self._every)
         return place == int(turn * _TURN % 1.0 * self._every)
 
     def due_of(self, first_tick: int, ticks: int) -> Int:
-        """At which of so many ticks from one on they are, counted from there: int64 (k,)."""
+        """Return the ticks at which bands are charged, of `ticks` ticks, as offsets from the first: int64 (k,)."""
         if not self._every:
             return np.zeros(0, np.int64)
         turn, place = np.divmod(first_tick + np.arange(ticks), self._every)
@@ -80,7 +82,7 @@ class Bands:
         return found
 
     def may_change(self, before: int, tick: int) -> bool:
-        """Whether who drives in them may change after a tick and up to another."""
+        """Return whether drivers of bands may change in the ticks after `before` up to and including `tick`."""
         return self._every > 0 and int(tick * self._tick_s // CHOICE_S) != int(
             before * self._tick_s // CHOICE_S
         )
@@ -95,16 +97,17 @@ class Bands:
         """Charge the bands for a tick that is over.
 
         Args:
-            below: float32 (3, B, M, n), as in `Trial`, updated in place.
+            below: float32 (3, B, M, n), `Trial.below`, updated in place.
             vms: float32 (M, n), VMs that served; 0 in columns that are not charged.
-            needs: float32 (n,) each, VM-ticks of work, and had demand been more; 0 likewise. (1,) where all columns have the same.
-            lacks: float32 (M, n) each, what of that found no VM.
+            needs: float32 (n,) each, VM-ticks of work, and the same at `charging.MORE` times the demand; 0 in columns that
+                are not charged. (1,) if all columns have the same.
+            lacks: float32 (M, n) each, the parts of these two that found no VM.
         """
         last = self._used - 1
         full = self._full(vms)
         for band, paid in enumerate(below[0, : self._used]):
             top = self._limits[band]
-            # The last band goes on for ever.
+            # The last band has no upper end.
             held = vms if band == last else top if full[band] else np.minimum(vms, top, out=self._part)
             np.add(paid, held, out=paid)
         for need, of_all, missed in zip(needs, lacks, below[1:], strict=True):
@@ -114,20 +117,20 @@ class Bands:
                 if full[band]:
                     break
                 top = self._limits[band]
-                # Where nobody needs more than it has it is as it is above.
+                # If no need exceeds the band's top, the lack is the same as in the band above.
                 if np.count_nonzero(need > top):
                     lack = np.maximum(np.minimum(need, top), vms, out=self._part)
                     lack -= vms
                 missed[band] += lack
 
     def _full(self, vms: SmallFloat) -> list[bool]:
-        """Of which bands all are full, so that nobody lacks anything there."""
+        """Return for each band whether all VM counts reach its top, so that no work up to it lacks a VM."""
         least = np.minimum.reduce(vms, axis=None, initial=np.float32(np.inf))
         found: list[bool] = np.logical_and.reduce(self._limits <= least, axis=1).tolist()
         return found
 
     def _tops_of(self, counts: ShadowType) -> SmallInt:
-        """Where bands end, int (bands, n), in the type of counts; the highest of it for those that go on for ever."""
+        """Return the tops of bands in the type of counts, int (bands, n); the type's maximum for bands without an upper end."""
         if self._whole_tops.dtype != counts:
             most = float(np.iinfo(counts).max)
             self._whole_tops = np.minimum(self._tops.astype(np.float64), most).astype(counts)
@@ -141,21 +144,22 @@ class Bands:
         ordered: SmallInt,
         held: SmallInt,
     ) -> None:
-        """As `charge` and `charge_starts`, of D ticks one after the other, by the same sums.
+        """Charge the bands for D ticks and for the starts in them, by the same sums as `charge` and `charge_starts`.
 
         Args:
-            below: float32 (3, B, n) of columns of one model, updated in place.
-            serving: int (D, n), VMs.
-            needs: float32 (2, D, 1), VM-ticks of work, and had demand been more.
-            ordered: int (D, n), VMs.
-            held: int (D, n), VMs in service or on their way afterwards.
+            below: float32 (3, B, n), the costs of one model's columns, updated in place.
+            serving: int (D, n), VMs in service.
+            needs: float32 (2, D, 1), VM-ticks of work, and the same at `charging.MORE` times the demand.
+            ordered: int (D, n), VMs ordered in each tick.
+            held: int (D, n), VMs in service or on their way after each tick.
         """
         ticks, last = len(serving), self._used - 1
         vms, tops = serving.astype(np.float32), self._tops_of(serving.dtype)
         before, starts = held - ordered, self._starts_cost and np.count_nonzero(ordered) > 0
         terms = np.empty((1 + ticks * (1 + starts), vms.shape[1]), np.float32)
         for band, paid in enumerate(below[0, : self._used]):
-            # As many whole numbers as there are VMs, which numpy compares far sooner than others or with one.
+            # Tops as whole numbers in full-size arrays, because numpy compares two integer arrays much faster than
+            # other operands.
             terms[0], top = paid, tops[band]
             terms[1 :: 1 + starts] = vms if band == last else np.minimum(serving, top)
             if starts:
@@ -168,7 +172,7 @@ class Bands:
                 if full[band]:
                     break
                 top = self._limits[band]
-                # Where nobody needs more than it has it is as it is above.
+                # If no need exceeds the band's top, the lack is the same as in the band above.
                 if band == last or np.count_nonzero(need > top):
                     lacks[1:] = need if band == last else np.minimum(need, top)
                     np.maximum(lacks[1:], vms, out=lacks[1:])
@@ -177,14 +181,14 @@ class Bands:
                 np.add.reduce(lacks, axis=0, out=missed[band])
 
     def charge_starts(self, below: SmallFloat, ordered: SmallInt, held: SmallInt) -> None:
-        """Charge the bands for what was ordered in a tick.
+        """Charge the bands for the VMs that were ordered in a tick.
 
         Args:
             below: As in `charge`.
-            ordered: int (M, n), VMs.
+            ordered: int (M, n), VMs ordered.
             held: int (M, n), VMs in service or on their way afterwards.
         """
-        # numpy looks for what is true ten times as fast as for what is not 0.
+        # numpy finds the true values of a mask ten times as fast as the nonzero values of counts.
         at = np.flatnonzero(ordered != 0)
         lane = at % len(self._columns)
         after = held.take(at).astype(np.float32)
@@ -209,17 +213,17 @@ class Bands:
         avoidable: Float,
         days: Float,
     ) -> None:
-        """Say who drives in each band.
+        """Choose the model that drives in each band.
 
         Args:
-            state: Updated in place; who drives the whole was chosen before.
-            left: float32 (M, n), what a crowd that was never seen would leave.
-            highest: float32 (n,), the highest demand ever.
-            shortage: float64 (n,), the price of shortage.
-            fear: float64 (n,), how much such a crowd counts.
-            doubt: float64 (n,), how much what has nearly been counts.
-            avoidable: float64 (n,), what the fleet would have cost by the model that drives it, beyond the least that anybody could pay.
-            days: float64 (n,), that were seen.
+            state: Updated in place. The driver of the whole fleet has been chosen already.
+            left: float32 (M, n), VM-ticks of work per tick that an unseen crowd would leave unserved.
+            highest: float32 (n,), the highest demand ever, in VMs.
+            shortage: float64 (n,), price of a VM-tick of unserved work, in VM-ticks.
+            fear: float64 (n,), share of the time that such a crowd is assumed to take.
+            doubt: float64 (n,), weight of the work left unserved at `charging.MORE` times the demand.
+            avoidable: float64 (n,), cost of the fleet under its driver beyond the least possible in hindsight, by weight.
+            days: float64 (n,), days seen.
         """
         faded = (state.below_weight / state.weight).astype(np.float32)
         state.below[:, : self._used] *= faded
@@ -232,7 +236,11 @@ class Bands:
         self._choose(state, shortage.astype(np.float32), doubt.astype(np.float32), least)
 
     def _fear(self, state: Trial, left: SmallFloat, highest: SmallFloat, ticks: Float) -> None:
-        """Charge the bands for a crowd that was never seen, for so many ticks as if it were demand that has nearly been."""
+        """Charge the bands for an unseen crowd that lasts this many ticks; the result is added to `nearly`.
+
+        The part of the crowd's work above a band's top is taken off what the whole model would leave unserved
+        (`shadows.crowd_left`).
+        """
         part, share = self._part, ticks.astype(np.float32)
         for top, nearly in zip(self._tops, state.below[2], strict=False):
             above = np.maximum(np.maximum(top, highest), np.float32(1e-9))
@@ -243,7 +251,8 @@ class Bands:
             np.add(nearly, np.multiply(part, share, out=part), out=nearly)
 
     def _choose(self, state: Trial, shortage: SmallFloat, doubt: SmallFloat, least: Float) -> None:
-        # Who is allowed more from now on has had no band above this one.
+        """Choose drivers by the cost within each band, which is the cost up to its top minus the cost up to the band below."""
+        # A later policy may allow more VMs. Its higher bands then begin with the costs of this one.
         state.below[:, self._used :] = state.below[:, self._used - 1 : self._used]
         drivers = np.full_like(state.drivers, AS_THE_WHOLE)
         cost, under = self._cost, self._under
@@ -262,12 +271,15 @@ class Bands:
         state.drivers = drivers
 
     def wishes(self, state: Trial, want: SmallInt, cell: Int | None = None) -> tuple[Int, Int]:
-        """Who drives the last VM that is wanted, int64 (..., n), and up to and down to how many VMs, int64 (..., 2, n).
+        """Return what the driving models want together: each contributes the VMs within its bands.
 
         Args:
-            state: Who drives.
-            want: int (..., 2, M, n), what each model wants.
-            cell: int64 (M * n,), where that is in (..., 2, C); None where it is in its place.
+            state: Holds the drivers.
+            want: int (..., 2, M, n), lower and upper numbers of VMs of each model, or (..., 2, C) by cells.
+            cell: int64 (M * n,), the cell of each model and column (`shadows.Cells`); None if `want` has no cells.
+
+        Returns:
+            The model that drives the last VM wanted, int64 (..., n), and lower and upper numbers of VMs, int64 (..., 2, n).
         """
         models = state.drivers[: self._used]
         whole = models == AS_THE_WHOLE
@@ -282,7 +294,7 @@ class Bands:
         return models[last, self._columns], np.add.reduce(wanted, axis=-2)
 
     def _of(self, want: SmallInt, models: Int, cell: Int | None) -> Int:
-        """What some models want, int64 (..., 2, [bands,] n)."""
+        """Return what the given models want in each column: int64 (..., 2, [bands,] n)."""
         place = models * len(self._columns)
         place += self._columns
         if cell is None:

@@ -4,7 +4,7 @@ With few columns, charging for a tick is all numpy call overhead. So the inputs 
 and charged for several ticks together: when models are compared, or as soon as the sums are read (`Trial.settle`). Sums are
 bit-identical to charging tick by tick, since each number is added to in the order of ticks.
 
-Rules of this file: ticks with missing or censored demand are charged at once. No reduction over lanes.
+Rules of this file: a tick in which demand is missing or censored in some column is never put off. No reduction over lanes.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ from autoscaler.core.objective.trial import ShadowType, Trial
 from autoscaler.core.types import Bool, Float, Int, SmallFloat, SmallInt
 
 MORE = 2.0
-"""What has not been seen yet may be so many times as high: a model that would have failed then is in doubt."""
+"""Demand may yet be this many times as high as it was. A model that would have left work unserved then is charged for a part
+of that work."""
 CHARGES = "charges"
-"""Under which name they are owed."""
+"""Name of the charges in `Trial.owed`."""
 _MOST_KEPT, _MOST_TICKS, _FEWEST_TICKS = 65_536, 5, 3
-"""So many numbers are kept of shadows at most, of so many ticks, since one tick takes the charges of all; where fewer fit it takes no
-less than tick by tick."""
+"""At most `_MOST_KEPT` numbers of shadows and `_MOST_TICKS` ticks are kept, because one tick has to apply them all. If fewer
+than `_FEWEST_TICKS` ticks fit, charging tick by tick is as fast."""
 
 
 class Charging:
-    """The charges of n columns.
+    """Charges the shadow fleets of n columns.
 
     Args:
-        least: int64 (n,), no column may have fewer VMs.
-        start_cost: float32 (n,), of one start.
-        growth: Of a tick's weight.
-        bands: Are charged, too.
-        vms, short: float32 (M, n) each, to be used for a while.
+        least: int64 (n,), the policies' minima of VMs.
+        start_cost: float32 (n,), price of one start, in VM-ticks.
+        growth: Factor by which the weight of a tick grows from one tick to the next.
+        bands: The bands, which are charged as well.
+        vms, short: float32 (M, n) each, scratch arrays.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Charging:
         self.count_in(np.dtype(np.int32))
 
     def count_in(self, counts: ShadowType) -> None:
-        """Make room for counts of this type; nothing may be owed."""
+        """Allocate arrays for counts of this type; no charges may be owed."""
         self._serving, self._ordered, self._held = (
             np.empty((self._ticks, *self._vms.shape), counts) for _ in range(3)
         )
@@ -70,10 +71,10 @@ class Charging:
 
         Args:
             state: Updated in place, now or when it is settled.
-            tick: Now, one after the last.
-            work: float64 (n,), in VM-ticks; 0 where it does not count.
-            counts: bool (n,), where it counts; None for everywhere.
-            price: float64 (n,), of shortage.
+            tick: The current tick, which must follow the last one.
+            work: float64 (n,), VM-ticks of work; 0 where the tick does not count.
+            counts: bool (n,), whether the tick counts; None if it does everywhere.
+            price: float64 (n,), price of a VM-tick of unserved work, in VM-ticks.
         """
         if counts is not None and np.count_nonzero(counts) == len(counts):
             counts = None
@@ -83,7 +84,7 @@ class Charging:
             return
         if self._kept == self._ticks or state.owed.get(CHARGES) is not self:
             state.settle(CHARGES)
-            # What another trial owed is gone with it.
+            # Charges kept for another trial were dropped with it.
             self._kept = 0
             state.owed[CHARGES] = self
         at = self._kept
@@ -92,7 +93,7 @@ class Charging:
         self._kept, self._last_tick = at + 1, tick
 
     def charge_starts(self, state: Trial, tick: int, ordered: SmallInt) -> None:
-        """Charge for what was ordered just now, int (M, n); it is on its way already."""
+        """Charge for the VMs that were just ordered, int (M, n), which the state already counts as coming."""
         if not self._starts_cost or not np.count_nonzero(ordered):
             return
         if self._kept and self._last_tick == tick:
@@ -113,7 +114,7 @@ class Charging:
         state.lately[0] += paid
 
     def _charge(self, state: Trial, tick: int, work: Float, counts: Bool | None, price: Float) -> None:
-        """Charge for one tick."""
+        """Charge for one tick at once."""
         if counts is not None:
             state.weight = np.where(counts, state.weight * self._growth, state.weight)
             weight = state.weight * counts
@@ -138,24 +139,24 @@ class Charging:
             self._bands.charge(state.below, vms, needs, lacks)
 
     def _needed(self, work: Float, price: Float) -> Float:
-        """The least that whoever knows what comes would pay: (..., n) both, and the answer."""
-        # Whole VMs for what fills them, and one more or shortage for the rest: each is worth its price or is not.
+        """Return the least cost of a tick in hindsight, starts excluded, in VM-ticks: (..., n), like the arguments."""
+        # A VM for every VM-tick of work that fills one. The rest is cheaper either with one more VM or unserved.
         filled = np.floor(work)
         filled += np.minimum((work - filled) * price, 1.0)
         return np.maximum(filled, self._least, out=filled)
 
     def add_up(self, state: Trial, work: Float, price: Float, sums: Float) -> None:
-        """Fill in a trial's `weight`, `wanted`, `needed` and `ticks`, as they are and after each of T ticks that are charged for.
+        """Compute a trial's `weight`, `wanted`, `needed` and `ticks` before T ticks and after each of them.
 
         Args:
-            state: Is not changed.
-            work: float64 (T, n), in VM-ticks.
-            price: float64 (n,) or (T, n), of shortage.
+            state: Not changed.
+            work: float64 (T, n), VM-ticks of work.
+            price: float64 (n,) or (T, n), price of a VM-tick of unserved work, in VM-ticks.
             sums: float64 (4, T + 1, n), filled in.
         """
         weights, sums = sums[0], sums[1:]
         weights[0], weights[1:] = state.weight, self._growth
-        # Accumulated and not reduced, since numpy sums up a single column in pairs.
+        # Accumulated, not reduced, because numpy sums a single column pairwise, in another order.
         np.multiply.accumulate(weights, axis=0, out=weights)
         of_ticks = weights[1:]
         sums[0, 0], sums[1, 0], sums[2, 0] = state.wanted, state.needed, state.ticks
@@ -193,6 +194,6 @@ class Charging:
 
 
 def needs_of(work: Float) -> tuple[SmallFloat, SmallFloat]:
-    """Work, and had demand been more, float32 (..., n); (..., 1) where all columns have the same."""
+    """Return the work and `MORE` times the work, float32 (..., n); (..., 1) if all columns have the same."""
     same = one_of(work)
     return same.astype(np.float32), (MORE * same).astype(np.float32)

@@ -43,16 +43,23 @@ _KEEPING = np.arange(len(Reason))
 _KEEPING[[Reason.WORTH_START, Reason.MODEL_DEMAND]] = [Reason.WORTH_KEEP, Reason.MODEL_PEAK]
 """The reason to give if VMs are kept rather than started."""
 _LEAST_PRICE = 1e-9
+"""Prices of shortage below this count as this, so that dividing by them is safe."""
 _HAS_COME = 0.75
 """An event counts as arrived once demand reaches this share of what is likely."""
 _BY_FORECAST = next(at for at, model in enumerate(MODELS) if model.kind == Kind.WORTH)
+"""Place in `MODELS` of the model that is named if orders meet a known event."""
 _PARTINGS = 8
 """After this many ticks in which lanes diverged, no lanes share a column any more, because each divergence costs a copy."""
 _REASONS = np.array([_REASON_OF[model.kind] for model in MODELS], np.int64)
+"""int64 (M,), the reason to give for each model if VMs are started."""
 
 
 def economic(params: LaneParams, counts: CountType) -> Rule | None:
-    """As many VMs as earn more than they cost, with a dead zone; None if no lane has an objective."""
+    """Compile the economic stage: order as many VMs as earn more than they cost, with a dead zone.
+
+    Returns:
+        The stage's rule; None if no lane has an objective.
+    """
     lanes = np.flatnonzero(params.economic)
     return Economy(params, counts, lanes).rule if len(lanes) else None
 
@@ -69,7 +76,7 @@ class Economy:
     def __init__(self, params: LaneParams, counts: CountType, lanes: Int) -> None:
         self._params, self._lanes, self._counts = params, lanes, counts
         self._everywhere = len(lanes) == len(params.series)
-        # Taking all at once is far faster than one by one.
+        # Indexing by a slice is far faster than by an array.
         self._mine = slice(None) if self._everywhere else lanes
         self._dearness = Dearness(params, lanes)
         self._series = params.series[lanes]
@@ -88,7 +95,14 @@ class Economy:
         self._partings = 0
 
     def rule(self, seen: Seen, wish: Int) -> tuple[Int, Why]:
-        """The stage's rule."""
+        """Propose VMs for the lanes with an objective, and raise the wish to the proposal.
+
+        Returns:
+            The raised wish, int (L,), and a function that works out its reasons.
+
+        Raises:
+            ValueError: If the Outlook lacks whole laws.
+        """
         laws = None if seen.outlook is None else seen.outlook.laws
         if laws is None:
             raise ValueError("A lane has an objective, so `decide` needs an Outlook with whole laws.")
@@ -122,9 +136,10 @@ class Economy:
         return value, why
 
     def _wanted(self, seen: Seen, laws: Laws, fresh: Bool) -> tuple[Int, Int, Callable[[Int], Int]]:
-        """`low` and `high`, int64 (n,) each, and a function that gives the reasons for a number of VMs.
+        """Advance the models by a tick.
 
-        Advances the models by a tick.
+        Returns:
+            `low` and `high`, int64 (n,) each, and a function that gives the reasons for a number of VMs, int64 (n,).
         """
         view, trial = seen.snapshot, seen.state.trial
         demand = view.demand[self._mine]
@@ -179,11 +194,14 @@ class Economy:
     def _with_events(
         self, now_s: float, laws: Laws, demand: Float, price: Float, model: Int, up_to: Int
     ) -> tuple[Int, Int]:
-        """The driving model and its upper number of VMs if orders meet a known event, which only the forecast knows about.
+        """Raise `low` while a known event is coming, because only the forecast knows about the event.
 
-        Whichever model drives, at least as many VMs are wanted as the forecast makes worthwhile, until the event begins, and then
-        until the likely demand has arrived. From then on models that follow demand see the event, while the law of a crowd
-        that has just begun is wide.
+        Whichever model drives, at least as many VMs are ordered as the forecast makes worthwhile: until the event
+        begins, and then until the likely demand has arrived. From then on, models that follow demand see the event
+        themselves, while the law of a crowd that has just begun is still wide.
+
+        Returns:
+            The model to name, as a place in `MODELS`, and `low`: int64 (n,) each.
         """
         from_s, begins_s, end_s = self._known
         coming = (from_s < now_s) & (now_s < end_s)
@@ -197,14 +215,18 @@ class Economy:
         return np.where(more, _BY_FORECAST, model), np.where(more, worth, up_to)
 
     def _columns_of(self, trial: Trial) -> Columns:
-        """The columns of the state, each shared by lanes that have seen the same inputs."""
+        """Return the compiled columns of the state; lanes that have seen the same inputs share one."""
         columns = self._columns
         if columns is None or columns.column is not trial.column:
             columns = self._columns = Columns(self._params, self._lanes, trial.column)
         return columns
 
     def _parted(self, columns: Columns, trial: Trial, present: Float, known: Bool, fresh: Bool) -> Columns:
-        """The same, after separating lanes that now see something different from the others in their column."""
+        """Give lanes that now see something different from the others in their column a column of their own.
+
+        Returns:
+            The columns compiled anew, or the same ones if no lane differs.
+        """
         if columns.shared:
             apart = columns.alike.part(fresh, known, present)
             if np.count_nonzero(apart):

@@ -10,7 +10,8 @@ from autoscaler.core.objective.worth import Worth
 from autoscaler.core.types import Float, Horizon, Int, Laws
 
 SHOWN = (Horizon.LEAD, Horizon.LEAD, Horizon.HOLD, Horizon.HOLD)
-"""The law of each of four questions: of the last VM and one more, those that are started and those that are kept."""
+"""The laws of the four questions that `Economics.worth` asks. Each pair asks about the last VM and about one more: at
+the lead time for VMs that are started, and over the hold window for VMs that are kept."""
 
 
 @dataclass(slots=True)
@@ -18,14 +19,14 @@ class Economics:
     """The numbers behind what the economic stage wants; n of L lanes have an objective.
 
     Attributes:
-        lanes: int64 (n,), which.
+        lanes: int64 (n,), the lanes with an objective.
         model: int64 (n,), the model that drives, as a place in `models.MODELS`.
         price: float64 (n,), price of a VM-tick of unserved work, in VM-ticks.
-        low, high: int64 (n,), up to and down to how many VMs it goes.
-        laws: By which.
-        shown: Asks them, of these lanes, for each of `SHOWN`.
-        doubted: int64 (n,), VMs that did the work which fell away at once, and so stay for a while; 0 where none did. None for
-            nowhere.
+        low, high: int64 (n,), the stage orders up to `low` VMs, and goes down to `high`.
+        laws: The laws in force at the decision.
+        shown: Evaluates these laws for these lanes, one question per entry of `SHOWN`.
+        doubted: int64 (n,), VMs kept for demand that fell suddenly and may return; 0 where there are none. None if
+            there are none in any lane.
     """
 
     lanes: Int
@@ -38,9 +39,13 @@ class Economics:
     doubted: Int | None = None
 
     def worth(self, vms: Int) -> Float:
-        """What the last of so many VMs, int64 (n,), and one more earn a tick: float64 (2, n), in VM-ticks; NaN without a forecast.
+        """Return what the last of these VMs earns per tick, and what one more would earn: float64 (2, n), in VM-ticks.
 
-        By demand at the lead time up to as many as are worth starting, else by the highest of the hold window.
+        Up to `low` VMs, this is read from demand at the lead time; beyond, from the highest demand of the hold window.
+        NaN without a forecast.
+
+        Args:
+            vms: int64 (n,), numbers of VMs.
         """
         asked = np.empty((4, len(vms)), np.int64)
         np.maximum(vms, 1, out=asked[0])

@@ -10,8 +10,8 @@ index 1, up to `CROWD` times. That is a guess, so it is tested against what happ
 before (Dawid 1984). Once the record shows that crowds come less often or less high, only as many are allowed for as may still
 come. While little has been seen, a model must first prove itself before it may drive (`proving`).
 
-Rules of this file: shadows affect a decision only through the choice of the driving model. Missing and censored demand costs
-no model anything. No reduction over lanes.
+Rules of this file: shadows affect a decision only through the choice of the driving model. No model is charged for ticks with
+missing or censored demand. No reduction over lanes.
 """
 
 from __future__ import annotations
@@ -40,39 +40,40 @@ Rows: TypeAlias = "slice[int, int, None]"
 HALF_LIFE_S = 32 * 86400.0
 """Age at which a model's cost has half its weight."""
 CHOICE_S = 300.0
-"""How often the driver may change, if five ticks take that long."""
+"""How often, in seconds, the driver may change, if five ticks take at least that long."""
 _CHOICES_S = (150.0, 100.0, 60.0)
-"""If five ticks take less: the longest of these that is no longer than that, or the last. Until the next choice, the driver
-may let a shortage last that others would have ended. All divide `CHOICE_S`, and so an hour of `bands`."""
+"""If five ticks take less: the longest of these that they fill, or else the last. Until the next choice, a driver may let a
+shortage last that others would have ended. All divide `CHOICE_S`, and so the hour of `bands`."""
 HYSTERESIS, EARLY, MOST_HYSTERESIS = 0.02, 0.06, 0.1
-"""A driver stays until another model would have saved a share of the driver's cost beyond the least that anybody could pay. The
-share is the first number, plus the second divided by the days seen, because early differences are luck; at most the third.
-It is not a share of the whole cost, because with smooth demand that would be more than the best model can save."""
+"""A driver stays until another model would have saved a share of its avoidable cost: its cost beyond the least possible in
+hindsight. The share is the first number plus the second divided by the days seen, because early differences are luck; at
+most the third. It is not a share of the whole cost: with smooth demand that would be more than the best model can save."""
 DOUBT_S, MOST_DOUBT = 600.0, 0.01
-"""How long the worst may have lasted unseen. That much of the time seen counts, at most this share, and for a promised
-share no more than the work that may stay unserved."""
+"""Unserved work at `charging.MORE` times the demand counts as if demand could have been that high for this long, unseen: by
+its share of the time seen, at most `MOST_DOUBT`, and with a promised share at most the share that may stay unserved."""
 MOST_SEEN_S = 5 * 86400.0
-"""At most this much time counts as seen for that doubt: demand changes, so doubt never goes away."""
+"""At most this much time counts as seen in the shares of unseen demand: demand changes, so doubt never goes away."""
 MOST_FEAR = 0.001
-"""A crowd that was never seen takes at most this share of the time."""
+"""The largest share of the time that a crowd which was never seen is assumed to take."""
 LOWEST_PRICE, HIGHEST_PRICE = 1.5, 20_000.0
-"""Bounds of a price that is found, in VM-ticks per VM-tick of unserved work."""
+"""Bounds of a price of shortage that is found, in VM-ticks per VM-tick of unserved work."""
 _HALVINGS = 9
+"""Steps of bisection in `price_for`; they narrow the price down to 2 %."""
 _MEAN_CROWD = math.log(CROWD)
 """Mean excess of an unseen crowd over the highest demand ever, as a multiple of that demand."""
 _HEAVY = 1e9
-# As arrays, because numpy takes a while to convert a plain number, which matters if there are few columns.
+# As arrays, because converting a plain number takes numpy a while, which matters if there are few columns.
 _ONE, _THREE, _DOUBT_S, _MOST_SEEN_S, _MOST_FEAR = (
     np.array(number) for number in (1.0, 3.0, DOUBT_S, MOST_SEEN_S, MOST_FEAR)
 )
 _BLOCK = 25_000
-"""Work on more numbers than this is done for some models at a time, so that the data stays in the cache."""
+"""Models are processed in blocks of at most this many numbers, so that the data stays in the cache."""
 TRIAL_VM_TICKS = 20.0
-"""VM-ticks by which another model must also be cheaper, so that a few early ticks decide nothing."""
+"""VM-ticks by which another model must be cheaper on top of `HYSTERESIS`, so that a few early ticks decide nothing."""
 
 
 def _count_type(most: int) -> ShadowType:
-    """The narrowest type that holds the sum of two such counts."""
+    """Return the narrowest integer type that holds twice this count."""
     for name in ("i1", "i2"):
         found: ShadowType = np.dtype(name)
         if 2 * most <= np.iinfo(found).max:
@@ -81,13 +82,13 @@ def _count_type(most: int) -> ShadowType:
 
 
 def _alike(ticks: Int, counts: ShadowType) -> list[tuple[int, SmallInt | None]]:
-    """Each distinct number of ticks, with 1 for the lanes that have it and 0 for others; None if all have it."""
+    """Return each distinct number of ticks, with a mask of its lanes (1 or 0), or None if all lanes share it."""
     found = [(int(each), (ticks == each).astype(counts)) for each in np.unique(ticks)]
     return [(ticks, None) for ticks, _ in found] if len(found) == 1 else list(found)
 
 
 def _clear(slot: SmallInt, mine: SmallInt | None) -> None:
-    """Clear these lanes in a slot."""
+    """Set a slot to 0 in the lanes of a mask, or in all lanes."""
     if mine is None:
         slot.fill(0)
     else:
@@ -95,15 +96,15 @@ def _clear(slot: SmallInt, mine: SmallInt | None) -> None:
 
 
 def choice_s(tick_s: float) -> float:
-    """How often the driver may change."""
+    """Return how often, in seconds, the driver may change."""
     return next((each for each in (CHOICE_S, *_CHOICES_S) if each <= 5.0 * tick_s), _CHOICES_S[-1])
 
 
 class Contest:
     """The models, compiled for the n of L lanes with an objective.
 
-    A tick costs as much as its passes over (M, n) numbers, so all passes work in place or on arrays that are reused. numpy finds
-    the maximum of two arrays several times as fast as that of an array and a number: hence `max(a, b) - b` for the
+    A tick costs as much as its passes over (M, n) numbers, so all passes work in place or on arrays that are reused. numpy
+    finds the maximum of two arrays several times as fast as that of an array and a number: hence `max(a, b) - b` for the
     excess of `a` over `b`.
 
     Args:
@@ -112,8 +113,8 @@ class Contest:
 
     Attributes:
         want: int32 (2, M, n), the lower and upper number of VMs that each model wants, in the order of `MODELS`; callers fill
-            it every tick. int16 or int8, like all counts of shadows, if no policy allows more VMs.
-        most: Most VMs of any lane; callers that would fill in more fill in this.
+            it every tick. Like all counts of shadows, it is int16 or int8 if no policy allows more VMs.
+        most: The highest maximum of any lane; callers must not fill in more than this.
         alike: Groups of columns whose plain models want the same if they have seen the same.
     """
 
@@ -155,7 +156,7 @@ class Contest:
         """Allocate arrays for counts of this type."""
         self._counts = counts
         self._charging.count_in(counts)
-        # As many as there are counts, because one row at a time takes longer.
+        # Full-size arrays, because broadcasting one row over all models takes longer.
         self._least, self._most = (
             np.broadcast_to(bound.astype(counts), self._cost.shape).copy() for bound in self._bounds
         )
@@ -165,31 +166,31 @@ class Contest:
         self._plain.count_in(counts)
 
     def fit(self, state: Trial) -> None:
-        """Give the counts of the state and of this contest one type; call it before filling `want`."""
+        """Give the counts of the state and of this contest the same type. Call it before filling `want`."""
         if state.serving.dtype == self._counts:
             return
         state.settle()
-        # A policy may have allowed more until now.
+        # An earlier policy may have allowed more VMs.
         ordered = int((state.serving + state.coming).max(initial=0))
         if _count_type(ordered).itemsize > self._counts.itemsize:
             self._count_in(_count_type(ordered))
         state.count_in(self._counts)
 
     def plain(self, state: Trial, tick: int, demand: Float, before: Before) -> SmallInt:
-        """What plain models want, by demand and by earlier days (`before`), as in `Plain.fill`: their rows of `want`, int (2, m, n)."""
+        """Fill in what plain models want (`Plain.fill`), and return their rows of `want`: int (2, m, n)."""
         self._plain.fill(state, tick, demand, before, self.want)
         return self.want[:, PLAIN]
 
     def plain_page(self, state: Trial, tick: int, demand: Float, before: Before, want: SmallInt) -> Passed:
-        """The same for a page of ticks, as in `Plain.fill_page`."""
+        """Fill in what plain models want on a page of ticks (`Plain.fill_page`)."""
         return self._plain.fill_page(state, tick, demand, before, want)
 
     def shadows(self, state: Trial, before: Before) -> Shadows | None:
-        """Shadows of this trial that go through future ticks at once; None if the columns do not all see the same.
+        """Return shadows that go through many future ticks of this trial at once; None if its columns see different things.
 
         Args:
-            state: From now on, its charges are owed through them.
-            before: As in `plain_page`.
+            state: From now on, the returned shadows settle its charges.
+            before: Demand on earlier days, as in `plain_page`.
         """
         columns = len(self._columns)
         same = len(self.alike.first) == 1 and all((of == of[0]).all() for of in (self._lead, self._billed))
@@ -215,15 +216,14 @@ class Contest:
         want: SmallInt,
         price: Float,
     ) -> None:
-        """Charge every shadow for the tick that just ended, and let it order.
+        """Charge every shadow for the tick that just ended, and let each order VMs.
 
         Args:
             state: Updated in place; within a tick only the first call counts.
             tick: The current tick.
             demand: float64 (n,), work per second of the tick that just ended.
             counts: bool (n,), whether that tick may be charged for.
-            want: int32 (2, M, n), lower and upper number of VMs that the models want; clipped to the policy's bounds in
-                place.
+            want: int32 (2, M, n), the models' lower and upper numbers of VMs; clipped to the policy's bounds in place.
             price: float64 (n,), price of a VM-tick of unserved work, in VM-ticks.
         """
         if tick <= state.last_tick:
@@ -233,7 +233,7 @@ class Contest:
         self.bound(want)
         self.move(state, tick, work, counts, want, price)
         if self.chooses(tick, tick + 1):
-            # The tick in which models are compared takes longest anyway.
+            # Models are compared in the next tick, which takes longest anyway.
             state.settle()
 
     def bound(self, want: SmallInt) -> None:
@@ -246,15 +246,15 @@ class Contest:
     def move(
         self, state: Trial, tick: int, work: Float, counts: Bool | None, want: SmallInt, price: Float
     ) -> None:
-        """As `step`, for a later tick than the last, with wishes that are already within bounds.
+        """Do the work of `step` for a later tick than the last, given wishes that are already within bounds.
 
         Args:
             state: Updated in place.
             tick: The current tick.
             work: float64 (n,), VM-ticks of work of the tick that just ended; 0 where it may not be charged for.
-            counts: bool (n,), whether it may be charged for; None for everywhere.
-            want: int (2, M, n), VMs.
-            price: float64 (n,), in VM-ticks.
+            counts: bool (n,), whether it may be charged for; None if it may everywhere.
+            want: int (2, M, n), lower and upper numbers of VMs.
+            price: float64 (n,), price of a VM-tick of unserved work, in VM-ticks.
         """
         if isinstance(state.owed.get(CHARGES), Shadows):
             state.settle(CHARGES)
@@ -279,17 +279,17 @@ class Contest:
             self._choose(state, price, bands=self.bands.may_change(tick - passed, tick))
 
     def move_through(self, state: Trial, tick: int, shadows: Shadows, price: Float) -> None:
-        """As `move`, with shadows that have already gone through this tick."""
+        """Do the work of `move` with shadows that have already gone through this tick."""
         shadows.move(state, tick)
         if self.chooses(tick - 1, tick):
             self._choose(state, price, bands=self.bands.may_change(tick - 1, tick), shadows=shadows)
 
     def chooses(self, before: int, tick: int) -> bool:
-        """Whether models are compared after one tick and up to another."""
+        """Return whether models are compared in the ticks after `before` up to and including `tick`."""
         return int(tick * self._tick_s // self._choice_s) != int(before * self._tick_s // self._choice_s)
 
     def _order(self, state: Trial, tick: int, low: SmallInt, high: SmallInt) -> None:
-        """Let every shadow order and stop."""
+        """Let every shadow order VMs and stop VMs."""
         over = np.add(state.serving, state.coming, out=self._over)
         # If all VMs take equally long, orders go straight to the tick at which they arrive.
         rows, (lead, all_of_them) = len(state.ordered), self._leads[0]
@@ -309,7 +309,7 @@ class Contest:
         self._charging.charge_starts(state, tick, out)
 
     def _weigh(self, state: Trial, rows: Rows, weight: Float) -> None:
-        """Add the recent costs of some models to the sums, weighted as of their last tick."""
+        """Add the recent costs of some models to their sums, with the weight of the last tick."""
         sums = state.paid, state.unserved, state.nearly
         for of, lately in zip(sums, state.lately, strict=True):
             # Copied first, because numpy multiplies numbers of two widths in small pieces.
@@ -333,17 +333,18 @@ class Contest:
                 state.young -= settled
 
     def price_for(self, state: Trial, unserved: Float) -> Float:
-        """The lowest price of shortage at which the cheapest model leaves at most this share of work unserved: float64 (n,).
+        """Return the lowest price of shortage at which the cheapest model leaves no more work unserved than allowed.
 
         Args:
             state: The models' costs.
-            unserved: float64 (n,), the share, 0..1.
+            unserved: float64 (n,), the share of work that may stay unserved, 0..1.
 
         Returns:
-            Prices between `LOWEST_PRICE` and `HIGHEST_PRICE`, accurate to a few per cent.
+            float64 (n,), between `LOWEST_PRICE` and `HIGHEST_PRICE`, accurate to a few per cent.
         """
         state.settle(CHARGES)
-        # Twice the demand for as long as a start takes. A crowd of ten minutes would be insured against at any price for days.
+        # Doubled demand counts for as long as a start takes. Counted for ten minutes, it would be insured
+        # against at any price for days.
         paid, missed, nearly = (
             of + lately * state.weight
             for of, lately in zip((state.paid, state.unserved, state.nearly), state.lately, strict=True)
@@ -363,19 +364,19 @@ class Contest:
         return found
 
     def _avoidable(self, state: Trial, cost: Float) -> Float:
-        """The part of a cost beyond the least in hindsight, which leaves starts out: float64 (n,)."""
+        """Return the part of a cost beyond the least possible in hindsight, starts excluded: float64 (n,)."""
         found: Float = np.maximum(cost - state.needed, 0.0)
         return found
 
     def _known_s(self, seen: Float) -> Float:
-        """Seconds that count as seen after this many ticks, float64 (n,); a share of them may yet turn out otherwise."""
+        """Return how many seconds count as seen after this many ticks, at most `MOST_SEEN_S`: float64 (n,)."""
         found: Float = np.minimum(np.maximum(seen, _ONE) * self._tick_s, _MOST_SEEN_S)
         return found
 
     def _fear(self, state: Trial, rows: Rows, highest: SmallFloat, since: Float) -> None:
-        """Charge some shadows for this many ticks of a crowd that was never seen: the work it would leave unserved by their present VMs.
+        """Charge some shadows for an unseen crowd of this many ticks: the work that their present VMs would leave unserved.
 
-        The result stays in `_short` until the next tick is charged.
+        The work per tick stays in `_short` until the next tick is charged.
         """
         vms, left = self._vms[rows], self._short[rows]
         vms[...] = state.serving[rows]
@@ -386,7 +387,7 @@ class Contest:
         state.crowd[rows] += weighed
 
     def _settle(self, state: Trial, shadows: Shadows | None) -> None:
-        """Charge for all past ticks, and bring the highest demand ever up to date."""
+        """Apply all charges that are due, and bring the highest demand ever up to date."""
         if shadows is None:
             state.settle(CHARGES)
         else:
@@ -404,7 +405,7 @@ class Contest:
         shown: Float | None,
         shadows: Shadows | None,
     ) -> None:
-        """Fill `_cost` with the models' costs including what was never seen, and, if asked, the costs so far."""
+        """Fill `_cost` with the models' costs including unseen demand, and `shown`, if given, with their costs so far."""
         if shadows is not None:
             shadows.compare(state, price, doubt, fear, self._cost, shown)
             return
@@ -425,23 +426,23 @@ class Contest:
         state.asked = state.ticks
 
     def _believed(self, state: Trial, fear: Float) -> Float:
-        """The share of the crowds allowed for that remains credible, given how many came: float64 (n,).
+        """Return the share of the crowds allowed for that is still credible, given how many came: float64 (n,).
 
-        That is three more than came, both counted in crowds of the expected height: the rule of three (Hanley and Lippman-Hand, 1983:
-        at 95 % confidence, what never happened in n trials happens in fewer than 3 / n of them). What a fleet sees on its first day is
-        new only because the day is. For a promised share it is all of them: the price is unknown, and the fleet would otherwise hold
-        less for the same promise.
+        Credible are three crowds more than came, in crowds of the expected height. This is the rule of three (Hanley and
+        Lippman-Hand, 1983): at 95 % confidence, what never happened in n trials happens in fewer than 3 / n of them. A
+        fleet's first day does not count, because everything is new then. With a promised share, the share is 1: the price is
+        unknown, and the fleet would otherwise hold less for the same promise.
 
         Args:
-            state: Updated in place with what was allowed for since models were last compared.
-            fear: float64 (n,), weight of a crowd.
+            state: Updated in place with the crowds allowed for since models were last compared.
+            fear: float64 (n,), share of the time that an unseen crowd is assumed to take.
         """
         habits, lead = state.habits, self._lead_ticks
         habits.allowed += (state.ticks - state.asked) * fear / (state.weight * lead)
         first = state.ticks * self._tick_s < DAY_S * state.weight
         if np.count_nonzero(first):
             habits.allowed[first] = habits.beyond[first] = 0.0
-        # Once a crowd has lasted, its demand is the highest ever and no longer exceeds it.
+        # A crowd adds to `beyond` only until its demand has lasted, because from then on that is the highest ever.
         came = habits.beyond / self._beyond_of_one
         share: Float = np.minimum((came + _THREE) / np.maximum(habits.allowed, _THREE), _ONE)
         return share if self._all_given else np.where(self._given, share, 1.0)
@@ -451,9 +452,9 @@ class Contest:
         self._settle(state, shadows)
         seen = state.ticks / state.weight
         known_s = self._known_s(seen)
-        # The worst has rarely been seen: some minutes may still be like the rest, but higher.
+        # Some unseen minutes may be like those seen, but with higher demand.
         doubt = np.minimum(_DOUBT_S / known_s, self._most_doubt)
-        # For as long as a start takes, a crowd has only the VMs that it finds.
+        # Only the VMs in service can do a crowd's work until a start serves.
         fear = np.minimum(self._lead_s / known_s, _MOST_FEAR)
         fear *= self._believed(state, fear)
         days = np.maximum(seen * (self._tick_s / 86400.0), 1e-3)
@@ -464,7 +465,7 @@ class Contest:
         now = cost[state.driver, self._columns]
         stays = np.minimum(HYSTERESIS + EARLY / days, MOST_HYSTERESIS) * self._avoidable(state, now)
         if shown is not None:
-            # That is five times as fast as `copyto`.
+            # `putmask` is five times as fast as `copyto`.
             np.putmask(cost, unproven(state, shown, TRIAL_VM_TICKS, young), np.inf)
             now = cost[state.driver, self._columns]
         least = np.minimum.reduce(cost, axis=0)

@@ -9,7 +9,7 @@ Models based on habits or on yesterday do not follow demand, which may be what m
 as a start takes would have been worth ordering when it began. So no model wants fewer VMs than would do half of the work present
 throughout that time (`Trial.lows`).
 
-Rules of this file: names and constants; `economic`, `habits` and `experts` compute what models want.
+Rules of this file: names and constants only. `worth`, `habits` and `plain` compute what models want, and `experts` compares them.
 """
 
 from __future__ import annotations
@@ -20,36 +20,39 @@ from typing import NamedTuple
 
 
 class Kind(IntEnum):
-    """How a model comes to its numbers."""
+    """How a model computes its two numbers of VMs."""
 
     WORTH = 0
-    """What earns more than it costs, by the forecast."""
+    """As many VMs as earn more than they cost, by the forecast."""
     DEMAND = 1
-    """Demand plus headroom; down only to its highest of a window."""
+    """Current demand plus headroom; goes down only to the maximum of a past window plus headroom."""
     USUAL = 2
-    """What is usually needed, by all hours."""
+    """As many VMs as are usually needed, by the demand of all hours."""
     HOUR = 3
-    """What is usually needed at this hour."""
+    """As many VMs as are usually needed at this hour of the day."""
     YESTERDAY = 4
-    """What was needed at this time yesterday, plus headroom."""
+    """Demand at this time yesterday plus headroom."""
     BOTH = 5
-    """What was needed at this time yesterday, plus headroom, and what the forecast is worth where that is more."""
+    """YESTERDAY, or WORTH at the plain price of shortage if that is more."""
     FALLING = 6
-    """Demand plus headroom; down only as fast as its highest falls exponentially."""
+    """Current demand plus headroom; goes down only as fast as an exponentially decaying maximum plus headroom."""
     EVER = 7
-    """What was needed ever, and what may yet be."""
+    """As many VMs as were ever needed, and as a crowd that was never seen may need."""
     AMPLE = 8
-    """Several times demand; down only to that of its highest of an hour."""
+    """Several times current demand; goes down only to the same multiple of the last hour's maximum."""
     EITHER = 9
-    """What was needed at this time yesterday or a week ago, the more of the two, plus headroom, and demand likewise."""
+    """Demand at this time yesterday or a week ago, whichever is more, plus headroom; at least current demand."""
     AVERAGE_DAY = 10
-    """What the days of the last week needed at about this time, on the average, plus headroom, and demand likewise."""
+    """Demand around this time on the last seven days, averaged over the days, or current demand if that is more; plus
+    headroom."""
     ANY_DAY = 11
-    """What any of these days needed at about this time, plus headroom, and demand likewise."""
+    """Highest demand around this time on any of the last seven days, or current demand if that is more; plus headroom."""
 
 
 class Window(IntEnum):
-    """What keeps a VM: a window of the forecast for WORTH, of the past for DEMAND, a time of falling for FALLING."""
+    """The window that keeps a VM: of the forecast for WORTH, of the past for DEMAND, and the half-life of the maximum
+    for FALLING.
+    """
 
     NOW = 0
     SHORT = 1
@@ -64,31 +67,32 @@ PAST_S: dict[Window, float] = {
     Window.LONG: 3600.0,
     Window.DAILY: 86400.0,
 }
-"""Windows of the past in seconds, by the window they are named after, ascending."""
+"""Lengths of the past windows in seconds, ascending."""
 PRICE_FACTORS: tuple[float, ...] = (1.0, 2.0)
-"""Prices of shortage at which forecasts and habits are tried, in prices of shortage."""
+"""Multiples of the price of shortage at which models based on forecasts and habits are tried."""
 HEADROOMS: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 1.0)
-"""Headrooms that are tried."""
+"""Headrooms that are tried, as shares of demand."""
 DEMAND_HEADROOMS = (0, 2, 4)
-"""Which of them are tried with demand and its highest of the past: what is between them never cost noticeably less."""
+"""Places in `HEADROOMS` that are tried for DEMAND. Those in between never cost noticeably less."""
 AHEAD = (Window.NOW, Window.SHORT, Window.LONG)
-"""Windows of the forecast."""
+"""Windows of the forecast that are tried."""
 AMPLE_HEADROOMS: tuple[float, ...] = (3.0, 7.0, 19.0)
-"""Headrooms that are tried for demand which comes in rare crowds, many times what it usually is, and in proportion to it."""
+"""Headrooms that are tried for AMPLE: for demand that comes in rare crowds of many times the usual demand, and in
+proportion to it."""
 FALLS_S: dict[Window, float] = {Window.LONG: 1.5 * 3600.0, Window.DAILY: 6 * 3600.0}
-"""In which time the highest demand falls by half, by the window it is named after. On recordings of tweets and of a model's interface 90 to
-180 minutes cost less than an hour, for which a window of the past holds anyway."""
+"""Half-lives of the decaying maximum in seconds, by the window that each is named after. On recordings of tweets and of
+an LLM's API, 90 to 180 minutes cost less than an hour; the past window LONG covers an hour anyway."""
 BAND_TOPS: tuple[float, ...] = (2.0, 8.0, 32.0, 128.0, 512.0, math.inf)
-"""Numbers of VMs at which bands end: what the first two VMs are for is not what the thousandth is for, so that in a band
-another model may drive (`bands`)."""
+"""Numbers of VMs at which bands end. The first two VMs serve another purpose than the thousandth, so another model may
+drive in each band (`bands`)."""
 FALLING_HEADROOMS = (0, 2, 3, 4)
-"""Which of the headrooms are tried with it."""
+"""Places in `HEADROOMS` that are tried for FALLING."""
 
 EITHER_HEADROOMS = 3
-"""How many of the headrooms are tried with the more of what yesterday and a week ago needed."""
+"""How many of `HEADROOMS`, from the first on, are tried for EITHER."""
 
 AVERAGE_DAY_HEADROOMS, ANY_DAY_HEADROOMS = (1, 3, 4), (0, 2, 4)
-"""Which of the headrooms are tried with the days of the last week."""
+"""Places in `HEADROOMS` that are tried for AVERAGE_DAY and ANY_DAY."""
 
 _LEAST = {
     Kind.YESTERDAY: ("yesterday", ""),
@@ -110,14 +114,20 @@ def _price(knob: int) -> str:
 
 
 class Model(NamedTuple):
-    """One model: its kind, which of the factors or headrooms, and its window."""
+    """One model.
+
+    Attributes:
+        kind: How it computes its numbers.
+        knob: Place of its factor in `PRICE_FACTORS`, or of its headroom in `HEADROOMS` (`AMPLE_HEADROOMS` for AMPLE).
+        window: The window that keeps a VM.
+    """
 
     kind: Kind
     knob: int
     window: Window = Window.NOW
 
     def __str__(self) -> str:
-        """In a few words."""
+        """Describe the model in a few words."""
         if self.kind in (Kind.USUAL, Kind.HOUR):
             hours = "all hours" if self.kind is Kind.USUAL else "this hour"
             return f"usual of {hours}, shortage at {_price(self.knob)}"
@@ -153,13 +163,14 @@ MODELS: tuple[Model, ...] = (
     *(Model(Kind.ANY_DAY, knob) for knob in ANY_DAY_HEADROOMS),
     *(Model(Kind.BOTH, knob, window) for knob in range(3) for window in (Window.NOW, Window.LONG)),
 )
-"""All of them, M; the number of a model is its place."""
+"""All M models. A model's number is its place here."""
 CAREFUL = MODELS.index(Model(Kind.DEMAND, HEADROOMS.index(0.25), Window.MIDDLE))
-"""The model that drives until there is a reason for another, and where there is no forecast: what a careful person would do by
-hand. One wild reading makes it start little, and what it started is stopped soon."""
+"""Place of the model that drives until there is a reason for another, and wherever there is no forecast: demand plus a
+quarter, held for ten minutes, as a careful person would size a fleet by hand. A single wild reading makes it start
+few VMs, and they stop soon."""
 
 
 def rows_of(kind: Kind) -> slice[int, int, None]:
-    """The places of the models of a kind, which follow each other."""
+    """Return the places in `MODELS` of all models of a kind, which are consecutive."""
     places = [place for place, model in enumerate(MODELS) if model.kind is kind]
     return slice(places[0], places[-1] + 1)

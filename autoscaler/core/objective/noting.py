@@ -3,7 +3,7 @@
 What is usual is read once an hour, the maximum ever when models are compared, and the slots of a day when it is over. So nothing is
 lost if the ticks in between are buffered and recorded together, exactly as they would have been one by one.
 
-Rules of this file: it keeps and passes on.
+Rules of this file: it buffers ticks and passes them on; `habits` computes.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from autoscaler.core.objective.trial import Trial
 from autoscaler.core.types import Bool, Float
 
 NOTES = "notes"
-"""Under which name they are owed."""
+"""Name of the buffered ticks in `Trial.owed`."""
 _MOST_KEPT, _MOST_TICKS, _FEWEST_TICKS = 2_048, 12, 3
-"""So many numbers are kept at most, of so many ticks, since one tick notes all; where fewer fit it takes no less than tick by tick."""
+"""At most `_MOST_KEPT` numbers and `_MOST_TICKS` ticks are buffered, because one tick has to record them all. If fewer than
+`_FEWEST_TICKS` ticks fit, recording tick by tick is as fast."""
 
 
 class Notes:
-    """Ticks to be noted of n columns.
+    """Buffers ticks of demand of n columns until they are recorded.
 
     Args:
-        columns: How many.
+        columns: Number of columns.
         tick_s: Length of a tick.
     """
 
@@ -36,13 +37,13 @@ class Notes:
         self._need, self._noted, self._kept = self._room, 0, 0
 
     def keep(self, trial: Trial, now_s: float, need: Float, counts: Bool | None) -> None:
-        """Count a tick of demand, now or later.
+        """Record a tick of demand, now or later.
 
         Args:
             trial: Its habits are updated in place.
             now_s: Time of the tick.
             need: float64 (n,), demand in VMs.
-            counts: bool (n,), where it is known; None for everywhere.
+            counts: bool (n,), whether demand is known; None if it is everywhere.
         """
         if not self._ticks or not (counts is None or np.count_nonzero(counts) == len(counts)):
             trial.settle(NOTES)
@@ -58,17 +59,23 @@ class Notes:
         self._kept += 1
 
     def foresee(self, trial: Trial, now_s: list[float], need: Float) -> None:
-        """Have ready what `keep_next` keeps: times of T ticks, and demand in VMs, float64 (T, n), known everywhere."""
+        """Prepare T future ticks, so that `keep_next` only has to count them.
+
+        Args:
+            trial: Its buffered ticks are recorded first.
+            now_s: Times of the ticks.
+            need: float64 (T, n), demand in VMs, known everywhere.
+        """
         trial.settle(NOTES)
         self._now_s, self._need, self._noted, self._kept = now_s, need, 0, 0
 
     def keep_next(self, trial: Trial) -> None:
-        """As `keep`, the next of the ticks that were foreseen."""
+        """Record the next tick of those prepared by `foresee`, now or later."""
         self._kept += 1
         trial.owed[NOTES] = self
 
     def highest_known(self, habits: Habits) -> bool:
-        """Whether nothing that was kept is as high as the highest ever."""
+        """Return whether recording the buffered ticks would leave the highest demand ever as it is."""
         need = self._need[self._noted : self._kept]
         return not (
             np.count_nonzero(habits.above)
@@ -76,7 +83,7 @@ class Notes:
         )
 
     def settle(self, trial: Trial) -> None:
-        """Note all that was kept."""
+        """Record all buffered ticks."""
         while self._noted < self._kept:
             first, end = self._noted, self._noted + 1
             hour = self._now_s[first] // HOUR_S

@@ -28,32 +28,35 @@ from autoscaler.core.types import Bool, Float, Int
 HALF_LIFE_S = 14 * 86400.0
 """Age at which missed work has half its weight."""
 PROMISED_S = 7 * 86400.0
-"""A share is promised of the work of this long a time. On a first day, one missed minute exceeds what the day allows, and hardly any
-model would have missed less: such evidence counts in proportion to how much of a week has been seen."""
+"""A served share is promised for the work of this much time. On a first day, a single missed minute exceeds what the
+day allows, and hardly any model would have missed less. So evidence counts in proportion to how much of this time
+has been seen."""
 STEP_S = 3600.0
 """How often the price moves."""
 STEP = 0.3
 """How far the price moves towards the price that was found, as a share of the difference in logarithms."""
 DRIFT, MOST_OFF = 0.05, 3.0
-"""Least rise of the logarithm of the price in an hour in which more is missed than is allowed, if earlier misses exceed the allowance by
-as much as the allowance itself; the rise grows with the excess, which counts up to the second number."""
+"""Least rise per hour of the price's logarithm while more is missed than is allowed. `DRIFT` applies if earlier misses
+exceed the allowance by as much as the allowance itself. The rise is proportional to that excess, which counts up to
+`MOST_OFF` allowances."""
 _ENOUGH = 1e9
+"""Ticks seen that a state from before ticks were counted is taken to have."""
 _CARRIED = ("price", "missed", "wanted", "excess", "in_service", "seen")
 LEAST_AIM = 0.2
-"""Lowest aim, as a share of what is allowed."""
+"""Lowest aim, as a share of the unserved work that is allowed."""
 
 
 @dataclass(slots=True)
 class Budget(Remembered):
-    """What is remembered of n lanes that have an objective.
+    """What is remembered of the n lanes that have an objective.
 
     Attributes:
         lanes: int64 (n,), the lane of each column.
-        given: float64 (n,), the price as the policy gives it, or its first guess.
+        given: float64 (n,), the policy's price of shortage, or the first guess of a price that is found.
         price: float64 (n,), the price in force.
         missed: float64 (n,), VM-ticks of work that found no VM, forgotten exponentially.
         wanted: float64 (n,), VM-ticks of work, forgotten exponentially.
-        excess: float64 (n,), VM-ticks of work that found no VM in this hour, beyond what is allowed of that hour's work.
+        excess: float64 (n,), VM-ticks of work that found no VM in this hour, minus what is allowed of that hour's work.
         in_service: float64 (n,), VMs in service at the last step.
         seen: float64 (n,), ticks in which demand was known.
         last_tick: The tick of the last step; -1 before the first.
@@ -73,26 +76,28 @@ class Budget(Remembered):
 
     @classmethod
     def added(cls, before: Dumped) -> Dumped:
-        """As of every state: version 1 did not count ticks, and is taken to have seen enough; version 2 did not know of hours."""
+        """Supply what older versions lack: version 1 did not count ticks, and is taken to have seen enough; version 2
+        had no `excess`.
+        """
         count = length_of(before["price"])
         return {"seen": np.full(count, _ENOUGH)} if before["version"] == 1 else {"excess": np.zeros(count)}
 
     @classmethod
     def empty(cls, params: LaneParams) -> Budget:
-        """A state without history."""
+        """Return a state without history."""
         lanes = np.flatnonzero(params.economic)
         given = params.shortage_price[lanes]
         missed, wanted, excess, in_service, seen = (np.zeros(len(lanes)) for _ in range(5))
         return cls(lanes, given, given.copy(), missed, wanted, excess, in_service, seen, -1)
 
     def carried_over(self, after: LaneParams, lanes: Int) -> Budget:
-        """The state for other lanes, each of which may have been a lane of these; this one is not changed.
+        """Return the state for other lanes, each of which may continue one of these; this state is not changed.
 
-        A price that was found is carried over only if the policy would start at the same price.
+        A price that was found is carried over only if the new policy would start at the same price.
 
         Args:
             after: The parameters of the other lanes, N of them.
-            lanes: int64 (N,), the lane that each was; -1 for one that is new.
+            lanes: int64 (N,), the earlier lane that each one continues; -1 for a new lane.
         """
         new = Budget.empty(after)
         was = columns_before(self.lanes, new.lanes, lanes)
@@ -104,15 +109,15 @@ class Budget(Remembered):
         return new
 
     def take_in(self, lanes: Int, other: Budget) -> None:
-        """Take over some lanes, int64 (N,), from another state with the same parameters and at the same tick."""
+        """Copy some lanes, int64 (N,), from another state with the same parameters and at the same tick."""
         if other.last_tick < 0:
-            return  # none of them has a price that is found
+            return  # the other state was never stepped, so it has no prices that were found
         at, theirs = (np.flatnonzero(np.isin(state.lanes, lanes)) for state in (self, other))
         take_columns(self, at, other, theirs, _CARRIED, when=("last_tick",))
 
 
 class Dearness:
-    """The feedback on the price, compiled for the lanes with an objective.
+    """Compiled feedback on the price of shortage, for the lanes with an objective.
 
     Args:
         params: The policies, L lanes.
@@ -137,15 +142,16 @@ class Dearness:
         in_service: Float | Int,
         price_for: Callable[[Float], Float],
     ) -> Float:
-        """Take in a tick and return the price in force: float64 (n,), not to be changed.
+        """Take in a tick and return the prices in force: float64 (n,), which callers must not change.
 
         Args:
             state: Updated in place; within a tick only the first call counts.
             tick: The current tick.
             demand: float64 (n,), work per second of the tick that just ended.
-            counts: bool (n,), whether it is known.
+            counts: bool (n,), whether that demand is known.
             in_service: float64 or int (n,), VMs in service now.
-            price_for: Gives the price at which models leave a share of work unserved, float64 (n,).
+            price_for: Returns the lowest prices at which the cheapest models leave no more than a share of work
+                unserved; takes and returns float64 (n,).
         """
         if not self._any or tick <= state.last_tick:
             return state.price

@@ -25,18 +25,18 @@ from autoscaler.core.types import Bool, Float, Int
 KNOWN_DAYS = 3.0
 """After this many days every usual pattern has been seen more than twice, and nothing has to be proven any more."""
 PREMIUM = 0.05
-"""Until then the fleet may cost this much more than under the careful model, as a share of that cost."""
+"""Until then the fleet may cost this much more than under the careful model, as a share of that model's cost."""
 AGAIN = 0.5
 """Once the premium is spent, the careful model drives until only this share of it is spent."""
 
 
 def unproven(state: Trial, shown: Float, least: float, young: Bool) -> Bool:
-    """Which models may not drive: bool (M, n); the careful one always may.
+    """Return which models may not drive: bool (M, n). The careful model always may.
 
     Args:
-        state: What the models that drove have spent.
-        shown: float64 (M, n), the models' costs on the actual demand, in VM-ticks.
-        least: VM-ticks, as of now, that are always allowed, so that a few early ticks decide nothing.
+        state: Holds what the driving models have spent so far.
+        shown: float64 (M, n), each model's cost on the actual demand, in VM-ticks.
+        least: VM-ticks, in present weight, that are always allowed, so that a few early ticks decide nothing.
         young: bool (n,), whether models must still prove themselves.
     """
     careful = shown[CAREFUL]
@@ -50,12 +50,12 @@ def unproven(state: Trial, shown: Float, least: float, young: Bool) -> Bool:
 
 
 def change_driver(state: Trial, driver: Int, shortage: Float) -> None:
-    """Change the driving models from now on, and keep account of the cost of each driver while it drove.
+    """Make other models drive from now on, and add what the previous drivers spent while they drove to `spent`.
 
     Args:
         state: Updated in place.
         driver: int64 (n,), the new drivers.
-        shortage: float64 (n,), the price of shortage, in VM-ticks per VM-tick.
+        shortage: float64 (n,), price of a VM-tick of unserved work, in VM-ticks.
     """
     columns = np.arange(len(driver))
     before, after = (

@@ -36,8 +36,9 @@ from autoscaler.core.windows import RollingMax
 ShadowType: TypeAlias = np.dtype[np.int32]
 """Type of counts of shadows' VMs: int32, or int16 or int8 where no policy allows more."""
 AS_THE_WHOLE = -1
-"""In a band no other model drives than for the whole fleet."""
+"""Marks a band without a driver of its own: the whole fleet's driver drives there."""
 _COUNTS = ("serving", "coming", "young", "ordered")
+"""Fields that count shadows' VMs."""
 _BY_COLUMN = (
     "lead_ticks",
     "billed_ticks",
@@ -59,7 +60,7 @@ _BY_COLUMN = (
     "below_ticks",
     "drivers",
 )
-"""All else that has a number for each column."""
+"""All other fields with a number for each column."""
 _WEIGHED = (
     "paid",
     "unserved",
@@ -73,15 +74,16 @@ _WEIGHED = (
     "below_weight",
     "below_ticks",
 )
+"""Sums in which each tick counts by its weight."""
 
 
 _BY_MODEL = (*_COUNTS, "lately", "paid", "unserved", "nearly", "crowd", "below")
-"""What has a number for each model."""
+"""Fields with a number for each model."""
 _DAYS = slice(rows_of(Kind.AVERAGE_DAY).start, rows_of(Kind.ANY_DAY).stop)
 
 
 class Owed(Protocol):
-    """What has been seen of some ticks and is not in a trial's sums yet."""
+    """Work that was put off: some ticks have been seen, and are not in the trial's sums yet."""
 
     def settle(self, state: Trial) -> None:
         """Bring the trial up to date, in place."""
@@ -89,12 +91,12 @@ class Owed(Protocol):
 
 
 def contests(params: LaneParams, lanes: Int, before: Int | None = None) -> Alike:
-    """Which lanes have all in common that their models depend on, and that is given.
+    """Group lanes that agree in everything given on which their models depend.
 
     Args:
         params: The policies, L lanes.
         lanes: int64 (k,), lanes that have an objective.
-        before: int64 (k,), which of them had a past in common; -1 for none. None where nobody has a past.
+        before: int64 (k,), equal for lanes that share a past; -1 for lanes without one. None if no lane has a past.
     """
     return Alike(
         params.series[lanes],
@@ -113,43 +115,46 @@ def contests(params: LaneParams, lanes: Int, before: Int | None = None) -> Alike
 
 @dataclass(slots=True)
 class Trial(Remembered):
-    """What is remembered of lanes whose models compete, in n columns.
+    """State of the lanes whose models compete, in n columns.
+
+    Sums "by weight" count each tick with the `weight` of its time. The weight grows from tick to tick, so old ticks fade. R
+    is the longest time of a start with its billed part, in ticks, plus 1.
 
     Attributes:
-        lanes: int64 (k,), the lanes, ascending.
-        column: int64 (k,), the column of each; columns are in the order of the first lanes that have them.
+        lanes: int64 (k,), the lanes with an objective, ascending.
+        column: int64 (k,), the column of each lane. Columns are in the order of the first lanes that have them.
         lead_ticks, billed_ticks: int64 (n,), as in `LaneParams`.
-        peaks: Rolling maxima of demand in 1024ths of a VM, of (window, n) in one row.
-        lows: Rolling maxima of what demand lacks of `MOST_VMS`, likewise, of (n,): the window is the time of a start and a tick.
-        habits: What is usually needed.
+        peaks: Rolling maxima of demand in 1024ths of a VM, for (window, n) in one row.
+        lows: Rolling maxima of `MOST_VMS` minus demand, in the same unit, for (n,): the minima of demand over the time of a
+            start and one tick.
+        habits: The demand that is usual.
         falls: How deep demand falls at once, and what is held for demand that may come back.
-        falling: float64 (F, n), the highest demand in VMs, falling by half in each of `FALLS_S`.
-        serving: int32 (M, n), VMs in service in each model's shadow. Counts are int16 or int8 after `count_in` says
-            so, and int32 in dumps.
-        coming: int32 (M, n), ordered and not yet in service.
-        young: int32 (M, n), in service and billed anyway.
-        ordered: int32 (R, M, n), those that come at a tick, by tick modulo R.
-        weight: float64 (n,), of a tick now: it grows, so that all that was before fades.
-        lately: float32 (3, M, n), VM-ticks and starts that were paid for, VM-ticks of work that found no VM, and the same had
-            demand been `experts.MORE` times as high: since models were last compared, and not yet in the sums below.
-        paid: float64 (M, n), VM-ticks and starts by weight.
-        unserved: float64 (M, n), VM-ticks of work that found no VM, likewise.
-        nearly: float64 (M, n), the same, had demand been `experts.MORE` times as high.
-        crowd: float64 (M, n), the same, had a crowd come that was never seen.
-        ticks: float64 (n,), ticks that were charged, likewise.
-        asked: float64 (n,), of these, those that are in `crowd`.
-        wanted: float64 (n,), VM-ticks of work, likewise.
-        needed: float64 (n,), the least that whoever knows what comes would have paid, in VM-ticks, starts aside, likewise.
-        spent: float64 (n,), what those that drove have cost while they did, less what the one that drives now would have cost from the
-            beginning, by the prices of when they changed, likewise.
+        falling: float64 (F, n), maximum of demand in VMs, decaying with each half-life of `FALLS_S`.
+        serving: int32 (M, n), VMs in service in each model's shadow. Counts are int16 or int8 after `count_in` says so, and
+            int32 in dumps.
+        coming: int32 (M, n), VMs ordered and not yet in service.
+        young: int32 (M, n), VMs in service whose minimum billing time is not over, so that stopping them saves nothing.
+        ordered: int32 (R, M, n), VMs that enter service at each tick, by tick modulo R.
+        weight: float64 (n,), weight of the last tick.
+        lately: float32 (3, M, n), costs since models were last compared, which are not yet in the sums below: VM-ticks and
+            starts paid for, VM-ticks of unserved work, and the same had demand been `charging.MORE` times as high.
+        paid: float64 (M, n), VM-ticks and starts paid for, by weight.
+        unserved: float64 (M, n), VM-ticks of work that found no VM, by weight.
+        nearly: float64 (M, n), the unserved work had demand been `charging.MORE` times as high, by weight.
+        crowd: float64 (M, n), the unserved work had a crowd come that was never seen, by weight.
+        ticks: float64 (n,), ticks charged for, by weight.
+        asked: float64 (n,), the part of `ticks` that is accounted for in `crowd`.
+        wanted: float64 (n,), VM-ticks of work, by weight.
+        needed: float64 (n,), the least cost possible in hindsight, without starts, in VM-ticks, by weight.
+        spent: float64 (n,), cost of earlier drivers while they drove, minus the cost that the present driver would have had
+            until it began to drive, at the prices when the drivers changed, by weight.
         driver: int64 (n,), the model that drives.
-        below: float32 (3, B, M, n), the same as `paid`, `unserved` and `nearly` of the VMs up to each of `BAND_TOPS`, of one tick
-            in each three minutes; a crowd that was never seen is in the last. By the weight that a tick had when bands were last
-            compared as 1.
-        below_weight, below_ticks: float64 (n,), `weight` and `ticks` then.
-        drivers: int64 (B, n), the model that drives in each band; `AS_THE_WHOLE` where it is the one that drives the whole.
+        below: float32 (3, B, M, n), `paid`, `unserved` and `nearly` of the VMs up to each of `BAND_TOPS`, from one tick in
+            every three minutes. The last includes an unseen crowd. Divided by `below_weight`.
+        below_weight, below_ticks: float64 (n,), `weight` and `ticks` when bands were last compared.
+        drivers: int64 (B, n), the model that drives in each band; `AS_THE_WHOLE` if it is the fleet's driver.
         last_tick: The tick of the last step; -1 before the first.
-        owed: What is not in the sums yet, by what it is: whoever looks at them asks for `settle` first. Not remembered.
+        owed: Work that was put off, by its name. Code that reads the sums must call `settle` first. Not dumped.
     """
 
     version: ClassVar[int] = 9
@@ -188,7 +193,7 @@ class Trial(Remembered):
 
     @classmethod
     def empty(cls, params: LaneParams) -> Trial:
-        """A state without history for the lanes that have an objective."""
+        """Return a state without history for the lanes that have an objective."""
         lanes = np.flatnonzero(params.economic)
         return cls._empty(params, lanes, contests(params, lanes))
 
@@ -235,7 +240,7 @@ class Trial(Remembered):
 
     @classmethod
     def added(cls, before: Dumped) -> Dumped:
-        """As of every state: in version 8 nobody went by the days of a week; as if those had done what the careful model did."""
+        """Supply what version 8 lacks: models by the days of a week, as if they had done what the careful model did."""
         found: Dumped = {}
         for name in _BY_MODEL:
             each = before[name]
@@ -252,24 +257,24 @@ class Trial(Remembered):
 
     @classmethod
     def parts(cls) -> dict[str, type[Remembered]]:
-        """The fields that are states themselves."""
+        """Return the fields that are states themselves, with their types."""
         return {"peaks": RollingMax, "lows": RollingMax, "habits": Habits, "falls": Falls}
 
     def settle(self, *what: str) -> None:
-        """Have all that was seen so far in the state, or what is named of it; that changes nothing but when it is worked out."""
+        """Do the work that was put off, or only the named kinds of it; the results do not depend on when this happens."""
         for name in what or tuple(self.owed):
             each = self.owed.pop(name, None)
             if each is not None:
                 each.settle(self)
 
     def carried_over(self, after: LaneParams, lanes: Int) -> Trial:
-        """The state for other lanes, each of which may have been a lane of these; this one is not changed.
+        """Return the state for other lanes, each of which may continue one of these; this state is not changed.
 
-        What models have cost is kept, shadows of VMs under way are not where the times of a start have changed.
+        The models' costs are kept. Shadows' VMs on their way are kept only if the times of a start are the same.
 
         Args:
             after: The parameters of the other lanes, N of them.
-            lanes: int64 (N,), the lane that each was; -1 for one that is new.
+            lanes: int64 (N,), the earlier lane that each one continues; -1 for a new lane.
         """
         self.settle()
         economic = np.flatnonzero(after.economic)
@@ -317,14 +322,14 @@ class Trial(Remembered):
         return new
 
     def take_in(self, lanes: Int, other: Trial) -> None:
-        """Know the models of some lanes as another state does, of the same parameters and at the same tick.
+        """Copy the models of some lanes from another state with the same parameters and at the same tick.
 
         Args:
-            lanes: int64 (N,), lanes of both.
-            other: Its lanes have columns of their own afterwards, and nothing else of it is changed.
+            lanes: int64 (N,), lanes of both states.
+            other: Its lanes get columns of their own; nothing else about it changes.
 
         Raises:
-            ValueError: It is of other parameters, or at another tick.
+            ValueError: If the other state has other parameters or is at another tick.
         """
         found = []
         for state in (self, other):
@@ -350,10 +355,10 @@ class Trial(Remembered):
         )
 
     def part(self, lanes: Bool) -> None:
-        """Give some lanes columns of their own, and all that share one with them.
+        """Give lanes columns of their own, including all lanes that share a column with one of them.
 
         Args:
-            lanes: bool (k,), which.
+            lanes: bool (k,), the lanes to separate.
         """
         self.settle()
         apart = np.zeros(len(self.weight), np.bool_)
@@ -371,12 +376,12 @@ class Trial(Remembered):
             setattr(self, name, getattr(self, name).take(was, axis=-1))
 
     def count_in(self, counts: ShadowType) -> None:
-        """Have the counts of shadows in a narrower or wider type, which must hold them."""
+        """Convert the counts of shadows to another integer type, which must be wide enough."""
         for name in _COUNTS:
             setattr(self, name, getattr(self, name).astype(counts))
 
     def dump(self) -> Dumped:
-        """As of every state."""
+        """Return all fields and a version, for `restore`, with counts as int32."""
         self.settle()
         dumped = Remembered.dump(self)
         for name in _COUNTS:
@@ -384,25 +389,27 @@ class Trial(Remembered):
         return dumped
 
     def lighten(self, lighter: Float) -> None:
-        """Divide all that goes by weight, float64 (n,), before it becomes too heavy to be added to; once all is settled."""
+        """Divide all weighted sums by a factor, float64 (n,), before they lose precision. Everything must be settled."""
         for name in _WEIGHED:
             each = getattr(self, name)
             np.divide(each, lighter, out=each)
         self.asked = self.ticks
 
     def all_arrived(self) -> None:
-        """All that was ordered has come and is past its billed time: after a gap that is longer than any start takes."""
+        """Let all ordered VMs arrive and pass their billed time, after a gap longer than any start takes."""
         self.serving += self.coming
         for part in (self.coming, self.young, self.ordered):
             part.fill(0)
 
 
 def _windows(tick_s: float, lanes: int) -> Int:
+    """Return the windows of `peaks` in ticks, for (window, lane) in one row."""
     ticks = [max(1, int(np.ceil(past_s / tick_s - 1e-9)) + 1) for past_s in list(PAST_S.values())[1:]]
     return np.repeat(np.array(ticks, np.int64), lanes)
 
 
 def _tiled(was: Int, before: int) -> Int:
+    """Return the place in `peaks` that each (window, column) continues, int64; -1 for new columns."""
     return np.concatenate(
         [np.where(was >= 0, was + window * before, -1) for window in range(len(PAST_S) - 1)]
     )

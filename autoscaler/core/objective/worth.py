@@ -22,21 +22,21 @@ from autoscaler.core.rules import ROUNDING
 from autoscaler.core.types import LAW_BINS, MOST_VMS, Bool, Float, Horizon, Int, Laws, SmallFloat
 
 MOST_TABLED, MOST_PAGED = 64, 256
-"""So many laws of a tick, and of a page, are worked out whole at most: more take longer than looking for what is asked."""
+"""Up to this many laws, of one tick and of a page, are tabulated in full. For more, searching for the answers is faster."""
 _ONE, _LAST_VM, _ROUNDING = (np.float32(number) for number in (1.0, MOST_VMS - 1.0, ROUNDING))
 
 
 class Worth:
-    """What VMs are worth under some laws, for lanes that read them.
+    """Evaluates what VMs are worth under the laws of L lanes.
 
     Args:
         series: int64 (L,), the series of each lane.
         capacity: float64 (L,), work per second of one VM.
-        horizons: (Q,), the law of each question; several questions may be about one law.
-        most_tabled: So many laws are worked out whole at most.
+        horizons: The law of each of Q questions; several questions may ask about one law.
+        most_tabled: Up to this many laws are tabulated in full.
 
     Attributes:
-        series, capacity: The same.
+        series, capacity: As given.
     """
 
     def __init__(
@@ -48,7 +48,8 @@ class Worth:
         if horizons != tuple(horizon for horizon in asked for _ in range(times)):
             asked, times = horizons, 1
         self._questions = len(horizons), len(series)
-        # Questions are laws x times x lanes, so that what is about a law is worked out once.
+        # Questions are arranged as laws x times x lanes, so that what depends on the law alone is computed
+        # once.
         self._shape = len(asked), times, len(series)
         self._row = (series * len(Horizon) + np.array(asked, np.int64)[:, np.newaxis])[:, np.newaxis]
         self._base = self._row * (LAW_BINS + 1)
@@ -61,11 +62,11 @@ class Worth:
         self._by_page: dict[int, Worth] = {}
 
     def vms(self, laws: Laws, share: Float) -> Int:
-        """Of how many VMs each serves at least this share of its work: int64 (Q, L).
+        """Return how many VMs serve at least a share of their work: int64 (Q, L).
 
         Args:
-            laws: As issued.
-            share: float64 (Q, L), 0..1; above 1 for no VM.
+            laws: The laws of all series.
+            share: float64 (Q, L), least share of its work that a VM must serve, 0..1; above 1 for no VM.
         """
         wanted = share.astype(np.float32).reshape(self._shape)
         if self._table is not None:
@@ -82,7 +83,7 @@ class Worth:
         surely += _ROUNDING
         np.floor(surely, out=surely)
         np.minimum(surely, _LAST_VM, out=surely)
-        # One VM more reaches over that point, and is worth it or not by all that it would serve.
+        # The next VM reaches across that demand, so it is judged by all the work that it would serve.
         surely += self._work_of_next(law, surely) >= wanted * self._capacity
         if np.count_nonzero(unknown):
             surely *= ~unknown
@@ -90,7 +91,14 @@ class Worth:
         return found
 
     def vms_of_page(self, page: Page, share: Float, first: int = 0, ticks: int | None = None) -> Int:
-        """The same at so many ticks of a page, from one on, or at all of them: int64 (T, Q, L)."""
+        """Return the answers of `vms` for several ticks of a page at once: int64 (T, Q, L).
+
+        Args:
+            page: Laws of consecutive ticks.
+            share: As in `vms`, the same at all ticks.
+            first: The first tick, as a row of the page.
+            ticks: How many; all from `first` on by default.
+        """
         each = len(page.laws.scale) // page.ticks
         if ticks is None:
             ticks = page.ticks - first
@@ -110,7 +118,7 @@ class Worth:
         return found.swapaxes(0, 1).copy()
 
     def _work_of_next(self, law: Law, vms: SmallFloat) -> SmallFloat:
-        """Work per second that the VM after so many serves, float32 (laws, times, lanes)."""
+        """Return the work per second that one more VM than `vms` would serve: float32 (laws, times, lanes)."""
         kinds, most = len(self._kinds.first), 0
         if self._kinds.few:
             most = int(vms.max()) + 2
@@ -122,7 +130,8 @@ class Worth:
             beyond = law.beyond(ends)
             served: SmallFloat = beyond[0] - beyond[1]
             return served
-        # Many lanes of few kinds: every number of VMs once.
+        # If many lanes differ in few series and capacities, every number of VMs is evaluated once per kind
+        # and looked up.
         if most != self._each_most:
             self._each_most = most
             each = np.arange(most, dtype=np.float32)[:, np.newaxis] * self._kinds.of_first(self._capacity)
@@ -137,11 +146,11 @@ class Worth:
         return by_kind.reshape(-1).take(at)
 
     def share(self, laws: Laws, vms: Int) -> Float:
-        """What the last of so many VMs serves of its work: float64 (Q, L); NaN where the law is unknown.
+        """Return the share of its work that the last of these VMs serves: float64 (Q, L); NaN if the law is unknown.
 
         Args:
-            laws: As issued.
-            vms: int (Q, L), at least 1.
+            laws: The laws of all series.
+            vms: int (Q, L), numbers of VMs, at least 1.
         """
         law, unknown = self._read(laws)
         last = vms.reshape(self._shape).astype(np.float32)
@@ -151,6 +160,6 @@ class Worth:
         return np.where(unknown, np.nan, served.astype(np.float64)).reshape(self._questions)
 
     def _read(self, laws: Laws) -> tuple[Law, Bool]:
-        """The laws that are asked, laws x 1 x lanes, and where they are unknown."""
+        """Return the laws of the questions, laws x 1 x lanes, and a mask of those that are unknown."""
         unit, scale, spread, unknown = read(laws, self.series, self._row)
         return Law(laws.excess.reshape(-1), self._base, unit, scale, spread), unknown
