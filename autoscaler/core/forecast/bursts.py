@@ -14,22 +14,24 @@ from autoscaler.core.forecast.state import SeriesState
 from autoscaler.core.types import Bool, Float, Int
 
 _RISE, _STAY = np.array(1.6), np.array(1.3)
+"""Factors on demand without bursts above which a burst begins, and above which it continues."""
 
 
 def note(
     settings: Settings, state: SeriesState, demand: Float, median: Float, since: int
 ) -> tuple[Int, Bool | None]:
-    """Follow the bursts over some ticks.
+    """Follow the bursts over consecutive ticks.
 
     Args:
-        settings: Of the series.
+        settings: The settings of the series.
         state: Updated in place.
-        demand: float64 (T, S), known.
-        median: float64 (T, S), of the slots before each tick.
-        since: Ticks from the last call to the first of these; the others follow each other.
+        demand: float64 (T, S), work per second, known.
+        median: float64 (T, S), median of the latest slots before each tick.
+        since: Ticks from the last call to the first of these.
 
     Returns:
-        int64 (T, S), 0 without a burst, else by its age; and bool (T, S), where one begins, None for nowhere.
+        The regimes, int64 (T, S), 0 without a burst, else by its age; and bool (T, S), whether a burst begins, or None if
+        none does.
     """
     room = settings.burst_room
     usual = _RISE * median
@@ -51,10 +53,10 @@ def note(
 
 
 def _base(settings: Settings, was: Float, usual: Float) -> Float:
-    """The means without bursts, moved towards what is usual at each of some ticks: (T, S); `usual` is overwritten."""
+    """Return demand without bursts after each tick, float64 (T, S): the mean of `usual`, which is overwritten."""
     found = np.empty(usual.shape)
     if len(usual) > 1 and usual.shape[1] == 1:
-        # Number by number, since numpy takes far longer for a call.
+        # On plain numbers, because numpy calls take far longer.
         mean, alpha, means = was.item(), settings.base_alpha.item(), []
         for value in usual[:, 0].tolist():
             mean += (value - mean) * alpha
@@ -71,7 +73,18 @@ def _base(settings: Settings, was: Float, usual: Float) -> Float:
 def _within(
     settings: Settings, state: SeriesState, rises: Bool, stays: Bool, since: int
 ) -> tuple[Int, Bool | None]:
-    """The same where demand is above 1.6 times and 1.3 times what is usual, bool (T, S), at some tick."""
+    """Do the work of `note` if demand is high at some tick, or a burst is on.
+
+    Args:
+        settings: The settings of the series.
+        state: Updated in place.
+        rises: bool (T, S), whether demand is high enough for a burst to begin.
+        stays: bool (T, S), whether it is high enough for a burst to continue.
+        since: Ticks from the last call to the first of these.
+
+    Returns:
+        As `note`.
+    """
     ages, onset = np.zeros(rises.shape), np.zeros(rises.shape, np.bool_)
     age, quiet = state.age_s, state.quiet_s
     is_on = np.count_nonzero(age) > 0
@@ -92,7 +105,7 @@ def _within(
 
 
 def _within_one(settings: Settings, state: SeriesState, rises: Bool, stays: Bool) -> tuple[Int, Bool | None]:
-    """The same of one series, number by number."""
+    """Do the work of `_within` for a single series, on plain numbers."""
     ages, onset = np.zeros(rises.shape), np.zeros(rises.shape, np.bool_)
     age, quiet, dt = state.age_s.item(), state.quiet_s.item(), settings.params.tick_s
     for tick, (any_rise, stay) in enumerate(zip(rises[:, 0].tolist(), stays[:, 0].tolist(), strict=True)):
@@ -107,6 +120,6 @@ def _within_one(settings: Settings, state: SeriesState, rises: Bool, stays: Bool
 
 
 def regime(settings: Settings, age_s: Float) -> Int:
-    """int64, 0 without a burst, else by its age: of ages of any shape."""
+    """Return the regimes for ages of bursts in seconds, of any shape: int64, 0 without a burst, else 1 to 5."""
     found: Int = np.add.reduce(age_s[..., np.newaxis] > settings.ages_s, axis=-1)
     return found

@@ -20,20 +20,22 @@ from autoscaler.core.forecast.state import SEASONS, SeriesState, as_it_lies
 from autoscaler.core.types import Bool, Code, Float, Int
 
 _STEP = 1.0 / 2048.0
+"""Step of the stored logarithms."""
 _MOST_CODE = 65_535.0
 _MOST_LOG = 32.0
 _MANY = 64
-"""Series from which on it takes less to go through days one by one."""
+"""From this many series on, adding day by day is faster than `np.add.accumulate`."""
 _WINDOWS = np.arange(MOST_ALONE)[:, np.newaxis] + np.arange(MEDIAN_SLOTS)
-"""Of slots in a row, those whose median is looked at at each of some ticks."""
+"""Row t holds the places of the slots whose median is taken at tick t, in a run of slots."""
 
 
 class _Looked(NamedTuple):
-    """What is looked at, at each of N beginnings of a slot.
+    """Codes that are read at each of N beginnings of a slot.
 
     Attributes:
         recent: uint16 (N, S, MEDIAN_SLOTS), codes of the latest slots, in any order.
-        others: uint16 (N, 1 + D + 3 * D, S), of the newest one and of those on earlier days, as `Settings.looks` has them.
+        others: uint16 (N, 1 + D + 3 * D, S), codes of the newest slot and of those on earlier days, in the order of
+            `Settings.looks`.
     """
 
     recent: Code
@@ -41,13 +43,13 @@ class _Looked(NamedTuple):
 
     @classmethod
     def room(cls, settings: Settings, beginnings: int) -> _Looked:
-        """To be filled in by `look`."""
+        """Allocate arrays, which `look` fills in."""
         series = len(settings.series)
         others = np.empty((beginnings, settings.looks.shape[1], series), np.uint16)
         return cls(np.empty((beginnings, series, MEDIAN_SLOTS), np.uint16), others)
 
     def look(self, at: int, settings: Settings, state: SeriesState, slot: int, places: Int) -> None:
-        """Fill in one of them, at the beginning of a slot: of `_places`."""
+        """Fill in the codes for beginning `at`, at which `slot` opens; `places` is from `_places`."""
         codes, recent, others = as_it_lies(state.codes), self.recent[at], self.others[at]
         end = (slot + settings.newest) % settings.slots + 1
         if end >= MEDIAN_SLOTS:
@@ -59,7 +61,7 @@ class _Looked(NamedTuple):
 
 
 def _fetch(codes: Code, places: Int, found: Code) -> None:
-    """Fill in the codes, uint16 (slots, S), at places of `_places`."""
+    """Copy the codes at places from `_places` into `found`; codes are uint16 (slots, S)."""
     if places.ndim < found.ndim:
         codes.take(places, axis=0, out=found, mode="clip")
     else:
@@ -67,7 +69,7 @@ def _fetch(codes: Code, places: Int, found: Code) -> None:
 
 
 def encoded(ratio_log: Float) -> Code:
-    """Codes of logarithms of (demand + scale) / scale, all known."""
+    """Return the codes of logarithms of (demand + scale) / scale, all known."""
     code = ratio_log * (1.0 / _STEP)
     code += 1.5
     np.minimum(code, _MOST_CODE, out=code)
@@ -77,14 +79,14 @@ def encoded(ratio_log: Float) -> Code:
 def note(
     settings: Settings, state: SeriesState, now_s: Sequence[float], demand: Float, usable: Bool | None
 ) -> tuple[Float, Float]:
-    """Add samples to their slots; where a slot ends, look at the median and the season anew.
+    """Add samples to their slots; when a slot begins, compute the median and the season again.
 
     Args:
-        settings: Of the series.
-        state: Updated in place, but for the season in its `track`.
-        now_s: Times of T ticks.
-        demand: float64 (T, S).
-        usable: bool (T, S), where it may be learned from; None for everywhere.
+        settings: The settings of the series.
+        state: Updated in place, except for the season in its `track`.
+        now_s: Times of the T ticks.
+        demand: float64 (T, S), work per second.
+        usable: bool (T, S), whether it may be learned from; None if it may everywhere.
 
     Returns:
         The medians before each tick, float64 (T, S), and the seasons after it, float64 (T, S, 3).
@@ -93,7 +95,6 @@ def note(
     before = [state.slot, *slots[:-1]]
     begins = [tick for tick, slot in enumerate(slots) if slot != before[tick]]
     median, season = state.median, state.track[:, SEASONS]
-    # A tick is a slot, or less.
     by = _by_tick if settings.slot_s <= settings.params.tick_s else _by_slot
     found = by(settings, state, slots, demand, usable)
     if len(slots) == 1:
@@ -106,7 +107,7 @@ def note(
     new_medians, new_seasons = _look_back(settings, state, found)
     if len(begins) == len(slots):
         return np.concatenate([median[np.newaxis], new_medians[:-1]]), new_seasons
-    # How many have begun by each tick.
+    # The number of slots that have begun by each tick.
     begun = np.array(begins).searchsorted(np.arange(len(slots)), side="right")
     medians = np.concatenate([median[np.newaxis], new_medians])
     seasons = np.concatenate([season[np.newaxis], new_seasons])
@@ -116,7 +117,7 @@ def note(
 def _by_tick(
     settings: Settings, state: SeriesState, slots: Sequence[int], demand: Float, usable: Bool | None
 ) -> _Looked:
-    """What is looked at at each of N beginnings of a slot, where each tick has a slot of its own."""
+    """Add samples to slots of one tick each, and return what is read at the N beginnings of a slot."""
     code = encoded(
         np.log1p((demand if usable is None else np.where(usable, demand, 0.0)) / settings.params.scale)
     )
@@ -137,7 +138,7 @@ def _by_tick(
 
 
 def _are_apart(settings: Settings, state: SeriesState, slots: Sequence[int]) -> bool:
-    """Whether some slots follow that which is open, and none of them is looked at as one of an earlier day."""
+    """Return whether the slots continue the open one, and none of them is read as an earlier day's by another of them."""
     count = len(slots)
     if count == 1 or state.slot < 0 or slots[0] - state.slot != 1 or slots[-1] - state.slot != count:
         return False
@@ -148,7 +149,7 @@ def _are_apart(settings: Settings, state: SeriesState, slots: Sequence[int]) -> 
 
 
 def _all_at_once(settings: Settings, state: SeriesState, slots: Sequence[int], code: Code) -> _Looked:
-    """What is looked at at the beginnings of slots that are apart; each tick has one, with a code, (T, S)."""
+    """Write the codes of slots that are apart, uint16 (T, S), and return what is read at their beginnings."""
     count, newest = len(slots), np.arange(slots[0] + 1 - MEDIAN_SLOTS, slots[-1] + 1) % settings.slots
     found, places = _Looked.room(settings, count), _places(settings, slots)
     codes = as_it_lies(state.codes)
@@ -164,7 +165,7 @@ def _all_at_once(settings: Settings, state: SeriesState, slots: Sequence[int], c
 def _by_slot(
     settings: Settings, state: SeriesState, slots: Sequence[int], demand: Float, usable: Bool | None
 ) -> _Looked:
-    """The same where a slot is longer than a tick."""
+    """Add samples to slots longer than a tick, and return what is read at the beginnings of slots."""
     if usable is not None:
         demand = np.where(usable, demand, 0.0)
     ends = [tick for tick in range(1, len(slots)) if slots[tick] != slots[tick - 1]]
@@ -186,7 +187,7 @@ def _by_slot(
 
 
 def _places(settings: Settings, slots: Sequence[int]) -> Int:
-    """Where to look at these slots: int64 (N, K) for all series, or (N, K, S) in flat codes, (slots, S)."""
+    """Return the places to read at these slots: int64 (N, K), the same for all series, or (N, K, S) in a flat (slots, S)."""
     if len(slots) == 1:
         places = settings.looks[np.newaxis] + slots[0] % settings.slots
     else:
@@ -200,12 +201,12 @@ def _places(settings: Settings, slots: Sequence[int]) -> Int:
 
 
 def _open(state: SeriesState, slot: int) -> None:
-    """Slots that were skipped are unknown, as is the one that begins."""
+    """Open a slot: it is unknown so far, as are slots that were skipped."""
     codes = as_it_lies(state.codes)
     length = len(codes)
     if state.slot < 0 or not 0 < slot - state.slot < length:
         if state.slot >= 0 and slot < state.slot and state.slot - slot < length:
-            # The clock went back: what was noted after now is not of the past.
+            # The clock went back, so slots after the present one are not of the past.
             codes[np.arange(slot, state.slot + 1) % length] = 0
         elif state.slot >= 0:
             codes.fill(0)
@@ -217,6 +218,7 @@ def _open(state: SeriesState, slot: int) -> None:
 
 
 def _write(settings: Settings, state: SeriesState) -> None:
+    """Write the mean of the open slot to the history."""
     scale = settings.params.scale
     ratio = state.slot_sum / np.maximum(state.slot_count, 1.0)
     ratio /= scale
@@ -227,7 +229,7 @@ def _write(settings: Settings, state: SeriesState) -> None:
 
 
 def _look_back(settings: Settings, state: SeriesState, found: _Looked) -> tuple[Float, Float]:
-    """Medians (N, S) and seasons (N, S, 3) by what is looked at."""
+    """Compute medians, (N, S), and seasons, (N, S, 3), from the codes that were read."""
     recent = found.recent
     recent.sort(axis=-1)
     if recent[..., 0].all():
@@ -260,7 +262,7 @@ def _look_back(settings: Settings, state: SeriesState, found: _Looked) -> tuple[
 
 
 def _days_known(others: Code, days: int) -> int:
-    """Of so many earlier days, how many come first until none later is known of any series: of `_Looked.others`."""
+    """Return the number of earlier days, of `days`, up to the last one that is known for any series."""
     end = others.shape[1]
     while days and not (np.count_nonzero(others[:, days]) or np.count_nonzero(others[:, end - 3 : end])):
         days, end = days - 1, end - 3
@@ -268,22 +270,29 @@ def _days_known(others: Code, days: int) -> int:
 
 
 def _of_days(others: Code, count: int, days: int) -> Code:
-    """What is looked at of the first so many of the earlier days only."""
+    """Return the part of `_Looked.others` that concerns the first `days` of the earlier days."""
     return np.concatenate([others[:, : 1 + days], others[:, count : count + 3 * days]], axis=1)
 
 
 def _paces(settings: Settings, state: SeriesState, pace: Float, seen: Bool) -> Float:
-    """The means of the first paces, (N, 1 + D, S), of which some may not be seen; those of later days stay."""
+    """Move the means of the logarithm of demand towards what was read, and return them: float64 (N, 1 + D, S).
+
+    Args:
+        settings: The settings of the series.
+        state: Its `paces` are updated; those of days beyond D stay.
+        pace: float64 (N, 1 + D, S), logarithms of the newest slot, and of the same time on D earlier days.
+        seen: bool (N, 1 + D, S), whether they are known.
+    """
     found = np.empty(pace.shape)
     was = state.paces[:, : pace.shape[1]].T.copy()
     if len(pace) > 1 and pace.shape[2] == 1:
-        # Number by number, since numpy takes far longer for a call.
+        # On plain numbers, because numpy calls take far longer.
         alpha, means = settings.season_alpha.item(), was[:, 0].tolist()
         for column, mean in enumerate(means):
             moved = []
             for now, is_seen in zip(pace[:, column, 0].tolist(), seen[:, column, 0].tolist(), strict=True):
                 if is_seen:
-                    # What was never seen is no number, and begins as the first that is.
+                    # A mean that is not known yet (NaN) begins at the first value.
                     mean = mean + (now - mean) * alpha if mean == mean else now  # noqa: PLR0124, PLW2901
                 moved.append(mean)
             found[:, column, 0] = moved
@@ -302,6 +311,7 @@ def _paces(settings: Settings, state: SeriesState, pace: Float, seen: Bool) -> F
 
 
 def _demand(settings: Settings, code: Code) -> Float:
+    """Return the demand that codes stand for."""
     ratio = code - 1.0
     ratio *= _STEP
     found: Float = settings.params.scale * np.expm1(ratio)
@@ -309,9 +319,17 @@ def _demand(settings: Settings, code: Code) -> Float:
 
 
 def _expected(settings: Settings, paces: Float, logs: Float, known: Bool, pace: Float) -> Float:
-    """What earlier days and weeks say about the lead time, (N, S, 3): the logarithms (N, D * 3, S) then, moved by today's.
+    """Return what earlier days say about demand at the lead time, float64 (N, S, 3): by days, by weeks, and the next step.
 
-    Moved by the pace of some time it is what the day looks like, moved by that of just now it is the next step.
+    The demand of an earlier day at that time is shifted, in logarithms, by today's difference from that day. The seasons take
+    the difference over some time (`paces`), the next step takes the difference just now.
+
+    Args:
+        settings: The settings of the series.
+        paces: float64 (N, 1 + D, S), means of logarithms: of today, and of each earlier day.
+        logs: float64 (N, 3 * D, S), logarithms of three slots around the target time on each earlier day.
+        known: bool (N, 3 * D, S), whether they are known.
+        pace: float64 (N, 1 + D, S), logarithms just now, and at this time on each earlier day; NaN if unknown.
     """
     if np.count_nonzero(known) == known.size:
         ahead = logs[:, 0::3] + logs[:, 1::3]
@@ -337,7 +355,7 @@ def _expected(settings: Settings, paces: Float, logs: Float, known: Bool, pace: 
 
 
 def _mean(logs: Float, found: Float) -> None:
-    """The mean of what is known along the second axis into `found`, NaN where nothing is."""
+    """Write the mean of the known values along the second axis to `found`; NaN if none is known."""
     if not logs.shape[1]:
         found.fill(np.nan)
         return
@@ -355,11 +373,11 @@ def _mean(logs: Float, found: Float) -> None:
 
 
 def _total(logs: Float) -> Float:
-    """Sums along the second axis, from the first to the last: (N, S)."""
+    """Return the sums along the second axis, added in order: float64 (N, S)."""
     if logs.shape[2] < _MANY:
         total: Float = np.add.accumulate(logs, axis=1)[:, -1]
         return total
-    # numpy's accumulate walks down series by series.
+    # numpy's accumulate goes through the days series by series.
     total = logs[:, 0].copy()
     for each in range(1, logs.shape[1]):
         total += logs[:, each]

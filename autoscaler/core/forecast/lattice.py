@@ -22,20 +22,26 @@ from autoscaler.core.forecast.state import GAPS, POINTS, SeriesState
 from autoscaler.core.types import Bool, BurstOdds, Float, Int
 
 PERIODS_S = (300.0, 600.0, 900.0, 1200.0, 1800.0, 3600.0)
+"""Periods that are tested, in seconds."""
 REMEMBERED_S = 14.0 * DAY_S
-"""Older onsets say nothing."""
+"""Onsets older than this are ignored."""
 _BIN_S, _WINDOW_S = 20.0, 60.0
+"""Width in seconds of a bin of phases, and of the window of phases that is tested; a tick if that is longer."""
 _LEAST_ONSETS, _LEAST_GAIN, _PENALTY = 8, 6.0, 2.0
+"""A lattice needs `_LEAST_ONSETS` onsets, and a gain in log likelihood of `_LEAST_GAIN` after `_PENALTY` and the logarithm of
+the number of bins have been subtracted for choosing the window."""
 _LEAST_WINDOWS = 4
-"""A period must be this many windows long."""
+"""A period must be at least this many windows long."""
 _LEAN = 2.0
+"""Pseudo-days of the overall frequency that the odds by time of day are shrunk with; the odds by gap get eight times as many
+trials."""
 _CERTAIN = np.array(1.0)
 _CLASSES: Float = np.array([0.05, 0.3])
-"""From these odds on a point is in the next class of hazard."""
+"""Odds from which on a point is in the next hazard class."""
 
 
 def note(state: SeriesState, onset: Bool, now_s: float) -> None:
-    """Remember where bursts begin now: bool (S,)."""
+    """Remember that bursts begin now in some series, bool (S,)."""
     series = np.flatnonzero(onset)
     if len(series):
         ring = state.onsets.shape[1]
@@ -45,15 +51,15 @@ def note(state: SeriesState, onset: Bool, now_s: float) -> None:
 
 @dataclass(slots=True)
 class Marks:
-    """The latest point of each lattice before a start ordered at each of T ticks serves; S series.
+    """For each of T ticks, the latest lattice point before a start ordered then serves; S series.
 
     Attributes:
-        now_s: When each tick is.
-        point: float64 (T, S), its number.
-        begins_s: float64 (T, S), seconds from the phase to it.
-        of_day: int64 (T, S), place of the odds at that time of the day, in flat (S, POINTS).
-        near: bool (T, S), where a start ordered at that tick serves within the window of the point.
-        any_near: For each tick whether that is so anywhere.
+        now_s: float64 (T,), times of the ticks.
+        point: float64 (T, S), number of the point.
+        begins_s: float64 (T, S), seconds from the phase to the point.
+        of_day: int64 (T, S), place of that time of day in a flat (S, POINTS).
+        near: bool (T, S), whether the start would serve within the point's window.
+        any_near: For each tick, whether that is so for any series.
     """
 
     now_s: Float
@@ -65,7 +71,7 @@ class Marks:
 
     @classmethod
     def of(cls, settings: Settings, state: SeriesState, now_s: Sequence[float]) -> Marks | None:
-        """None where no series has a lattice."""
+        """Compute the points for these ticks; None if no series has a lattice."""
         if not state.lattices:
             return None
         some = state.period_s > 0.0
@@ -81,7 +87,7 @@ class Marks:
         return cls(times_s[:, 0], point, begins_s, of_day, near, np.logical_or.reduce(near, axis=1).tolist())
 
     def odds(self, settings: Settings, state: SeriesState, tick: int) -> Float:
-        """Of a burst at the point, by the time of day and the points since the last burst: float64 (S,)."""
+        """Return the odds of a burst at the point of a tick, by time of day and points since the last burst: float64 (S,)."""
         logit = state.odds_of_day.reshape(-1).take(self.of_day[tick]).astype(np.float64)
         gap = np.minimum(np.maximum(self.point[tick] - state.last_point, 1.0), GAPS).astype(np.int64) - 1
         logit += state.odds_of_gap.reshape(-1).take(settings.series * GAPS + gap)
@@ -90,7 +96,7 @@ class Marks:
 
 
 def hazard(settings: Settings, state: SeriesState, marks: Marks, tick: int) -> Int | None:
-    """Class of the odds that a burst begins when a start ordered now serves: int64 (S,); None where it is 0 everywhere."""
+    """Return the hazard class at the time that a start ordered at a tick serves: int64 (S,); None if it is 0 everywhere."""
     if not marks.any_near[tick]:
         return None
     odds = np.where(marks.near[tick], marks.odds(settings, state, tick), 0.0)
@@ -98,7 +104,7 @@ def hazard(settings: Settings, state: SeriesState, marks: Marks, tick: int) -> I
 
 
 def by_then(settings: Settings, state: SeriesState, marks: Marks | None) -> BurstOdds:
-    """How likely it is that a burst runs or begins by the time that a start ordered at the one tick serves."""
+    """Return how likely a burst is to run or begin by the time that a start ordered now serves."""
     odds = state.stray * settings.reach_s[:, 0]
     stray = np.minimum(odds, _CERTAIN, out=odds)
     period = state.period_s.copy()
@@ -121,7 +127,7 @@ def by_then(settings: Settings, state: SeriesState, marks: Marks | None) -> Burs
 
 
 def follow(settings: Settings, state: SeriesState, onset: Bool, now_s: float) -> None:
-    """Where a burst begins now on its lattice, remember the point."""
+    """Record the lattice point of the bursts that begin now, bool (S,)."""
     if not state.lattices:
         return
     length = np.where(state.period_s > 0.0, state.period_s, DAY_S)
@@ -133,7 +139,7 @@ def follow(settings: Settings, state: SeriesState, onset: Bool, now_s: float) ->
 
 
 def choose(settings: Settings, state: SeriesState, series: Int, now_s: float) -> None:
-    """Look for a lattice in the onsets of these series anew: int64 (N,)."""
+    """Look for lattices in the onsets of these series, int64 (N,), and learn the odds of their points."""
     tick_s = settings.params.tick_s
     onsets = state.onsets.take(series, axis=0)
     remembered = onsets > now_s - REMEMBERED_S
@@ -153,10 +159,14 @@ def choose(settings: Settings, state: SeriesState, series: Int, now_s: float) ->
 
 
 def _best(onsets: Float, remembered: Bool, tick_s: float) -> dict[int, tuple[float, float]]:
-    """The period and phase with the highest gain, by row, where one is accepted.
+    """Return the period and phase with the highest gain, by row, for the rows in which one is accepted.
+
+    For each period, the window of phases with the most onsets is compared with chance. With m onsets of which a share q lies
+    in the window, and a share c of the period that the window covers, the gain is m (q log(q / c) + (1 - q) log((1 - q) / (1
+    - c))) less the penalty.
 
     Args:
-        onsets: float64 (N, R), times.
+        onsets: float64 (N, R), times of onsets.
         remembered: bool (N, R), which of them count; some in each row.
         tick_s: Length of a tick.
     """
@@ -169,7 +179,7 @@ def _best(onsets: Float, remembered: Bool, tick_s: float) -> dict[int, tuple[flo
             continue
         bins = round(period_s / width)
         phase = np.floor((times - np.floor(times / period_s) * period_s) / width).astype(np.int64)
-        # Those that do not count are counted in a bin of their own.
+        # Onsets that do not count go to an extra bin.
         cell = np.where(remembered, np.minimum(phase, bins - 1), bins) + rows * (bins + 1)
         found = np.bincount(cell.reshape(-1), minlength=len(count) * (bins + 1)).reshape(-1, bins + 1)[
             :, :bins
@@ -182,7 +192,7 @@ def _best(onsets: Float, remembered: Bool, tick_s: float) -> dict[int, tuple[flo
         penalty = math.log(bins) + _PENALTY
         rest = np.maximum(1.0 - share, 1e-300)
         rough = count * (share * np.log(share / chance) + rest * np.log(rest / (1.0 - chance))) - penalty
-        # Few are worth the exact sum.
+        # The exact sum is computed only for promising rows.
         for row in np.flatnonzero((share > chance) & (rough > _LEAST_GAIN - _ROUGH)).tolist():
             gain = _gain(int(count[row]), float(share[row]), chance) - math.log(bins) - _PENALTY
             if gain > most[row]:
@@ -191,11 +201,11 @@ def _best(onsets: Float, remembered: Bool, tick_s: float) -> dict[int, tuple[flo
 
 
 _ROUGH = 1e-6
-"""What rounding may do to a gain; far more than it does."""
+"""Bound of rounding errors of a gain; far more than they are."""
 
 
 def _gain(count: int, share: float, chance: float) -> float:
-    """In log likelihood, of a share of so many onsets over what chance has."""
+    """Return the gain in log likelihood of a share of `count` onsets over the share expected by chance."""
     gain = count * share * math.log(share / chance)
     if share < 1.0:
         gain += count * (1.0 - share) * math.log((1.0 - share) / (1.0 - chance))
@@ -205,6 +215,16 @@ def _gain(count: int, share: float, chance: float) -> float:
 def _learn_odds(
     state: SeriesState, at: int, times: Float, now_s: float, tick_s: float, over_s: float
 ) -> None:
+    """Learn the odds of the points of a series' lattice.
+
+    Args:
+        state: Updated in place.
+        at: The series.
+        times: float64, times of its onsets, ascending.
+        now_s: The present time.
+        tick_s: Length of a tick.
+        over_s: For how long onsets have been observed, in seconds.
+    """
     period_s, phase_s = float(state.period_s[at]), float(state.phase_s[at])
     early = _bin_s(tick_s)
     since = times + early - phase_s
@@ -231,16 +251,18 @@ def _learn_odds(
 
 
 def _logit(odds: Float, rate: float) -> Float:
-    """How far odds are above a rate, in logits."""
+    """Return the log odds relative to those of `rate`."""
     odds = np.minimum(np.maximum(odds, 1e-3), 1.0 - 1e-3)
     found: Float = np.log(odds / (1.0 - odds)) - math.log(rate / (1.0 - rate))
     return found
 
 
 def _bin_s(tick_s: float) -> float:
+    """Return the width of a bin of phases, in seconds."""
     return max(_BIN_S, tick_s)
 
 
 def _window_s(tick_s: float) -> float:
+    """Return the width of the window of phases, in seconds: a whole number of bins."""
     width = _bin_s(tick_s)
     return width * max(1, math.ceil(_WINDOW_S / width))

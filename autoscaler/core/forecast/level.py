@@ -17,23 +17,30 @@ from autoscaler.core.forecast.tables import REGIMES
 from autoscaler.core.types import Bool, Float
 
 FEATURES = 9
-"""Five means, the season by days, by weeks and by the next step, and one."""
+"""Number of features: log ratios to the last value of five means and three seasons (by days, by weeks, next step), and a
+constant 1."""
 _FIRST, _SECOND = np.triu_indices(FEATURES)
 _MANY = 40
-"""Outcomes, or series, that are many."""
+"""From this many outcomes or series on, work is arranged for longer numpy loops."""
 PRODUCTS = len(_FIRST) + FEATURES
-"""Sums that are kept per regime: products of features, and of features with the outcome."""
+"""Number of sums kept per regime: products of two features (upper triangle), then products of each feature with the outcome."""
 _PAIR = np.zeros((FEATURES, FEATURES), np.int64)
 _PAIR[_FIRST, _SECOND] = _PAIR[_SECOND, _FIRST] = np.arange(len(_FIRST))
 _PRIOR_WEIGHT, _POOLED_WEIGHT = 20.0, 40.0
-"""Outcomes that the prior is worth, and the weights of all bursts."""
+"""Numbers of outcomes that the prior, and the weights of all bursts together, are worth."""
 MOST_LOG: Float = np.array(3.0)
 LEAST_LOG: Float = np.array(-3.0)
-"""Neither an outcome nor a forecast is further from the last value than this, in logarithms."""
+"""Bounds of the log ratio of an outcome or a forecast to the last value."""
 
 
 def products(features: Float, outcome: Float, weight: Float) -> Float:
-    """What one outcome adds to the sums: (N, PRODUCTS) of features (N, FEATURES), outcome and weight (N,)."""
+    """Return what each outcome adds to the sums: float64 (N, PRODUCTS).
+
+    Args:
+        features: float64 (N, FEATURES), features of the forecast.
+        outcome: float64 (N,), log ratio of the outcome to the last value.
+        weight: float64 (N,), weight of the outcome.
+    """
     both = np.empty((len(features), PRODUCTS))
     if len(features) < _MANY:
         weighted = np.empty(features.shape)
@@ -43,7 +50,8 @@ def products(features: Float, outcome: Float, weight: Float) -> Float:
         both[:, len(_FIRST) :] = outcome[:, np.newaxis]
         both[:, len(_FIRST) :] *= weighted
         return both
-    # The same with the outcomes along the last axis, so that numpy goes through them and not through a few features.
+    # The same products with outcomes along the last axis, so that numpy's inner loop runs over outcomes, not over a few
+    # features.
     by_feature = features.T.copy()
     heavy = by_feature * weight
     turned, first = np.empty((PRODUCTS, len(weight))), 0
@@ -57,11 +65,15 @@ def products(features: Float, outcome: Float, weight: Float) -> Float:
 
 
 def parts(weights: Float, features: Float) -> tuple[Float, Float, Float]:
-    """The log ratio of the level to the last value: what means say, what earlier days say, and both as the fit has it.
+    """Return the log ratio of the level to the last value, in parts.
 
     Args:
-        weights: (..., FEATURES), as fitted.
-        features: (..., FEATURES), now.
+        weights: float64 (..., FEATURES), as fitted.
+        features: float64 (..., FEATURES), present features.
+
+    Returns:
+        The part of the means (with the constant), the part of the seasons, and their bounded sum: the ratio by the fit alone.
+        Each is float64 (...).
     """
     terms = weights * features
     means = np.add.accumulate(terms[..., _MEANS], axis=-1)[..., -1]
@@ -72,16 +84,16 @@ def parts(weights: Float, features: Float) -> tuple[Float, Float, Float]:
 
 
 def believed(means: Float, seasons: Float, doubt: Float) -> Float:
-    """The log ratio of the level to the last value as it is believed: (N,).
+    """Return the log ratio of the level to the last value, trusting the means as far as the fit deserves: float64 (N,).
 
-    What the means say is believed as far as the fit was no worse than the last value lately: in a long rise a fit that was
-    learned in quiet times goes back to means that lag. What earlier days say is about a time that comes only once a
-    day, and is believed as it is.
+    The part of the means is trusted as far as the fit was recently no worse than the last value: in a long rise, a fit
+    learned in quiet times returns to means that lag. The part of the seasons concerns a time that comes once a day, so recent
+    errors say nothing about it, and it is kept whole.
 
     Args:
-        means: (N,), what the means say (`parts`).
-        seasons: (N,), what earlier days say.
-        doubt: (N, 2), mean squares of the errors lately, of the fit alone and of the last value.
+        means: float64 (N,), the part of the means (`parts`).
+        seasons: float64 (N,), the part of the seasons.
+        doubt: float64 (N, 2), means of recent squared log errors, of the fit alone and of the last value.
     """
     ahead = means * share(doubt)
     ahead += seasons
@@ -89,16 +101,22 @@ def believed(means: Float, seasons: Float, doubt: Float) -> Float:
 
 
 _MEANS = slice(0, 5)
+"""Places of the means among the features."""
 
 
 def _bounded(ahead: Float) -> Float:
-    """Within bounds, in place."""
+    """Clip to `LEAST_LOG` and `MOST_LOG`, in place."""
     np.maximum(ahead, LEAST_LOG, out=ahead)
     return np.minimum(ahead, MOST_LOG, out=ahead)
 
 
 def share(doubt: Float) -> Float:
-    """How much of the fit is believed: (N,), all where it was no worse, else less by the square of the ratio."""
+    """Return how much of the fit to trust: all if it was no worse than the last value, else the squared ratio of their
+    errors.
+
+    Args:
+        doubt: float64 (N, 2), as in `believed`.
+    """
     doubt = doubt + QUIET
     ratio: Float = doubt[:, 1] / doubt[:, 0]
     ratio *= ratio
@@ -108,13 +126,17 @@ def share(doubt: Float) -> Float:
 
 _ONE = np.array(1.0)
 QUIET = np.array(1e-6)
-"""Mean squares below this are no reason to doubt anything."""
+"""Mean squares far below this never cast doubt on the fit."""
 
 
 def prior(lead_s: Float, means_s: Float) -> Float:
-    """The weights (S, FEATURES) of a forecaster that has seen nothing, by lead time and time constants of the means.
+    """Return the weights before any outcome: float64 (S, FEATURES).
 
-    Mostly the last value where the lead time is short, else mostly the means over about the lead time.
+    With a short lead time, they put most weight on the last value; otherwise on the means over about the lead time.
+
+    Args:
+        lead_s: float64 (S,), lead times in seconds.
+        means_s: float64 (5,), time constants of the means, ascending.
     """
     found = np.zeros((len(lead_s), FEATURES))
     rows, near = np.arange(len(lead_s)), np.minimum(np.searchsorted(means_s, lead_s), len(means_s) - 2)
@@ -124,19 +146,33 @@ def prior(lead_s: Float, means_s: Float) -> Float:
 
 
 def calm(sums: Float, prior: Float) -> Float:
-    """Weights (1, FEATURES) without a burst, of `fitted`, of one series: from its sums (1, PRODUCTS) and the prior's weights (1, FEATURES)."""
+    """Return the weights of a single series without a burst, as `fitted` does: float64 (1, FEATURES).
+
+    Args:
+        sums: float64 (1, PRODUCTS), sums of the regime without a burst.
+        prior: float64 (1, FEATURES), weights before any outcome.
+    """
     return _solved_one(_with_prior_one(sums[0].tolist(), prior[0].tolist())).T
 
 
 def fitted(sums: Float, prior: Float) -> Float:
-    """Weights (N, REGIMES, FEATURES) from sums (N, REGIMES, PRODUCTS) and the prior's weights (N, FEATURES)."""
+    """Fit the weights of all regimes by least squares: float64 (N, REGIMES, FEATURES).
+
+    The regime without a burst, and all bursts together, are shrunk towards the prior. Each age of a burst is then shrunk
+    towards all bursts together: its sums get `_POOLED_WEIGHT` pseudo-outcomes with their mean products of features, which
+    those weights fit exactly.
+
+    Args:
+        sums: float64 (N, REGIMES, PRODUCTS), weighted sums of products.
+        prior: float64 (N, FEATURES), weights before any outcome.
+    """
     systems = np.empty(sums.shape)
     systems[:, 0] = _with_prior(sums[:, 0], prior)
     pooled = sums[:, 1].copy()
     for regime in range(2, REGIMES):
         pooled += sums[:, regime]
     whole = _solved(_with_prior(pooled, prior)).T
-    # Pseudo-outcomes as they are in all bursts together, whose best weights are those of all together.
+    # Pseudo-outcomes with the mean products of all bursts, for which the weights of all bursts are best.
     matrix, side = _parts(pooled / np.maximum(pooled[:, _ONES], 1e-300)[:, np.newaxis])
     matrix[:, _DIAGONAL] += matrix[:, _DIAGONAL] * _OWN + 1e-6
     terms = matrix.take(_PAIR, axis=1)
@@ -149,11 +185,17 @@ def fitted(sums: Float, prior: Float) -> Float:
 
 
 def _solved_once(systems: Float, own: Bool) -> Float:
-    """Weights (N, REGIMES, FEATURES) that solve (N, REGIMES, PRODUCTS), of which those without outcomes of their own are alike."""
+    """Solve systems (N, REGIMES, PRODUCTS) for weights (N, REGIMES, FEATURES).
+
+    Args:
+        systems: The systems.
+        own: bool (N, REGIMES), which regimes have outcomes. The systems of a series' other regimes are equal, and are solved
+            once.
+    """
     series, flat = len(systems), systems.reshape(-1, PRODUCTS)
     if series < _MANY or np.count_nonzero(own) >= own.size - series:
         return np.ascontiguousarray(_solved(flat).T).reshape(series, REGIMES, FEATURES)
-    # The first of those stands for the others.
+    # The first regime without outcomes stands for the others.
     stands = np.where(own, np.arange(REGIMES), np.argmin(own, axis=1)[:, np.newaxis])
     place = np.arange(own.size).reshape(own.shape)
     stands += place[:, :1]
@@ -166,17 +208,19 @@ def _solved_once(systems: Float, own: Bool) -> Float:
 
 _DIAGONAL = _PAIR[np.arange(FEATURES), np.arange(FEATURES)]
 _ONES = int(_PAIR[-1, -1])
-"""The square of the last feature is 1, so its sum counts the outcomes."""
+"""The square of the last feature is 1, so this sum counts the outcomes."""
 _OWN = 0.5
-"""How far the weights of a regime are held to those of all bursts one by one, beside as they work together."""
+"""Additional weight of the squares of features in those pseudo-outcomes: it shrinks the weights of a regime one by one,
+beyond their joint effect."""
 
 
 def _parts(sums: Float) -> tuple[Float, Float]:
+    """Return copies of the products of features and of the products with the outcome."""
     return sums[:, : len(_FIRST)].copy(), sums[:, len(_FIRST) :].copy()
 
 
 def _with_prior(sums: Float, prior: Float) -> Float:
-    """Add outcomes that the prior would have forecast exactly, with features as large as those seen."""
+    """Add `_PRIOR_WEIGHT` outcomes that the prior would have forecast exactly, with features as large as those seen."""
     matrix, side = _parts(sums)
     size = matrix[:, _DIAGONAL] / np.maximum(matrix[:, _ONES], 1e-300)[:, np.newaxis]
     lean = _PRIOR_WEIGHT * (size + 1e-5)
@@ -186,7 +230,7 @@ def _with_prior(sums: Float, prior: Float) -> Float:
 
 
 def _with_prior_one(sums: list[float], prior: list[float]) -> list[float]:
-    """The same of one series, number by number."""
+    """Do the work of `_with_prior` for one series, on plain numbers."""
     ones = max(sums[_ONES], 1e-300)
     for side, (at, wanted) in enumerate(zip(_ON_DIAGONAL, prior, strict=True), len(_FIRST)):
         lean = _PRIOR_WEIGHT * (sums[at] / ones + 1e-5)
@@ -196,21 +240,21 @@ def _with_prior_one(sums: list[float], prior: list[float]) -> list[float]:
 
 
 def _solved(systems: Float) -> Float:
-    """Solutions (FEATURES, N) of symmetric positive definite systems (N, PRODUCTS), by elimination without pivots."""
+    """Solve symmetric positive definite systems, (N, PRODUCTS), by elimination without pivoting: float64 (FEATURES, N)."""
     if len(systems) == 1:
         return _solved_one(systems[0].tolist())
     found = np.empty((FEATURES, len(systems)))
-    # Parts of one length, since a part of two systems takes as many calls.
+    # Parts of equal length, because a part of two systems takes as many calls as a large one.
     length = -(-len(systems) // -(-len(systems) // _AT_ONCE)) if len(systems) else 1
     for first in range(0, len(systems), length):
         some = systems[first : first + length].T
-        # Columns of the matrices along the first axis, so that what is left of them is one piece.
+        # Columns of the matrices are along the first axis, so that the remaining ones are contiguous.
         full = np.empty((FEATURES + 1, FEATURES, some.shape[1]))
         full[:FEATURES] = some.take(_PAIR, axis=0)
         full[FEATURES] = some[len(_FIRST) :]
         room = np.empty_like(full[1:])
         for at in range(FEATURES):
-            # What is left of the pivot is nothing already.
+            # Eliminated columns are not needed any more.
             rest = full[at + 1 :]
             pivot = rest[:, at] / np.maximum(full[at, at], _LEAST_PIVOT)
             rest -= np.multiply(full[at], pivot[:, np.newaxis], out=room[: len(rest)])
@@ -220,7 +264,7 @@ def _solved(systems: Float) -> Float:
 
 
 def _solved_one(sums: list[float]) -> Float:
-    """The same of one system, number by number: numpy takes longer for a call than for nine numbers."""
+    """Solve one system on plain numbers: a numpy call takes longer than nine multiplications."""
     columns = [[sums[at] for at in places] for places in _COLUMNS]
     columns.append(sums[len(_FIRST) :])
     for at in range(FEATURES):
@@ -229,7 +273,7 @@ def _solved_one(sums: list[float]) -> Float:
         for after in range(at + 1, FEATURES + 1):
             r0, r1, r2, r3, r4, r5, r6, r7, r8 = rest = columns[after]
             by = rest[at] / least
-            # Written out, since a loop over nine numbers takes three times as long.
+            # Written out, because a loop over nine numbers takes three times as long.
             columns[after] = rest = [
                 r0 - c0 * by,
                 r1 - c1 * by,
@@ -250,4 +294,4 @@ _ON_DIAGONAL: list[int] = _DIAGONAL.tolist()
 _LEAST = 1e-12
 _LEAST_PIVOT = np.array(_LEAST)
 _AT_ONCE = 240
-"""Systems that are solved together at most, since more do not fit the cache of one core."""
+"""Most systems that are solved together; more do not fit the cache of one core."""

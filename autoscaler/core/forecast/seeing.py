@@ -4,7 +4,7 @@ Nothing here depends on earlier forecasts, so it may run ahead of learning and f
 stretch of one; a replay, which knows its demand in advance, takes longer stretches and gets bit-identical results with the numpy
 calls of one tick.
 
-Rules of this file: computations that depend on their own past go tick by tick, or by accumulation along ticks.
+Rules of this file: computations that depend on their own past go tick by tick, or by numpy's accumulation along ticks.
 """
 
 from __future__ import annotations
@@ -21,21 +21,23 @@ from autoscaler.core.forecast.state import LAST, MEANS, SEASONS, TOP, USUAL, Ser
 from autoscaler.core.types import Bool, Float, Freshness, Horizon, Int, Samples
 
 CHILDHOOD = 20.0
+"""In a young series, weights grow by a factor of 1 + 1 / (samples + this) per tick, so that about the last half of its life
+counts."""
 _MANY = 64
-"""Series from which on it takes less to look at one block of all after the other."""
+"""From this many series on, going block by block is faster."""
 _NOTHING_AT_ALL, _ONE, _TWO = np.array(0.0), np.array(1.0), np.array(2.0)
 _MOST_DEMAND, _CHILDHOOD, _CLIP = np.array(1e15), np.array(CHILDHOOD), np.array(CLIP)
 _LESS_THAN_ANY, _UNKNOWN = np.array(-np.inf), np.array(np.nan)
 
 
 class Recorded(NamedTuple):
-    """Samples of T ticks, one after the other, of S series each.
+    """Samples of S series at T ticks, in order.
 
     Attributes:
-        now_s: Their times.
-        demand: float64 (T, S), as in `Samples`, like what follows.
+        now_s: Times of the ticks.
+        demand: float64 (T, S), as in `Samples`, like the other fields.
         freshness: int64 (T, S).
-        censored: For each tick bool (S,).
+        censored: bool (S,) for each tick.
     """
 
     now_s: Sequence[float]
@@ -45,7 +47,7 @@ class Recorded(NamedTuple):
 
     @classmethod
     def of(cls, samples: Sequence[Samples]) -> Recorded:
-        """Of some samples."""
+        """Collect samples, one per tick."""
         return cls(
             [each.now_s for each in samples],
             stacked([each.demand for each in samples]),
@@ -54,22 +56,23 @@ class Recorded(NamedTuple):
         )
 
     def some(self, first: int, end: int) -> Recorded:
-        """Those of some ticks."""
+        """Return the ticks from `first` to before `end`."""
         some = slice(first, end)
         return Recorded(self.now_s[some], self.demand[some], self.freshness[some], self.censored[some])
 
 
 @dataclass(slots=True)
 class Read:
-    """Samples of T ticks that follow each other, checked.
+    """Checked samples of T consecutive ticks.
 
     Attributes:
-        tick: Number of the first.
-        now_s: Times.
-        demand: float64 (T, S), the last value where it is not known.
-        known: bool (T, S), where it is; None for everywhere.
-        usable: bool (T, S), where it may be learned from; None for everywhere.
-        hidden: For each tick bool (S,), where demand is at least the last value; None for nowhere.
+        tick: Number of the first tick.
+        now_s: Times of the ticks.
+        demand: float64 (T, S), work per second; the last known value where it is unknown.
+        known: bool (T, S), whether it is known; None if it is everywhere.
+        usable: bool (T, S), whether it may be learned from, being known and not censored; None if it is everywhere.
+        hidden: For each tick bool (S,), whether demand is censored, so that it is at least the last value; None if it is
+            nowhere.
     """
 
     tick: int
@@ -82,13 +85,13 @@ class Read:
 
 @dataclass(slots=True)
 class Closed:
-    """The blocks of a group that end within a stretch, N of them.
+    """The N blocks of a group that end within a stretch.
 
     Attributes:
         first: The first tick of the stretch at which one ends.
-        issued: int64 (N, S, C), places of the forecasts whose window ends with each, in flat (RING, S, H).
-        outcome: float64 (N, S, C), what came in the window; NaN where that is unknown, infinite where some of it is hidden.
-        known: bool (N, S, C), where it is neither.
+        issued: int64 (N, S, C), places in a flat (RING, S, H) of the forecasts whose windows end with each block.
+        outcome: float64 (N, S, C), their outcomes: highest demand in the window; NaN if unknown, infinite if partly hidden.
+        known: bool (N, S, C), whether the outcome is known and not hidden.
     """
 
     first: int
@@ -99,14 +102,14 @@ class Closed:
 
 @dataclass(slots=True)
 class Seen:
-    """What was seen in T ticks.
+    """What follows from the demand of T ticks.
 
     Attributes:
-        track: float64 (T, S, 11), as in the state, after each tick.
-        regime: int64 (T, S), 0 without a burst, else by its age.
-        onset: bool (T, S), where a burst begins; None for nowhere.
-        lately: float64 (T, S), highest demand of the farthest window; None where that is not looked at.
-        closed: For each group of horizons; None where no block ends.
+        track: float64 (T, S, 11), `SeriesState.track` after each tick.
+        regime: int64 (T, S), 0 without a burst, else 1 to 5 by the burst's age.
+        onset: bool (T, S), whether a burst begins; None if none does.
+        lately: float64 (T, S), highest demand of the last window of the farthest horizon; None if that horizon is not kept.
+        closed: The blocks that end, for each group of horizons; None if none ends.
     """
 
     track: Float
@@ -117,7 +120,7 @@ class Seen:
 
 
 def read(state: SeriesState, tick: int, samples: Recorded) -> Read:
-    """Check the samples of ticks that follow each other."""
+    """Check the samples of consecutive ticks."""
     demand, freshness = samples.demand, samples.freshness
     possible = demand >= _NOTHING_AT_ALL
     possible &= demand < _MOST_DEMAND
@@ -133,7 +136,7 @@ def read(state: SeriesState, tick: int, samples: Recorded) -> Read:
     latest: Bool | None = None
     some = False
     for each in samples.censored:
-        # In a replay it often is the same array at all ticks.
+        # In a replay, all ticks often share one array.
         if each is not latest:
             latest = each
             some = bool(np.count_nonzero(latest))
@@ -145,9 +148,16 @@ def read(state: SeriesState, tick: int, samples: Recorded) -> Read:
 
 
 def weights(settings: Settings, state: SeriesState, ticks: int, since: int) -> Float:
-    """The weight of a present outcome at each of some ticks, (T, S); older ones weigh less by it.
+    """Return the weight of an outcome at each of the ticks: float64 (T, S).
 
-    What was learned in a short life is forgotten over about half of that life.
+    Weights grow from tick to tick, so that older outcomes fade. In a young series they grow faster: about half of its life
+    counts.
+
+    Args:
+        settings: The settings of the series.
+        state: Not changed.
+        ticks: Number of ticks.
+        since: Ticks from the last step to the first of these.
     """
     growth: Float = settings.growth if since == 1 else settings.growth ** np.minimum(since, settings.long_ago)
     if ticks == 1:
@@ -169,13 +179,13 @@ def weights(settings: Settings, state: SeriesState, ticks: int, since: int) -> F
 
 
 def see(settings: Settings, state: SeriesState, samples: Read, since: int) -> Seen:
-    """Follow what is seen.
+    """Compute what follows from demand alone.
 
     Args:
-        settings: Of the series.
-        state: Updated in place, but for `track`, which still is what it was before, and for the count of its ticks.
-        samples: Of ticks that follow each other.
-        since: Ticks since the last one; more than 1 only where there is one tick.
+        settings: The settings of the series.
+        state: Updated in place, except for `track` and `ticks`.
+        samples: Consecutive ticks.
+        since: Ticks since the last step; more than 1 only if there is one tick.
     """
     value = _to_learn(samples)
     far = settings.horizons > Horizon.REFILL
@@ -190,7 +200,7 @@ def see(settings: Settings, state: SeriesState, samples: Read, since: int) -> Se
 
 
 def again(settings: Settings, state: SeriesState, samples: Read) -> Seen:
-    """What is seen where another sample comes for the tick that was noted last, which it replaces; nothing more."""
+    """Return what is seen if another sample replaces that of the last tick; only the last value and the maximum change."""
     demand, track = samples.demand[0], state.track
     track[:, LAST] = demand
     np.maximum(track[:, TOP], demand, out=track[:, TOP])
@@ -201,7 +211,7 @@ def again(settings: Settings, state: SeriesState, samples: Read) -> Seen:
 
 
 def _to_learn(samples: Read) -> Float:
-    """Demand (T, S), NaN where unknown and infinite where hidden."""
+    """Return demand for learning, float64 (T, S): NaN if unknown, infinite if hidden."""
     if samples.usable is None:
         return samples.demand
     hidden = np.inf if samples.known is None else np.where(samples.known, np.inf, np.nan)
@@ -209,12 +219,12 @@ def _to_learn(samples: Read) -> Float:
 
 
 def ends(group: Group, tick: int, ticks: int) -> range:
-    """Which of these ticks end a block."""
+    """Return at which of the ticks a block ends, as offsets from the first."""
     return range((-tick - 1) % group.stride, ticks, group.stride)
 
 
 def _close(group: Group, state: SeriesState, samples: Read, value: Float) -> Closed | None:
-    """Close the blocks that end, and find the highest of each window: NaN where a block is unknown."""
+    """Record the blocks that end, and find the highest demand of each window that ends with them."""
     last, ring = ends(group, samples.tick, len(value)), state.blocks.shape[1]
     if not last:
         _fill(group, state, value, last, 0)
@@ -245,17 +255,17 @@ def _close(group: Group, state: SeriesState, samples: Read, value: Float) -> Clo
 
 
 def _in_a_row(group: Group, state: SeriesState, value: Float, last: range, number: int) -> Float:
-    """Fill in the blocks of one series that end at some ticks, of which there may be more than the ring holds.
+    """Record the blocks of a single series that end within a stretch; there may be more than the ring holds.
 
     Args:
-        group: Whose blocks.
+        group: The group of the blocks.
         state: Updated in place.
-        value: float64 (T,), as `_to_learn` has it.
-        last: The ticks at which N blocks end.
-        number: Of the first of them.
+        value: float64 (T,), demand as from `_to_learn`.
+        last: The N ticks at which blocks end.
+        number: Number of the first of these blocks.
 
     Returns:
-        float64 (N, C), the highest of the windows that end with each.
+        float64 (N, C), the highest demand of the windows that end with each block.
     """
     ring, columns = state.blocks.shape[1], np.arange(group.columns.start, group.columns.stop)
     count, older = len(last), group.most - 1
@@ -263,7 +273,7 @@ def _in_a_row(group: Group, state: SeriesState, value: Float, last: range, numbe
     every[:older] = state.blocks[0, np.arange(number - older, number) % ring, group.columns]
     new, end = every[older:], last[-1] + 1
     if group.stride == 1:
-        # A tick is a block, so that none is under way between two of them.
+        # With one tick per block, no block is open between ticks.
         new[:] = value[:, np.newaxis]
     else:
         begins = np.append(0, np.arange(last.start + 1, end - 1, group.stride))
@@ -282,10 +292,10 @@ def _in_a_row(group: Group, state: SeriesState, value: Float, last: range, numbe
 
 
 def _fill(group: Group, state: SeriesState, value: Float, last: range, at: int | Int) -> None:
-    """Fill in the blocks that end at some ticks, each in its place of the ring, and the block under way."""
+    """Record the blocks that end at the given ticks, at their places in the ring, and the open block."""
     blocks = as_it_lies(state.blocks)[..., group.columns]
     if len(last) == len(value) > 1:
-        # A tick is a block, so that none is under way between two of them.
+        # With one tick per block, no block is open between ticks.
         rows = value[..., np.newaxis]
         blocks[at] = rows if group.mine is None else np.where(group.mine, rows, blocks[at])
         return
@@ -301,7 +311,13 @@ _NOTHING: Float = np.full((1, 1), np.nan)
 
 
 def _in_windows(group: Group, state: SeriesState, places: Int) -> Float:
-    """The highest of the windows that end with N blocks, (N, S, C), of `Group.recent`."""
+    """Return the highest demand of the windows that end with N blocks, float64 (N, S, C).
+
+    Args:
+        group: The group of the blocks.
+        state: Holds the blocks.
+        places: int64 (N, most * C), rows of `Group.recent`.
+    """
     series, _, horizons = state.blocks.shape
     blocks, outcomes = as_it_lies(state.blocks).reshape(-1), group.issued.shape[2]
     places = places.reshape(len(places), group.most, outcomes)
@@ -313,7 +329,7 @@ def _in_windows(group: Group, state: SeriesState, places: Int) -> Float:
         np.copyto(recent, _LESS_THAN_ANY, where=group.outside)
         found: Float = np.maximum.reduce(recent, axis=1)
         return found
-    # Block by block, since numpy looks for the highest of a few numbers far longer than for the higher of many pairs.
+    # Block by block, because numpy takes far longer for the maximum of a few numbers than for that of two arrays.
     found = np.empty((len(places), series, outcomes))
     within = np.count_nonzero(~group.outside[:, 0], axis=0).tolist()
     step, end = horizons, (series - 1) * horizons + 1
@@ -329,12 +345,13 @@ def _in_windows(group: Group, state: SeriesState, places: Int) -> Float:
 
 
 def _highest(value: Float, first: int, end: int) -> Float:
-    """Of some ticks: (S, 1)."""
+    """Return the highest demand from tick `first` to before `end`: float64 (S, 1)."""
     found: Float = value[first] if end == first + 1 else np.fmax.reduce(value[first:end], axis=0)
     return found[:, np.newaxis]
 
 
 def _into(group: Group, columns: Float, value: Float) -> None:
+    """Write values to the columns of the series that belong to the group."""
     if group.mine is None:
         columns[:] = value
     else:
@@ -344,7 +361,7 @@ def _into(group: Group, columns: Float, value: Float) -> None:
 def _lately(
     settings: Settings, state: SeriesState, under_way: Float, closed: Sequence[Closed | None], value: Float
 ) -> Float:
-    """The highest of the last window of the farthest horizon and of its block under way, after each tick: (T, S)."""
+    """Return the highest demand of the farthest horizon's last window and the block after it: float64 (T, S), by tick."""
     found = np.empty(value.shape)
     for tick, here in enumerate(value):
         under_way = np.fmax(under_way, here)
@@ -361,7 +378,7 @@ def _lately(
 
 
 def _follow(settings: Settings, state: SeriesState, demand: Float, since: int) -> Float:
-    """The means and the highest demand, each moved towards the samples: (T, S, 11), but for the seasons."""
+    """Return `track` after each tick, float64 (T, S, 11), without the seasons: means and maximum move towards the samples."""
     track = np.empty((*demand.shape, TOP + 1))
     track[..., LAST] = demand
     alphas: Float = settings.alphas if since == 1 else 1.0 - (1.0 - settings.alphas) ** since
@@ -377,7 +394,7 @@ def _follow(settings: Settings, state: SeriesState, demand: Float, since: int) -
         demand, track[..., USUAL : MEANS.stop], track[..., TOP], strict=True
     ):
         if age is not None:
-            # The first samples make a plain mean.
+            # The first samples are averaged with equal weights.
             sample[:] = (_ONE / (age + _TWO))[:, np.newaxis]
             alpha = np.maximum(alphas, sample)
             age += _ONE
@@ -394,7 +411,7 @@ def _follow(settings: Settings, state: SeriesState, demand: Float, since: int) -
 
 
 def _follow_one(settings: Settings, state: SeriesState, demand: Float, track: Float) -> None:
-    """The same of one series, number by number: numpy takes far longer for a call than for a number."""
+    """Do the work of `_follow` for a single series, on plain numbers, because numpy calls take far longer."""
     values: list[float] = demand[:, 0].tolist()
     clip, fade = _CLIP.item(), settings.top_fade.item()
     share = None if state.grown else _ONE / (state.ticks + np.arange(2.0, len(values) + 2.0))
@@ -420,7 +437,7 @@ def _follow_one(settings: Settings, state: SeriesState, demand: Float, track: Fl
 
 
 def _swift(settings: Settings, state: SeriesState, demand: Float) -> Float:
-    """Demand averaged over some seconds: (T, S)."""
+    """Return demand averaged over some seconds, in which bursts are detected: float64 (T, S)."""
     if settings.swift_alpha is None:
         state.swift = demand[-1].copy()
         return demand
@@ -438,5 +455,5 @@ Numbers = TypeVar("Numbers", Float, Int)
 
 
 def stacked(rows: Sequence[Numbers]) -> Numbers:
-    """Rows (N, S) of N ticks (S,); a view of the one where it is one."""
+    """Stack N rows of (S,) into (N, S); a single row becomes a view."""
     return rows[0][np.newaxis] if len(rows) == 1 else np.concatenate(rows).reshape(len(rows), *rows[0].shape)

@@ -25,65 +25,68 @@ from autoscaler.core.types import Bool, Float, Horizon, Int
 Kind = TypeVar("Kind", Float, Int)
 
 MOST_BLOCKS, MOST_PEAK_BLOCKS = 64, 16
-"""Blocks that the lead time is cut into at most, and the window of a peak."""
+"""Most blocks per window: for the lead time, and for the windows of peaks."""
 RING = MOST_BLOCKS + 1
-"""Blocks, and forecasts to be judged, that are remembered."""
+"""Number of blocks, and of forecasts that wait for their outcome, that are remembered."""
 SLOT_S = 60.0
-"""Slots of the history, or a tick where that is longer."""
+"""Length of a slot of the history in seconds; a tick if that is longer."""
 DAY_S = 86_400.0
 DAYS_BACK: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 14, 21, 28)
-"""Days before, of which the same time of day is looked at: days, and weeks as far as the history goes."""
+"""Earlier days at whose same time of day the history is read: the last seven days, then weeks as far as the history goes."""
 NEAR_DAYS, FIRST_WEEK = 3, 6
-"""The first so many of them say what a day looks like; from this place on they are weeks; all say what the next step is."""
+"""The first `NEAR_DAYS` of them give the season by days. Those from place `FIRST_WEEK` on give the season by weeks. All of
+them give the next step."""
 MOST_SLOTS = 10_084
-"""Slots of a history at most: a week of minutes and a little, four weeks of slots of four minutes and more."""
+"""Most slots of a history: a week of minutes and a little, or four weeks of slots of at least four minutes."""
 MEANS_S: Float = np.array([60.0, 180.0, 600.0, 1800.0, 7200.0])
 MEANS_TICKS: Float = np.array([1.5, 3.0, 8.0, 20.0, 50.0])
-"""Time constants of the means that the level is made of, and the least of them in ticks, so that they differ."""
+"""Time constants in seconds of the means that are features of the level, and their least values in ticks, which keep them
+apart."""
 PACE_S = 1800.0
-"""Time constant of the mean by which the present is compared with earlier days."""
+"""Time constant of the means in which the present is compared with earlier days, in seconds."""
 CLIP = 3.0
-"""A sample moves a mean as if it were at most this many times the mean (and as many VMs), so that one wild sample is
-soon forgotten."""
+"""A sample moves a mean as if it were at most this many times the mean, plus this many VMs, so that one wild sample is soon
+forgotten."""
 MEDIAN_SLOTS = 30
-"""Slots whose median is the level of a burst detector."""
+"""Number of latest slots whose median is the reference of the burst detector."""
 BASE_S, BASE_TICKS = 600.0, 10.0
-"""Time constant of the mean without bursts, and the least of it in ticks."""
+"""Time constant of the mean without bursts, in seconds, and its least value in ticks."""
 BURST_VMS = 1.5
-"""By so much, and in proportion, demand exceeds what is usual in a burst."""
+"""VMs of work by which demand must exceed the usual, on top of a factor, to be a burst."""
 QUIET_S = 60.0
-"""A burst is over after so long without high demand."""
+"""A burst ends after this many seconds without high demand."""
 SWIFT_S = 20.0
-"""Bursts are seen in demand averaged over about this, so that noise of single seconds is none."""
+"""Time constant, in seconds, of the average in which bursts are detected, so that the noise of single seconds is not a burst."""
 AGES_S: Float = np.array([0.0, 20.0, 40.0, 100.0, 300.0])
 AGES_TICKS: Float = np.array([0.0, 1.0, 2.0, 3.0, 6.0])
-"""A burst older than these is in the next regime; the larger of the two counts."""
+"""Ages at which a burst enters the next regime, in seconds and in ticks; the larger of the two applies."""
 REFIT_S, REFIT_TICKS = 900.0, 4
-"""The level is fitted anew so often, and not more often than so many ticks."""
+"""Seconds between two fits of the level, and the least number of ticks."""
 SHORT_S, SHORT_TICKS = 600.0, 10.0
-"""Time constant of recent errors, and the least of it in ticks."""
+"""Time constant of the mean size of recent errors, in seconds, and its least value in ticks."""
 DOUBT_S, DOUBT_TICKS = 600.0, 10.0
-"""The same of the errors by which the fit of the level is held against the last value."""
+"""Time constant of the squared errors by which the fit of the level is compared with the last value, in seconds, and its
+least value in ticks."""
 LONG_S, TOP_S = 86_400.0, 7.0 * 86_400.0
-"""Time constants of the usual demand that levels are compared with, and of the highest demand remembered."""
+"""Time constants of the usual demand, to which levels are compared, and of the decaying maximum of demand, in seconds."""
 TOGETHER, MOST_TOGETHER, MOST_ALONE = 256, 64, 240
-"""Ticks times series that are gone through together at most, ticks, and ticks of one series (`alone`)."""
+"""Limits of what is processed together: ticks times series, ticks, and ticks of a single series (`alone`)."""
 LEAST_WEIGHT = 1.0 / 16.0
-"""Outcomes of overlapping windows say little new: one counts as its block's share of the window, at least this."""
+"""Outcomes of overlapping windows are nearly the same, so each weighs 1 over the blocks in its window, and at least this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Pairs of series and horizon.
+    """Pairs of series and horizon. Indices are repeated three times for the three rows of a cell (`tables.ROWS_OF`).
 
     Attributes:
-        series: int64 (N, 3), of each, three times.
-        at: int64 (N,), their place in a flat (S, H).
-        first_total: int64 (N, 3), place of the first row of each in a flat (ROWS, S, H), three times.
-        first_parent: int64 (N,), place of the first parent of each in a flat (PARENTS, S, H).
-        weight: float64 (N, 3), of an outcome, three times.
+        series: int64 (N, 3), the series of each pair.
+        at: int64 (N,), place in a flat (S, H).
+        first_total: int64 (N, 3), place of row 0 in a flat (ROWS, S, H).
+        first_parent: int64 (N,), place of parent 0 in a flat (PARENTS, S, H).
+        weight: float64 (N, 3), weight of an outcome.
         stride: float64 (N,), ticks between two outcomes.
-        short_alpha: float64 (N,), share of one outcome in the size of recent errors.
+        short_alpha: float64 (N,), share of one outcome in the mean size of recent errors.
     """
 
     series: Int
@@ -95,27 +98,28 @@ class Pairs:
     short_alpha: Float
 
     def some(self, which: Int) -> Pairs:
-        """Some of them, by position."""
+        """Return a selection of the pairs, by position."""
         return Pairs(*(getattr(self, f.name).take(which, axis=0) for f in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Horizons with blocks of one length.
+    """Horizons whose blocks are equally long.
 
     Attributes:
         stride: Ticks per block.
-        columns: The horizons that have such blocks for any series.
-        most: Blocks that the farthest of them looks ahead.
-        outside: bool (most, 1 or S, C), which of the latest blocks, the newest first, are not in the window.
-        ahead: int64 (1 or S, C), blocks that each looks ahead.
-        mine: bool (S, C), series and horizons of this group; None where all are.
-        pairs: All series with all of its horizons.
-        recent: int64 (RING, most * C), places in a flat (RING, S, H) of the first series' latest blocks at each block of the
-            ring, the newest first.
-        issued: int64 (RING, S, C), place in a flat (RING, S, H) of the forecasts whose window ends with each.
+        columns: The C horizons that have such blocks for any series.
+        most: Blocks in the longest of their windows.
+        outside: bool (most, 1 or S, C), which of the latest blocks, the newest first, are outside each window.
+        ahead: int64 (1 or S, C), blocks in each window.
+        mine: bool (S, C), which series and horizons belong to this group; None if all do.
+        pairs: The pairs of all series and the group's horizons.
+        recent: int64 (RING, most * C), for each block of the ring, the places of the first series' latest blocks in a flat
+            (RING, S, H), the newest first.
+        issued: int64 (RING, S, C), for each block of the ring, the places in a flat (RING, S, H) of the forecasts whose
+            windows end with it.
         lead: Whether the first column is the lead time.
-        doubt_alpha: Share of one outcome at the lead time in what is held against the fit of the level.
+        doubt_alpha: Share of one outcome at the lead time in the squared errors by which the fit is judged.
     """
 
     stride: int
@@ -133,45 +137,47 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that follows from the parameters.
+    """Everything that can be computed from the parameters in advance.
 
     Attributes:
-        params: Whose they are.
+        params: The parameters.
         series: int64 (S,), 0, 1, 2 ...
-        first_row: int64 (S, 3), the first row of each in flat tables, (ROWS, S), three times.
-        rows_of: int64 (CELLS, 3), the rows of a cell of the first series there.
-        parent_of, regime_of: int64 (CELLS,), likewise its parent in a flat (PARENTS, S), and its regime in a flat (REGIMES, S).
-        totals_of: int64 (CELLS, 3), places of its rows in a flat (ROWS, S, H).
-        parents_of: int64 (CELLS,), place of its parent in a flat (PARENTS, S, H).
+        first_row: int64 (S, 3), place of row 0 of each series in a flat (ROWS, S), three times.
+        rows_of: int64 (CELLS, 3), places of the first series' rows of each cell in a flat (ROWS, S).
+        parent_of, regime_of: int64 (CELLS,), place of the first series' parent of each cell in a flat (PARENTS, S), and of
+            its regime in a flat (REGIMES, S).
+        totals_of: int64 (CELLS, 3), places of the rows of each cell in a flat (ROWS, S, H), for the first series and horizon.
+        parents_of: int64 (CELLS,), the same of its parent in a flat (PARENTS, S, H).
         horizons: Number of horizons (`horizon_count`).
-        groups: Horizons by the length of their blocks.
+        groups: The horizons, grouped by the length of their blocks.
         slot_s: Length of a slot of the history.
-        slots: Slots of the history.
-        clip_room: float64 (S, 6), what a sample may be above `CLIP` times each mean.
+        slots: Number of slots in the history.
+        clip_room: float64 (S, 6), by how much a sample may exceed `CLIP` times each mean.
         vm: float64 (S,), work per second of a VM.
-        burst_room: float64 (S,), what demand in a burst is above what is usual, beside its share of that.
-        growth: float64 (S,), by which the weight of outcomes grows each tick.
-        grown_ticks: After so many samples nothing depends on their number any more.
-        long_ago: float64 (S,), ticks after which there is nothing left to forget.
-        alphas: float64 (S, 6), share of one tick in the usual demand and in the means.
-        base_alpha: The same for demand without bursts.
-        top_fade: What one tick leaves of the highest demand.
-        season_alpha: The same of a slot in the mean that earlier days are compared by.
+        burst_room: float64 (S,), by how much demand in a burst exceeds a multiple of the usual, work per second.
+        growth: float64 (S,), factor by which the weight of outcomes grows in each tick.
+        grown_ticks: Number of samples after which a series no longer counts as new, and nothing depends on their number.
+        long_ago: float64 (S,), ticks after which everything is forgotten.
+        alphas: float64 (S, 6), share of one tick in the usual demand and in the five means.
+        base_alpha: Share of one tick in the mean without bursts.
+        top_fade: Factor by which the highest demand decays in a tick.
+        season_alpha: Share of one slot in the means in which earlier days are compared.
         ages_s: float64 (5,), ages at which the regimes of a burst begin.
         refit_ticks: Ticks between two fits of a series.
-        reach_s: float64 (S, H), how far each horizon looks.
-        farthest_s: The farthest of them.
-        on_the_way: float64 (S, H), how much of the way from the last value to the level at the lead time has been gone in the middle of
-            each window, 0..1; 1 at the lead time, and where no laws are wanted.
-        newest: The newest slot of the history that is whole, relative to the present one.
-        looks: int64 (1 or S, 1 + D + 3 * D), slots of the history that are looked at, relative to the present one and modulo
-            their number: the newest, this time on earlier days, and around the lead time from then on. One row where all series
-            look at the same.
-        fit_weight: float64 (S,), of an outcome in the fit of the level: those of overlapping lead times say little new.
+        reach_s: float64 (S, H), how far each horizon looks, in seconds.
+        farthest_s: The largest of them.
+        on_the_way: float64 (S, H), how far demand is expected to have moved from the last value to the level at the lead
+            time, in the middle of each window, 0..1; 1 at the lead time, and if no laws are wanted.
+        newest: The newest complete slot of the history, relative to the present one.
+        looks: int64 (1 or S, 1 + D + 3 * D), slots of the history that are read, relative to the present one, modulo their
+            number: the newest, this time on D earlier days, and three slots around the lead time from then on. One row if all
+            series read the same slots.
+        fit_weight: float64 (S,), weight of an outcome in the fit of the level: 1 over the lead time in ticks, because the
+            outcomes of overlapping lead times are nearly the same.
         prior: float64 (S, FEATURES), weights of the level before any outcome.
-        swift_alpha: Share of one tick in the demand that bursts are seen in; None for all of it, in ticks of `SWIFT_S` and
-            more.
-        together: Ticks that may be gone through together: few enough that no ring of blocks comes round within them.
+        swift_alpha: Share of one tick in the average in which bursts are detected; None for ticks of at least `SWIFT_S`,
+            which need no average.
+        together: Most ticks that are processed together, such that no ring of blocks wraps around within them.
     """
 
     params: SeriesParams
@@ -210,7 +216,7 @@ class Settings:
 
     @classmethod
     def of(cls, params: SeriesParams) -> Settings:
-        """For these series."""
+        """Compile the settings for these parameters."""
         tick_s = params.tick_s
         slot_s = max(SLOT_S, tick_s)
         groups = _groups(params)
@@ -262,25 +268,25 @@ class Settings:
 
 
 def horizon_count(params: SeriesParams) -> int:
-    """Horizons that are kept: lead and keep, with laws hold, and refill where that is asked for."""
+    """Return the number of horizons kept: LEAD and KEEP, HOLD if any series wants laws, and REFILL if asked for."""
     if params.refill_laws.any():
         return len(Horizon)
     return Horizon.HOLD + 1 if params.laws.any() else Horizon.KEEP + 1
 
 
 def slot_count(params: SeriesParams) -> int:
-    """Slots of the history: some weeks and a little."""
+    """Return the number of slots in the history: some weeks and a little."""
     return math.ceil(days_back(params)[-1] * DAY_S / max(SLOT_S, params.tick_s)) + 4
 
 
 def days_back(params: SeriesParams) -> tuple[int, ...]:
-    """Days before that the history reaches."""
+    """Return the earlier days that the history covers, of `DAYS_BACK`."""
     slot_s = max(SLOT_S, params.tick_s)
     return tuple(days for days in DAYS_BACK if math.ceil(days * DAY_S / slot_s) + 4 <= MOST_SLOTS)
 
 
 def horizon_ticks(params: SeriesParams) -> Int:
-    """How far each horizon looks, int64 (S, H)."""
+    """Return how far each horizon looks, in ticks, at least 1: int64 (S, H)."""
     every = (params.lead_ticks, params.keep_ticks, params.hold_ticks, params.refill_ticks)
     return np.maximum(np.stack(every[: horizon_count(params)], axis=1), 1)
 
@@ -293,7 +299,7 @@ def _on_the_way(params: SeriesParams) -> Float:
 
 
 def strides(params: SeriesParams) -> tuple[Int, Int]:
-    """Ticks per block and blocks per window of each series and horizon, int64 (S, H)."""
+    """Return ticks per block and blocks per window of each series and horizon: int64 (S, H) each."""
     ticks = horizon_ticks(params)
     stride = np.ones_like(ticks)
     most = np.array([MOST_BLOCKS] + [MOST_PEAK_BLOCKS] * (ticks.shape[1] - 1))
@@ -354,7 +360,7 @@ def _groups(params: SeriesParams) -> tuple[Group, ...]:
 def _pairs(columns: slice[int, int, None], blocks: Int, stride: int, horizons: int, tick_s: float) -> Pairs:
     weight = np.maximum(1.0 / blocks, LEAST_WEIGHT)
     if columns.start == 0:
-        # Demand at one moment: outcomes do not overlap.
+        # Demand at the lead time is that of one tick, so its outcomes do not overlap.
         weight[:, 0] = 1.0
     series = np.repeat(np.arange(len(blocks)), blocks.shape[1])
     horizon = np.tile(np.arange(columns.start, columns.stop), len(blocks))

@@ -33,80 +33,84 @@ Kind = TypeVar("Kind", Float, SmallFloat, Code)
 LAST, USUAL, MEANS, SEASONS, TOP = 0, 1, slice(2, 7), slice(7, 10), 10
 """Columns of `SeriesState.track`."""
 ONSETS, POINTS, GAPS = 128, 288, 16
-"""Beginnings of bursts that are remembered; points of a lattice in a day at most; points since the last burst that are
-told apart."""
+"""Most onsets of bursts that are remembered; most lattice points in a day; numbers of points since the last burst that are
+distinguished."""
 FIRST_SIZE = 0.08
-"""Mean size of the log error before any outcome: with the prior, 95 % of outcomes below 1.2 times the last value."""
+"""Mean size of the log error before any outcome. With the prior, 95 % of outcomes then lie below 1.2 times the last value."""
 
 
 @dataclass(slots=True)
 class SeriesState(Remembered):
-    """Allocated once, updated in place by `step`.
+    """Everything the forecaster remembers. Allocated once, and updated in place by `step`.
 
     Attributes:
         tick_s: Length of a tick.
         horizons: int64 (S, H), how far each horizon looks, in ticks.
         last_tick: Tick of the last step; -1 before the first.
-        unborn: Series without a sample so far.
-        track: float64 (S, 11), last demand, the usual demand, five means of it, demand expected from earlier days, from
-            earlier weeks and from their next steps (NaN where unknown), the highest demand lately; NaN before the first sample.
-        offset: float64 (S,), what is added to both sides of a ratio: the scale, or the grain of the noise where that
-            is coarser.
-        miss: float64 (S,), mean distance of the outcome from the level at the lead time, in demand.
-        ticks: int64 (S,), samples that the means are made of.
-        swift: float64 (S,), demand of the latest seconds, in which bursts are seen.
-        weight: float64 (S,), of an outcome now; grows each tick, so that older ones fade.
+        unborn: Number of series without a sample so far.
+        track: float64 (S, 11), last demand, usual demand, five means, demand expected from earlier days, from earlier weeks
+            and from their next steps (NaN if unknown), and the decaying maximum; NaN before the first sample.
+        offset: float64 (S,), added to both sides of a ratio of demands: the scale, or the grain of the noise if that is
+            coarser.
+        miss: float64 (S,), mean distance of the outcome from the level at the lead time, work per second.
+        ticks: int64 (S,), number of samples seen.
+        swift: float64 (S,), demand averaged over some seconds, in which bursts are detected.
+        weight: float64 (S,), weight of an outcome now; it grows each tick, so that older outcomes fade.
         base: float64 (S,), mean demand without bursts.
-        median: float64 (S,), of the latest slots.
-        age_s, quiet_s: float64 (S,), age of the burst that is on, 0 for none; time since demand was last high.
-        onsets: float64 (S, ONSETS), when bursts began, the newest at `onset_count` - 1 modulo ONSETS; NaN for none.
-        onset_count: int64 (S,), how many there were.
-        period_s, phase_s: float64 (S,), the lattice on which they begin (`lattice`); a period of 0 for none.
-        behind_s: float64 (S,), how long after a point of it they usually begin.
+        median: float64 (S,), median of the latest slots.
+        age_s, quiet_s: float64 (S,), age of the present burst, 0 if there is none; time since demand was last high.
+        onsets: float64 (S, ONSETS), when bursts began, in a ring whose newest entry is at (`onset_count` - 1) modulo ONSETS;
+            NaN if empty.
+        onset_count: int64 (S,), number of onsets so far.
+        period_s, phase_s: float64 (S,), the lattice on which bursts begin (`lattice`); a period of 0 if there is none.
+        behind_s: float64 (S,), median delay of onsets after their lattice point.
         stray: float64 (S,), bursts per second that begin off the lattice.
-        odds_of_day: float32 (S, POINTS), logit of a burst at each point of the day.
-        odds_of_gap: float32 (S, GAPS), what the points since the last burst add to it.
+        odds_of_day: float32 (S, POINTS), log odds of a burst at each lattice point of the day.
+        odds_of_gap: float32 (S, GAPS), added to these, by the number of points since the last burst.
         last_point: float64 (S,), number of the lattice point at which a burst last began.
-        lattices: Series that have a lattice.
-        codes: uint16 (S, slots), logarithms of the mean demand of each slot (`history`); 0 where unknown.
+        lattices: Number of series that have a lattice.
+        codes: uint16 (S, slots), codes of the mean demand of each slot (`history`); 0 if unknown.
         slot: The slot that is open; -1 before the first.
-        slot_sum, slot_count: float64 (S,), of the samples in it.
-        paces: float64 (S, 1 + D), mean logarithm of demand lately, and around the same time on earlier days.
-        unseasoned: Expectations from earlier days and weeks that are unknown.
-        tables: float32 (S, ROWS, H, LAW_BINS), weighted outcomes by place.
-        totals: float64 (S, ROWS, H), their sums.
+        slot_sum, slot_count: float64 (S,), sum and number of the samples in it.
+        paces: float64 (S, 1 + D), means of the logarithm of demand: recently, and around the same time on each of D earlier
+            days.
+        unseasoned: Number of unknown expectations from earlier days and weeks.
+        tables: float32 (S, ROWS, H, LAW_BINS), histograms of weighted outcomes.
+        totals: float64 (S, ROWS, H), sums of the histograms.
         sizes: float64 (S, PARENTS, H), mean size of the log error in each parent cell.
-        shifts: float64 (S, PARENTS, H), mean log ratio of a peak to its level: how
-            far they are above it.
-        short: float64 (S, H), the sizes lately, over all.
-        sums: float64 (S, REGIMES, PRODUCTS), what the level is fitted to.
-        phase: int64 (S,), when a series is fitted, in ticks modulo the period; -1 before its first sample.
-        fits: float64 (S, REGIMES, FEATURES), the weights that came of it.
-        issued: float64 (S, RING, H, 3), forecasts to be judged: logarithm of the level, spread, cell; NaN for none.
-        features: float64 (S, RING, FEATURES), what their levels were made of.
-        ahead: float64 (S, RING), logarithm of level over last value that came of it.
-        fitted: float64 (S, RING), the same as the fit alone would have had it.
-        doubt: float64 (S, 2), mean squares of the log error lately, of the fit alone and of the last value.
-        blocks: float64 (S, RING, H), highest demand of each block; NaN where unknown, infinite where censored.
-        open: float64 (S, H), the same of the block under way.
+        shifts: float64 (S, PARENTS, H), mean log ratio of a peak to its level in each parent cell: how far peaks are above
+            it.
+        short: float64 (S, H), mean size of recent log errors over all cells.
+        sums: float64 (S, REGIMES, PRODUCTS), sums that the level is fitted to.
+        phase: int64 (S,), when a series is fitted, in ticks modulo the period of fits; -1 before its first sample.
+        fits: float64 (S, REGIMES, FEATURES), the fitted weights.
+        issued: float64 (S, RING, H, 3), forecasts that wait for their outcome: logarithm of level plus offset, spread, cell;
+            NaN if empty.
+        features: float64 (S, RING, FEATURES), features of those forecasts' levels at the lead time.
+        ahead: float64 (S, RING), log ratios of those levels to the last value.
+        fitted: float64 (S, RING), the same ratios by the fit alone, before it was doubted (`level.believed`).
+        doubt: float64 (S, 2), means of recent squared log errors: of the fit alone, and of the last value.
+        blocks: float64 (S, RING, H), highest demand of each block; NaN if unknown, infinite if censored.
+        open: float64 (S, H), highest demand so far in the present block.
         high: float64 (S,), highest demand of the last window of the farthest horizon.
-        read_at: float64 (S, Q), the share of its law below which each quantile at the lead time is said to be (`coverage`).
-        asked_at: int64 (S,), the tick of the forecast of which the outcome will move that; -1 where none waits.
-        asked: float64 (S, Q + 3), what that said: places of quantiles in bins, logarithm of the level, spread, offset.
-        falls: Demand that fell as it hardly ever did, and may come back; a column is a series.
-        aside_track, aside_paces, aside_base, aside_median, aside_short, aside_doubt: What the arrays of these names were before
-            demand fell so the last time (`outages`).
-        aside_slot: int64 (S,), slot of the history in which it fell so; -1 where nothing of it is to be put back.
-        grown: Whether all series have had so many samples that nothing depends on their number any more.
-        young_for: Samples until they can have had so many; 0 where that has to be looked up.
-        turns: The series that are fitted at each phase; None where that has to be looked up.
-        lessons: What was put by, which `sums` and `miss` do not have yet (`learn_put_by`).
-        unfitted: float64 (1, REGIMES, PRODUCTS), the sums of the one series as they were when its fits without bursts were
-            made, and those of bursts were not, since nobody asked for them yet; None where there are none.
-        settings: The settings as `step` last compiled them; not remembered.
+        read_at: float64 (S, Q), the probability at which each quantile at the lead time is read from its law (`coverage`).
+        asked_at: int64 (S,), tick of the forecast whose outcome will move `read_at`; -1 if none waits.
+        asked: float64 (S, Q + 3), that forecast: positions of its quantiles in bins, logarithm of level plus offset, spread,
+            offset.
+        falls: Sudden deep falls in demand, which may come back; one column per series.
+        aside_track, aside_paces, aside_base, aside_median, aside_short, aside_doubt: The fields without the prefix, as they
+            were before the last such fall (`outages`).
+        aside_slot: int64 (S,), slot of the history at that fall; -1 if nothing is to be restored.
+        grown: Whether all series have seen `Settings.grown_ticks` samples.
+        young_for: Samples until that may be so; 0 if it has to be computed.
+        turns: The series that are fitted at each phase; None if it has to be computed.
+        lessons: Outcomes that `sums` and `miss` do not contain yet (`learn_put_by`).
+        unfitted: float64 (1, REGIMES, PRODUCTS), sums of the only series at its last fit, if the fits for bursts were put off
+            then; None if nothing was put off.
+        settings: The settings as `step` last compiled them; not dumped.
 
-    What has an axis of slots, blocks or rows next lies in memory with that axis first (`as_it_lies`): a tick reads and writes a
-    few of them of all series, which mostly are the same ones.
+    In memory, arrays with an axis of slots, blocks or rows after the series have that axis first (`as_it_lies`): a tick reads
+    and writes a few of these, mostly the same ones, for all series.
     """
 
     version: ClassVar[int] = 9
@@ -176,7 +180,7 @@ class SeriesState(Remembered):
 
     @classmethod
     def empty(cls, params: SeriesParams) -> SeriesState:
-        """A state without history for these series."""
+        """Return a state without history for these series."""
         series, horizons = len(params.scale), horizon_count(params)
         unknown = as_it_lies(np.full((RING, series, horizons), np.nan))
         return cls(
@@ -235,40 +239,42 @@ class SeriesState(Remembered):
         )
 
     def __post_init__(self) -> None:
-        """Lay out what is read some rows at a time."""
+        """Lay out arrays that are read by rows with their rows first."""
         for name in _BY_ROWS:
             array = getattr(self, name)
             setattr(self, name, np.ascontiguousarray(as_it_lies(array)).swapaxes(0, 1))
 
     def settle(self) -> None:
-        """Bring `sums`, `miss` and `fits` up to the last step."""
+        """Apply everything that was put off, so that `sums`, `miss` and `fits` are up to date."""
         self.learn_put_by()
         self.fit_bursts()
 
     def learn_put_by(self) -> None:
-        """Bring `sums` and `miss` up to the last step."""
+        """Apply the outcomes that were put off to `sums` and `miss`."""
         if self.lessons is not None and self.settings is not None:
             self.lessons.settle(self.settings, self)
 
     def fit_bursts(self) -> None:
-        """Make the fits of bursts that nobody asked for when they were due."""
+        """Compute the fits for bursts that were put off because there was no burst."""
         if self.unfitted is not None and self.settings is not None:
             self.fits[:] = fitted(self.unfitted, self.settings.prior)
             self.unfitted = None
 
     def dump(self) -> Dumped:
-        """All fields and a version, for `restore`; shares nothing with the state."""
+        """Return all fields and a version, for `restore`; shares nothing with the state."""
         self.settle()
         return Remembered.dump(self)
 
     @classmethod
     def parts(cls) -> dict[str, type[Remembered]]:
-        """The falls."""
+        """Return the fields that are states themselves, with their types."""
         return {"falls": Falls}
 
     @classmethod
     def added(cls, before: Dumped) -> Dumped:
-        """The version before said quantiles as laws have them."""
+        """Supply what the previous version lacks: quantiles are read at their own levels, and no forecast waits to correct
+        them.
+        """
         series = length_of(before["base"])
         nothing: Dumped = {
             "asked_at": np.full(series, -1),
@@ -283,14 +289,14 @@ class SeriesState(Remembered):
         return found
 
     def carried_over(self, params: SeriesParams, columns: Int) -> SeriesState:
-        """The state for other series, each of which may have been one of these; this one is not changed.
+        """Return the state for other series, each of which may continue one of these; this state is not changed.
 
-        What was learned is kept. Forecasts that wait for their outcome are dropped where a horizon changes, and the
-        history, the open slot and what follows from them where the length of a slot does.
+        What was learned is kept. Forecasts that wait for their outcome are dropped if their horizon changes. The history, the
+        open slot and what depends on them are dropped if the length of a slot changes.
 
         Args:
-            params: Of the other series, N of them.
-            columns: int64 (N,), the series that each was; -1 for one that is new and so starts without history.
+            params: The parameters of the other series, N of them.
+            columns: int64 (N,), the earlier series that each one continues; -1 for a new one, which starts without history.
         """
         self.settle()
         new = SeriesState.empty(params)
@@ -322,14 +328,14 @@ class SeriesState(Remembered):
         return new
 
     def take_in(self, series: Int, other: SeriesState) -> None:
-        """Know some series as another state does, which has been stepped as far with the same parameters.
+        """Copy some series from another state with the same parameters and at the same tick.
 
         Args:
-            series: int64 (N,), these series of both states.
-            other: Is not changed.
+            series: int64 (N,), the series to copy, which have the same places in both states.
+            other: Not changed.
 
         Raises:
-            ValueError: It is of other parameters, or at another tick.
+            ValueError: If the other state has other parameters or is at another tick.
         """
         self.settle()
         other.settle()
@@ -344,7 +350,7 @@ class SeriesState(Remembered):
         self.count_unknown()
 
     def count_unknown(self) -> None:
-        """Note how many series have no sample, and how many no earlier days, after some were replaced."""
+        """Recount what depends on several series, after some were replaced."""
         self.young_for, self.turns = 0, None
         self.unborn = int(np.count_nonzero(np.isnan(self.track[:, LAST])))
         self.lattices = int(np.count_nonzero(self.period_s))
@@ -352,12 +358,12 @@ class SeriesState(Remembered):
 
 
 def _as_laws_have_them(series: int) -> Float:
-    """Quantiles of so many series are read where they are named."""
+    """Return `read_at` without any correction: each quantile is read at its own level."""
     return np.tile(np.array(QUANTILE_LEVELS), (series, 1))
 
 
 def _nothing_aside(params: SeriesParams) -> dict[str, Float]:
-    """Of series whose demand never fell away."""
+    """Return the `aside_` arrays of series whose demand never fell deeply."""
     series = len(params.scale)
     shapes = {
         "track": (series, TOP + 1),
@@ -371,7 +377,7 @@ def _nothing_aside(params: SeriesParams) -> dict[str, Float]:
 
 
 def as_it_lies(array: Kind) -> Kind:
-    """An array of a state that has series first and slots, blocks or rows next, with these first, as it lies in memory."""
+    """Swap the first two axes of an array: series first and rows next, as in the state, or rows first, as in memory."""
     return array.swapaxes(0, 1)
 
 
@@ -379,7 +385,9 @@ _BY_ROWS = (
     *("codes", "issued", "features", "ahead", "fitted", "blocks"),
     *("tables", "totals", "sizes", "shifts", "sums", "fits"),
 )
+"""Arrays that are kept in memory with their rows first."""
 _OF_SLOTS = {"codes", "slot_sum", "slot_count", "paces", "aside_paces", "aside_slot"}
+"""Fields that depend on the length of a slot."""
 _HORIZON_AXIS = {
     "tables": 2,
     "totals": 2,
@@ -391,7 +399,9 @@ _HORIZON_AXIS = {
     "blocks": 2,
     "open": 1,
 }
+"""The axis of horizons in each array that has one."""
 
 
 def _arrays(state: SeriesState) -> dict[str, Array]:
+    """Return the fields that are arrays, by name."""
     return {f.name: value for f in fields(state) if isinstance(value := getattr(state, f.name), np.ndarray)}

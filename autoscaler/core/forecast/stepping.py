@@ -1,7 +1,7 @@
 """`step`: learn from the new samples, then issue a forecast.
 
-Rules of this file: a sample is first judged against forecasts made before it, and only then changes the forecast. Missing and
-impossible samples teach nothing, and neither does demand hidden by saturation, or a window in which some was hidden.
+Rules of this file: earlier forecasts are first judged by a sample, and only then does the sample change the forecast. Nothing is
+learned from missing and impossible samples, from demand hidden by saturation, or from a window that contains hidden demand.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ from autoscaler.core.params import SeriesParams
 from autoscaler.core.types import Float, Int, Outlook, Samples, SmallFloat
 
 BACK_S = 300.0
-"""If the clock goes back by less than this, time stands still for the forecaster; if by more, time starts over there."""
+"""If the clock goes back by up to this many seconds, the forecaster waits until it has caught up; if by more, it starts over
+from that time."""
 YOUNG, YOUNG_TICKS = 8, 8
-"""A young series is fitted this many times as often, until it is this many fits old, but at most once in this many ticks."""
+"""A young series is fitted `YOUNG` times as often, until it is `YOUNG` periods of fits old, but at most once in `YOUNG_TICKS`
+ticks."""
 CHOICE_FITS = 4
 """Number of fits of the level per search for a lattice: about one search an hour."""
 SAID_TOGETHER = 480
-"""Most ticks times series whose quantiles and laws are computed together, if their samples are known."""
+"""Most ticks times series whose quantiles and laws are computed together, if their samples are known in advance."""
 _ONE_MORE = np.array(1)
 _MOST_GRAIN = 2.0
 """The grain of the noise is at most this many times the usual demand."""
@@ -44,10 +46,10 @@ class Found:
     """Results of T ticks.
 
     Attributes:
-        facts: What follows from their demand.
+        facts: Their samples, checked.
         top: float64 (T, S), logarithm of the highest expected demand at each tick.
-        marks: Positions on their lattices; None if there is none.
-        issued: The forecast at the last tick, from `issuing.expect`.
+        marks: Lattice points ahead of each tick; None if no series has a lattice.
+        issued: float64 (S, H, 3), the forecast at the last tick, from `issuing.expect`.
     """
 
     facts: Read
@@ -57,7 +59,7 @@ class Found:
 
 
 def step(params: SeriesParams, state: SeriesState, samples: Samples) -> Outlook:
-    """Learn from the new samples and issue the predictive distribution.
+    """Learn from the new samples and issue the predictive distributions.
 
     Args:
         params: Horizons and forgetting, over S series; not to be changed afterwards.
@@ -74,6 +76,7 @@ def step(params: SeriesParams, state: SeriesState, samples: Samples) -> Outlook:
 
 
 def _step(settings: Settings, state: SeriesState, samples: Recorded) -> Outlook:
+    """Do the work of `step` for one tick."""
     found = _live(settings, state, samples)
     tick, (demand,), usable = found.facts.tick, found.facts.demand, found.facts.usable
     coverage.answer(settings, state, tick, demand, None if usable is None else usable[0])
@@ -84,14 +87,15 @@ def _step(settings: Settings, state: SeriesState, samples: Recorded) -> Outlook:
 def steps(
     params: SeriesParams, state: SeriesState, samples: Iterable[Samples] | Recorded
 ) -> Iterator[Outlook]:
-    """The results of `step` for many ticks together, identical to the bit: in a third of the time for few series, a seventh for one.
+    """Issue the Outlooks of many ticks together, bit-identical to those of `step`.
 
-    Samples must be known in advance, so this is for replays.
+    This takes a third of the time of `step` for few series, and a seventh for one. Samples must be known in advance, so it is
+    for replays.
 
     Args:
         params: As for `step`.
         state: Updated in place as the Outlooks are taken, some ticks ahead of them.
-        samples: As for `step`, one tick after another; samples that are all known take less time as `Recorded`.
+        samples: As for `step`, one tick after another. If all samples are known, `Recorded` takes less time.
 
     Yields:
         Outlooks of one tick or several. Ticks follow each other along the axis of series, with as many entries per tick as
@@ -125,9 +129,9 @@ def steps(
 def learn(params: SeriesParams, state: SeriesState, *samples: Samples) -> None:
     """Learn from past samples as if they had been lived through, without issuing forecasts.
 
-    The state equals to the bit what `step` would have left, except for the quantile correction (`coverage`), which only issued
-    forecasts can teach. This takes half to two thirds of the time of `step`, and far less for many ticks of few series at
-    once. Many series together take hardly more time than one.
+    The state is bit-identical to what `step` would have left, except for the quantile correction (`coverage`), which needs
+    issued forecasts. This takes half to two thirds of the time of `step`, and far less for many ticks of few series at once.
+    Many series together take hardly more time than one.
 
     Args:
         params: As for `step`.
@@ -140,6 +144,7 @@ def learn(params: SeriesParams, state: SeriesState, *samples: Samples) -> None:
 
 
 def _settings(params: SeriesParams, state: SeriesState) -> Settings:
+    """Return the compiled settings, compiling them again if the parameters are other ones."""
     settings = state.settings
     if settings is None or settings.params is not params:
         state.settle()
@@ -150,24 +155,23 @@ def _settings(params: SeriesParams, state: SeriesState) -> Settings:
 def _live_through(
     settings: Settings, state: SeriesState, samples: Recorded, kept: Kept | None = None
 ) -> None:
-    """Live through a stretch, in parts that begin where demand falls as it hardly ever did, or is back."""
+    """Process a stretch of ticks, in parts that begin where demand falls unusually deep or returns."""
     first, end = 0, len(samples.now_s)
     while first < end:
         first += len(_live(settings, state, samples.some(first, end), kept).top)
 
 
 def _live(settings: Settings, state: SeriesState, samples: Recorded, kept: Kept | None = None) -> Found:
-    """Live through ticks that follow each other: learn from each, then work out what is expected.
+    """Process consecutive ticks: learn from each, and then compute what is expected.
 
     Args:
-        settings: Of the series.
+        settings: The settings of the series.
         state: Updated in place.
-        samples: More than one only where `_may_go_on` from the first.
-        kept: Where to keep what each tick expects; None where the last one is enough.
+        samples: One tick, or as many as `stretches` allows.
+        kept: Where to keep what is expected at each tick; None if the last one is enough.
 
     Returns:
-        What the forecasts rest on, and what is expected at the last tick: of those that can be gone through together, which
-        may be fewer than were given.
+        The results of the ticks that could be processed together, which may be fewer than were given.
     """
     tick = int(samples.now_s[0] // settings.params.tick_s)
     facts, ticks = read(state, tick, samples), len(samples.now_s)
@@ -192,9 +196,9 @@ def _live(settings: Settings, state: SeriesState, samples: Recorded, kept: Kept 
 
 
 def _live_on(settings: Settings, state: SeriesState, facts: Read, since: int, kept: Kept | None) -> Found:
-    """As `_live`, where no demand falls away or is back after the first tick, so many ticks after the last one."""
+    """Do the work of `_live` for ticks of which only the first may follow skipped ticks, a deep fall or a return."""
     ticks = len(facts.now_s)
-    # Of one tick, fetching what it needs number by number takes as long as what is saved.
+    # For a single tick, fetching the plain numbers takes as long as it saves.
     go = _go_alone if ticks > 1 and len(settings.series) == 1 else _go_through
     if ticks > 1 or facts.tick != state.last_tick + 1:
         state.learn_put_by()
@@ -214,7 +218,7 @@ def _live_on(settings: Settings, state: SeriesState, facts: Read, since: int, ke
 
 
 def _look_how_old(settings: Settings, state: SeriesState, more: int) -> None:
-    """Note whether all series are grown before so many more samples."""
+    """Update `SeriesState.grown`, before this many more samples are added."""
     if state.young_for <= 0:
         youngest = int(state.ticks.min(initial=settings.grown_ticks))
         state.young_for = settings.grown_ticks - youngest
@@ -225,7 +229,7 @@ def _look_how_old(settings: Settings, state: SeriesState, more: int) -> None:
 def _go_through(
     settings: Settings, state: SeriesState, facts: Read, seen: Seen, weight: Float, kept: Kept | None
 ) -> Found:
-    """What depends on what was forecast, tick by tick."""
+    """Judge, learn, fit and forecast, tick by tick: everything that depends on earlier forecasts."""
     lessons, outcomes = state.lessons or Lessons(), _with_logs(state, seen)
     state.lessons = lessons
     grounds: Grounds | None = None
@@ -262,7 +266,7 @@ def _go_through(
 def _go_alone(
     settings: Settings, state: SeriesState, facts: Read, seen: Seen, weight: Float, kept: Kept | None
 ) -> Found:
-    """The same of one series, number by number (`alone`), from fit to fit."""
+    """Do the work of `_go_through` for a single series, on plain numbers (`alone`), from fit to fit."""
     ticks = len(weight)
     dues = _dues(settings, state, facts.tick, ticks)
     one = Alone(settings, state, facts.tick, weight)
@@ -279,7 +283,7 @@ def _go_alone(
         _note_onset(settings, state, facts, seen, first)
         if first in dues:
             one.settle()
-            # The fits of bursts are wanted in bursts only, and by who comes after.
+            # Fits for bursts are needed only in bursts; without one they are put off.
             whole = bool(np.count_nonzero(seen.regime[first:end]))
             if _refit(settings, state, settings.series, seen.track[first], facts.now_s[first], whole=whole):
                 one.forget()
@@ -304,7 +308,7 @@ def _go_alone(
 
 
 def _dues(settings: Settings, state: SeriesState, tick: int, ticks: int) -> set[int]:
-    """At which of some ticks the one series is fitted, the first of them 0, as `_due` has it."""
+    """Return at which of the ticks the single series is fitted, as offsets, by the rules of `_due`."""
     since, every = tick - state.phase.item(), settings.refit_ticks
     found = set(range(-since % every, ticks, every))
     often = every // YOUNG
@@ -323,7 +327,7 @@ def _hazards(
     first: int,
     end: int,
 ) -> dict[int, int]:
-    """Classes of the odds of a burst at some ticks where it is one series; onsets after the first are noted."""
+    """Return the hazard class of a single series by tick, where it is not 0; onsets after the first tick are recorded."""
     found: dict[int, int] = {}
     if marks is None and seen.onset is None:
         return found
@@ -339,27 +343,31 @@ def _hazards(
 def _judge(
     settings: Settings, state: SeriesState, lessons: Lessons, outcomes: Sequence[Outcomes | None], at: int
 ) -> None:
+    """Judge the forecasts of all groups whose block ends at a tick."""
     for group, mine in zip(settings.groups, outcomes, strict=True):
         if mine is not None and (state.last_tick + 1) % group.stride == 0:
             judge(settings, group, state, lessons, mine, at)
 
 
 def _note_onset(settings: Settings, state: SeriesState, facts: Read, seen: Seen, at: int) -> None:
+    """Record the bursts that begin at a tick."""
     if seen.onset is not None and np.count_nonzero(seen.onset[at]):
         lattice.note(state, seen.onset[at], facts.now_s[at])
         lattice.follow(settings, state, seen.onset[at], facts.now_s[at])
 
 
 def _with_logs(state: SeriesState, seen: Seen) -> list[Outcomes | None]:
+    """Return the outcomes of each group with their logarithms, by the present offset."""
     return [None if each is None else Outcomes(each, logs(state, each)) for each in seen.closed]
 
 
 def _put_in(state: SeriesState, lessons: Lessons) -> None:
-    """Bring tables up to what was put by."""
+    """Apply the outcomes that were put off to the tables."""
     _add(state, count_in(lessons))
 
 
 def _add(state: SeriesState, added: Sequence[tuple[int, Int, SmallFloat]]) -> None:
+    """Add weights to the flat tables at the given places, tick by tick."""
     flat = as_it_lies(state.tables).reshape(-1)
     for _, places, weight in added:
         found = flat.take(places)
@@ -368,7 +376,7 @@ def _add(state: SeriesState, added: Sequence[tuple[int, Int, SmallFloat]]) -> No
 
 
 def _bear(settings: Settings, state: SeriesState, demand: Float) -> None:
-    """First samples are their own means, and by their digits decide when a series is fitted, so that not all are at once."""
+    """Initialise series at their first sample: all means equal it, and its digits spread the fits of series over ticks."""
     new = np.flatnonzero(np.isnan(state.track[:, LAST]) & ~np.isnan(demand))
     if len(new):
         unseasoned = state.track[new, SEASONS]
@@ -381,7 +389,7 @@ def _bear(settings: Settings, state: SeriesState, demand: Float) -> None:
 
 
 def _skip(settings: Settings, state: SeriesState, tick: int) -> None:
-    """Ticks that never came: blocks that ended within them are unknown, and nothing was issued in them."""
+    """Mark blocks that ended in skipped ticks as unknown, and drop the forecasts that would have been issued in them."""
     ring = state.blocks.shape[1]
     for group in settings.groups:
         first, end = (state.last_tick + 1) // group.stride, tick // group.stride
@@ -399,7 +407,7 @@ def _skip(settings: Settings, state: SeriesState, tick: int) -> None:
 
 
 def _begin_anew(state: SeriesState) -> None:
-    """The clock went back: what waits for its outcome waits in vain."""
+    """Start over after the clock went back: forecasts that wait for their outcome are dropped."""
     for array in (state.issued, state.blocks, state.open):
         array.fill(np.nan)
     state.last_tick, state.falls = -1, Falls.empty(len(state.base))
@@ -407,7 +415,7 @@ def _begin_anew(state: SeriesState) -> None:
 
 
 def _due(settings: Settings, state: SeriesState, tick: int) -> Int | None:
-    """The series that are fitted at a tick; None for none."""
+    """Return the series that are fitted at a tick; None if there are none."""
     turns = state.turns
     if turns is None:
         phases = set(state.phase.tolist())
@@ -415,7 +423,7 @@ def _due(settings: Settings, state: SeriesState, tick: int) -> Int | None:
     due = turns.get(tick % settings.refit_ticks)
     often = settings.refit_ticks // YOUNG
     if often >= YOUNG_TICKS and not state.grown:
-        # What was learned from little is soon known better, and until then a poor fit would stay for long.
+        # While little has been seen, every outcome improves the fit a lot, and a poor fit would stay for long.
         often_due = range(tick % often, settings.refit_ticks, often)
         some = [turns[phase] for phase in often_due if phase in turns and turns[phase] is not due]
         if some:
@@ -429,10 +437,9 @@ def _due(settings: Settings, state: SeriesState, tick: int) -> Int | None:
 def _refit(
     settings: Settings, state: SeriesState, due: Int, track: Float, now_s: float, *, whole: bool = True
 ) -> bool:
-    """Fit the level of these series anew, or of the one there is only without bursts, and look for lattices.
+    """Fit the level of the due series, int64 (N,), and now and then look for lattices.
 
-    Returns:
-        Whether the offset of any has changed.
+    Unless `whole`, only the regime without a burst is fitted, for a single series. Returns whether any offset has changed.
     """
     prior, sums = settings.prior[due], state.sums[due] / state.weight[due, np.newaxis, np.newaxis]
     if whole:
@@ -446,11 +453,12 @@ def _refit(
 
 
 def _regrain(settings: Settings, state: SeriesState, due: Int, track: Float) -> bool:
-    """Set what is added to both sides of a ratio by the grain of the noise; whether it has changed for any series.
+    """Set the offset of the due series by the grain of their noise; return whether any offset has changed.
 
-    Where demand comes in lumps, as requests that each occupy a VM do, its spread grows as the root of demand and not
-    with demand. Ratios of demand plus the grain (mean distance squared over mean demand; for a Poisson law of
-    lumps, about two thirds of a lump) have the same spread at all levels. In steps of two, so that it seldom changes.
+    If demand comes in lumps, as requests that each occupy a VM do, its spread grows as the square root of demand. Ratios of
+    demand plus the grain then have the same spread at all levels. The grain is the squared mean distance from the level over
+    mean demand; for a Poisson distribution of lumps, about two thirds of a lump. Offsets are powers of two times the scale,
+    so that they seldom change.
     """
     if len(due) == len(settings.series) == 1 and _is_fine(settings, state, track):
         return False
@@ -469,13 +477,13 @@ def _regrain(settings: Settings, state: SeriesState, due: Int, track: Float) -> 
 
 
 def _is_fine(settings: Settings, state: SeriesState, track: Float) -> bool:
-    """Whether the noise of the one series is finer than its scale, and was: nothing changes then, which takes no logarithm to see."""
+    """Return whether a single series' grain is below its scale, and was before, so that its offset stays the same."""
     scale, miss = settings.params.scale.item(), state.miss.item()
     return state.offset.item() == scale and miss * miss / max(track[0, USUAL].item(), 1e-300) <= scale
 
 
 def _lighten(settings: Settings, state: SeriesState, lessons: Lessons) -> None:
-    """Weigh all that was learned anew, before any weight overflows."""
+    """Divide everything weighted by the weight of a present outcome, before any weight overflows."""
     if state.weight[0] <= HEAVY and (state.last_tick % 4096 or not (state.weight > HEAVY).any()):
         return
     _put_in(state, lessons)

@@ -1,6 +1,6 @@
 """Which runs of ticks can be processed together when samples are known in advance.
 
-Rules of this file: how ticks are cut into stretches changes no answer, only the time that answers take.
+Rules of this file: how ticks are cut into stretches affects no result, only the time taken.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from autoscaler.core.forecast.state import SeriesState
 from autoscaler.core.types import Samples
 
 HEAVY = 2.0**40
-"""Weights are brought down when one exceeds this."""
+"""Weights above this are scaled down."""
 
 
 def as_they_come(settings: Settings, state: SeriesState, samples: Iterable[Samples]) -> Iterator[Recorded]:
-    """Samples of ticks that may be gone through together; they must have been when the next are taken."""
+    """Yield stretches of samples to process together. Each must have been processed before the next is taken."""
     some: list[Samples] = []
     last, most = 0, 1
     for each in samples:
@@ -35,7 +35,7 @@ def as_they_come(settings: Settings, state: SeriesState, samples: Iterable[Sampl
 
 
 def at_hand(settings: Settings, state: SeriesState, samples: Recorded) -> Iterator[Recorded]:
-    """The same of those that are at hand."""
+    """Yield the same stretches as `as_they_come`, from samples that are all known."""
     tick_s, count = settings.params.tick_s, len(samples.now_s)
     first = 0
     while first < count:
@@ -48,8 +48,9 @@ def at_hand(settings: Settings, state: SeriesState, samples: Recorded) -> Iterat
 
 
 def _may_go_on(settings: Settings, state: SeriesState, tick: int) -> int:
-    """How many ticks may be gone through from this one on: no other where a series waits for its first sample, where ticks
-    were skipped, or where weights must soon be brought down.
+    """Return how many ticks from this one on may be processed together.
+
+    Only one if a series waits for its first sample, ticks were skipped, or weights must soon be scaled down.
     """
     if state.unborn or tick != state.last_tick + 1:
         return 1

@@ -17,13 +17,13 @@ from autoscaler.core.laws import EDGES
 from autoscaler.core.types import LAW_BINS, Bool, Float, Int, SmallFloat
 
 REGIMES = 6
-"""No burst, and five ages of one."""
+"""No burst, and five ages of a burst."""
 LEVELS, GROWTHS, HAZARDS = 4, 3, 3
-"""Classes of demand's height without a burst, of its growth within one, and of the hazard of one."""
+"""Classes of the level relative to usual demand without a burst, of growth within a burst, and of the hazard of a burst."""
 CELLS = LEVELS * HAZARDS + (REGIMES - 1) * GROWTHS
 PARENTS = HAZARDS + REGIMES - 1
 ROWS = CELLS + PARENTS + 1
-"""All cells, their parents, and the row of everything."""
+"""Rows per series: all cells, their parents, and one row for all outcomes."""
 PARENT_WEIGHT, WHOLE_WEIGHT, PRIOR_WEIGHT = 8.0, 4.0, 3.0
 """Pseudo-counts that a cell borrows from its parent, from all outcomes, and from the prior."""
 
@@ -31,15 +31,18 @@ PARENT_OF: Int = np.array(
     [*(cell // LEVELS for cell in range(LEVELS * HAZARDS))]
     + [HAZARDS + regime for regime in range(REGIMES - 1) for _ in range(GROWTHS)]
 )
-"""int64 (CELLS,), the parent of each cell: for no burst its hazard, else its regime."""
+"""int64 (CELLS,), the parent of each cell: its hazard class without a burst, else its regime."""
 ROWS_OF: Int = np.stack([np.arange(CELLS), CELLS + PARENT_OF, np.full(CELLS, ROWS - 1)], axis=1)
-"""int64 (CELLS, 3), the rows that a cell reads and writes."""
+"""int64 (CELLS, 3), the rows of each cell: its own, its parent's, and that of all outcomes."""
 REGIME_OF: Int = np.maximum(PARENT_OF - (HAZARDS - 1), 0)
-"""int64 (CELLS,), its regime."""
+"""int64 (CELLS,), the regime of each cell."""
 
 
 def _prior() -> SmallFloat:
-    """A Laplace law with a tail that falls as a power: float32 (LAW_BINS,), of `PRIOR_WEIGHT`."""
+    """Return the prior's bins, float32 (LAW_BINS,): a Laplace distribution mixed with a power-law tail.
+
+    They sum to `PRIOR_WEIGHT`.
+    """
     size = np.abs(EDGES)
     beyond = 0.5 * (0.9 * np.exp(-size) + 0.1 / (1.0 + size / 2.0) ** 2)
     below = np.where(EDGES < 0.0, beyond, 1.0 - beyond)
@@ -48,21 +51,21 @@ def _prior() -> SmallFloat:
 
 
 PRIOR: SmallFloat = _prior()
+"""The bins of the prior."""
 
 
 def survival(tables: SmallFloat, whole: SmallFloat, totals: Float, rows: Int, weight: Float) -> SmallFloat:
-    """Probability of an outcome beyond each lower edge.
+    """Return the probability of an outcome above each lower edge: float32 (LAW_BINS, S, H).
+
+    It falls along the first axis, which is that of bins so that work bin by bin covers all series at once. The first two are
+    equal: the first bin counts outcomes without any demand, which lie above no edge.
 
     Args:
-        tables: float32 (S * ROWS, H, LAW_BINS).
-        whole: float32 (S, H, LAW_BINS), the rows of everything among them.
-        totals: float64 (S * ROWS, H), the sums of the bins.
-        rows: int64 (S, 3), flat rows of each series' cell, its parent and the whole.
-        weight: float64 (S,), of a present outcome.
-
-    Returns:
-        float32 (LAW_BINS, S, H), falling along the first axis, so that what is done bin by bin is done to all series at
-        once; the first two are alike, since no demand is beyond no edge.
+        tables: float32 (S * ROWS, H, LAW_BINS), the histograms.
+        whole: float32 (S, H, LAW_BINS), the rows of all outcomes among them.
+        totals: float64 (S * ROWS, H), sums of the bins.
+        rows: int64 (S, 3), flat rows of each series' cell, its parent and all outcomes.
+        weight: float64 (S,), weight of a present outcome.
     """
     of = totals.take(rows, axis=0)
     np.maximum(of, _LEAST_TOTAL, out=of)
@@ -78,7 +81,7 @@ def survival(tables: SmallFloat, whole: SmallFloat, totals: Float, rows: Int, we
         mass += found[:, 2]
         beyond[:] = mass.transpose(2, 0, 1)
     else:
-        # The same of some series after the other, so that what it takes stays near the processor.
+        # The same in blocks of series, so that the data stays in the cache.
         room = np.empty((2, _AT_ONCE, horizons, bins), np.float32)
         for first in range(0, series, _AT_ONCE):
             some = slice(first, first + _AT_ONCE)
@@ -105,9 +108,9 @@ _PRIOR = PRIOR[:, np.newaxis]
 
 
 def _turn(mass: SmallFloat, found: SmallFloat) -> None:
-    """The same into one with bins first: (S, H, LAW_BINS) into (LAW_BINS, S, H)."""
+    """Copy from (S, H, LAW_BINS) into (LAW_BINS, S, H), in blocks."""
     horizons = mass.shape[1]
-    # Some rows after the other, since what is read of all of them for each bin would not fit the nearest cache.
+    # In blocks of rows, because one bin of all rows would not fit the nearest cache.
     length = max(1, _TURNED // horizons)
     for first in range(0, len(mass), length):
         some = slice(first, first + length)
@@ -115,12 +118,12 @@ def _turn(mass: SmallFloat, found: SmallFloat) -> None:
 
 
 def sum_up(values: SmallFloat) -> None:
-    """Let each value along the first axis be the sum of itself and all after it, from the last to the first."""
+    """Replace each value along the first axis by the sum of itself and all after it, added from the last to the first."""
     if values.size <= _FEW * len(values):
         backwards = values[::-1]
         np.add.accumulate(backwards, axis=0, out=backwards)
         return
-    # The same sums with longer loops.
+    # The same sums with longer inner loops.
     rows = list(values)
     after = rows.pop()
     while rows:
@@ -130,16 +133,17 @@ def sum_up(values: SmallFloat) -> None:
 
 
 _FEW, _TURNED, _AT_ONCE = 64, 125, 125
-"""Columns, or series, that are few; rows that are turned by 90 degrees at a time; series whose rows are read together."""
+"""Up to `_FEW` series or columns, one numpy call for all is faster. `_TURNED` rows are transposed at a time, and the rows of
+`_AT_ONCE` series are read together."""
 
 
 def flat(totals: Int, place: Float, none: Bool) -> Int:
-    """Where outcomes are counted in flat tables: int64 (N, 3).
+    """Return the places in flat tables at which outcomes are counted: int64 (N, 3).
 
     Args:
-        totals: int64 (N, 3), where they are counted in the flat sums.
-        place: float64 (N,), in bins; clipped into range, and overwritten.
-        none: bool (N,), where there was no demand.
+        totals: int64 (N, 3), the places of their rows in the flat sums.
+        place: float64 (N,), positions in bins; clipped into range, and overwritten.
+        none: bool (N,), whether there was no demand.
     """
     np.maximum(place, _FIRST_BIN, out=place)
     np.minimum(place, _LAST_BIN, out=place)

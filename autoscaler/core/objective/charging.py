@@ -108,6 +108,7 @@ class Charging:
             self._bands.charge_starts(state.below, ordered, state.serving + state.coming)
 
     def _pay_starts(self, state: Trial, ordered: SmallInt) -> None:
+        """Add the price of these starts to what models have paid."""
         paid = self._vms
         paid[...] = ordered
         paid *= self._start_cost

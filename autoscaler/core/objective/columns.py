@@ -3,7 +3,7 @@
 If a replay knows demand in advance (`laws.Page`), what models want is computed for a page of ticks at once (`ahead`), by the same
 rules, and each tick only advances its shadows.
 
-Rules of this file: it fills in what models want, and passes it on. No reduction over lanes.
+Rules of this file: it collects what models want and passes it to the contest (`experts`). No reduction over lanes.
 """
 
 from __future__ import annotations
@@ -44,12 +44,13 @@ _WORTH, _BOTH = rows_of(Kind.WORTH), rows_of(Kind.BOTH)
 _YESTERDAY = slice(rows_of(Kind.YESTERDAY).start, rows_of(Kind.YESTERDAY).start + 3)
 _NOW, _LONG = (MODELS.index(Model(Kind.WORTH, 0, window)) for window in (Window.NOW, Window.LONG))
 _FORECASTS = slice(_NOW, _LONG + 1, _LONG - _NOW)
-"""A slice, since numpy looks at a list of places far longer."""
+"""The forecast models that BOTH combines with YESTERDAY. A slice, because indexing by a list takes numpy far longer."""
 _LAWS_AT_ONCE = 48
-"""Laws of each horizon that are asked at once, at most: an eighth of them after a price has changed, and while it stays twice as many each
-time."""
+"""Most laws of each horizon that are evaluated at once. After a price has changed it is an eighth of them, and while the
+price stays the same the number doubles each time."""
 _MOST_AHEAD, _FEWEST_AHEAD = 680_000, 4
-"""So many numbers are worked out ahead at most, and of no fewer ticks: where these are more numbers it takes no less than tick by tick."""
+"""At most `_MOST_AHEAD` numbers are computed ahead. If they cover fewer than `_FEWEST_AHEAD` ticks, going tick by tick is as
+fast."""
 
 
 def _as_it_is(value: Int) -> Int:
@@ -57,23 +58,23 @@ def _as_it_is(value: Int) -> Int:
 
 
 def _by_both(want: SmallInt) -> None:
-    """Fill in what yesterday and the forecast want, the more of them, in the rows of (..., M, n)."""
+    """Fill in what BOTH models want from what YESTERDAY and WORTH models want, in the rows of (..., M, n)."""
     _more_of_both(want[..., _YESTERDAY, :], want[..., _FORECASTS, :], want[..., _BOTH, :])
 
 
 def _more_of_both(days: SmallInt, forecasts: SmallInt, both: SmallInt) -> None:
-    """Fill in the more of each of days, (..., d, n), and each of forecasts, (..., f, n): (..., d * f, n)."""
+    """Fill `both`, (..., d * f, n), with the larger of each of `days`, (..., d, n), and each of `forecasts`, (..., f, n)."""
     days, forecasts = days[..., np.newaxis, :], forecasts[..., np.newaxis, :, :]
     shape = *both.shape[:-2], days.shape[-3], forecasts.shape[-2], both.shape[-1]
     np.maximum(days, forecasts, out=both.reshape(shape))
 
 
 class Wishes(NamedTuple):
-    """What the models that drive want, n columns.
+    """What the driving models want in n columns.
 
     Attributes:
-        model: int64 (n,), which.
-        low, high: int64 (n,), up to and down to how many VMs.
+        model: int64 (n,), the model that drives the last VM wanted.
+        low, high: int64 (n,), order up to `low` VMs, go down to `high`.
     """
 
     model: Int
@@ -81,20 +82,20 @@ class Wishes(NamedTuple):
     high: Int
 
     def within(self, least: Int, most: Int) -> Wishes:
-        """Those that policies allow, int64 (n,) both."""
+        """Return the wishes clipped to the policies' minima and maxima of VMs, int64 (n,) each."""
         low, high = (np.minimum(np.maximum(of, least), most) for of in (self.low, self.high))
         return Wishes(self.model, low, high)
 
 
 class _Paged(NamedTuple):
-    """What economic models want at the ticks of a part of a page.
+    """What the economic models want at the ticks of one part of a page.
 
     Attributes:
-        page: Which.
-        first: The part's first row.
-        length: Of parts, but for the last of a page.
-        price: float64 (n,), of shortage.
-        want: int (T, 2, m, n), as their rows of `Contest.want`.
+        page: The page.
+        first: The page's row of the part's first tick.
+        length: Ticks per part; the last part of a page may be shorter.
+        price: float64 (n,), price of shortage.
+        want: int (T, 2, m, n), the economic models' rows of `Contest.want`.
     """
 
     page: Page
@@ -105,13 +106,15 @@ class _Paged(NamedTuple):
 
 
 class Columns:
-    """The models of the lanes that share a column of the state.
+    """Computes what the models of each column of the state want, and advances their contest.
+
+    Lanes with the same past share a column. Arrays of n are by column, arrays of k by lane.
 
     Args:
         params: The policies, L lanes.
-        lanes: int64 (k,), which have an objective.
-        column: int64 (k,), the column of each, as in `Trial`.
-        noted: The last tick that was taken in.
+        lanes: int64 (k,), the lanes with an objective.
+        column: int64 (k,), the column of each lane, as in `Trial`.
+        noted: The last tick whose demand was recorded.
     """
 
     def __init__(self, params: LaneParams, lanes: Int, column: Int, noted: int = -1) -> None:
@@ -146,12 +149,13 @@ class Columns:
         leads_s = [(pair_s[0], mine) for pair_s, mine in windows_s]
         self._all_days = EarlierDays(leads_s, tick_s)
         asked = tuple(of for of in (Horizon.LEAD, Horizon.KEEP, Horizon.HOLD) for _ in PRICE_FACTORS)
-        # The share of its work that a VM must serve, at a price of 1: what it costs in a tick, a start included.
+        # The share of its work that a VM must serve at a price of shortage of 1: its cost per tick, with a share of its
+        # start.
         cost = np.ones((len(asked), len(lanes)))
         cost[:_FACTORS] += params.start_cost[lanes] / params.hold_ticks[lanes]
         cost /= np.tile(PRICE_FACTORS, 3)[:, np.newaxis]
         self._cost: Float = cost
-        # Prices that are found come apart with what fleets miss.
+        # Prices that are found differ as soon as fleets miss different work, so such columns are never grouped.
         found = np.where(params.unserved_target[lanes] > 0.0, 1 + self._at, 0)
         self._same = Alike(self._series, capacity, cost[0], params.shortage_price[lanes], found)
         some = self._same.first
@@ -164,33 +168,33 @@ class Columns:
         self._price, self._price_of_all = self._ahead_s, np.zeros(0)
 
     def first(self, value: Number) -> Number:
-        """What the columns have of what lanes have, (..., k)."""
+        """Return the values of the columns, (..., n), from those of the lanes, (..., k)."""
         return self.alike.of_first(value) if self.shared else value
 
     def spread(self, value: Number) -> Number:
-        """What lanes have of what the columns have, (..., n)."""
+        """Return the values of the lanes, (..., k), from those of the columns, (..., n)."""
         return self.alike.spread(value) if self.shared else value
 
     def step(
         self, trial: Trial, view: Snapshot, laws: Laws, demand: Float, known: Bool, fresh: Bool, price: Float
     ) -> Wishes:
-        """Move the models on by a tick.
+        """Advance the models by a tick, and return what the driving ones want.
 
         Args:
             trial: Updated in place.
             view: The snapshot, for its time.
-            laws: Of all series.
+            laws: The laws of all series.
             demand: float64 (n,), NaN where it is not fresh.
-            known: bool (n,), where it counts.
-            fresh: bool (n,).
-            price: float64 (n,), of shortage.
+            known: bool (n,), whether demand is fresh and not censored.
+            fresh: bool (n,), whether demand is fresh.
+            price: float64 (n,), price of shortage.
         """
         contest = self.contest
-        # It may be owed by those of policies as they were compiled before.
+        # Columns of policies as they were compiled before may have put it off.
         if self._ahead is not None or AHEAD in trial.owed:
             trial.settle(AHEAD)
             self._ahead = None
-            # What has turned out otherwise may do so again.
+            # This page was wrong once, so it is not computed ahead again.
             self._gave_up = laws.page if isinstance(laws, PagedLaws) else None
         contest.fit(trial)
         want = contest.want
@@ -211,14 +215,14 @@ class Columns:
         return Wishes(model, low, high)
 
     def doubted(self, trial: Trial, tick: int, demand: Float, known: Bool, price: Float) -> Int | None:
-        """VMs that stay though demand has fallen (`falls`), int64 (k,) of all lanes; None where there are none.
+        """Return the VMs that stay although demand has fallen (`falls`): int64 (k,); None if there are none.
 
         Args:
             trial: Updated in place.
-            tick: Now.
+            tick: The current tick.
             demand: float64 (k,), of all lanes.
-            known: bool (k,), where it counts.
-            price: float64 (k,), of shortage.
+            known: bool (k,), whether it is fresh and not censored.
+            price: float64 (k,), price of shortage.
         """
         work = self.first(demand) / self._capacity
         if np.count_nonzero(known) < len(known):
@@ -227,19 +231,19 @@ class Columns:
         return None if held is None else self.spread(held)
 
     def doubted_ahead(self, trial: Trial) -> Int | None:
-        """The same of the tick that was stepped through ahead."""
+        """Return the result of `doubted` for the tick that `step_ahead` has just used."""
         assert self._ahead is not None
         held = self._ahead.doubted(trial.falls, self._tick_s, self._lead, self._price)
         return None if held is None else self.spread(held)
 
     def _note(self, trial: Trial, view: Snapshot, need: Float, known: Bool) -> None:
-        """Take in a tick: demand in VMs, where it is known."""
+        """Record a tick of demand, float64 (n,) in VMs, where it is known."""
         if view.tick > self.noted:
             self._notes.keep(trial, view.now_s - self._tick_s, need, known)
             self.noted = view.tick
 
     def _usually(self, trial: Trial, now_s: float, price: Float, want: SmallInt) -> None:
-        """Fill in what is usually needed, in the rows of (..., M, n)."""
+        """Fill in what is usually needed, in the rows of (..., M, n); computed once an hour."""
         hours = self._hours_of(now_s)
         if hours != self._hours:
             trial.settle(NOTES)
@@ -250,11 +254,11 @@ class Columns:
         rows[...] = usual.reshape(rows.shape[-2:])
 
     def _hours_of(self, now_s: float) -> list[float]:
-        """The hours in which what is wanted now serves."""
+        """Return the hours since the epoch in which a start ordered now serves, one for each lead time."""
         return [(now_s + ahead_s) // HOUR_S for ahead_s in self._ahead_of]
 
     def _before(self, trial: Trial, now_s: float) -> Before:
-        """What was needed at this time of earlier days, of n columns."""
+        """Return the demand around this time on earlier days."""
         (day, week), days, habits = self._days, self._all_days, trial.habits
         if not (
             day.is_over(habits.day, habits.slot, now_s)
@@ -278,7 +282,7 @@ class Columns:
             self._ask(laws, price, mine[np.newaxis])
 
     def _part_of(self, page: Page, row: int, price: Float) -> tuple[int, SmallInt]:
-        """What they want at the ticks of the part of a page in which a row is: its first row, and int (T, 2, m, n)."""
+        """Return the economic models' wishes in the part of a page that contains a row: its first row, and int (T, 2, m, n)."""
         paged, kind = self._paged, self.contest.want.dtype
         same = paged is not None and paged.want.dtype == kind and np.array_equal(paged.price, price)
         if (
@@ -298,7 +302,7 @@ class Columns:
         return paged.first, paged.want
 
     def foreseen(self, laws: Laws, tick: int, demand: Float) -> PagedLaws | None:
-        """The laws, if their page foresaw the demand of all lanes, float64 (k,), at this tick; else None."""
+        """Return the laws if their page foresaw the demand of all lanes, float64 (k,), at this tick; else None."""
         if not isinstance(laws, PagedLaws):
             return None
         page = laws.page
@@ -312,14 +316,17 @@ class Columns:
     def step_ahead(
         self, trial: Trial, view: Snapshot, laws: PagedLaws, demand: Float, price: Float
     ) -> Wishes | None:
-        """As `step`, of all lanes and within policies, by what was worked out for a page of ticks; None where that cannot be.
+        """Advance the models by a tick that was computed in advance, or compute the next ticks of the page first.
 
         Args:
             trial: Updated in place.
             view: The snapshot, for its time.
-            laws: Foresaw demand.
-            demand: float64 (k,), of all lanes, known.
-            price: float64 (k,), likewise.
+            laws: Laws of a page that foresaw the demand.
+            demand: float64 (k,), of all lanes, all known.
+            price: float64 (k,), price of shortage.
+
+        Returns:
+            The wishes of all lanes, within the policies' bounds; None if the tick cannot be computed in advance.
         """
         if price is not self._price_of_all:
             self._price_of_all, self._price = price, self.first(price)
@@ -352,7 +359,11 @@ class Columns:
         return Wishes(model if model.ndim == 1 else model[at - first], low, high)
 
     def _wishes_from(self, trial: Trial, ahead: Ahead, at: int, tick: int) -> tuple[Int, Int]:
-        """Who drives from a tick on until that may change, int64 (k,) or (T, k), and what they want, int64 (T, 2, k)."""
+        """Return drivers and wishes of all lanes from a tick on until drivers may change.
+
+        Returns:
+            The driving model, int64 (k,) or (T, k), and lower and upper numbers of VMs, int64 (T, 2, k).
+        """
         end = at + 1
         while end < len(ahead.want) and not self.contest.chooses(tick, tick + end - at):
             end += 1
@@ -363,7 +374,7 @@ class Columns:
         return self.spread(model), self.spread(wished)
 
     def _look_ahead(self, trial: Trial, view: Snapshot, laws: PagedLaws, price: Float) -> Ahead | None:
-        """What all models want from now on until the page ends, or an hour does; None where that is not known yet."""
+        """Compute what all models want until the page or the hour ends; None if something it depends on is not known yet."""
         page, row, contest = laws.page, laws.row, self.contest
         trial.settle(AHEAD)
         most = _MOST_AHEAD // contest.want.size
@@ -413,7 +424,7 @@ class Columns:
         return found
 
     def _worth_ahead(self, page: Page, row: int, price: Float, want: SmallInt) -> None:
-        """Fill in what the economic models want at ticks of a page, from a row on, in their rows of (T, 2, ..., n)."""
+        """Fill in what the economic models want on consecutive ticks of a page, in their rows of (T, 2, ..., n)."""
         at = 0
         while at < len(want):
             first, vms = self._part_of(page, row + at, price)
@@ -422,7 +433,10 @@ class Columns:
             at += len(some)
 
     def _before_page(self, trial: Trial, now_s: list[float]) -> Before | None:
-        """The same at some ticks, (T, 2, n) each, or of columns that are alike once; None where they look at what is not over."""
+        """Return the demand on earlier days for several ticks, (T, 2, n) each, or (T, 2, G) for groups of equal columns.
+
+        None if it depends on ticks that are not over yet.
+        """
         (day, week), habits, alike = self._days, trial.habits, self.contest.alike
         for _ in range(2):
             yesterday = day.page(habits.day, habits.slot, now_s, alike)
@@ -434,7 +448,7 @@ class Columns:
         return None
 
     def _ask(self, laws: Laws | Page, price: Float, want: SmallInt, first: int = 0) -> None:
-        """Fill in what they want at a tick, or at so many of a page from one on: (T, 2, m, n)."""
+        """Fill in what the economic models want at one tick, or at consecutive ticks of a page from `first` on: (T, 2, m, n)."""
         same = self._same.hold(price)
         worth, cost, at = (
             (self._few_worth, self._few_cost, self._same.of_first(price))

@@ -5,7 +5,7 @@ misses those; odds by the hour take weeks to reveal a job that runs once within 
 taken for each day, and then a statistic over days: the simple form of a periodic quantile (Qian and others, RobustScaler, 2022),
 with headroom in place of a quantile level.
 
-Rules of this file: element-wise, days in their order. Nothing is kept that does not follow from the inputs.
+Rules of this file: element-wise, days in order. It caches results, and keeps no other state.
 """
 
 from __future__ import annotations
@@ -20,22 +20,25 @@ from autoscaler.core.objective.habits import DAY_S, Habits, week_slot_s
 from autoscaler.core.types import Bool, Float, Int, SmallFloat
 
 DAYS = 7
+"""Number of earlier days."""
 AROUND_S, WIDELY_S = 900.0, 1800.0
-"""How much earlier and later is about this time: for the highest of all days, and for the average of them."""
+"""Seconds before and after this time of day that count as "around this time": for the maximum over days, and for the average
+of the days' maxima."""
 
 
 class EarlierDays:
-    """The last week's days at about this time.
+    """Demand around this time of day on each of the last seven days.
 
     Args:
-        ahead_s: From an order until a tick after it serves, and which columns that is so for, bool (n,).
+        ahead_s: Pairs of a time from an order until the tick after it serves, in seconds, and the columns with that time,
+            bool (n,).
         tick_s: Length of a tick.
     """
 
     def __init__(self, ahead_s: Sequence[tuple[float, Bool]], tick_s: float) -> None:
         self._ahead_s, self._tick_s, self._slot_s = ahead_s, tick_s, week_slot_s(tick_s)
         self._ring: SmallFloat | None = None
-        # Each day begins with a slot where a whole number of slots is a day.
+        # If a day is a whole number of slots, the slots to read change only when a boundary is crossed.
         self._of_a_day = DAY_S % self._slot_s == 0.0
         self._later_s = [lead_s + late_s for lead_s, _ in ahead_s for late_s in (AROUND_S, WIDELY_S)]
         self._asked: list[float] = []
@@ -44,10 +47,12 @@ class EarlierDays:
         self._found: Float = np.empty((2, len(ahead_s[0][1])))
 
     def at(self, habits: Habits, now_s: float) -> Float:
-        """In VMs, on the average and at most: float64 (2, n), NaN where no day is known; not to be changed.
+        """Return the average over days and the maximum over days, in VMs: float64 (2, n), which callers must not change.
+
+        NaN where no day is known.
 
         Args:
-            habits: Of which all that is looked at is over (`is_over`).
+            habits: Must have recorded all slots that are read (`is_over`).
             now_s: Time of the tick.
         """
         looks = self._looks_at(habits, now_s)
@@ -57,16 +62,17 @@ class EarlierDays:
         return self._found
 
     def is_over(self, habits: Habits, now_s: float) -> bool:
-        """Whether all that `at` looks at is over in the slot under way."""
+        """Return whether all slots that `at` reads are complete."""
         return int(self._looks_at(habits, now_s)[..., -1].max()) <= habits.week_slot
 
     def page(self, habits: Habits, now_s: Sequence[float], alike: Alike) -> Float | None:
-        """The same at some ticks, float64 (T, 2, n); None where they look at what is not noted yet.
+        """Return the results of `at` for several ticks, float64 (T, 2, n); None if they read slots that are not recorded yet.
 
         Args:
-            habits: As of the first of them.
-            now_s: Times of the ticks, T of them.
-            alike: Columns in groups with the same lead time. Where those of each have noted the same, (T, 2, G) of them.
+            habits: The state at the first tick.
+            now_s: Times of the T ticks.
+            alike: Groups of columns with the same lead time. If all columns of each group have recorded the same demand, the
+                result is (T, 2, G), one column per group.
         """
         ring = habits.week
         looks = self._looks_of(np.array(now_s), len(ring))
@@ -81,7 +87,7 @@ class EarlierDays:
         return self._of_looks(ring, some, alike if few else None).take(np.cumsum(new) - 1, axis=0)
 
     def _looks_at(self, habits: Habits, now_s: float) -> Int:
-        """As `_looks_of` one time; the very same array for as long as the same slots are looked at."""
+        """Return `_looks_of` one time; the very same array as long as the same slots are read."""
         each_s, asked = self._slot_s, [now_s]
         if self._of_a_day:
             asked = [(now_s - ago_s) // each_s for ago_s in (self._tick_s, AROUND_S, WIDELY_S)]
@@ -91,9 +97,14 @@ class EarlierDays:
         return self._looks
 
     def _looks_of(self, now_s: Float, slots: int) -> Int:
-        """Which slots are looked at, since the epoch, of a ring of so many: int64 (T, leads, DAYS, 4) at (T,) times.
+        """Return the bounds of the slots to read: int64 (T, leads, DAYS, 4), counted from the epoch.
 
-        The four are the first, the first near one, the one behind the last near one, and the one behind the last.
+        The four are the first slot within `WIDELY_S`, the first within `AROUND_S`, the first after `AROUND_S` and the first
+        after `WIDELY_S`.
+
+        Args:
+            now_s: float64 (T,), times of ticks.
+            slots: Number of slots in the ring.
         """
         each_s = self._slot_s
         then_s = now_s[:, np.newaxis, np.newaxis] - np.arange(1, DAYS + 1) * DAY_S
@@ -102,13 +113,13 @@ class EarlierDays:
         for at, around_s in ((0, WIDELY_S), (1, AROUND_S)):
             found[..., at] = (then_s - around_s) // each_s
             found[..., 3 - at] = np.ceil((then_s + ahead_s + around_s) / each_s - 1e-9)
-        # What is not over yet is no earlier day; what was a week ago may be forgotten.
+        # Slots that are not complete, or that the ring no longer holds, are left out.
         under_way = ((now_s - self._tick_s) // each_s).astype(np.int64)[:, np.newaxis, np.newaxis, np.newaxis]
         np.maximum(found, under_way - slots + 1, out=found)
         return np.minimum(found, under_way, out=found)
 
     def _of_looks(self, ring: SmallFloat, looks: Int, alike: Alike | None) -> Float:
-        """What those slots say: float64 (T, 2, n), or (T, 2, G) of the columns that stand for their groups."""
+        """Return average and maximum over days from the slots of `_looks_of`: float64 (T, 2, n), or (T, 2, G) for groups."""
         found = np.empty((len(looks), 2, ring.shape[1]))
         for number, (_, mine) in enumerate(self._ahead_s):
             of_days = _of_days(ring, looks[:, number])
@@ -120,17 +131,25 @@ class EarlierDays:
 
 
 def _slots(looks: Int) -> tuple[Int, Int, Int, Int, Int]:
-    """Every slot from the first on for as long as the longest takes, (..., DAYS, W), and the four of `looks`, (..., DAYS, 1)."""
+    """Return the slots to read and their bounds.
+
+    Returns:
+        Every slot from the first on, int64 (..., DAYS, W), W being the widest range, and the four bounds of `looks`, (...,
+        DAYS, 1) each.
+    """
     first, near, near_end, end = (looks[..., at, np.newaxis] for at in range(4))
     return first + np.arange(max(int((end - first).max()), 1)), first, near, near_end, end
 
 
 def _of_days(ring: SmallFloat, looks: Int) -> Float:
-    """The mean over days of the highest widely around a time, and the highest of any day around it: float64 (T, 2, n).
+    """Return the mean over days of each day's widest-range maximum, and the maximum over days of the narrow range.
 
     Args:
-        ring: float32 (slots, n).
-        looks: int64 (T, DAYS, 4).
+        ring: float32 (slots, n), demand in VMs.
+        looks: int64 (T, DAYS, 4), bounds of slots.
+
+    Returns:
+        float64 (T, 2, n); NaN where no day is known.
     """
     at, _, near, near_end, end = _slots(looks)
     rows = ring.take(at % len(ring), axis=0)

@@ -3,7 +3,7 @@
 The result changes with slots of minutes and not with ticks. So it is computed again only when other slots are read, which affects
 nothing but the time taken.
 
-Rules of this file: element-wise only. Nothing is kept that does not follow from the inputs.
+Rules of this file: element-wise only. It caches results, and keeps no other state.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from autoscaler.core.objective.habits import Habits, slots_of, slots_of_page
 from autoscaler.core.types import Bool, Float, Int, SmallFloat, SmallInt
 
 _LITTLE: Float = np.array(1e-9)
-"""numpy takes a while to make an array of a plain number, which is much where lanes are few."""
+"""Taken off before rounding up. An array, because converting a plain number takes numpy a while if there are few lanes."""
 
 
 class Before(NamedTuple):
-    """What was needed at this time of earlier days, in VMs: float64 (..., 2, n) each, NaN where unknown.
+    """Demand around this time on earlier days, in VMs: float64 (..., 2, n) each, NaN if unknown.
 
     Attributes:
-        yesterday, last_week: The highest of yesterday, and of the day a week ago, from this time on until a start would serve, and
-            within the hold window.
-        days: The highest of each day of a week at about this time, on the average and at most (`days`).
+        yesterday, last_week: Highest demand of yesterday, and of the day a week ago, in two windows that begin at this time
+            of day: until the tick after a start would serve, and for five minutes (or a tick) longer.
+        days: Demand around this time on the last seven days: the average of the days, and the maximum (`days`).
     """
 
     yesterday: Float
@@ -37,14 +37,14 @@ class Before(NamedTuple):
 
 
 class EarlierDay:
-    """The highest demand of an earlier day, in two windows that begin at this time of it.
+    """Highest demand of one earlier day, in two windows that begin at this time of that day.
 
     Args:
-        then: Of habits, the time, lengths of two windows in seconds, ascending, and the length of a tick: float64 (2, n), NaN
-            where unknown.
-        ago_s: How long ago it was.
+        then: Returns that demand, float64 (2, n), NaN if unknown; takes habits, the time, the lengths of two windows in
+            seconds, ascending, and the length of a tick. (`habits.yesterday` or `habits.last_week`.)
+        ago_s: How long ago the day is, in seconds.
         slot_s: Length of its slots.
-        windows_s: Windows, and which columns they are those of, bool (n,).
+        windows_s: Pairs of two windows in seconds and the columns that they apply to, bool (n,).
         tick_s: Length of a tick.
     """
 
@@ -65,16 +65,16 @@ class EarlierDay:
         self._found: Float = np.empty((2, len(windows_s[0][1])))
 
     def at(self, habits: Habits, ring: SmallFloat, slot: int, now_s: float) -> Float:
-        """In VMs: float64 (2, n), not to be changed.
+        """Return the highest demand in both windows, in VMs: float64 (2, n), which callers must not change.
 
         Args:
-            habits: Of which `note` has noted the last tick.
-            ring: The slots of that day in them.
-            slot: The one under way.
+            habits: The last tick must have been recorded.
+            ring: The field of `habits` with that day's slots.
+            slot: The present slot.
             now_s: Time of the tick.
         """
         looked = self._looks_at(ring, now_s)
-        # What was noted in slots that are over stays as it is.
+        # Slots that are complete do not change any more.
         over = all(ends[-1] <= slot for ends in looked)
         if looked != self._looked or ring is not self._ring or not over:
             self._looked, self._ring = looked, ring
@@ -86,11 +86,11 @@ class EarlierDay:
         return self._found
 
     def is_over(self, ring: SmallFloat, slot: int, now_s: float) -> bool:
-        """Whether all that `at` looks at is over in the slot under way."""
+        """Return whether all slots that `at` reads are complete."""
         return all(ends[-1] <= slot for ends in self._looks_at(ring, now_s))
 
     def _looks_at(self, ring: SmallFloat, now_s: float) -> tuple[tuple[int, ...], ...]:
-        """The first slot and those behind each window, for each pair of windows."""
+        """Return the first slot and the first slots after each window, for each pair of windows."""
         if now_s != self._asked_s:
             then_s, slots = now_s - self._ago_s, len(ring)
             self._asked_s = now_s
@@ -100,13 +100,14 @@ class EarlierDay:
         return self._looks
 
     def page(self, ring: SmallFloat, slot: int, now_s: Sequence[float], alike: Alike) -> Float | None:
-        """The same at some ticks, float64 (T, 2, n); None where they look at what is not noted yet.
+        """Return the results of `at` for several ticks, float64 (T, 2, n); None if they read slots that are not recorded yet.
 
         Args:
             ring: The slots of that day.
-            slot: The one under way.
-            now_s: Times of the ticks, T of them.
-            alike: Columns in groups with the same windows. Where those of each have noted the same, (T, 2, G) of them.
+            slot: The present slot at the first tick.
+            now_s: Times of the T ticks.
+            alike: Groups of columns with the same windows. If all columns of each group have recorded the same demand, the
+                result is (T, 2, G), one column per group.
         """
         slots, then_s = len(ring), np.array(now_s) - self._ago_s
         looks = [slots_of_page(then_s, pair_s, self._slot_s, slots) for pair_s, _ in self._windows_s]
@@ -128,7 +129,12 @@ class EarlierDay:
 
 
 def _highest(ring: SmallFloat, looked: Int) -> SmallFloat:
-    """The highest of slots that are looked at, from the first of a row to those behind it: float32 (T, 2, n) of (T, 3)."""
+    """Return the highest demand in both windows at each tick: float32 (T, 2, n).
+
+    Args:
+        ring: float32 (rows, n), demand of consecutive slots.
+        looked: int64 (T, 3), the first row of the windows, and the first row after each.
+    """
     if len(looked) > 1 and (looked == looked[0]).all():
         return _highest(ring, looked[:1])
     first, ends = looked[:, 0], looked[:, 1:]
@@ -146,12 +152,12 @@ def _highest(ring: SmallFloat, looked: Int) -> SmallFloat:
 
 
 class WholeVms:
-    """Whole VMs with headroom for what was needed, and what is needed now where that is unknown.
+    """Converts demand of an earlier day into whole VMs with headroom; where it is unknown, current demand is used.
 
     Args:
-        headroom: float64 (h, 1), by which demand is multiplied.
-        columns: How many.
-        most: No column may have more VMs.
+        headroom: float64 (h, 1), factors on demand.
+        columns: Number of columns.
+        most: The highest maximum of VMs of any column.
     """
 
     def __init__(self, headroom: Float, columns: int, most: int) -> None:
@@ -163,14 +169,14 @@ class WholeVms:
         self._everywhere = False
 
     def fill(self, vms: Float, now: SmallInt, out: SmallInt) -> None:
-        """Fill in whole VMs, the second no fewer than the first.
+        """Fill in whole VMs, with the second window needing no fewer than the first.
 
         Args:
-            vms: float64 (2, n), NaN where unknown.
-            now: int (h or more, n), what is needed now, with these headrooms.
-            out: int (2, h, n).
+            vms: float64 (2, n), demand of the earlier day in VMs, NaN if unknown.
+            now: int (h or more, n), VMs for current demand with these headrooms.
+            out: int (2, h, n), filled in.
         """
-        # As whole numbers, since what is unknown is like nothing.
+        # Compared as bits, because NaN is not equal to itself.
         bits = vms.view(np.int64)
         if (
             self._kept.dtype != out.dtype
@@ -188,7 +194,7 @@ class WholeVms:
             np.maximum(out[0], out[1], out=out[1])
 
     def fill_page(self, vms: Float, now: SmallInt, out: SmallInt) -> None:
-        """The same of a page of ticks: (T, 2, n), (T, h or more, n) and (T, 2, h, n)."""
+        """Do the work of `fill` for T ticks: arrays of (T, 2, n), (T, h or more, n) and (T, 2, h, n)."""
         whole_page(vms, self._headroom, float(self._most[0, 0]), out)
         unknown = np.isnan(vms)
         if np.count_nonzero(unknown):
@@ -196,6 +202,7 @@ class WholeVms:
         np.maximum(out[:, 0], out[:, 1], out=out[:, 1])
 
     def _work_out(self, vms: Float, like: SmallInt) -> None:
+        """Compute and keep the whole VMs for `vms`."""
         self._of = vms.view(np.int64).copy()
         self._kept = np.empty_like(like)
         whole(vms, self._headroom, self._none, self._most, self._kept)
@@ -208,13 +215,13 @@ class WholeVms:
 
 
 def whole(vms: Float, headroom: Float, none: Float, most: Float, out: SmallInt) -> None:
-    """Whole VMs with headroom, (a, h, n), of so many, (a, n): none where unknown, and of no more than `most`.
+    """Fill in whole VMs with headroom, rounded up: 0 where unknown, and for no more demand than `most`.
 
     Args:
-        vms: float64 (a, n), NaN where unknown.
-        headroom: float64 (h, 1), by which they are multiplied.
-        none: float64 (a, n), as many zeros.
-        most: float64 (a, n), bounds.
+        vms: float64 (a, n), demand in VMs, NaN if unknown.
+        headroom: float64 (h, 1), factors on demand.
+        none: float64 (a, n), zeros.
+        most: float64 (a, n), upper bounds of demand.
         out: int (a, h, n), filled in.
     """
     known = np.fmax(vms, none)
@@ -225,7 +232,7 @@ def whole(vms: Float, headroom: Float, none: Float, most: Float, out: SmallInt) 
 
 
 def whole_page(vms: Float, headroom: Float, most: float, out: SmallInt) -> None:
-    """The same of a page of ticks, (T, a, h, n) of (T, a, n), with one bound for all."""
+    """Do the work of `whole` for T ticks, (T, a, n) to (T, a, h, n), with one bound for all columns."""
     known = np.fmax(vms, 0.0)
     np.minimum(known, most, out=known)
     need = known[:, :, np.newaxis] * headroom

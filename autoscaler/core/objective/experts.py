@@ -320,6 +320,7 @@ class Contest:
             lately[rows] = 0.0
 
     def _arrive(self, state: Trial, tick: int) -> None:
+        """Let the VMs due at a tick enter service, and note which are no longer billed in any case."""
         rows = len(state.ordered)
         came = state.ordered[tick % rows]
         state.serving += came

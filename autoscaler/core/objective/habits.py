@@ -6,7 +6,7 @@ knows the distribution of demand: hold VM k if p * P(it is needed) pays for it. 
 knows the crowds of months. Beyond the highest demand ever seen, a Pareto tail with index 1 is assumed: a tenth of the probability
 corresponds to ten times the demand.
 
-Rules of this file: element-wise, sums along bins in their order. Wishes are computed once an hour.
+Rules of this file: element-wise, sums along bins in order. What models want is computed once an hour.
 """
 
 from __future__ import annotations
@@ -24,31 +24,33 @@ from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallFloat, SmallI
 
 HOURS = 24
 BINS, PER_OCTAVE = 96, 8
-"""Bins of demand in VMs, even in the logarithm of (1 + VMs): 9 % wide, up to 4,095 VMs."""
+"""Number of bins of demand in VMs, evenly spaced in the logarithm of (1 + VMs), and bins per doubling: each is 9 % wide, up
+to 4,095 VMs."""
 HALF_LIFE_S = 5 * 86400.0
-"""Demand counts half after this time."""
+"""Age at which demand has half its weight."""
 EVER_HALF_LIFE_S = 60 * 86400.0
-"""And this long in the histogram of what was ever needed."""
+"""The same in the histogram of all demand ever seen, and for the highest demand ever."""
 LASTING_S = 60.0
-"""So long must demand be as high to be the highest ever."""
+"""Seconds that demand must stay above the highest demand ever to become the new highest."""
 CROWD = 16.0
-"""A crowd that was never seen is at most so many times as high as the highest ever."""
+"""A crowd that was never seen is assumed to be at most this many times as high as the highest demand ever."""
 BORROWED = 0.25
-"""What all hours count beside an hour's own, as a share of the weight that a day leaves in an hour."""
+"""Weight of all hours in the histogram of one hour of the day, relative to the average weight of an hour."""
 HOUR_S, DAY_S, WEEK_S = 3600.0, 86400.0, 7 * 86400.0
 SLOT_S, WEEK_SLOT_S = 60.0, 300.0
+"""Shortest slots of the last day and of the last week, in seconds."""
 
 EDGES: Float = (2.0 ** (np.arange(BINS + 1) / PER_OCTAVE) - 1.0).astype(np.float64)
 """float64 (BINS + 1,), edges of the bins in VMs."""
-# As arrays, because numpy takes a while to convert a plain number, which matters if there are few columns.
+# As arrays, because converting a plain number takes numpy a while, which matters if there are few columns.
 _ONE, _PER_OCTAVE, _LITTLE, _LAST = (
     np.array(number) for number in (1.0, float(PER_OCTAVE), 1e-9, BINS - 1.0)
 )
 _MET = np.float32(1.0)
 _FEWEST = 1e-9
-"""VMs, by which may be divided."""
+"""VMs that replace 0 in divisors."""
 _MANY = 64
-"""Columns from which on it takes less to go through rows one by one."""
+"""From this many columns on, adding row by row is faster than `np.add.accumulate`."""
 _ARRAYS = (
     "seen",
     "ever",
@@ -62,29 +64,31 @@ _ARRAYS = (
     "day",
     "week",
 )
+"""Fields with a column along the last axis."""
 _BELOW, _WIDTH = EDGES[:-1, np.newaxis], np.diff(EDGES)[:, np.newaxis]
 
 
 @dataclass(slots=True)
 class Habits(Remembered):
-    """What is remembered of n lanes.
+    """What is remembered of demand in n columns.
 
     Attributes:
-        seen: float32 (HOURS + 1, BINS, n), ticks of demand by hour of the day, and over all, forgotten exponentially.
-        ever: float32 (BINS, n), ticks of demand, forgotten slowly.
-        highest: float64 (n,), the highest demand in VMs that lasted for `LASTING_S`, forgotten as slowly.
-        above: int64 (n,), for how many ticks demand has been above that.
+        seen: float32 (HOURS + 1, BINS, n), ticks of demand by hour of the day (UTC), and over all hours, forgotten with
+            `HALF_LIFE_S`.
+        ever: float32 (BINS, n), ticks of demand, forgotten with `EVER_HALF_LIFE_S`.
+        highest: float64 (n,), the highest demand in VMs that lasted for `LASTING_S`, fading with `EVER_HALF_LIFE_S`.
+        above: int64 (n,), ticks for which demand has now been above `highest`.
         lasting: float64 (n,), the lowest demand of these ticks.
-        beyond: float64 (n,), by how much demand was above the highest ever, over that, at most `CROWD`: the sum of ticks, forgotten
-            as slowly.
-        allowed: float64 (n,), how many crowds above the highest ever were allowed for (`experts`), likewise.
-        wanted: int32 (3, T, n), VMs wanted by all hours, by this hour, and by what was ever needed, at T prices; as of the
-            last hour.
-        hour: int64 (n,), the hour for which `wanted` is, since the epoch; -1 before the first.
-        day: float32 (slots, n), highest demand in VMs of each slot of the last day, by slot modulo their number; NaN where
+        beyond: float64 (n,), sum over ticks of (demand - highest) / highest, at most `CROWD` in each tick, fading with
+            `EVER_HALF_LIFE_S`.
+        allowed: float64 (n,), number of crowds beyond `highest` that were allowed for (`experts`), fading likewise.
+        wanted: int32 (3, T, n), VMs wanted by all hours, by this hour, and by all demand ever seen, at T prices; computed in
+            the last hour.
+        hour: int64 (n,), the hour since the epoch for which `wanted` was computed; -1 before the first.
+        day: float32 (slots, n), highest demand in VMs in each slot of the last day, by slot modulo their number; NaN if
             unknown.
-        slot: The slot under way, since the epoch; -1 before the first.
-        week, week_slot: The same of the last week, in slots that are longer.
+        slot: The present slot, counted from the epoch; -1 before the first.
+        week, week_slot: As `day` and `slot` for the last week, in longer slots.
     """
 
     version: ClassVar[int] = 6
@@ -104,13 +108,13 @@ class Habits(Remembered):
 
     @classmethod
     def added(cls, before: Dumped) -> Dumped:
-        """As of every state: version 5 did not count crowds; none were allowed for, as on a first day."""
+        """Supply what version 5 lacks: no crowds came and none were allowed for, as on a first day."""
         columns = length_of(before["highest"])
         return {"beyond": np.zeros(columns), "allowed": np.zeros(columns)}
 
     @classmethod
     def empty(cls, lanes: int, prices: int, tick_s: float) -> Habits:
-        """Nothing seen yet."""
+        """Return a state in which nothing has been seen yet."""
         seen = np.zeros((HOURS + 1, BINS, lanes), np.float32)
         day, week = (
             np.full((int(all_s // each_s) + 1, lanes), np.nan, np.float32)
@@ -123,7 +127,12 @@ class Habits(Remembered):
         return cls(seen, ever, highest, above, lasting, beyond, allowed, wanted, hour, day, -1, week, -1)
 
     def carried_over(self, columns: Int, tick_s: float) -> Habits:
-        """The same for other columns, int64 (N,): which each was, -1 for a new one; this one is not changed."""
+        """Return the state for other columns, each of which may continue one of these; this state is not changed.
+
+        Args:
+            columns: int64 (N,), the earlier column that each one continues; -1 for a new one.
+            tick_s: Length of the new ticks. Slots of another length are not carried over.
+        """
         new = Habits.empty(len(columns), self.wanted.shape[1], tick_s)
         known = columns >= 0
         new.seen[:, :, known] = self.seen[:, :, columns[known]]
@@ -140,55 +149,64 @@ class Habits(Remembered):
         return new
 
     def of_columns(self, columns: Int) -> Habits:
-        """The same for columns that are all known, int64 (N,): which each was; this one is not changed."""
+        """Return the state for a selection of these columns, int64 (N,); this state is not changed."""
         return replace(self, **{name: getattr(self, name).take(columns, axis=-1) for name in _ARRAYS})
 
     def take_in(self, mine: Int, other: Habits, theirs: Int) -> None:
-        """Know some columns, int64 (k,) both, as another does, which has noted the same last tick."""
+        """Copy columns `theirs` of another state at the same tick to columns `mine`, int64 (k,) each."""
         take_columns(self, mine, other, theirs, _ARRAYS, when=("slot", "week_slot"))
 
 
 def slot_s(tick_s: float) -> float:
-    """Length of a slot of the last day: a minute, or a tick where ticks are longer."""
+    """Return the length of a slot of the last day: a minute, or a tick if ticks are longer."""
     return max(SLOT_S, tick_s)
 
 
 def week_slot_s(tick_s: float) -> float:
-    """Length of a slot of the last week: five minutes, or a tick where ticks are longer."""
+    """Return the length of a slot of the last week: five minutes, or a tick if ticks are longer."""
     return max(WEEK_SLOT_S, tick_s)
 
 
 def yesterday(habits: Habits, now_s: float, ahead_s: tuple[float, float], tick_s: float) -> Float:
-    """The highest demand of yesterday in two windows that begin at this time of the day: float64 (2, n), in VMs.
+    """Return yesterday's highest demand in two windows that begin at this time of day.
 
     Args:
-        habits: Of which `note` has noted the last tick.
+        habits: The last tick must have been recorded.
         now_s: Time of the tick.
-        ahead_s: Lengths of the windows, ascending.
+        ahead_s: Lengths of the windows in seconds, ascending.
         tick_s: Length of a tick.
 
     Returns:
-        NaN where yesterday is unknown.
+        float64 (2, n), in VMs; NaN where yesterday is unknown.
     """
     return _then(habits.day, now_s - DAY_S, ahead_s, slot_s(tick_s))
 
 
 def last_week(habits: Habits, now_s: float, ahead_s: tuple[float, float], tick_s: float) -> Float:
-    """The same of the day a week ago, to five minutes."""
+    """Return the highest demand of the same day a week ago, in slots of five minutes; otherwise as `yesterday`."""
     return _then(habits.week, now_s - WEEK_S, ahead_s, week_slot_s(tick_s))
 
 
 def slots_of(then_s: float, ahead_s: tuple[float, float], length_s: float, slots: int) -> tuple[int, ...]:
-    """The first slot of windows that begin at a time, and for each, ascending, the one behind it, since the epoch."""
+    """Return the first slot of windows that begin at a time, and for each window the first slot after it.
+
+    Args:
+        then_s: When the windows begin, in seconds since the epoch.
+        ahead_s: Lengths of the windows, ascending.
+        length_s: Length of a slot.
+        slots: Number of slots in the ring. A window is cut so that it does not reach round to the present slot.
+
+    Returns:
+        Slots, counted from the epoch.
+    """
     first = int(then_s // length_s)
-    # A window that reaches all round would come to what is not over yet.
     return first, *(
         min(math.ceil((then_s + window_s) / length_s - 1e-9), first + slots - 1) for window_s in ahead_s
     )
 
 
 def slots_of_page(then_s: Float, ahead_s: tuple[float, float], length_s: float, slots: int) -> Int:
-    """The same of windows that begin at some times, float64 (T,): int64 (T, 1 + windows)."""
+    """Return the results of `slots_of` for several beginnings, float64 (T,): int64 (T, 1 + windows)."""
     first = np.floor_divide(then_s, length_s)
     ends = [np.ceil((then_s + window_s) / length_s - 1e-9) for window_s in ahead_s]
     found: Int = np.stack([first, *(np.minimum(end, first + (slots - 1)) for end in ends)], axis=1)
@@ -196,12 +214,13 @@ def slots_of_page(then_s: Float, ahead_s: tuple[float, float], length_s: float, 
 
 
 def _then(ring: SmallFloat, then_s: float, ahead_s: tuple[float, float], length_s: float) -> Float:
+    """Return the highest demand of each window, float64 (windows, n); NaN if unknown."""
     slots = len(ring)
     done, *ends = slots_of(then_s, ahead_s, length_s, slots)
     found = np.empty((len(ahead_s), ring.shape[1]))
     found[0], before = np.nan, 0
     for window, end in enumerate(ends):
-        # The longer window goes on from where the shorter one ends.
+        # The longer window continues where the shorter one ends.
         found[window] = found[before]
         while done < end:
             at = done % slots
@@ -213,7 +232,7 @@ def _then(ring: SmallFloat, then_s: float, ahead_s: tuple[float, float], length_
 
 
 def bin_of(need: Float) -> Int:
-    """The bin of so many VMs, any shape."""
+    """Return the bins of numbers of VMs, int64 of the same shape."""
     bins: Float = need + _ONE
     np.log2(bins, out=bins)
     bins *= _PER_OCTAVE
@@ -223,13 +242,13 @@ def bin_of(need: Float) -> Int:
 
 
 def note(habits: Habits, now_s: float, need: Float, counts: Bool, tick_s: float) -> None:
-    """Count a tick of demand.
+    """Record a tick of demand.
 
     Args:
         habits: Updated in place.
         now_s: Time of the tick.
         need: float64 (n,), demand in VMs.
-        counts: bool (n,), where it is known.
+        counts: bool (n,), whether it is known.
         tick_s: Length of a tick.
     """
     lanes = len(need)
@@ -247,11 +266,11 @@ def note(habits: Habits, now_s: float, need: Float, counts: Bool, tick_s: float)
 
 
 def note_page(habits: Habits, now_s: Sequence[float], need: Float, tick_s: float) -> None:
-    """Count ticks of one hour in which demand is known everywhere, as `note` does one by one.
+    """Record consecutive ticks within one hour in which demand is known everywhere; the result is that of `note` for each.
 
     Args:
         habits: Updated in place.
-        now_s: Times of the ticks, T of them.
+        now_s: Times of the T ticks.
         need: float64 (T, n), demand in VMs.
         tick_s: Length of a tick.
     """
@@ -259,7 +278,7 @@ def note_page(habits: Habits, now_s: Sequence[float], need: Float, tick_s: float
     cell *= need.shape[1]
     cell += np.arange(need.shape[1])
     for table in (habits.seen[int(now_s[0] // HOUR_S) % HOURS], habits.seen[HOURS], habits.ever):
-        # One after the other, since a bin may be met twice.
+        # `np.add.at` handles bins that occur more than once.
         np.add.at(table.reshape(-1), cell, _MET)
     if np.count_nonzero(habits.above) or np.count_nonzero(np.maximum.reduce(need, axis=0) > habits.highest):
         everywhere, ticks = np.ones(need.shape[1], np.bool_), lasting_ticks(tick_s)
@@ -273,12 +292,12 @@ def note_page(habits: Habits, now_s: Sequence[float], need: Float, tick_s: float
 
 
 def lasting_ticks(tick_s: float) -> int:
-    """For how many ticks demand must be as high to be the highest ever."""
+    """Return `LASTING_S` in ticks, at least 1."""
     return max(1, math.ceil(LASTING_S / tick_s - 1e-9))
 
 
 def _note_slot(ring: SmallFloat, before: int, slot: int, need: SmallFloat) -> int:
-    """Take a tick into its slot; the slot. What was last there is forgotten."""
+    """Record a tick in its slot of a ring, and return the slot. Slots that were skipped become unknown."""
     slots = len(ring)
     row = ring[slot % slots]
     if slot <= before:
@@ -292,11 +311,12 @@ def _note_slot(ring: SmallFloat, before: int, slot: int, need: SmallFloat) -> in
 
 
 def _slots_at(now_s: Sequence[float], each_s: float) -> list[int]:
+    """Return the slots of some times, counted from the epoch."""
     return [int(at_s // each_s) for at_s in now_s]
 
 
 def _note_slots(ring: SmallFloat, before: int, slots: list[int], need: SmallFloat) -> int:
-    """Take ticks that follow each other into their slots, float32 (T, n) and known everywhere; the last slot."""
+    """Record consecutive ticks in their slots of a ring, float32 (T, n) and known everywhere; return the last slot."""
     first, last = slots[0], slots[-1]
     begins = [at for at, slot in enumerate(slots) if at == 0 or slot != slots[at - 1]]
     if not before <= first <= before + 1 or last - first + 1 != len(begins) or len(begins) > len(ring):
@@ -313,7 +333,7 @@ def _note_slots(ring: SmallFloat, before: int, slots: list[int], need: SmallFloa
 
 
 def _note_highest(habits: Habits, need: Float, counts: Bool, ticks: int) -> None:
-    """Take in a tick: what is higher than ever must last, since a single reading may be wrong."""
+    """Update the highest demand ever. Demand above it must last, because a single reading may be wrong."""
     over = counts & (need > habits.highest)
     if not (np.count_nonzero(over) or np.count_nonzero(habits.above)):
         return
@@ -329,13 +349,13 @@ def _note_highest(habits: Habits, need: Float, counts: Bool, ticks: int) -> None
 
 
 def revise(habits: Habits, now_s: float, ahead_s: Float, share: Float) -> None:
-    """Forget an hour's worth, and work out what is wanted; does nothing within the hour.
+    """Forget for the hours that have passed, and compute what is wanted. Does nothing within an hour.
 
     Args:
         habits: Updated in place.
         now_s: Time of the tick.
-        ahead_s: float64 (n,), how far ahead what is wanted serves.
-        share: float64 (T, n), of how many ticks a VM must be needed to be held.
+        ahead_s: float64 (n,), seconds from an order until it serves.
+        share: float64 (T, n), share of ticks in which a VM must be needed to be worth holding.
     """
     hour = ((now_s + ahead_s) // HOUR_S).astype(np.int64)
     late = np.flatnonzero(hour != habits.hour)
@@ -344,12 +364,12 @@ def revise(habits: Habits, now_s: float, ahead_s: Float, share: Float) -> None:
 
 
 def _revise(habits: Habits, some: Int, hour: int, share: Float) -> None:
-    """Work out what some columns want in an hour."""
+    """Compute what some columns want in an hour, int64 (k,), after forgetting."""
     everyone = len(some) == len(habits.hour)
     at: Int | slice[None, None, None] = slice(None) if everyone else some
     passed = np.where(habits.hour[at] >= 0, hour - habits.hour[at], 0)
     slept_s = np.minimum(passed, 10_000) * HOUR_S
-    # Nothing was seen in higher bins, of which there are many.
+    # Higher bins, of which there are many, are empty.
     lately, ever_bins = _bins_of(habits.seen[HOURS]), _bins_of(habits.ever)
     for array, half_life_s in (
         (habits.seen[:, :lately], HALF_LIFE_S),
@@ -359,7 +379,7 @@ def _revise(habits: Habits, some: Int, hour: int, share: Float) -> None:
         (habits.allowed, EVER_HALF_LIFE_S),
     ):
         left: Float = 0.5 ** (slept_s / half_life_s)
-        # By one number far sooner than by as many as there are columns.
+        # numpy multiplies by one number much faster than by one per column.
         array[..., at] *= (left[:1] if (left == left[0]).all() else left).astype(array.dtype)
     habits.hour[at] = hour
     everything = habits.seen[HOURS][:lately, at].astype(np.float64)
@@ -369,6 +389,7 @@ def _revise(habits: Habits, some: Int, hour: int, share: Float) -> None:
     for row, table in enumerate((everything, mine)):
         habits.wanted[row][:, at] = _wanted(table, share)
     ever = habits.ever[:, at].astype(np.float64)
+    # The Pareto tail, if the highest demand H was exceeded in one of the N ticks seen: P(demand > x H) = 1 / (N x).
     rarity = np.maximum(np.add.reduce(ever, axis=0) * share, 1.0 / CROWD)
     beyond = np.ceil(np.minimum(highest / rarity, MOST_VMS) - 1e-9)
     seen = np.minimum(_wanted(ever[:ever_bins], share), np.ceil(highest))
@@ -376,31 +397,31 @@ def _revise(habits: Habits, some: Int, hour: int, share: Float) -> None:
 
 
 def _bins_of(table: SmallFloat) -> int:
-    """How many bins there are up to the highest in which anything is, of (BINS, n); at least one."""
+    """Return the number of bins up to the highest that is not empty in any column of (BINS, n); at least 1."""
     used = np.flatnonzero(np.maximum.reduce(table, axis=1) > 0.0)
     return int(used[-1]) + 1 if len(used) else 1
 
 
 def _summed_up(table: Float) -> Float:
-    """Each row as the sum of itself and all after it, from the last to the first; of many columns in place."""
+    """Return the sums from each row to the last one, added from the last row up. May work in place."""
     if table.shape[1] < _MANY:
         return np.add.accumulate(table[::-1], axis=0)[::-1]
-    # numpy's accumulate walks down column by column.
+    # numpy's accumulate goes through the rows column by column.
     for row in range(len(table) - 2, -1, -1):
         table[row] += table[row + 1]
     return table
 
 
 def _wanted(table: Float, share: Float) -> SmallInt:
-    """VMs that are needed in at least these shares of the ticks, all above 0: int32 (T, n).
+    """Return how many VMs are needed in at least these shares of the ticks: int32 (T, n).
 
     Args:
-        table: float64 (bins, n), up to the highest in which anything is; is used up.
-        share: float64 (T, n).
+        table: float64 (bins, n), ticks by bin of demand, up to the highest bin that is not empty; overwritten.
+        share: float64 (T, n), all above 0.
     """
     beyond = _summed_up(one_of(table))
     total = np.maximum(beyond[0], 1e-9)
-    # The probability that demand is above a bin's lower edge falls evenly over the bin.
+    # Within a bin, the probability of more demand is interpolated linearly.
     above = beyond / total
     after = np.concatenate([above[1:], np.zeros_like(above[:1])])
     enough = above[np.newaxis] >= share[:, np.newaxis]
@@ -410,6 +431,6 @@ def _wanted(table: Float, share: Float) -> SmallInt:
     first, last = above[at, lanes], after[at, lanes]
     into = np.minimum(np.maximum((first - share) / np.maximum(first - last, 1e-12), 0.0), 1.0)
     vms = _BELOW[at, 0] + into * _WIDTH[at, 0]
-    # A VM is worth it when it is needed at half of its work, on the average over its work.
+    # A VM counts if half of its work is needed often enough: that stands for the average over its work.
     whole: Float = np.floor(vms + 0.5) * (reached > 0)
     return whole.astype(np.int32)

@@ -6,6 +6,9 @@ bisection would end there. So the last answer is tried first, which affects noth
 edges of each are computed and the answers looked up; if there are more queries than bins, all intermediate results are tabulated,
 too. The results are bit-identical.
 
+The odds of a bin are the mean probability over the bin that demand is higher: the fall in expected excess over the bin, divided by its
+width. Bisection counts the bins with at least the odds asked for, and ends at bin b if there are b of them.
+
 Rules of this file: element-wise, and accumulation along bins; the only state is where to look first.
 """
 
@@ -24,39 +27,40 @@ _EACH_HALF: Int = np.array(_HALVES, np.int64)[:, np.newaxis]
 _BINS: Int = np.arange(LAW_BINS)[:, np.newaxis]
 _ENDS = _BINS.reshape(-1)
 _LOOKED: Int = _ENDS - _ENDS % (2 * _EACH_HALF) + (_EACH_HALF - 1)
-"""Which bins halving looks at, (halves, bins), where it ends before each bin; and what it finds there."""
+"""The bins that bisection looks at if it ends at each bin, (steps, bins), and whether it finds enough odds there."""
 _FOUND: Bool = _ENDS & _EACH_HALF > 0
 _AROUND: Int = np.stack([np.maximum(_ENDS - 1, 0), _ENDS, _ENDS + 1])
-"""The edges around it."""
+"""The edges around the place where bisection ends: those of the bin before it and of the bin itself, (3, bins)."""
 _FEW, _MANY = 48, 64
-"""Of so few questions it takes less to look at all bins than to halve: of those about a table, and of others."""
+"""Up to this many questions, evaluating all bins is faster than bisection: `_FEW` for tables, `_MANY` for other laws."""
 _MIDDLE = LAW_BINS // 2
 _UPPER_BINS = LAW_BINS - _MIDDLE + 1
-"""From the first bin that halving looks at upwards."""
-# As arrays, since numpy takes a while to make one of a plain number, which is much where lanes are few.
+"""Number of bins from the first one that bisection looks at."""
+# As float32, because converting a plain number takes numpy a while if there are few lanes.
 _FEWEST, _NONE, _HALF, _ONE = (np.float32(number) for number in (1e-30, 0.0, 0.5, 1.0))
 _MOST_LOG, _LOW, _STEP = (np.float32(number) for number in (MOST_LOG, LAW_LOW, LAW_STEP))
 _LAST_BIN = np.float32(LAW_BINS - 1.0)
 _EDGES: SmallFloat = EDGES.astype(np.float32)
 _ROUGH = 256.0 * float(np.finfo(np.float32).eps)
-"""What rounding may do to a law, in relation to its edges and what is beyond them; far more than it does."""
+"""Bound of a law's rounding errors relative to its edges and excess; far more than they are."""
 _NARROWEST = float(EDGES[_MIDDLE] - EDGES[_MIDDLE - 1])
-"""From the first bin that halving looks at upwards, none is narrower, in spreads."""
+"""Width of the narrowest bin from the first one that bisection looks at upwards, in spreads."""
 _ROUGH_BINS = np.float32(_ROUGH / _NARROWEST)
 _NARROW, _TINY = np.float32(1e-20), np.float32(1e-30)
 _LESS, _MORE = np.float32(1.0 - 2.0**-19), np.float32(1.0 + 2.0**-19)
-"""Far more than rounding does to a probability, or to what it is compared with."""
+"""Factors that cover rounding errors of odds and of the probabilities they are compared with; far more than these are."""
 
 
 class Law(NamedTuple):
-    """A law read for questions: excess flat, the rest of any shape that fits the questions.
+    """Laws prepared for questions. `excess` is flat; the other arrays have any shape that broadcasts to the questions.
 
     Attributes:
-        excess: float32 (S * H * (LAW_BINS + 1),), all of them; (K * (LAW_BINS + 1),) in a table.
-        base: Where the law's own begins.
-        unit: What edges are multiples of, less `scale`.
-        scale, spread: As in `Laws`.
-        edged: float32 (K * (LAW_BINS + 1),), the edges in a table; None where there is none.
+        excess: float32 (S * H * (LAW_BINS + 1),), expected excess over each edge of all laws; (K * (LAW_BINS + 1),) in a
+            table.
+        base: int64, place of the first edge of each question's law in `excess`.
+        unit: float32, level plus scale: demand plus scale is a multiple of this.
+        scale, spread: float32, as in `Laws`.
+        edged: float32 (K * (LAW_BINS + 1),), the edges of the laws in a table; None if there is no table.
     """
 
     excess: SmallFloat
@@ -67,7 +71,7 @@ class Law(NamedTuple):
     edged: SmallFloat | None = None
 
     def edges(self, spots: SmallFloat) -> SmallFloat:
-        """The demands at these places, in spreads of the log ratio."""
+        """Return the demands at these positions, given in spreads of the log ratio."""
         found = spots * self.spread
         np.minimum(found, _MOST_LOG, out=found)
         np.exp(found, out=found)
@@ -77,12 +81,12 @@ class Law(NamedTuple):
         return found
 
     def of_kinds(self, kinds: Alike) -> Law:
-        """Those of the lanes that stand for their kind."""
+        """Return the laws of the lanes that stand for their kinds."""
         of = kinds.of_first
         return Law(self.excess, of(self.base), of(self.unit), of(self.scale), of(self.spread), self.edged)
 
     def beyond(self, demand: SmallFloat) -> SmallFloat:
-        """Expected work per second beyond a demand, straight from edge to edge."""
+        """Return E[max(D - demand, 0)] for each demand, in work per second, interpolated linearly between edges."""
         place = demand + self.scale
         place /= self.unit
         np.log(place, out=place)
@@ -111,12 +115,12 @@ class Law(NamedTuple):
         found += first
         under = demand < low
         if np.count_nonzero(under):
-            # Below the first edge an outcome is certain.
+            # Below the first edge, any demand is certain to be exceeded.
             found[under] = first[under] + (low - demand)[under]
         return found
 
     def bins_over(self, share: SmallFloat) -> Int:
-        """How many bins have outcomes that are exceeded with at least this probability, (k,), where halving would end."""
+        """Return how many bins have at least these odds, int64 (k,): where bisection would end."""
         if len(share) > _MANY:
             return self._halved(share)
         cell = _BINS + self.base
@@ -127,14 +131,14 @@ class Law(NamedTuple):
         width = edges[1:] - edges[:-1]
         width *= share
         enough = fall >= width
-        # Halving ends where the probability comes to be too low, if it does so once.
+        # If the odds pass the share only once, bisection ends there.
         if np.count_nonzero(enough[1:] > enough[:-1]):
             return self._halved(share)
         count: Int = np.add.reduce(enough, axis=0)
         return np.minimum(count, LAW_BINS - 1)
 
     def _halved(self, share: SmallFloat) -> Int:
-        """The same by halving."""
+        """Return the result of `bins_over` by bisection."""
         count = np.zeros(np.broadcast_shapes(share.shape, self.base.shape), np.int64)
         for half in _HALVES:
             at = count + (half - 1)
@@ -153,12 +157,12 @@ _UPPER = _EDGES[1:]
 
 
 class _Around(NamedTuple):
-    """The two bins around a place, of any shape; each array has them, or their edges, along its first axis.
+    """The two bins around the places where questions end; along the first axis of each array are their edges, or the bins.
 
     Attributes:
-        edges: float32 (3, ...), demands.
-        excess: float32 (3, ...), expected beyond them.
-        odds: float32 (2, ...), probability that demand is above a bin's middle.
+        edges: float32 (3, ...), demands at the edges.
+        excess: float32 (3, ...), expected excess over the edges.
+        odds: float32 (2, ...), odds of the bins.
     """
 
     edges: SmallFloat
@@ -167,9 +171,9 @@ class _Around(NamedTuple):
 
     @classmethod
     def of(cls, edges: SmallFloat, excess: SmallFloat) -> _Around:
-        """Around three edges."""
+        """Return the bins between three edges with these excesses."""
         odds, width = excess[:2] - excess[1:], edges[1:] - edges[:2]
-        # Bins below no demand have no width, and an outcome beyond them is certain.
+        # Bins of demand below 0 have no width, and demand is certain to be higher.
         certain = ~(width[0] > _NONE)
         np.maximum(width, _FEWEST, out=width)
         odds /= width
@@ -178,7 +182,7 @@ class _Around(NamedTuple):
         return cls(edges, excess, odds)
 
     def reached(self, count: Int, share: SmallFloat) -> SmallFloat:
-        """The demand that is exceeded with this probability: within the bins around it falls evenly from middle to middle."""
+        """Return the demand exceeded with probability `share`: odds are linear from one bin's middle to the other's."""
         first, middle, last = self.edges
         above, below = self.odds
         into = above - share
@@ -197,7 +201,7 @@ class _Around(NamedTuple):
         return found
 
     def tells(self, law: Law, share: SmallFloat) -> tuple[SmallFloat, SmallFloat]:
-        """By how much the odds differ from a share, and by how much they must for that to say where halving would end."""
+        """Return how far the two bins' odds are above and below `share`, and how far they must be to exclude rounding errors."""
         gap = self.odds - share
         np.negative(gap[1], out=gap[1])
         rough = self.edges[1:] + law.scale
@@ -208,16 +212,16 @@ class _Around(NamedTuple):
 
 
 def read(laws: Laws, series: Int, row: Int) -> tuple[SmallFloat, SmallFloat, SmallFloat, Bool]:
-    """Laws as far as questions about them go.
+    """Read the parts of laws that questions about them need.
 
     Args:
         laws: As issued.
-        series: int64 (n,), of the laws that are asked.
-        row: int64 (..., n), the laws, flat.
+        series: int64 (n,), the series of the laws.
+        row: int64 (..., n), places of the laws in a flat (S, H).
 
     Returns:
-        What edges are multiples of, the scale, (n,), and the spread, float32 (..., n) as in `Law`, and bool (..., n), where the
-        law is unknown.
+        `unit`, `scale` and `spread` of `Law`, float32 (..., n), (n,) and (..., n), and bool (..., n), whether the law is
+        unknown.
     """
     scale, unit = laws.scale.take(series), laws.level.reshape(-1).take(row)
     unknown = np.isnan(unit)
@@ -229,11 +233,11 @@ def read(laws: Laws, series: Int, row: Int) -> tuple[SmallFloat, SmallFloat, Sma
 
 
 class Last:
-    """Where questions ended the last time.
+    """Remembers where each question ended the last time, and looks there first.
 
     Args:
         row: int64 (laws, 1, lanes), the law of each question.
-        shape: Of questions: laws x times x lanes.
+        shape: Shape of the questions: laws x times x lanes.
     """
 
     def __init__(self, row: Int, shape: tuple[int, int, int]) -> None:
@@ -246,7 +250,7 @@ class Last:
         self._ended_at(np.arange(len(self._base)), np.full(len(self._base), _MIDDLE))
 
     def _ended_at(self, questions: Int, count: Int) -> tuple[SmallFloat, Int]:
-        """Note where some questions ended; the places and the cells of three edges each, (3, k)."""
+        """Record where some questions ended; return the positions and the places of three edges each, (3, k)."""
         at = _AROUND.take(count, axis=1)
         spots, cells = _EDGES.take(at), at + self._base.take(questions)
         self._count.reshape(-1)[questions] = count
@@ -255,13 +259,13 @@ class Last:
         return spots, cells
 
     def around(self, law: Law, share: SmallFloat) -> tuple[Int, _Around]:
-        """How many bins are exceeded with at least this probability, and the bins around: of all questions."""
+        """Return where all questions end, int64, and the bins around these places."""
         around = _Around.of(law.edges(self._spots), law.excess.take(self._cells))
         gap, rough = around.tells(law, share)
         told = gap >= rough
         sure = told[0] & told[1]
         sure &= self._count >= _MIDDLE
-        # Whatever is asked is exceeded in a bin below no demand: halving never ends there.
+        # Bisection never ends in a bin of demand below 0, because any probability is reached there.
         sure &= around.edges[2] > around.edges[1]
         rest = np.flatnonzero(~sure)
         if len(rest):
@@ -281,13 +285,13 @@ class Last:
 
 
 class Table:
-    """Few laws worked out whole, and where questions about them ended the last time.
+    """A few laws computed in full, for many questions about them.
 
     Args:
-        own: The lanes in groups that read one series each, G of them.
+        own: Groups of lanes that read the same series, G of them.
         series: int64 (L,), the series of each lane.
-        horizons: Of the laws.
-        shape: Of questions: laws x times x lanes.
+        horizons: The horizons of the laws.
+        shape: Shape of the questions: laws x times x lanes.
     """
 
     def __init__(
@@ -301,11 +305,12 @@ class Table:
         law = np.arange(shape[0])[:, np.newaxis, np.newaxis] * groups + own.group
         self._base, self._shape = law * edges, shape
         questions = shape[0] * shape[1] * shape[2]
-        # What questions have in common is worked out where that is less than what is asked.
+        # If there are many questions compared to bins, results are tabulated by bin.
         self._many = 2 * questions > len(self._rows) * LAW_BINS
         if self._many:
             self._of_each = np.broadcast_to(law, shape).reshape(-1)
-            # For all bins, and for those from the first that halving looks at upwards.
+            # Places in tables of all bins, and in tables of the bins from the first one that bisection looks at
+            # upwards.
             self._begins = self._of_each * LAW_BINS, self._of_each * _UPPER_BINS
             self._ended = self._begins[0] + _MIDDLE, self._begins[1] + 1
             return
@@ -317,7 +322,7 @@ class Table:
         self._ended_at(np.arange(questions), np.full(questions, _MIDDLE))
 
     def _ended_at(self, questions: Int, count: Int) -> None:
-        """Note where some questions ended: which bins halving looked at, what it found there, and three edges."""
+        """Record where some questions ended: the bins that bisection looked at, what it found there, and three edges."""
         first = self._first.take(questions)
         self._count.reshape(-1)[questions] = count
         self._looked[:, questions] = _LOOKED.take(count, axis=1) + first
@@ -325,7 +330,7 @@ class Table:
         self._cells[:, questions] = _AROUND.take(count, axis=1) + first
 
     def read(self, laws: Laws) -> tuple[Law, Bool]:
-        """The laws that are asked, laws x 1 x lanes, and where they are unknown."""
+        """Read the laws, laws x 1 x lanes, and compute their edges; also return which are unknown."""
         own, row = self._own, self._row
         unit, scale, spread, unknown = read(laws, self._mine, row)
         excess = laws.excess.reshape(-1, LAW_BINS + 1).take(self._rows, axis=0).reshape(-1)
@@ -337,7 +342,7 @@ class Table:
         return Law(excess, self._base, unit, scale, spread, edged), unknown
 
     def reached(self, law: Law, share: SmallFloat) -> SmallFloat:
-        """The demand that is exceeded with this probability: of all questions."""
+        """Return the demands that are exceeded with these probabilities, for all questions."""
         assert law.edged is not None
         if self._many:
             return self._by_bins(law.edged, law.excess, share.reshape(-1)).reshape(self._shape)
@@ -345,11 +350,11 @@ class Table:
         return around.reached(count, share)
 
     def _around(self, edged: SmallFloat, excess: SmallFloat, share: SmallFloat) -> tuple[Int, _Around]:
-        """How many bins are exceeded with at least this probability, and the bins around."""
+        """Return where all questions end, int64, and the bins around these places."""
         fall, width = excess[:-1] - excess[1:], edged[1:] - edged[:-1]
         least = width.take(self._looked)
         least *= share
-        # Halving would look at the same bins again, and end there, where it finds the same in all of them.
+        # If the bins that bisection looked at last time give the same answers, it ends at the same place.
         other = (fall.take(self._looked) >= least) != self._found
         if np.count_nonzero(other):
             rest = np.flatnonzero(np.logical_or.reduce(other, axis=0))
@@ -359,7 +364,7 @@ class Table:
         return self._count, found
 
     def _by_bins(self, edged: SmallFloat, excess: SmallFloat, share: SmallFloat) -> SmallFloat:
-        """The same by what questions that end at the same bin have in common: (k,)."""
+        """Return the demands that are exceeded with these probabilities, (k,), from results tabulated by bin."""
         edges, excess = edged.reshape(-1, LAW_BINS + 1), excess.reshape(-1, LAW_BINS + 1)
         high = _all_above(edges, excess, share)
         if high:
@@ -386,15 +391,16 @@ class Table:
 
 
 class _Bins(NamedTuple):
-    """What questions that end before each bin of some laws, K of them, have in common; flat (K * LAW_BINS,) float32.
+    """Results for questions that end at each bin of K laws; float32 (K * LAW_BINS,), flat.
 
     Attributes:
-        least: The least probability in the bins before it, a little less than it is.
-        most: The highest from it on, a little more than it is; none of the last bin, at which halving never looks.
-        above, between: Probability in the bin before it, and how much less it is in it.
-        half: Half of how wide both are.
-        middle: In the middle of the bin before it.
-        bins: How much less is expected beyond the end of a bin than beyond its beginning, and how wide it is.
+        least: The least odds of the bins before it, minus an allowance for rounding.
+        most: The highest odds from it on, plus an allowance; without the last bin, at which bisection never looks.
+        above: Odds of the bin before it.
+        between: By how much its own odds are less.
+        half: Half the width of both bins together.
+        middle: Middle of the bin before it.
+        bins: The fall in expected excess over each bin, and the width of the bin.
     """
 
     least: SmallFloat
@@ -407,13 +413,14 @@ class _Bins(NamedTuple):
 
     @classmethod
     def of(cls, edges: SmallFloat, excess: SmallFloat) -> _Bins:
-        """Of laws with these edges, and what is expected beyond each: (K, LAW_BINS + 1) both."""
+        """Tabulate laws with these edges and expected excesses, (K, LAW_BINS + 1) each."""
         fall, width = excess[:, :-1] - excess[:, 1:], edges[:, 1:] - edges[:, :-1]
         odds = np.maximum(width, _FEWEST)
         with np.errstate(over="ignore"):
             np.divide(fall, odds, out=odds)
         likely = odds.copy()
-        # Below no demand bins have no width, and whatever is asked is exceeded; nothing is said where one is hardly a bin.
+        # Bins of demand below 0 have no width, and any probability is reached there. For bins that are nearly as
+        # narrow, nothing is certain.
         narrow = width < _NARROW
         likely[narrow] = np.where((width[narrow] == 0.0) & (odds[narrow] >= 0.0), np.inf, np.nan)
         least, most = np.empty_like(odds), np.empty_like(odds)
@@ -442,7 +449,10 @@ class _Bins(NamedTuple):
         return cls(least, most, above, between, half, middle, (fall, width))
 
     def ends(self, first: Int, share: SmallFloat, *, high: bool) -> tuple[Int, Bool]:
-        """Before which bins halving would end, and where that is sure, (k,): of questions about laws that begin at a bin."""
+        """Return the places of the bins at which bisection ends, and whether this is certain: (k,) each.
+
+        The arguments are those of `_counted`.
+        """
         at = first + high
         for half in _HALVES[high:]:
             at += half * (self.least.take(at + half) > share)
@@ -450,12 +460,12 @@ class _Bins(NamedTuple):
 
 
 def _all_above(edges: SmallFloat, excess: SmallFloat, share: SmallFloat) -> bool:
-    """Whether the first bin that halving looks at is exceeded with more than all shares, so that it looks at none below it again.
+    """Return whether the first bin that bisection looks at has odds of at least all shares, so that it goes up from there.
 
     Args:
-        edges: float32 (K, LAW_BINS + 1), demands, of laws.
-        excess: float32 (K, LAW_BINS + 1), expected beyond them.
-        share: float32 (k,), the questions' probabilities.
+        edges: float32 (K, LAW_BINS + 1), the edges of the laws.
+        excess: float32 (K, LAW_BINS + 1), expected excess over them.
+        share: float32 (k,), the probabilities asked for.
     """
     at = slice(_MIDDLE - 1, _MIDDLE + 1)
     (low, high), (more, less) = edges[:, at].T, excess[:, at].T
@@ -465,20 +475,20 @@ def _all_above(edges: SmallFloat, excess: SmallFloat, share: SmallFloat) -> bool
 def _counted(
     fall: SmallFloat, width: SmallFloat, first: Int, share: SmallFloat, *, high: bool = False
 ) -> Int:
-    """How many bins are exceeded with at least this probability, where halving would end: (k,).
+    """Return how many bins have at least these odds, int64 (k,): where bisection would end.
 
     Args:
-        fall: float32, how much less is expected beyond the end of each bin than beyond its beginning.
-        width: float32, how wide each is.
-        first: int64 (k,), the first bin of each question's law.
-        share: float32 (k,), the probability.
-        high: Laws begin at the first bin that halving looks at, and it ends above that.
+        fall: float32, fall in expected excess over each bin.
+        width: float32, width of each bin.
+        first: int64 (k,), place of the first bin of each question's law.
+        share: float32 (k,), the probabilities.
+        high: Whether laws begin at the first bin that bisection looks at, and it ends above that bin.
     """
     if len(first) <= _FEW:
         bins = _UPPER_BINS if high else LAW_BINS
         at = _BINS[:bins] + first
         enough = fall.take(at) >= width.take(at) * share
-        # Halving ends where the probability comes to be too low, if it does so once.
+        # If the odds pass the share only once, bisection ends there.
         if not np.count_nonzero(enough[1:] > enough[:-1]):
             count: Int = np.add.reduce(enough, axis=0)
             return np.minimum(count, bins - 1)

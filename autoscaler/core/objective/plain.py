@@ -2,8 +2,8 @@
 
 If a replay knows the demand of future ticks, a page of ticks is computed at once, on a copy of the state.
 
-Rules of this file: element-wise. Lanes that read the same series with VMs of the same capacity want the same while they have seen the
-same; this is checked on their state, and the result is then computed once.
+Rules of this file: element-wise. Lanes that read the same series with VMs of the same capacity want the same as long as they have seen
+the same; this is checked on their state, and the result is then computed once.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from autoscaler.core.windows import Cut, RollingMax
 
 _SHIFT = 10
 _SCALE, _HALF = float(1 << _SHIFT), 1 << (_SHIFT - 1)
-"""Rolling maxima are of whole numbers: demand in 1024ths of a VM."""
+"""Rolling maxima are of integers: demand in 1024ths of a VM."""
 _ROUNDING = 0.5e-9
-"""Of a VM, and at most twice that with headroom."""
+"""VMs that are taken off demand, so that rounding errors do not raise the number of whole VMs."""
 _DEMAND, _AMPLE, _FALLING, _YESTERDAY, _EITHER = map(
     rows_of, (Kind.DEMAND, Kind.AMPLE, Kind.FALLING, Kind.YESTERDAY, Kind.EITHER)
 )
@@ -44,23 +44,23 @@ _HOUR = list(PAST_S).index(Window.LONG)
 _DAYS = slice(rows_of(Kind.AVERAGE_DAY).start, rows_of(Kind.ANY_DAY).stop)
 _OF_DAYS = AVERAGE_DAY_HEADROOMS, ANY_DAY_HEADROOMS
 _WITH_DAYS = sum(_OF_DAYS, ())
-"""Which headrooms are tried with the days of a week: of the average, and of any."""
+"""Places in `HEADROOMS` that are tried for AVERAGE_DAY, then those for ANY_DAY."""
 PLAIN = slice(_DEMAND.start, _DAYS.stop)
-"""Their places among the models."""
+"""Places of the plain models in `MODELS`."""
 USUAL = slice(rows_of(Kind.USUAL).start, rows_of(Kind.EVER).stop)
-"""The places of those that go by what is usual."""
+"""Places in `MODELS` of the models based on habits: USUAL, HOUR and EVER."""
 
 
 class Passed(NamedTuple):
-    """What is remembered of demand once a page of T ticks is over, of n columns or of the G that stand for all of them.
+    """What is to be remembered of demand after a page of T ticks, for n columns or for G of them that stand for all.
 
     Attributes:
-        peaks, lows: As of `Trial`.
-        falling: float64 (T, F, n or G), as `Trial.falling` after each tick.
-        parts: int (T, windows * n or G), what `Trial.peaks` notes.
-        lacks: int (T, n or G), what `Trial.lows` notes.
+        peaks, lows: As in `Trial`, after the page.
+        falling: float64 (T, F, n or G), `Trial.falling` after each tick.
+        parts: int (T, windows * n or G), the values that go into `Trial.peaks`.
+        lacks: int (T, n or G), the values that go into `Trial.lows`.
         lasted: int (T, n or G), VMs that demand has needed for as long as a start takes.
-        of: int64 (n,), which of the G columns each is like; None where there are all of them.
+        of: int64 (n,), the one of the G columns that stands for each column; None if there are all n columns.
     """
 
     peaks: RollingMax
@@ -72,7 +72,7 @@ class Passed(NamedTuple):
     of: Int | None
 
     def remember(self, trial: Trial, first_tick: int, ticks: int) -> None:
-        """Have a trial remember so many of the ticks, at least one."""
+        """Record the first `ticks` ticks in a trial, at least one."""
         falling, of = self.falling[ticks - 1], self.of
         trial.falling = falling.copy() if of is None else falling.take(of, axis=-1)
         lanes = None if of is None else lanes_of(of, falling.shape[-1])
@@ -86,19 +86,24 @@ class Passed(NamedTuple):
 
 
 def lanes_of(columns: Int, each: int) -> Int:
-    """The lanes of `Trial.peaks` of some columns, int64 (n,), where a window has so many: int64 (windows * n,)."""
+    """Return the places in `Trial.peaks` of some columns, int64 (windows * n,).
+
+    Args:
+        columns: int64 (n,), the columns.
+        each: Number of columns per window in `Trial.peaks`.
+    """
     windows = np.arange(len(PAST_S) - 1)[:, np.newaxis] * each
     found: Int = (windows + columns).reshape(-1)
     return found
 
 
 class Plain:
-    """Plain models of n columns.
+    """The plain models of n columns.
 
     Args:
         capacity: float64 (n,), work per second of one VM.
-        alike: Columns in groups that read the same series at the same times, with VMs of the same capacity.
-        most: No column may have more VMs.
+        alike: Groups of columns that read the same series, with the same lead time and VMs of the same capacity.
+        most: The highest maximum of VMs of any column.
         tick_s: Length of a tick.
     """
 
@@ -138,14 +143,14 @@ class Plain:
         self._of_days = np.zeros_like(self._of_days)
 
     def fill(self, state: Trial, tick: int, demand: Float, before: Before, want: SmallInt) -> None:
-        """Fill in what plain models want.
+        """Fill in what plain models want, and raise models based on habits to the demand that has lasted as long as a start.
 
         Args:
-            state: Remembers the demand.
-            tick: Now.
-            demand: float64 (n,), NaN where unknown.
-            before: float64 (2, n) each; NaN where unknown.
-            want: int (2, M, n), of which their rows are filled in, and those of what is usual are raised to what has lasted.
+            state: Updated in place with the demand.
+            tick: The current tick.
+            demand: float64 (n,), work per second; NaN if unknown.
+            before: Demand on earlier days, float64 (2, n) each.
+            want: int (2, M, n), filled in.
         """
         now, lasted = self._by_demand(state, tick, demand, want)
         low, high = want[:, _FALLING]
@@ -162,7 +167,7 @@ class Plain:
         self._by_the_days(before.days, now, want)
 
     def _by_the_days(self, days: Float, now: SmallInt, want: SmallInt) -> None:
-        """Fill the rows of the days of a week; they change with slots of minutes and not with ticks."""
+        """Fill the rows of AVERAGE_DAY and ANY_DAY. Their demand changes only every few minutes, so whole VMs are kept."""
         bits = days.view(np.int64)
         if np.count_nonzero(bits != self._of_days):
             self._of_days = bits.copy()
@@ -173,10 +178,10 @@ class Plain:
         high[...] = low
 
     def _by_demand(self, state: Trial, tick: int, demand: Float, want: SmallInt) -> tuple[SmallInt, SmallInt]:
-        """Fill the rows of demand and its highest of the past, and what falls.
+        """Fill the rows of DEMAND and AMPLE, and update the decaying maxima.
 
         Returns:
-            VMs for demand now, int (headrooms, n), and for what has lasted for as long as a start takes, int (n,).
+            VMs for current demand, int (headrooms, n), and VMs that demand has needed for as long as a start takes, int (n,).
         """
         windows = len(PAST_S)
         unknown, present, everywhere = np.isnan(demand), demand, None
@@ -186,13 +191,13 @@ class Plain:
         work = present / self._capacity
         parts = np.minimum(np.ceil(work * _SCALE), MOST_VMS).astype(state.peaks.ring.dtype)
         highest = state.peaks.push_and_max(tick, np.concatenate([parts] * (windows - 1)), everywhere)
-        # What is unknown was not seen to last; what is censored was no less than what is seen of it.
+        # Unknown demand counts as 0 here. Censored demand was at least what is seen of it.
         lasted = _lasted(state.lows.push_and_max(tick, MOST_VMS - parts), self._most)
         past = self._past
         past[0] = present
         np.multiply(highest.reshape(windows - 1, -1), self._part, out=past[1:])
         np.maximum(past[1:], present, out=past[1:])
-        # What would exceed whole VMs by rounding only, or all counts, is taken off before headrooms make more of it.
+        # Rounding errors and demand beyond the maximum are cut off before headroom multiplies them.
         past -= self._rounding
         np.minimum(past, self._highest, out=past)
         vms = want[1, _DEMAND].reshape(len(DEMAND_HEADROOMS), windows, -1)
@@ -212,17 +217,17 @@ class Plain:
         return now, lasted
 
     def fill_page(self, state: Trial, tick: int, demand: Float, before: Before, want: SmallInt) -> Passed:
-        """Fill in what plain models want at ticks that follow each other and the last one, T of them.
+        """Fill in what plain models want at T consecutive ticks that follow the last one.
 
         Args:
-            state: Is not changed.
-            tick: The first of them.
-            demand: float64 (T, n), all known; the same in each group of the columns that are alike.
-            before: float64 (T, 2, n) each, as in `fill`; (T, 2, G) where it is the same in each of the groups, G of them.
-            want: int (T, 2, M, n), of which their rows are filled in.
+            state: Not changed.
+            tick: The first of the ticks.
+            demand: float64 (T, n), work per second, all known; equal within each group of `alike`.
+            before: Demand on earlier days, float64 (T, 2, n) each; (T, 2, G) if it is equal within each of the G groups.
+            want: int (T, 2, M, n), filled in.
 
         Returns:
-            What is to be remembered of them.
+            What is to be remembered of the ticks.
         """
         alike, few = self._alike, self._few
         of_groups = [of.shape[-1] < demand.shape[-1] for of in before]
@@ -247,7 +252,7 @@ class Plain:
         return Passed(*found, alike.group)
 
     def same_past(self, state: Trial) -> bool:
-        """Whether columns that are alike remember the same of demand."""
+        """Return whether the columns of each group remember the same demand."""
         alike = self._alike
         first = alike.first.take(alike.group)
         lanes = lanes_of(first, len(alike.group))
@@ -263,19 +268,19 @@ class Plain:
         before: Before,
         want: SmallInt,
     ) -> tuple[RollingMax, RollingMax, Float, SmallInt, SmallInt, SmallInt]:
-        """As `fill_page` of each column on its own.
+        """Do the work of `fill_page` without using groups.
 
         Args:
             peaks: As `Trial.peaks`; updated in place.
-            lows: As `Trial.lows`, likewise.
+            lows: As `Trial.lows`; updated in place.
             now: float64 (F, n), as `Trial.falling`.
-            tick: As there.
-            demand: float64 (T, n), likewise.
-            before: float64 (T, 2, n) each, likewise.
-            want: Likewise.
+            tick: The first of the ticks.
+            demand: float64 (T, n), work per second, all known.
+            before: Demand on earlier days, float64 (T, 2, n) each.
+            want: int (T, 2, M, n), filled in.
 
         Returns:
-            All but the last of `Passed`.
+            The fields of `Passed` except the last.
         """
         ticks, windows = len(demand), len(PAST_S)
         work = demand / self._capacity
@@ -297,15 +302,15 @@ class Plain:
         lasted: SmallInt,
         want: SmallInt,
     ) -> None:
-        """Fill in what plain models want on a page, by what is remembered at its ticks.
+        """Fill in what plain models want on a page, from what is remembered at each of its ticks.
 
         Args:
-            demand: float64 (T, n).
-            highest: int (T, windows, n), in 1024ths of a VM.
-            falling: float64 (T, F, n).
-            before: float64 (T, 2, n) each.
+            demand: float64 (T, n), work per second.
+            highest: int (T, windows, n), rolling maxima of demand in 1024ths of a VM.
+            falling: float64 (T, F, n), decaying maxima of demand in VMs.
+            before: Demand on earlier days, float64 (T, 2, n) each.
             lasted: int (T, n), VMs that demand has needed for as long as a start takes.
-            want: int (T, 2, m, n), of which their rows are filled in.
+            want: int (T, 2, m, n), filled in.
         """
         ticks, columns = demand.shape
         past = np.empty((ticks, len(PAST_S), columns))
@@ -342,28 +347,33 @@ class Plain:
 
 
 def not_below(want: SmallInt, lasted: SmallInt) -> None:
-    """Have those that go by what is usual want no fewer VMs than what has lasted, in the rows of (..., M, n)."""
+    """Raise the models based on habits, rows of (..., M, n), to the VMs for demand that has lasted as long as a start takes."""
     usual = want[..., USUAL, :]
     np.maximum(usual, lasted, out=usual)
 
 
 def _lasted(lacks: SmallInt, most: int) -> SmallInt:
-    """VMs that did half of their work at least all along, by what demand lacked of `MOST_VMS` at most; no more than `most`."""
+    """Return the VMs that had at least half of their work all the time, at most `most`.
+
+    Args:
+        lacks: int (..., n), the maximum of `MOST_VMS` minus demand in 1024ths of a VM.
+        most: The most VMs.
+    """
     found: SmallInt = np.minimum((MOST_VMS + _HALF - lacks) >> _SHIFT, most)
     return found
 
 
 def _falling(now: Float, falls: Float, work: Float) -> Float:
-    """What falls, after each of T ticks: float64 (T, F, n).
+    """Return the decaying maxima after each of T ticks: float64 (T, F, n).
 
     Args:
-        now: float64 (F, n), before the first of them.
-        falls: float64 (F, 1), what is left of it after a tick.
-        work: float64 (T, n), below which it does not fall.
+        now: float64 (F, n), the maxima before the first tick.
+        falls: float64 (F, 1), factor by which each decays in a tick.
+        work: float64 (T, n), demand in VMs; the maxima never fall below it.
     """
     found = np.empty((len(work), *now.shape))
     if work.shape[1] == 1:
-        # Of so few numbers numpy makes far less in a call than Python.
+        # Plain Python, because numpy calls take far longer for so few numbers.
         for row, (value, fall) in enumerate(zip(now[:, 0].tolist(), falls[:, 0].tolist(), strict=True)):
             values = [value]
             for least in work[:, 0].tolist():

@@ -6,7 +6,7 @@ only those past their minimum billing time may go, so the state of a shadow afte
 its recent orders: three comparisons. Costs are added up when models are compared, in the order of ticks. So nothing depends on any of
 this but the time taken.
 
-Rules of this file: a trial whose columns are not bit-identical is not accepted. No reduction over lanes.
+Rules of this file: a trial is refused unless its columns are bit-identical where they must be. No reduction over lanes.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from autoscaler.core.objective.trial import Trial
 from autoscaler.core.types import Float, Int, SmallFloat, SmallInt
 
 _FEWEST = np.float32(1e-9)
-"""VMs, by which may be divided."""
+"""VMs that replace 0 in divisors."""
 _BLOCK = 12_000
-"""So many numbers are charged for at once, at most, so that they stay near."""
+"""Most numbers that are charged for at once, so that they stay in the cache."""
 _OF_SHADOWS = (
     "serving",
     "coming",
@@ -40,25 +40,28 @@ _OF_SHADOWS = (
     "crowd",
     "below",
 )
+"""Fields of a trial with a number for each shadow."""
 _OF_COLUMNS = ("weight", "ticks", "asked", "wanted", "below_weight", "below_ticks")
+"""Fields of a trial, and of its habits, that must be equal in all columns."""
 _OF_HABITS = ("highest", "beyond", "allowed")
 
 
 class Cells:
-    """Which shadows of M models in n columns are one and the same: C cells, by models first.
+    """Maps the shadows of M models in n columns to C cells: shadows in the same cell are always equal.
 
-    Those of plain models are one in all columns of a group, G of them.
+    The shadows of a plain model share a cell in all columns of a group, of which there are G. All other shadows have cells of
+    their own. Cells are ordered by model, then by column.
 
     Args:
-        least, most: int64 (n,), bounds of VMs.
-        start_cost: float32 (n,), of one start.
+        least, most: int64 (n,), the policies' bounds of VMs.
+        start_cost: float32 (n,), price of one start.
 
     Attributes:
-        alike: The groups of columns.
-        first: int64 (C,), the place of each in (M, n), flat.
+        alike: Groups of columns with the same bounds and price of a start.
+        first: int64 (C,), the first place of each cell in the flat (M, n).
         cell: int64 (M * n,), the cell at each place.
-        column: int64 (C,), a column of each.
-        all_apart: Whether each is the one shadow's.
+        column: int64 (C,), the column of each cell's first place.
+        all_apart: Whether every shadow has a cell of its own.
     """
 
     def __init__(self, least: Int, most: Int, start_cost: SmallFloat) -> None:
@@ -74,23 +77,27 @@ class Cells:
         self._least, self._most = least.take(self.column), most.take(self.column)
 
     def few(self, value: Number) -> Number:
-        """What cells have, (..., C), of what shadows have, (..., M, n)."""
+        """Return the values of cells, (..., C), from those of shadows, (..., M, n)."""
         found: Number = value.reshape(*value.shape[:-2], -1).take(self.first, axis=-1)
         return found
 
     def spread(self, few: Number) -> Number:
-        """What shadows have, (..., M, n), of what cells have, (..., C)."""
+        """Return the values of shadows, (..., M, n), from those of cells, (..., C)."""
         found: Number = few.take(self.cell, axis=-1)
         return found.reshape(*few.shape[:-1], *self._shape)
 
     def spread_into(self, few: Float, out: Float) -> Float:
-        """The same of (C,) into a contiguous array, (M, n)."""
-        # In this mode numpy writes straight into the array.
+        """Write the values of shadows into a contiguous array, (M, n), from those of cells, (C,); return the array."""
+        # Only with this mode does numpy write straight into the array.
         few.take(self.cell, out=out.reshape(-1), mode="clip")
         return out
 
     def parts(self, value: SmallInt) -> tuple[SmallInt, SmallInt, SmallInt]:
-        """Views of what cells have, (..., C): (..., m, n) of the models before the plain ones, (..., m, G) of these, and of those after."""
+        """Return views of the values of cells, (..., C), by kind of model.
+
+        Returns:
+            Models before the plain ones, (..., m, n), plain models, (..., m, G), and models after them, (..., m, n).
+        """
         models, columns = self._shape
         groups, before = len(self.alike.first), PLAIN.start * columns
         after = before + (PLAIN.stop - PLAIN.start) * groups
@@ -102,7 +109,7 @@ class Cells:
         )
 
     def bound(self, want: SmallInt) -> None:
-        """Bring what cells want, int (T, 2, C), within the bounds, in place."""
+        """Clip the wishes of cells, int (T, 2, C), to the policies' bounds, in place."""
         np.maximum(want, self._least.astype(want.dtype), out=want)
         np.minimum(want, self._most.astype(want.dtype), out=want)
         np.maximum(want[:, 1], want[:, 0], out=want[:, 1])
@@ -110,18 +117,18 @@ class Cells:
 
 @dataclass(slots=True)
 class _Stretch:
-    """Ticks that were gone through at once, T of them, of C cells and n columns.
+    """T ticks that C cells in n columns have gone through at once; R is the lead time plus the billed time plus 1, in ticks.
 
     Attributes:
-        first_tick: The first.
-        needs: float32 (2, T, 1), work in VM-ticks, and had demand been more.
-        outs: int (R + T, C), what was ordered at each of R ticks before, and at each of them.
-        held: int (T + 1, C), VMs in service and on their way before the first of them, and after each.
-        serving: int (T + 1, C), in service, likewise.
+        first_tick: The first of the ticks.
+        needs: float32 (2, T, 1), VM-ticks of work, and the same at `charging.MORE` times the demand.
+        outs: int (R + T, C), VMs ordered in each of the R ticks before, and in each of the T ticks.
+        held: int (T + 1, C), VMs in service or on their way, before the first tick and after each.
+        serving: int (T + 1, C), VMs in service, likewise.
         sums: float64 (4, T + 1, n), the trial's `weight`, `wanted`, `needed` and `ticks`, likewise.
-        due: int64 (k,), at which of them bands are weighed.
-        passed, charged: How many of them are over, and how many of these are charged for.
-        weighed: How many of `due` are charged to bands.
+        due: int64 (k,), the ticks at which bands are charged, as offsets.
+        passed, charged: Number of ticks that are over, and of those that are charged for.
+        weighed: Number of entries of `due` for which bands are charged.
     """
 
     first_tick: int
@@ -137,14 +144,15 @@ class _Stretch:
 
 
 class Shadows:
-    """The shadows of a trial whose columns see the same.
+    """The shadows of a trial whose columns all see the same, kept once per cell.
 
     Args:
-        cells: Which of them are one.
-        lead, billed: Ticks until an order serves, at least 1, and for which it costs the same afterwards.
-        start_cost: float32 (n,), of one start.
-        charging: Of the trial's columns.
-        bands: Of the cells, as columns of one model.
+        cells: Maps shadows to cells.
+        lead: Ticks from an order until it serves, at least 1.
+        billed: Ticks in service that are billed in any case.
+        start_cost: float32 (n,), price of one start.
+        charging: The charging of the trial's columns.
+        bands: Bands of the cells, as columns of one model.
     """
 
     def __init__(
@@ -169,7 +177,11 @@ class Shadows:
         self._stretch: _Stretch | None = None
 
     def take_up(self, state: Trial) -> bool:
-        """Go on from a trial, which owes its charges to this from now on; False where its columns are not alike."""
+        """Take the shadows over from a trial, which from now on owes its charges to this object.
+
+        Returns:
+            False if the trial's columns differ; nothing has changed then.
+        """
         if state.owed.get(CHARGES) is self:
             return True
         state.settle(CHARGES)
@@ -187,7 +199,7 @@ class Shadows:
             few[name] = self.cells.few(value)
             if not self.cells.all_apart and (self.cells.spread(few[name]) != value).any():
                 return False
-        # From what is ordered first to what was ordered last.
+        # From the oldest order to the latest.
         self._outs = few["ordered"][(state.last_tick - self._billed + np.arange(self._rows)) % self._rows]
         young, coming = self._on_their_way(self._outs)
         if (young != few["young"]).any() or (coming != few["coming"]).any():
@@ -201,18 +213,22 @@ class Shadows:
         return True
 
     def _on_their_way(self, outs: SmallInt) -> tuple[SmallInt, SmallInt]:
-        """In service and billed anyway, and not in service yet, int (C,) both, of what was ordered at R ticks."""
+        """Return the VMs in service that are billed in any case, and those not in service yet: int (C,) each.
+
+        Args:
+            outs: int (R, C), VMs ordered in each of the last R ticks, the oldest first.
+        """
         young, coming = outs[1 : 1 + self._billed], outs[1 + self._billed :]
         return np.add.reduce(young, axis=0, dtype=outs.dtype), np.add.reduce(coming, axis=0, dtype=outs.dtype)
 
     def go_through(self, state: Trial, want: SmallInt, work: Float, price: Float) -> None:
-        """Go through the ticks that follow the last one; those of the stretch before are over or will not be.
+        """Move all shadows through the T ticks that follow the last one. Earlier such ticks that did not come are dropped.
 
         Args:
-            state: Owes its charges to this; is not changed.
-            want: int (T, 2, C), within bounds.
-            work: float64 (T, n), in VM-ticks, the same in all columns.
-            price: float64 (n,), of shortage.
+            state: Owes its charges to this object; only sums of ticks that are over are updated.
+            want: int (T, 2, C), lower and upper numbers of VMs, within bounds.
+            work: float64 (T, n), VM-ticks of work, the same in all columns.
+            price: float64 (n,), price of shortage.
         """
         self.charge(state)
         self._leave()
@@ -226,7 +242,7 @@ class Shadows:
             np.maximum(before, low, out=now)
             np.subtract(now, before, out=out)
             np.minimum(now, high, out=now)
-            # None goes of those that came lately or are on their way.
+            # VMs that are on their way, or still billed in any case, do not stop.
             if window:
                 np.maximum(now, lately, out=now)
             if window == 1:
@@ -250,7 +266,7 @@ class Shadows:
         )
 
     def _leave(self) -> None:
-        """Go on from the ticks that are over."""
+        """Charge for the ticks of the stretch that are over, and continue from there without it."""
         stretch = self._stretch
         if stretch is not None:
             self._charge_to(stretch)
@@ -260,33 +276,33 @@ class Shadows:
             self._stretch = None
 
     def move(self, state: Trial, tick: int) -> None:
-        """The next tick is over."""
+        """Count the next tick of the stretch as over."""
         assert self._stretch is not None
         self._stretch.passed += 1
         state.last_tick = tick
 
     def charge(self, state: Trial) -> None:
-        """Charge for all ticks that are over."""
+        """Charge for all ticks that are over, and update the trial's `weight`, `wanted`, `needed` and `ticks`."""
         stretch = self._stretch
         if stretch is not None:
             self._charge_to(stretch)
-            # Weight, work and what is needed, as of the last of them.
             state.weight, state.wanted, state.needed, state.ticks = stretch.sums[:, stretch.passed].copy()
 
     def _charge_to(self, stretch: _Stretch) -> None:
+        """Charge for the ticks of a stretch that are over, some at a time."""
         while stretch.charged < stretch.passed:
             end = min(stretch.passed, stretch.charged + self._each)
             self._charge(stretch, stretch.charged, end)
             stretch.charged = end
 
     def _charge(self, stretch: _Stretch, first: int, end: int) -> None:
-        """Charge for some of the ticks."""
+        """Charge for the ticks from `first` to before `end`."""
         ticks = end - first
         vms, lacks = self._vms[:ticks], self._lacks[:, : ticks + 1]
         vms[...] = stretch.serving[first:end]
         paid, lacking, lack = self._lately[0], self._lately[1:], lacks[:, 1:]
         lacks[:, 0] = lacking
-        # numpy compares two arrays far sooner than one with a number.
+        # Full-size arrays, because numpy compares two arrays much faster than an array and a number.
         lack[...] = stretch.needs[:, first:end]
         np.maximum(lack, vms, out=lack)
         lack -= vms
@@ -302,7 +318,7 @@ class Shadows:
         np.add.reduce(terms, axis=0, out=paid)
 
     def _charge_bands(self, stretch: _Stretch) -> None:
-        """Charge bands for those of the ticks that are over in which they are weighed."""
+        """Charge the bands for those ticks among the ones that are over in which they are due."""
         end, each = int(np.searchsorted(stretch.due, stretch.passed)), 3 * self._each
         while stretch.weighed < end:
             at = stretch.due[stretch.weighed : min(end, stretch.weighed + each)]
@@ -318,15 +334,15 @@ class Shadows:
     def compare(
         self, state: Trial, price: Float, doubt: Float, fear: Float, cost: Float, shown: Float | None
     ) -> None:
-        """Weigh what the last minutes have cost, and fill in what models have cost, as `experts` does.
+        """Add the recent costs to the sums, and compute the models' costs as `Contest._compare` does.
 
         Args:
-            state: Whose charges were settled here.
-            price: float64 (n,), of shortage.
-            doubt: float64 (n,), how much what has nearly been counts, the same in all columns.
-            fear: float64 (n,), how much a crowd that was never seen counts, likewise.
-            cost: float64 (M, n), filled in, with all that was never seen.
-            shown: float64 (M, n), filled in, what they have cost so far; None where nobody asks.
+            state: A trial that owes its charges to this object.
+            price: float64 (n,), price of shortage.
+            doubt: float64 (n,), weight of the work left unserved at `charging.MORE` times the demand, equal in all columns.
+            fear: float64 (n,), share of the time that an unseen crowd is assumed to take, equal in all columns.
+            cost: float64 (M, n), filled in with the costs including unseen demand.
+            shown: float64 (M, n), filled in with the costs so far; None if they are not needed.
         """
         assert self._stretch is not None
         weighed = self._weighed
@@ -357,11 +373,11 @@ class Shadows:
         state.asked = state.ticks
 
     def show(self, state: Trial) -> None:
-        """Have in a trial what models have paid and left unserved."""
+        """Write what models have paid and left unserved to a trial."""
         state.paid[...], state.unserved[...] = (self.cells.spread(each) for each in self._sums[:2])
 
     def show_bands(self, state: Trial) -> SmallFloat:
-        """Have in a trial what bands have cost; what a crowd that was never seen would leave of each model, float32 (M, n)."""
+        """Write the costs of bands to a trial, and return the work per tick that an unseen crowd would leave: float32 (M, n)."""
         if self._stretch is not None:
             self._charge_bands(self._stretch)
         state.below[...] = self.cells.spread(self._below)
@@ -369,11 +385,11 @@ class Shadows:
         return found
 
     def see_bands(self, state: Trial) -> None:
-        """Go on from what a trial has there."""
+        """Read the costs of bands back from a trial."""
         self._below = self.cells.few(state.below)
 
     def settle(self, state: Trial) -> None:
-        """Have all of it in a trial, which owes it no more."""
+        """Write everything to a trial, which then owes nothing to this object."""
         self.charge(state)
         self._leave()
         spread = self.cells.spread
@@ -388,15 +404,19 @@ class Shadows:
 
 
 def crowd_left(highest: SmallFloat, vms: SmallFloat, left: SmallFloat, ones: SmallFloat) -> SmallFloat:
-    """What a crowd that was never seen leaves of work at so many VMs, which are used up: filled in, as they are.
+    """Compute the expected work of an unseen crowd that these VMs would leave unserved, in VM-ticks per tick.
 
-    E[(X - x)+] of X = H Y, P(Y > y) = 1 / y from 1 to CROWD: H log(CROWD H / x) for x above H, and H - x more below.
+    This is E[(X - x)+] at x VMs for X = H Y with P(Y > y) = 1 / y for y from 1 to CROWD, where H is the highest demand ever:
+    H log(CROWD H / x) for x above H, and H - x more for x below H.
 
     Args:
-        highest: float32 (n,), the highest demand ever, H; (1,) where all columns have the same.
-        vms: float32 (..., n).
+        highest: float32 (n,), H in VMs; (1,) if all columns have the same.
+        vms: float32 (..., n), x; overwritten.
         left: float32 (..., n), filled in.
-        ones: As many.
+        ones: float32, ones of the same shape.
+
+    Returns:
+        `left`.
     """
     np.maximum(vms, highest, out=left)
     np.subtract(left, vms, out=vms)
