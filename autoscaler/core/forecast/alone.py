@@ -38,31 +38,31 @@ _FIRST_WEIGHT, _MOST_WEIGHT = float(judging.FIRST_WEIGHT), float(judging.MOST_WE
 _HUBER = float(judging.HUBER)
 
 _Row: TypeAlias = tuple[int, int, float, float, float, float]
-"""An outcome: its horizon, counted from the end; the place of its forecast; its logarithm; its weight; its share in the size of
-recent errors; the weight of a present outcome."""
+"""An outcome: its horizon, counted from the end; the place of its forecast; its logarithm; its weight; its share in the mean size
+of recent errors; the weight of a present outcome."""
 _Ground: TypeAlias = tuple[float, float, float, float, float, float | None, int, int, Bool | None]
-"""What `issuing.Grounds` have of a tick: what means and seasons say, last value, usual one, top, the highest of late, the cell of a
-burst; the class of the odds of one on the clock; whether demand is hidden, or None."""
+"""The inputs of a tick (`issuing.Grounds`): the parts of means and seasons, last value, usual demand, top, recent maximum of
+the farthest horizon or None, cell in a burst; then the hazard class, and whether demand is hidden, or None."""
 
 
 @dataclass(slots=True)
 class _Numbers:
-    """What changes from tick to tick, as plain numbers.
+    """Everything that changes from tick to tick, as plain numbers.
 
-    Forecasts are those that waited for their outcome before the stretch, RING * H as in the state, and after them H of each
-    tick of the stretch. A place is a place among these.
+    There are RING * H forecasts that waited for their outcome before the stretch, as in the state, followed by H forecasts
+    for each tick of the stretch. A forecast's place is its place in this sequence.
 
     Attributes:
-        totals, sizes, shifts: Of the state, flat: (ROWS, H), and (PARENTS, H) twice.
-        short, doubt: Of the state.
-        levels, spreads: Of each forecast; a level is NaN where there is none.
-        own, parents: Where each is counted in `totals`, and in `sizes` and `shifts`.
-        aheads, fitted: Of RING slots, as in the state, and of each tick of the stretch.
-        rows: The outcomes of each tick, and none of the one after the last.
-        errors: Of all outcomes so far; NaN where there was no forecast.
-        lessons: What the fit has not learned yet, of each outcome at the lead time: place of what its forecast was made of among
-            `aheads`, `own`, level, error, what is learned as the outcome, share in the mean distance, and weight.
-        spoke: Totals of the rows that spoke at each tick, (3, H).
+        totals, sizes, shifts: As in the state, flat: (ROWS, H), and (PARENTS, H) twice.
+        short, doubt: As in the state.
+        levels, spreads: Logarithm of the level and spread of each forecast; a level is NaN if there is no forecast.
+        own, parents: Where each forecast's outcome counts in `totals`, and in `sizes` and `shifts`.
+        aheads, fitted: `SeriesState.ahead` and `fitted` of RING slots, followed by those of each tick of the stretch.
+        rows: The outcomes of each tick, and an empty list for the tick after the last.
+        errors: Errors of all outcomes so far; NaN if there was no forecast.
+        lessons: Outcomes at the lead time that the fit has not learned, `_LESSON` numbers each: slot of the forecast in
+            `aheads`, place in `own`, level, error, outcome for the fit, share in the mean distance, weight.
+        spoke: Totals of the rows that each tick's forecast uses, (3, H) per tick.
     """
 
     totals: list[float]
@@ -83,7 +83,7 @@ class _Numbers:
 
     @classmethod
     def of(cls, state: SeriesState) -> _Numbers:
-        """As the state has them."""
+        """Read the numbers from a state."""
         horizons = state.open.shape[1]
         log_level, spread, cell = as_it_lies(state.issued).reshape(-1, 3).T
         cells = np.where(cell >= 0.0, cell, 0.0).astype(np.int64)
@@ -104,7 +104,7 @@ class _Numbers:
 
 
 def _judging(one: _Numbers, settings: Settings) -> Callable[[int], None]:
-    """What judges the forecasts whose window ends at a tick: `judging.judge`."""
+    """Return a function that judges the forecasts whose windows end at a tick, as `judging.judge`."""
     horizons, fit_weight = settings.horizons, settings.fit_weight.item()
     doubt_alpha = next(float(group.doubt_alpha) for group in settings.groups if group.lead)
     totals, sizes, shifts, short, doubt = one.totals, one.sizes, one.shifts, one.short, one.doubt
@@ -113,7 +113,7 @@ def _judging(one: _Numbers, settings: Settings) -> Callable[[int], None]:
     first_beside, lead, note = _CELLS * horizons, -horizons, one.errors.append
 
     def compare(place: int, error: float, one_weighs: float) -> None:
-        """What an outcome at the lead time says of the fit, `judging._compare`, and what the fit learns of it, `judging.learn`."""
+        """Update the errors of the fit (`judging._compare`), and keep what the fit learns from the outcome (`judging.learn`)."""
         then, spread = place // horizons, spreads[place]
         outcome = aheads[then] + error
         off = outcome - fitted[then]
@@ -128,7 +128,7 @@ def _judging(one: _Numbers, settings: Settings) -> Callable[[int], None]:
         lessons.extend((then, own[place], levels[place], error, outcome, share, weight))
 
     def judge(at: int) -> None:
-        # Horizons are counted from the end, where the row of everything is among the totals.
+        # Horizons are counted from the end, so they index the last row of the totals, that of all outcomes.
         for horizon, place, log, mine, alpha, one_weighs in rows[at]:
             error = log - levels[place]
             note(error)
@@ -157,12 +157,12 @@ def _judging(one: _Numbers, settings: Settings) -> Callable[[int], None]:
 def _forecasting(
     one: _Numbers, settings: Settings, judge: Callable[[int], None]
 ) -> Callable[[int, Iterable[_Ground]], None]:
-    """What forecasts at some ticks, `issuing.expect`, and judges at the one after each."""
+    """Return a function that forecasts at some ticks, as `issuing.expect`, and judges at the tick after each."""
     totals, sizes, shifts, short, doubt = one.totals, one.sizes, one.shifts, one.short, one.doubt
     levels, horizons, farthest = one.levels, settings.horizons, settings.horizons - 1
     add_level, add_spread, add_ahead = levels.append, one.spreads.append, one.aheads.append
     add_own, add_parents, add_spoke = one.own.extend, one.parents.extend, one.spoke.extend
-    # For each cell the places of its forecasts, as tuples since these are quicker to go through than ranges.
+    # The places of each cell's forecasts: as tuples, because iterating over them is faster than over ranges.
     own = [tuple(range(cell * horizons, (cell + 1) * horizons)) for cell in range(_CELLS)]
     parents = [tuple(range(parent * horizons, (parent + 1) * horizons)) for parent in _PARENT_OF]
     alone = [slice(places[0], places[-1] + 1) for places in own]
@@ -206,15 +206,15 @@ def _forecasting(
 
 @dataclass(slots=True)
 class _Heard:
-    """Outcomes of a stretch, in the order in which they are judged, N of them.
+    """N outcomes of a stretch, in the order in which they are judged.
 
     Attributes:
-        tick: int64 (N,), the tick of the stretch at which each is judged.
-        horizon: int64 (N,).
-        place: int64 (N,), of the forecast, as in `_Numbers`.
-        log: float64 (N,), of outcome and offset.
-        weight: float64 (N,).
-        alpha: float64 (N,), share in the size of recent errors.
+        tick: int64 (N,), tick of the stretch at which each is judged.
+        horizon: int64 (N,), its horizon.
+        place: int64 (N,), place of the forecast, as in `_Numbers`.
+        log: float64 (N,), logarithm of outcome plus offset.
+        weight: float64 (N,), its weight.
+        alpha: float64 (N,), its share in the mean size of recent errors.
         none: bool (N,), whether there was no demand.
     """
 
@@ -228,19 +228,24 @@ class _Heard:
 
     @classmethod
     def none_at_all(cls) -> _Heard:
-        """Nothing came."""
+        """Return an empty list of outcomes."""
         no, nothing = np.empty(0, np.int64), np.empty(0)
         return cls(no, no, no, nothing, nothing, nothing, np.empty(0, np.bool_))
 
     @classmethod
     def together(cls, parts: Sequence[_Heard]) -> _Heard:
-        """Those of several groups, which are judged one after the other at each tick."""
+        """Merge the outcomes of several groups, which are judged in turn at each tick."""
         order = np.argsort(np.concatenate([each.tick for each in parts]), kind="stable")
         names = [f.name for f in fields(cls)]
         return cls(*(np.concatenate([getattr(each, name) for each in parts]).take(order) for name in names))
 
     def rows(self, weight: Float, horizons: int) -> list[list[_Row]]:
-        """Tick by tick, and none of the one after the last; with the weights of outcomes, (T,)."""
+        """Return the outcomes tick by tick, with an empty list for the tick after the last.
+
+        Args:
+            weight: float64 (T,), weight of an outcome at each tick.
+            horizons: Number of horizons.
+        """
         one_weighs = weight.take(self.tick)
         columns = self.horizon - horizons, self.place, self.log, self.weight, self.alpha, one_weighs
         rows: list[_Row] = list(zip(*(each.tolist() for each in columns), strict=True))
@@ -249,14 +254,13 @@ class _Heard:
 
 
 class Alone:
-    """The one series of a state, through the T ticks of a stretch.
+    """The only series of a state, through the T ticks of a stretch.
 
     Args:
-        settings: Of the series.
-        state: What `judging` and `issuing` change of it is brought up to date by `write`, and not before; but what the fit
-            learns from, by `settle`.
-        tick: Number of the first.
-        weight: float64 (T, 1), of a present outcome at each.
+        settings: The settings of the series.
+        state: What `judging` and `issuing` change in it is updated only by `write`, and the sums of the fit by `settle`.
+        tick: Number of the first tick.
+        weight: float64 (T, 1), weight of an outcome at each tick.
     """
 
     def __init__(self, settings: Settings, state: SeriesState, tick: int, weight: Float) -> None:
@@ -269,11 +273,11 @@ class Alone:
         self._features = np.empty((RING + len(weight), level.FEATURES))
         self._features[:RING] = state.features[0]
         self._heard = _Heard.none_at_all()
-        # What was issued before the offset last changed, which the list of levels does not have any more.
+        # Levels issued before the last change of the offset, which the list of levels no longer holds.
         self._before: list[float] = []
 
     def hear(self, outcomes: Sequence[Outcomes | None]) -> None:
-        """Take what came in the windows that end within the stretch, of each group, by the offset of now."""
+        """Take in the outcomes of the windows that end within the stretch, for each group, by the present offset."""
         found = [
             self._of_group(group, mine)
             for group, mine in zip(self._settings.groups, outcomes, strict=True)
@@ -284,18 +288,19 @@ class Alone:
         self._one.rows[:] = self._heard.rows(self._weight, self._horizons)
 
     def _of_group(self, group: Group, outcomes: Outcomes) -> _Heard:
+        """Collect the outcomes of one group."""
         closed, horizons = outcomes.closed, self._horizons
         known = closed.known[:, 0]
         block, column = known.nonzero()
         tick, horizon = block * group.stride, column + group.columns.start
         tick += closed.first
-        # What was issued within the stretch is not yet in the ring.
+        # Forecasts issued within the stretch are not in the ring yet.
         place = closed.issued[:, 0][known]
         then = tick - group.ahead[0].take(column) * group.stride
         place = np.where(then < 0, place, (then + RING) * horizons + horizon)
         alpha = np.full(len(tick), group.pairs.short_alpha[0])
         if self._samples is not None:
-            # The first outcomes make a plain mean.
+            # The first outcomes are averaged with equal weights.
             count = (tick + self._samples) / group.stride
             count += _FIRST_WEIGHT
             np.maximum(alpha, 1.0 / count, out=alpha)
@@ -312,14 +317,14 @@ class Alone:
     def forecast(
         self, first: int, end: int, grounds: Grounds, hazard: dict[int, int], hidden: Sequence[Bool | None]
     ) -> None:
-        """Forecast at some ticks, the first of which was judged, and judge at all after it, the next one included.
+        """Forecast at some ticks, the first of which was judged already, and judge at the tick after each.
 
         Args:
             first: The first of the ticks.
-            end: The one after the last.
-            grounds: Of all ticks of the stretch, by the fit and the offset of now.
-            hazard: Class of the odds that a burst begins on the clock, by tick; 0 where there is none.
-            hidden: Of all ticks of the stretch, as in `seeing.Read`.
+            end: The tick after the last.
+            grounds: Inputs of all ticks of the stretch, by the present fit and offset.
+            hazard: Hazard class by tick, where it is not 0.
+            hidden: For all ticks of the stretch, as in `seeing.Read`.
         """
         some, count = slice(first, end), end - first
         self._features[RING + first : RING + end] = grounds.features[some, 0]
@@ -336,7 +341,7 @@ class Alone:
         self._forecast(first, mine)
 
     def settle(self) -> None:
-        """Learn for the fit what was judged since the last time."""
+        """Let the fit learn the outcomes judged since the last call."""
         one = self._one
         if not one.lessons:
             return
@@ -351,15 +356,16 @@ class Alone:
         learn_taught(self._settings, self._state, taught)
 
     def forget(self) -> None:
-        """What waits for its outcome waits in vain, since the offset has changed."""
+        """Drop all forecasts that wait for their outcome, because the offset has changed."""
         self._before = self._levels()
         self._one.levels[:] = [nan] * len(self._one.levels)
 
     def _levels(self) -> list[float]:
+        """Return the logarithms of all levels issued in the stretch."""
         return self._before + self._one.levels[RING * self._horizons + len(self._before) :]
 
     def issued(self) -> Float:
-        """What was issued: float64 (T, 1, H, 3)."""
+        """Return all forecasts of the stretch: float64 (T, 1, H, 3)."""
         first, horizons = RING * self._horizons, self._horizons
         found = np.empty((len(self._weight), 1, horizons, 3))
         found[:, 0, :, 0] = np.array(self._levels()).reshape(-1, horizons)
@@ -368,11 +374,11 @@ class Alone:
         return found
 
     def spoke(self) -> Float:
-        """The sums of the rows that spoke: float64 (T, 1, 3, H)."""
+        """Return the sums of the rows that the forecasts use: float64 (T, 1, 3, H)."""
         return np.array(self._one.spoke).reshape(-1, 1, 3, self._horizons)
 
     def added(self) -> list[tuple[int, Int, SmallFloat]]:
-        """What is to be added to the flat tables in turn, as `judging.count_in` has it."""
+        """Return what to add to the flat tables, tick by tick, as `judging.count_in`."""
         one, heard, horizons = self._one, self._heard, self._horizons
         error = np.array(one.errors)
         some = np.flatnonzero(~np.isnan(error))
@@ -396,7 +402,7 @@ class Alone:
         return in_turn(tick.take(last).tolist(), (last + 1).tolist(), together)
 
     def write(self) -> None:
-        """Bring the state up to the last tick, but for its tables."""
+        """Bring the state up to the last tick, except for its tables."""
         self.settle()
         state, one, settings = self._state, self._one, self._settings
         as_it_lies(state.totals).reshape(-1)[:] = one.totals
@@ -405,7 +411,7 @@ class Alone:
         state.short[0], state.doubt[0] = one.short, one.doubt
         issued, valid = self.issued()[:, 0], len(self._before) // self._horizons
         for group in settings.groups:
-            # Of those for one place the last is kept.
+            # Of the forecasts for the same place, the last one stays.
             at = np.array(ends(group, self._tick, len(issued)), np.int64)[-RING:]
             slot = (self._tick + at) // group.stride % RING
             if group.lead:
@@ -421,4 +427,4 @@ class Alone:
 
 
 _LESSON = 7
-"""Numbers that are put by of a lesson for the fit."""
+"""Numbers per entry of `_Numbers.lessons`."""

@@ -30,12 +30,13 @@ from autoscaler.core.types import LAW_BINS, LAW_LOW, LAW_STEP, QUANTILE_LEVELS, 
 
 LEVELS: Float = np.array(QUANTILE_LEVELS)
 STEP: Float = 0.01 * np.sqrt(LEVELS * (1.0 - LEVELS)) * np.array([1.0, 1.0, 1.0, 1.0 / 3.0])
-"""How far one outcome moves each share: in proportion to its noise; the last less, as what lies beyond it is far away."""
+"""How far one outcome moves each probability: in proportion to its noise, and less for the last, because outcomes beyond it
+are far away."""
 LOWEST: Float = np.array([0.05, 0.3, 0.5, 0.9])
 HIGHEST: Float = np.array([0.95, 0.995, 0.998, 0.9998])
-"""Bounds of the shares, which only demand that has nothing to do with what came before comes near."""
+"""Bounds of the probabilities. Only demand that is unrelated to the past comes near them."""
 ASK_S, MOST_ODDS = 300.0, 0.5
-"""A forecast is kept at one tick of those in so much time, on the average, and of at most one in two, once none waits."""
+"""On average one forecast in `ASK_S` seconds is kept, and at most one in 1 / `MOST_ODDS`, as soon as none waits."""
 _COUNT = len(QUANTILE_LEVELS)
 _LEVELS, _STEPS, _LOWEST, _HIGHEST = (each.tolist() for each in (LEVELS, STEP, LOWEST, HIGHEST))
 _LAST_BIN = LAW_BINS - 1.0
@@ -45,12 +46,12 @@ _LOTS = 2.0**64
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What came at T ticks, one after the other.
+    """Samples of T ticks, in order.
 
     Attributes:
-        tick: int64 (T,), ascending.
-        demand: float64 (T, S).
-        usable: bool (T, S), where it may be learned from.
+        tick: int64 (T,), numbers of the ticks, ascending.
+        demand: float64 (T, S), work per second.
+        usable: bool (T, S), whether it may be learned from.
     """
 
     tick: Int
@@ -59,11 +60,11 @@ class Heard:
 
 
 class AtLead(NamedTuple):
-    """Laws of demand at the lead time, N of them.
+    """N laws of demand at the lead time.
 
     Attributes:
-        beyond: float32 (LAW_BINS, N), odds of more than each lower edge, of `tables.survival`.
-        log_level, spread, offset: float64 (N,), logarithm of level and offset, spread, offset.
+        beyond: float32 (LAW_BINS, N), probability of more than each lower edge, from `tables.survival`.
+        log_level, spread, offset: float64 (N,), logarithm of level plus offset, spread, and offset.
     """
 
     beyond: SmallFloat
@@ -73,16 +74,16 @@ class AtLead(NamedTuple):
 
 
 class Said(NamedTuple):
-    """Laws, and at which share of each its quantiles are read, float64 (N, Q)."""
+    """N laws, and the probabilities at which their quantiles are read, float64 (N, Q)."""
 
     law: AtLead
     read_at: Float
 
     def covers(self, outcome: Float) -> Float:
-        """Which share of its bin each outcome has at or below the quantiles: float64 (N, Q), 0..1.
+        """Return how much of its bin each outcome has at or below each quantile: float64 (N, Q), 0..1; NaN if unknown.
 
         Args:
-            outcome: float64 (N,), demand; NaN where unknown, as the answer there.
+            outcome: float64 (N,), demand; NaN if unknown.
         """
         beyond, *measures = self.law
         known = ~np.isnan(outcome) & ~np.isnan(measures[0])
@@ -93,12 +94,14 @@ class Said(NamedTuple):
 
 
 def is_asked(settings: Settings, tick: Int, phase: Int) -> Bool:
-    """Whether forecasts are kept where none waits: by lots (SplitMix64), which series draw at other ticks by their phases.
+    """Return whether a forecast is kept at these ticks if none waits: a pseudo-random bool.
+
+    Tick and phase of the series are mixed as in SplitMix64 (Steele, Lea and Flood 2014), so that series draw different ticks.
 
     Args:
-        settings: Of the series.
-        tick: int64 (T,), or (1,).
-        phase: int64 (S,), of `SeriesState.phase`; (1,) for several ticks.
+        settings: The settings of the series.
+        tick: int64 (T,), or (1,) for several series.
+        phase: int64 (S,), `SeriesState.phase`; (1,) for several ticks.
     """
     golden, factor, half = _MIX
     mixed = phase.astype(np.uint64) * factor + tick.astype(np.uint64)
@@ -111,14 +114,17 @@ def is_asked(settings: Settings, tick: Int, phase: Int) -> Bool:
 
 
 def answer(settings: Settings, state: SeriesState, tick: int, demand: Float, usable: Bool | None) -> None:
-    """Learn from what came of the forecasts that waited for this tick.
+    """Correct the quantiles by the outcomes of the forecasts that waited for this tick.
+
+    Each probability moves by `STEP` times the difference between the quantile's level and the share of the outcome's bin
+    below the quantile.
 
     Args:
-        settings: Of the series.
+        settings: The settings of the series.
         state: Its `read_at` and `asked_at` are updated.
-        tick: Now.
-        demand: float64 (S,).
-        usable: bool (S,), where it may be learned from; None for everywhere.
+        tick: The current tick.
+        demand: float64 (S,), work per second.
+        usable: bool (S,), whether it may be learned from; None if it may everywhere.
     """
     waits = state.asked_at + settings.params.lead_ticks
     waits -= tick
@@ -140,22 +146,22 @@ def answer(settings: Settings, state: SeriesState, tick: int, demand: Float, usa
     moved += state.read_at.take(some, axis=0)
     np.maximum(moved, LOWEST, out=moved)
     np.minimum(moved, HIGHEST, out=moved)
-    # What was said before keeps its own.
+    # Earlier Outlooks keep their own array.
     state.read_at = state.read_at.copy()
     state.read_at[some] = moved
 
 
 def ask(settings: Settings, state: SeriesState, tick: int, law: AtLead) -> Float:
-    """Keep the forecasts of this tick, if it is one of those, of the series of which none waits.
+    """Keep the forecasts of this tick for the series that draw it and have none waiting.
 
     Args:
-        settings: Of the series.
+        settings: The settings of the series.
         state: Its `asked` and `asked_at` are updated.
-        tick: Now.
-        law: Of the S series.
+        tick: The current tick.
+        law: The laws of the S series; those with an unknown level are not kept.
 
     Returns:
-        float64 (S, Q), at which share of its law each quantile is to be read; not to be changed.
+        float64 (S, Q), the probabilities at which quantiles are read from their laws; not to be changed.
     """
     found = state.read_at
     drawn = is_asked(settings, np.array([tick]), state.phase)
@@ -173,18 +179,21 @@ def ask(settings: Settings, state: SeriesState, tick: int, law: AtLead) -> Float
 
 
 def thresholds(read_at: Float) -> SmallFloat:
-    """The odds of more than each quantile, (N, Q), as laws are kept: float32; quantiles stay in order where shares have crossed."""
+    """Return the probability of more than each quantile, float32 (N, Q), as laws are stored.
+
+    Quantiles stay in order even if their probabilities have crossed.
+    """
     odds = np.maximum.accumulate(read_at, axis=1)
     np.subtract(1.0, odds, out=odds)
     return odds.astype(np.float32)
 
 
 def places(beyond: SmallFloat, threshold: SmallFloat) -> Float:
-    """Where quantiles lie, in bins: float64 (S, Q), straight from edge to edge; below 1 where that is no demand at all.
+    """Return the positions of quantiles in bins, interpolated linearly: float64 (S, Q); below 1 for no demand at all.
 
     Args:
-        beyond: float32 (LAW_BINS, S), of `tables.survival`.
-        threshold: float32 (S, Q).
+        beyond: float32 (LAW_BINS, S), from `tables.survival`.
+        threshold: float32 (S, Q), probability of more than each quantile.
     """
     columns = _columns(beyond)
     index = np.empty(threshold.shape, np.int64)
@@ -204,7 +213,10 @@ def places(beyond: SmallFloat, threshold: SmallFloat) -> Float:
 
 
 def _columns(beyond: SmallFloat) -> SmallFloat:
-    """Odds at all edges, (LAW_BINS + 1, S): no demand is a bin of its own, which begins where anything is certain."""
+    """Return the probability of more at all edges, float32 (LAW_BINS + 1, S).
+
+    No demand at all is a bin of its own, at whose lower edge the probability is 1.
+    """
     columns = np.zeros((LAW_BINS + 1, beyond.shape[1]), np.float32)
     columns[:-1] = beyond
     columns[0] = 1.0
@@ -212,7 +224,7 @@ def _columns(beyond: SmallFloat) -> SmallFloat:
 
 
 def _bins(demand: Float, log_level: Float, spread: Float, offset: Float) -> Float:
-    """In which bin of a law outcomes lie, as `tables.flat` has it: float64 (N,)."""
+    """Return the bin of the law in which each outcome lies, as in `tables.flat`: float64 (N,)."""
     at = demand + offset
     np.log(at, out=at)
     at -= log_level
@@ -228,7 +240,12 @@ def _bins(demand: Float, log_level: Float, spread: Float, offset: Float) -> Floa
 
 
 def below_each(place: Float, bins: Float) -> Float:
-    """Which share of its bin each outcome, (N,), has at or below quantiles at these places, (N, Q): float64 (N, Q), 0..1."""
+    """Return how much of its bin each outcome has at or below each quantile: float64 (N, Q), 0..1.
+
+    Args:
+        place: float64 (N, Q), positions of the quantiles in bins.
+        bins: float64 (N,), bins of the outcomes.
+    """
     found = place - bins[:, np.newaxis]
     np.maximum(found, 0.0, out=found)
     np.minimum(found, 1.0, out=found)
@@ -236,13 +253,13 @@ def below_each(place: Float, bins: Float) -> Float:
 
 
 def through(settings: Settings, state: SeriesState, heard: Heard, law: AtLead) -> Float:
-    """What `answer` and `ask` do tick by tick, at all of these: float64 (T * S, Q).
+    """Do the work of `answer` and `ask` for T ticks, and return the probabilities at each: float64 (T * S, Q).
 
     Args:
-        settings: Of the series.
-        state: As it is before the first of them; updated.
-        heard: What came.
-        law: Of T * S series: those of the first tick, then those of the next.
+        settings: The settings of the series.
+        state: The state before the first tick; updated in place.
+        heard: The samples of the ticks.
+        law: The laws of T * S series: those of the first tick, then those of the next.
     """
     ticks, series = heard.demand.shape
     read_at = np.empty((ticks, series, _COUNT))
@@ -262,7 +279,14 @@ def through(settings: Settings, state: SeriesState, heard: Heard, law: AtLead) -
 
 @dataclass(frozen=True, slots=True)
 class _Past:
-    """One series at T ticks: how far ahead it looks, what came, and its laws."""
+    """One series at T ticks.
+
+    Attributes:
+        lead: Lead time in ticks.
+        tick: int64 (T,), numbers of the ticks.
+        demand, usable: (T,), as in `Heard`.
+        law: Its laws at the ticks.
+    """
 
     lead: int
     tick: Int
@@ -271,7 +295,7 @@ class _Past:
     law: AtLead
 
     def asked(self, drawn: Int, waits_until: int) -> list[int]:
-        """At which of the ticks that were drawn a forecast is kept, where one is until then."""
+        """Return the places of the ticks at which a forecast is kept, of those drawn; none is kept while another one waits."""
         found: list[int] = []
         no_law = np.isnan(self.law.log_level[drawn]).tolist()
         for at, tick, unknown in zip(drawn.tolist(), self.tick[drawn].tolist(), no_law, strict=True):
@@ -281,7 +305,7 @@ class _Past:
         return found
 
     def places(self, at: int, read_at: list[float]) -> list[float]:
-        """As `places` by `thresholds`, of one tick."""
+        """Return the positions of the quantiles of one tick, as the function `places` does."""
         odds = thresholds(np.array([read_at]))[0]
         rising = np.zeros(LAW_BINS + 1, np.float32)
         np.negative(self.law.beyond[:, at], out=rising[:-1])
@@ -299,10 +323,10 @@ class _Past:
 
 
 def _go(state: SeriesState, one: int, past: _Past, drawn: Int, read_at: Float) -> None:
-    """`through` for one series; fills in the shares, float64 (T, Q)."""
+    """Do the work of `through` for one series, and fill in the probabilities, float64 (T, Q)."""
     before = int(state.asked_at[one])
     asked = past.asked(drawn, before + past.lead if before >= 0 else -1)
-    # Who waits, until which tick: what was asked before, and what is asked at these.
+    # When each kept forecast's outcome arrives: first that of an earlier stretch, if there is one.
     ends = [before + past.lead] if before >= 0 else []
     ends += (past.tick[asked] + past.lead).tolist()
     at_end = past.tick.searchsorted(ends).tolist()

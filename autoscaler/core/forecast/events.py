@@ -23,22 +23,22 @@ from autoscaler.core.laws import EDGES
 from autoscaler.core.types import LAW_BINS, LAW_LOW, LAW_STEP, Bool, Float, Horizon, SmallFloat
 
 STILL_COMING_S = 600.0
-"""So long after its beginning an event may not have shown in demand yet."""
+"""For this many seconds after its beginning, an event may still not show in demand."""
 _MOST_SHIFT = 7.0
-"""Of a logarithm: a thousand times, which is the most that a policy may say."""
+"""Most that an event shifts the logarithm of demand: a factor of about a thousand, the most that a policy may state."""
 _MOST_SPREADS = 100.0
-"""What is expected with an event and what without are at most so many units of the law apart; its lowest edge is at 122."""
+"""Demand with an event and without is at most this many units of the law apart; its lowest edge is at 122."""
 _GROWN = 1.25
-"""Demand that rises by the hour is at most so many times what it was some minutes ago."""
+"""Largest factor by which ordinary growth, as from hour to hour, raises demand within some minutes."""
 
 
 class Measure(NamedTuple):
-    """What a law is measured by.
+    """What laws are measured by.
 
     Attributes:
-        log_level: float64 (S, H), logarithm of level and offset.
-        spread: float64 (S, H).
-        room: float64 (S, H), how far above the level anything is expected, in logarithms.
+        log_level: float64 (S, H), logarithm of level plus offset.
+        spread: float64 (S, H), unit of the log ratio.
+        room: float64 (S, H), how far above the level demand is expected at most, as a log ratio.
     """
 
     log_level: Float
@@ -47,17 +47,17 @@ class Measure(NamedTuple):
 
 
 def mix(settings: Settings, state: SeriesState, now_s: float, beyond: SmallFloat, usual: Measure) -> Measure:
-    """Let what is expected beyond each edge, (S, H, LAW_BINS), take the events ahead into account, in place.
+    """Mix the distributions with those of the known events ahead, in place.
 
     Args:
-        settings: Of the series, with their events.
-        state: For the demand without bursts.
+        settings: The settings of the series, with their events.
+        state: Holds the demand without bursts.
         now_s: Time of the forecast.
-        beyond: As `tables.survival` gives it.
-        usual: Of the laws without events; stays as it is.
+        beyond: float32 (S, H, LAW_BINS), probability of more than each lower edge, from `tables.survival`.
+        usual: Measures of the distributions without events; not changed.
 
     Returns:
-        Of the laws with them.
+        Measures of the mixtures.
     """
     params = settings.params
     found = Measure(*(each.copy() for each in usual))
@@ -66,7 +66,8 @@ def mix(settings: Settings, state: SeriesState, now_s: float, beyond: SmallFloat
         at = rows, columns
         level = np.log(_with(settings, state, now_s, row, usual) + state.offset)
         shift = level[rows] - usual.log_level[at]
-        # What is seen or known to be more already is not made less of, nor what is less made more of.
+        # An event that raises demand never lowers what is expected without it, and one that lowers demand never raises
+        # it.
         more = params.event_factor[row, rows] > 1.0
         shift = np.where(more, np.maximum(shift, 0.0), np.minimum(shift, 0.0))
         np.minimum(np.maximum(shift, -_MOST_SHIFT), _MOST_SHIFT, out=shift)
@@ -83,7 +84,7 @@ def mix(settings: Settings, state: SeriesState, now_s: float, beyond: SmallFloat
 
 
 def told_at_lead(settings: Settings, now_s: float) -> Bool:
-    """Where people have told of demand at the lead time: bool (S,)."""
+    """Return whether the policy announces an event at the lead time: bool (S,)."""
     found = np.zeros(len(settings.series), np.bool_)
     for row in _coming(settings, now_s):
         found |= _ahead(settings, now_s, row)[:, Horizon.LEAD]
@@ -91,7 +92,7 @@ def told_at_lead(settings: Settings, now_s: float) -> Bool:
 
 
 def _coming(settings: Settings, now_s: float) -> list[int]:
-    """Events within what any horizon is about."""
+    """Return the events that may concern some horizon, as rows."""
     params = settings.params
     end_s = now_s + settings.farthest_s + params.tick_s
     coming = (now_s < _until(settings)) & (params.event_start_s < end_s)
@@ -100,17 +101,17 @@ def _coming(settings: Settings, now_s: float) -> list[int]:
 
 
 def _until(settings: Settings) -> Float:
-    """When events have ended or have surely shown, (E, S)."""
+    """Return when events stop counting, because they have ended or surely show in demand: float64 (E, S)."""
     params = settings.params
     return np.minimum(params.event_end_s, params.event_start_s + STILL_COMING_S)
 
 
 def _ahead(settings: Settings, now_s: float, row: int) -> Bool:
-    """Where an event lies within what a horizon is about, (S, H).
+    """Return which horizons an event concerns: bool (S, H).
 
-    The sample at the end of a horizon tells of the tick before. With whole laws that is at the lead time the tick which a start serves
-    first, and of peaks one short of what comes before a stopped VM serves again (`SeriesParams`); without, it is one short at the
-    lead time.
+    The sample at the end of a horizon describes the tick before. With whole laws, LEAD concerns the tick that a start serves
+    first, and peaks end one tick later than their horizon (`SeriesParams`). Without laws, it is LEAD that reaches one tick
+    further.
     """
     params, tick_s = settings.params, settings.params.tick_s
     end_s = now_s + settings.reach_s + np.where(params.laws, tick_s, 0.0)[:, np.newaxis]
@@ -124,44 +125,44 @@ def _ahead(settings: Settings, now_s: float, row: int) -> Bool:
 
 
 def _with(settings: Settings, state: SeriesState, now_s: float, row: int, usual: Measure) -> Float:
-    """Demand that is expected with an event, (S,)."""
+    """Return the demand that is expected with an event: float64 (S,), work per second."""
     params, last = settings.params, state.track[:, LAST]
     factor = params.event_factor[row]
-    # The mean without bursts follows an event that has begun, the median only later: twice would be too much.
+    # Once the event has begun, the mean without bursts follows it, and the median does later. The factor must not apply twice.
     calm = np.where(factor > 1.0, np.minimum(state.base, state.median), np.maximum(state.base, state.median))
-    # Both are minutes behind. Of an event that begins from now on no sample tells yet, though its time of the day may; one
-    # that begins now is told of where demand is measured at this moment: then it has gone more than half of the way.
+    # Both lag by minutes. Before an event begins, no sample shows it, though the time of day may. If demand is measured
+    # at one moment, the event may show in the tick in which it begins: then demand has gone more than half of the way.
     present = np.minimum(np.exp(usual.log_level[:, Horizon.LEAD]) - state.offset, last)
     half = np.sqrt(factor) * calm
     has_come = np.where(factor > 1.0, last >= half, last <= half)
     begins_s = params.event_start_s[row]
     unseen = ((begins_s > now_s) | ((begins_s == now_s) & ~has_come)) & ~(state.age_s > 0.0)
     expected = factor * np.where(unseen, np.fmax(calm, present), calm)
-    # Nor is what has come of one that has begun less than it is, as far as that may be by growing meanwhile.
+    # Once it has begun, no less is expected than what has come, as far as growth since then can explain it.
     come: Float = np.fmax(expected, np.minimum(last, _GROWN * expected))
     return np.where(unseen, expected, come)
 
 
 def _mixed(beyond: Float, share: Float, shift: Float, move: Float, unit: Float) -> Float:
-    """Laws (N, LAW_BINS), mixed with the same moved up by so many spreads (N,), read from a new level in a new unit.
+    """Mix distributions with shifted copies of themselves, and read the mixtures from a new level in a new unit.
 
     Args:
-        beyond: What is expected beyond each edge.
-        share: float64 (N,), of what is moved.
-        shift: float64 (N,), how far it is moved, in spreads of the log ratio.
-        move: float64 (N,), how far the level moves, likewise.
-        unit: float64 (N,), the new unit, likewise.
+        beyond: float64 (N, LAW_BINS), probability of more than each lower edge.
+        share: float64 (N,), weight of the shifted copy.
+        shift: float64 (N,), how far up it is shifted, in spreads of the log ratio.
+        move: float64 (N,), how far up the level moves, in these spreads.
+        unit: float64 (N,), the new unit, in these spreads.
     """
     edges = EDGES[:-1] * unit[:, np.newaxis] + move[:, np.newaxis]
     without, with_event = _read(beyond, edges), _read(beyond, edges - shift[:, np.newaxis])
     found = without + share[:, np.newaxis] * (with_event - without)
-    # What lies below the first edge lies within the first bin: only what was none is none.
+    # Outcomes below the first edge are in the first bin; only no demand at all stays as it was.
     found[:, 0] = beyond[:, 0]
     return found
 
 
 def _read(beyond: Float, spreads: Float) -> Float:
-    """What is expected beyond so many spreads of the log ratio, (N, LAW_BINS), by laws (N, LAW_BINS)."""
+    """Return the probability of more than the given log ratios, in spreads: float64 (N, LAW_BINS), interpolated linearly."""
     place = np.arcsinh(spreads)
     place -= LAW_LOW
     place /= LAW_STEP

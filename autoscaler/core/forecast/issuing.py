@@ -16,26 +16,32 @@ from autoscaler.core.types import Bool, Float, Int
 
 LEAST_SPREAD: Float = np.array(0.002)
 MOST_SPREAD: Float = np.array(1.0)
+"""Bounds of a spread, `LEAST_SPREAD` and `MOST_SPREAD`."""
 GROWTH_BOUND = 8.0
-"""Nothing is expected beyond this many times the highest demand of late (and as many scales)."""
+"""No demand is expected beyond this many times the maximum of recent demand (both plus offset)."""
 _LOG_BOUND: Float = np.array(np.log(GROWTH_BOUND))
 _NOTHING, _ONE = np.array(0.0), np.array(1)
 _ALL = slice(0, None)
 LEVELS: Float = np.array([-0.7, 0.0, 0.5])
+"""Bounds of the classes of the level: its log ratio to the usual demand."""
 _GROWTHS: Float = np.array([-0.14, 0.14])
+"""Bounds of the classes of growth in a burst: log ratio of the last value to its mean over three minutes."""
 
 
 @dataclass(slots=True)
 class Grounds:
-    """What forecasts rest on over T ticks, as long as neither the fit nor the offset changes.
+    """Inputs of the forecasts of T ticks that stay valid as long as neither the fit nor the offset changes.
 
     Attributes:
-        last, usual, top: float64 (T, S), logarithms of the last value, the usual one, and the highest that is expected.
-        lately: float64 (T, S), of the highest demand of the farthest window; nothing (0, S) where that is not looked at.
+        last, usual, top: float64 (T, S), logarithms of the last value, of the usual demand and of the highest demand that is
+            expected, each plus offset.
+        lately: float64 (T, S), logarithm of the highest demand in the farthest horizon's last window; (0, S) if that horizon
+            is not kept.
         features: float64 (T, S, FEATURES), log ratios to the last value.
-        means, seasons, fitted: float64 (T, S), what the fit makes of them (`level.parts`).
-        within: int64 (T, S), the cell of a burst; -1 without one.
-        bursting: For each tick whether there is one anywhere.
+        means, seasons, fitted: float64 (T, S), the log ratio of the level to the last value by the fit, in parts
+            (`level.parts`).
+        within: int64 (T, S), the cell in a burst; -1 without one.
+        bursting: For each tick, whether any series has a burst.
     """
 
     last: Float
@@ -58,7 +64,7 @@ class Grounds:
         ticks: slice[int, int | None, None] = _ALL,
         some: Int | None = None,
     ) -> Grounds:
-        """Of all or some of the ticks, and of the series: int64 (N,)."""
+        """Compute the inputs for all or some of the ticks, and for all or some of the series, int64 (N,)."""
         track, regime = seen.track[ticks], seen.regime[ticks]
         offset = state.offset
         if some is not None:
@@ -99,12 +105,12 @@ class Grounds:
     def fit(
         self, settings: Settings, state: SeriesState, seen: Seen, ticks: slice[int, int | None, None]
     ) -> None:
-        """Of some ticks what the present fit makes of the features, of all series."""
+        """Recompute the parts of the fit for some ticks and all series."""
         found = _parts(settings, state, seen.regime[ticks], self.features[ticks], None)
         self.means[ticks], self.seasons[ticks], self.fitted[ticks] = found
 
     def change(self, first: int, some: Int, new: Grounds) -> None:
-        """From a tick on some series have new ones; their bursts stay."""
+        """Replace the inputs of some series from tick `first` on; whether there are bursts stays the same."""
         for f in fields(Grounds):
             mine = getattr(self, f.name)
             if f.name != "bursting" and len(mine):
@@ -114,7 +120,7 @@ class Grounds:
 def _parts(
     settings: Settings, state: SeriesState, regime: Int, features: Float, some: Int | None
 ) -> tuple[Float, Float, Float]:
-    """`level.parts` of ticks and series, all or some: regimes (T, N) and features (T, N, FEATURES)."""
+    """Return `level.parts` for regimes, int64 (T, N), and features, float64 (T, N, FEATURES), of all or some series."""
     fits = as_it_lies(state.fits)
     if not np.count_nonzero(regime):
         return level.parts(fits[0] if some is None else fits[0].take(some, axis=0), features)
@@ -124,7 +130,7 @@ def _parts(
 
 
 def _features(logs: Float) -> Float:
-    """(T, S, FEATURES), log ratios to the last value; what earlier days do not tell says nothing."""
+    """Return log ratios to the last value, float64 (T, S, FEATURES), bounded; 0 for unknown seasons."""
     found = np.empty((*logs.shape[:-1], level.FEATURES))
     found[:] = logs[..., LAST, np.newaxis]
     ratios = found[..., :-1]
@@ -147,18 +153,22 @@ def expect(
     tick: int,
     hidden: Bool | None,
 ) -> Float:
-    """What is to be expected at a tick, and its trace in the state for when its outcomes come.
+    """Compute the forecast at a tick, and keep it in the state until its outcome arrives.
+
+    The level at the lead time is the last value times the believed ratio (`level.believed`). The level of a peak is part of
+    the way there if the middle of its window is before the lead time; the mean shift of peaks in the parent cell is added.
+    The spread is the geometric mean of two mean sizes of the log error: that of the parent cell, and the recent one.
 
     Args:
-        settings: Of the series.
-        state: Of which the forecasts that wait for their outcome are updated.
-        grounds: Of the ticks.
-        marks: Of the ticks; None without a lattice.
-        tick: Which of them; the latest that the state knows.
-        hidden: bool (S,), where demand is at least the last value: no fall from there is expected; None for nowhere.
+        settings: The settings of the series.
+        state: Its forecasts that wait for their outcome are updated.
+        grounds: Inputs of the stretch's ticks.
+        marks: Lattice points of the ticks; None if no series has a lattice.
+        tick: The tick, counted from the first of the stretch; it must be the state's last tick.
+        hidden: bool (S,), whether demand is censored, so that no fall from the last value is expected; None if it is nowhere.
 
     Returns:
-        float64 (S, H, 3): logarithm of level and offset, spread, cell.
+        float64 (S, H, 3): logarithm of level plus offset, spread, cell.
     """
     ahead = level.believed(grounds.means[tick], grounds.seasons[tick], state.doubt)
     if hidden is not None:
@@ -166,7 +176,7 @@ def expect(
     last = grounds.last[tick]
     issued = np.empty((len(ahead), settings.horizons, 3))
     log_level = issued[..., 0]
-    # What comes before the lead time is on the way there.
+    # Windows whose middle is before the lead time have gone part of the way.
     np.multiply(settings.on_the_way, ahead[:, np.newaxis], out=log_level)
     log_level += last[:, np.newaxis]
     ahead += last
@@ -192,6 +202,7 @@ def expect(
 def _cell(
     settings: Settings, state: SeriesState, grounds: Grounds, marks: Marks | None, tick: int, log_level: Float
 ) -> Int:
+    """Return the cell of each series: by the regime and its growth in a burst, else by level and hazard class."""
     cell: Int = LEVELS.searchsorted(log_level - grounds.usual[tick])
     odds = None if marks is None else hazard(settings, state, marks, tick)
     if odds is not None:
@@ -204,7 +215,7 @@ def _cell(
 
 
 def _remember(settings: Settings, state: SeriesState, grounds: Grounds, tick: int, issued: Float) -> None:
-    """Keep what was issued until its outcome comes, for the groups whose block ends now."""
+    """Keep the forecast until its outcome arrives, for the groups whose block ends now."""
     now, ring = state.last_tick, state.issued.shape[1]
     for group in settings.groups:
         if (now + 1) % group.stride:

@@ -21,21 +21,22 @@ from autoscaler.core.types import LAW_LOW, LAW_STEP, Bool, Float, Int, SmallFloa
 
 _NOTHING, _ONE = np.array(0.0), np.array(1.0)
 MOST_SIZE, LEAST_SHIFT = np.array(2.0), np.array(-2.0)
-"""A larger log error counts as this in the mean size."""
+"""Bounds of a log error in the mean sizes and shifts."""
 HUBER = np.array(12.0)
+"""The level is fitted to outcomes as if they were at most this many spreads from the forecast (bounded influence, Huber
+1964)."""
 _LAW_LOW, _LAW_STEP = np.array(LAW_LOW), np.array(LAW_STEP)
-"""The level is fitted to outcomes as if they were at most so many spreads from what was forecast."""
 
 
 @dataclass(slots=True)
 class Place:
-    """Outcomes to be counted in the tables: N pairs of series and horizon; those of one tick are different pairs.
+    """Outcomes to count in the tables: N pairs of series and horizon. Those of one tick are different pairs.
 
     Attributes:
-        totals: int64 (N, 3), where they are counted in the flat sums of the tables.
-        spread, error: float64 (N,).
-        weight: float64 (N, 3), of each, three times.
-        none: bool (N,), where there was no demand.
+        totals: int64 (N, 3), places of their rows in the flat sums of the tables.
+        spread, error: float64 (N,), spread of the forecast, and log of outcome over level.
+        weight: float64 (N, 3), weight of each outcome, three times.
+        none: bool (N,), whether there was no demand.
     """
 
     totals: Int
@@ -50,13 +51,13 @@ class Lesson:
     """Outcomes at the lead time of one tick, for the fit of the level.
 
     Attributes:
-        place: int64 (S,), of what the forecast was made of, in flat (RING, S).
-        error: float64 (S,), log of outcome over forecast.
-        was: float64 (S, 3), what was issued.
-        known: bool (S,), where there is an outcome; None for everywhere.
-        size: float64 (S,), mean size of the error without a burst.
-        evidence: float64 (S,), weight of all outcomes.
-        weight: float64 (S,), of this one.
+        place: int64 (S,), place of the forecast's features in a flat (RING, S).
+        error: float64 (S,), log of outcome over level.
+        was: float64 (S, 3), the forecast: logarithm of the level, spread, cell.
+        known: bool (S,), whether there is an outcome; None if there is everywhere.
+        size: float64 (S,), mean size of the log error without a burst.
+        evidence: float64 (S,), weight of all outcomes so far.
+        weight: float64 (S,), weight of this outcome.
     """
 
     place: Int
@@ -70,12 +71,12 @@ class Lesson:
 
 @dataclass(slots=True)
 class Lessons:
-    """What was put by: at most so many ticks of it that no forecast judged has been overwritten.
+    """Outcomes that were put off. They must be applied before the ring overwrites the forecasts they judge.
 
     Attributes:
-        places: For the tables: ticks of the stretch, and what came then.
+        places: For the tables: tick of the stretch, and its outcomes.
         fits: For the fit of the level.
-        begun: The tick of the first of those.
+        begun: The tick of the first entry of `fits`.
     """
 
     places: list[tuple[int, Place]] = field(default_factory=list)
@@ -83,17 +84,17 @@ class Lessons:
     begun: int = -1
 
     def settle(self, settings: Settings, state: SeriesState) -> None:
-        """Learn what was put by for the fit."""
+        """Apply the outcomes for the fit."""
         learn_fit(settings, state, self)
 
 
 @dataclass(slots=True)
 class Outcomes:
-    """The blocks of a group that end within a stretch, to be judged one after the other.
+    """The blocks of a group that end within a stretch, to be judged in turn.
 
     Attributes:
-        closed: What came.
-        logs: float64 (N, S, C), of `logs`.
+        closed: The blocks and their outcomes.
+        logs: float64 (N, S, C), logarithms of outcome plus offset.
     """
 
     closed: Closed
@@ -101,7 +102,7 @@ class Outcomes:
 
 
 def logs(state: SeriesState, closed: Closed) -> Float:
-    """Logarithms (N, S, C) of outcomes and offset."""
+    """Return the logarithms of outcomes plus offset, float64 (N, S, C)."""
     found = np.where(closed.known, closed.outcome, 0.0)
     found += state.offset[:, np.newaxis]
     np.log(found, out=found)
@@ -111,15 +112,17 @@ def logs(state: SeriesState, closed: Closed) -> Float:
 def judge(
     settings: Settings, group: Group, state: SeriesState, lessons: Lessons, outcomes: Outcomes, tick: int
 ) -> None:
-    """Judge the forecasts of a group whose window ends at a tick.
+    """Judge the forecasts of a group whose windows end at a tick.
+
+    Totals, mean sizes and the trust in the fit are updated at once; everything else is put off.
 
     Args:
-        settings: Of the series.
-        group: Whose block ended.
+        settings: The settings of the series.
+        group: The group whose block ended.
         state: Updated in place.
-        lessons: Where the rest of it is put by.
-        outcomes: Of the blocks that end in this stretch.
-        tick: Of the stretch.
+        lessons: Gets the outcomes that are put off.
+        outcomes: The blocks of the group that end in this stretch.
+        tick: The tick, counted from the first of the stretch.
     """
     closed = outcomes.closed
     at = (tick - closed.first) // group.stride
@@ -165,7 +168,11 @@ def judge(
 def _count(
     settings: Settings, pairs: Pairs, state: SeriesState, error: Float, was: Float, none: Bool
 ) -> Place:
-    """Add outcomes of pairs of series and horizon, each at most once, to totals and mean sizes."""
+    """Add outcomes of different pairs of series and horizon to totals, mean sizes and mean shifts.
+
+    Returns:
+        The outcomes, to be counted in the tables.
+    """
     at, cell = pairs.at, was[:, 2].astype(np.int64)
     one = state.weight.take(pairs.series)
     weight = one * pairs.weight
@@ -181,7 +188,7 @@ def _count(
     short = state.short.reshape(-1)
     alpha = pairs.short_alpha
     if not state.grown:
-        # The first outcomes make a plain mean.
+        # The first outcomes are averaged with equal weights.
         count = state.ticks.take(pairs.series[:, 0]).astype(np.float64)
         count /= pairs.stride
         count += FIRST_WEIGHT
@@ -195,7 +202,7 @@ def _count(
     sizes, shifts = as_it_lies(state.sizes).reshape(-1), as_it_lies(state.shifts).reshape(-1)
     at = settings.parents_of.take(cell)
     at += pairs.first_parent
-    # The first sizes weigh as some outcomes.
+    # The initial sizes weigh as much as `FIRST_WEIGHT` outcomes.
     share = FIRST_WEIGHT * one[:, 0]
     share += found[:, 1]
     np.divide(weight[:, 0], share, out=share)
@@ -213,10 +220,11 @@ def _count(
 
 
 FIRST_WEIGHT = np.array(5.0)
+"""Weight of the initial sizes, in outcomes."""
 
 
 def _compare(group: Group, state: SeriesState, lesson: Lesson) -> None:
-    """Note how far the fit alone and the last value were from an outcome, as its log ratio to the last value."""
+    """Update the mean squared errors of the fit alone and of the last value, in log ratios to the last value."""
     outcome = as_it_lies(state.ahead).reshape(-1).take(lesson.place)
     outcome += lesson.error
     squares = np.empty((len(outcome), 2))
@@ -232,7 +240,7 @@ def _compare(group: Group, state: SeriesState, lesson: Lesson) -> None:
 
 
 def count_in(lessons: Lessons) -> list[tuple[int, Int, SmallFloat]]:
-    """What is to be added to the flat tables in turn: ticks, places and weights (N, 3); it is put by no more."""
+    """Return what to add to the flat tables, tick by tick: tick, places and weights, (N, 3) each. Nothing stays put off."""
     if not lessons.places:
         return []
     some, lessons.places = lessons.places, []
@@ -246,7 +254,13 @@ def count_in(lessons: Lessons) -> list[tuple[int, Int, SmallFloat]]:
 
 
 def in_turn(ticks: Sequence[int], ends: Sequence[int], place: Place) -> list[tuple[int, Int, SmallFloat]]:
-    """What is to be added to the flat tables at each of some ticks, whose outcomes end where the next tick's begin."""
+    """Split outcomes by tick, and return what to add to the flat tables at each.
+
+    Args:
+        ticks: The ticks.
+        ends: The end of each tick's outcomes.
+        place: The outcomes of all ticks.
+    """
     flat, weight = counted(place)
     return [
         (tick, flat[first:end], weight[first:end])
@@ -255,7 +269,7 @@ def in_turn(ticks: Sequence[int], ends: Sequence[int], place: Place) -> list[tup
 
 
 def counted(place: Place) -> tuple[Int, SmallFloat]:
-    """Where outcomes are counted in the flat tables, and with what weight: (N, 3) both."""
+    """Return the places in the flat tables at which outcomes are counted, and their weights: (N, 3) each."""
     at = place.error / place.spread
     np.arcsinh(at, out=at)
     at -= _LAW_LOW
@@ -264,7 +278,7 @@ def counted(place: Place) -> tuple[Int, SmallFloat]:
 
 
 def learn_fit(settings: Settings, state: SeriesState, lessons: Lessons) -> None:
-    """Add what was put by to the sums of the regimes, and to the mean distance from the level."""
+    """Apply outcomes that were put off to the sums of the fit and to the mean distance from the level."""
     if not lessons.fits:
         return
     some, lessons.fits = lessons.fits, []
@@ -285,18 +299,27 @@ def learn_fit(settings: Settings, state: SeriesState, lessons: Lessons) -> None:
 
 
 def learn(settings: Settings, state: SeriesState, lesson: Lesson) -> None:
-    """The same of lessons that are one above the other: arrays (T, ...) of T ticks, in their order."""
+    """Apply outcomes to the sums of the fit and to the mean distance from the level.
+
+    Outcomes are bounded by `HUBER`. They are weighted by the inverse square of the spread at that time, relative to the mean
+    size of the error without a burst, at most `MOST_WEIGHT`.
+
+    Args:
+        settings: The settings of the series.
+        state: Updated in place.
+        lesson: Outcomes of T ticks in order, with arrays (T, ...).
+    """
     known, error, was = lesson.known, lesson.error, lesson.was
     features = as_it_lies(state.features).reshape(-1, level.FEATURES).take(lesson.place.reshape(-1), axis=0)
     outcome = as_it_lies(state.ahead).reshape(-1).take(lesson.place)
     if known is not None:
-        # What a series without a sample had for features is no number, and no weight would make it nothing.
+        # The features of a series without a sample are NaN, which no weight would remove.
         features = np.where(known.reshape(-1)[:, np.newaxis], features, 0.0)
         was = np.where(known[..., np.newaxis], was, _HARMLESS)
         error = np.where(known, error, 0.0)
         outcome = np.where(known, outcome, 0.0)
     spread = was[..., 1]
-    # The log of outcome over the last value then: its level's share is what was forecast, the rest the error.
+    # The log of outcome over last value: that of level over last value, plus the error.
     limit = HUBER * spread
     bounded = np.minimum(np.maximum(error, -limit), limit)
     outcome += bounded
@@ -317,13 +340,14 @@ def learn(settings: Settings, state: SeriesState, lesson: Lesson) -> None:
 
 
 class Taught(NamedTuple):
-    """What outcomes teach, of T ticks.
+    """What the outcomes of T ticks add.
 
     Attributes:
-        log_level, error, share: float64 (T, S), of each the level, how far it was off, and the share of that in the mean distance.
-        cell: int64 (T, S).
-        features: float64 (T * S, FEATURES), what the level was made of.
-        outcome, weight: float64 (T * S,), for the fit.
+        log_level, error, share: float64 (T, S), logarithm of the level, log of outcome over level, and the outcome's share in
+            the mean distance.
+        cell: int64 (T, S), cell of the forecast.
+        features: float64 (T * S, FEATURES), features of the level.
+        outcome, weight: float64 (T * S,), log ratio of the outcome to the last value, and its weight in the fit.
     """
 
     log_level: Float
@@ -336,7 +360,7 @@ class Taught(NamedTuple):
 
 
 def learn_taught(settings: Settings, state: SeriesState, taught: Taught) -> None:
-    """Add what outcomes teach to the sums of the regimes, and to the mean distance from the level."""
+    """Add outcomes to the sums of their regimes and to the mean distance from the level."""
     off = np.exp(taught.log_level)
     off *= np.expm1(taught.error)
     np.abs(off, out=off)
@@ -348,7 +372,7 @@ def learn_taught(settings: Settings, state: SeriesState, taught: Taught) -> None
 
 
 def _miss(state: SeriesState, off: Float, share: Float) -> None:
-    """Move the mean distance from the level towards those of some ticks, by a share each: (T, S)."""
+    """Move the mean distance from the level towards the distances of some ticks, by a share each: float64 (T, S) both."""
     if len(state.miss) == 1:
         miss = state.miss.item()
         for distance, part in zip(off[:, 0].tolist(), share[:, 0].tolist(), strict=True):
@@ -362,7 +386,7 @@ def _miss(state: SeriesState, off: Float, share: Float) -> None:
 
 
 def _sum_up(state: SeriesState, rows: Int, products: Float) -> None:
-    """Add the products of some ticks, (T, S, PRODUCTS), in turn to sums: int64 (T, S), flat rows."""
+    """Add the products of some ticks, float64 (T, S, PRODUCTS), to the sums at the given flat rows, int64 (T, S), in order."""
     sums = as_it_lies(state.sums).reshape(-1, level.PRODUCTS)
     if rows.shape[1] == 1:
         regimes = set(rows[:, 0].tolist())
@@ -378,5 +402,6 @@ def _sum_up(state: SeriesState, rows: Int, products: Float) -> None:
 
 
 MOST_WEIGHT = np.array(4.0)
+"""Most that an outcome weighs in the fit because of a small spread."""
 _HARMLESS: Float = np.array([0.0, 1.0, 0.0])
-"""A forecast of which nothing is learned."""
+"""A forecast that replaces unknown ones, and from which nothing is learned."""

@@ -111,11 +111,10 @@ def _bounded(ahead: Float) -> Float:
 
 
 def share(doubt: Float) -> Float:
-    """Return how much of the fit to trust: all if it was no worse than the last value, else the squared ratio of their
-    errors.
+    """Return how much of the fit to trust: all if it was no worse than the last value, else the squared ratio of errors.
 
     Args:
-        doubt: float64 (N, 2), as in `believed`.
+        doubt: float64 (N, 2), means of recent squared log errors, of the fit alone and of the last value.
     """
     doubt = doubt + QUIET
     ratio: Float = doubt[:, 1] / doubt[:, 0]
@@ -240,7 +239,10 @@ def _with_prior_one(sums: list[float], prior: list[float]) -> list[float]:
 
 
 def _solved(systems: Float) -> Float:
-    """Solve symmetric positive definite systems, (N, PRODUCTS), by elimination without pivoting: float64 (FEATURES, N)."""
+    """Solve symmetric positive definite systems, (N, PRODUCTS): float64 (FEATURES, N).
+
+    By Gauss-Jordan elimination without pivoting, side by side.
+    """
     if len(systems) == 1:
         return _solved_one(systems[0].tolist())
     found = np.empty((FEATURES, len(systems)))
@@ -254,7 +256,7 @@ def _solved(systems: Float) -> Float:
         full[FEATURES] = some[len(_FIRST) :]
         room = np.empty_like(full[1:])
         for at in range(FEATURES):
-            # Eliminated columns are not needed any more.
+            # Columns to the left of the pivot are finished.
             rest = full[at + 1 :]
             pivot = rest[:, at] / np.maximum(full[at, at], _LEAST_PIVOT)
             rest -= np.multiply(full[at], pivot[:, np.newaxis], out=room[: len(rest)])

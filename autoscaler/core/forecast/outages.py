@@ -7,8 +7,8 @@ set aside, and restored when demand returns: its distribution is then that of qu
 overshoots, as with retries, that is a normal burst. The slots of the outage become unknown, and forecasts made during it get no
 outcome. Demand that does not return within a day is the new normal, and then the slots of that time count as usual.
 
-Rules of this file: until demand returns, everything else proceeds as if this module did not exist; without such a fall, nothing
-changes, to the bit.
+Rules of this file: until demand returns, everything else proceeds as if this module did not exist. Without such a fall, results are
+bit-identical to those without this module.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from autoscaler.core.forecast.state import MEANS, SEASONS, USUAL, SeriesState
 from autoscaler.core.types import Bool, Float, Int
 
 _LATELY = ("track", "paces", "base", "median", "short", "doubt")
-"""What is set aside, in `SeriesState.aside_...`."""
+"""Fields that are set aside, in `SeriesState.aside_...`."""
 _OF_TRACK, _NEXT_STEP = slice(USUAL, MEANS.stop), SEASONS.stop - 1
 
 
 def note(settings: Settings, state: SeriesState, samples: Read) -> int:
-    """Look at ticks before they are seen, up to the first at which something falls or is back.
+    """Detect deep falls and returns of demand, and set recent state aside or restore it.
 
     Args:
-        settings: Of the series.
-        state: Through the tick before; updated in place.
-        samples: Of T ticks that follow each other.
+        settings: The settings of the series.
+        state: The state before the first tick; updated in place.
+        samples: T consecutive ticks.
 
     Returns:
-        How many ticks may be gone through together, at least 1; the others have not been looked at.
+        How many ticks may be processed together, at least 1. They end before the next deep fall or return, and later ticks
+        have not been examined.
     """
     falls, tick, tick_s = state.falls, samples.tick, settings.params.tick_s
     fallen = fell(falls, tick, tick_s, _work(settings, state, samples, slice(1))[0])
@@ -54,11 +55,11 @@ def note(settings: Settings, state: SeriesState, samples: Read) -> int:
 def _work(
     settings: Settings, state: SeriesState, samples: Read, ticks: slice[int | None, int | None, None]
 ) -> Float:
-    """Demand in VMs, (n, S), NaN where it is not known."""
+    """Return demand in VMs, float64 (n, S); NaN if unknown."""
     work: Float = samples.demand[ticks] / settings.vm
     if samples.usable is None:
         return work
-    # Demand that is more than what is seen is back if that is.
+    # Censored demand is at least what is seen of it, so it has returned if that has.
     enough = (state.falls.before > 0.0) & (work >= state.falls.back)
     if samples.known is not None:
         enough &= samples.known[ticks]
@@ -66,12 +67,13 @@ def _work(
 
 
 def _is_high_next(settings: Settings, state: SeriesState, series: Int) -> Bool:
-    """Whether demand comes next that is back, by how earlier days went on from here: bool (k,); not where none is known."""
+    """Return whether earlier days expect demand at the next step that counts as returned: bool (k,); False if unknown."""
     found: Bool = state.track[series, _NEXT_STEP] >= state.falls.back[series] * settings.vm[series]
     return found
 
 
 def _set_aside(settings: Settings, state: SeriesState, series: Int, slot: int) -> None:
+    """Set recent state aside; it will not be restored for series in which earlier days expected the fall."""
     by_clock = ~np.isnan(state.track[series, _NEXT_STEP]) & ~_is_high_next(settings, state, series)
     state.aside_slot[series] = np.where(by_clock, -1, slot)
     for name in _LATELY:
@@ -79,6 +81,7 @@ def _set_aside(settings: Settings, state: SeriesState, series: Int, slot: int) -
 
 
 def _put_back(settings: Settings, state: SeriesState, series: Int, tick: int) -> None:
+    """Restore what was set aside, moved by what earlier days did meanwhile, and make the slots of the outage unknown."""
     paces = state.paces[series]
     state.track[series, _OF_TRACK] = state.aside_track[series, _OF_TRACK]
     for name in _LATELY[1:]:
@@ -104,7 +107,12 @@ def _put_back(settings: Settings, state: SeriesState, series: Int, tick: int) ->
 
 
 def _moved_meanwhile(was: Float, now: Float) -> Float:
-    """By how much earlier days went on meanwhile, as this one would have done: float64 (k,) of the paces, (k, 1 + D)."""
+    """Return how much the logarithm of demand moved meanwhile on average over earlier days: float64 (k,).
+
+    Args:
+        was: float64 (k, 1 + D), `SeriesState.paces` at the fall.
+        now: float64 (k, 1 + D), the present ones.
+    """
     moved = now[:, 1:] - was[:, 1:]
     known = ~np.isnan(moved)
     total: Float = np.add.accumulate(np.where(known, moved, 0.0), axis=1)[:, -1]

@@ -33,25 +33,26 @@ from autoscaler.core.types import (
 )
 
 _BEYOND: SmallFloat = (1.0 - np.array(QUANTILE_LEVELS)).astype(np.float32)
+"""Probabilities of more demand than each quantile."""
 _EDGES = EDGES.astype(np.float32)
 AT_ONCE, _FEW, _BINS_AT_ONCE = 500, 256, 8
-"""Series whose quantiles are worked out together, since more do not fit the cache of one core; laws that are few; bins of many
-laws that are worked out together."""
+"""Quantiles of `AT_ONCE` series are computed together, because more do not fit the cache of one core. Up to `_FEW` laws, all
+bins are processed at once; beyond, `_BINS_AT_ONCE` of them."""
 
 
 @dataclass(slots=True)
 class Basis:
-    """What words are made of, for N series: those of one tick, or of many ticks side by side.
+    """Inputs from which quantiles and laws of N series are read: those of one tick, or of many ticks side by side.
 
     Attributes:
-        log_level: float64 (N, H), logarithm of level and offset.
-        spread: float64 (N, H).
-        room: float64 (N, H), how far above the level anything is expected, in logarithms.
+        log_level: float64 (N, H), logarithm of level plus offset.
+        spread: float64 (N, H), unit of the log ratio.
+        room: float64 (N, H), how far above the level demand is expected at most, as a log ratio.
         tables: float32 (R, H, LAW_BINS), histograms.
-        whole: float32 (N, H, LAW_BINS), those of everything that each has seen.
-        totals: float64 (R, H), their sums.
-        rows: int64 (N, 3), which of them speak for each.
-        weight: float64 (N,), of a present outcome.
+        whole: float32 (N, H, LAW_BINS), the histograms of all outcomes of each series.
+        totals: float64 (R, H), sums of the histograms.
+        rows: int64 (N, 3), the rows of `tables` for each series: its cell, its parent, all outcomes.
+        weight: float64 (N,), weight of a present outcome.
         offset: float64 (N,), added to both sides of a ratio.
         evidence: float64 (N,), effective number of outcomes at the lead time.
     """
@@ -69,13 +70,13 @@ class Basis:
 
     @classmethod
     def present(cls, settings: Settings, state: SeriesState, issued: Float, top: Float) -> Basis:
-        """As the state has it; valid until the next sample.
+        """Return the inputs of the present tick, as views of the state that are valid until the next sample.
 
         Args:
-            settings: Of the series.
-            state: All outcomes so far are in its tables.
-            issued: float64 (S, H, 3), of `issuing.expect`.
-            top: float64 (S,), logarithm of the highest that is expected.
+            settings: The settings of the series.
+            state: Its tables must contain all outcomes so far.
+            issued: float64 (S, H, 3), from `issuing.expect`.
+            top: float64 (S,), logarithm of the highest demand that is expected, plus offset.
         """
         horizons, log_level = settings.horizons, issued[..., 0]
         rows = settings.rows_of.take(issued[:, 0, 2].astype(np.int64), axis=0)
@@ -95,14 +96,14 @@ class Basis:
 
 
 class Kept:
-    """What some ticks expect, and what came at them, to be put into words together.
+    """Forecasts and samples of several ticks, from which Outlooks are read together.
 
     Args:
-        settings: Of the series.
-        most: How many ticks at most.
+        settings: The settings of the series.
+        most: Most ticks.
 
     Attributes:
-        ticks: How many it has.
+        ticks: Number of ticks so far.
     """
 
     def __init__(self, settings: Settings, most: int) -> None:
@@ -116,11 +117,11 @@ class Kept:
         self._new, self.ticks = slice(0, 0), 0
 
     def has_room(self, ticks: int) -> bool:
-        """Whether it may have so many more."""
+        """Return whether this many more ticks fit."""
         return self.ticks + ticks <= self._most
 
     def begin(self, facts: Read) -> None:
-        """More are coming, one stretch of them, at which this came."""
+        """Begin a stretch of ticks with these samples."""
         ticks = len(facts.demand)
         new = self._new = slice(self.ticks, self.ticks + ticks)
         self.ticks += ticks
@@ -130,7 +131,7 @@ class Kept:
             self._usable[new] = facts.usable
 
     def keep(self, state: SeriesState, tick: int, issued: Float) -> None:
-        """What is expected at a tick of the stretch, right after it was worked out: of `issuing.expect`."""
+        """Keep the forecast of a tick of the stretch, from `issuing.expect`, before the state changes."""
         rows = self._settings.rows_of.take(issued[:, 0, 2].astype(np.int64), axis=0)
         rows += self._settings.first_row
         at = self._new.start + tick
@@ -139,7 +140,14 @@ class Kept:
         totals.take(rows, axis=0, out=self._totals[at], mode="clip")
 
     def keep_all(self, issued: Float, totals: Float, offset: Float, weight: Float) -> None:
-        """The same of all its ticks: what was issued, the sums of the rows that spoke, (T, S, 3, H), and of the state."""
+        """Keep the forecasts of the whole stretch.
+
+        Args:
+            issued: float64 (T, S, H, 3), the forecasts.
+            totals: float64 (T, S, 3, H), sums of the rows that they use.
+            offset: float64 (T, S), offsets at each tick.
+            weight: float64 (T, S), weight of an outcome at each tick.
+        """
         new = self._new
         self._issued[new], self._totals[new], self._weight[new], self._offset[new] = (
             issued,
@@ -149,15 +157,15 @@ class Kept:
         )
 
     def end(self, top: Float) -> None:
-        """The stretch is over; float64 (T, S), logarithm of the highest that is expected."""
+        """End the stretch, with the logarithm of the highest demand that is expected plus offset, float64 (T, S)."""
         self._top[self._new] = top
 
     def fill(self, state: SeriesState, added: Sequence[tuple[int, Int, SmallFloat]]) -> None:
-        """Bring the tables up to the last tick of the stretch, and copy of each tick what speaks there.
+        """Bring the tables up to the last tick of the stretch, and copy the rows that each tick uses.
 
         Args:
-            state: Its tables are those before its first tick.
-            added: What came to them, of `judging.count_in`.
+            state: Its tables must be those before the stretch's first tick.
+            added: What to add at each tick, from `judging.count_in`.
         """
         rows = self._settings.rows_of.take(self._issued[self._new, :, 0, 2].astype(np.int64), axis=0)
         rows += self._settings.first_row
@@ -174,7 +182,7 @@ class Kept:
             by_row.take(mine, axis=0, out=kept, mode="clip")
 
     def said(self, state: SeriesState) -> Outlook:
-        """The Outlooks of all of them, tick by tick; whatever the state was asked before is answered first."""
+        """Return the Outlooks of all ticks; outcomes that arrived meanwhile correct the quantiles (`coverage.through`)."""
         settings, some = self._settings, slice(self.ticks)
         heard = coverage.Heard(self._tick[some], self._demand[some], self._usable[some])
 
@@ -184,7 +192,7 @@ class Kept:
         return said(settings, self.basis(), read_at)
 
     def basis(self) -> Basis:
-        """All of it, tick by tick."""
+        """Return the inputs of all ticks, tick by tick."""
         horizons, some = self._settings.horizons, slice(self.ticks)
         issued, totals, weight = self._issued[some], self._totals[some], self._weight[some]
         log_level = issued[..., 0].reshape(-1, horizons)
@@ -211,7 +219,7 @@ def say(
     now_s: float,
     tick: int,
 ) -> Outlook:
-    """The Outlook of this tick."""
+    """Return the Outlook of a single tick."""
     likely = lattice.by_then(settings, state, marks)
 
     def read_at(law: coverage.AtLead) -> Float:
@@ -221,7 +229,7 @@ def say(
         return said(settings, basis, read_at, likely)
 
     def read_beside_events(law: coverage.AtLead) -> Float:
-        # What people have told of is no fault of the law.
+        # The law is not judged by outcomes during known events.
         told = events.told_at_lead(settings, now_s)
         return read_at(law._replace(log_level=np.where(told, np.nan, law.log_level)))
 
@@ -240,14 +248,15 @@ def said(
     likely: BurstOdds | None = None,
     mixed: Callable[[SmallFloat], Basis] | None = None,
 ) -> Outlook:
-    """The Outlook on this basis.
+    """Read an Outlook from its inputs.
 
     Args:
-        settings: Of the series.
-        basis: What words are made of.
-        read_at: At which shares of the laws at the lead time quantiles are read: float64 (N, Q).
-        likely: How likely bursts are, for people.
-        mixed: Lets what is expected beyond each edge take events into account, and says on what basis.
+        settings: The settings of the series.
+        basis: The inputs.
+        read_at: Returns the probabilities at which quantiles at the lead time are read from their laws, float64 (N, Q).
+        likely: How likely bursts are, for people to read.
+        mixed: Makes the probabilities above each edge take known events into account, in place, and returns the inputs that
+            then apply.
     """
     beyond = tables.survival(basis.tables, basis.whole, basis.totals, basis.rows, basis.weight)
     if mixed is not None:
@@ -275,19 +284,19 @@ def said(
 
 
 _Part: TypeAlias = "tuple[SmallFloat, Float, Float, Float, Float, Float]"
-"""What the quantiles of some of the series are worked out of, as `_quantiles` takes it."""
+"""Arguments of `_quantiles` for some of the series."""
 
 
 class Issued(Outlook):
-    """An Outlook that works out its quantiles when they are first read: who orders by whole laws seldom does.
+    """An Outlook that computes its quantiles when they are first read: policies that order by whole laws seldom read them.
 
     Args:
-        parts: What quantiles are worked out of, of some of the series each, one after the other.
-        at_lead_said: What is said of demand at the lead time.
+        parts: Arguments of `_quantiles` for consecutive parts of the series.
+        at_lead_said: The laws at the lead time, and where their quantiles are read.
         evidence, laws, bursts: As in `Outlook`.
 
     Attributes:
-        said: Of demand at the lead time: laws, and at which shares of them quantiles are read.
+        said: The laws at the lead time, and where their quantiles are read.
     """
 
     __slots__ = ("_both", "_parts", "said")
@@ -312,10 +321,11 @@ class Issued(Outlook):
         note(self, "bursts", bursts)
 
     def __reduce__(self) -> tuple[type[Outlook], tuple[object, ...]]:
-        """A copy is a plain Outlook: what it would be worked out of stays here."""
+        """Pickle as a plain Outlook, without the inputs of the quantiles."""
         return Outlook, (self.at_lead, self.peak, self.evidence, self.laws, self.bursts)
 
     def _quantiles(self) -> tuple[Float, Float]:
+        """Return quantiles at the lead time and of the keep window's peak, float64 (Q, S) each."""
         both = self._both
         if both is None:
             found = [_quantiles(*part) for part in self._parts]
@@ -329,26 +339,30 @@ class Issued(Outlook):
 
     @property
     def at_lead(self) -> Float:
-        """As in `Outlook`, like what follows."""
+        """Quantiles of demand at the lead time, as in `Outlook`."""
         return self._quantiles()[0]
 
     @property
     def peak(self) -> Float:
-        """Of the highest demand of the keep window."""
+        """Quantiles of the highest demand of the keep window, as in `Outlook`."""
         return self._quantiles()[1]
 
 
 def _quantiles(
     beyond: SmallFloat, read_at: Float, log_level: Float, spread: Float, room: Float, offset: Float
 ) -> Float:
-    """Demand, (S, 2, Q), at the lead time, read at shares of its own, and over the keep window: linear in place within a bin."""
+    """Return quantiles of demand at the lead time and over the keep window: float64 (S, 2, Q).
+
+    They are read from the probabilities `beyond` (`tables.survival`), for the lead time at the probabilities `read_at`.
+    Within a bin they are linear in the position (`core.laws`). The other arguments are those of `Basis`.
+    """
     log_level, spread, room = log_level[:, :2], spread[:, :2], room[:, :2]
     count = 2 * beyond.shape[1]
     first = np.zeros((LAW_BINS + 1, count), np.float32)
     if beyond.shape[2] % 2:
         first[:-1].reshape(LAW_BINS, -1, 2)[:] = beyond[:, :, :2]
     else:
-        # Two horizons as one number of twice the width: numpy copies pair by pair far slower.
+        # Two horizons are copied as one number of twice the width: numpy copies pairs far slower.
         first.view(np.uint64)[:-1] = beyond.view(np.uint64)[:, :, 0]
     index = np.empty((count, len(_BEYOND)), np.int64)
     threshold = np.empty((count, len(_BEYOND)), np.float32)
@@ -360,7 +374,7 @@ def _quantiles(
     else:
         for at, level in enumerate(threshold.T.copy()):
             index[:, at] = np.add.reduce((first > level).view(np.uint8), axis=0, dtype=np.uint8)
-    # Where no edge is exceeded by that much, none of that demand is there.
+    # If no edge is exceeded with that probability, the quantile is no demand.
     none = None if np.count_nonzero(index) == index.size else index == 0
     index -= _ONE
     np.maximum(index, _FIRST, out=index)
@@ -401,7 +415,7 @@ _LAW_STEP, _LAW_LOW = np.array(LAW_STEP), np.array(LAW_LOW)
 
 
 def _no_laws(series: int, horizons: int) -> Laws:
-    """Laws of so many series to be filled in for so many horizons; what nobody asks for stays unknown."""
+    """Allocate laws, with unknown ones for the horizons that are not kept."""
     shape = series, len(Horizon)
     laws = Laws(
         level=np.empty(shape),
@@ -417,39 +431,39 @@ def _no_laws(series: int, horizons: int) -> Laws:
 def _fill_in(
     laws: Laws, scale: Float, beyond: SmallFloat, log_level: Float, spread: Float, room: Float
 ) -> None:
-    """Fill in the laws of the horizons that are kept."""
+    """Compute the laws of the horizons that are kept: integrate the probability of more demand from the last edge down."""
     series, horizons = spread.shape
-    # Edges along the first axis, series and horizons along the other.
+    # Edges are along the first axis, series and horizons along the other.
     unit = spread.astype(np.float32).reshape(-1)
     most = np.minimum(room, MOST_LOG).astype(np.float32).reshape(-1)
     level_and_scale = np.exp(log_level)
-    # Half of each demand, since the areas between two edges are means of two probabilities: halves are exact.
+    # Half of each demand, because the area between two edges is a mean of two probabilities. Halving is exact.
     half = (0.5 * level_and_scale).astype(np.float32).reshape(-1)
     least = (0.5 * scale).astype(np.float32).repeat(horizons)
     flat, far = beyond.reshape(LAW_BINS, -1), _far(unit, most)
-    # Of many laws some bins after the other, the last first, so that what it takes stays near the processor.
+    # For many laws, a few bins at a time, the last first, so that the data stays in the cache.
     length = LAW_BINS if len(unit) <= _FEW else _BINS_AT_ONCE
     excess, both = np.empty(flat.shape, np.float32), np.empty((length, len(unit)), np.float32)
     edges, none = np.empty((length + 1, len(unit)), np.float32), np.zeros_like(unit)
     for first in range(LAW_BINS - length, -1, -length):
         end = first + length
         if end < LAW_BINS:
-            # The last of these was the first before.
+            # The upper edge here is the lowest edge of the bins before.
             edges[-1] = edges[0]
             new = edges[:-1]
         else:
             new = edges
         np.multiply(_EDGES[first : first + len(new), np.newaxis], unit, out=new)
         if first + len(new) > far:
-            # Some law may be wider here than there is room.
+            # From here on, some law may exceed its room.
             wide = new[max(far - first, 0) :]
             np.minimum(wide, most, out=wide)
         np.exp(new, out=new)
         new *= half
         new -= least
-        # Row by row with as many zeros, since the higher of an array and one number takes numpy far longer.
+        # With an array of zeros, because the maximum of an array and a number takes numpy far longer.
         np.maximum(new, none, out=new)
-        # Between two edges the probability of more falls evenly.
+        # Between two edges, the probability of more demand falls linearly.
         area = excess[first:end]
         np.subtract(edges[1:], edges[:-1], out=area)
         if end < LAW_BINS:
@@ -466,7 +480,7 @@ def _fill_in(
 
 
 def _far(unit: SmallFloat, most: SmallFloat) -> int:
-    """The first edge that may be further than `most`, (N,), from the level for any spread, (N,)."""
+    """Return the first edge that may be farther than `most`, (N,), from the level, for the widest spread of `unit`, (N,)."""
     least, widest = float(np.fmin.reduce(most)), float(np.fmax.reduce(unit))
     if not least > 0.0:
         return 0

@@ -292,6 +292,7 @@ def horizon_ticks(params: SeriesParams) -> Int:
 
 
 def _on_the_way(params: SeriesParams) -> Float:
+    """Return `Settings.on_the_way`."""
     ticks = horizon_ticks(params).astype(np.float64)
     share: Float = np.minimum(0.5 * (1.0 + ticks) / ticks[:, :1], 1.0)
     share[:, 0] = 1.0
@@ -309,10 +310,12 @@ def strides(params: SeriesParams) -> tuple[Int, Int]:
 
 
 def _newest(params: SeriesParams, slot_s: float) -> int:
+    """Return `Settings.newest`: the present slot if slots are ticks, else the one before."""
     return 0 if slot_s <= params.tick_s else -1
 
 
 def _looks(params: SeriesParams, slot_s: float) -> Int:
+    """Return `Settings.looks`. If slots are longer than two minutes, the three slots around the lead time are the same one."""
     days = -np.round(np.array(days_back(params)) * DAY_S / slot_s).astype(np.int64)
     beside = np.array([-1, 0, 1] if slot_s <= 120.0 else [0, 0, 0])
     lead = np.floor(params.lead_ticks * params.tick_s / slot_s + 1e-9).astype(np.int64)
@@ -325,6 +328,7 @@ def _looks(params: SeriesParams, slot_s: float) -> Int:
 
 
 def _groups(params: SeriesParams) -> tuple[Group, ...]:
+    """Group the horizons by the length of their blocks."""
     stride, blocks = strides(params)
     series, horizons = stride.shape
     ring = np.arange(RING)
@@ -358,6 +362,7 @@ def _groups(params: SeriesParams) -> tuple[Group, ...]:
 
 
 def _pairs(columns: slice[int, int, None], blocks: Int, stride: int, horizons: int, tick_s: float) -> Pairs:
+    """Return the pairs of all series and the horizons of a group."""
     weight = np.maximum(1.0 / blocks, LEAST_WEIGHT)
     if columns.start == 0:
         # Demand at the lead time is that of one tick, so its outcomes do not overlap.
@@ -376,8 +381,10 @@ def _pairs(columns: slice[int, int, None], blocks: Int, stride: int, horizons: i
 
 
 def _three_times(values: Kind) -> Kind:
+    """Repeat each value three times along a new last axis."""
     return np.repeat(values[:, np.newaxis], 3, axis=1)
 
 
 def _share(tick_s: float, time_s: float, least_ticks: float) -> float:
+    """Return the share of one tick in an exponential mean with this time constant, or with `least_ticks` if that is longer."""
     return 1.0 - math.exp(-tick_s / max(time_s, least_ticks * tick_s))

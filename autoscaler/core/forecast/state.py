@@ -272,9 +272,7 @@ class SeriesState(Remembered):
 
     @classmethod
     def added(cls, before: Dumped) -> Dumped:
-        """Supply what the previous version lacks: quantiles are read at their own levels, and no forecast waits to correct
-        them.
-        """
+        """Supply what the previous version lacks: quantiles are read at their own levels, and no forecast waits."""
         series = length_of(before["base"])
         nothing: Dumped = {
             "asked_at": np.full(series, -1),

@@ -27,8 +27,9 @@ _EACH_HALF: Int = np.array(_HALVES, np.int64)[:, np.newaxis]
 _BINS: Int = np.arange(LAW_BINS)[:, np.newaxis]
 _ENDS = _BINS.reshape(-1)
 _LOOKED: Int = _ENDS - _ENDS % (2 * _EACH_HALF) + (_EACH_HALF - 1)
-"""The bins that bisection looks at if it ends at each bin, (steps, bins), and whether it finds enough odds there."""
 _FOUND: Bool = _ENDS & _EACH_HALF > 0
+"""`_LOOKED` are the bins that bisection looks at if it ends at each bin, (steps, bins); `_FOUND` is whether their odds
+suffice."""
 _AROUND: Int = np.stack([np.maximum(_ENDS - 1, 0), _ENDS, _ENDS + 1])
 """The edges around the place where bisection ends: those of the bin before it and of the bin itself, (3, bins)."""
 _FEW, _MANY = 48, 64
@@ -55,7 +56,7 @@ class Law(NamedTuple):
     """Laws prepared for questions. `excess` is flat; the other arrays have any shape that broadcasts to the questions.
 
     Attributes:
-        excess: float32 (S * H * (LAW_BINS + 1),), expected excess over each edge of all laws; (K * (LAW_BINS + 1),) in a
+        excess: float32 (S * H * (LAW_BINS + 1),), expected excess over the edges of all laws; (K * (LAW_BINS + 1),) in a
             table.
         base: int64, place of the first edge of each question's law in `excess`.
         unit: float32, level plus scale: demand plus scale is a multiple of this.
@@ -220,8 +221,7 @@ def read(laws: Laws, series: Int, row: Int) -> tuple[SmallFloat, SmallFloat, Sma
         row: int64 (..., n), places of the laws in a flat (S, H).
 
     Returns:
-        `unit`, `scale` and `spread` of `Law`, float32 (..., n), (n,) and (..., n), and bool (..., n), whether the law is
-        unknown.
+        `unit`, `scale` and `spread` of `Law`, float32 (..., n), (n,) and (..., n); bool (..., n), whether the law is unknown.
     """
     scale, unit = laws.scale.take(series), laws.level.reshape(-1).take(row)
     unknown = np.isnan(unit)

@@ -42,8 +42,8 @@ _OF_SHADOWS = (
 )
 """Fields of a trial with a number for each shadow."""
 _OF_COLUMNS = ("weight", "ticks", "asked", "wanted", "below_weight", "below_ticks")
-"""Fields of a trial, and of its habits, that must be equal in all columns."""
 _OF_HABITS = ("highest", "beyond", "allowed")
+"""Fields of a trial (`_OF_COLUMNS`) and of its habits (`_OF_HABITS`) that must be equal in all columns."""
 
 
 class Cells:
