@@ -138,7 +138,7 @@ def _by_tick(
 
 
 def _are_apart(settings: Settings, state: SeriesState, slots: Sequence[int]) -> bool:
-    """Return whether the slots continue the open one, and none of them is read as an earlier day's by another of them."""
+    """Return whether the slots follow the open one, and are so few that none reads another one as an earlier day's."""
     count = len(slots)
     if count == 1 or state.slot < 0 or slots[0] - state.slot != 1 or slots[-1] - state.slot != count:
         return False

@@ -33,8 +33,8 @@ the number of bins have been subtracted for choosing the window."""
 _LEAST_WINDOWS = 4
 """A period must be at least this many windows long."""
 _LEAN = 2.0
-"""Pseudo-days of the overall frequency that the odds by time of day are shrunk with; the odds by gap get eight times as many
-trials."""
+"""Pseudo-days with which the odds by time of day are shrunk towards the overall rate. The odds by gap are shrunk with eight
+times as many pseudo-counts."""
 _CERTAIN = np.array(1.0)
 _CLASSES: Float = np.array([0.05, 0.3])
 """Odds from which on a point is in the next hazard class."""
@@ -104,7 +104,16 @@ def hazard(settings: Settings, state: SeriesState, marks: Marks, tick: int) -> I
 
 
 def by_then(settings: Settings, state: SeriesState, marks: Marks | None) -> BurstOdds:
-    """Return how likely a burst is to run or begin by the time that a start ordered now serves."""
+    """Return how likely a burst is to run or begin by the time that a start ordered now serves.
+
+    A running burst counts as certain. Otherwise, a burst at the next lattice point and one off the lattice, whose odds are
+    its rate times the lead time, are taken as independent.
+
+    Args:
+        settings: The settings of the series.
+        state: Holds the lattices and present bursts.
+        marks: Lattice points of a single tick; None if no series has a lattice.
+    """
     odds = state.stray * settings.reach_s[:, 0]
     stray = np.minimum(odds, _CERTAIN, out=odds)
     period = state.period_s.copy()
@@ -161,9 +170,10 @@ def choose(settings: Settings, state: SeriesState, series: Int, now_s: float) ->
 def _best(onsets: Float, remembered: Bool, tick_s: float) -> dict[int, tuple[float, float]]:
     """Return the period and phase with the highest gain, by row, for the rows in which one is accepted.
 
-    For each period, the window of phases with the most onsets is compared with chance. With m onsets of which a share q lies
-    in the window, and a share c of the period that the window covers, the gain is m (q log(q / c) + (1 - q) log((1 - q) / (1
-    - c))) less the penalty.
+    For each period, the window of phases with the most onsets is compared with chance. If a share q of m onsets lies in the
+    window, and the window covers a share c of the period, the gain in log likelihood is
+
+        m (q log(q / c) + (1 - q) log((1 - q) / (1 - c))) - log(bins) - _PENALTY
 
     Args:
         onsets: float64 (N, R), times of onsets.
@@ -216,6 +226,10 @@ def _learn_odds(
     state: SeriesState, at: int, times: Float, now_s: float, tick_s: float, over_s: float
 ) -> None:
     """Learn the odds of the points of a series' lattice.
+
+    With a rate r of bursts per lattice point overall, the odds at a time of day are (bursts + `_LEAN` r) / (days + `_LEAN`).
+    The odds at a gap are those of a burst once that many points have passed since the last one, shrunk likewise; they are
+    stored relative to r. `Marks.odds` adds both as log odds.
 
     Args:
         state: Updated in place.

@@ -182,7 +182,7 @@ def _live(settings: Settings, state: SeriesState, samples: Recorded, kept: Kept 
         _begin_anew(state)
         since = 1
     if state.unborn:
-        _bear(settings, state, facts.demand[0])
+        _initialise(settings, state, facts.demand[0])
     if since <= 0:
         grounds = Grounds.of(settings, state, again(settings, state, facts))
         marks = Marks.of(settings, state, facts.now_s)
@@ -375,7 +375,7 @@ def _add(state: SeriesState, added: Sequence[tuple[int, Int, SmallFloat]]) -> No
         flat.put(places, found)
 
 
-def _bear(settings: Settings, state: SeriesState, demand: Float) -> None:
+def _initialise(settings: Settings, state: SeriesState, demand: Float) -> None:
     """Initialise series at their first sample: all means equal it, and its digits spread the fits of series over ticks."""
     new = np.flatnonzero(np.isnan(state.track[:, LAST]) & ~np.isnan(demand))
     if len(new):

@@ -39,9 +39,10 @@ REGIME_OF: Int = np.maximum(PARENT_OF - (HAZARDS - 1), 0)
 
 
 def _prior() -> SmallFloat:
-    """Return the prior's bins, float32 (LAW_BINS,): a Laplace distribution mixed with a power-law tail.
+    """Return the prior's bins, float32 (LAW_BINS,), with a sum of `PRIOR_WEIGHT`.
 
-    They sum to `PRIOR_WEIGHT`.
+    The log ratio is symmetric around 0 and exceeds s spreads with probability 0.45 exp(-s) + 0.05 / (1 + s / 2)^2: a Laplace
+    distribution with a tail that falls as a power.
     """
     size = np.abs(EDGES)
     beyond = 0.5 * (0.9 * np.exp(-size) + 0.1 / (1.0 + size / 2.0) ** 2)

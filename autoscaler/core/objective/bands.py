@@ -230,12 +230,12 @@ class Bands:
         state.below_weight = state.weight.copy()
         since = state.ticks - state.below_ticks
         state.below_ticks = state.ticks.copy()
-        self._fear(state, left, highest, since * fear / (doubt * state.weight * self._every))
+        self._charge_crowd(state, left, highest, since * fear / (doubt * state.weight * self._every))
         least = avoidable * (SAVED + EARLY_SAVED / days**2) / (state.weight * self._every)
         least[self._promised] = np.inf
         self._choose(state, shortage.astype(np.float32), doubt.astype(np.float32), least)
 
-    def _fear(self, state: Trial, left: SmallFloat, highest: SmallFloat, ticks: Float) -> None:
+    def _charge_crowd(self, state: Trial, left: SmallFloat, highest: SmallFloat, ticks: Float) -> None:
         """Charge the bands for an unseen crowd that lasts this many ticks; the result is added to `nearly`.
 
         The part of the crowd's work above a band's top is taken off what the whole model would leave unserved

@@ -54,6 +54,7 @@ fast."""
 
 
 def _as_it_is(value: Int) -> Int:
+    """Return the value itself."""
     return value
 
 

@@ -87,7 +87,7 @@ class EarlierDays:
         return self._of_looks(ring, some, alike if few else None).take(np.cumsum(new) - 1, axis=0)
 
     def _looks_at(self, habits: Habits, now_s: float) -> Int:
-        """Return `_looks_of` one time; the very same array as long as the same slots are read."""
+        """Return `_looks_of` for one time; the very same array as long as the same slots are read."""
         each_s, asked = self._slot_s, [now_s]
         if self._of_a_day:
             asked = [(now_s - ago_s) // each_s for ago_s in (self._tick_s, AROUND_S, WIDELY_S)]

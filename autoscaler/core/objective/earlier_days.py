@@ -40,8 +40,7 @@ class EarlierDay:
     """Highest demand of one earlier day, in two windows that begin at this time of that day.
 
     Args:
-        then: Returns that demand, float64 (2, n), NaN if unknown; takes habits, the time, the lengths of two windows in
-            seconds, ascending, and the length of a tick. (`habits.yesterday` or `habits.last_week`.)
+        then: `habits.yesterday` or `habits.last_week`, which return that demand.
         ago_s: How long ago the day is, in seconds.
         slot_s: Length of its slots.
         windows_s: Pairs of two windows in seconds and the columns that they apply to, bool (n,).

@@ -374,7 +374,7 @@ class Contest:
         found: Float = np.minimum(np.maximum(seen, _ONE) * self._tick_s, _MOST_SEEN_S)
         return found
 
-    def _fear(self, state: Trial, rows: Rows, highest: SmallFloat, since: Float) -> None:
+    def _charge_crowd(self, state: Trial, rows: Rows, highest: SmallFloat, since: Float) -> None:
         """Charge some shadows for an unseen crowd of this many ticks: the work that their present VMs would leave unserved.
 
         The work per tick stays in `_short` until the next tick is charged.
@@ -414,7 +414,7 @@ class Contest:
         weight, since, doubt, fear = map(one_of, (state.weight, state.ticks - state.asked, doubt, fear))
         for rows in self._blocks:
             self._weigh(state, rows, weight)
-            self._fear(state, rows, highest, since)
+            self._charge_crowd(state, rows, highest, since)
             cost, unserved, paid = self._cost[rows], state.unserved[rows], state.paid[rows]
             np.multiply(state.nearly[rows], doubt, out=cost)
             cost += unserved
@@ -426,7 +426,7 @@ class Contest:
                 so_far += paid
         state.asked = state.ticks
 
-    def _believed(self, state: Trial, fear: Float) -> Float:
+    def _credible(self, state: Trial, fear: Float) -> Float:
         """Return the share of the crowds allowed for that is still credible, given how many came: float64 (n,).
 
         Credible are three crowds more than came, in crowds of the expected height. This is the rule of three (Hanley and
@@ -457,7 +457,7 @@ class Contest:
         doubt = np.minimum(_DOUBT_S / known_s, self._most_doubt)
         # Only the VMs in service can do a crowd's work until a start serves.
         fear = np.minimum(self._lead_s / known_s, _MOST_FEAR)
-        fear *= self._believed(state, fear)
+        fear *= self._credible(state, fear)
         days = np.maximum(seen * (self._tick_s / 86400.0), 1e-3)
         young = self._given & (days < KNOWN_DAYS)
         shown = self._shown if np.count_nonzero(young) else None

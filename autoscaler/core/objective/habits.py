@@ -27,9 +27,9 @@ BINS, PER_OCTAVE = 96, 8
 """Number of bins of demand in VMs, evenly spaced in the logarithm of (1 + VMs), and bins per doubling: each is 9 % wide, up
 to 4,095 VMs."""
 HALF_LIFE_S = 5 * 86400.0
-"""Age at which demand has half its weight."""
+"""Age in seconds at which demand has half its weight in the hourly histograms."""
 EVER_HALF_LIFE_S = 60 * 86400.0
-"""The same in the histogram of all demand ever seen, and for the highest demand ever."""
+"""Half-life in seconds of the histogram of all demand ever seen, and of the highest demand ever."""
 LASTING_S = 60.0
 """Seconds that demand must stay above the highest demand ever to become the new highest."""
 CROWD = 16.0
@@ -82,8 +82,8 @@ class Habits(Remembered):
         beyond: float64 (n,), sum over ticks of (demand - highest) / highest, at most `CROWD` in each tick, fading with
             `EVER_HALF_LIFE_S`.
         allowed: float64 (n,), number of crowds beyond `highest` that were allowed for (`experts`), fading likewise.
-        wanted: int32 (3, T, n), VMs wanted by all hours, by this hour, and by all demand ever seen, at T prices; computed in
-            the last hour.
+        wanted: int32 (3, T, n), VMs wanted by all hours, by this hour, and by all demand ever seen, at T prices; as last
+            computed.
         hour: int64 (n,), the hour since the epoch for which `wanted` was computed; -1 before the first.
         day: float32 (slots, n), highest demand in VMs in each slot of the last day, by slot modulo their number; NaN if
             unknown.

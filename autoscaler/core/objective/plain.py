@@ -150,7 +150,7 @@ class Plain:
             tick: The current tick.
             demand: float64 (n,), work per second; NaN if unknown.
             before: Demand on earlier days, float64 (2, n) each.
-            want: int (2, M, n), filled in.
+            want: int (2, M, n), of which the rows of these models are updated.
         """
         now, lasted = self._by_demand(state, tick, demand, want)
         low, high = want[:, _FALLING]

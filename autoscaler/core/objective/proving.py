@@ -59,7 +59,8 @@ def change_driver(state: Trial, driver: Int, shortage: Float) -> None:
     """
     columns = np.arange(len(driver))
     before, after = (
-        state.paid[who, columns] + shortage * state.unserved[who, columns] for who in (state.driver, driver)
+        state.paid[model, columns] + shortage * state.unserved[model, columns]
+        for model in (state.driver, driver)
     )
     state.spent = state.spent + before - after
     state.driver = driver
