@@ -61,7 +61,7 @@ class _Numbers:
         rows: The outcomes of each tick, and an empty list for the tick after the last.
         errors: Errors of all outcomes so far; NaN if there was no forecast.
         lessons: Outcomes at the lead time that the fit has not learned, `_LESSON` numbers each: slot of the forecast in
-            `aheads`, place in `own`, level, error, outcome for the fit, share in the mean distance, weight.
+            `aheads`, its entry of `own`, level, error, outcome for the fit, share in the mean distance, weight.
         spoke: Totals of the rows that each tick's forecast uses, (3, H) per tick.
     """
 

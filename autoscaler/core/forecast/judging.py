@@ -21,7 +21,7 @@ from autoscaler.core.types import LAW_LOW, LAW_STEP, Bool, Float, Int, SmallFloa
 
 _NOTHING, _ONE = np.array(0.0), np.array(1.0)
 MOST_SIZE, LEAST_SHIFT = np.array(2.0), np.array(-2.0)
-"""Bounds of a log error in the mean sizes and shifts."""
+"""Bounds of a log error in the mean sizes and shifts. `MOST_SIZE` also bounds a squared log error in `SeriesState.doubt`."""
 HUBER = np.array(12.0)
 """The level is fitted to outcomes as if they were at most this many spreads from the forecast (bounded influence, Huber
 1964)."""

@@ -40,12 +40,12 @@ _REASON_OF = {
     Kind.ANY_DAY: Reason.MODEL_YESTERDAY,
 }
 _KEEPING = np.arange(len(Reason))
+"""For each reason to start VMs, the reason to give if they are kept rather than started."""
 _KEEPING[[Reason.WORTH_START, Reason.MODEL_DEMAND]] = [Reason.WORTH_KEEP, Reason.MODEL_PEAK]
-"""The reason to give if VMs are kept rather than started."""
 _LEAST_PRICE = 1e-9
 """Prices of shortage below this count as this, so that dividing by them is safe."""
 _HAS_COME = 0.75
-"""An event counts as arrived once demand reaches this share of what is likely."""
+"""An event counts as arrived once demand reaches this share of the level at the lead time."""
 _BY_FORECAST = next(at for at, model in enumerate(MODELS) if model.kind == Kind.WORTH)
 """Place in `MODELS` of the model that is named if orders meet a known event."""
 _PARTINGS = 8

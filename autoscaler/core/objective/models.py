@@ -6,8 +6,8 @@ recent maximum, plus headroom, as the autoscalers of Kubernetes and Google do; s
 AWS's step scaling does.
 
 Models based on habits or on yesterday do not follow demand, which may be what makes them cheap. But a rise that has lasted as long
-as a start takes would have been worth ordering when it began. So no model wants fewer VMs than would do half of the work present
-throughout that time (`Trial.lows`).
+as a start takes would have been worth ordering when it began. So none of them wants fewer VMs than have each had at least half of
+their work throughout that time (`Trial.lows`).
 
 Rules of this file: names and constants only. `worth`, `habits` and `plain` compute what models want, and `experts` compares them.
 """

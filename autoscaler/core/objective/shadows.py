@@ -180,7 +180,7 @@ class Shadows:
         """Take the shadows over from a trial, which from now on owes its charges to this object.
 
         Returns:
-            False if the trial's columns differ; nothing has changed then.
+            False if the trial's columns differ; nothing is taken over then.
         """
         if state.owed.get(CHARGES) is self:
             return True
@@ -406,8 +406,8 @@ class Shadows:
 def crowd_left(highest: SmallFloat, vms: SmallFloat, left: SmallFloat, ones: SmallFloat) -> SmallFloat:
     """Compute the expected work of an unseen crowd that these VMs would leave unserved, in VM-ticks per tick.
 
-    This is E[(X - x)+] at x VMs for X = H Y with P(Y > y) = 1 / y for y from 1 to CROWD, where H is the highest demand ever:
-    H log(CROWD H / x) for x above H, and H - x more for x below H.
+    This is E[(X - x)+] at x VMs for X = H Y with P(Y > y) = 1 / y for y from 1 to CROWD, where H is the highest demand ever.
+    It is H log(CROWD H / x) for x from H to CROWD H, 0 beyond, and H log(CROWD) + H - x below H.
 
     Args:
         highest: float32 (n,), H in VMs; (1,) if all columns have the same.
