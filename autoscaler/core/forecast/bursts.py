@@ -1,8 +1,9 @@
 """Burst detection: whether demand has risen well above its recent level, and how long ago.
 
-Demand without bursts is the mean of the values that do not exceed 1.6 times the median of the last half hour. A burst begins
-when demand exceeds 1.6 times that by one and a half VMs, continues while it exceeds 1.3 times, and ends after a quiet minute.
-False alarms do no harm: distributions are learned separately for each regime, so they stay calibrated.
+Demand without bursts is the mean over about ten minutes of demand that is clipped at 1.6 times the median of the last half hour
+plus one and a half VMs. A burst begins when demand exceeds 1.6 times that mean plus one and a half VMs, continues while it exceeds
+1.3 times the mean plus as much, and ends after a quiet minute. False alarms do no harm: distributions are learned separately for
+each regime, so they stay calibrated.
 """
 
 from __future__ import annotations

@@ -58,8 +58,10 @@ PRIOR: SmallFloat = _prior()
 def survival(tables: SmallFloat, whole: SmallFloat, totals: Float, rows: Int, weight: Float) -> SmallFloat:
     """Return the probability of an outcome above each lower edge: float32 (LAW_BINS, S, H).
 
-    It falls along the first axis, which is that of bins so that work bin by bin covers all series at once. The first two are
-    equal: the first bin counts outcomes without any demand, which lie above no edge.
+    The mass of a bin is the cell's own, counted in present outcomes, plus `PARENT_WEIGHT` times the parent's share,
+    `WHOLE_WEIGHT` times the share of all outcomes, and the prior. The probability falls along the first axis, which is that
+    of bins so that work bin by bin covers all series at once. The first two are equal: the first bin counts outcomes without
+    any demand, which lie above no edge.
 
     Args:
         tables: float32 (S * ROWS, H, LAW_BINS), the histograms.
