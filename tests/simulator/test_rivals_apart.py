@@ -132,7 +132,10 @@ def test_a_killed_one_is_missed():
 def test_a_failure_of_theirs_is_not_swallowed():
     wrong = replay()
     wrong = replace(wrong, end_s=wrong.begin_s - 60.0)
-    with RivalsApart(wrong, 2) as apart, pytest.raises(InvariantError, match="ended with exit code 1 and no result"):
+    with (
+        RivalsApart(wrong, 2) as apart,
+        pytest.raises(InvariantError, match="ended with exit code 1 and no result"),
+    ):
         apart.result()
 
 

@@ -161,11 +161,11 @@ def test_outages_are_gaps_or_zeros():
         ({"parts": (Level(-1.0),)}, "work of level must be 0 or more"),
         ({"parts": (Level(float("nan")),)}, "work of level must be 0 or more"),
         ({"parts": (Crowds(1.0, 1.0, rise_s=0.0),)}, "rise_s of crowds must be more than 0"),
-        ({"parts": (Crowds(1e9, 1.0),)}, "more than 1000 a day"),
+        ({"parts": (Crowds(1e9, 1.0),)}, "at most 1000 a day"),
         ({"parts": (Ramp(5.0, 5.0, 1.0),)}, "end after it begins"),
         ({"parts": (OnOff(5.0, 6.0, 1.0),)}, "not last longer than its period"),
         ({"parts": (Outage(0.0, 5.0, "hole"),)}, "`gap` or `zero`, not `hole`"),
-        ({"parts": (Level(1.0), Outage(0.0, 1e9))}, "leave nothing"),
+        ({"parts": (Level(1.0), Outage(0.0, 1e9))}, "cover all of it"),
     ],
 )
 def test_impossible_recipes_are_named(wrong, message):
