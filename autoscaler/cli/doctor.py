@@ -184,7 +184,7 @@ def _strays(
         Finding(
             "strays",
             Level.WARNING,
-            f"{name}: {counted(number, 'VM')} of the fleet, whose policy names {elsewhere[fleet]}: nobody looks after them",
+            f"{name}: {counted(number, 'VM')} of the fleet, whose policy names {elsewhere[fleet]}: no fleet here manages them",
             fix,
             fleet,
         )

@@ -40,8 +40,8 @@ K = TypeVar("K")
 
 _NONE = Rows()
 _NOT_READ = (
-    ", when a tick ends reading; see whether what the source asks runs (with a shorter `timeout` it says itself "
-    "what hangs)"
+    ", the longest that a tick may read; check that what the source queries is running (with a shorter `timeout`, the "
+    "source itself says what hangs)"
 )
 
 
@@ -242,7 +242,7 @@ class Observer:
         if last is not None and listing.vms is last.vms:
             return listing
         if not all(isinstance(vm, Vm) for vm in listing.vms):
-            raise TypeError("the listing holds something else than VMs")
+            raise TypeError("the listing contains something other than VMs")
         return listing if type(listing.vms) is tuple else replace(listing, vms=tuple(listing.vms))
 
     def _checked_readings(self, fleet: str, readings: FleetReadings) -> FleetReadings:

@@ -177,7 +177,7 @@ class TraceSource:
         """Why nothing is known yet, given the moment of the recording."""
         trace = self._trace
         if at_s < trace.start_s:
-            return f"trace {trace.name} begins at {describe_time(trace.start_s)} only"
+            return f"trace {trace.name} does not begin before {describe_time(trace.start_s)}"
         # A point in time rather than the time left, which would be reported anew in each tick.
         moment_s = round(known_at_s + self._lag_s + trace.start_s + trace.interval_s - at_s)
         return f"trace {trace.name}: its first count is known at {describe_time(moment_s)}, once its interval is over"

@@ -98,7 +98,7 @@ def _hint(names: list[str]) -> str:
         return "; the first line looks like data, so the header is missing: put it above the first line"
     if len(names) == 1 and any(sign in names[0] for sign in ";\t|"):
         return (
-            "; columns are separated by something else than a comma: read it with `autoscaler trace import`"
+            "; columns are separated by something other than a comma: read it with `autoscaler trace import`"
         )
     return "; files of other shapes are read by `autoscaler trace import`"
 

@@ -170,7 +170,7 @@ def test_doctor_tells_that_two_places_are_one_account_and_region(two):
     (twins,) = [each for each in told if each["check"] == "places"]
     assert twins["level"] == "warning"
     assert twins["text"].startswith("far and near show the same VMs, so they are one account and Region: ")
-    assert not any("nobody looks after them" in each["text"] for each in told)
+    assert not any("no fleet here manages them" in each["text"] for each in told)
 
 
 def test_a_fleet_that_names_no_place_is_left_out_and_doctor_asks_each(two):
@@ -194,7 +194,7 @@ def test_a_fleet_that_names_no_place_is_left_out_and_doctor_asks_each(two):
     assert (
         "warning",
         "api",
-        "near: 2 VMs of the fleet, whose policy names far: nobody looks after them",
+        "near: 2 VMs of the fleet, whose policy names far: no fleet here manages them",
     ) in texts
     assert not any("for which there is no policy" in text for *_, text in texts)
     account = [text for _, fleet, text in texts if not fleet]

@@ -135,7 +135,7 @@ def test_a_source_that_hangs_costs_its_deadline_and_nothing_else(never, healthy)
     assert found["failed"] == 0
     (told,) = {row.source_error for row in found["web"]}
     assert told.startswith(
-        "no answer within 5 s, when a tick ends reading; see whether what the source asks runs"
+        "no answer within 5 s, the longest that a tick may read; check that what the source queries is running"
     )
     assert {row.in_service for row in found["web"][1:]} == {2}
     # The tick in which it began to hang was decided on 5 s later; all others were what they are without it, to the bit.
