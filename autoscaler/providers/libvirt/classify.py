@@ -25,8 +25,6 @@ UNREACHED: Final = "HostUnreachable"
 """Our own code: the VM's host could not be asked, so nothing was done."""
 NO_ANSWER: Final = "NoAnswer"
 """Our own code: the host was asked and has not answered in time."""
-NOT_BEGUN: Final = "NotBegun"
-"""Our own code: the call's turn did not come in time, so nothing was done."""
 
 
 _TABLE: Final = """
