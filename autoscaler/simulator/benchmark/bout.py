@@ -1,6 +1,6 @@
 """One trace of the benchmark, from its file to its verdict, as a unit of work for any process.
 
-Rules of this file: the order of the steps. What is run is `racing`, what it is measured by `curves`.
+Rules of this file: it only fixes the order of the steps. `racing` runs the lanes, `curves` measures them.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _PRECISION = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Yardstick:
-    """The clairvoyant on one fleet.
+    """The clairvoyant's results on one fleet.
 
     Attributes:
         cost: VM-hours at each of `LEVELS`.
-        starts: Starts at each.
+        starts: Number of starts at each of `LEVELS`.
         front: VM-hours at each of `VOLUME_SHARES`.
     """
 
@@ -57,12 +57,12 @@ class Yardstick:
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What became of a promised served share.
+    """A promised served share, and what was served.
 
     Attributes:
-        promised: The share, for people.
-        unserved: Share left in the scored time.
-        late_unserved: Share left after the first week; NaN where the trace is no longer.
+        promised: The promised share, as text for people.
+        unserved: Share of demand that stayed unserved in the scored time.
+        late_unserved: The same, counted after the first week only. NaN if the trace is no longer than a week.
         cost: VM-hours billed in the scored time.
     """
 
@@ -74,18 +74,18 @@ class Promise:
 
 @dataclass(frozen=True, slots=True)
 class PoolVerdict:
-    """The warm pool of a policy on one fleet.
+    """The warm pool of one policy on one fleet, compared with other pools.
 
     Attributes:
-        own: Its books.
-        peak: Those of a pool that holds all VMs ever wanted.
-        break_even: Those of a pool that holds a VM until that has cost as much as making it.
-        foreseen: Those of a pool that knows the next hour.
-        lawful: Those of a pool by the best law of waits, known in hindsight; None where scipy is not installed.
-        starts: VMs that the policy started in the scored time, of which some were missed.
-        least: VM-hours of the cheapest pool for what the policy wanted, with hindsight.
-        saving: Share of all cost that any pool can save on this demand, with hindsight.
-        pays: Whether that is worth the trouble.
+        own: Books of the policy's own pool.
+        peak: Books of a pool that holds all VMs ever wanted.
+        break_even: Books of a pool that holds a VM until holding it has cost as much as making it.
+        foreseen: Books of a pool that knows the next hour of demand.
+        lawful: Books of the best pool that knows the distribution of waits in hindsight. None if scipy is not installed.
+        starts: VMs that the policy started in the scored time, including missed starts.
+        least: VM-hours of the cheapest pool, in hindsight, for the numbers of VMs that the policy wanted.
+        saving: Largest share of the total cost that any pool can save on this demand, in hindsight.
+        pays: Whether that saving is large enough to be worth having.
     """
 
     own: Books
@@ -101,13 +101,13 @@ class PoolVerdict:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What one entrant came to on one fleet.
+    """The results of one entrant on one fleet.
 
     Attributes:
-        curve: Of its settings.
-        promises: What became of them.
-        warm_pool: Of its warm pool; None where that is not judged.
-        coverage: Of its forecasts; None where it makes none.
+        curve: Cost against unserved work over its settings.
+        promises: Its promised served shares, and what was served.
+        warm_pool: The verdict on its warm pool. None if its pool is not judged.
+        coverage: Coverage of its forecasts' quantiles. None if it does not forecast.
     """
 
     curve: Curve
@@ -118,18 +118,18 @@ class Told:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FleetResult:
-    """One size of fleet on one trace.
+    """All results for one fleet size on one trace.
 
     Attributes:
-        size: VMs that the 99.9 % quantile of demand needs.
-        clairvoyant: The least cost.
-        curves: Of all rules, by key.
-        regrets: By key, at each level: cost over the least cost, less 1; infinite where not reached.
-        volumes: By key.
-        promises: By key of the policy.
-        warm_pools: By key of the policy; one whose warm pool was judged.
-        coverage: By key of the policy: the share of outcomes below each quantile of its forecasts, in the order of
-            `calibration.LEVELS`; one that forecasts.
+        size: Number of VMs that the 99.9 % quantile of demand needs.
+        clairvoyant: The least possible cost.
+        curves: Curve of each rule, by key.
+        regrets: By key, at each of `LEVELS`: cost divided by the least cost, minus 1. Infinite if the level is not reached.
+        volumes: `curves.volume` of each rule, by key.
+        promises: Promised served shares, by key of the policy.
+        warm_pools: Verdicts by key of the policy, for policies whose warm pool was judged.
+        coverage: By key of the policy, for policies that forecast: share of outcomes below each quantile of the forecasts,
+            in the order of `calibration.LEVELS`.
     """
 
     size: int
@@ -144,15 +144,15 @@ class FleetResult:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bout:
-    """One trace.
+    """The results of one trace.
 
     Attributes:
-        trace: Its name.
-        digest: Of the file as read.
-        tick_s: Length of a tick.
-        scored_days: How long is scored.
-        long: Whether that is at least seven days.
-        fleets: By size.
+        trace: Name of the trace.
+        digest: Digest of the trace as it was read.
+        tick_s: Length of a tick in seconds.
+        scored_days: Length of the scored time in days.
+        long: Whether at least seven days are scored.
+        fleets: One result per fleet size.
     """
 
     trace: str
@@ -170,14 +170,15 @@ def fought(
     entrants: Sequence[Entrant],
     known: Bout | None = None,
 ) -> Bout:
-    """Run a trace.
+    """Run peers and policies on one trace, at every fleet size, and judge them.
 
     Args:
-        trace: Demand.
-        sizes: VMs that its 99.9 % quantile needs, fleet by fleet.
+        trace: The recorded demand.
+        sizes: Fleet sizes, each as the number of VMs that the 99.9 % quantile of demand needs.
         rivals: Peers to run.
         entrants: Policies to run.
-        known: An earlier bout on the same trace, whose yardstick and other rules are kept where it has the size.
+        known: An earlier result on the same trace. For sizes that it contains, its yardstick and the curves of rules that
+            are not run now are reused.
 
     Raises:
         TraceError: The trace cannot be used.
@@ -204,7 +205,7 @@ def fought(
 
 
 def race_entrant(course: Course, fleets: Sequence[Fleet], entrant: Entrant) -> dict[int, Told]:
-    """All settings of an entrant on fleets of all sizes, what became of its promises, and its warm pool."""
+    """Run all settings, promises and the warm pool of one entrant on every fleet, and return the results by fleet size."""
     settings, own = (*entrant.settings, *entrant.promises), len(entrant.settings)
     policies, plants, watched = list[Policy](), list[PlantSettings](), list[int]()
     for fleet in fleets:
@@ -233,12 +234,12 @@ def race_entrant(course: Course, fleets: Sequence[Fleet], entrant: Entrant) -> d
 
 
 def _coverage_of(course: Course, policy: Policy) -> tuple[float, ...] | None:
-    """Of the forecasts that the policy reads, in the scored time."""
+    """Measure the coverage of the forecasts that the policy reads, in the scored time. None if it reads none."""
     ticks = course.ticks
     params = compile_params([policy], ticks.tick_s, float(ticks.times_s[0])).series
     if not params.laws[0]:
         return None
-    # An interval is known at the tick that ends it.
+    # The demand of an interval becomes known at the tick that ends it.
     demand = np.concatenate(([np.nan], wanted(course.trace, ticks)[:-1]))
     lead = int(params.lead_ticks[0])
     return tuple(forecast_coverage(issued(params, demand, ticks), demand, lead, course.learn_ticks).tolist())
@@ -262,7 +263,7 @@ def _pool_of(course: Course, fleet: Fleet, asked: Int, warm: Int) -> PoolVerdict
 
 
 def yardstick_of(course: Course, fleet: Fleet) -> Yardstick:
-    """What the clairvoyant would have paid."""
+    """Compute the cost and starts of the clairvoyant on one fleet."""
     demand = course.demand()
     front = Front(demand, fleet.terms(demand), precision=_PRECISION)
     return Yardstick(
@@ -279,7 +280,7 @@ def _judged(
     raced_ones: Sequence[Curve],
     told: Mapping[str, Told],
 ) -> FleetResult:
-    """What is known of a fleet already, with what was run now in its place."""
+    """Merge new results into the known result of a fleet, replacing results of the same key."""
     if known is None:
         known = FleetResult(fleet.size, yardstick_of(course, fleet), {}, {}, {}, {}, {}, {})
     yardstick = known.clairvoyant

@@ -1,12 +1,17 @@
 """The conditions of the benchmark: what every contestant runs on, one trace on one plant, favouring none of them.
 
-The terms: demand is scaled so that its 99.9 % quantile needs a given number of VMs; a tick is one interval of the
-trace; an interval is known when it is over, whatever the trace's kind; a start takes 60 s and is billed for all of
-them, so it costs a VM-minute (and what is left of the tick, since VMs come at ticks); VMs wait stopped in any
-number and cost nothing there; no VM need run. The first third of the trace is there to learn from and is not scored.
-Every knob is swept over settings that are chosen by hand, and over one more between each two of them (`finer`).
+The terms:
 
-Rules of this file: values only; no rule of a policy and no figure.
+- Demand is scaled so that its 99.9 % quantile needs a given number of VMs.
+- A tick is one interval of the trace. The demand of an interval is known when the interval is over, whatever the trace's
+  kind.
+- A start takes 60 s and is billed for all of them, so it costs a VM-minute, plus the rest of the tick, because VMs enter
+  service at ticks.
+- Any number of VMs may wait stopped, at no cost. No VM has to run.
+- The first third of the trace is for learning and is not scored.
+- Every knob is swept over settings that were chosen by hand, and over one more between each two neighbours (`finer`).
+
+Rules of this file: values only. It contains no policy rule and computes no result.
 """
 
 from __future__ import annotations
@@ -27,10 +32,10 @@ from autoscaler.simulator.lanes.plant_settings import Duration, PlantSettings
 from autoscaler.traces.trace import Trace, TraceKind
 
 START_S, PROVISION_S, STOP_S = 60.0, 300.0, 25.0
-"""From an order to service, from stopped and from nothing; from an order to stop until it is stopped."""
+"""Seconds until a VM serves after a start (`START_S`) or a provision (`PROVISION_S`), and until it is stopped (`STOP_S`)."""
 
 WORK_PER_S = 1000.0
-"""The 99.9 % quantile of demand in the benchmark's unit of work."""
+"""The 99.9 % quantile of demand after scaling, in the benchmark's unit of work per second."""
 
 PEAK_LEVEL = 0.999
 LEARN_SHARE = 1 / 3
@@ -38,19 +43,19 @@ WEEK_S, DAY_S = 7 * 86_400.0, 86_400.0
 LONGEST_TICK_S = 3600.0
 
 _ROOM = 3
-"""So many times the VMs that the highest demand needs exist: nobody's bound tells where the peak is."""
+"""A fleet has this many times the VMs that its highest demand needs, so that the upper bound does not reveal the peak."""
 
 FLEET = "benchmark"
 
 
 def finer(values: Sequence[float]) -> tuple[float, ...]:
-    """Settings of a knob with one more between each two, their geometric mean to four digits.
+    """Return the settings of a knob with one more between each two neighbours: their geometric mean, to four digits.
 
-    Who is read between two settings that are far apart is judged by where these happen to lie, not by its rule. So all
-    knobs are made finer alike, whoever they belong to.
+    If settings are far apart, a rule that is read between two of them is judged by where they happen to lie. The knobs of
+    all rules are therefore refined in the same way.
 
     Args:
-        values: Settings above 0, ascending.
+        values: Settings above 0, in ascending order.
     """
     between = [float(f"{math.sqrt(low * high):.4g}") for low, high in itertools.pairwise(values)]
     return tuple(sorted({*values, *between}))
@@ -58,13 +63,13 @@ def finer(values: Sequence[float]) -> tuple[float, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """One trace as it is run.
+    """One trace, prepared for the benchmark.
 
     Attributes:
-        trace: Demand in work per second, scaled, known when an interval is over.
-        ticks: The run.
-        learn_ticks: Ticks at the beginning that are not scored.
-        week_ticks: Ticks after which a week has passed, at least `learn_ticks`; those of the run where it is shorter.
+        trace: Scaled demand as work per interval. The value of an interval is known when the interval is over.
+        ticks: The ticks of the run.
+        learn_ticks: Number of ticks at the beginning that are not scored.
+        week_ticks: Number of ticks until a week has passed and learning is over, at most all ticks of the run.
     """
 
     trace: Trace
@@ -74,29 +79,30 @@ class Course:
 
     @property
     def scored_ticks(self) -> int:
-        """Ticks that count."""
+        """Number of ticks that are scored."""
         return self.ticks.count - self.learn_ticks
 
     @property
     def scored_days(self) -> float:
-        """The same in days."""
+        """Length of the scored time in days."""
         return self.scored_ticks * self.ticks.tick_s / DAY_S
 
     @property
     def long(self) -> bool:
-        """Whether at least seven days are scored: shorter ones are reported apart."""
+        """Whether at least seven days are scored. Shorter traces are reported separately."""
         return self.scored_ticks * self.ticks.tick_s >= WEEK_S
 
     def demand(self) -> Float:
-        """float64 (scored ticks,), work per second; NaN where unknown."""
+        """Return the demand of the scored ticks: float64 (scored ticks,), work per second, NaN where unknown."""
         return wanted(self.trace, self.ticks)[self.learn_ticks :]
 
 
 def course_of(trace: Trace) -> Course:
-    """Prepare a trace.
+    """Scale a trace and align it to a grid of ticks.
 
     Raises:
-        TraceError: Its intervals are not between 1 s and 1 h, it is too short to be cut in thirds, or it wants too little.
+        TraceError: The intervals are not between 1 s and 1 h long, there are too few intervals to learn from a third of
+            them, or the 99.9 % quantile of demand is zero.
     """
     tick_s = trace.interval_s
     if not 1.0 <= tick_s <= LONGEST_TICK_S:
@@ -104,7 +110,7 @@ def course_of(trace: Trace) -> Course:
     peak = float(np.quantile(trace.rates, PEAK_LEVEL))
     if not peak > 0:
         raise TraceError(f"trace {trace.name} is zero in all but one in a thousand intervals")
-    # Stamps between two points of the clock's grid move to the earlier one; all move alike.
+    # Time stamps between two grid points all move back by the same amount, to the grid.
     stamps = trace.timestamps - trace.start_s % tick_s
     values = trace.rates * (WORK_PER_S / peak * tick_s)
     known = Trace.build(stamps, values, kind=TraceKind.COUNT, name=trace.name, interval_s=tick_s)
@@ -120,12 +126,12 @@ def course_of(trace: Trace) -> Course:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The fleet of one size on a course.
+    """A fleet of one size on a course.
 
     Attributes:
-        size: VMs that the 99.9 % quantile of demand needs.
-        tick_s: Length of a tick.
-        vms: VMs that exist: more than anybody has use for.
+        size: Number of VMs that the 99.9 % quantile of demand needs.
+        tick_s: Length of a tick in seconds.
+        vms: Number of VMs that exist, which is more than any rule can use.
     """
 
     size: int
@@ -134,18 +140,18 @@ class Fleet:
 
     @classmethod
     def on(cls, course: Course, size: int) -> Fleet:
-        """The fleet of a size."""
+        """Build the fleet of a size for a course."""
         highest = course.trace.peak_per_s / (WORK_PER_S / size)
         return cls(size, course.ticks.tick_s, min(_ROOM * max(math.ceil(highest), size), 100_000))
 
     @property
     def vm_capacity(self) -> float:
-        """Work per second of one VM."""
+        """Capacity of one VM, in work per second."""
         return WORK_PER_S / self.size
 
     @property
     def plant(self) -> PlantSettings:
-        """As the lane engine has it."""
+        """The fleet's plant settings for the lane engine."""
         return PlantSettings(
             vms=self.vms,
             in_service=0,
@@ -158,11 +164,11 @@ class Fleet:
 
     @property
     def lead_ticks(self) -> int:
-        """Ticks from an order until it serves."""
+        """Number of ticks from a start order until the VM serves, at least 1."""
         return max(math.ceil(START_S / self.tick_s - 1e-9), 1)
 
     def data(self) -> dict[str, object]:
-        """What every policy says on this fleet: signal, VMs, bounds and prices, as in YAML."""
+        """Return the policy sections that every policy gets on this fleet (signal, VM, bounds, prices), as in policy YAML."""
         return {
             "fleet": FLEET,
             "signal": {
@@ -181,11 +187,11 @@ class Fleet:
         }
 
     def plain_policy(self) -> Policy:
-        """What peers are bounded and billed by: no rule of its own, and no guard in a peer's way."""
+        """Return the policy that bounds and bills the peers: no scaling rule, and no guard in a peer's way."""
         return policy_from({**self.data(), "guards": {"minimum_on_time": "0s"}})
 
     def terms(self, demand: Float) -> Terms:
-        """What the clairvoyant is held to. The VMs that serve when scoring begins are its to choose, and free."""
+        """Return the clairvoyant's terms: the VMs that serve when scoring begins are its choice, and free."""
         needed = math.ceil(float(np.fmax.reduce(demand, initial=0.0)) / self.vm_capacity)
         return Terms(
             tick_s=self.tick_s,

@@ -1,7 +1,8 @@
 """Cost against unserved work over the settings of one rule, and how such a curve is read.
 
-A rule is judged at its best setting in hindsight: on the lower convex hull of what its settings came to, since two
-settings may be mixed in time. A hull is read at a level of unserved work; what it cannot reach is infinitely dear.
+A rule is judged at its best setting in hindsight, on the lower convex hull of the points of its settings, because two
+settings may be mixed over time. A hull is read at a level of unserved work. A level that the hull does not reach costs
+infinity.
 
 Rules of this file: arrays in, arrays out.
 """
@@ -17,26 +18,27 @@ import numpy as np
 from autoscaler.core.types import Float, Int
 
 LEVELS = (0.01, 0.003, 0.001)
-"""Shares of unserved work at which everybody is compared."""
+"""Shares of unserved work at which all rules are compared."""
 
 VOLUME_SHARES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
-"""Shares of unserved work at which a front is held against the clairvoyant's."""
+"""Shares of unserved work at which a front is compared with the clairvoyant's."""
 _VOLUME_REFERENCE = 2.0
-"""A front counts up to this multiple of the clairvoyant's cost."""
+"""A front counts towards the volume up to this multiple of the clairvoyant's cost."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """All settings of one rule on one fleet. Arrays over its N settings.
+    """The results of one rule on one fleet, over its N settings.
 
     Attributes:
-        key: Of the rule.
-        knob: What was varied, for people.
-        values: Its values, for people.
-        unserved: float64, share of the scored work that was left.
-        cost: float64, VM-hours billed in the scored time.
-        starts, turns: int64, starts, and how often the wanted number turned from rising to falling or back.
-        late_unserved: float64, `unserved` of the time after the first week only; NaN where there is none.
+        key: Key of the rule.
+        knob: The parameter that was varied, as text for people.
+        values: Its values, as text for people.
+        unserved: float64 (N,), share of the scored work that stayed unserved.
+        cost: float64 (N,), VM-hours billed in the scored time.
+        starts: int64 (N,), number of starts.
+        turns: int64 (N,), how often the desired number of VMs turned from rising to falling or back.
+        late_unserved: float64 (N,), `unserved` after the first week only. NaN if there is no such time.
     """
 
     key: str
@@ -49,17 +51,18 @@ class Curve:
     late_unserved: Float
 
     def hull(self) -> Hull:
-        """The lower convex hull."""
+        """Return the lower convex hull of cost against unserved work."""
         return hull_of(self.unserved, self.cost)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hull:
-    """A lower convex hull, from the least unserved to the cheapest.
+    """A lower convex hull, from the least unserved work to the least cost.
 
     Attributes:
-        settings: int64 (H,), which settings are its corners.
-        unserved, cost: float64 (H,), ascending and descending.
+        settings: int64 (H,), the settings that are its corners.
+        unserved: float64 (H,), ascending.
+        cost: float64 (H,), descending.
     """
 
     settings: Int
@@ -67,20 +70,25 @@ class Hull:
     cost: Float
 
     def cost_at(self, unserved: float) -> float:
-        """The least cost of leaving at most this share; infinite where no setting leaves as little."""
+        """Return the least cost of leaving at most this share unserved. Infinite if no setting reaches it."""
         if not len(self.unserved) or unserved < self.unserved[0]:
             return math.inf
         return float(np.interp(unserved, self.unserved, self.cost))
 
     def mixed_at(self, unserved: float, figures: Float | Int) -> float:
-        """A figure of the settings that are mixed to leave this share; NaN where that cannot be reached."""
+        """Interpolate a figure of the settings at a share of unserved work. NaN if no setting reaches the share.
+
+        Args:
+            unserved: The share.
+            figures: (N,), the figure of each setting of the rule.
+        """
         if not len(self.unserved) or unserved < self.unserved[0]:
             return math.nan
         return float(np.interp(unserved, self.unserved, np.asarray(figures, np.float64)[self.settings]))
 
 
 def hull_of(unserved: Float, cost: Float) -> Hull:
-    """The lower convex hull of points, as far as it falls: who leaves more and costs more is on none."""
+    """Return the falling part of the lower convex hull of points. Points that are not finite are ignored."""
     usable = np.flatnonzero(np.isfinite(unserved) & np.isfinite(cost))
     order = usable[np.lexsort((cost[usable], unserved[usable]))]
     corners: list[int] = []
@@ -95,17 +103,18 @@ def hull_of(unserved: Float, cost: Float) -> Hull:
 
 
 def _above(first: int, middle: int, last: int, unserved: Float, cost: Float) -> bool:
-    """Whether the middle point lies on or above the line between the others."""
+    """Return whether the middle point lies on or above the line through the other two."""
     run, whole = unserved[middle] - unserved[first], unserved[last] - unserved[first]
     rise, all_of_it = cost[middle] - cost[first], cost[last] - cost[first]
     return bool(rise * whole >= all_of_it * run)
 
 
 def volume(hull: Hull, least: Sequence[float]) -> float:
-    """How much of the clairvoyant's room a front covers, 0 to 1.
+    """Return how much of the room above the clairvoyant's front a front covers, 0 to 1.
 
-    The area between the front and twice the clairvoyant's cost, over the logarithm of unserved work from 0.01 % to 10 %
-    and in units of that cost; 1 is the clairvoyant itself, 0 never better than twice its cost.
+    This is the area between the front and twice the clairvoyant's cost, in units of the clairvoyant's cost and over the
+    logarithm of unserved work from 0.01 % to 10 %. It is 1 for the clairvoyant itself, and 0 for a front that is never below
+    twice its cost.
 
     Args:
         hull: The front.

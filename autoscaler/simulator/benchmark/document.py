@@ -1,6 +1,6 @@
 """Benchmark results as JSON: `results.json`, from which a later run can take the peers' results.
 
-Rules of this file: nothing is worked out that is not in the bouts; what is infinite or unknown is null.
+Rules of this file: it computes nothing that is not in the bouts. Infinite and unknown numbers become null.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _LEFT = f"the {RESULTS_JSON} that `autoscaler benchmark --out` has left, or its 
 def document_of(
     bouts: Iterable[Bout], *, partial: bool = False, failed: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The bouts as JSON values.
+    """Convert results to JSON values.
 
     Args:
-        bouts: What was run.
-        partial: It was interrupted.
+        bouts: Results of the traces.
+        partial: Whether the run was interrupted.
         failed: Sentences about traces without a result.
     """
     return {
@@ -80,13 +80,13 @@ def _fleet(fleet: FleetResult) -> dict[str, Any]:
 
 
 def read_bouts(path: Path) -> tuple[Bout, ...]:
-    """The bouts of an earlier run.
+    """Read the results of an earlier run.
 
     Args:
-        path: Its `results.json`, or the folder that holds it.
+        path: Its `results.json`, or the folder that contains it.
 
     Raises:
-        ConfigError: It cannot be read, or another version wrote it.
+        ConfigError: The file cannot be read, is not JSON, or was written by another version.
     """
     file = path / RESULTS_JSON if path.is_dir() else path
     try:
@@ -123,7 +123,7 @@ def _fleet_from(told: Mapping[str, Any]) -> FleetResult:
         {key: tuple(_numbers(rule["regret"], math.inf)) for key, rule in rules.items()},
         {key: rule["volume"] for key, rule in rules.items()},
         {key: tuple(map(_promise_from, promises)) for key, promises in told["promises"].items()},
-        # Pools that were judged by fewer yardsticks are as if they had not been: their entrants run again anyway.
+        # Verdicts from before the `lawful` yardstick existed are dropped: their entrants run again anyway.
         {key: _pool_from(pool) for key, pool in told["warm_pools"].items() if "lawful" in pool},
         {key: tuple(_numbers(shares, math.nan)) for key, shares in told.get("coverage", {}).items()},
     )

@@ -1,9 +1,9 @@
 """The policies under test: policy YAML with one field varied, and what else is judged about each.
 
-The benchmark lays its own signal, VMs, bounds and prices over every policy, so that all run the same fleet; what an
-entrant brings is how VMs are asked for.
+The benchmark replaces the signal, VMs, bounds and prices of every policy by its own, so that all run the same fleet. What
+remains of an entrant is how it asks for VMs.
 
-Rules of this file: values in, policies out; every policy is validated as a file would be.
+Rules of this file: values in, policies out. Every policy is validated as a policy file would be.
 """
 
 from __future__ import annotations
@@ -24,22 +24,24 @@ from autoscaler.simulator.search.axes import read_axis
 from autoscaler.simulator.search.variants import Axis, Base
 
 TERMS = ("fleet", "signal", "vm", "bounds", "prices", "provision")
-"""Sections that the benchmark decides."""
+"""Policy sections that the benchmark replaces by its own."""
 
 USUAL_TICK_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Entrant:
-    """A policy with one knob.
+    """A policy with one varied field, its knob.
 
     Attributes:
-        key: For programs.
-        name: For people.
-        what: How it asks for VMs, in a sentence.
-        data: The policy as in YAML, without the sections that the benchmark decides.
-        settings: What is varied: by setting, fields by their dotted path and their values as written.
-        knob: The varied field in words.
+        key: Key for programs.
+        name: Name for people.
+        what: One sentence on how it asks for VMs.
+        data: The policy as in YAML, without the sections in `TERMS`.
+        settings: The settings to run, each a mapping from dotted field paths to values as written in YAML.
+        knob: The varied field, as text for people.
+        promises: Settings that promise a served share. They are judged by what was served after the first week.
+        warm_pool: The setting whose warm pool is judged. Empty if none is.
     """
 
     key: str
@@ -49,25 +51,23 @@ class Entrant:
     settings: tuple[Mapping[str, object], ...]
     knob: str
     promises: tuple[Mapping[str, object], ...] = field(default=())
-    """Settings that promise a served share, judged by what was served after a week."""
     warm_pool: Mapping[str, object] = field(default_factory=dict)
-    """A setting whose warm pool is judged; none where empty."""
 
     def policies(self, fleet: Fleet, settings: Sequence[Mapping[str, object]]) -> list[Policy]:
-        """One policy per setting on a fleet.
+        """Return one policy per setting, on the given fleet.
 
         Raises:
-            ConfigError: A setting is wrong.
+            ConfigError: A setting is invalid.
         """
         own = {key: value for key, value in self.data.items() if key not in TERMS}
         base = Base(policy_from({**own, **fleet.data()}), fleet.plant, fleet.tick_s)
         return [base.variant(values).policy for values in settings]
 
     def pool_policy(self, fleet: Fleet) -> Policy:
-        """The policy whose warm pool is judged: it may make VMs, at prices.
+        """Return the policy whose warm pool is judged. It may provision VMs, and stopped VMs and provisioning have prices.
 
         Raises:
-            ConfigError: The setting is wrong.
+            ConfigError: The setting is invalid.
         """
         prices = {
             "prices.stopped": f"{STOPPED_SHARE:g}/h",
@@ -77,12 +77,12 @@ class Entrant:
         return self.policies(fleet, [{**self.warm_pool, **prices}])[0]
 
     def promised(self, values: Mapping[str, object]) -> str:
-        """One of the promises for people."""
+        """Return the served share that one of `promises` asks for, as text for people."""
         (said,) = values.values()
         return str(said["served"] if isinstance(said, Mapping) else said)
 
     def labels(self) -> list[str]:
-        """The settings for people."""
+        """Return the values of each setting as text for people."""
         return [", ".join(str(value) for value in values.values()) for values in self.settings]
 
 
@@ -112,17 +112,17 @@ SHORTAGE_PRICES = finer(
         150_000,
     )
 )
-"""Prices of the unserved work of a VM, over the price of that VM: the one knob of a policy with an objective."""
+"""Prices of the unserved work of one VM, relative to the price of that VM: the knob of a policy with an objective."""
 
 POOL_SHORTAGE_PRICE = 40.0
-"""The price of shortage at which warm pools are judged."""
+"""The price of shortage at which warm pools are judged, relative to the price of a VM in service."""
 
 SERVED = (0.99, 0.997, 0.999)
-"""Shares of the work that policies promise to serve."""
+"""Served shares that policies promise."""
 
 
 def ours() -> Entrant:
-    """The policy of this program with nothing but an objective, whose price is the knob."""
+    """Return this program's policy with nothing but an objective. Its knob is the price of shortage."""
     path = "objective.shortage_price"
     return Entrant(
         "ours", "this program", "Fleets sized by the price of shortage and the whole law of demand to come.",
@@ -135,14 +135,14 @@ def ours() -> Entrant:
 
 
 def from_file(path: Path, vary: str) -> Entrant:
-    """A policy file, with one field as its knob.
+    """Read a policy file and make one of its fields the knob.
 
     Args:
-        path: The file, read over the defaults beside it.
+        path: The policy file, read over the `defaults.yaml` beside it.
         vary: The field and its values, as `sweep --vary` takes them.
 
     Raises:
-        ConfigError: The policy or the values are wrong.
+        ConfigError: The policy or the values are invalid.
     """
     policy = require_policy(path)
     data = {key: value for key, value in effective_data(policy).items() if key not in TERMS}

@@ -1,7 +1,7 @@
 """Runs many traces, one after another or in parallel: selects them, and collects what became of each.
 
-Rules of this file: a trace that cannot be used, or whose process died, is told and stops no other. Who computes
-changes no figure.
+Rules of this file: a trace that cannot be used, or whose process died, is reported and never stops the others. The results
+do not depend on which process computed them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from autoscaler.traces.reading import MANIFEST, read_trace, trace_name
 from autoscaler.traces.trace import Trace, TraceKind
 
 PER_VM = "per-vm"
-"""The kind by which a manifest tells tables of single VMs."""
+"""The manifest kind of tables with one series per VM."""
 _MANIFEST_NAMES = (
     f"a {MANIFEST} names the traces of a folder, in the columns file,kind,interval_s; `autoscaler trace import` and "
     "`synth` write it"
@@ -33,10 +33,10 @@ _MANIFEST_NAMES = (
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What all traces are run with.
+    """The settings that all traces of a run have in common.
 
     Attributes:
-        sizes: VMs that the 99.9 % quantile of demand needs, fleet by fleet.
+        sizes: Fleet sizes to simulate, each as the number of VMs that the 99.9 % quantile of demand needs.
         rivals: Keys of the peers to run.
         entrants: Policies to run.
     """
@@ -48,11 +48,11 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One trace to be run.
+    """One trace to run.
 
     Attributes:
-        source: A file, or the trace itself.
-        known: An earlier bout, whose rules are kept if it was on the same recording.
+        source: The trace, or the file to read it from.
+        known: An earlier result. Its curves are reused if it was computed from the same recording.
     """
 
     source: Path | Trace
@@ -60,18 +60,18 @@ class Part:
 
     @property
     def name(self) -> str:
-        """Of the trace."""
+        """The name of the trace."""
         return trace_name(self.source) if isinstance(self.source, Path) else self.source.name
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run came to.
+    """The results of a run.
 
     Attributes:
-        bouts: In the order of the parts.
-        failed: Sentences about parts without a result.
-        whole: Whether all parts were run.
+        bouts: One result per trace, in the order of the parts. Failed parts are left out.
+        failed: One sentence for each part without a result.
+        whole: False if the run was interrupted before all parts were done.
     """
 
     bouts: tuple[Bout, ...]
@@ -80,14 +80,14 @@ class Outcome:
 
 
 def series_in(folder: Path, only: Sequence[str] = ()) -> list[Path]:
-    """The demand series of a folder, as its manifest tells them.
+    """List the demand series of a folder, according to its manifest.
 
     Args:
-        folder: With a `manifest.csv` of the columns file and kind.
-        only: Beginnings of names; all where empty.
+        folder: A folder with a `manifest.csv` that has the columns file and kind.
+        only: Prefixes of trace names. Empty selects all series.
 
     Raises:
-        ConfigError: There is no manifest, no series, or none with such a name.
+        ConfigError: The manifest is missing, it names no series, or a prefix matches none.
     """
     files = [folder / row["file"] for row in _manifest(folder) if row["kind"] in set(TraceKind)]
     if not files:
@@ -96,19 +96,19 @@ def series_in(folder: Path, only: Sequence[str] = ()) -> list[Path]:
 
 
 def vms_in(folder: Path, only: Sequence[str] = ()) -> tuple[list[Trace], list[str]]:
-    """The utilisation of each VM in the per-VM tables of a folder, as the demand of a fleet.
+    """Read every VM of a folder's per-VM tables as a trace: its CPU utilisation stands for the demand of a fleet.
 
-    What a single VM did is traffic, too, of another kind than that of whole services: nights of nothing, jobs on the clock.
+    Single VMs are traffic of another kind than whole services: long idle nights, jobs that run by the clock.
 
     Args:
-        folder: With a `manifest.csv` of the columns file, kind and interval_s.
-        only: Beginnings of names of tables; all where empty.
+        folder: A folder with a `manifest.csv` that has the columns file, kind and interval_s.
+        only: Prefixes of table names. Empty selects all tables.
 
     Returns:
-        A gauge for each VM, called table/VM; and the names of VMs whose recording cannot be run (`course_of`).
+        One gauge trace per VM, named table/VM, and the names of the VMs whose recording `course_of` refuses.
 
     Raises:
-        ConfigError: There is no manifest, no per-VM table, or none with such a name.
+        ConfigError: The manifest is missing, it names no per-VM table, or a prefix matches none.
         TraceError: A table cannot be read.
     """
     rows = {folder / row["file"]: row for row in _manifest(folder) if row["kind"] == PER_VM}
@@ -133,7 +133,7 @@ def vms_in(folder: Path, only: Sequence[str] = ()) -> tuple[list[Trace], list[st
 
 
 def _manifest(folder: Path) -> list[dict[str, str]]:
-    """Its rows; what a row does not say is empty."""
+    """Read the rows of a folder's manifest. Cells that are missing become empty strings."""
     manifest = folder / MANIFEST
     try:
         with manifest.open(encoding="utf-8", newline="") as lines:
@@ -161,7 +161,7 @@ def _interval_s(folder: Path, row: dict[str, str]) -> float:
 
 
 def _named(folder: Path, files: list[Path], only: Sequence[str]) -> list[Path]:
-    """Those files whose names begin so."""
+    """Return the files whose trace name starts with one of the prefixes."""
     unknown = [name for name in only if not any(trace_name(file).startswith(name) for file in files)]
     if unknown:
         known = ", ".join(trace_name(file) for file in files)
@@ -176,13 +176,15 @@ def run_parts(
     executor: Executor | None = None,
     on_part: Callable[[float], None] | None = None,
 ) -> Outcome:
-    """Run all parts, the largest files first, so that none is alone at the end. An interrupt keeps those that are done.
+    """Run all parts and collect their results. A keyboard interrupt keeps the results that are complete.
+
+    The largest files run first, so that no long part is left running alone at the end.
 
     Args:
         parts: The traces.
-        shared: What they are run with.
-        executor: Who computes; None for this process.
-        on_part: Told the share that is done.
+        shared: The settings they have in common.
+        executor: Where the parts are computed. None means this process.
+        on_part: Called after each part with the share of the work that is done.
     """
     order = sorted(range(len(parts)), key=lambda at: -_weight(parts[at]))
     bouts: dict[int, Bout] = {}
@@ -213,7 +215,7 @@ def run_parts(
 
 
 def _work(shared: Shared, part: Part) -> Bout | str:
-    """One trace: a part for an executor. What is wrong with it is told, not raised, so that others go on."""
+    """Run one trace in an executor. An error becomes a returned message, so that the other traces go on."""
     try:
         trace = read_trace(part.source) if isinstance(part.source, Path) else part.source
         known = part.known if part.known is not None and part.known.digest == trace.digest else None

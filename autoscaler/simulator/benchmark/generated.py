@@ -1,6 +1,7 @@
 """Five kinds of generated demand, for users without recordings: `autoscaler benchmark --generated`.
 
-What is generated is called generated. Rules of this file: a pure function of the seed; recipes as of `traffic`.
+Names of generated traces say that they are generated. Rules of this file: a pure function of the seed, with recipes of
+`traffic`.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from autoscaler.traces.trace import Trace
 
 DAY_S, HOUR_S = 86_400.0, 3600.0
 LENGTH_S = 11 * DAY_S
-"""A third to learn from, and a week that is scored."""
+"""Length of a trace in seconds: a third to learn from, and a week that is scored."""
 
 
 def generated(seed: int) -> tuple[Trace, ...]:
-    """The traces, made of nothing but the seed: a smooth day, crowds, a batch, bursts on a lattice, and a mix.
+    """Generate the five traces: a smooth day, crowds, a batch, bursts on a lattice, and a mix.
 
     Args:
-        seed: Of everything random, at least 0.
+        seed: Seed of all randomness, at least 0.
 
     Raises:
         TraceError: The seed is below 0.

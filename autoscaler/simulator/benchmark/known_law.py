@@ -1,16 +1,17 @@
 """Bound for warm pools: the cost if the distribution of waits were known, between hindsight and any rule that learns.
 
-A rule that sizes a pool by what it has learned knows at best the law: how likely a VM that has waited so long is wanted again
-at this hour. Here that law is not learned but fitted, level by level of the fleet, to the very ticks that are judged, and the
-best use is made of it: for each wait and hour of the day level k is held or it is not, whichever is cheaper over all that came. So
-it errs on the low side, by far where a level waited only a few times.
+At best, a rule that sizes a pool from what it has learned knows the law of waits: how likely a VM that has waited this long
+is to be wanted again at this hour of the day. Here the law is not learned. It is fitted, for each level of the fleet, to the
+very ticks that are judged, and then used as well as possible: for each cell (length of wait, hour of day), level k is either
+held or not, whichever is cheaper in total. The bound therefore errs on the low side, most of all where a level waited only a
+few times.
 
-Holding or not, for all waits and hours of a level at once, is a labelling of a graph whose cost splits into single nodes and
-pairs: what holding costs, what is missed, and what making a VM costs where a wait goes from one that is not held to one that is.
-A minimum cut finds the least (Picard 1976; Kolmogorov and Zabih 2004). What a missed start is taken to cost beyond making
-the VM is raised until no more than a share of all starts is missed (Everett 1963).
+Choosing for all cells of a level at once is a labelling of a graph whose cost splits into terms of single nodes and pairs:
+the cost of holding, the cost of missed starts, and the cost of making a VM where a wait passes from a cell that is not held
+to one that is. A minimum cut finds the least cost (Picard 1976; Kolmogorov and Zabih 2004). The price of a missed start
+beyond making the VM is raised until no more than a given share of all starts is missed (Everett 1963).
 
-Rules of this file: THIS MODULE LOOKS AHEAD. It needs scipy, and says nothing where there is none.
+Rules of this file: THIS MODULE LOOKS AHEAD. It needs scipy, and gives no result without it.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from autoscaler.core.types import Float, Int
 from autoscaler.simulator.benchmark.warm_pools import PoolTerms, rises
 
 MOST_MISSED = 0.01
-"""Share of all starts that may be missed."""
+"""Largest share of all starts that may be missed."""
 WAITS_S: Float = np.array([900.0 * 2.0**doublings for doublings in range(11)])
-"""Where bins of waits end, in seconds: a quarter of an hour to ten days. The last bin has no end."""
+"""Upper edges of the bins of waits, in seconds: a quarter of an hour to ten days. The last bin has none."""
 _HOUR_S, _HOURS = 3600.0, 24
 _CELLS = (len(WAITS_S) + 1) * _HOURS
 _SOURCE, _SINK, _FIRST = 0, 1, 2
@@ -37,7 +38,7 @@ _DEAREST = 2.0**40
 
 @dataclass(frozen=True, slots=True)
 class LawBooks:
-    """What the best law comes to.
+    """The cost and the missed starts of the pool that follows the best law.
 
     Attributes:
         cost: VM-hours for stopped VMs and for making VMs.
@@ -50,13 +51,13 @@ class LawBooks:
 
 @dataclass(frozen=True, slots=True)
 class _Level:
-    """The waits of one level, by cell: so long a wait, at such an hour.
+    """The waits of one level of the fleet, by cell (length of wait, hour of day).
 
     Attributes:
-        held: float64 (N,), what holding there costs, in VM-ticks.
-        ended: float64 (N,), waits that ended there.
-        pairs: int64 (2, P), cells that followed each other.
-        times: float64 (P,), how often.
+        held: float64 (N,), cost of holding in each cell, in VM-ticks.
+        ended: float64 (N,), number of waits that ended in each cell.
+        pairs: int64 (2, P), pairs of cells that followed each other.
+        times: float64 (P,), how often each pair occurred.
     """
 
     held: Float
@@ -68,16 +69,17 @@ class _Level:
 def law_books(
     wanted: Int, terms: PoolTerms, scored_from: int, most_missed: float = MOST_MISSED
 ) -> LawBooks | None:
-    """The least cost of a pool by a law of waits and hours that misses no more than a share of all starts.
+    """Return the least cost of a pool that follows a law of waits and hours and misses no more than a share of all starts.
 
     Args:
         wanted: int64 (T,), VMs wanted in service.
-        terms: Prices.
-        scored_from: First tick that counts; waits that began before count from there on.
-        most_missed: The share. VMs that were never wanted before are made, and are not missed.
+        terms: Prices and times.
+        scored_from: First tick that counts. Waits that began earlier count from this tick on.
+        most_missed: Largest share of all starts that may be missed. VMs that were never wanted before do not count as
+            missed: they have to be made.
 
     Returns:
-        None where scipy is not installed.
+        The books of that pool. None if scipy is not installed.
     """
     try:
         import scipy.sparse.csgraph  # noqa: F401
@@ -109,7 +111,7 @@ def _level(wanted: Int, terms: PoolTerms, scored_from: int, level: int) -> _Leve
     held, ended = np.zeros(_CELLS), np.zeros(_CELLS)
     followed: list[NDArray[np.int64]] = []
     for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
-        # One that was never wanted before does not wait.
+        # A level that has never been wanted before is not waiting.
         if end <= scored_from or begin == 0:
             continue
         ticks = np.arange(max(begin, scored_from), end)
@@ -127,20 +129,20 @@ def _level(wanted: Int, terms: PoolTerms, scored_from: int, level: int) -> _Leve
 
 
 def _summed(levels: list[_Level], terms: PoolTerms, missing: float) -> tuple[float, int]:
-    """VM-ticks and missed starts of all levels, where one that is missed costs so many VM-ticks more than making it."""
+    """Return the VM-ticks and missed starts of all levels, with `missing` as the extra cost of a missed start, in VM-ticks."""
     each = [_cut(level, terms.per_provision, missing) for level in levels if level.held.any()]
     return sum(cost for cost, _ in each), sum(missed for _, missed in each)
 
 
 def _cut(level: _Level, made: float, missing: float) -> tuple[float, int]:
-    """The best of one level: VM-ticks and missed starts."""
+    """Find the cheapest choice of cells to hold for one level, and return its VM-ticks and missed starts."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
     cells = np.flatnonzero(level.held)
     place = np.zeros(_CELLS, np.int64)
     place[cells] = np.arange(_FIRST, _FIRST + len(cells))
-    # Whoever ends on the side of the source is held: then its edge to the sink is cut, otherwise the one that comes from the source.
+    # A cell on the source's side of the cut is held: its edge to the sink is cut. Otherwise its edge from the source is cut.
     here, size = place[cells], _FIRST + len(cells)
     before, after = place[level.pairs]
     rows = np.concatenate((here, np.full(len(cells), _SOURCE), after))

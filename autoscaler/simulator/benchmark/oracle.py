@@ -1,8 +1,7 @@
 """A decider that knows the next minutes: what a perfect forecast over the lead time would cost.
 
-It is not a peer: THIS MODULE LOOKS AHEAD, as far as a start ordered now takes and one tick more. What is between it and
-the clairvoyant is the price of not seeing further; what is between it and a policy is the price of the
-policy's forecast.
+It is not a peer: THIS MODULE LOOKS AHEAD, by the time that a start takes and one tick more. Its distance from the
+clairvoyant is the price of not seeing further. Its distance from a policy is the price of the policy's forecast.
 """
 
 from __future__ import annotations
@@ -15,15 +14,15 @@ from autoscaler.simulator.peers.peer import Sized, over_lanes, vms_for, window_t
 
 
 class ShortOracle(Sized):
-    """As many VMs as are needed from now until a start ordered now serves, or were until idling has cost a start.
+    """Asks for the VMs that the highest demand needs, from a break-even time ago until a start ordered now serves.
 
     Args:
         params: The lanes.
-        demand: float64 (T,), work per second of every tick of the run; NaN where unknown.
-        first_tick: Number of its first tick.
+        demand: float64 (T,), work per second in every tick of the run. NaN where unknown.
+        first_tick: Number of the run's first tick.
         utilisation: Share of a VM's capacity to count on.
-        lead_ticks: Ticks from an order until it serves.
-        break_even_s: Time after which idling has cost a start.
+        lead_ticks: Number of ticks from a start order until the VM serves.
+        break_even_s: Idle time, in seconds, that costs as much as a start.
     """
 
     def __init__(
@@ -40,12 +39,12 @@ class ShortOracle(Sized):
         usable = over_lanes(utilisation, params) * params.vm_capacity
         known = np.where(np.isnan(demand), 0.0, demand)
         held = window_ticks(break_even_s, params.tick_s)
-        # Row k reaches from `held` ticks before tick k to the tick that a start ordered at k serves first.
+        # Row k spans from `held` ticks before tick k to the first tick that a start ordered at tick k serves.
         padded = np.concatenate((np.zeros(held), known, np.zeros(lead_ticks)))
         windows = np.lib.stride_tricks.sliding_window_view(padded, held + lead_ticks + 1)
         self._highest: Float = windows.max(axis=1)
         self._usable, self._first = usable, first_tick
 
     def sized(self, snapshot: Snapshot) -> Int:
-        """As in `Peer`."""
+        """Return the wanted number of VMs per lane, as `Peer` defines it."""
         return vms_for(np.full(len(self._usable), self._highest[snapshot.tick - self._first]), self._usable)

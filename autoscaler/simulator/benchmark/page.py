@@ -1,7 +1,7 @@
 """`results.html`: the benchmark on one self-contained page; tables first, charts by an embedded plotly.js.
 
-Rules of this file: as of `report.page`: the page's policy allows exactly the scripts written into it, by their
-digests, and no connection; data stands in elements that no browser runs. Equal input gives equal bytes.
+Rules of this file: the same as in `report.page`. The page's security policy allows exactly the scripts written into it, by
+their digests, and no connection. Data is in elements that no browser runs. Equal input gives equal bytes.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ _FOOTER = (
 
 
 def page_text(bouts: Sequence[Bout], key: str, name: str, peers: Sequence[str]) -> str:
-    """The text of the page.
+    """Return the HTML of the page.
 
     Args:
-        bouts: What was run.
-        key: Of the policy that is shown against the peers.
-        name: Of the same, for people.
+        bouts: Results of the traces.
+        key: Key of the policy that is compared with the peers.
+        name: Its name for people.
         peers: Keys of the peers.
 
     Raises:
-        ConfigError: plotly is missing.
+        ConfigError: plotly is not installed.
     """
     require_plotly()
     found = matches(bouts, key, peers)

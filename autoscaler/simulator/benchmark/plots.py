@@ -1,7 +1,8 @@
 """Benchmark plots for a README, drawn by matplotlib: `fronts.svg`, `regret.svg`, `coverage.svg`.
 
-Rules of this file: numbers from bouts and matches; text stays text, so that files are small; equal input gives equal bytes. Colours are
-told apart by people who see few of them (Okabe and Ito 2008), and what is ours is also thicker or filled.
+Rules of this file: numbers come from bouts and matches. Text stays text, which keeps the files small. Equal input gives
+equal bytes. The colours can be distinguished by colour-blind people (Okabe and Ito 2008), and the policy under test is also
+thicker or filled.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ _ROW_INCH, _HEAD_INCH = 0.19, 1.0
 
 
 def require_matplotlib() -> None:
-    """See that plots can be drawn, before a run takes its time.
+    """Check that plots can be drawn, before a run takes its time.
 
     Raises:
-        ConfigError: matplotlib is missing.
+        ConfigError: matplotlib is not installed.
     """
     try:
         import matplotlib.figure  # noqa: F401
@@ -46,12 +47,12 @@ def require_matplotlib() -> None:
 
 
 def plots(bouts: Sequence[Bout], key: str, name: str, peers: Sequence[str]) -> dict[str, str]:
-    """The plots as SVG, by the name of their file; those of which there is something to draw.
+    """Draw the plots, and return the SVG of each by file name. Plots with nothing to show are left out.
 
     Args:
-        bouts: What was run; those that are long enough to count, or all where none is.
-        key: Of the rule that is shown against the peers.
-        name: Of the same, for people.
+        bouts: Results of the traces. Only long traces are drawn, or all traces if none is long.
+        key: Key of the rule that is compared with the peers.
+        name: Its name for people.
         peers: Keys of the peers.
     """
     import matplotlib as mpl
@@ -152,7 +153,7 @@ def _line(*, mine: bool) -> dict[str, Any]:
 
 
 def _over_least(fleet: FleetResult, hull: Hull) -> tuple[list[float], list[float]]:
-    """A front at `VOLUME_SHARES`: those that it reaches, and its cost over the least there."""
+    """Return the shares of `VOLUME_SHARES` that a front reaches, and its cost there as a multiple of the least cost."""
     told = [
         (share, hull.cost_at(share) / least)
         for share, least in zip(VOLUME_SHARES, fleet.clairvoyant.front, strict=True)

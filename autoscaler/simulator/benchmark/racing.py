@@ -1,9 +1,9 @@
 """Runs all contestants on one course: the cost and unserved work of each setting of each rule.
 
-Peers run as lanes of one engine, policies as lanes of another, on the same plant and from the same samples. Sizes of
-fleet are further lanes.
+Peers run as lanes of one engine and policies as lanes of another, on the same plant and from the same samples. Each fleet
+size has lanes of its own.
 
-Rules of this file: no rule of a peer or a policy, and no verdict.
+Rules of this file: it contains no rule of a peer or a policy, and judges nothing.
 """
 
 from __future__ import annotations
@@ -35,12 +35,16 @@ Deciding = Callable[[CompiledPolicies], Decider]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tally:
-    """What lanes came to in the scored time. Arrays over lanes.
+    """The results of L lanes in the scored time. Ticks T are those of the whole run.
 
     Attributes:
-        unserved, cost, starts, turns, late_unserved: As in `Curve`.
-        wanted: int64 (T, W), VMs that the watched lanes wanted in service, in every tick of the run.
-        warm: int64 (T, W), stopped VMs that they wanted beside them.
+        unserved: float64 (L,), share of the work that stayed unserved.
+        cost: float64 (L,), VM-hours billed.
+        starts: int64 (L,), number of starts.
+        turns: int64 (L,), how often the desired number of VMs turned from rising to falling or back.
+        late_unserved: float64 (L,), `unserved` after the first week only. NaN if there is no such time.
+        wanted: int64 (T, W), VMs that the W watched lanes wanted in service.
+        warm: int64 (T, W), warm target of the watched lanes.
     """
 
     unserved: Float
@@ -52,7 +56,7 @@ class Tally:
     warm: Int
 
     def curve(self, lanes: slice, key: str, knob: str, values: Sequence[str]) -> Curve:
-        """The lanes of one rule on one fleet."""
+        """Return the curve of one rule on one fleet from the slice of its lanes."""
         return Curve(
             key, knob, tuple(values), self.unserved[lanes], self.cost[lanes], self.starts[lanes],
             self.turns[lanes], self.late_unserved[lanes],
@@ -66,17 +70,17 @@ def raced(
     decider: Deciding | None = None,
     watched: Sequence[int] = (),
 ) -> Tally:
-    """Run lanes over a course.
+    """Run lanes over a course and measure them.
 
     Args:
         course: The course.
-        policies: One per lane.
-        plants: One per lane.
-        decider: Who decides; None for the policies themselves.
-        watched: Lanes of which every tick is kept.
+        policies: One policy per lane.
+        plants: One plant per lane.
+        decider: Builds the decider of all lanes. None lets the policies decide.
+        watched: Lanes whose decisions are kept for every tick.
 
     Raises:
-        ConfigError: Lanes cannot express a policy.
+        ConfigError: The lane engine cannot express a policy.
     """
     run = LaneRun(tuple(policies), tuple(plants), (course.trace,) * len(policies), course.ticks)
     lanes = Lanes(run, decider)
@@ -101,7 +105,7 @@ def raced(
 
 
 class _Watch:
-    """Keeps what some lanes want, tick by tick."""
+    """A decider that passes decisions on and keeps those of some lanes, tick by tick."""
 
     def __init__(self, decider: Decider, lanes: Sequence[int], ticks: int) -> None:
         self._decider, self._lanes, self._tick = decider, np.array(lanes, np.int64), 0
@@ -109,7 +113,7 @@ class _Watch:
         self.warm: Int = np.zeros((ticks, len(lanes)), np.int64)
 
     def decide(self, snapshot: Snapshot, outlook: Outlook) -> Decision:
-        """As in `Decider`."""
+        """Decide as `Decider` defines it, and keep the wishes of the watched lanes."""
         decision = self._decider.decide(snapshot, outlook)
         self.wanted[self._tick] = decision.desired[self._lanes]
         self.warm[self._tick] = decision.warm_target[self._lanes]
@@ -128,7 +132,7 @@ def _share(part: Float, whole: Float) -> Float:
 
 
 def race_peers(course: Course, fleets: Sequence[Fleet], rivals: Sequence[Rival]) -> dict[int, list[Curve]]:
-    """All settings of all peers on fleets of all sizes: curves by size, in the order of the peers."""
+    """Run all settings of all peers on every fleet. Returns curves by fleet size, in the order of the peers."""
     policies, plants = [fleet.plain_policy() for fleet in fleets], [fleet.plant for fleet in fleets]
     pattern = [at for rival in rivals for at in range(len(fleets)) for _ in rival.values]
     tally = raced(
@@ -149,13 +153,13 @@ def race_peers(course: Course, fleets: Sequence[Fleet], rivals: Sequence[Rival])
 
 
 class SideBySide:
-    """All peers as one decider, each on its own lanes.
+    """A decider in which each peer decides for its own lanes.
 
     Args:
-        params: All lanes: peer by peer, fleet by fleet, setting by setting.
+        params: All lanes, ordered by peer, then fleet, then setting.
         rivals: The peers.
-        fleets: How many fleets each runs.
-        course: What is run, for who has hindsight.
+        fleets: Number of fleets that each peer runs.
+        course: The course. Rules with hindsight read its demand.
     """
 
     def __init__(self, params: LaneParams, rivals: Sequence[Rival], fleets: int, course: Course) -> None:
@@ -172,7 +176,7 @@ class SideBySide:
             first = lanes.stop
 
     def decide(self, snapshot: Snapshot, outlook: Outlook) -> Decision:
-        """As in `Decider`."""
+        """Decide as `Decider` defines it. Peers do not use the outlook."""
         del outlook
         arrays = _arrays_of(snapshot)
         sizes = [
@@ -182,5 +186,5 @@ class SideBySide:
         return answered(self._params, snapshot, np.concatenate(sizes))
 
 
-# A snapshot's fields begin with the two that are no arrays.
+# The first two fields of a snapshot are not arrays.
 _arrays_of = attrgetter(*(field.name for field in fields(Snapshot)[2:]))

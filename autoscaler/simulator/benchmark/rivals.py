@@ -1,8 +1,8 @@
 """The peers in the benchmark, each with the one parameter that is swept.
 
-Rules of this file: who takes part, and with which settings; the rules themselves are in `simulator.peers`. A knob's
-values are the same on every trace and reach from far too few VMs to far too many, so that every peer can be judged
-at its best setting.
+Rules of this file: it lists the peers and their settings. The rules themselves are in `simulator.peers`. The values of a
+knob are the same on every trace and range from far too few VMs to far too many, so that every peer can be judged at its best
+setting.
 """
 
 from __future__ import annotations
@@ -28,41 +28,41 @@ from autoscaler.simulator.peers.regression import ConPaaS, Reg
 UTILISATIONS = finer(
     (0.05, 0.1, 0.16, 0.24, 0.33, 0.42, 0.5, 0.58, 0.66, 0.74, 0.8, 0.86, 0.92, 0.97, 1.03, 1.1)
 )
-"""Share of a VM's capacity to aim at; above 1 where the 1 % of work that may be left is left all the time."""
+"""Target shares of a VM's capacity. Values above 1 leave the 1 % of work that may stay unserved unserved all the time."""
 
 PEAK_SHARES = finer(
     (0.05, 0.1, 0.15, 0.2, 0.27, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95, 1.05, 1.3, 1.8, 5.0)
 )
-"""VMs of a fleet sized by hand, as a share of what the 99.9 % quantile of demand needs."""
+"""Numbers of VMs of a fleet sized by hand, as a share of what the 99.9 % quantile of demand needs."""
 
 
 SHORTAGE_PRICES = finer(
     (1.1, 1.5, 2.0, 3.0, 4.5, 7.0, 11.0, 17.0, 27.0, 45.0, 75.0, 130.0, 250.0, 600.0, 2000.0, 10000.0)
 )
-"""Price of the unserved work of one VM, over the price of that VM."""
+"""Prices of the unserved work of one VM, relative to the price of that VM."""
 
 QUANTILES = finer(
     (0.3, 0.5, 0.6, 0.7, 0.78, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 1.0)
 )
-"""Quantiles of what was seen at the time of the day."""
+"""Quantiles of the demand that was seen at the same time of day."""
 
 SURE_UTILISATIONS = finer(
     (0.7, 0.8, 0.86, 0.9, 0.93, 0.96, 0.98, 1.0, 1.01, 1.02, 1.04, 1.07, 1.1, 1.15, 1.25, 1.5)
 )
-"""As `UTILISATIONS`, for who is sure of demand."""
+"""Like `UTILISATIONS`, for a rule that knows demand in advance."""
 
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One setting per lane.
+    """The settings of one rule, one per lane.
 
     Attributes:
-        knob: float64 (L,).
-        peak_per_s: Work per second that the fleet's size is named after.
-        told: All demand to come, for who has hindsight; empty for peers.
-        first_tick: Number of the tick that it begins with.
+        knob: float64 (L,), value of the swept parameter.
+        peak_per_s: Work per second at the 99.9 % quantile of demand, after which fleet sizes are named.
+        told: float64 (T,), demand in every tick of the run, for rules with hindsight. Empty for peers.
+        first_tick: Number of the run's first tick.
     """
 
     knob: Float
@@ -73,16 +73,16 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """One peer.
+    """One peer of the benchmark.
 
     Attributes:
-        key: For programs.
-        name: For people.
-        what: Whose rule it is, in a sentence.
-        knob: What is swept over, in words.
-        values: Its values.
-        make: From the parameters of its lanes and their settings.
-        hindsight: Knows what no policy can know: shown, and never the best peer.
+        key: Key for programs.
+        name: Name for people.
+        what: The rule in one sentence.
+        knob: The swept parameter, as text for people.
+        values: Values of the parameter.
+        make: Builds the peer from the parameters of its lanes and their settings.
+        hindsight: Whether the rule knows what no policy can know. Such a rule is shown, but is never the best peer.
     """
 
     key: str
@@ -99,7 +99,7 @@ def _static(params: LaneParams, settings: Settings) -> Peer:
 
 
 def _start_s(params: LaneParams) -> float:
-    """What a start costs here, in time of a VM: VMs come at ticks, so at least one."""
+    """Return the cost of a start here, in seconds of a VM: at least one tick, because VMs enter service at ticks."""
     return math.ceil(START_S / params.tick_s - _ROUNDING) * params.tick_s
 
 
@@ -195,7 +195,7 @@ RIVALS: tuple[Rival, ...] = (
         "utilisation counted on", SURE_UTILISATIONS, _oracle, hindsight=True,
     ),
 )  # fmt: skip
-"""All of them."""
+"""All peers, and the oracle, in the order in which they are shown."""
 
 PEERS: tuple[str, ...] = tuple(rival.key for rival in RIVALS if not rival.hindsight)
-"""Keys of those that know no more than a policy does."""
+"""Keys of the peers that know no more than a policy does."""

@@ -1,6 +1,6 @@
 """Benchmark results as files for people and programs: `results.csv` and `results.md`.
 
-Rules of this file: numbers from bouts and matches, nothing is worked out here but words.
+Rules of this file: numbers come from bouts and matches. Only words are made here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _COLUMNS = (
 
 
 def csv_text(bouts: Sequence[Bout]) -> str:
-    """Every setting of every rule, one per row."""
+    """Return `results.csv`: one row per setting of every rule."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(_COLUMNS)
@@ -45,7 +45,7 @@ def csv_text(bouts: Sequence[Bout]) -> str:
 
 
 def markdown_text(bouts: Sequence[Bout], key: str, name: str, peers: Sequence[str]) -> str:
-    """A table for a README: per trace the regrets of a rule and of the best peer, and what they come to."""
+    """Return `results.md`: per trace the regrets of a rule and of the best peer, and a summary in sentences."""
     found = matches(bouts, key, peers)
     heads = [f"{level:.1%}".replace(".0%", "%") for level in LEVELS]
     lines = [
@@ -73,7 +73,7 @@ def markdown_text(bouts: Sequence[Bout], key: str, name: str, peers: Sequence[st
 
 
 def promise_lines(bouts: Sequence[Bout], key: str) -> list[str]:
-    """What a rule that promised a served share had served after a week, as a table; nothing where it promised none."""
+    """Return a table of the shares that a rule promised and had served after a week. Empty if it promised none."""
     told = [
         (bout.trace, fleet.size, promise)
         for bout in bouts
@@ -95,7 +95,7 @@ def promise_lines(bouts: Sequence[Bout], key: str) -> list[str]:
 
 
 def promise_sentence(bouts: Sequence[Bout], key: str) -> str:
-    """How many promises of served shares were kept on long traces, and which were not; empty where none was made."""
+    """Say how many promised shares were kept on long traces, and which were not. Empty if none was promised."""
     told = [
         (f"{bout.trace}/{fleet.size}", promise)
         for bout in bouts
@@ -122,7 +122,7 @@ def _is_kept(promise: Promise) -> bool:
 
 
 def pool_lines(bouts: Sequence[Bout], key: str) -> list[str]:
-    """What a rule's warm pool came to, as a table; nothing where none was judged."""
+    """Return a table of how a rule's warm pool did on each fleet. Empty if none was judged."""
     rows = [
         (bout.trace, fleet.size, fleet.warm_pools[key])
         for bout in bouts
@@ -143,7 +143,7 @@ def pool_lines(bouts: Sequence[Bout], key: str) -> list[str]:
 
 
 def coverage_of(bouts: Sequence[Bout], key: str) -> list[tuple[Bout, int, tuple[float, ...]]]:
-    """Where a rule forecasts: the trace, the VMs, and the shares of outcomes below its quantiles."""
+    """List the coverage of a rule that forecasts: the trace, the fleet size, and the shares of outcomes below its quantiles."""
     return [
         (bout, fleet.size, fleet.coverage[key])
         for bout in bouts
@@ -153,7 +153,7 @@ def coverage_of(bouts: Sequence[Bout], key: str) -> list[tuple[Bout, int, tuple[
 
 
 def coverage_lines(bouts: Sequence[Bout], key: str) -> list[str]:
-    """Which share of outcomes lies below each quantile of a rule's forecasts, as a table; nothing where it makes none."""
+    """Return a table of the shares of outcomes below each quantile of a rule's forecasts. Empty if it makes none."""
     told = coverage_of(bouts, key)
     if not told:
         return []
@@ -170,7 +170,7 @@ def coverage_lines(bouts: Sequence[Bout], key: str) -> list[str]:
 
 
 def coverage_sentence(bouts: Sequence[Bout], key: str) -> str:
-    """On how many long traces a rule's forecasts keep what they say; empty where it makes none."""
+    """Say on how many long traces the quantiles of a rule's forecasts are calibrated. Empty if it makes none."""
     told = [(bout, shares) for bout, _, shares in coverage_of(bouts, key) if bout.long]
     if not told:
         return ""
@@ -216,7 +216,7 @@ def _law_part(pools: Sequence[PoolVerdict]) -> str:
 
 
 def pool_sentence(bouts: Sequence[Bout], key: str) -> str:
-    """What a rule's warm pools came to, in a sentence; empty where none was judged."""
+    """Say how a rule's warm pools did over all fleets. Empty if none was judged."""
     pools = [fleet.warm_pools[key] for bout in bouts for fleet in bout.fleets if key in fleet.warm_pools]
     if not pools:
         return ""
@@ -233,17 +233,17 @@ def pool_sentence(bouts: Sequence[Bout], key: str) -> str:
 
 
 def share(part: int, whole: int) -> str:
-    """A part as a share of the whole."""
+    """Format a part as a percentage of the whole. A dash if the whole is 0."""
     return f"{part / whole:.1%}" if whole else "-"
 
 
 def times(cost: float, least: float) -> str:
-    """A cost as a multiple of the least."""
+    """Format a cost as a multiple of the least cost. A dash if that is 0."""
     return f"{cost / least:.2f} x" if least > 0 else "-"
 
 
 def sentences(found: Sequence[Match]) -> list[str]:
-    """What matches come to: long traces, then short ones."""
+    """Summarise matches in sentences, one for long traces and one for short traces."""
     parts = (
         ("Traces with seven scored days or more", [m for m in found if m.long]),
         ("Shorter traces", [m for m in found if not m.long]),
@@ -262,10 +262,10 @@ def sentences(found: Sequence[Match]) -> list[str]:
 
 
 def percent(regret: float) -> str:
-    """A regret for people; a dash where the level is not reached."""
+    """Format a regret as a percentage. A dash if the level is not reached."""
     return f"{regret:.1%}" if math.isfinite(regret) else "-"
 
 
 def ratio(value: float) -> str:
-    """A ratio for people."""
+    """Format a ratio of regrets. A dash if it is not finite."""
     return f"{value:.2f}" if math.isfinite(value) else "-"

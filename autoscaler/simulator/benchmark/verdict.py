@@ -1,10 +1,10 @@
 """The verdict over all traces: how close a rule comes to the best peer, with each peer at its best setting per trace.
 
-The ratio of a rule on a trace, at a level of unserved work, is (its regret + half a point) over (the least regret of
-all peers + half a point), so that a tenth of a point above a perfect peer is no disaster. Below 1 the rule beats every
-peer at once. Traces with less than seven scored days are told apart: luck decides there.
+The ratio of a rule on a trace, at a level of unserved work, is (its regret + half a point) over (the least regret of all
+peers + half a point). The half points keep a tenth of a point above a perfect peer from counting as a disaster. Below 1, the
+rule beats every peer. Traces with less than seven scored days are reported separately, because luck decides there.
 
-Rules of this file: figures from bouts, nothing is run.
+Rules of this file: it computes figures from bouts and runs nothing.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ SLACK = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """One trace, one size of fleet, one level.
+    """A rule against the peers on one trace, at one fleet size and one level of unserved work.
 
     Attributes:
-        trace: Its name.
-        size: VMs that the 99.9 % quantile of demand needs.
+        trace: Name of the trace.
+        size: Number of VMs that the 99.9 % quantile of demand needs.
         level: Share of unserved work.
-        long: Whether the trace counts.
-        regret: Of the rule; infinite where it cannot serve as much.
-        best: Key of the peer with the least regret; empty where none serves as much.
-        best_regret: Its regret.
-        starts: Starts of the rule over those of the clairvoyant; NaN where not reached.
+        long: Whether at least seven days are scored.
+        regret: Regret of the rule. Infinite if it does not reach the level.
+        best: Key of the peer with the least regret. Empty if no peer reaches the level.
+        best_regret: Regret of that peer. Infinite if no peer reaches the level.
+        starts: Starts of the rule divided by those of the clairvoyant. NaN if the rule does not reach the level.
     """
 
     trace: str
@@ -45,14 +45,14 @@ class Match:
 
     @property
     def ratio(self) -> float:
-        """What is averaged; infinite where the rule does not reach the level, 0 where only it does."""
+        """Ratio of the regrets. Infinite if only a peer reaches the level, 0 if only the rule does, NaN if neither does."""
         if math.isinf(self.regret):
             return math.inf if math.isfinite(self.best_regret) else math.nan
         return (self.regret + SLACK) / (self.best_regret + SLACK)
 
 
 def by_fleet(found: Iterable[Match]) -> dict[tuple[str, int], list[Match]]:
-    """The matches of each trace and size, in their order."""
+    """Group matches by trace and fleet size, keeping their order."""
     rows: dict[tuple[str, int], list[Match]] = {}
     for match in found:
         rows.setdefault((match.trace, match.size), []).append(match)
@@ -60,7 +60,7 @@ def by_fleet(found: Iterable[Match]) -> dict[tuple[str, int], list[Match]]:
 
 
 def matches(bouts: Iterable[Bout], key: str, peers: Sequence[str]) -> list[Match]:
-    """The matches of a rule against peers, trace by trace."""
+    """Compare a rule with the peers on each trace, at each fleet size and level."""
     return [
         _match(bout, fleet, at, key, peers)
         for bout in bouts
@@ -90,15 +90,15 @@ def _match(bout: Bout, fleet: FleetResult, at: int, key: str, peers: Sequence[st
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Some matches in figures.
+    """Several matches, summarised.
 
     Attributes:
-        matches: How many count: those that the rule or a peer reaches.
-        reached: In how many the rule serves as much as is asked.
-        won: In how many its regret is below every peer's.
-        ratio: Geometric mean of the ratios of those that it reaches.
-        worst: The highest ratio; infinite where a peer reaches a level that it does not.
-        starts: Geometric mean of its starts over the clairvoyant's.
+        matches: Number of matches in which the rule or a peer reaches the level. Only these count.
+        reached: Number of matches in which the rule reaches the level.
+        won: Number of matches in which its regret is below every peer's.
+        ratio: Geometric mean of the ratios of the matches that it reaches.
+        worst: The highest ratio. Infinite if a peer reaches a level that the rule does not.
+        starts: Geometric mean of its starts divided by the clairvoyant's.
     """
 
     matches: int
@@ -110,7 +110,7 @@ class Summary:
 
 
 def summary(found: Sequence[Match]) -> Summary:
-    """Matches in figures; NaN where there are none."""
+    """Summarise matches. Means are NaN if nothing is reached, and `worst` is NaN if no match counts."""
     told = [match for match in found if not math.isnan(match.ratio)]
     reached = [match for match in told if math.isfinite(match.ratio)]
     return Summary(
@@ -124,6 +124,6 @@ def summary(found: Sequence[Match]) -> Summary:
 
 
 def geometric_mean(values: Sequence[float]) -> float:
-    """Of the values above 0; NaN where there are none."""
+    """Return the geometric mean of the values that are positive and finite. NaN if there are none."""
     logs = [math.log(value) for value in values if value > 0 and math.isfinite(value)]
     return math.exp(math.fsum(logs) / len(logs)) if logs else math.nan

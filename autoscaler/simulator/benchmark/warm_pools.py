@@ -1,18 +1,22 @@
 """Judges warm pools: what holding stopped VMs costs, what it saves, and whether it pays.
 
-Four yardsticks. For the numbers of VMs that a policy wanted, the cheapest pool that always has the VM that is started,
-with hindsight (`judging.clairvoyant.warm_pool`). The pool of who knows the next hour, and nothing after it: what
-forecasting alone can bring, since a rule that only learns from the past does worse (`known_law` has a nearer one). Two rules that people use: hold the
-highest number ever wanted, which is the usual default of vendors, and hold a VM until holding it has cost what making it costs. And, for
-demand itself, the cheapest schedule in which each level of the fleet is cold, stopped or running, with and without the
-stopped state, for who sees as far as a start from stopped takes and no further: a VM that is made when it is needed is
-late. The difference is what any pool can earn.
+A pool is compared with these yardsticks, for the numbers of VMs that the policy wanted:
 
-A policy's own pool is kept by the books: the number it wants is ordered at once and there a provisioning time later;
-what it no longer wants is retired at once. A start that finds no stopped VM is missed. The fleet itself had all VMs
-in that run, so a missed start is counted and does not change what came after.
+- The cheapest pool, in hindsight, that never misses a start (`judging.clairvoyant.warm_pool`).
+- The pool that knows the next hour and nothing after it. This is what forecasting alone can bring, and a rule that only
+  learns from the past does worse (`known_law` has a closer bound).
+- Two rules that people use: hold the highest number ever wanted, which is the usual default of vendors; and hold a VM until
+  holding it has cost what making it costs.
 
-Rules of this file: THIS MODULE LOOKS AHEAD where it says so. Money is VM-hours of a VM in service.
+For demand itself, there is the cheapest schedule in which each level of the fleet is cold, stopped or running, computed with
+and without the stopped state. It sees as far ahead as a start from stopped takes and no further, so a VM that is made when
+it is needed is late. The difference of the two costs is the most that any pool can earn.
+
+The books of a policy's own pool are kept as follows. VMs that are missing to the wanted number are ordered at once and exist
+a provisioning time later. VMs in excess of it are retired at once. A start that finds no stopped VM is missed. In that run
+the fleet itself had all VMs, so a missed start is counted but does not change what came after.
+
+Rules of this file: THIS MODULE LOOKS AHEAD where it says so. Costs are in VM-hours of a VM in service.
 """
 
 from __future__ import annotations
@@ -27,26 +31,26 @@ from autoscaler.core.types import Float, Int
 from autoscaler.simulator.judging.clairvoyant import warm_pool
 
 STOPPED_SHARE = 0.046
-"""Price of a stopped VM (its disk), over that of one in service: 0.0044 against 0.096 an hour, as in the example policy."""
+"""Price of a stopped VM (its disk), relative to a VM in service: 0.0044 to 0.096 an hour, as in the example policy."""
 
 FORESEEN_S = 3600.0
-"""How far the pool of who knows the future sees."""
+"""How far ahead the pool that knows the next hour sees, in seconds."""
 
 _ROUNDING = 1e-9
 _SECONDS_PER_H = 3600.0
 _WORTH_IT = 0.01
-"""Least share of the cost that a pool must be able to save to be called worth it."""
+"""Least share of the total cost that a pool must be able to save to be worth having."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolTerms:
-    """What a pool costs, on one fleet.
+    """The prices and times of a pool on one fleet.
 
     Attributes:
-        tick_s: Length of a tick.
-        provision_s: From the order to make a VM until it serves; a VM is billed for all of it.
-        start_s: From the order to start a stopped VM until it serves, likewise.
-        stopped_share: Price of a stopped VM over that of one in service.
+        tick_s: Length of a tick in seconds.
+        provision_s: Seconds from the order to make a VM until it serves. All of them are billed.
+        start_s: Seconds from the order to start a stopped VM until it serves. All of them are billed.
+        stopped_share: Price of a stopped VM, relative to a VM in service.
     """
 
     tick_s: float
@@ -56,36 +60,36 @@ class PoolTerms:
 
     @property
     def cold_ticks(self) -> int:
-        """Ticks until a VM that is made is there."""
+        """Number of ticks until a VM that is being made exists."""
         return max(math.ceil(self.provision_s / self.tick_s - _ROUNDING), 1)
 
     @property
     def late_ticks(self) -> float:
-        """Ticks by which a VM that is made serves later than one that is started."""
+        """Number of ticks by which making a VM takes longer than starting one."""
         return max(self.provision_s - self.start_s, 0.0) / self.tick_s
 
     @property
     def per_provision(self) -> float:
-        """What making a VM costs beyond starting a stopped one, in ticks of a VM in service."""
+        """Cost of making a VM beyond starting a stopped one, in ticks of a VM in service."""
         return self.provision_s / self.tick_s
 
     @property
     def break_even_ticks(self) -> int:
-        """Ticks for which holding a stopped VM costs what making one costs."""
+        """Number of ticks after which holding a stopped VM has cost as much as making one."""
         return max(math.floor(self.per_provision / self.stopped_share + _ROUNDING), 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """What a pool came to.
+    """The results of one pool.
 
     Attributes:
         cost: VM-hours for stopped VMs and for making VMs.
-        provisions: VMs made.
+        provisions: Number of VMs made.
         missed: Starts that found no stopped VM.
-        missed_known: Of these, starts below the highest number that had been wanted before: those that a pool that
-            holds the peak would not have missed.
-        mean_stopped: Stopped VMs, on average.
+        missed_known: Missed starts below the highest number wanted before. A pool that holds the peak would not have missed
+            these.
+        mean_stopped: Mean number of stopped VMs.
     """
 
     cost: float
@@ -96,12 +100,12 @@ class Books:
 
 
 def kept_books(wanted: Int, warm_target: Int, terms: PoolTerms, scored_from: int) -> Books:
-    """The books of a pool.
+    """Keep the books of a pool over a run.
 
     Args:
         wanted: int64 (T,), VMs wanted in service.
-        warm_target: int64 (T,), stopped VMs wanted beside them.
-        terms: Prices.
+        warm_target: int64 (T,), stopped VMs wanted in addition.
+        terms: Prices and times.
         scored_from: First tick that counts.
     """
     provisioned = int(wanted[0] + warm_target[0])
@@ -119,7 +123,7 @@ def kept_books(wanted: Int, warm_target: Int, terms: PoolTerms, scored_from: int
             missed += lacking
             known += max(min(want, highest) - provisioned, 0)
             provisions += made
-        # Who is missed is made at once; who is neither wanted nor spare goes.
+        # A missed VM is made at once. A VM that is neither wanted nor spare is retired at once.
         provisioned = max(min(max(provisioned, want), want + spare), want)
         if tick >= scored_from:
             stopped_ticks += provisioned - want
@@ -130,7 +134,7 @@ def kept_books(wanted: Int, warm_target: Int, terms: PoolTerms, scored_from: int
 
 
 def clairvoyant_books(wanted: Int, terms: PoolTerms, scored_from: int) -> float:
-    """VM-hours of the cheapest pool that misses nothing, for numbers of VMs that are known beforehand."""
+    """Return the VM-hours of the cheapest pool that misses no start, if all wanted numbers are known in advance."""
     scored = wanted[scored_from:]
     first = int(scored[0])
     held = warm_pool(
@@ -142,13 +146,13 @@ def clairvoyant_books(wanted: Int, terms: PoolTerms, scored_from: int) -> float:
 
 
 def peak_target(wanted: Int) -> Int:
-    """The pool that holds all VMs ever wanted: int64 (T,)."""
+    """Return the warm target of the pool that holds all VMs ever wanted: int64 (T,)."""
     highest: Int = np.maximum.accumulate(wanted)
     return highest - wanted
 
 
 def break_even_target(wanted: Int, terms: PoolTerms) -> Int:
-    """The pool that holds a VM until that has cost as much as making it: int64 (T,)."""
+    """Return the warm target of the pool that holds a VM until that has cost as much as making it: int64 (T,)."""
     length = min(terms.break_even_ticks + 1, len(wanted))
     padded = np.concatenate((np.zeros(length - 1, np.int64), wanted))
     highest: Int = np.lib.stride_tricks.sliding_window_view(padded, length).max(axis=1)
@@ -156,9 +160,9 @@ def break_even_target(wanted: Int, terms: PoolTerms) -> Int:
 
 
 def foreseen_target(wanted: Int, terms: PoolTerms, ahead_s: float = FORESEEN_S) -> Int:
-    """The pool that has whatever is wanted before a time ahead is over, and nothing else: int64 (T,). It looks ahead.
+    """Return the warm target of the pool that holds exactly what will be wanted within `ahead_s` seconds: int64 (T,).
 
-    It sees at least as far as a VM takes to be made, so it misses nothing.
+    It looks ahead, at least as far as making a VM takes, so it misses no start.
     """
     length = max(math.floor(ahead_s / terms.tick_s + _ROUNDING), terms.cold_ticks) + 1
     padded = np.concatenate((wanted, np.zeros(length - 1, np.int64)))
@@ -167,7 +171,7 @@ def foreseen_target(wanted: Int, terms: PoolTerms, ahead_s: float = FORESEEN_S) 
 
 
 def rises(wanted: Int, scored_from: int) -> int:
-    """VMs that a policy asked for beyond what it had wanted the tick before, in the scored ticks: its starts.
+    """Return the number of starts that a policy asked for in the scored ticks: every rise of the wanted number.
 
     Args:
         wanted: int64 (T,), VMs wanted in service.
@@ -181,8 +185,8 @@ class Worth:
     """What a pool could earn on a demand.
 
     Attributes:
-        with_pool: VM-hours of the cheapest schedule with a stopped state, unserved work at its price included.
-        without: The same if VMs were only cold or running.
+        with_pool: VM-hours of the cheapest schedule with a stopped state, including unserved work at its price.
+        without: The same for a schedule in which VMs are only cold or running.
     """
 
     with_pool: float
@@ -195,17 +199,17 @@ class Worth:
 
     @property
     def pays(self) -> bool:
-        """Whether a pool is worth the trouble."""
+        """Whether that saving makes a pool worth having."""
         return self.saving >= _WORTH_IT
 
 
 def worth_of(needed: Float, terms: PoolTerms, shortage_price: float) -> Worth:
-    """What a pool could earn, with hindsight.
+    """Return what a pool could earn, in hindsight.
 
     Args:
-        needed: float64 (T,), demand in VMs; NaN where unknown.
-        terms: Prices.
-        shortage_price: Of the unserved work of a VM for a tick, over the price of that VM.
+        needed: float64 (T,), demand in VMs. NaN where unknown.
+        terms: Prices and times.
+        shortage_price: Price of one VM's unserved work for a tick, relative to the price of that VM.
     """
     hours = terms.tick_s / _SECONDS_PER_H
     return Worth(
@@ -215,16 +219,17 @@ def worth_of(needed: Float, terms: PoolTerms, shortage_price: float) -> Worth:
 
 
 def least_cost(needed: Float, terms: PoolTerms, shortage_price: float, *, with_stopped: bool = True) -> float:
-    """The least cost of the three-state schedule, in ticks of a VM in service.
+    """Return the cost of the cheapest schedule over the states cold, stopped and running, in ticks of a VM in service.
 
-    Level k of the fleet is cold, stopped or running in each tick; these cost nothing, `stopped_share` and 1, and not running
-    costs what it leaves of demand. Going from cold to stopped costs a provisioning, from stopped to running a start, and from
-    cold to running a provisioning and what is left of demand while the VM is late. Each level begins in the state that is best for it.
+    In each tick, each level k of the fleet is in one of the three states. A tick cold costs nothing, a tick stopped costs
+    `stopped_share`, and a tick running costs 1. A level that does not run also pays for the demand that it leaves unserved.
+    Going from cold to stopped costs a provision, and from stopped to running a start. Going from cold to running costs a
+    provision and the demand left unserved while the VM is late. Each level begins in the state that is cheapest for it.
 
     Args:
-        needed: As in `worth_of`.
-        terms: Prices.
-        shortage_price: As in `worth_of`.
+        needed: float64 (T,), demand in VMs. NaN where unknown.
+        terms: Prices and times.
+        shortage_price: Price of one VM's unserved work for a tick, relative to the price of that VM.
         with_stopped: Whether the stopped state may be used.
     """
     known = np.where(np.isnan(needed), 0.0, needed)
