@@ -267,11 +267,11 @@ def test_equal_policies_decide_alike(here):
 
 def test_a_trace_in_another_unit_is_scaled_or_said_to_be(here):
     write_day(here / "small.csv", scale=1e-4)
-    assert "serves the whole trace" in replay(here, trace="small.csv").stdout
+    assert "can serve the whole trace" in replay(here, trace="small.csv").stdout
     said = replay(here, "--scale-to-vms", "9", trace="small.csv").stdout
     assert "peak demand needs 9" in said
     write_day(here / "large.csv", scale=10)
-    assert "bounds.maximum is 20: part of the shortage" in re.sub(
+    assert "bounds.maximum is 20, which causes part of the shortage" in re.sub(
         r"\s+", " ", replay(here, trace="large.csv").stdout
     )
 
@@ -280,7 +280,7 @@ def test_a_coarse_trace_and_a_fine_tick_are_handled_and_said(here):
     write_day(here / "coarse.csv", every_s=600)
     said = replay(here, trace="coarse.csv").stdout
     assert "ticks of 10 min, the trace's interval" in said
-    assert "signal.max_age of 2.5 min is taken as 25 min" in said
+    assert "signal.max_age is raised from 2.5 min to 25 min" in said
     fine = strict_json(replay(here, "--tick", "10s", "--to", "2026-03-02T01:00Z", "--json").stdout)
     assert (fine["details"]["tick_s"], fine["details"]["span_s"]) == (10.0, 3600.0)
     assert any("one value per 60 s" in note for note in fine["details"]["notes"])
@@ -302,8 +302,8 @@ def test_bad_days_take_the_loop_engine_and_lanes_are_refused(here):
     (here / "faults.yaml").write_text("- {kind: no_capacity, start_s: 3600, end_s: 18000}\n")
     document = strict_json(replay(here, "--faults", "faults.yaml", "--json").stdout)
     assert document["details"]["engine"] == "loop"
-    assert any("only the loop engine has" in note for note in document["details"]["notes"])
-    assert "what the policy is compared with ran without the faults" in document["details"]["notes"]
+    assert any("only the loop engine simulates" in note for note in document["details"]["notes"])
+    assert "the compared rules ran without the faults" in document["details"]["notes"]
     fair = strict_json(replay(here, "--json").stdout)
     key = ("card", "entries", 0, "values", "shortage_s")
     assert get(document, key) > get(fair, key)

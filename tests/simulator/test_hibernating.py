@@ -86,7 +86,7 @@ def test_lanes_do_not_run_a_fleet_that_hibernates_and_say_who_does():
     assert "warm_pool.hibernate" in why
     with pytest.raises(ConfigError, match=r"warm_pool\.hibernate.*the loop engine"):
         engine_for(replay, "lanes")
-    assert any("one of a hibernated VM takes 20 s" in note for note in replay.notes)
+    assert any("starting a hibernated VM takes 20 s" in note for note in replay.notes)
     unsaid = prepare(fleet({}), Path("web.yaml"), crowds(), Wanted(vms=24))
     assert any("takes as long" in note for note in unsaid.notes)
     assert engine_for(prepare(fleet(None), Path("web.yaml"), crowds(), Wanted(vms=24))) == ("lanes", "")

@@ -229,8 +229,8 @@ def test_compared_policies_are_told_of_the_one_plant_and_of_what_differs_between
         assert not any("50 s" in note for note in replay.notes)
         money, capacity, start, *_ = replay.cautions
         assert "a VM in service costs 0.1/h and 0.05/h" in money
-        assert "vm.capacity differs (100/s and 50/s)" in capacity
-        assert "vm.start_time differs (20 s and 50 s): starts take 20 s for all of them" in start
+        assert "different vm.capacity (100/s and 50/s)" in capacity
+        assert "different vm.start_time (20 s and 50 s). Simulated starts take 20 s for all" in start
     alike = shared_luck((prepare(one, Path("a"), trace, Wanted()), prepare(one, Path("b"), trace, Wanted())))
     assert all(not replay.cautions for replay in alike)
 
@@ -238,7 +238,7 @@ def test_compared_policies_are_told_of_the_one_plant_and_of_what_differs_between
 def test_a_vm_made_from_nothing_takes_what_the_policy_plans_with():
     planned = prepared(minutes(300), objective={"served": "99%", "provision_time": "4m"})
     assert planned.made.mean_s == 240.0
-    assert "one made from nothing takes 4 min, as objective.provision_time says" in planned.notes[1]
+    assert "provisioning a VM takes 4 min, as objective.provision_time says" in planned.notes[1]
     told = prepared(minutes(300), Wanted(provision_time_s=90.0))
     assert told.made.mean_s == 90.0
     assert prepared(minutes(300)).made.mean_s == 300.0
@@ -279,7 +279,7 @@ def test_the_engine_that_cannot_is_refused_and_the_one_that_can_is_taken():
     faulty = prepared(minutes(300), Wanted(faults=(Fault(FaultKind.NO_CAPACITY, 0.0, 600.0),)))
     engine, said = engine_for(faulty)
     assert engine == "loop"
-    assert "only the loop engine has" in said
+    assert "only the loop engine simulates" in said
     with pytest.raises(ConfigError, match="--engine lanes cannot run this"):
         engine_for(faulty, "lanes")
     spread = prepared(minutes(300), Wanted(start_p95_s=90.0))
@@ -337,7 +337,7 @@ def test_what_the_rules_of_others_aim_at_is_said():
     by_one = prepared(minutes(60), guards={"stop_share": "50%"})
     assert rivals_of(by_one) == ()
     notes = details_of(by_one, run(by_one))["notes"]
-    assert any(note.startswith("no other rules stand beside it") for note in notes)
+    assert any(note.startswith("the policy is not compared with other rules") for note in notes)
     assert not any("aim at 77%" in note for note in notes)
 
 
@@ -347,5 +347,5 @@ def test_a_recording_that_is_nothing_or_no_rate_is_a_caution():
         Trace.build(flat.timestamps, values, kind=TraceKind.GAUGE, name="odd", interval_s=60.0)
         for values in (np.zeros(300), np.cumsum(flat.values))
     )
-    assert prepared(zero).cautions == ("The trace is zero throughout, so nothing is wanted of any VM.",)
+    assert prepared(zero).cautions == ("The trace is zero throughout, so no VM is ever needed.",)
     assert any("is it a counter of all that ever came?" in text for text in prepared(counter).cautions)

@@ -1,6 +1,6 @@
 """Finds where two runs on the same traffic decided differently.
 
-Rules of this file: rows are matched by their stamps; what only one run has is not compared, and said.
+Rules of this file: rows are matched by their timestamps. Ticks that only one run has are not compared, but counted.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from autoscaler.traces.trace import describe_time
 
 COMPARED = ("desired", "in_service", "starts", "stops", "provisions")
 LISTED = 40
-"""Ticks of which both decisions are kept."""
+"""Number of ticks for which the decisions of both runs are kept."""
 
 
 def differences(
     first: tuple[str, Sequence[TimelineRow]], second: tuple[str, Sequence[TimelineRow]]
 ) -> dict[str, Any]:
-    """How two runs differ, as values for `report.json`.
+    """Compare the decisions of two runs, and return values for `report.json`.
 
     Args:
-        first: Name and time line of one run.
-        second: The same of the other.
+        first: Name and timeline of one run.
+        second: Name and timeline of the other.
 
     Returns:
-        `ticks` compared; `differing`, ticks that differ by field; `first_at`, the first tick at which anything does;
-        `rows`, the first ticks at which the VMs wanted part ways anew, with both numbers and reasons; and all of
-        it in `sentences`.
+        `names` of the runs; the number of `ticks` compared, and of ticks `not_compared`; `differing`, the number of ticks
+        that differ, by field; `first_at`, the first tick with any difference; `rows`, the first ticks at which the desired
+        numbers part again, with both numbers and reasons; and `sentences` that summarise them.
     """
     (name_a, rows_a), (name_b, rows_b) = first, second
     other = {row.timestamp_s: row for row in rows_b}

@@ -1,11 +1,11 @@
 """Exports a journal to files: the measured demand as a trace that can be replayed, and the timeline.
 
-The daemon measures when it ticks, and ticks are not always alike: the setting changes, ticks are skipped, the
-clock is set. A trace has one grid. So every measurement goes into the interval of the grid in which it was
-made: several in one interval give their mean, none leaves a gap, and where the clock was set back and a time comes
-twice, the later measurement holds. What of this happened is said in words.
+The daemon measures demand at ticks, and ticks are irregular: the setting changes, ticks are skipped, the clock is set. A
+trace has a regular grid. Every measurement is therefore assigned to the interval of the grid in which it was made. Several
+measurements in one interval are averaged, and an interval without any is a gap. If the clock was set back and a time occurs
+twice, the later measurement holds. Notes say which of this happened.
 
-Rules of this file: unknown demand is no row, never zero; censored demand is marked. Ticks are read one by one.
+Rules of this file: unknown demand gives no row, never a zero. Censored demand is marked. Ticks are read one by one.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ _COUNTS = (
     "provisions",
 )
 _SURE_OF_LENGTH = 1e6
-"""From this number of a tick on, its time over its number is the tick's length to the millisecond."""
+"""Tick number from which on time divided by number gives the tick's length to the millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemandExport:
-    """A trace of measured demand, and what is to be known of it.
+    """A trace of measured demand, with notes.
 
     Attributes:
-        trace: Gauge of work per second; its interval is the usual tick unless another was asked for.
-        ticks: Ticks read.
-        unknown: Of these, the ones without a measurement.
-        notes: Sentences for a person on what the trace does not show.
+        trace: Gauge of work per second. Its interval is the usual tick unless another was asked for.
+        ticks: Number of ticks read.
+        unknown: Number of these ticks without a measurement.
+        notes: Sentences for the user on what the trace does not show.
     """
 
     trace: Trace
@@ -64,15 +64,15 @@ class DemandExport:
 
 
 def demand_trace(fleet: str, ticks: Iterable[TickRow], interval_s: float | None = None) -> DemandExport:
-    """The demand of one fleet as its ticks have it.
+    """Build a trace from the demand in the ticks of one fleet.
 
     Args:
-        fleet: Names the trace.
-        ticks: In the order of writing.
-        interval_s: Length of the trace's intervals; where None, the usual length of a tick.
+        fleet: Name of the fleet, which becomes the name of the trace.
+        ticks: Ticks in the order in which they were written.
+        interval_s: Length of the trace's intervals in seconds. None takes the usual length of a tick.
 
     Raises:
-        TraceError: There is nothing to make a trace of, or the interval is shorter than a tick.
+        TraceError: The ticks contain too little to make a trace of, or the interval is shorter than a tick.
     """
     found = [(t.at_s, t.tick, t.recorded.demand, t.recorded.censored) for t in ticks]
     if not found:
@@ -105,10 +105,10 @@ def demand_trace(fleet: str, ticks: Iterable[TickRow], interval_s: float | None 
 
 
 def export_timeline(path: Path, rows: Iterable[TimelineRow], *, overwrite: bool = False) -> int:
-    """Write a time line as CSV, CSV in gzip or Parquet, by the file's ending; how many rows.
+    """Write a timeline as CSV, gzipped CSV or Parquet, by the ending of the file name. Returns the number of rows.
 
     Raises:
-        TraceError: There are no rows, the ending is unknown, there is a file already, or it cannot be written.
+        TraceError: There are no rows, the ending is unknown, the file exists already, or it cannot be written.
     """
     ending, count = ending_of(path), 0
 
@@ -130,7 +130,7 @@ def _write_csv(path: Path, ending: str, rows: Iterable[TimelineRow]) -> int:
     with path.open("wb") as file:
         packed: Any = file
         if ending == ".csv.gz":
-            # Neither name nor time of making, so that equal rows give equal bytes.
+            # The gzip header gets neither name nor time, so that equal rows give equal bytes.
             packed = gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0)
         with io.TextIOWrapper(packed, encoding="utf-8", errors="replace", newline="") as stream:
             return write_rows(stream, rows)
@@ -160,30 +160,30 @@ def _write_parquet(path: Path, rows: Iterable[TimelineRow]) -> int:
 
 
 def _cell(value: float | str | None) -> float | str | None:
-    """Unknown is null, not NaN."""
+    """Return the value of a Parquet cell: null instead of NaN or infinity."""
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def tick_lengths(at_s: Float, number: NDArray[np.int64]) -> Float:
-    """float64 (n-1,), seconds per tick between neighbours; NaN across an outage or a jump of the clock.
+    """Return the seconds per tick between neighbouring ticks: float64 (n-1,), NaN across an outage or a jump of the clock.
 
     Args:
-        at_s: float64 (n,), when each tick was decided: a little after the point of the grid.
-        number: int64 (n,), the ticks' numbers on the grid.
+        at_s: float64 (n,), time of each decision, which is a little after the grid point.
+        number: int64 (n,), number of each tick on the grid.
     """
     steps, passed_s = np.diff(number), np.diff(at_s)
     with np.errstate(divide="ignore", invalid="ignore"):
         measured = passed_s / steps
-        # Decisions come a moment after the point of the grid; the tick's number knows the point itself.
+        # Decisions come a moment after the grid point, but the number of the tick determines the grid point exactly.
         exact = np.round(at_s[1:] / number[1:], 3)
     same_grid = (steps >= 1) & (steps <= MOST_SKIPPED) & (passed_s > 0)
-    # So does one that was late, by less than a tick; and the next one seems to come at once.
+    # This also covers a decision that was late by less than a tick, which the next one seems to follow at once.
     sure = (number[1:] > _SURE_OF_LENGTH) & (np.abs(measured - exact) < exact)
     return np.where(same_grid, np.where(sure, exact, np.round(measured, 3)), np.nan)
 
 
 def _usual(lengths: Float) -> float | None:
-    """The length that most of the time was spent in; None where none is known."""
+    """Return the tick length that covers the most time. None if no length is known."""
     known = lengths[np.isfinite(lengths) & (lengths > 0)]
     if not known.size:
         return None
@@ -194,7 +194,10 @@ def _usual(lengths: Float) -> float | None:
 def _per_slot(
     slot: NDArray[np.int64], demand: Float, censored: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], Float, NDArray[np.bool_]]:
-    """Mean demand per slot in ascending order; of a slot visited twice, the later visit."""
+    """Return the visited slots in ascending order, their mean demand, and whether it is censored.
+
+    If a slot was visited twice, only the later visit counts.
+    """
     visit = np.concatenate(([0], np.cumsum(np.diff(slot) < 0)))
     order = np.lexsort((visit, slot))
     slot, visit, demand, censored = slot[order], visit[order], demand[order], censored[order]

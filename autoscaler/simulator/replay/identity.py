@@ -15,13 +15,13 @@ from autoscaler.traces.trace import Trace
 
 
 def identity_of(policy: Policy, trace: Trace, plant: Mapping[str, Any], seed: int) -> RunIdentity:
-    """The identity of a run.
+    """Return the identity of a run.
 
     Args:
-        policy: As given, before it was fitted to a simulation.
-        trace: As played.
-        plant: What VMs and provider are like, as plain values.
-        seed: Of everything random.
+        policy: The policy as given, before it was fitted to a simulation.
+        trace: The trace as it is played.
+        plant: Settings of the simulated VMs and provider, as plain values.
+        seed: Seed of all randomness.
     """
     return RunIdentity(
         trace=trace.digest,
@@ -33,5 +33,5 @@ def identity_of(policy: Policy, trace: Trace, plant: Mapping[str, Any], seed: in
 
 
 def policy_digest(policy: Policy) -> str:
-    """SHA-256 of the effective policy."""
+    """Return the SHA-256 of the effective policy."""
     return hashlib.sha256(effective_yaml(policy).encode()).hexdigest()

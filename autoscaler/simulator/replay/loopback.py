@@ -1,7 +1,7 @@
 """The loop engine: the real daemon on the virtual clock, against the embedded cloud in memory.
 
-The same loop, core, journal and provider mapping as live; only time and HTTP are missing. A day of ticks runs
-in seconds. It is what baselines are replayed with, and what tests assert exact times on.
+Loop, core, journal and provider mapping are the same as live. Only real time and HTTP are missing. A day of ticks runs in
+seconds. Baselines are replayed with this engine, and tests assert exact times on it.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from autoscaler.wiring_sources import trace_source
 
 @dataclass(frozen=True, slots=True)
 class LoopRun:
-    """What to run.
+    """The settings of a run by the loop engine.
 
     Attributes:
-        policy: One fleet's; it acts on the simulated cloud, whatever its `act` says.
-        trace: Demand.
-        cloud: The world; must hold the fleet's VMs.
-        start_s: Moment of the recording at which the run begins.
-        duration_s: How long.
-        tick_s: Length of a tick.
-        seed: Of the uneven spread of work over VMs.
-        imbalance: How uneven it is, as of `sources.trace`; at 0 all VMs do the same, as in lanes.
-        journal_dir: Where the journal is kept, so that `explain` can be asked; None forgets it.
-        learned: States of core that an earlier run ended with, which this one goes on from.
-        remembers: Whether to tell the states that this one ends with.
+        policy: Policy of one fleet. It acts on the simulated cloud, whatever its `act` says.
+        trace: The demand.
+        cloud: The simulated cloud, which must contain the fleet's VMs.
+        start_s: Moment of the recording at which the run begins, epoch seconds.
+        duration_s: Length of the run in seconds.
+        tick_s: Length of a tick in seconds.
+        seed: Seed of the uneven spread of work over VMs.
+        imbalance: How uneven that spread is, as in `sources.trace`. At 0 all VMs do the same, as in lanes.
+        journal_dir: Directory to keep the journal in, for example for `explain`. None discards it.
+        learned: Core's states at the end of an earlier run, to continue from.
+        remembers: Whether to return core's states at the end of this run.
     """
 
     policy: Policy
@@ -62,15 +62,15 @@ class LoopRun:
 
 @dataclass(frozen=True, slots=True)
 class LoopResult:
-    """What came of it.
+    """The result of a run by the loop engine.
 
     Attributes:
-        rows: The time line.
-        bill: The cloud's own bill.
-        calls: API calls that the cloud accepted, by action.
-        start_times_s: Measured seconds from the order to start a VM until it serves.
-        whole: Whether it ran to its end, and was not ended before.
-        learned: States of core at the end, if they were asked for.
+        rows: The timeline.
+        bill: The bill of the simulated cloud.
+        calls: Number of API calls that the cloud accepted, by action.
+        start_times_s: Measured seconds from each order to start a VM until it served.
+        whole: Whether the run reached its end.
+        learned: Core's states at the end, if they were asked for.
     """
 
     rows: tuple[TimelineRow, ...]
@@ -89,14 +89,14 @@ def run_loop(
     """Run the daemon over the trace on virtual time.
 
     Args:
-        run: What to run.
+        run: The settings.
         on_tick: Called after each tick.
-        enough: Asked after each tick; true ends the run there, and what was run is returned.
+        enough: Asked after each tick. True ends the run, and the part that was run is returned.
 
     Raises:
-        InvariantError: A tick, an action's handling or the journal failed, which here is always a bug.
-        JournalError: The journal cannot be kept where the run says.
-        ConfigError: What an earlier run learned cannot be read.
+        InvariantError: A tick, the handling of an action or the journal failed, which is always a bug here.
+        JournalError: The journal cannot be written to `journal_dir`.
+        ConfigError: The learned states of an earlier run cannot be read.
     """
     return run_virtual(lambda: _run(run, on_tick, enough))
 
@@ -144,7 +144,7 @@ async def _run(
 
 
 class Silent:
-    """A logger that keeps failures of the program itself and drops the rest: a virtual run has no operator."""
+    """A logger that keeps failures of the program itself and drops the rest, because a virtual run has no operator."""
 
     _FAILURES = frozenset({"tick_failed", "act_failed", "journal_failed"})
 
@@ -152,7 +152,7 @@ class Silent:
         self._failures = failures
 
     def debug(self, event: str, **facts: object) -> None:
-        """Keep it if it is a failure."""
+        """Keep the event if it is a failure."""
         if event in self._FAILURES:
             self._failures.append(f"{event}: {facts.get('text', '')}")
 

@@ -1,7 +1,7 @@
 """A changed policy beside the one in force, on the same traffic and random draws: text for a pull request.
 
-Rules of this file: Markdown out, no printing, no files. The conclusion comes first; what makes the figures doubtful
-comes right after it, not in a footnote. Everything needed to run it again is in the last line.
+Rules of this file: it returns Markdown, prints nothing and writes no files. The conclusion comes first. What makes the
+figures doubtful follows directly, not in a footnote. The last line has everything that is needed to repeat the run.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ _SHOWN = (
     "starts_per_day",
     "reversals_per_day",
 )
-"""Figures that a reviewer of a change reads; the others are in the reports."""
+"""Figures for the reviewer of a change. The others are in the reports."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Two runs to be compared.
+    """Two runs to compare.
 
     Attributes:
-        fleet: Whose policy it is.
-        traffic: Where demand comes from, in words: `trace day`, `the journal, last 7 days`.
-        in_force, changed: The replays, on one plant.
-        ran_in_force, ran_changed: What came of them.
-        notes: What is to be known of the traffic.
+        fleet: Name of the fleet.
+        traffic: The source of demand in words, such as `trace day` or `the journal, last 7 days`.
+        in_force, changed: The replays of the two policies, on one plant.
+        ran_in_force, ran_changed: Their results.
+        notes: Sentences on the traffic.
     """
 
     fleet: str
@@ -70,7 +70,7 @@ class Plan:
 
 
 def changed_fields(before: Policy, after: Policy) -> tuple[tuple[str, str, str], ...]:
-    """Dotted path, value before and value after, of every field that differs; `-` where there is none."""
+    """Return path, old value and new value of every field that differs between two policies. A missing value is `-`."""
     was, now = (dict(_flat(effective_data(policy), "")) for policy in (before, after))
     names = [*was, *(name for name in now if name not in was)]
     return tuple(
@@ -97,7 +97,7 @@ def _plain(value: object) -> str:
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
-    """The same as values for programs; NaN for unknown."""
+    """Return the comparison as values for programs. Unknown figures are NaN."""
     entries = {
         "in_force": _entry(plan.in_force, plan.ran_in_force),
         "changed": _entry(plan.changed, plan.ran_changed),
@@ -118,7 +118,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
 
 
 def plan_markdown(plan: Plan) -> str:
-    """The comparison as Markdown."""
+    """Return the comparison as Markdown."""
     before, after = _entry(plan.in_force, plan.ran_in_force), _entry(plan.changed, plan.ran_changed)
     lines = [
         f"### `{plan.fleet}`: what the changed policy would have done",
@@ -232,7 +232,7 @@ def _decisions(plan: Plan) -> Iterator[str]:
 
 
 def _episodes(plan: Plan) -> Iterator[str]:
-    """The worst shortages under the changed policy, and what was short then under the one in force."""
+    """List the worst shortages under the changed policy, with the shortage under the policy in force at the same time."""
     rows, tick_s = plan.ran_changed.scored, plan.changed.tick_s
     found = shortage_episodes(column(rows, "timestamp_s"), column(rows, "shortage"), tick_s)
     worst = sorted(found, key=lambda each: each.unserved_work, reverse=True)[:_EPISODES_SHOWN]

@@ -1,10 +1,11 @@
 """Prepares a replay: a policy against a recorded trace.
 
-Why: `replay` and `compare` ask the same thing of one or several policies. What a person did not say is chosen
-here, and every choice that changes numbers is said (`Replay.notes`); what makes the result doubtful is a caution.
+`replay` and `compare` need the same preparation for one or several policies. Options that the user did not give are chosen
+here. Every choice that changes figures is told in a note (`Replay.notes`), and everything that makes the figures doubtful in
+a caution.
 
-Rules of this file: no printing, nothing is run (`replaying`). A trace is never changed in silence; a policy only where a simulated
-VM could not carry it out.
+Rules of this file: nothing is printed and nothing is run (`replaying`). A change to the trace is always told. A policy is
+changed only where a simulated VM could not carry it out.
 """
 
 from __future__ import annotations
@@ -36,32 +37,32 @@ MAX_TICK_S = 3600.0
 _SHORTEST_WARM_UP_S = 300.0
 _WARM_UP_TICKS = 10
 _SIZE, _START = 0, 1
-"""Which notes tell the size of the plant, and how long its starts take."""
+"""Positions in `Replay.notes` of the notes on the size of the plant and on start times."""
 _SPARE = 1.2
-"""VMs of the plant over what the peak needs, where nobody says how many there are."""
+"""VMs of the plant relative to what the peak needs, if the user gives no number."""
 _FEW = 0.01
-"""Share of ticks with stale metrics that goes without saying."""
+"""Share of ticks with stale metrics above which a caution is given."""
 _SATURATED = 0.8
-"""Utilisation that the fleet begins at."""
+"""Utilisation of the VMs in service at the beginning of a run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a person asks for; None is chosen.
+    """The options of a replay. None means that a value is chosen.
 
     Attributes:
-        vms: VMs that exist when the run begins.
-        tick_s: Length of a tick.
-        begin_s, end_s: Part of the trace.
-        scale_to_vms: Scale the trace so that its peak needs so many VMs.
-        warm_up_s: Time at the beginning that is shown and not scored.
-        start_time_s: Mean time from the order to start a VM until it serves.
-        start_p95_s: Its 95 % quantile, for start times that differ.
-        start_failure: Chance that a start falls back to stopped.
-        provision_time_s: Time from the order to make a VM from nothing until it serves.
-        metric_lag_s: How late metrics are known.
-        faults: Bad days of the cloud.
-        seed: Of everything random.
+        vms: Number of VMs that exist when the run begins.
+        tick_s: Length of a tick in seconds.
+        begin_s, end_s: Part of the trace to replay, epoch seconds.
+        scale_to_vms: Number of VMs that the peak of the trace should need. The trace is scaled to it.
+        warm_up_s: Seconds at the beginning that are shown but not scored.
+        start_time_s: Mean seconds from the order to start a VM until it serves.
+        start_p95_s: 95 % quantile of the same, if start times vary.
+        start_failure: Probability that a starting VM falls back to stopped.
+        provision_time_s: Seconds from the order to provision a VM until it serves.
+        metric_lag_s: Seconds by which metrics are late.
+        faults: Faults of the simulated cloud.
+        seed: Seed of all randomness.
     """
 
     vms: int | None = None
@@ -81,23 +82,23 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A policy and everything it is run on.
+    """A policy and everything that it runs on.
 
     Attributes:
-        policy: As given.
-        fitted: The same as far as a simulation can carry it out.
-        policy_file: Where it comes from.
-        trace: As played.
-        plant: What VMs and metrics are like.
-        made: From the order to make a VM from nothing until it serves.
-        faults: Bad days of the cloud.
-        begin_s, end_s: Moments of the trace.
-        tick_s: Length of a tick.
-        warm_up_s: Time at the beginning that is not scored.
-        seed: Of everything random.
-        notes: What was chosen or changed, for the person.
-        cautions: What makes the figures doubtful.
-        outlooks: Forecasts that a run has made, for the runs that it is put beside.
+        policy: The policy as given.
+        fitted: The policy, changed as far as a simulation requires.
+        policy_file: The file that the policy comes from.
+        trace: The trace as it is played.
+        plant: The simulated VMs and metrics.
+        made: Time from the order to provision a VM until it serves.
+        faults: Faults of the simulated cloud.
+        begin_s, end_s: Begin and end of the run, moments of the trace in epoch seconds.
+        tick_s: Length of a tick in seconds.
+        warm_up_s: Seconds at the beginning that are not scored.
+        seed: Seed of all randomness.
+        notes: What was chosen or changed, in sentences for the user.
+        cautions: What makes the figures doubtful, in sentences for the user.
+        outlooks: Cache of forecasts, shared with the runs that this one is compared with.
     """
 
     policy: Policy
@@ -118,12 +119,12 @@ class Replay:
 
     @property
     def span_s(self) -> float:
-        """Length of the run."""
+        """Length of the run in seconds."""
         return self.end_s - self.begin_s
 
     @property
     def grid(self) -> Ticks:
-        """From when to when, in ticks."""
+        """The ticks of the run."""
         return Ticks.over(self.begin_s, self.span_s, self.tick_s)
 
     @property
@@ -133,17 +134,17 @@ class Replay:
 
     @property
     def warm_up_ticks(self) -> int:
-        """Ticks that are not scored."""
+        """Number of ticks that are not scored."""
         return min(math.ceil(self.warm_up_s / self.tick_s - 1e-9), self.ticks)
 
     @property
     def in_words(self) -> str:
-        """How the policy asks for VMs."""
+        """A description of how the policy asks for VMs."""
         return describe(self.policy)
 
     @property
     def identity(self) -> RunIdentity:
-        """What makes it this run."""
+        """Digests of everything that determines the result."""
         plant = {**asdict(self.plant), "faults": [asdict(fault) for fault in self.faults]}
         return identity_of(self.policy, self.trace, plant, self.seed)
 
@@ -152,16 +153,16 @@ class Replay:
 
 
 def tick_for(trace: Trace) -> float:
-    """The tick where nobody says one: the trace's interval, within what a replay can do."""
+    """Return the default tick for a trace: its interval, limited to what a replay supports."""
     return min(max(trace.interval_s, 1.0), MAX_TICK_S)
 
 
 def prepare(policy: Policy, policy_file: Path, trace: Trace, wanted: Wanted) -> Replay:
-    """Choose what was not said, and check the rest.
+    """Choose the options that were not given, check the others, and build the replay.
 
     Raises:
         ConfigError: The span or the tick is impossible, or there are no VMs to run.
-        TraceError: The part asked for has no rows.
+        TraceError: The trace has no rows in the selected part.
     """
     tick_s = wanted.tick_s or tick_for(trace)
     if not 1.0 <= tick_s <= MAX_TICK_S:
@@ -173,7 +174,7 @@ def prepare(policy: Policy, policy_file: Path, trace: Trace, wanted: Wanted) -> 
     fitted, changes = _fitted(policy, trace, tick_s)
     needed = math.ceil(trace.peak_per_s / policy.vm.capacity_per_s - 1e-9)
     vms, said = _plant_size(policy, needed, wanted.vms)
-    made, how_made = _made(policy, wanted)
+    made, how_made = _provision_time(policy, wanted)
     plant, how = _plant(policy, trace, vms, begin_s, wanted, made)
     warm_up_s = _warm_up(wanted.warm_up_s, tick_s, end_s - begin_s)
     unscored = f"the first {span(warm_up_s)} are not scored (--warm-up)" if warm_up_s > 0 else ""
@@ -198,10 +199,10 @@ def prepare(policy: Policy, policy_file: Path, trace: Trace, wanted: Wanted) -> 
 
 
 def _span(trace: Trace, wanted: Wanted, tick_s: float) -> tuple[float, float]:
-    # A count is known once its interval is over, so the first one passes before anything can be read.
+    # A count becomes known when its interval is over, so one interval has to pass before the first reading.
     first_s = trace.start_s + (trace.interval_s if trace.kind is TraceKind.COUNT else 0.0)
     begin_s = first_s if wanted.begin_s is None else wanted.begin_s
-    # Ticks lie on the grid of the clock, as the daemon's do.
+    # Ticks lie on the grid of the clock, like the daemon's.
     begin_s = math.ceil(begin_s / tick_s - 1e-9) * tick_s
     end_s = trace.end_s if wanted.end_s is None else wanted.end_s
     if not trace.start_s <= begin_s < end_s <= trace.end_s:
@@ -218,22 +219,24 @@ def _span(trace: Trace, wanted: Wanted, tick_s: float) -> tuple[float, float]:
 
 
 def _fitted(policy: Policy, trace: Trace, tick_s: float) -> tuple[Policy, list[str]]:
-    """The policy as this trace can drive it, and what was changed."""
+    """Adapt the policy to a simulation driven by this trace, and say what was changed."""
     notes = []
     signal = policy.signal
-    # A count is known one interval after its start, and is then the newest reading for another one.
+    # A count becomes known one interval after its start, and stays the newest reading for another interval.
     oldest_s = 2.0 * trace.interval_s + tick_s
     if policy.uses_signal and signal.max_age_s < oldest_s and signal.max_age_s < 2.5 * trace.interval_s:
         fresh_s = 2.5 * max(trace.interval_s, tick_s)
         notes.append(
-            f"readings of this trace are up to {span(oldest_s)} old, so signal.max_age of "
-            f"{span(signal.max_age_s)} is taken as {span(fresh_s)}: otherwise the policy would always hold"
+            f"readings of this trace are up to {span(oldest_s)} old, so signal.max_age is raised from "
+            f"{span(signal.max_age_s)} to {span(fresh_s)}; otherwise the policy would always hold"
         )
         signal = signal.model_copy(update={"max_age_s": fresh_s})
     if signal.source != "trace":
         notes.append(f"signal.source {signal.source} is replaced by the trace")
     if policy.readiness.probe == "http":
-        notes.append("readiness is asked of the provider's status checks, since no simulated VM answers http")
+        notes.append(
+            "readiness comes from the provider's status checks, because simulated VMs do not answer HTTP"
+        )
     return policy.model_copy(update={"signal": signal}), notes
 
 
@@ -250,7 +253,7 @@ def _tick_note(trace: Trace, tick_s: float, asked_s: float | None) -> str:
     if tick_s == trace.interval_s:
         return f"ticks of {span(tick_s)}, the trace's interval" + ("" if asked_s else " (--tick)")
     relation = (
-        "demand holds over several ticks" if tick_s < trace.interval_s else "a tick sees the last one only"
+        "each value holds for several ticks" if tick_s < trace.interval_s else "a tick sees the last one only"
     )
     return f"ticks of {span(tick_s)} on a trace with one value per {span(trace.interval_s)}: {relation}"
 
@@ -268,19 +271,19 @@ def _warm_up(asked_s: float | None, tick_s: float, span_s: float) -> float:
 def _plant(
     policy: Policy, trace: Trace, vms: int, begin_s: float, wanted: Wanted, made: Duration
 ) -> tuple[PlantSettings, str]:
-    """The plant, and what was chosen for it; it begins with as many VMs in service as its first demand needs."""
+    """Build the plant, and a note on its start times. It begins with as many VMs in service as the first demand needs."""
     first = trace.rate_at(begin_s)
     usual = 0.0 if math.isnan(first) else math.ceil(first / _SATURATED / policy.vm.capacity_per_s)
     serve = int(min(max(usual, policy.bounds.minimum), policy.bounds.maximum, vms))
     start_s = policy.vm.start_time_s if wanted.start_time_s is None else wanted.start_time_s
     why = "as vm.start_time says (--start-time)" if wanted.start_time_s is None else "(--start-time)"
-    late = "" if wanted.start_p95_s is None else f", {span(wanted.start_p95_s)} in the slowest 5%"
+    late = "" if wanted.start_p95_s is None else f" on average (95% quantile: {span(wanted.start_p95_s)})"
     boot_s = min(PlantSettings().boot_s, start_s)
     plant = PlantSettings(
         vms=vms,
         in_service=serve,
         start=_start_time(start_s, wanted.start_p95_s),
-        # Of no account where the policy makes none.
+        # Without effect if the policy never provisions VMs.
         provision=PlantSettings().provision if policy.provision is None else made,
         boot_s=boot_s,
         stop_s=policy.vm.stop_time_s,
@@ -290,8 +293,8 @@ def _plant(
     return plant, f"a start takes {span(start_s)}{late}, {why}{_hibernated(policy)}"
 
 
-def _made(policy: Policy, wanted: Wanted) -> tuple[Duration, str]:
-    """How long a VM takes that is made from nothing, and who says so: what the policy plans with, where it does."""
+def _provision_time(policy: Policy, wanted: Wanted) -> tuple[Duration, str]:
+    """Choose how long a provision takes, and say where the number comes from: the option, or what the policy plans with."""
     start_s = policy.vm.start_time_s if wanted.start_time_s is None else wanted.start_time_s
     if wanted.provision_time_s is not None:
         planned_s, why = wanted.provision_time_s, ""
@@ -299,19 +302,17 @@ def _made(policy: Policy, wanted: Wanted) -> tuple[Duration, str]:
         planned_s = policy.provision_time_s
         why = "" if policy.objective is None else ", as objective.provision_time says"
     made_s = max(planned_s, start_s)
-    return Duration(made_s), f"one made from nothing takes {span(made_s)}{why} (--provision-time)"
+    return Duration(made_s), f"provisioning a VM takes {span(made_s)}{why} (--provision-time)"
 
 
 def _hibernated(policy: Policy) -> str:
-    """What hibernated VMs are taken to do; empty where none is."""
+    """Say how long a hibernated VM is assumed to take to start. Empty if the policy does not hibernate VMs."""
     section = policy.warm_pool.hibernate
     if section is None:
         return ""
     if section.start_time_s is None:
-        return "; one of a hibernated VM takes as long, since warm_pool.hibernate has no start_time"
-    return (
-        f"; one of a hibernated VM takes {span(section.start_time_s)}, as warm_pool.hibernate.start_time says"
-    )
+        return "; starting a hibernated VM takes as long, because warm_pool.hibernate has no start_time"
+    return f"; starting a hibernated VM takes {span(section.start_time_s)}, as warm_pool.hibernate.start_time says"
 
 
 def _start_time(mean_s: float, p95_s: float | None) -> Duration:
@@ -325,20 +326,20 @@ def _cautions(policy: Policy, trace: Trace, needed: int, vms: int) -> Iterator[s
     most = policy.bounds.maximum
     if needed > most:
         yield (
-            f"Peak demand needs {needed:,} VMs and bounds.maximum is {most:,}: part of the shortage is the bound's. "
-            "If the trace is in another unit than vm.capacity, scale it with --scale-to-vms."
+            f"Peak demand needs {needed:,} VMs, but bounds.maximum is {most:,}, which causes part of the shortage. "
+            "If the trace and vm.capacity use different units, scale the trace with --scale-to-vms."
         )
     elif needed > vms and policy.provision is None:
-        yield f"Peak demand needs {needed:,} VMs and only {vms:,} exist: part of the shortage is theirs."
+        yield f"Peak demand needs {needed:,} VMs, but only {vms:,} exist, which causes part of the shortage."
     if trace.peak_per_s == 0:
-        yield "The trace is zero throughout, so nothing is wanted of any VM."
+        yield "The trace is zero throughout, so no VM is ever needed."
     elif trace.peak_per_s < policy.vm.capacity_per_s:
         yield (
-            f"One VM of {count(policy.vm.capacity_per_s)}/s serves the whole trace, whose peak is "
-            f"{trace.peak_per_s:.3g}/s: if it is in another unit than vm.capacity, scale it with --scale-to-vms."
+            f"One VM of {count(policy.vm.capacity_per_s)}/s can serve the whole trace, whose peak is {trace.peak_per_s:.3g}/s. "
+            "If the trace and vm.capacity use different units, scale the trace with --scale-to-vms."
         )
     if not any((policy.prices.in_service_per_h, policy.prices.stopped_per_h, policy.prices.start)):
-        yield "The policy has no prices, so nothing costs anything: fill in `prices` to compare money."
+        yield "The policy has no prices, so all costs are 0. Fill in `prices` to compare costs."
     yield from doubts_of(trace)
     if trace.missing:
         yield (
@@ -348,7 +349,7 @@ def _cautions(policy: Policy, trace: Trace, needed: int, vms: int) -> Iterator[s
 
 
 def _too_late(policy: Policy, trace: Trace, plant: PlantSettings, ticks: Ticks) -> Iterator[str]:
-    """Whether metrics that are known late are too old to go by."""
+    """Yield a caution if metrics arrive so late that they are often stale."""
     pipeline = pipeline_of(policy, plant)
     if not (policy.uses_signal and pipeline.lag_s > 0):
         return
@@ -356,15 +357,15 @@ def _too_late(policy: Policy, trace: Trace, plant: PlantSettings, ticks: Ticks) 
     if stale > _FEW:
         yield (
             f"Metrics are {span(pipeline.lag_s)} late and count as stale after {span(pipeline.max_age_s)} (signal.max_age): "
-            f"they are stale in {share(stale)} of the ticks, and then nobody goes by them, baselines included."
+            f"they are stale in {share(stale)} of the ticks. Neither the policy nor the baselines act on stale metrics."
         )
 
 
 def shared_luck(replays: tuple[Replay, ...]) -> tuple[Replay, ...]:
-    """The same replays on one plant and under one name, so that they meet the same VMs and the same luck.
+    """Return the replays with one plant and one fleet name, so that all meet the same VMs and the same random draws.
 
-    The plant is the first one's, with as many VMs as the largest has; notes say that, and cautions what the policies
-    hold of it that differs.
+    The plant is that of the first replay, with as many VMs as the largest plant has. The notes say so. Cautions say where
+    the policies' own assumptions differ.
     """
     first = replays[0]
     largest = max(replays, key=lambda one: one.plant.vms)
@@ -384,22 +385,22 @@ def shared_luck(replays: tuple[Replay, ...]) -> tuple[Replay, ...]:
 
 
 def _differing(policies: Sequence[Policy], plant: PlantSettings) -> Iterator[str]:
-    """What policies that are compared hold of money and VMs that cannot be true of all of them."""
+    """Yield cautions where the compared policies make assumptions about prices and VMs that cannot all be true."""
     if len({policy.prices for policy in policies}) > 1:
         told = " and ".join(f"{policy.prices.in_service_per_h:g}/h" for policy in policies)
         yield (
-            f"The policies' prices differ (`prices`; a VM in service costs {told}), and each is reckoned at its own: make "
-            "them alike to compare what the policies do, and not what VMs cost."
+            f"The policies have different `prices` (a VM in service costs {told}), and the costs of each are computed with its "
+            "own. Make them equal to compare what the policies do rather than what VMs cost."
         )
     if len({policy.vm.capacity_per_s for policy in policies}) > 1:
         told = " and ".join(f"{count(policy.vm.capacity_per_s)}/s" for policy in policies)
         yield (
-            f"The policies' vm.capacity differs ({told}), and the VMs do what each says: make it alike, unless that is what "
-            "you compare."
+            f"The policies have different vm.capacity ({told}), and each is simulated with its own. Make it equal, unless the "
+            "capacity is what you compare."
         )
     if len({policy.vm.start_time_s for policy in policies}) > 1:
         told = " and ".join(span(policy.vm.start_time_s) for policy in policies)
         yield (
-            f"The policies' vm.start_time differs ({told}): starts take {span(plant.start.mean_s)} for all of them, and each "
-            "plans with its own; make it alike, unless that is what you compare."
+            f"The policies have different vm.start_time ({told}). Simulated starts take {span(plant.start.mean_s)} for all, but "
+            "each policy plans with its own. Make it equal, unless the start time is what you compare."
         )

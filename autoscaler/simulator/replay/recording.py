@@ -1,9 +1,9 @@
 """From a journal to a timeline: the same rows for a live run, a demo and a virtual run.
 
-Two clocks of intervals meet here. A tick's record closes the interval before it (that is when its cost was
-charged) and opens the one that its decision holds for; a time line's row is the opened one. So a row takes
-its cost from the tick after, and the last tick, whose interval is still open, has no row. A tick that was
-skipped has a row too, with the state of the one before it, so that rows are of equal length.
+The intervals of the journal and those of a timeline are not the same. The record of a tick closes the interval before the
+tick, in which its cost was incurred, and opens the interval that its decision holds for. A row of a timeline is the interval
+that a tick opens. It therefore takes its cost from the next tick, and the last tick, whose interval is still open, has no
+row. A skipped tick has a row as well, with the state of the tick before it, so that all rows have the same length.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from autoscaler.simulator.replay.timeline import TimelineRow
 from autoscaler.store.reader import JournalReader, TickRow
 
 MOST_SKIPPED = 30
-"""A longer gap is a daemon that was down: what happened in it is not known, and it has no rows of its own."""
+"""Longest gap, in ticks, whose skipped ticks get rows. In a longer gap the daemon was down, and what happened is not known."""
 
 DemandBetween = Callable[[float, float], float]
-"""Mean work per second that was really wanted between two moments; NaN where unknown."""
+"""Returns the mean true demand between two moments, in work per second. NaN where unknown."""
 
 
 def timeline(
@@ -33,14 +33,14 @@ def timeline(
     end_s: float,
     demand_between: DemandBetween | None = None,
 ) -> tuple[TimelineRow, ...]:
-    """The rows of one fleet.
+    """Return the timeline of one fleet.
 
     Args:
         reader: The journal.
-        fleet: Which.
-        start_s: First moment of a tick.
-        end_s: Ticks before this.
-        demand_between: The truth where it is known; else what the daemon measured at the start of a row.
+        fleet: Name of the fleet.
+        start_s: Earliest time of a tick, epoch seconds.
+        end_s: Ticks at or after this time are left out.
+        demand_between: The true demand if it is known. None takes the demand that the daemon measured at the start of a row.
     """
     return tuple(each_row(reader, fleet, start_s, end_s, demand_between))
 
@@ -52,12 +52,12 @@ def each_row(
     end_s: float,
     demand_between: DemandBetween | None = None,
 ) -> Iterator[TimelineRow]:
-    """The same one by one, for times too long to be held."""
+    """Yield the rows of `timeline` one by one, for times too long to hold in memory."""
     actions = defaultdict(list)
     for action in reader.actions(fleet, start_s, end_s):
         actions[action.tick].append(action)
     for tick, after in pairwise(reader.each_tick(fleet, start_s, end_s)):
-        # An early turn is a row of its own, with the number of the tick that it is in.
+        # An early turn has a row of its own, under the number of the tick that contains it.
         own = [
             action
             for action in actions[tick.tick]
@@ -69,7 +69,7 @@ def each_row(
 def _rows(
     tick: TickRow, after: TickRow, actions: Sequence[ActionRecord], demand_between: DemandBetween | None
 ) -> Iterator[TimelineRow]:
-    """One row per interval of the grid up to the tick after: a skipped tick was lived through undecided."""
+    """Yield one row per interval of the grid up to the next tick. A skipped tick repeats the state and has no actions."""
     parts = after.tick - tick.tick if 1 <= after.tick - tick.tick <= MOST_SKIPPED else 1
     length_s = (after.at_s - tick.at_s) / parts
     first = _row(tick, (tick.at_s, length_s), actions, demand_between, after.recorded.cost / parts)
@@ -110,7 +110,7 @@ def _row(
 
 
 def accepted(actions: Sequence[ActionRecord], verb: Verb) -> int:
-    """VMs for which that was accepted."""
+    """Return the number of VMs for which an action was accepted."""
     return sum(
         outcome.kind is OutcomeKind.ACCEPTED
         for action in actions
@@ -122,12 +122,12 @@ def accepted(actions: Sequence[ActionRecord], verb: Verb) -> int:
 def demand_of(
     rates: Callable[[np.ndarray], np.ndarray], offset_s: float, resolution_s: float
 ) -> DemandBetween:
-    """The mean of a trace between two moments of the clock that played it.
+    """Return a function that gives the mean demand of a trace between two moments of the clock that played it.
 
     Args:
-        rates: Work per second at moments of the recording, NaN where unknown.
-        offset_s: Added to the clock to find the moment of the recording.
-        resolution_s: Length of the trace's intervals; sampled four times as finely, at least ten times.
+        rates: Returns work per second at moments of the recording, NaN where unknown.
+        offset_s: Seconds to add to the clock to get the moment of the recording.
+        resolution_s: Length of the trace's intervals. Demand is sampled four times per interval, and at least ten times.
     """
 
     def between(start_s: float, end_s: float) -> float:

@@ -1,8 +1,8 @@
 """Runs a replay: on lanes if they can express it, otherwise with the real daemon on virtual time.
 
-Rules of this file: both engines run the same plant on the same ticks. What only one of them can express is said
-or refused, never left out. The score card puts the policy beside what else could have served the demand
-(`standings`), which always runs as lanes.
+Rules of this file: both engines run the same plant on the same ticks. What only one of them can express is reported or
+refused, never left out. The score card compares the policy with other ways to serve the demand (`standings`). These always
+run as lanes.
 """
 
 from __future__ import annotations
@@ -68,33 +68,33 @@ __all__ = [
 
 Engine = Literal["auto", "lanes", "loop"]
 Progress = Callable[[float], None]
-"""Told the share that is done, from 0 to 1."""
+"""Called with the share that is done, from 0 to 1."""
 
 _AIM = (
-    f"the rules of others aim at {USUAL_UTILISATION:.0%} of vm.capacity, which is {1 / USUAL_UTILISATION - 1:.0%} headroom; "
+    f"the compared rules aim at {USUAL_UTILISATION:.0%} of vm.capacity, which is {1 / USUAL_UTILISATION - 1:.0%} headroom; "
     "`autoscaler benchmark` runs them at every setting"
 )
-_ALONE = "no other rules stand beside it: they run by lanes, on the fleet that the policy describes, which lanes cannot express"
-_NO_FAULTS = "what the policy is compared with ran without the faults"
+_ALONE = "the policy is not compared with other rules: these run by lanes, and lanes cannot express the fleet of this policy"
+_NO_FAULTS = "the compared rules ran without the faults"
 _LONG_TICKS = 4096
-"""A longer run is cut into segments, which run side by side; a shorter one is done before cutting pays."""
+"""Number of ticks above which a run is cut into segments that run side by side. Shorter runs are done before cutting pays."""
 _UNTOLD = ("failed_starts", "running_cost", "start_cost", "storage_cost", "billed_vm_hours")
-"""Figures that a time line alone does not tell."""
+"""Figures that cannot be computed from a timeline alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What came of a replay.
+    """The result of a replay.
 
     Attributes:
-        rows: The whole time line.
+        rows: The whole timeline.
         scored: The rows after the warm-up.
-        sums: Of the scored ticks, one lane.
-        decisions: Digest of the decisions of all ticks; equal for both engines.
-        whole: Whether it ran to its end.
-        engine: Which engine ran it.
-        from_rows: Whether the sums are those of the time line alone, which does not tell everything.
-        own: What its rivals are judged beside, where the run is not made a second time for that (`is_run_once`).
+        sums: Sums over the scored ticks, as one lane.
+        decisions: Digest of the decisions of all ticks. Both engines give the same.
+        whole: Whether the run reached its end.
+        engine: Name of the engine that ran it.
+        from_rows: Whether `sums` come from the timeline alone, so that the figures in `_UNTOLD` are unknown.
+        own: The policy's run for the comparison with rivals, if it is not run again for that (`is_run_once`).
     """
 
     rows: tuple[TimelineRow, ...]
@@ -108,17 +108,17 @@ class Ran:
 
 
 def engine_for(replay: Replay, asked: Engine = "auto") -> tuple[Literal["lanes", "loop"], str]:
-    """Which engine runs a replay, and what is to be said of it; empty where that is nothing.
+    """Choose the engine for a replay, and say what there is to note about the choice. The note may be empty.
 
     Raises:
-        ConfigError: The one asked for cannot express it.
+        ConfigError: The requested engine cannot express the replay.
     """
     if asked == "loop":
         missing = unmatched(replay.plant)
         return "loop", f"the loop engine differs from the plant: {'; '.join(missing)}" if missing else ""
     reasons = refusals(replay.fitted, replay.plant, replay.tick_s)
     if replay.faults:
-        reasons = [*reasons, "--faults are bad days of single VMs and calls, which only the loop engine has"]
+        reasons = [*reasons, "--faults strike single VMs and calls, which only the loop engine simulates"]
     if not reasons:
         return "lanes", ""
     if asked == "lanes":
@@ -127,14 +127,14 @@ def engine_for(replay: Replay, asked: Engine = "auto") -> tuple[Literal["lanes",
 
 
 def foresee(replay: Replay, enough: Callable[[], bool] | None = None) -> None:
-    """Make the forecasts that a run by lanes and `rivals_of` need, side by side, for both to find them made.
+    """Compute the forecasts that a run by lanes and `rivals_of` need, so that both find them in the cache.
 
-    Steps of two series cost little more than those of one. Nothing is kept where it is ended before its end, and
-    nothing is made where nobody looks at forecasts, or where they depend on the plant.
+    Both sets of forecasts are made in one pass, because stepping two series costs little more than stepping one. Nothing is
+    kept if the pass is ended early. Nothing is made if no policy reads forecasts, or if they depend on the plant.
 
     Args:
-        replay: What is to be run, by lanes.
-        enough: Asked now and then; true ends it.
+        replay: The replay, which lanes are to run.
+        enough: Asked from time to time. True ends the pass.
     """
     policy = as_probed(replay.fitted)
     other, plant = without_pool(policy, replay.plant, replay.made)
@@ -163,16 +163,16 @@ def run(
     """Run a replay.
 
     Args:
-        replay: What to run.
-        progress: Told now and then.
-        enough: Asked now and then; true ends it there, and what was run is returned.
-        journal_dir: Where the loop engine's journal is kept.
-        engine: Which engine; None for the one that suits.
+        replay: The replay.
+        progress: Called from time to time.
+        enough: Asked from time to time. True ends the run, and the part that was run is returned.
+        journal_dir: Directory for the loop engine's journal.
+        engine: The engine. None chooses the one that suits.
 
     Raises:
-        ConfigError: The engine cannot express it.
+        ConfigError: The engine cannot express the replay.
         InvariantError: The program contradicts itself.
-        JournalError: The journal cannot be kept.
+        JournalError: The journal cannot be written.
     """
     if (engine or engine_for(replay)[0]) == "loop":
         return _by_loop(replay, progress, enough, journal_dir)
@@ -187,11 +187,11 @@ def _by_lanes(replay: Replay, progress: Progress | None, enough: Callable[[], bo
             progress(share)
 
     replay.outlooks.look = look
-    # A short run is done before cutting it pays; one that cannot be cut is run tick by tick.
+    # Cutting a short run does not pay. `run_segmented` runs what cannot be cut tick by tick.
     segments = None if replay.ticks > _LONG_TICKS else 1
     once = is_run_once(replay)
     try:
-        # The sums of the policy are those of what is witnessed, as far as it goes.
+        # The policy's sums are those of the witnessed run, as far as it goes.
         found = run_segmented(
             _lane_run(replay),
             segments=segments,
@@ -202,7 +202,7 @@ def _by_lanes(replay: Replay, progress: Progress | None, enough: Callable[[], bo
             look=look,
         )
     except EnoughError:
-        # While forecasts were made, before the first tick.
+        # Ended while forecasts were being made, before the first tick.
         return _ran_by_lanes(replay, (), None)
     finally:
         replay.outlooks.look = None
@@ -213,7 +213,7 @@ def _by_lanes(replay: Replay, progress: Progress | None, enough: Callable[[], bo
 
 
 def _ran_by_lanes(replay: Replay, pages: Sequence[Page], decisions: str | None) -> Ran:
-    """What came of it; without a digest of its decisions it did not come to its end."""
+    """Build the result of a run by lanes. Without a digest of its decisions, the run did not reach its end."""
     rows = timeline(pages, replay.policy.fleet, replay.tick_s)
     kept: dict[str, Any] = {
         name: np.concatenate([page.block[name] for page in pages])[replay.warm_up_ticks :]
@@ -244,7 +244,7 @@ def _by_loop(
     enough: Callable[[], bool] | None,
     journal_dir: Path | None,
 ) -> Ran:
-    # The daemon and all it needs take longer to import than a month by lanes takes to be written down.
+    # Importing the daemon takes longer than writing down a month that lanes ran.
     from autoscaler.simulator.replay.loopback import LoopRun, run_loop
 
     def on_tick(record: TickRecord) -> None:
@@ -253,7 +253,7 @@ def _by_loop(
 
     policy = as_probed(replay.fitted)
     cloud = replace(cloud_of(policy, replay.plant, replay.seed), faults=replay.faults)
-    # A row is closed by the tick after it, so one tick more is run than is told.
+    # The tick after a row closes it, so one tick more is run than rows are returned.
     length_s = replay.ticks * replay.tick_s + 0.5 * replay.tick_s
     result = run_loop(
         LoopRun(
@@ -276,7 +276,7 @@ def _by_loop(
 
 
 def _sums_of(rows: Sequence[TimelineRow], replay: Replay) -> Sums:
-    """The sums of a time line; what its rows do not tell (`_UNTOLD`) means nothing in them."""
+    """Sum the rows of a timeline. The figures in `_UNTOLD` cannot be computed from rows and have no meaning in the result."""
     sums = Sums(replay.tick_s, np.array([replay.policy.vm.capacity_per_s]))
     if not rows:
         return sums
@@ -313,15 +313,15 @@ def _sums_of(rows: Sequence[TimelineRow], replay: Replay) -> Sums:
     return sums
 
 
-# ── what is told of it ──────────────────────────────────────────────────────────────────────────────────
+# ── the score card and the facts beside it ──────────────────────────────────────────────────────────────────
 
 
 def rivals_of(
     replay: Replay, progress: Progress | None = None, enough: Callable[[], bool] | None = None
 ) -> tuple[Entry, ...]:
-    """The policy as lanes and what else could have served the demand: columns of a score card, the policy first.
+    """Run the policy and other ways to serve the demand as lanes. Returns columns of a score card, the policy first.
 
-    Empty where lanes cannot express the policy, or the run was ended before its end.
+    Empty if lanes cannot express the policy, or if the run was ended early.
     """
     if refusals(replay.fitted, replay.plant, replay.tick_s):
         return ()
@@ -330,8 +330,9 @@ def rivals_of(
 
 
 def is_run_once(replay: Replay) -> bool:
-    """Whether lanes run a policy once, and judge its rivals beside that run: where it cannot be cut, which makes its
-    run most of the work.
+    """Return whether lanes run the policy only once and judge its rivals beside that run.
+
+    So it is with an objective: such a run cannot be cut into segments, so it is most of the work.
     """
     return replay.policy.objective is not None and engine_for(replay)[0] == "lanes"
 
@@ -342,14 +343,12 @@ def others_of(
     enough: Callable[[], bool] | None = None,
     rivals: Sequence[Rival] = RIVALS,
 ) -> Sums | None:
-    """The sums of all that a policy is compared with, for `rivals_beside`, the fleet without its warm pool first; None
-    where it was ended before its end.
-    """
+    """Return the sums of all rivals for `rivals_beside`, the fleet without its warm pool first. None if ended early."""
     return _compared(replay, rivals).others(progress, enough)
 
 
 def rivals_beside(replay: Replay, own: Own, others: Sums) -> tuple[Entry, ...]:
-    """As `rivals_of`, to the bit, from the policy's own run and `others_of`."""
+    """Return the same entries as `rivals_of`, to the bit, from the policy's own run and the result of `others_of`."""
     return _compared(replay).beside(own, others).entries
 
 
@@ -378,42 +377,42 @@ def entry_of(
     progress: Progress | None = None,
     enough: Callable[[], bool] | None = None,
 ) -> Entry:
-    """The column of a policy in the score card.
+    """Return the column of a policy in the score card.
 
     Args:
-        replay: What was run.
-        ran: What came of it.
-        name: Of the policy, for people.
-        key: For programs.
-        rivals: What this policy is compared with, as of `rivals_of`; none for another policy, whose optimum is not
+        replay: The replay.
+        ran: Its result.
+        name: Name of the policy for people.
+        key: Key for programs.
+        rivals: Entries of `rivals_of` that belong to this policy. Empty for another policy, whose optimum differs from
             theirs.
-        hindsight: Whether to work out what hindsight says of it, and what its warm pool is worth, where there are no
-            rivals that tell of this very run.
-        progress: Told the share of that which is done.
-        enough: Asked now and then whether to end it.
+        hindsight: Whether to compute the optimum in hindsight and the worth of the warm pool if `rivals` do not tell them
+            for this run.
+        progress: Called with the share of that computation that is done.
+        enough: Asked from time to time whether to end it.
     """
     cost = {entry.key: np.array([entry.values["cost"]]) for entry in rivals}
     beside = Beside(cost.get("static_peak"), cost.get("clairvoyant"))
     if hindsight and (not rivals or ran.from_rows):
-        # What rivals tell of the least cost is for the service of a run by lanes.
-        beside = _by_hindsight(replay, ran, progress, enough)
+        # The rivals' least cost is for the service level of a run by lanes.
+        beside = _hindsight_figures(replay, ran, progress, enough)
     values = score(ran.sums, LanePrices.of([replay.policy]), beside).of_lane(0)
     if ran.from_rows:
         values |= dict.fromkeys(_UNTOLD, math.nan)
     own = next((entry for entry in rivals if entry.key == "policy"), None)
     if own is not None and ran.engine == "lanes" and ran.whole:
         values |= {figure: own.values[figure] for figure in _BESIDE}
-    return Entry(key, name, replay.in_words, values | _of_forecasts(replay, ran), judged=True)
+    return Entry(key, name, replay.in_words, values | _forecast_figures(replay, ran), judged=True)
 
 
-def _of_forecasts(replay: Replay, ran: Ran) -> dict[str, float]:
-    """Figures of what was forecast for the scored ticks; none where nothing was."""
+def _forecast_figures(replay: Replay, ran: Ran) -> dict[str, float]:
+    """Compute the figures of the forecasts for the scored ticks. Empty if there are no scored ticks."""
     if not ran.scored:
         return {}
     columns = columns_of(ran.scored, replay.tick_s)
     policy = as_probed(replay.fitted)
     series = compile_params([policy], replay.tick_s, replay.begin_s).series
-    # What is seen at a tick is of the interval that ends there, or that begins there where a value tells a moment.
+    # A tick sees the interval that ends there. If the trace is a gauge, it sees the interval that begins there.
     behind = int(pipeline_of(policy, replay.plant).lag_s // replay.tick_s) + (
         replay.trace.kind is TraceKind.COUNT
     )
@@ -421,11 +420,12 @@ def _of_forecasts(replay: Replay, ran: Ran) -> dict[str, float]:
     return forecast_values(columns["demand"], columns["forecast"], columns["forecast_hi"], ahead)
 
 
-def _by_hindsight(
+def _hindsight_figures(
     replay: Replay, ran: Ran, progress: Progress | None, enough: Callable[[], bool] | None
 ) -> Beside:
-    """Nothing where lanes cannot express the policy, as in `rivals_of`, or the run was ended before its end; nothing of
-    the pool where the loop ran it, whose run is not that of lanes to the second.
+    """Compute the figures in hindsight. Empty where `rivals_of` would be empty.
+
+    A run by the loop engine gets no figures of the pool, because it does not match a run by lanes to the second.
     """
     if not ran.whole or not ran.scored or refusals(replay.fitted, replay.plant, replay.tick_s):
         return Beside()
@@ -438,11 +438,11 @@ def _by_hindsight(
 
 
 _BESIDE = ("regret", "captured", "pool_cost", "shortage_avoided_s", "cost_per_avoided_s")
-"""Figures that rest on runs beside the policy's own."""
+"""Figures that depend on other runs than the policy's own."""
 
 
 def card_of(judged: Sequence[Entry], rivals: Sequence[Entry]) -> Card:
-    """The score card of policies beside everything else that could have served; always on at the peak first."""
+    """Build the score card of policies and their rivals. A fleet that is always on at the peak comes first among the rivals."""
     others = [entry for entry in rivals if not entry.judged]
     others.sort(key=lambda entry: entry.key != "static_peak")
     foretold = any(figure.key in entry.values for entry in judged for figure in FORECAST_FIGURES)
@@ -453,14 +453,14 @@ def card_of(judged: Sequence[Entry], rivals: Sequence[Entry]) -> Card:
     )
 
 
-def _of_rivals(replay: Replay) -> list[str]:
+def _rival_notes(replay: Replay) -> list[str]:
     if refusals(replay.fitted, replay.plant, replay.tick_s):
         return [_ALONE]
     return [_AIM, _NO_FAULTS] if replay.faults else [_AIM]
 
 
 def details_of(replay: Replay, ran: Ran, said: str = "") -> dict[str, Any]:
-    """Facts beside the figures, for `report.json`; `said` is what there is to say of the engine."""
+    """Return facts for `report.json` that are not figures. `said` is the note on the choice of engine."""
     return {
         "fleet": replay.policy.fleet,
         "policy_file": str(replay.policy_file),
@@ -478,13 +478,13 @@ def details_of(replay: Replay, ran: Ran, said: str = "") -> dict[str, Any]:
         "vm_capacity_per_s": replay.policy.vm.capacity_per_s,
         "engine": ran.engine,
         "decisions": ran.decisions,
-        "notes": [*replay.notes, *_of_rivals(replay), *([said] if said else [])],
+        "notes": [*replay.notes, *_rival_notes(replay), *([said] if said else [])],
         "cautions": list(replay.cautions),
     }
 
 
 def same_span(runs: Mapping[str, tuple[Replay, Ran]]) -> dict[str, tuple[Replay, Ran]]:
-    """The runs cut to the ticks that all of them have, where one was interrupted."""
+    """Cut all runs to the ticks that all of them have, in case one was interrupted."""
     shortest = min(len(ran.rows) for _, ran in runs.values())
     if all(len(ran.rows) == shortest for _, ran in runs.values()):
         return dict(runs)

@@ -1,12 +1,12 @@
 """What a fleet in shadow would have saved or missed: its policy beside the real fleet, from the journal.
 
-Both sides meet the same measured demand and pay the same prices. The real side is what was listed; the policy's is
-what the shadow simulated. An interval runs from one tick to the next; it has the demand and the counts of the
-tick that opens it and the costs that the tick after it closed.
+Both sides face the same measured demand and pay the same prices. The real side is what the provider listed. The policy's
+side is what the shadow provider simulated. An interval runs from one tick to the next. It has the demand and the VM counts
+of the tick that opens it, and the costs recorded by the tick that closes it.
 
-Rules of this file: what is unknown is left out of both sides alike, and how long that was is told. An interval
-that no tick closed in time (the daemon was down, the clock was set) is left out as a whole. Nothing is printed
-here, and no clock is read.
+Rules of this file: what is unknown is left out of both sides, and the report says for how long. An interval that no tick
+closed in time (the daemon was down, the clock was set) is left out as a whole. Nothing is printed here, and no clock is
+read.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from autoscaler.simulator.replay.timeline import Episode
 from autoscaler.store.reader import TickRow
 
 ENOUGH_S = 86_400.0
-"""Less history than a day has not seen a day's demand, and concludes nothing."""
+"""Seconds of history needed for a conclusion: less than a day does not show a day's demand."""
 
 _WORST_KEPT = 5
 _SAME_S = 1e-3
-"""Moments closer than this are one; sums of float64 at epoch scale differ in the last bits."""
+"""Moments closer than this many seconds are the same. Sums of float64 at epoch scale differ in the last bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class Side:
     """One side of the comparison over some time.
 
     Attributes:
-        cost: Money.
-        vm_hours: VM-hours of VMs that run: in service, and on the policy's side leaving it as well.
+        cost: Cost in money.
+        vm_hours: Hours of VMs that run: those in service, and on the policy's side also those draining.
         unserved_work: Work that found no capacity, where demand is known.
     """
 
@@ -54,12 +54,12 @@ class Compared:
 
     Attributes:
         name: The day (UTC), or "all".
-        span_s: Length of the intervals compared.
-        known_s: Of these, with known demand.
-        demand_work: Work wanted in that time.
-        real: What really ran.
-        policy: What the policy would have had.
-        starts, stops, provisions: VMs for which the policy would have ordered that.
+        span_s: Length of the compared intervals in seconds.
+        known_s: The part of `span_s` with known demand.
+        demand_work: Work wanted in that part.
+        real: The fleet as it really ran.
+        policy: The fleet as the policy would have run it.
+        starts, stops, provisions: Numbers of VMs that the policy would have started, stopped and provisioned.
     """
 
     name: str
@@ -73,26 +73,26 @@ class Compared:
     provisions: int
 
     def missed_share(self, side: Side) -> float:
-        """Unserved work of a side over the work wanted; NaN where none was."""
+        """Return the share of the wanted work that a side left unserved. NaN if no work was wanted."""
         return side.unserved_work / self.demand_work if self.demand_work > 0 else math.nan
 
 
 @dataclass(frozen=True, slots=True)
 class ShadowReport:
-    """The comparison of one fleet.
+    """The comparison for one fleet.
 
     Attributes:
-        fleet: Its name.
+        fleet: Name of the fleet.
         start_s, end_s: First and last moment, epoch seconds.
-        total: All of it.
-        days: Day by day (UTC), in order.
+        total: The comparison over the whole time.
+        days: The comparison for each day (UTC), in order.
         episodes: Number of episodes in which the policy would have been short.
-        longest: The longest of them; None without any.
-        worst: Those with the most unserved work, that first.
-        left_out_s: Time between start and end of which nothing is known.
-        censored_s: Time in which saturated VMs hid demand, so that it was at least what is counted.
-        capacity_unknown_s: Time in which the real side's capacity was not known; left out of its shortage.
-        restarts: How often the daemon began in that time; the simulation then begins at the real states.
+        longest: The longest episode. None if there is none.
+        worst: Episodes with the most unserved work, in descending order.
+        left_out_s: Seconds between start and end of which nothing is known.
+        censored_s: Seconds in which saturated VMs hid demand, so that it was at least what is counted.
+        capacity_unknown_s: Seconds in which the capacity of the real side was not known. Its shortage leaves them out.
+        restarts: Number of daemon starts in that time. The simulation then begins anew from the real states.
     """
 
     fleet: str
@@ -115,13 +115,13 @@ class ShadowReport:
 
     @property
     def priced(self) -> bool:
-        """Whether the policy has prices that make a difference."""
+        """Whether any cost is above 0, so that the policy has prices that matter."""
         return self.total.real.cost > 0 or self.total.policy.cost > 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Intervals:
-    """float64 (n,) each: the intervals in shadow, in the order of writing."""
+    """The intervals in shadow, in the order in which they were written: float64 (n,) each."""
 
     at_s: Float
     length_s: Float
@@ -140,13 +140,13 @@ class _Intervals:
 def shadow_report(
     fleet: str, ticks: Iterable[TickRow], actions: Iterable[ActionRecord], starts_s: Sequence[float] = ()
 ) -> ShadowReport | None:
-    """Compare; None where no two ticks in a row tell what really ran.
+    """Compare a fleet's policy with the real fleet. None if no two successive ticks recorded what really ran.
 
     Args:
-        fleet: Its name.
-        ticks: Of the fleet, in the order of writing.
-        actions: Of the fleet, over the same time; the shadow's.
-        starts_s: When daemons began.
+        fleet: Name of the fleet.
+        ticks: Ticks of the fleet, in the order in which they were written.
+        actions: Actions of the shadow for the fleet, over the same time.
+        starts_s: Times at which daemons started.
     """
     found = _intervals(ticks)
     if found is None:
@@ -195,22 +195,22 @@ def _intervals(ticks: Iterable[TickRow]) -> _Intervals | None:
 
 
 def _real_shortage(found: _Intervals) -> Float:
-    """float64 (n,), demand beyond the capacity of the VMs that really ran; NaN where either is unknown.
+    """Return the demand beyond the capacity of the VMs that really ran: float64 (n,), NaN where either is unknown.
 
-    What one VM does is the policy's word for it, which shows wherever the shadow has a VM in service.
+    The capacity of one VM is taken from the policy. It can be read wherever the shadow has a VM in service.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         per_vm = np.where(found.in_service > 0, found.capacity / found.in_service, np.nan)
     known = np.flatnonzero(np.isfinite(per_vm))
     if not known.size:
         return np.full(found.at_s.shape, np.nan)
-    # Between two such intervals it is what it was before; before the first one, what it is there.
+    # Between two such intervals the earlier capacity holds. Before the first one, that of the first one holds.
     latest = np.searchsorted(known, np.arange(per_vm.size), side="right") - 1
     return np.maximum(found.demand - found.running * per_vm[known[np.maximum(latest, 0)]], 0.0)
 
 
 def _ordered(actions: Iterable[ActionRecord], found: _Intervals) -> dict[Verb, Float]:
-    """Per verb, float64 (n,): VMs that the shadow ordered in each interval."""
+    """Return, per verb, the number of VMs that the shadow ordered in each interval: float64 (n,)."""
     position = {(tick, at_s): i for i, (tick, at_s) in enumerate(zip(found.tick, found.at_s, strict=True))}
     counts = {verb: np.zeros(found.at_s.shape) for verb in Verb}
     for action in actions:
@@ -249,7 +249,7 @@ def _compared(
 
 
 def _episodes(found: _Intervals) -> tuple[Episode, ...]:
-    """Runs of adjoining intervals in which the policy would have been short."""
+    """Return the runs of adjoining intervals in which the policy would have been short."""
     short = np.flatnonzero(np.nan_to_num(found.shortage, nan=0.0) > 0)
     if not short.size:
         return ()

@@ -1,9 +1,8 @@
 """The output of a run: `timeline.csv`, `report.json`, and the sums and shortage episodes in them.
 
-Rules of this file: the same columns and the same sums whoever ran (daemon, lanes, loop, baseline). A row is
-one tick, stamped with the start of its interval. Unknown is an empty cell and null, never 0, and a sum over
-something unknown is unknown. The arithmetic is on arrays and knows no files; files are written whole or not
-at all.
+Rules of this file: columns and sums are the same for every kind of run (daemon, lanes, loop, baseline). A row is one tick,
+stamped with the start of its interval. Unknown values are empty cells and null, never 0, and a sum with an unknown term is
+unknown. The arithmetic is on arrays and knows no files. Files are written completely or not at all.
 """
 
 from __future__ import annotations
@@ -32,22 +31,22 @@ REPORT_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class TimelineRow:
-    """One tick of one fleet. None or NaN is unknown.
+    """One tick of one fleet. None or NaN means unknown.
 
     Attributes:
-        timestamp_s: Epoch seconds, start of the interval.
-        demand: Work per second wanted in the interval.
-        forecast: Median forecast, issued at the start, for the first interval that a start ordered then can
-            serve; work per second.
-        forecast_hi: The 95 % quantile of the same.
-        desired: VMs wanted in service, after guards.
-        in_service, starting, draining, stopped: VMs in that state.
-        warm_target: Stopped VMs wanted in the warm pool.
-        capacity: Work per second of the VMs in service at the objective.
-        shortage: Demand that found no capacity, work per second.
-        starts, stops, provisions: VMs for which that was accepted in the interval.
+        timestamp_s: Start of the interval, epoch seconds.
+        demand: Work wanted in the interval, per second.
+        forecast: Median forecast in work per second, issued at the start of the interval, for the first interval that a
+            start ordered then can serve.
+        forecast_hi: 95 % quantile of the same forecast.
+        desired: Number of VMs wanted in service, after guards.
+        in_service, starting, draining, stopped: Numbers of VMs in these states.
+        warm_target: Number of stopped VMs wanted in the warm pool.
+        capacity: Work per second that the VMs in service can do at the objective.
+        shortage: Demand that found no capacity, in work per second.
+        starts, stops, provisions: Numbers of VMs for which that was accepted in the interval.
         cost: Money spent in the interval.
-        reason: Why `desired` is what it is, in a sentence.
+        reason: One sentence on why `desired` is what it is.
     """
 
     timestamp_s: float
@@ -70,18 +69,18 @@ class TimelineRow:
 
 
 TIMELINE_COLUMNS: tuple[str, ...] = ("timestamp", *(field.name for field in fields(TimelineRow)[1:]))
-"""Header of the file, in order."""
+"""Columns of the file, in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """A run of intervals with shortage.
+    """A run of adjoining intervals with shortage.
 
     Attributes:
-        start_s: Start of its first interval, epoch seconds.
-        end_s: End of its last interval.
+        start_s: Start of the first interval, epoch seconds.
+        end_s: End of the last interval, epoch seconds.
         unserved_work: Work that found no capacity.
-        worst_per_s: The highest shortage, work per second.
+        worst_per_s: The highest shortage, in work per second.
     """
 
     start_s: float
@@ -92,21 +91,21 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Sums over a run. NaN where something in the sum is unknown.
+    """Sums over a run. A sum is NaN if a term is unknown.
 
     Attributes:
-        span_s: Length of all intervals.
-        unknown_s: Of these, the time in which demand or shortage is unknown; the next six leave it out.
+        span_s: Length of all intervals in seconds.
+        unknown_s: Seconds in which demand or shortage is unknown. The next six figures leave them out.
         demand_work: Work wanted.
         unserved_work: Work that found no capacity.
-        unserved_share: Their ratio; NaN where no work was wanted.
-        shortage_s: Time with shortage.
+        unserved_share: `unserved_work` as a share of `demand_work`. NaN if no work was wanted.
+        shortage_s: Seconds with shortage.
         episodes: Number of shortage episodes.
-        longest_episode_s: The longest one; 0 without any.
-        in_service_vm_s, draining_vm_s, stopped_vm_s: VM-seconds in that state.
-        starts, stops, provisions: VMs.
+        longest_episode_s: Length of the longest episode in seconds. 0 without any.
+        in_service_vm_s, draining_vm_s, stopped_vm_s: VM-seconds in these states.
+        starts, stops, provisions: Numbers of VMs.
         reversals: How often `desired` turned from rising to falling or back.
-        cost: Money.
+        cost: Cost in money.
     """
 
     span_s: float
@@ -129,14 +128,14 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class RunIdentity:
-    """What makes a run this run: equal identities give equal results.
+    """Digests of everything that determines a run. Equal identities give equal results.
 
     Attributes:
         trace: Digest of the trace.
         policy: Digest of the effective policy.
-        plant: Digest of what the VMs and the provider were like.
+        plant: Digest of the settings of the simulated VMs and provider.
         code: Version of the program.
-        seed: Of everything random.
+        seed: Seed of all randomness.
     """
 
     trace: str
@@ -149,14 +148,14 @@ class RunIdentity:
 def shortage_episodes(
     timestamps_s: NDArray[np.float64], shortage: NDArray[np.float64], interval_s: float
 ) -> tuple[Episode, ...]:
-    """The runs of adjoining intervals with a shortage above 0, in time order.
+    """Find the runs of adjoining intervals with a shortage above 0, in time order.
 
-    An interval with unknown shortage, or one that is missing, ends a run.
+    An interval that is missing, or whose shortage is unknown, ends a run.
 
     Args:
         timestamps_s: float64 (n,), starts of the intervals, ascending.
-        shortage: float64 (n,), work per second; NaN where unknown.
-        interval_s: Length of every interval.
+        shortage: float64 (n,), work per second, NaN where unknown.
+        interval_s: Length of every interval in seconds.
     """
     short = np.nan_to_num(shortage, nan=0.0) > 0
     where = np.flatnonzero(short)
@@ -179,23 +178,23 @@ def shortage_episodes(
 
 
 def reversals(desired: NDArray[np.float64]) -> int:
-    """How often a series turned from rising to falling or back, however long it rested in between."""
+    """Count how often a series turned from rising to falling or back, however long it was flat in between."""
     steps = np.diff(desired[~np.isnan(desired)])
     directions = np.sign(steps[steps != 0])
     return int(np.count_nonzero(np.diff(directions)))
 
 
 def column(rows: Sequence[TimelineRow], name: str) -> NDArray[np.float64]:
-    """One numeric field of all rows, NaN where unknown."""
+    """Return one numeric field of all rows: float64 (n,), NaN where unknown."""
     return np.array([*map(attrgetter(name), rows)], dtype=np.float64)
 
 
 def totals(rows: Sequence[TimelineRow], interval_s: float) -> Totals:
-    """Sum a run up.
+    """Sum up a run.
 
     Args:
-        rows: In time order.
-        interval_s: Length of every row's interval.
+        rows: Rows in time order.
+        interval_s: Length of every row's interval in seconds.
     """
     demand, shortage = column(rows, "demand"), column(rows, "shortage")
     known = ~(np.isnan(demand) | np.isnan(shortage))
@@ -238,12 +237,12 @@ def write_timeline(path: Path, rows: Iterable[TimelineRow]) -> None:
 
 
 def write_rows(stream: TextIO, rows: Iterable[TimelineRow]) -> int:
-    """Write the header and the rows as CSV; how many rows there were."""
+    """Write header and rows as CSV. Returns the number of rows."""
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(TIMELINE_COLUMNS)
     count, cells = 0, attrgetter(*TIMELINE_COLUMNS[1:])
     for row in rows:
-        # All but floats are written as they are, and what is not known as nothing.
+        # Values that are not floats are written as they are; None gives an empty cell.
         values = [_digits(cell) if isinstance(cell, float) else cell for cell in cells(row)]
         writer.writerow((describe_time(row.timestamp_s), *values))
         count += 1
@@ -253,13 +252,13 @@ def write_rows(stream: TextIO, rows: Iterable[TimelineRow]) -> int:
 def report_of(
     identity: RunIdentity, run: Totals, baselines: Mapping[str, Totals], details: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The document of a run without a score card.
+    """Return the `report.json` document of a run without a score card.
 
     Args:
-        identity: What was run.
-        run: Its totals.
+        identity: Identity of the run.
+        run: Totals of the run.
         baselines: Totals of the baselines on the same run, by name.
-        details: Further facts, of JSON's types.
+        details: Further facts, as JSON types.
     """
     return {
         "version": REPORT_VERSION,
@@ -271,7 +270,7 @@ def report_of(
 
 
 def write_document(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a document of JSON's types, NaN as null: equal documents give equal bytes.
+    """Write a document of JSON types, with NaN as null. Equal documents give equal bytes.
 
     Raises:
         ConfigError: The file cannot be written.
@@ -287,7 +286,7 @@ def _digits(value: float) -> str:
 
 
 def jsonable(value: Any) -> Any:
-    """The value in types of JSON; NaN and infinities, which JSON does not have, become null."""
+    """Convert a value to JSON types. NaN and infinities become null, because JSON does not have them."""
     if isinstance(value, Mapping):
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -300,7 +299,7 @@ def jsonable(value: Any) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text, whole or not at all.
+    """Write a text file, completely or not at all.
 
     Raises:
         ConfigError: The file cannot be written.
@@ -320,10 +319,10 @@ def _written(path: Path) -> Iterator[TextIO]:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """The path of an unfinished file beside this one, which is put in its place once the block has filled it.
+    """Yield the path of an unfinished file in the same folder, and move it to `path` when the block has filled it.
 
     Raises:
-        ConfigError: The file, or its folder, cannot be written.
+        ConfigError: The file or its folder cannot be written.
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
