@@ -1,8 +1,8 @@
 """The score card: the values of the `figures` for the run and its baselines.
 
-Rules of this file: figures are declared once, in `figures`; the terminal's table, the page and `report.json` are
-made from the declaration. A card is plain data and travels in `report.json`, so that a page made later shows
-the figures of the run as it was.
+Rules of this file: figures are declared once, in `figures`. The terminal's table, the page and `report.json` are made from
+that declaration. A card is plain data and is stored in `report.json`, so that a page made later shows the figures of the run
+as it was.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Entry:
     """One column of the card: a policy or a baseline on the same run.
 
     Attributes:
-        key: Name for programs.
+        key: Key for programs.
         name: Name for people.
-        what: What served the demand, in a sentence.
-        values: By the figures' keys; NaN where unknown, and where the figure does not apply.
-        judged: Whether it is what the run is about, and not a baseline.
+        what: One sentence on what served the demand.
+        values: Values by figure key. NaN if the value is unknown or the figure does not apply.
+        judged: Whether the entry is a policy under test rather than a baseline.
     """
 
     key: str
@@ -42,11 +42,11 @@ class Entry:
     judged: bool = False
 
     def applies(self, key: str) -> bool:
-        """Whether there is something that a figure could be of, known or not."""
+        """Return whether a figure can have a value for this entry, known or not."""
         return not math.isnan(self._value(key)) or not any(ground(self) for ground in _GROUNDS.get(key, ()))
 
     def told(self, figure: Figure) -> str:
-        """A figure in words: `?` where it is not known, `–` where it does not apply."""
+        """Format a figure: `?` if it is unknown, `–` if it does not apply."""
         return shown(self._value(figure.key), figure.unit) if self.applies(figure.key) else DOES_NOT_APPLY
 
     def _value(self, key: str) -> float:
@@ -54,7 +54,7 @@ class Entry:
 
 
 def _is_reference(entry: Entry) -> bool:
-    """Peers and what hindsight says are judged by nothing else, neither by a pool nor by forecasts of their own."""
+    """Return whether the entry is a peer or a result in hindsight, for which pool, forecasts and regret are not judged."""
     return not entry.judged
 
 
@@ -86,37 +86,37 @@ _GROUNDS: dict[str, tuple[Callable[[Entry], bool], ...]] = {
     "warm_hits": (_is_zero("starts_per_day"),),
     "failed_starts": (_is_zero("starts_per_day"),),
     "regret": (_is_reference, _nothing_wanted),
-    # Regret is known and this is not where always on at the peak costs no more than the least possible.
+    # If regret is known but this is not, always on at the peak costs no more than the least possible.
     "captured": (_is_reference, _nothing_wanted, _is_known("regret")),
     "pool_cost": (_is_reference,),
     "shortage_avoided_s": (_is_reference,),
     "cost_per_avoided_s": (_is_reference, _nothing_avoided),
-    # Where demand is known and this is not, nothing was forecast.
+    # If demand is known but these are not, nothing was forecast.
     **{
         figure.key: (_is_reference, _nothing_wanted, _is_known("unserved_share"))
         for figure in FORECAST_FIGURES
     },
 }
-"""On what grounds a figure that has no value does not apply, instead of being unknown; by its key."""
+"""By figure key: conditions under which a figure without a value does not apply. Otherwise it is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """Figures by entries; the first entry is what the run is about."""
+    """The figures and entries of a run. The first entry is the subject of the run."""
 
     figures: tuple[Figure, ...]
     entries: tuple[Entry, ...]
 
     @property
     def subject(self) -> Entry:
-        """What the run is about."""
+        """The policy that the run is about."""
         return self.entries[0]
 
     @property
     def headline(self) -> tuple[Entry, Entry | None]:
-        """Whose figures are shown first, and beside whose.
+        """The entry whose figures are shown first, and the entry that it is compared with.
 
-        A candidate and what it would replace, or the subject and its first baseline.
+        These are a candidate and the policy that it would replace, or the subject and its first baseline.
         """
         candidate = next((entry for entry in self.entries[1:] if entry.judged), None)
         if candidate is not None:
@@ -124,7 +124,7 @@ class Card:
         return self.subject, self.entries[1] if len(self.entries) > 1 else None
 
     def entry(self, key: str) -> Entry | None:
-        """The entry of this key."""
+        """Return the entry with this key. None if there is none."""
         return next((entry for entry in self.entries if entry.key == key), None)
 
 
@@ -132,7 +132,7 @@ def _per_day(amount: float, totals: Totals) -> float:
     return amount / (totals.span_s / _DAY_S) if totals.span_s > 0 else math.nan
 
 
-_OF: dict[str, Callable[[Totals], float]] = {
+_FROM_TOTALS: dict[str, Callable[[Totals], float]] = {
     "cost": lambda t: t.cost,
     "cost_per_day": lambda t: _per_day(t.cost, t),
     "vm_hours": lambda t: t.in_service_vm_s / 3600.0,
@@ -143,16 +143,16 @@ _OF: dict[str, Callable[[Totals], float]] = {
     "starts_per_day": lambda t: _per_day(t.starts, t),
     "reversals_per_day": lambda t: _per_day(float(t.reversals), t),
 }
-"""What totals tell."""
+"""How to compute each figure that totals are enough for."""
 
 
 def values_of(totals: Totals) -> dict[str, float]:
-    """The figures of a run as far as its totals tell them; the others are NaN."""
-    return {f.key: _OF[f.key](totals) if f.key in _OF else math.nan for f in FIGURES}
+    """Compute the figures of a run from its totals. Figures that need more are NaN."""
+    return {f.key: _FROM_TOTALS[f.key](totals) if f.key in _FROM_TOTALS else math.nan for f in FIGURES}
 
 
 def card_json(card: Card) -> dict[str, Any]:
-    """As it stands in `report.json`."""
+    """Return the card as it is stored in `report.json`."""
     return {
         "figures": [
             {
@@ -180,11 +180,11 @@ def card_json(card: Card) -> dict[str, Any]:
 
 
 def card_from(document: Mapping[str, Any], where: str) -> Card:
-    """The card of a `report.json`; of one without a card, that of its totals and baselines.
+    """Read the card of a `report.json`. If it contains none, the card is made from its totals and baselines.
 
     Args:
         document: The whole document.
-        where: The file, for errors.
+        where: Name of the file, for errors.
 
     Raises:
         ConfigError: The document is not a report.
@@ -216,7 +216,7 @@ _WHAT = {
     "plain reactive": "Demand and 30% headroom, on the same fleet and the same luck; worked out on virtual time.",
     "same, on virtual time": "This policy where neither calls nor the machine it ran on take any time.",
 }
-"""What the baselines of a demo are."""
+"""Descriptions of the baselines of a demo, by name."""
 
 
 def _entries_of_totals(document: Mapping[str, Any]) -> Sequence[Entry]:

@@ -1,7 +1,7 @@
 """A timeline as columns, from which pages and tables of many ticks are made, and its files.
 
-Rules of this file: the columns and units are those of `timeline`; unknown is NaN here and an empty cell there.
-A file that does not fit is refused with its line and what to do; nothing is repaired.
+Rules of this file: columns and units are those of `timeline`. An unknown value is NaN here and an empty cell in the file. A
+malformed file is refused with the line and a remedy; nothing is repaired.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from autoscaler.simulator.replay.timeline import (
 
 PARQUET_NAME = "timeline.parquet"
 NUMERIC = TIMELINE_COLUMNS[1:-1]
-"""The columns between the stamp and the reason."""
+"""The columns between timestamp and reason."""
 SIM_EXTRA = "install it with `pip install 'vm-autoscaler[sim]'`"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Columns:
-    """A time line of n ticks.
+    """A timeline of n ticks.
 
     Attributes:
-        stamps_s: float64 (n,), epoch seconds, start of each interval, ascending.
-        numbers: float64 (n,) each, by the names in `NUMERIC`; NaN where unknown.
+        stamps_s: float64 (n,), start of each interval in epoch seconds, ascending.
+        numbers: float64 (n,) by column name in `NUMERIC`. NaN where unknown.
         reasons: n sentences.
-        interval_s: Length of an interval.
+        interval_s: Length of an interval in seconds.
     """
 
     stamps_s: Float
@@ -56,17 +56,17 @@ class Columns:
 
     @property
     def end_s(self) -> float:
-        """End of the last interval."""
+        """End of the last interval, epoch seconds."""
         return float(self.stamps_s[-1]) + self.interval_s
 
     def row_at(self, at_s: float) -> int | None:
-        """The row whose interval holds a moment, or None where none does."""
+        """Return the row whose interval contains a moment. None if there is none."""
         row = int(np.searchsorted(self.stamps_s, at_s, side="right")) - 1
         return row if row >= 0 and at_s < self.stamps_s[row] + self.interval_s else None
 
 
 def columns_of(rows: Sequence[TimelineRow], interval_s: float) -> Columns:
-    """The columns of rows in time order."""
+    """Convert rows in time order to columns."""
     return Columns(
         column(rows, "timestamp_s"),
         {name: column(rows, name) for name in NUMERIC},
@@ -76,10 +76,10 @@ def columns_of(rows: Sequence[TimelineRow], interval_s: float) -> Columns:
 
 
 def read_timeline(directory: Path) -> Columns:
-    """The time line that a run left in a directory, `timeline.parquet` or `timeline.csv`.
+    """Read the timeline that a run wrote to a directory, `timeline.parquet` or `timeline.csv`.
 
     Raises:
-        ConfigError: There is none, or it cannot be read; with file and line.
+        ConfigError: There is no such file, or it cannot be read. The message names file and line.
     """
     for name, read in ((PARQUET_NAME, _read_parquet), (TIMELINE_NAME, _read_csv)):
         if (directory / name).is_file():
@@ -91,10 +91,10 @@ def read_timeline(directory: Path) -> Columns:
 
 
 def write_parquet(path: Path, columns: Columns) -> None:
-    """Write the columns `TIMELINE_COLUMNS`; stamps are UTC, counts and amounts are doubles, unknown is null.
+    """Write the columns `TIMELINE_COLUMNS`. Timestamps are UTC, counts and amounts are doubles, unknown values are null.
 
     Raises:
-        ConfigError: The file cannot be written, or pyarrow is missing.
+        ConfigError: The file cannot be written, or pyarrow is not installed.
     """
     pa, pq = pyarrow()
     micros = np.round(columns.stamps_s * 1e6).astype(np.int64)
@@ -187,10 +187,10 @@ def _checked(path: Path, stamps: Float, numbers: dict[str, Float], reasons: list
 
 
 def pyarrow() -> tuple[Any, Any]:
-    """pyarrow, and its module for Parquet.
+    """Import pyarrow and its Parquet module.
 
     Raises:
-        ConfigError: It is not installed.
+        ConfigError: pyarrow is not installed.
     """
     try:
         import pyarrow as pa

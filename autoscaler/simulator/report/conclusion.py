@@ -1,8 +1,7 @@
 """The conclusion of a run in plain words: read first, and often the only part that is read.
 
-Rules of this file: one headline, a few sentences; each compares the policy with something, in money and in
-shortage, and is true of the score card's figures. Nothing is praised. What makes the figures doubtful is said
-in a caution of its own.
+Rules of this file: one headline and a few sentences. Each compares the policy with something, in money and in shortage, and
+agrees with the figures of the score card. Nothing is praised. What makes the figures doubtful is said in a separate caution.
 """
 
 from __future__ import annotations
@@ -16,25 +15,25 @@ from autoscaler.simulator.report.card import Card, Entry
 from autoscaler.simulator.report.wording import money, plural, rounded_share, share, span
 
 REFERENCES = ("static_peak", "target_tracking", "plain_reactive")
-"""Baselines that the headline compares with, the first that is there."""
+"""Keys of baselines to compare with in the headline, in order of preference."""
 CLAIRVOYANT = "clairvoyant"
 _NO_RULES = {"static_peak", CLAIRVOYANT}
-"""Baselines that know what comes, so that nobody could run them instead."""
+"""Baselines that know the future, so that nobody could run them instead."""
 _ALIKE = 0.005
-"""Costs that differ by less are said to be as high."""
+"""Relative difference of costs below which they are called equal."""
 _SERVES_LITTLE = 0.5
-"""A rule that leaves a larger share unserved is not compared by money: it may be cheap for never starting a first VM."""
+"""A rule that leaves a larger share unserved is not compared by cost: it may be cheap because it never starts a first VM."""
 _IN_SAMPLE = "All were judged on the traffic that they were chosen on: try it on another period before you change anything."
 
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """What is said first.
+    """The words at the top of a report.
 
     Attributes:
-        headline: One sentence.
-        sentences: What else must be known, in order.
-        cautions: Why the figures may mislead; empty where nothing is known.
+        headline: One sentence without a full stop.
+        sentences: Further facts, in order of importance.
+        cautions: Reasons why the figures may mislead. Empty if none is known.
     """
 
     headline: str
@@ -43,7 +42,7 @@ class Conclusion:
 
 
 def conclude(card: Card, details: Mapping[str, Any]) -> Conclusion:
-    """The conclusion of a run from its card and the facts beside it."""
+    """Return the conclusion of a run from its score card and the facts beside it."""
     subject = card.subject
     rivals = [entry for entry in card.entries[1:] if entry.judged]
     if rivals:
@@ -65,15 +64,15 @@ def conclude(card: Card, details: Mapping[str, Any]) -> Conclusion:
 
 
 def conclude_sweep(sweep: Mapping[str, Any], conclusion: Conclusion) -> Conclusion:
-    """The conclusion of a sweep: whether a variant beats the policy in force, and which.
+    """Return the conclusion of a sweep: whether a variant beats the policy in force, and which one.
 
     Args:
-        sweep: As in `report.json` (see `variants`).
-        conclusion: Of the policy in force.
+        sweep: The sweep as in `report.json` (see `variants`).
+        conclusion: The conclusion for the policy in force.
     """
     cost, lost = sweep["cost"], sweep["shortage"]
     known = [row for row in sweep["rows"] if None not in (row["values"][cost], row["values"][lost])]
-    # A plant and prices are not chosen: what is cheaper at others is no better.
+    # Plant and prices cannot be chosen, so a variant that is cheaper with others is not better.
     known = [row for row in known if row.get("same_plant", True)]
     current = next((row for row in known if row["current"]), None)
     if current is None:
@@ -106,7 +105,10 @@ def conclude_sweep(sweep: Mapping[str, Any], conclusion: Conclusion) -> Conclusi
 
 
 def _idle(name: str, rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether variants that differ in this parameter alone are the same in all figures, and there are such."""
+    """Return whether a parameter makes no difference: all variants that differ only in it have the same figures.
+
+    False if no two variants differ only in this parameter.
+    """
     alike: dict[str, tuple[Any, Any]] = {}
     seen = False
     for row in rows:
@@ -119,7 +121,7 @@ def _idle(name: str, rows: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _amounts(entry: Entry, other: Entry | None, details: Mapping[str, Any]) -> str:
-    """The money itself, over the time that is scored."""
+    """Say the two costs and the length of the scored time. Empty if a cost is 0 or unknown."""
     cost = entry.values["cost"]
     scored_s = details.get("span_s", 0.0) - (details.get("not_scored_s") or 0.0)
     if other is None or not cost > 0 or not other.values["cost"] > 0 or scored_s <= 0:
@@ -132,7 +134,7 @@ def _alone(subject: Entry) -> str:
 
 
 def _compared(entry: Entry, other: Entry, name: str = "") -> str:
-    """Cost and shortage of one against another, in one sentence without a full stop."""
+    """Compare cost and service of two entries in one sentence without a full stop."""
     cost = _change(entry.values["cost"], other.values["cost"])
     if entry.values["cost"] == other.values["cost"] == 0:
         return f"{_who(entry, name)} has no prices and {_service(entry, other)}"
@@ -167,7 +169,7 @@ def _service(entry: Entry, other: Entry) -> str:
 
 
 def _foretold(subject: Entry) -> str:
-    """How good its forecasts were; empty where it made none."""
+    """Say how accurate the forecasts were. Empty if there were none."""
     error, within = (subject.values.get(key, math.nan) for key in ("forecast_wape", "forecast_coverage_95"))
     if math.isnan(error) or math.isnan(within):
         return ""
@@ -178,11 +180,11 @@ def _foretold(subject: Entry) -> str:
 
 
 def _promise(subject: Entry, details: Mapping[str, Any]) -> str:
-    """Whether what the policy promises was kept: the share of the work that must be served."""
+    """Say whether the policy served the share of the work that it promises. Empty if it promises none."""
     promised, unserved = details.get("promised_served"), subject.values["unserved_share"]
     if promised is None or math.isnan(unserved):
         return ""
-    # What is promised is written with at most five digits; a share beyond them is not told apart from it.
+    # A promise has at most five digits, so the tolerance only absorbs rounding.
     kept = "was kept" if unserved <= 1.0 - promised + 1e-9 else "was missed"
     return f"Its objective of {100 * promised:.5g}% served {kept}: {100 * (1 - unserved):.5g}% was."
 
@@ -226,7 +228,7 @@ def _against(subject: Entry, reference: Entry) -> str:
 
 
 def _bettered(card: Card, subject: Entry) -> str:
-    """The cheapest rule that is clearly cheaper and leaves no more work unserved; empty where there is none."""
+    """Name the cheapest rule that clearly costs less and leaves no more work unserved. Empty if there is none."""
     mine = subject.values
     better = [
         entry
@@ -263,7 +265,7 @@ def _possible(subject: Entry, rivals: Sequence[Entry], clairvoyant: Entry, peak:
 
 
 def _saved(judged: Sequence[Entry]) -> str:
-    """What each saves of what could be saved at its own service, where that is known."""
+    """Say which share of the savings possible at its own level of service each entry achieves, where that is known."""
     told: list[str] = []
     for entry in judged:
         captured = min(entry.values["captured"], 1.0)
@@ -291,7 +293,7 @@ def _cautions(details: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _who(entry: Entry, name: str = "") -> str:
-    """A name at the beginning of a sentence; names of files keep their letters."""
+    """Return a name for the beginning of a sentence. File names keep their letters."""
     if name or not entry.judged or entry.name.startswith("this "):
         told = name or entry.name
         return told[:1].upper() + told[1:]

@@ -1,7 +1,7 @@
 """The figures of a score card: name, unit and meaning of each, declared once for all ways to compute it.
 
-Rules of this file: declarations only. Who knows a figure works it out (`judging.score` from sums, `card` from totals);
-who does not says NaN, which is told as unknown.
+Rules of this file: declarations only. `judging.score` computes figures from sums, `card` from totals. A figure that cannot
+be computed is NaN, which is shown as unknown.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ Better = Literal["lower", "higher", "neither"]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line of the card.
+    """One line of the score card.
 
     Attributes:
-        key: Name for programs.
+        key: Key for programs.
         label: Name for people.
-        unit: What it is measured in.
+        unit: Unit of the value.
         better: Which direction is better.
-        what: What it means, in a sentence or two.
-        group: Heading that it stands under.
+        what: Its meaning in one or two sentences.
+        group: Heading under which it is shown.
     """
 
     key: str
@@ -218,4 +218,4 @@ FIGURES: tuple[Figure, ...] = (
         "Beside others",
     ),
 )  # fmt: skip
-"""Every figure, in the order of a card."""
+"""All figures, in the order of the score card."""

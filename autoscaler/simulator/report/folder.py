@@ -3,9 +3,9 @@
     report.json       figures, identity, notes
     timeline.csv      one row per tick, or timeline.parquet
     report.html       the page
-    journal.sqlite    what `explain` asks, where the daemon itself was run
+    journal.sqlite    for `explain`, if the daemon itself was run
 
-A comparison keeps the time line and the journal of each policy in a directory of its name.
+A comparison keeps the timeline and the journal of each policy in a subdirectory named after the policy.
 """
 
 from __future__ import annotations
@@ -41,11 +41,13 @@ _LEFT = (REPORT_NAME, PAGE_NAME, TIMELINE_NAME, PARQUET_NAME, JOURNAL_NAME)
 
 
 def make_room(directory: Path, *, force: bool) -> None:
-    """See that a run may write its files there, before it takes its time. An earlier run stays until `replace`, and a directory
-    that is not there yet is only tried, so that a run which ends before its time leaves none.
+    """Check that a run can write its files to a directory, before it takes its time.
+
+    An earlier run stays until `replace`. A directory that does not exist yet is only created to try, so that a run that ends
+    early leaves none.
 
     Raises:
-        ConfigError: The directory holds an earlier run, is a file, or cannot be written to.
+        ConfigError: The directory contains an earlier run, is a file, or cannot be written to.
     """
     if directory.exists() and not directory.is_dir():
         raise ConfigError(f"{directory} is a file; name a directory for --out")
@@ -62,7 +64,7 @@ def make_room(directory: Path, *, force: bool) -> None:
 
 @contextmanager
 def staging(directory: Path) -> Iterator[Path]:
-    """A directory beside what an earlier run has left, for what is written before a run is whole; gone at the end."""
+    """Yield a directory, inside the output directory, for files written before a run is complete. It is removed at the end."""
     place = _unfinished(directory)
     with _made(directory):
         try:
@@ -73,7 +75,7 @@ def staging(directory: Path) -> Iterator[Path]:
 
 @contextmanager
 def _made(directory: Path) -> Iterator[None]:
-    """The directory and those above it, of which the new ones go again where nothing was put into them."""
+    """Create a directory and its parents, and remove those that are new and still empty at the end."""
     new = [each for each in (directory, *directory.parents) if not each.exists()]
     directory.mkdir(parents=True, exist_ok=True)
     try:
@@ -85,10 +87,10 @@ def _made(directory: Path) -> Iterator[None]:
 
 
 def replace(directory: Path, *, force: bool, staged: Path | None = None) -> None:
-    """Make way for a run that is done: remove the files of an earlier one, and take the journal from where it is staged.
+    """Make way for a completed run: remove the files of an earlier run, and move the journal in from its staging directory.
 
     Raises:
-        ConfigError: Another run has written there meanwhile, and may not be replaced.
+        ConfigError: Another run has written to the directory meanwhile, and may not be replaced.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -117,10 +119,10 @@ def _unfinished(directory: Path) -> Path:
 def write_rows(
     directory: Path, rows: Sequence[TimelineRow], interval_s: float, form: TimelineForm
 ) -> Columns:
-    """Write a time line in a form; its columns.
+    """Write a timeline in the given format, and return its columns.
 
     Raises:
-        ConfigError: The file cannot be written, or pyarrow is missing.
+        ConfigError: The file cannot be written, or pyarrow is not installed.
     """
     columns = columns_of(rows, interval_s)
     if form == "parquet":
@@ -138,10 +140,10 @@ def write_run(
     *,
     with_page: bool,
 ) -> None:
-    """Write `report.json`, and the page where it is wanted.
+    """Write `report.json`, and the page if requested.
 
     Raises:
-        ConfigError: A file cannot be written, or plotly is missing.
+        ConfigError: A file cannot be written, or plotly is not installed.
     """
     write_document(directory / REPORT_NAME, document)
     if with_page:
@@ -149,10 +151,10 @@ def write_run(
 
 
 def rebuild(directory: Path) -> Path:
-    """Make the page again from `report.json` and the time lines; its path.
+    """Make the page again from `report.json` and the timelines, and return its path.
 
     Raises:
-        ConfigError: Something is missing or not readable.
+        ConfigError: A file is missing or cannot be read.
     """
     document = read_report(directory)
     compared = document.get("details", {}).get("compared") or ()
@@ -170,10 +172,10 @@ def rebuild(directory: Path) -> Path:
 
 
 def read_report(directory: Path) -> Mapping[str, Any]:
-    """What `report.json` holds.
+    """Read the document in `report.json`.
 
     Raises:
-        ConfigError: There is none, or it is not a report.
+        ConfigError: There is no such file, or it is not a report.
     """
     path = directory / REPORT_NAME
     try:

@@ -1,8 +1,8 @@
 """Packs numbers and sentences into a page: typed arrays in one gzip stream, base64-encoded.
 
-The layout, read again by `unpack` in page.js: four bytes with the length of a JSON header (little endian), the
-header, and the arrays one after another, each beginning at a multiple of 8 bytes after the header's end. The
-header names every array with type, offset and length. Sentences are one UTF-8 text, one line each.
+The layout, which `unpack` in page.js reads: four bytes with the length of a JSON header (little endian), the header, and the
+arrays one after another, each aligned to a multiple of 8 bytes after the end of the header. The header has the name, type,
+offset and length of every array. Sentences are one UTF-8 text with one sentence per line.
 
 Rules of this file: equal input gives equal bytes.
 """
@@ -23,7 +23,7 @@ _LEVEL = 6  # level 9 takes 30 % longer for 0.3 % less
 
 
 def packed(arrays: Mapping[str, NDArray[Any]], texts: Mapping[str, Sequence[str]]) -> str:
-    """Arrays (float32, float64, int32) and lists of sentences as base64 text."""
+    """Pack arrays (float32, float64, int32) and lists of sentences into base64 text."""
     header: list[dict[str, object]] = []
     body = bytearray()
     parts = [(name, str(array.dtype), _little(array)) for name, array in arrays.items()]
@@ -37,7 +37,7 @@ def packed(arrays: Mapping[str, NDArray[Any]], texts: Mapping[str, Sequence[str]
 
 
 def zipped(data: bytes) -> str:
-    """Bytes as base64 of their gzip form, without time or name in it."""
+    """Compress bytes with gzip, without time or name in the header, and encode them as base64."""
     return base64.b64encode(gzip.compress(data, _LEVEL, mtime=0)).decode("ascii")
 
 

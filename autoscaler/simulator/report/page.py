@@ -1,12 +1,12 @@
 """`report.html`: one self-contained page that starts with the conclusion.
 
-Everything that can be said without a chart is written into the page (`sections`), so that it reads without
-scripts too; page.js draws the charts and answers clicks from the data packed beside it. plotly.js comes from the plotly
-package, which is imported when a page is made and not before.
+Everything that needs no chart is written into the page (`sections`), so that it can be read without scripts. page.js draws
+the charts and answers clicks, from data packed into the same page. plotly.js comes from the plotly package, which is
+imported only when a page is made.
 
-Rules of this file: the page's policy allows exactly the scripts written into it, by their digests, and no
-connection at all. Data stands in elements that no browser runs, without a character that could end them.
-Equal input gives equal bytes.
+Rules of this file: the page's security policy allows exactly the scripts written into it, by their digests, and no
+connection. Data is in elements that no browser runs, without any character that could end them. Equal input gives equal
+bytes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from autoscaler.simulator.report.thinning import chosen_rows
 PAGE_NAME = "report.html"
 _SCRIPTS = ("variants.js", "page.js")
 MOST_ROWS = 50_000
-"""Ticks in a page: a month of one-minute ticks fits whole, longer runs keep their extremes and episodes."""
+"""Ticks in a page. A month of one-minute ticks fits completely; longer runs keep their extremes and episodes."""
 _FOOTER = (
     "<footer><p>Made by vm-autoscaler from report.json and the time line beside it. Charts are drawn by "
     "plotly.js (MIT licence), which this file contains.</p></footer>\n"
@@ -64,14 +64,14 @@ def write_page(
     """Write the page of a run.
 
     Args:
-        path: Where to.
-        document: What `report.json` holds. A `recommendation` in it, `headline` and `sentences`, is said instead of
-            a conclusion drawn here.
-        columns: The time line; None for a sweep, which has none.
-        others: Time lines of further runs over the same ticks, by name, drawn beside.
+        path: File to write.
+        document: The document in `report.json`. If it has a `recommendation` (`headline` and `sentences`), this replaces the
+            conclusion of the run.
+        columns: The timeline. None for a sweep, which has none.
+        others: Timelines of further runs over the same ticks, by name, to draw in the same chart.
 
     Raises:
-        ConfigError: The document is not a report, plotly is missing, or the file cannot be written.
+        ConfigError: The document is not a report, plotly is not installed, or the file cannot be written.
     """
     text = page(document, columns, others or {}, str(path))
     with written_whole(path) as unfinished:
@@ -81,7 +81,7 @@ def write_page(
 def page(
     document: Mapping[str, Any], columns: Columns | None, others: Mapping[str, Columns], where: str
 ) -> str:
-    """The text of the page; arguments as of `write_page`, `where` names the report in errors."""
+    """Return the HTML of the page. The arguments are those of `write_page`; `where` names the report in errors."""
     card = card_from(document, where)
     details = document.get("details", {})
     sweep = document.get("sweep")
@@ -117,7 +117,7 @@ def page(
 
 
 def _conclusion(document: Mapping[str, Any], own: Conclusion) -> Conclusion:
-    """What is said first: a recommendation where one was made (`recommendation`), else of sweep or run."""
+    """Return the words at the top: the recommendation if there is one, otherwise the conclusion of the sweep or run."""
     told = document.get("recommendation")
     if told is not None:
         return Conclusion(str(told["headline"]).rstrip("."), tuple(map(str, told["sentences"])), own.cautions)
@@ -125,7 +125,7 @@ def _conclusion(document: Mapping[str, Any], own: Conclusion) -> Conclusion:
 
 
 def worst_episodes(columns: Columns, details: Mapping[str, Any]) -> tuple[Episode, ...]:
-    """The shortage episodes of the scored part, most unserved work first."""
+    """Return the shortage episodes of the scored part, those with the most unserved work first."""
     found = shortage_episodes(columns.stamps_s, columns["shortage"], columns.interval_s)
     scored_from_s = columns.stamps_s[0] + float(details.get("not_scored_s") or 0.0)
     scored = [episode for episode in found if episode.start_s >= scored_from_s]
@@ -162,12 +162,12 @@ def _meta(
 
 
 def _short(value: float) -> float:
-    # Fewer digits than a time line's file has, so that a page made again from it is the same.
+    # Fewer digits than the timeline file has, so that a page made again from the file is the same.
     return float(f"{value:.8g}")
 
 
 def _vm_capacity(columns: Columns) -> float:
-    """Work per second of one VM, as the time line shows it."""
+    """Return the capacity of one VM in work per second, derived from the timeline."""
     serve = columns["in_service"] > 0
     return (
         float(np.median(columns["capacity"][serve] / columns["in_service"][serve]))
@@ -198,7 +198,7 @@ def _window(columns: Columns, episode: Episode) -> tuple[int, int]:
 
 
 def head(title: str, style: str, *scripts: bytes | str) -> str:
-    """A page up to its body; it makes no connection and runs no scripts but these."""
+    """Return the page up to its body. The page opens no connection and runs only these scripts."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_policy(*scripts)}">\n'
@@ -209,8 +209,8 @@ def head(title: str, style: str, *scripts: bytes | str) -> str:
 
 
 def data_script(name: str, text: str) -> str:
-    """JSON that the page's scripts read from an element of its own."""
-    # A closing tag within the text would end the element; JSON reads the escape as the same character.
+    """Return an element with JSON text for the page's scripts."""
+    # A closing tag in the text would end the element. JSON reads the escape as the same character.
     safe = text.replace("<", "\\u003c")
     return f'<script type="text/plain" id="{name}">{safe}</script>\n'
 
@@ -236,10 +236,10 @@ def _resource(name: str) -> str:
 
 
 def require_plotly() -> None:
-    """See that a page can be made, before a run takes its time.
+    """Check that a page can be made, before a run takes its time.
 
     Raises:
-        ConfigError: plotly is missing.
+        ConfigError: plotly is not installed.
     """
     _plotly()
 

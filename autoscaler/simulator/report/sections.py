@@ -1,7 +1,6 @@
 """The sections of the page: conclusion, score card, shortage episodes, variants, differences, identity.
 
-Rules of this file: text in, HTML out. Every text passes `html.escape` on its way in; nothing here needs a
-script to be read.
+Rules of this file: text in, HTML out. Every text passes `html.escape` on its way in. Nothing here needs a script to be read.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ _KEYS = (
 
 
 def top_section(card: Card, conclusion: Conclusion, details: Mapping[str, Any]) -> str:
-    """The conclusion, what makes it doubtful, and the figures that it rests on."""
+    """Return the conclusion, its cautions, and the key figures."""
     about = " · ".join(str(part) for part in _about(details))
     sentences = "".join(f"<p>{escape(text)}</p>" for text in conclusion.sentences)
     cautions = "".join(f'<p class="caution">{escape(text)}</p>' for text in conclusion.cautions)
@@ -82,7 +81,7 @@ def _key_figures(card: Card) -> str:
 
 
 def card_section(card: Card) -> str:
-    """The main figures of all entries, and all figures behind a fold, each with its meaning behind its name."""
+    """Return the main figures of all entries, and all figures in a fold. The meaning of a figure folds out of its name."""
     known = [figure for figure in card.figures if _is_known(figure, card)]
     main = [figure for figure in known if figure.key in _MAIN_FIGURES]
     rest = (
@@ -101,7 +100,7 @@ def card_section(card: Card) -> str:
 
 
 def _signs(card: Card, figures: Sequence[Figure]) -> str:
-    """What the signs in the place of a number mean, where there are any."""
+    """Explain the signs that stand for missing numbers. Empty if no number is missing."""
     told = {entry.told(figure) for figure in figures for entry in card.entries}
     apart = {DOES_NOT_APPLY: "does not apply to that column", UNKNOWN: "is not known"}
     meant = [f"{sign}: the figure {meaning}." for sign, meaning in apart.items() if sign in told]
@@ -156,13 +155,13 @@ def timeline_section(
     details: Mapping[str, Any],
     others: Mapping[str, Columns],
 ) -> str:
-    """The chart's place, its legend and tools, and the shortage episodes.
+    """Return the place for the chart with its legend and tools, and the shortage episodes.
 
     Args:
-        columns: The time line.
+        columns: The timeline.
         episodes: Its shortage episodes, worst first.
         details: Facts beside the figures.
-        others: Time lines drawn beside, by name.
+        others: Timelines drawn in the same chart, by name.
     """
     beside = "".join(
         f'<li><i class="dashes" style="border-color:var(--beside{at % 3})"></i>capacity, {escape(name)}</li>'
@@ -245,7 +244,7 @@ def _episode_row(columns: Columns, number: int, episode: Episode) -> str:
 
 
 def sweep_section(sweep: Mapping[str, Any]) -> str:
-    """Places for the charts of a sweep; `sweep` as in `report.json` (see `variants`)."""
+    """Return the places for the charts of a sweep. `sweep` is as in `report.json` (see `variants`)."""
     names = [str(name) for name in sweep["parameters"]]
     choices = "".join(f"<option>{escape(name)}</option>" for name in names)
     heat = (
@@ -267,8 +266,10 @@ def sweep_section(sweep: Mapping[str, Any]) -> str:
 
 
 def worlds_section(recommendation: Mapping[str, Any] | None) -> str:
-    """What a recommendation was tried against besides the recording: the policy as it is, and beside it what looks best
-    where that is another, world by world; empty where nothing was tried.
+    """Return the results of a recommendation in other worlds than the recording, one row per world.
+
+    They are shown for the present policy and, if another variant looks best, for that variant. Empty if no other world was
+    tried.
     """
     worlds = (recommendation or {}).get("worlds")
     if not recommendation or not worlds:
@@ -307,7 +308,7 @@ def _world_row(world: Mapping[str, Any], columns: int) -> str:
 
 
 def decisions_section(differences: Mapping[str, Any] | None) -> str:
-    """Where two policies decided differently; empty where nothing was compared."""
+    """Return where two policies decided differently. Empty if no policies were compared."""
     if not differences:
         return ""
     said = "".join(f"<p>{escape(str(text))}</p>" for text in differences["sentences"])
@@ -335,7 +336,7 @@ def _difference_row(row: Mapping[str, Any]) -> str:
 
 
 def identity_section(document: Mapping[str, Any], details: Mapping[str, Any]) -> str:
-    """What was chosen, and the digests."""
+    """Return the notes on the run and the digests of its inputs."""
     identity = document.get("identity", {})
     told = [
         ("Trace", identity.get("trace")),

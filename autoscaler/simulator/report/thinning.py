@@ -1,9 +1,9 @@
 """Selects fewer ticks for a page without losing an extreme.
 
-Rules of this file: what is left is a subset of the real ticks, never a mean. Where a run is too long to be
-shown whole, every bucket keeps the ticks with the lowest and the highest value of each series drawn, after
-Jugel, Jerzak, Hackenbroich and Markl, "M4: A Visualization-Oriented Time Series Data Aggregation" (2014), and
-ticks that a reader will look at one by one are kept whole.
+Rules of this file: the result is a subset of the real ticks, never a mean. If a run is too long to be shown completely,
+every bucket keeps the ticks with the lowest and the highest value of each drawn series, after Jugel, Jerzak, Hackenbroich
+and Markl, "M4: A Visualization-Oriented Time Series Data Aggregation" (2014). Ticks that a reader will look at one by one
+are all kept.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from autoscaler.core.types import Float
 Rows: TypeAlias = NDArray[np.int64]
 
 _OVERVIEW = 0.7
-"""Share of the room that extremes may take; the rest is for what is kept whole."""
+"""Share of the rows that extremes may take. The rest is for windows that are kept whole."""
 
 
 def extremes(series: Sequence[Float], buckets: int) -> Rows:
-    """Rows at which a series is lowest or highest within its bucket, and the first and the last row.
+    """Return the rows at which a series is lowest or highest within its bucket, and the first and the last row.
 
     Args:
-        series: float64 (n,) each; NaN is unknown, and the first unknown row of a bucket is kept too, so that
-            a gap stays visible.
-        buckets: Into how many equally long parts the n rows are divided, at least 1.
+        series: float64 (n,) each, NaN where unknown. The first unknown row of a bucket is kept too, so that a gap stays
+            visible.
+        buckets: Number of equally long parts to divide the n rows into, at least 1.
 
     Returns:
         int64, ascending, at most `buckets` x 3 x `len(series)` + 2 rows.
@@ -51,13 +51,12 @@ def extremes(series: Sequence[Float], buckets: int) -> Rows:
 
 
 def chosen_rows(series: Sequence[Float], windows: Sequence[tuple[int, int]], most: int) -> Rows:
-    """Which rows a page shows: all where they fit, else the extremes and whole windows, best first.
+    """Return the rows that a page shows: all rows if they fit, otherwise the extremes and as many whole windows as fit.
 
     Args:
         series: float64 (n,) each, whose extremes are kept.
-        windows: Row ranges [begin, end) to keep whole, the most important first; those that no longer fit
-            are left out.
-        most: Rows that fit.
+        windows: Row ranges [begin, end) to keep whole, the most important first. Windows that no longer fit are left out.
+        most: Number of rows that fit.
 
     Returns:
         int64, ascending.

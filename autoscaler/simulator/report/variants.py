@@ -1,11 +1,11 @@
 """The variants of a sweep for the page: parameters, figures, and which variant is in force.
 
-This is the form in which a sweep hands its results over (`report.json`, key `sweep`):
+The results of a sweep have this form in `report.json`, under the key `sweep`:
 
     parameters   names, as dotted paths
     figures      [{key, label, unit}], what the heat map can show
-    cost         key of the figure across the chart of cost against shortage
-    shortage     key of the figure up it
+    cost         key of the figure on the horizontal axis of cost against shortage
+    shortage     key of the figure on its vertical axis
     rows         [{parameters: {name: value}, values: {key: number or null}, current: bool}]
 """
 
@@ -31,17 +31,17 @@ def variants_json(
     shortage: str = "shortage_s",
     current: int | None = None,
 ) -> dict[str, Any]:
-    """A sweep for `report.json`.
+    """Return a sweep in the form of `report.json`.
 
     Args:
-        parameters: Per parameter its value in each of V variants.
-        values: Per figure float64 (V,), NaN where unknown; `cost` and `shortage` must be among them.
-        cost: Figure of money.
-        shortage: Figure of shortage.
-        current: Which variant is the policy in force.
+        parameters: By parameter, its value in each of V variants.
+        values: By figure, float64 (V,), NaN where unknown. `cost` and `shortage` must be among them.
+        cost: Key of the cost figure.
+        shortage: Key of the shortage figure.
+        current: Index of the variant that is the policy in force.
 
     Raises:
-        InvariantError: The columns are not of one length, or a figure is missing.
+        InvariantError: The columns differ in length, or a figure is missing.
     """
     lengths = {len(column) for column in parameters.values()} | {len(column) for column in values.values()}
     if len(lengths) != 1 or not {cost, shortage} <= values.keys():

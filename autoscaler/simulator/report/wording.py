@@ -1,6 +1,6 @@
 """Formats numbers for people (money, durations, shares, times), in one place so that terminal and page agree.
 
-Rules of this file: NaN and None are "?", never 0; what does not apply is "–", which whoever knows says. Times are UTC.
+Rules of this file: NaN and None become "?", never 0. Callers show "–" for a figure that does not apply. Times are UTC.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from enum import StrEnum
 
 
 class Unit(StrEnum):
-    """What a figure is measured in."""
+    """The unit of a figure."""
 
     MONEY = "money"
     VM_HOURS = "VM-hours"
@@ -25,11 +25,11 @@ class Unit(StrEnum):
 
 UNKNOWN = "?"
 DOES_NOT_APPLY = "–"
-"""There is nothing that a figure could be of, so that no measuring would tell it."""
+"""Shown for a figure that has no meaning for the run, in contrast to one that is not known."""
 
 
 def shown(value: float | None, unit: Unit) -> str:
-    """A figure with its unit where the number alone does not say it."""
+    """Format a figure, with its unit unless the number alone makes it clear."""
     if value is None or math.isnan(value):
         return UNKNOWN
     return {
@@ -45,7 +45,7 @@ def shown(value: float | None, unit: Unit) -> str:
 
 
 def money(value: float) -> str:
-    """An amount of the one currency: two decimals, or more where it is very small."""
+    """Format an amount of money: two decimals, more if it is very small, none if it is large."""
     if math.isnan(value):
         return UNKNOWN
     if value != 0 and abs(value) < 0.1:
@@ -54,7 +54,7 @@ def money(value: float) -> str:
 
 
 def each_unit(price: float) -> str:
-    """Money per unit of work; of as many units as make a small price readable."""
+    """Format a price per unit of work, or per as many units as make a small price readable."""
     for units, name in ((1.0, "a unit"), (1e3, "a thousand units"), (1e6, "a million units")):
         if abs(price) * units >= 0.01:
             return f"{price * units:.3g} {name}"
@@ -62,7 +62,7 @@ def each_unit(price: float) -> str:
 
 
 def share(value: float) -> str:
-    """A fraction in per cent, with the digits that make a small one visible."""
+    """Format a fraction as a percentage, with enough digits to show a small one."""
     if math.isnan(value):
         return UNKNOWN
     percent = abs(value) * 100
@@ -74,7 +74,7 @@ def share(value: float) -> str:
 
 
 def rounded_share(value: float) -> str:
-    """A fraction in whole per cent, for sentences; below one half of a per cent it says so."""
+    """Format the size of a fraction as a whole percentage for sentences, or as "less than 1%" below half a per cent."""
     if math.isnan(value):
         return UNKNOWN
     if abs(value) < 0.005:
@@ -83,7 +83,7 @@ def rounded_share(value: float) -> str:
 
 
 def span(seconds: float) -> str:
-    """A length of time in the unit that suits it; below nothing where less than another one was taken from it."""
+    """Format a length of time in a suitable unit. A negative length gets a minus sign."""
     if math.isnan(seconds):
         return UNKNOWN
     if seconds < 0:
@@ -102,23 +102,23 @@ def span(seconds: float) -> str:
 
 
 def count(value: float) -> str:
-    """A whole number with separators."""
+    """Format a whole number with separators."""
     return UNKNOWN if math.isnan(value) else f"{value:,.0f}"
 
 
 def quantity(value: float) -> str:
-    """A number with one decimal while it is small."""
+    """Format a number, with one decimal while it is small."""
     if math.isnan(value):
         return UNKNOWN
     return f"{value:,.0f}" if abs(value) >= 100 or value == round(value) else f"{value:,.1f}"
 
 
 def moment(at_s: float) -> str:
-    """Date and time, to the second where there are any."""
+    """Format a moment as date and time, with seconds only if they are not 0."""
     at = datetime.fromtimestamp(at_s, UTC)
     return at.strftime("%a %d %b %Y %H:%M:%S" if at.second else "%a %d %b %Y %H:%M")
 
 
 def plural(number: float, one: str, many: str) -> str:
-    """A count with its noun."""
+    """Format a count with its noun."""
     return f"{number:,.0f} {one if number == 1 else many}"
