@@ -229,11 +229,11 @@ def race_entrant(course: Course, fleets: Sequence[Fleet], entrant: Entrant) -> d
             for number, values in enumerate(entrant.promises)
         )
         pool = _pool_of(course, fleet, tally.wanted[:, at], tally.warm[:, at]) if entrant.warm_pool else None
-        found[fleet.size] = Told(curve, promised, pool, _coverage_of(course, policies[first]))
+        found[fleet.size] = Told(curve, promised, pool, _forecast_coverage(course, policies[first]))
     return found
 
 
-def _coverage_of(course: Course, policy: Policy) -> tuple[float, ...] | None:
+def _forecast_coverage(course: Course, policy: Policy) -> tuple[float, ...] | None:
     """Measure the coverage of the forecasts that the policy reads, in the scored time. None if it reads none."""
     ticks = course.ticks
     params = compile_params([policy], ticks.tick_s, float(ticks.times_s[0])).series

@@ -65,7 +65,7 @@ def page_text(bouts: Sequence[Bout], key: str, name: str, peers: Sequence[str]) 
             _peers(),
             "</main>",
             _FOOTER,
-            data_script("data", json.dumps(jsonable(_told(bouts, found, key, name)))),
+            data_script("data", json.dumps(jsonable(_chart_data(bouts, found, key, name)))),
             data_script("plotly", zipped(plotly)),
             f"<script>{script}</script>\n</body>\n</html>\n",
         )
@@ -135,7 +135,7 @@ def _peers() -> str:
     )
 
 
-def _told(bouts: Sequence[Bout], found: Sequence[Match], key: str, name: str) -> dict[str, Any]:
+def _chart_data(bouts: Sequence[Bout], found: Sequence[Match], key: str, name: str) -> dict[str, Any]:
     names = {key: name} | {rival.key: rival.name for rival in RIVALS}
     return {
         "name": name,

@@ -1,7 +1,7 @@
 """The figures that a scenario's expectations use: how each is measured, written and read.
 
-Rules of this file: a figure is a function of what happened in the cloud and of what the journal says was accepted,
-never of what the daemon believed. Unknown is NaN, and the one who judges refuses it.
+Rules of this file: a figure is computed from what happened in the cloud and from what the journal says was accepted, never
+from what the daemon believed. Unknown figures are NaN, and `judging` treats them as broken bounds.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ from autoscaler.simulator.report.wording import Unit, shown
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What happened in a part of a run, one entry per tick.
+    """What happened in a part of a run, with one array element per tick.
 
     Attributes:
-        tick_s: Length of a tick.
-        at_s: float64 (n,), epoch seconds at which each interval begins.
-        demand: float64 (n,), work per second wanted in it; NaN unknown.
-        serving, stopped: float64 (n,), VMs that really served, waited stopped, in the middle of it.
-        capacity: float64 (n,), work per second that those that served could do.
-        desired: float64 (n,), as decided; NaN while no daemon ran.
-        starts, stops, provisions: VMs for which that was accepted.
-        most_at_once: Most VMs whose start or making was ordered in one tick, as far as it was accepted.
-        repeated_starts: Starts accepted for VMs that ran or were starting.
-        calls, refused_calls: API calls that the cloud accepted, refused.
-        cost, peak_cost: Money; of as many VMs as the peak needs, always on.
+        tick_s: Length of a tick in seconds.
+        at_s: float64 (n,), begin of each interval, epoch seconds.
+        demand: float64 (n,), work wanted per second. NaN where unknown.
+        serving, stopped: float64 (n,), VMs that really served or waited stopped in the middle of the interval.
+        capacity: float64 (n,), work per second that the serving VMs could do.
+        desired: float64 (n,), decided number of VMs. NaN while no daemon ran.
+        starts, stops, provisions: Numbers of VMs for which that was accepted.
+        most_at_once: Most VMs whose start or provision was accepted in one tick.
+        repeated_starts: Starts accepted for VMs that were already running or starting.
+        calls, refused_calls: Numbers of API calls that the cloud accepted and refused.
+        cost: Cost of the run, in money.
+        peak_cost: Cost of as many VMs as the peak needs, always on.
     """
 
     tick_s: float
@@ -55,7 +56,7 @@ class Seen:
 
     @property
     def shortage(self) -> Float:
-        """float64 (n,), work per second that found no capacity; NaN unknown."""
+        """float64 (n,), work per second that found no capacity. NaN where unknown."""
         return np.maximum(self.demand - self.capacity, 0.0)
 
 
@@ -78,12 +79,12 @@ class Figure:
     """One figure.
 
     Attributes:
-        label: For people.
-        noun: What a bound on it is.
-        unit: How it is shown.
-        read: A bound as written to its number; raises ValueError.
-        measure: Its value.
-        whole_run: Whether it is known of a whole run only.
+        label: Name for people.
+        noun: What a bound on the figure is, for error messages.
+        unit: Unit of the value.
+        read: Reads a bound from the scenario file. Raises ValueError.
+        measure: Computes the value.
+        whole_run: Whether the figure is known only for a whole run.
     """
 
     label: str
@@ -94,7 +95,7 @@ class Figure:
     whole_run: bool = False
 
     def shown(self, value: float) -> str:
-        """With its unit."""
+        """Format a value with its unit."""
         return shown(value, self.unit)
 
 
@@ -110,7 +111,7 @@ def _longest(seen: Seen) -> float:
 
 
 def _recovery(seen: Seen) -> float:
-    """Until nothing is short any more, from the beginning of the part; unknown where it still is at the end."""
+    """Return the seconds from the beginning of the part until the last shortage is over. NaN if it lasts to the end."""
     short = np.flatnonzero(seen.shortage > 0)
     if not len(short):
         return 0.0
@@ -156,4 +157,4 @@ FIGURES: dict[str, Figure] = {
         lambda seen: seen.cost / seen.peak_cost if seen.peak_cost > 0 else math.nan, whole_run=True,
     ),
 }  # fmt: skip
-"""Every figure, by the name that it has in a scenario."""
+"""All figures, by their names in scenario files."""

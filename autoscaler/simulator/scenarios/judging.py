@@ -1,7 +1,7 @@
 """Checks a scenario's expectations against a run.
 
-Rules of this file: a figure that is unknown breaks its bound, and so does a history that is too short to say
-anything; nothing passes because there was nothing to see.
+Rules of this file: a figure that is unknown breaks its bound, and so does a history that is too short. Nothing passes
+because there was nothing to see.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from autoscaler.simulator.scenarios.playing import Played
 from autoscaler.simulator.scenarios.reading import Expectation
 
 LEAST_TICKS = 6
-"""Fewer ticks of known demand say nothing."""
+"""Ticks of known demand that are needed to judge anything."""
 LEAST_KNOWN = 0.9
-"""Share of the ticks whose demand must be known."""
+"""Least share of the ticks whose demand must be known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One expectation, judged.
+    """One expectation and whether it holds.
 
     Attributes:
-        expectation: What was expected.
-        value: The figure; NaN unknown.
-        broken: For a person, how it was broken; empty where it holds.
+        expectation: The expectation.
+        value: Value of the figure. NaN if unknown.
+        broken: How the expectation was broken, in words. Empty if it holds.
     """
 
     expectation: Expectation
@@ -37,7 +37,7 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        """Whether it is as expected."""
+        """Whether the expectation holds."""
         return not self.broken
 
     def __str__(self) -> str:
@@ -48,12 +48,12 @@ class Verdict:
 
 
 def judge(played: Played) -> tuple[Verdict, ...]:
-    """All expectations of a scenario, in its order."""
+    """Check all expectations of a scenario, in their order."""
     return tuple(_judge(one, played) for one in played.scenario.expectations)
 
 
 def bounds_in_words(expectation: Expectation) -> str:
-    """At most and at least, as people read them."""
+    """Format the bounds of an expectation."""
     figure = FIGURES[expectation.figure]
     bounds = (("at least", expectation.at_least), ("at most", expectation.at_most))
     return " and ".join(f"{word} {figure.shown(bound)}" for word, bound in bounds if bound is not None)

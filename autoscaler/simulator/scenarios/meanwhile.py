@@ -1,6 +1,7 @@
 """Events beside the daemon during a scenario: lost readings, and others who change VMs.
 
-Rules of this file: luck is addressed by (seed, VM), never a running stream, so that one happening shifts no other.
+Rules of this file: random draws depend on (seed, VM), never on a running stream, so that one event does not change another's
+draws.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from autoscaler.traces.trace import Trace, TraceKind
 _OURS = (State.PENDING, State.RUNNING, State.STOPPING, State.STOPPED)
 
 
-class _Around:
-    """A source around another one."""
+class _WrappedSource:
+    """A source that wraps another source."""
 
     answers_at_once = True
-    """It waits for nothing; see `autoscaler.at_once`."""
+    """It never waits; see `autoscaler.at_once`."""
 
     def __init__(self, inner: MetricSource) -> None:
         self._inner = inner
@@ -37,15 +38,15 @@ class _Around:
         await self._inner.close()
 
 
-class MistakenSource(_Around):
-    """A source whose readings are wrong at times.
+class MistakenSource(_WrappedSource):
+    """A source whose readings are sometimes wrong.
 
     Args:
-        inner: Reads.
-        clock: Tells when.
-        begin_s: Epoch seconds that the misreadings count from.
-        misreadings: When, and what is read instead.
-        each: Whether what is shown is that of each VM, and not of all together.
+        inner: The wrapped source.
+        clock: The clock.
+        begin_s: Epoch seconds from which the times of the misreadings count.
+        misreadings: When readings are wrong, and what is read instead.
+        each: Whether `shows` is the reading of each VM rather than the sum over all VMs.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class MistakenSource(_Around):
         self._misreadings, self._each = tuple(misreadings), each
 
     async def read(self, vms: Sequence[Vm]) -> FleetReadings:
-        """What the inner source reads, or what is read instead now."""
+        """Read the inner source, and replace its values during a misreading."""
         got = await self._inner.read(vms)
         since_s = self._clock.now() - self._begin_s
         now = next((one for one in self._misreadings if one.from_s <= since_s < one.to_s), None)
@@ -74,12 +75,12 @@ class MistakenSource(_Around):
         return replace(got, values=np.full(len(got.values), shown))
 
 
-class RecallingSource(_Around):
-    """A source that tells of the past, too.
+class RecallingSource(_WrappedSource):
+    """A source that can also be asked for the past.
 
     Args:
-        inner: Reads.
-        trace: What there is to tell.
+        inner: The wrapped source.
+        trace: The recording to answer from.
     """
 
     def __init__(self, inner: MetricSource, trace: Trace) -> None:
@@ -87,11 +88,11 @@ class RecallingSource(_Around):
         self._trace = trace
 
     async def read(self, vms: Sequence[Vm]) -> FleetReadings:
-        """What the inner source reads."""
+        """Read the inner source."""
         return await self._inner.read(vms)
 
     async def history(self, start_s: float, end_s: float, step_s: float) -> History:
-        """What was known at each step, of the recording; see `HistorySource`."""
+        """Return the demand that was known at each step, from the recording; see `HistorySource`."""
         trace = self._trace
         known_s = trace.timestamps + (trace.interval_s if trace.kind is TraceKind.COUNT else 0.0)
         times = np.arange(start_s, end_s, step_s)
@@ -100,15 +101,15 @@ class RecallingSource(_Around):
         return History(times[told], trace.rates[last[told]], ())
 
 
-class LossySource(_Around):
-    """A source whose readings are lost at times.
+class LossySource(_WrappedSource):
+    """A source whose readings are sometimes lost.
 
     Args:
-        inner: Reads.
-        clock: Tells when.
-        begin_s: Epoch seconds that the losses count from.
-        losses: When, and for which share of the VMs.
-        seed: Of which VMs.
+        inner: The wrapped source.
+        clock: The clock.
+        begin_s: Epoch seconds from which the times of the losses count.
+        losses: When readings are lost, and for which share of the VMs.
+        seed: Seed of the choice of VMs.
     """
 
     def __init__(
@@ -119,13 +120,13 @@ class LossySource(_Around):
         self._losses = tuple(losses)
 
     async def read(self, vms: Sequence[Vm]) -> FleetReadings:
-        """What the inner source reads, without what is lost now."""
+        """Read the inner source, and drop the readings that are lost now."""
         got = await self._inner.read(vms)
         since_s = self._clock.now() - self._begin_s
         share = max((loss.share for loss in self._losses if loss.from_s <= since_s < loss.to_s), default=0.0)
         if share == 0.0:
             return got
-        kept = np.array([self._luck(vm_id) >= share for vm_id in got.vm_ids], np.bool_)
+        kept = np.array([self._draw(vm_id) >= share for vm_id in got.vm_ids], np.bool_)
         lost = len(kept) - int(kept.sum())
         return FleetReadings(
             tuple(vm_id for vm_id, keep in zip(got.vm_ids, kept, strict=True) if keep),
@@ -134,14 +135,14 @@ class LossySource(_Around):
             f"{lost} of {len(kept)} VMs gave no reading" if lost else got.error,
         )
 
-    def _luck(self, vm_id: str) -> float:
-        """Uniform in [0, 1), the same for a VM in all losses."""
+    def _draw(self, vm_id: str) -> float:
+        """Draw uniformly from [0, 1). A VM gets the same number in all losses."""
         digest = hashlib.blake2b(f"{self._seed} loss {vm_id}".encode(), digest_size=8).digest()
         return int.from_bytes(digest, "little") / 2.0**64
 
 
 async def roll_out(world: World, clock: Clock, fleet: str, rollout: RolloutSection) -> None:
-    """Replace the fleet's VMs batch by batch, stopped ones first, as a deployment tool of somebody else would."""
+    """Replace the fleet's VMs batch by batch, stopped ones first, as an independent deployment tool would."""
     await clock.sleep_until(clock.monotonic() + rollout.at_s)
     while True:
         now_s = clock.now()

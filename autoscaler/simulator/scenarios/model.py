@@ -1,7 +1,7 @@
 """The schema of scenario files: one model per section, in the manner of policies.
 
-Rules of this file: declarations only. A YAML key is the attribute's name without its unit suffix. Times within a
-scenario (`at`, `from`, `to`) count from its beginning. Traffic and faults are parsed by those who own them.
+Rules of this file: declarations only. A YAML key is the attribute's name without its unit suffix. Times within a scenario
+(`at`, `from`, `to`) count from its beginning. Traffic and faults are parsed by their own modules.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class RecordingSection(Section):
 
 
 class CloudSection(Section):
-    """How long things take; half of them take longer."""
+    """Median durations in the simulated cloud."""
 
     start_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] = Field(
         16.0, description="Time from the order until a stopped VM is running."
@@ -67,7 +67,7 @@ class CloudSection(Section):
 
 
 class LossSection(Section):
-    """A time in which readings do not arrive."""
+    """A period in which readings do not arrive."""
 
     from_s: Annotated[float, Quantity(DURATION, 0, MOST_S)] = Field(description="When it begins.")
     to_s: Annotated[float, Quantity(DURATION, 0, MOST_S)] = Field(description="When it is over.")
@@ -77,7 +77,7 @@ class LossSection(Section):
 
 
 class MisreadingSection(Section):
-    """A time in which readings say something else than what is so."""
+    """A period in which readings are wrong."""
 
     from_s: Annotated[float, Quantity(DURATION, 0, MOST_S)] = Field(description="When it begins.")
     to_s: Annotated[float, Quantity(DURATION, 0, MOST_S)] = Field(description="When it is over.")
@@ -91,7 +91,7 @@ class MisreadingSection(Section):
 
 
 class KillSection(Section):
-    """The daemon is killed, as by kill -9, and begins again."""
+    """The daemon is killed, as by kill -9, and starts again."""
 
     at_s: Annotated[float, Quantity(DURATION, 0, MOST_S)] = Field(description="When it dies.")
     back_after_s: Annotated[float, Quantity(DURATION, 1, DAY_S)] = Field(
@@ -103,7 +103,7 @@ class KillSection(Section):
 
 
 class RolloutSection(Section):
-    """Another tool replaces the VMs by such with a new image, stopped ones first, then those that serve."""
+    """Another tool replaces the VMs by VMs with a new image, first those that are stopped, then those that serve."""
 
     at_s: Annotated[float, Quantity(DURATION, 0, MOST_S)] = Field(description="When it begins.")
     image: Filled = Field("ami-new", description="The new image.")
@@ -114,7 +114,7 @@ class RolloutSection(Section):
 
 
 class EditSection(Section):
-    """Someone edits the policy, and the daemon takes it over."""
+    """The policy file is edited, and the daemon adopts the change."""
 
     at_s: Annotated[float, Quantity(DURATION, 0, MOST_S)] = Field(description="When.")
     change: dict[str, Any] = Field(description="Sections and keys as in a policy, laid over it.")
@@ -141,7 +141,7 @@ FigureName = Literal[
 
 
 class ExpectationSection(Section):
-    """A bound on a figure of the run; a figure that is unknown breaks every bound."""
+    """A bound on a figure of the run. An unknown figure breaks every bound."""
 
     figure: FigureName = Field(description="Which figure.")
     at_most: Any = Field(None, description="Its upper bound, in the figure's own unit.")

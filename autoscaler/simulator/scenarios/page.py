@@ -23,7 +23,7 @@ on.
 
 
 def page(results: Sequence[tuple[Played, tuple[Verdict, ...]]]) -> str:
-    """The page as Markdown."""
+    """Return the results of the scenarios as Markdown."""
     lines = [_HEAD, *_table(results)]
     for played, verdicts in results:
         lines += ["", *_story(played, verdicts)]

@@ -1,10 +1,10 @@
 """Plays a scenario: the real daemon on virtual time, in a cloud with faults and with other actors.
 
-The daemon knows only what it would know live. What happened is taken from the cloud itself, since a daemon that
-was dead, or that read nothing, cannot tell.
+The daemon knows only what it would know live. What happened is taken from the cloud itself, because a daemon that was dead,
+or that read nothing, cannot tell.
 
-Rules of this file: everything is deterministic. A killed daemon is cut off where it waits and nothing of it is told
-of the end; the cloud and the journal live on.
+Rules of this file: everything is deterministic. A killed daemon is cut off wherever it waits, without notice. The cloud and
+the journal survive it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from autoscaler.wiring_sources import trace_source
 
 @dataclass(frozen=True, slots=True)
 class Glance:
-    """The cloud in the middle of one interval."""
+    """The state of the cloud in the middle of one interval."""
 
     begin_s: float
     serving: int
@@ -53,15 +53,15 @@ class Glance:
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What came of a scenario.
+    """The result of a scenario.
 
     Attributes:
-        scenario: What was played.
-        rows: The daemon's time line; without rows while none ran for long.
-        glances: The cloud, one per tick.
+        scenario: The scenario.
+        rows: The daemon's timeline. It has no rows for times in which no daemon ran for long.
+        glances: The state of the cloud, one element per tick.
         actions: All actions with their outcomes.
-        calls, refused_calls: API calls by what became of them.
-        cost: The cloud's bill.
+        calls, refused_calls: Numbers of API calls that the cloud accepted and refused.
+        cost: The cloud's bill, in money.
     """
 
     scenario: Scenario
@@ -73,7 +73,7 @@ class Played:
     cost: float
 
     def seen(self, from_s: float, to_s: float) -> Seen:
-        """A part of the run, in seconds from its beginning."""
+        """Return what happened in a part of the run, given in seconds from its beginning."""
         scenario, tick_s = self.scenario, self.scenario.given.tick_s
         begin_s, end_s = scenario.begin_s + from_s, scenario.begin_s + to_s
         glances = [glance for glance in self.glances if begin_s <= glance.begin_s < end_s]
@@ -121,7 +121,7 @@ class Played:
         )
 
     def _peak_cost(self) -> float:
-        """Money for as many VMs as the highest demand needs, and no fewer than the minimum, always on."""
+        """Return the cost of as many VMs as the highest demand needs, at least the minimum, always on."""
         given, policy = self.scenario.given, self.scenario.policy
         begin_s = self.scenario.begin_s
         peak = self.scenario.trace.cut(begin_s, begin_s + given.length_s).peak_per_s
@@ -134,18 +134,18 @@ def play(scenario: Scenario, progress: Callable[[float], None] | None = None) ->
     """Play a scenario.
 
     Args:
-        scenario: What to play.
-        progress: Told the share that is done, now and then.
+        scenario: The scenario.
+        progress: Called from time to time with the share that is done.
 
     Raises:
-        InvariantError: A tick, an action's handling or the journal failed, which here is always a bug.
+        InvariantError: A tick, the handling of an action or the journal failed, which is always a bug here.
     """
     return run_virtual(lambda: _Stage(scenario, progress).play())
 
 
 @dataclass
 class _Stage:
-    """Everything around the daemon, which outlives it."""
+    """The surroundings of the daemon, which outlive it."""
 
     scenario: Scenario
     progress: Callable[[float], None] | None
@@ -165,17 +165,17 @@ class _Stage:
                 for rollout in given.rollouts
             ),
         ]
-        await self._lives(frozenset(around))
+        await self._run_daemons(frozenset(around))
         for task in around:
             task.cancel()
         await asyncio.gather(*around, return_exceptions=True)
         if self.failures:
             msg = f"{len(self.failures)} failures in {scenario.name}; the first: {self.failures[0]}"
             raise InvariantError(msg)
-        return await self._left()
+        return await self._result()
 
-    async def _lives(self, around: frozenset[asyncio.Task[None]]) -> None:
-        """One daemon after the other, each until it is killed; the last one is stopped."""
+    async def _run_daemons(self, around: frozenset[asyncio.Task[None]]) -> None:
+        """Run one daemon after the other, each until it is killed. The last one is stopped."""
         given, begin_s = self.scenario.given, self.scenario.begin_s
         deaths = sorted(given.kills, key=lambda kill: kill.at_s)
         since_s, tick_s = 0.0, given.tick_s
@@ -203,7 +203,7 @@ class _Stage:
             await self._until(begin_s + since_s)
 
     def _policy_at(self, since_s: float) -> Policy:
-        """What the policy's file says by then."""
+        """Return the policy that is in the file at this time."""
         edited = [
             policy for at_s, policy in sorted(self.scenario.edits, key=lambda e: e[0]) if at_s <= since_s
         ]
@@ -243,7 +243,7 @@ class _Stage:
         return RecallingSource(inner, scenario.trace) if scenario.given.history else inner
 
     async def _watch(self) -> None:
-        """Look at the cloud in the middle of each interval, whoever runs."""
+        """Record the state of the cloud in the middle of each interval, whether or not a daemon runs."""
         given, begin_s = self.scenario.given, self.scenario.begin_s
         for number in range(int(given.length_s // given.tick_s)):
             at_s = begin_s + number * given.tick_s
@@ -257,7 +257,7 @@ class _Stage:
     async def _until(self, at_s: float) -> None:
         await self.clock.sleep_until(self.clock.monotonic() + max(at_s - self.clock.now(), 0.0))
 
-    async def _left(self) -> Played:
+    async def _result(self) -> Played:
         scenario, fleet = self.scenario, self.policy.fleet
         begin_s, end_s = scenario.begin_s, scenario.begin_s + scenario.given.length_s
         reader = self.journal.reader()

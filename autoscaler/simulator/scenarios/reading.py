@@ -1,7 +1,7 @@
 """Reads scenario files: reports all errors at once, each with file, line, column and what to do.
 
-Rules of this file: nothing is run here. What belongs to others (policy, recipe, fault, trace) is parsed by their
-own readers, so that its errors read as they do elsewhere.
+Rules of this file: nothing is run here. Policy, recipe, faults and trace are parsed by their own readers, so that their
+errors read the same as elsewhere.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class Expectation:
     """A bound on a figure.
 
     Attributes:
-        figure: Its name.
-        at_most, at_least: Bounds, in the figure's unit; None where there is none.
+        figure: Name of the figure.
+        at_most, at_least: Bounds in the figure's unit. None if there is no such bound.
         from_s, to_s: Part of the run, in seconds from its beginning.
-        why: What a person may rely on because of it.
+        why: What users may rely on because of it.
     """
 
     figure: str
@@ -53,18 +53,18 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A scenario, ready to be played.
+    """A scenario that is ready to be played.
 
     Attributes:
-        name: The file's, without its ending.
+        name: Name of the file without its ending.
         path: The file.
-        given: As written.
-        policy: Of the fleet, as it begins.
-        edits: When (seconds from the beginning) and to what it is changed.
+        given: The contents of the file.
+        policy: Policy of the fleet at the beginning.
+        edits: When the policy is edited, in seconds from the beginning, and the policy from then on.
         trace: The traffic.
-        begin_s: Epoch seconds at which the run begins.
-        faults: Bad days of the cloud.
-        expectations: What must come of it.
+        begin_s: Begin of the run, epoch seconds.
+        faults: Faults of the simulated cloud.
+        expectations: Bounds on the figures of the run.
     """
 
     name: str
@@ -79,11 +79,11 @@ class Scenario:
 
 
 def read_scenario(path: Path) -> Scenario:
-    """The scenario in a file.
+    """Read a scenario file.
 
     Raises:
-        ConfigError: With every problem on its line.
-        TraceError: The traffic cannot be had.
+        ConfigError: The scenario is invalid. The message lists every problem with its line.
+        TraceError: The traffic cannot be read or generated.
     """
     document = read_document(path)
     _require(document.problems)
@@ -136,7 +136,7 @@ def _policy(
 def _edit(
     document: Document, path: Path, given: ScenarioFile, at: int, problems: list[Problem]
 ) -> tuple[float, tuple[Policy, ...]]:
-    """The policy after an edit: its changes over those that the scenario began with."""
+    """Return when an edit happens and the policy after it: its changes are applied over those that the scenario begins with."""
     edit = Document(document.file, given.edits[at].change)
     above = ("edits", at, "change")
     for mine, to in ((document.keys, edit.keys), (document.values, edit.values)):
@@ -162,7 +162,7 @@ def _faults(document: Document, given: ScenarioFile, problems: list[Problem]) ->
 
 
 def _as_written(text: str) -> str:
-    """What is wrong with a fault, using the field names of scenarios."""
+    """Replace the field names in the description of an invalid fault by those of scenario files."""
     for here, there in _WITH_UNITS.items():
         text = re.sub(rf"\b{there}\b", here, text)
     return text
@@ -270,7 +270,7 @@ def _traffic(document: Document, path: Path, given: ScenarioFile, policy: Policy
 
 
 def _begin(document: Document, given: ScenarioFile, trace: Trace) -> float:
-    # A count is known once its interval is over, so the first one passes before anything can be read.
+    # A count becomes known when its interval is over, so one interval has to pass before the first reading.
     first_s = trace.start_s + (trace.interval_s if trace.kind is TraceKind.COUNT else 0.0)
     begin_s = first_s if given.begin is None else given.begin.timestamp()
     begin_s = math.ceil(begin_s / given.tick_s) * given.tick_s

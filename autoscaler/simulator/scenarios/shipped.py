@@ -1,10 +1,11 @@
 """The shipped example policies, each on generated traffic of its kind, beside peers and hindsight: a page of results.
 
-What a person who copies one may expect of it, and how much of that is the policy's own doing. Traffic comes from the
-recipe that has the policy's name, so anybody can make it again (`autoscaler trace synth`); it is generated, and said to be.
+The page shows what to expect of a copy of a policy, and how much of that the policy itself achieves. The traffic comes from
+the recipe with the policy's name, so that anybody can make it again (`autoscaler trace synth`). The page says that it is
+generated.
 
-Rules of this file: a replay as `autoscaler replay` makes it, nothing of its own. Figures are of the time after the warm-up.
-A section of the page depends on one policy, its defaults and its recipe only.
+Rules of this file: it runs the replay of `autoscaler replay` and nothing of its own. Figures are for the time after the
+warm-up. A section of the page depends only on one policy, its defaults and its recipe.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from autoscaler.simulator.traffic.parts import generate
 from autoscaler.simulator.traffic.recipe import read_recipe
 
 WARM_UP_S = 3 * 86_400.0
-"""What policies learn from before they are judged."""
+"""Seconds that policies learn from before they are judged."""
 
 _SHOWN = ("unserved_share", "regret", "longest_episode_s", "starts_per_day")
 _UNITS = {figure.key: figure.unit for figure in FIGURES}
@@ -47,22 +48,22 @@ cannot begin from zero. Ticks are two minutes long here, longer than most people
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """A policy and what it is replayed on."""
+    """A policy and the recipe that it is replayed on."""
 
     policy: Path
     recipe: Path
 
     @property
     def name(self) -> str:
-        """Of the policy's file."""
+        """Name of the policy's file without its ending."""
         return self.policy.stem
 
 
 def shipped_in(folder: Path, recipes: Path) -> tuple[Shipped, ...]:
-    """The policies of a folder with their recipes, by name.
+    """List the policies of a folder with their recipes, by name.
 
     Raises:
-        ConfigError: There is none, or one has no recipe.
+        ConfigError: There is no policy, or a policy has no recipe.
     """
     files = sorted(file for file in folder.glob("*.yaml") if file.name != DEFAULTS)
     if not files:
@@ -77,11 +78,11 @@ def shipped_in(folder: Path, recipes: Path) -> tuple[Shipped, ...]:
 
 
 def section(shipped: Shipped) -> str:
-    """One policy's part of the page, as Markdown. Takes some seconds.
+    """Return one policy's part of the page, as Markdown. This takes some seconds.
 
     Raises:
-        ConfigError: The policy is wrong, or lanes cannot express it.
-        TraceError: The recipe is wrong.
+        ConfigError: The policy is invalid, or lanes cannot express it.
+        TraceError: The recipe is invalid.
     """
     policy, trace = require_policy(shipped.policy), generate(read_recipe(shipped.recipe))
     replay = prepare(policy, shipped.policy, trace, Wanted(warm_up_s=WARM_UP_S))
@@ -92,7 +93,7 @@ def section(shipped: Shipped) -> str:
 
 
 def page(sections: Sequence[str]) -> str:
-    """The whole page."""
+    """Return the whole page, as Markdown."""
     return "\n".join((_HEAD, *sections))
 
 
@@ -127,15 +128,15 @@ def _lines(shipped: Shipped, replay: Replay, entries: Sequence[Entry]) -> list[s
 
 
 def _in_words(replay: Replay) -> str:
-    """How the policy comes to its numbers, without its name."""
+    """Describe how the policy arrives at its numbers, without its name."""
     objective = objective_in_words(replay.policy).partition(": ")[2]
-    # The objective's first words say what it is, as those of the replay do, and then what it goes by.
+    # Objective and replay may both begin by naming the kind of policy, which is to appear only once.
     rest = [each for each in replay.in_words.split("; ") if not (objective and objective.startswith(each))]
     return "; ".join(filter(None, (objective, *rest)))
 
 
 def _three_digits(cost: float) -> str:
-    """More of them would tell of the machine, not of the policy."""
+    """Format a cost with three digits. More digits would reflect the machine, not the policy."""
     return f"{cost:,.{max(2 - math.floor(math.log10(cost)), 0)}f}" if cost > 0 else "0"
 
 
