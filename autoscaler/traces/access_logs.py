@@ -1,12 +1,12 @@
 """Imports access logs as request counts: common and combined format, HAProxy, W3C, AWS application load balancers.
 
-Each line is one request at its time of arrival: the time in brackets in common, combined and HAProxy logs, and the
-creation time in AWS logs (their first time is that of the response; older lines have no other). HAProxy logs local
-times without an offset, so the zone must be given. A syslog prefix is skipped.
+Each line is one request at its time of arrival: the time in brackets in common, combined and HAProxy logs, and the creation
+time in AWS logs (their first time is that of the response; older lines have no other). HAProxy logs local times without an
+offset, so the zone must be given. A syslog prefix is skipped.
 
-Rules of this file: a line that cannot be parsed is counted and shown; too many of them end the import. A file covers
-the time from its first to its last line: an interval without lines within it is a measured zero, and time that no
-file covers is a gap. Lines may be out of order up to a bound; a line further back is refused.
+Rules of this file: lines that cannot be parsed are counted and shown, and too many of them end the import. A file covers the
+time from its first to its last line. Within it, an interval without lines is a measured zero. Time that no file covers is a
+gap. Lines may be out of order up to a bound; a line further back is refused.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from autoscaler.traces.events import MAX_INTERVALS
 from autoscaler.traces.trace import Trace, TraceKind, describe_time
 
 MAX_LINE = 16 << 20
-"""A file with longer lines is not a log."""
+"""Longest line in bytes. A file with longer lines is not a log."""
 REMEMBERED = 100_000
 """Number of distinct time texts whose epoch seconds are cached."""
 LOOKED_AT = 200
@@ -39,7 +39,7 @@ SHOWN = 5
 
 
 class LogFormat(StrEnum):
-    """What the lines look like."""
+    """The format of the lines."""
 
     COMMON = "common"
     """Common and combined: `host ident user [10/Oct/2000:13:55:36 -0700] "GET / HTTP/1.0" 200 2326 …`."""
@@ -65,7 +65,7 @@ _HAPROXY = re.compile(
 )
 _W3C = re.compile(rb"^(\d{4}-\d\d-\d\d[ \t]\d\d:\d\d:\d\d)[ \t][^\n]*\n()", re.MULTILINE)
 _W3C_FIELDS = re.compile(rb"#Fields:[ \t]*date[ \t]time[ \t]")
-"""Only this line identifies the format: any table may begin with a date and a time."""
+"""The line that identifies the W3C format. Date and time alone do not: any table may begin with them."""
 _ALB = re.compile(
     rb"^(?:https?|h2|grpcs|wss?) "
     + _STAMP
@@ -85,9 +85,9 @@ class RefusedLine:
     """A line that was not counted.
 
     Attributes:
-        path, line: Where.
-        why: A few words.
-        text: Its beginning.
+        path, line: The file, and the number of the line.
+        why: The reason, in a few words.
+        text: The beginning of the line.
     """
 
     path: Path
@@ -96,21 +96,21 @@ class RefusedLine:
     text: str
 
     def __str__(self) -> str:
-        """One line for a person."""
+        """Format the refused line as one line for a person."""
         return f"{self.path}:{self.line}: {self.why}: {self.text}"
 
 
 @dataclass(slots=True)
 class LogCounts:
-    """What was read.
+    """What was read from the files.
 
     Attributes:
-        lines: All that are not empty.
-        refused: Lines not counted.
-        shown: The first of them.
-        spans: Number of the first and the last interval of each file with a line that counts.
+        lines: Number of lines that are not empty.
+        refused: Number of lines that were not counted.
+        shown: The first refused lines.
+        spans: Numbers of the first and the last interval of each file that has a counted line.
         per_interval: Requests by number of the interval since the epoch.
-        formats: Of the files, in order.
+        formats: Formats of the files, in order.
     """
 
     lines: int = 0
@@ -137,19 +137,19 @@ def read_access_logs(
     zone: tzinfo = UTC,
     progress: Progress | None = None,
 ) -> tuple[Trace, LogCounts]:
-    """Count the requests of some log files per interval.
+    """Count the requests in log files per interval.
 
     Args:
-        paths: Text or .gz, in any order; together they are one log.
-        interval_s: Length of an interval; intervals are whole ones since the epoch.
-        log_format: Of all files; told from each file's first lines where None.
+        paths: Text or .gz files in any order, which together are one log.
+        interval_s: Length of an interval in seconds. Intervals are whole ones since the epoch.
+        log_format: Format of all files. None detects it from the first lines of each file.
         max_refused: Largest share of lines that may be refused, 0..1.
-        disorder_s: How far a line may be behind the latest line before it in its file.
-        zone: Of times that say no offset, which are HAProxy's.
-        progress: Told which share of the files has been read.
+        disorder_s: Seconds by which a line may be earlier than the latest line before it in its file.
+        zone: Zone of times without an offset, which HAProxy writes.
+        progress: Called with the share of the files that has been read.
 
     Raises:
-        TraceError: A file cannot be read or is there twice, too many lines are refused, or none is left.
+        TraceError: A file cannot be read or is given twice, too many lines are refused, or no line is left.
     """
     found, seen = LogCounts(), dict[str, Path]()
     files = list(paths)
@@ -168,7 +168,7 @@ def read_access_logs(
 
 
 def told_format(path: Path) -> LogFormat | None:
-    """The format that most of a file's first lines have; None where no line has any.
+    """Detect the format that most of a file's first lines have. None if no line has a known format.
 
     Raises:
         TraceError: The file cannot be read.
@@ -199,7 +199,7 @@ def _read_file(
     how: tuple[float, tzinfo],
     progress: Progress,
 ) -> str:
-    """Count a file's lines; the digest of its content."""
+    """Count the lines of a file, and return the digest of its content."""
     form = log_format or told_format(path)
     if form is None:
         raise TraceError(
@@ -222,7 +222,7 @@ def _read_file(
 
 
 def _whole_lines(path: Path, stream: IO[bytes]) -> Iterator[bytes]:
-    """Blocks of whole lines, each ending in a newline."""
+    """Yield blocks of whole lines, each ending in a newline."""
     rest = b""
     while data := stream.read(BLOCK_BYTES):
         rest += data
@@ -240,7 +240,7 @@ def _whole_lines(path: Path, stream: IO[bytes]) -> Iterator[bytes]:
 
 @dataclass(slots=True)
 class _Counting:
-    """One file being counted: whole blocks at once, and line by line where something in one is wrong."""
+    """Counts one file: whole blocks at once, and line by line if something in a block is wrong."""
 
     path: Path
     found: LogCounts
@@ -264,7 +264,7 @@ class _Counting:
         self.line += lines
 
     def _take_whole(self, block: bytes, lines: int) -> bool:
-        """Whether every line of the block could be counted, which is then done."""
+        """Count a block at once. False, with nothing counted, if any of its lines cannot be counted."""
         matches = _PATTERNS[self.form].findall(block)
         if len(matches) != lines:
             return False
@@ -294,7 +294,7 @@ class _Counting:
             self.steps[int(at_s // self.interval_s)] += 1
 
     def _moment(self, text: bytes) -> float:
-        """Epoch seconds, NaN if there is no such time; cached, since many lines have the same second."""
+        """Return the epoch seconds of a time text. NaN if it is not a time. Cached, because many lines have the same second."""
         at_s = self.known.get(text)
         if at_s is None:
             try:
@@ -309,7 +309,7 @@ class _Counting:
         return at_s
 
     def _parsed(self, text: str) -> tuple[float, bool]:
-        """Epoch seconds, and whether the local time occurs twice (the clock was set back); earlier lines then tell which it is."""
+        """Return epoch seconds, and whether the local time occurs twice. Earlier lines then decide which one is meant."""
         if self.form in {LogFormat.ALB, LogFormat.W3C}:
             return datetime.fromisoformat(f"{text[:10]}T{text[11:]}+00:00").timestamp(), False
         month = _MONTHS[text[3:6]]  # not strptime, whose month names are those of the locale
@@ -326,7 +326,7 @@ class _Counting:
 
 
 def _lines(block: bytes) -> list[bytes]:
-    """Lines with their ends, where only a newline ends one."""
+    """Split a block into lines with their ends. Only a newline ends a line."""
     return [line + b"\n" for line in block.split(b"\n")[:-1]]
 
 
@@ -348,7 +348,7 @@ def _trace(path: Path, found: LogCounts, interval_s: float) -> Trace:
 
 
 def _union(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Spans that overlap or adjoin as one, in order."""
+    """Merge spans that overlap or adjoin, in order."""
     joined: list[tuple[int, int]] = []
     for first, last in sorted(spans):
         if joined and first <= joined[-1][1] + 1:
@@ -380,7 +380,7 @@ def _printable(text: bytes) -> str:
 
 
 def notes(found: LogCounts, trace: Trace) -> list[str]:
-    """What a person should know about the trace."""
+    """Return notes on the trace for the user."""
     told = [f"{found.lines - found.refused:,} requests in {', '.join(sorted(set(found.formats)))} format"]
     if found.refused:
         told.append(f"{found.refused:,} lines were not counted; the first: {found.shown[0]}")

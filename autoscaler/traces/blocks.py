@@ -1,6 +1,6 @@
 """Reads text files, plain or gzip, as blocks of whole lines: the first step of every trace reader.
 
-Rules of this file: bytes in, checked UTF-8 in blocks out; what is not text is refused with line and column.
+Rules of this file: bytes in, blocks of valid UTF-8 out. What is not text is refused with line and column.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import IO, TypeAlias
 from autoscaler.errors import TraceError
 
 MAX_BYTES = 4 << 30
-"""The largest text read, decompressed: some hundred million rows. A larger file counts as broken or hostile."""
+"""Largest text in decompressed bytes: some hundred million rows. A larger file counts as broken or hostile."""
 BLOCK_BYTES = 8 << 20
 MAX_LINE = 64 << 20
-"""A file with more bytes than this without a non-empty line counts as hostile."""
+"""Bytes without a non-empty line from which on a file counts as hostile."""
 
 Progress: TypeAlias = Callable[[float], None]
-"""Called now and then with the share of the file that has been read, 0..1."""
+"""Called from time to time with the share of the file that has been read, 0..1."""
 
 
 def check_file(path: Path) -> None:
-    """The path is a file.
+    """Check that the path is a file that can be a trace.
 
     Raises:
         TraceError: It is not.
@@ -41,8 +41,9 @@ def check_file(path: Path) -> None:
 
 
 def read_blocks(path: Path, progress: Progress | None = None) -> Generator[bytes, None, None]:
-    r"""Blocks of whole lines, each ending in `\n`, with `\r\n` made `\n`, without a byte order mark and without
-    empty lines at the end of the file.
+    r"""Yield blocks of whole lines, each ending in `\n`.
+
+    `\r\n` becomes `\n`. A byte order mark, and empty lines at the end of the file, are removed.
 
     Raises:
         TraceError: The file cannot be read, is too large, or is not UTF-8 text.
@@ -52,8 +53,8 @@ def read_blocks(path: Path, progress: Progress | None = None) -> Generator[bytes
 
 
 def beginning(path: Path) -> bytes:
-    """The first block of a file; empty where there is none. Raises as `read_blocks`."""
-    # Left to be closed by itself it would swallow an interrupt that comes just then.
+    """Return the first block of a file, empty if there is none. Raises the errors of `read_blocks`."""
+    # Without an explicit close, the generator's own would swallow an interrupt that arrives at that moment.
     with closing(read_blocks(path)) as blocks:
         return next(blocks, b"")
 
@@ -62,7 +63,7 @@ def beginning(path: Path) -> bytes:
 def opened(
     path: Path, progress: Progress | None = None
 ) -> Generator[tuple[IO[bytes], Callable[[], object]], None, None]:
-    """The decompressed text of a file, and a function that reports how much of it was read.
+    """Yield the decompressed text of a file, and a function that reports how much of it was read.
 
     Raises:
         TraceError: The file cannot be read.
@@ -76,7 +77,7 @@ def opened(
 
 
 def _unreadable(path: Path, error: Exception) -> TraceError:
-    """The error for a file that cannot be read or decompressed."""
+    """Return the error for a file that cannot be read or decompressed."""
     if isinstance(error, EOFError):
         return TraceError(
             f"{path}: cannot be read: it is a gzip file that is incomplete; copy it again, or wait until it is fully "
@@ -91,7 +92,7 @@ def _unreadable(path: Path, error: Exception) -> TraceError:
 
 
 def part_of(progress: Progress | None, number: int, files: int) -> Progress:
-    """Progress of one of several files that are read in sequence."""
+    """Return the progress of one of several files that are read in sequence."""
     return lambda share: progress((number + share) / files) if progress else None
 
 
@@ -134,7 +135,7 @@ _KINDS = {
     b"BZh": "compressed by bzip2; decompress it",
     b"\xfd7zXZ": "compressed by xz; decompress it",
 }
-"""How files of other kinds begin, and what to do about each."""
+"""First bytes of other kinds of files, and what to do about each."""
 
 
 def _without_mark(path: Path, data: bytes) -> bytes:

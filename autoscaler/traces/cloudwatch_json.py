@@ -1,8 +1,8 @@
 """Parses saved CloudWatch output (`aws cloudwatch get-metric-statistics`, `get-metric-data`) into times and values.
 
-Rules of this file: one metric and one statistic, named where there are several, never a sum. Datapoints come in any
-order. A period without a datapoint is a gap here; CloudWatch does not tell whether nothing happened or nothing was
-recorded.
+Rules of this file: a trace is one metric and one statistic, never a sum. The caller names them if the file has several.
+Datapoints may be in any order. A period without a datapoint is a gap here, because CloudWatch does not tell whether nothing
+happened or nothing was recorded.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ _NO_STATISTICS = {"Timestamp", "Unit", "ExtendedStatistics"}
 
 
 def is_cloudwatch(path: Path) -> bool:
-    """Whether a file looks like such an answer."""
+    """Return whether a file looks like such output."""
     return is_json_with(path, b'"Datapoints"', b'"MetricDataResults"')
 
 
 def read_cloudwatch(
     path: Path, value: str = "", progress: Progress | None = None
 ) -> tuple[Float, Float, str]:
-    """Times in epoch seconds, ascending, and values, float64 (n,) each, and what they are, in words.
+    """Read times in epoch seconds, ascending, and values, float64 (n,) each, and a description of the values.
 
     Args:
         path: The file.
-        value: Which statistic (`Sum`), or which result by its Id or label; empty where there is one only.
-        progress: Told which share has been read.
+        value: The statistic (`Sum`), or the Id or label of a result. May be empty if there is only one.
+        progress: Called with the share that has been read.
 
     Raises:
-        TraceError: The file is no such answer, is a part of one, or holds several metrics.
+        TraceError: The file is not such output, is incomplete, or contains several metrics.
     """
     text = b"".join(read_blocks(path, progress))
     try:
@@ -120,7 +120,7 @@ def _statistic(path: Path, points: Any, value: str, label: Any) -> tuple[list[tu
 
 
 def _flat(point: Mapping[str, Any]) -> dict[str, Any]:
-    """The statistics of a datapoint, percentiles too."""
+    """Return the statistics of a datapoint, including percentiles."""
     own = {name: value for name, value in point.items() if name not in _NO_STATISTICS}
     return own | dict(point.get("ExtendedStatistics") or {})
 
@@ -135,7 +135,7 @@ def _points(path: Path, pairs: Iterable[tuple[Any, Any]], where: str) -> list[tu
 
 
 def _time(path: Path, stamp: Any, where: str) -> float:
-    """Epoch seconds, or ISO 8601 (`cli_timestamp_format`)."""
+    """Parse a time in epoch seconds or ISO 8601 (`cli_timestamp_format`)."""
     if isinstance(stamp, int | float) and not isinstance(stamp, bool):
         return float(stamp)
     try:

@@ -1,10 +1,10 @@
 """Imports tables of other shapes: column roles come from options, or from the header if it is clear.
 
-Why it is strict: what is imported once is believed from then on. A column is taken by its name or because there is
-no other choice; rows out of order, doubled or off the grid are errors unless the caller asks for sorting or for
-moving stamps to the start of their interval.
+The import is strict, because an imported trace is believed from then on. A column is taken by its name, or because there is
+no other choice. Rows that are out of order, duplicated or off the grid are errors unless the caller asks for sorting, or for
+moving time stamps to the start of their interval.
 
-Rules of this file: text of any shape goes in, a checked Trace comes out; nothing is written here.
+Rules of this file: text of any shape in, a checked Trace out. Nothing is written here.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _TIME_LINE = {"demand", "desired", "in_service", "warm_target"}
 
 
 class Shape(StrEnum):
-    """What a file to import holds."""
+    """The contents of a file to import."""
 
     SERIES = "series"
     """One row per interval: time and value."""
@@ -70,10 +70,10 @@ class Shape(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SeriesColumns:
-    """Which columns hold what; empty to go by the header.
+    """The roles of columns. An empty string leaves the choice to the header.
 
     Attributes:
-        time, value, duration: Names, or numbers from 1 where there is no header.
+        time, value, duration: Names, or numbers from 1 if there is no header.
     """
 
     time: str = ""
@@ -84,16 +84,16 @@ class SeriesColumns:
 def told_shape(
     path: Path, layout: Layout, columns: SeriesColumns | None = None, vms: PerVmColumns | None = None
 ) -> Shape:
-    """What a file holds, by the manifest beside it, its header, or the look of its log lines.
+    """Determine the contents of a file from its manifest, its header, or the look of its log lines.
 
     Args:
         path: The file.
-        layout: How its text is written.
+        layout: The layout of its text.
         columns: The columns that were asked for.
         vms: The columns that were asked for in a table of VMs.
 
     Raises:
-        TraceError: The shape cannot be determined.
+        TraceError: The contents cannot be determined.
     """
     check_file(path)
     said = (manifest_entry(path) or {}).get("kind", "")
@@ -121,7 +121,7 @@ def told_shape(
         return Shape.PER_VM
     asked = columns or SeriesColumns()
     times = (asked.time.lower(), *TIME_NAMES)
-    # First, since one comma in a user agent makes a log line look like two columns.
+    # Logs first, because one comma in a user agent makes a log line look like two columns.
     if not (is_parquet(path) or logged) and access_logs.told_format(path):
         return Shape.ACCESS_LOG
     if any({name.lower(), name.lower().split(" ")[0]} & {*times} for name in names) or len(names) == 2:
@@ -165,25 +165,25 @@ def read_series(
     empty_is_zero: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Trace, int]:
-    """Reads a table with one row per interval; also returns how many of its cells have no value.
+    """Read a table with one row per interval. Returns the trace and the number of cells without a value.
 
     Args:
         path: Text, gzip or Parquet.
         kind: What the values mean.
-        columns: Which columns to take.
-        layout: How the text is written.
-        interval_s: Length of an interval; where None, the smallest step.
-        sort: Sort rows that are not in order of time.
-        floor: Move each stamp to the start of its interval, which `interval_s` must then say.
-        empty_is_zero: Whether a cell without a value means that nothing happened; otherwise it is unknown.
-        progress: Told which share has been read.
+        columns: The columns to take.
+        layout: The layout of the text.
+        interval_s: Length of an interval in seconds. None takes the smallest step.
+        sort: Whether to sort rows by time.
+        floor: Whether to move each time stamp to the start of its interval. Needs `interval_s`.
+        empty_is_zero: Whether a cell without a value means that nothing happened. Otherwise it is unknown.
+        progress: Called with the share that has been read.
 
     Raises:
-        TraceError: The file cannot be used; the message says where and what to do.
+        TraceError: The file cannot be used. The message names the place and a remedy.
     """
     if floor and interval_s is None:
         raise TraceError(FLOOR_NEEDS_INTERVAL)
-    # A line of JSON may be about something else; a missing field is not an empty cell.
+    # A line of JSON may be about something else, so a missing field there is not an empty cell.
     form = Form.NUMBER if not is_parquet(path) and is_json_lines(path) else Form.CELL
     table = read_table(path, _series_choice(columns or SeriesColumns(), form), layout or Layout(), progress)
     time, value = list(table.numbers)[:2]
@@ -226,7 +226,7 @@ def read_series(
 
 
 def _explained(error: RowError, stamps: Float) -> str:
-    """The error with advice, if there is any; `stamps` are the ones that its row counts."""
+    """Add advice to an error, if there is any. `stamps` are the time stamps that the row of the error counts."""
     text = str(error)
     if "before the row above" in text:
         what = text.split(";", maxsplit=1)[0]
@@ -247,7 +247,7 @@ def _explained(error: RowError, stamps: Float) -> str:
 
 
 def _put_back(stamps: Float, row: int) -> bool:
-    """Whether the time of a row is an hour earlier than the rows before it suggest."""
+    """Return whether the time of a row is an hour earlier than the rows before it suggest."""
     if row < 2:
         return False
     step_s = stamps[row - 1] - stamps[row - 2]
@@ -263,20 +263,21 @@ def read_events(
     layout: Layout | None = None,
     progress: Progress | None = None,
 ) -> tuple[Trace, Measure, list[Table]]:
-    """Reads tables with one row per event, in any order, as one log: the trace, what its values are, and the tables.
+    """Read tables with one row per event, in any order, as one log. Returns the trace, what its values are, and the tables.
 
-    A file is complete from its first event to its last one; what no file covers is unknown.
+    A file is complete from its first event to its last one. What no file covers is unknown.
 
     Args:
         paths: Text, gzip, Parquet or JSON lines.
-        interval_s: Length of an interval.
-        measure: What to make of the events; where None, concurrency if the first file has a column of durations.
-        columns: Which columns to take.
-        layout: How the text is written.
-        progress: Told which share has been read.
+        interval_s: Length of an interval in seconds.
+        measure: What to derive from the events. None takes concurrency if the first file has a column of durations, else
+            counts.
+        columns: The columns to take.
+        layout: The layout of the text.
+        progress: Called with the share that has been read.
 
     Raises:
-        TraceError: A file cannot be used, or is there twice.
+        TraceError: A file cannot be used, or is given twice.
     """
     tables: list[Table] = []
     chosen = measure
@@ -314,7 +315,7 @@ def _same_events(one: Table, other: Table) -> bool:
 
 
 def _event_error(tables: Sequence[Table], error: RowError) -> TraceError:
-    """The error of a row in the concatenated tables, with its own file and line."""
+    """Return the error for a row of the concatenated tables, with its own file and line."""
     row = error.row
     for table in tables:
         if row < table.rows:
@@ -325,7 +326,7 @@ def _event_error(tables: Sequence[Table], error: RowError) -> TraceError:
 
 
 def _covered(trace: Trace, tables: Sequence[Table]) -> Trace:
-    """The trace without the intervals that lie between two files."""
+    """Return the trace without the intervals that lie between two files."""
     keep = np.zeros(len(trace.values), np.bool_)
     for table in tables:
         begins = _times(table)[0]
@@ -366,7 +367,7 @@ def _event_choice(columns: SeriesColumns, measure: Measure | None) -> Choose:
 
 
 def _named(names: list[str], given: str, usual: tuple[str, ...], what: str, option: str) -> str:
-    """The given column, or the one with a usual name.
+    """Return the given column, or the one with a usual name.
 
     Raises:
         TraceError: There is none.
@@ -391,7 +392,7 @@ def _named(names: list[str], given: str, usual: tuple[str, ...], what: str, opti
 
 
 def _hint(names: list[str], what: str) -> str:
-    """What else the table may be, with advice; empty if nothing suggests that."""
+    """Say what else the table may be, with advice. Empty if nothing suggests that."""
     if names == [str(place + 1) for place in range(len(names))]:
         return "; without a header a column is named by its number, such as `--time 1 --value 2`"
     if what == "value" and set(names) >= _TIME_LINE:
@@ -412,8 +413,9 @@ def _hint(names: list[str], what: str) -> str:
 
 
 def time_column(given: str) -> Callable[[list[str]], str]:
-    """Says which column is that of the times; where none has a usual name, the first one if it begins like one, as
-    `Time (UTC)`.
+    """Return a function that chooses the column of times.
+
+    If no column has a usual name, it takes the first column if its name begins like one, such as `Time (UTC)`.
     """
 
     def choose(names: list[str]) -> str:
@@ -425,7 +427,7 @@ def time_column(given: str) -> Callable[[list[str]], str]:
 
 
 def _separated(names: list[str]) -> str:
-    """What seems to separate columns if the header is a single column."""
+    """Say what seems to separate columns if the header is a single column."""
     sign = next((sign for sign in ";\t|" if len(names) == 1 and sign in names[0]), "")
     told = {"": "", "\t": "tab"}.get(sign, f"'{sign}'")
     return (

@@ -1,7 +1,7 @@
 """Imports single events (`timestamp,duration_s`): how many began, or how many were in progress.
 
-Rules of this file: a list of events is complete between its first and its last one, so that an interval without
-any is a measured zero there; nothing is said of the time outside.
+Rules of this file: a list of events is complete between its first and its last event, so an interval without events in
+between is a measured zero. Time outside is not part of the trace.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ from autoscaler.errors import TraceError
 from autoscaler.traces.trace import Float, RowError, Trace, TraceKind
 
 MAX_INTERVALS = 50_000_000
-"""A longer trace comes from a stray time; it would not fit into memory."""
+"""Largest number of intervals of a trace. A longer one comes from a stray time and would not fit into memory."""
 
 
 class Measure(StrEnum):
-    """What is made of events."""
+    """What is derived from events."""
 
     COUNT = "count"
-    """How many began within the interval."""
+    """Number of events that began within the interval."""
     CONCURRENCY = "concurrency"
-    """How many were under way, averaged over the interval: the work that they ask for, in busy VMs."""
+    """Mean number of events in progress over the interval: the work that they ask for, in busy VMs."""
 
 
 def trace_of_events(
     begins_s: Float, durations_s: Float | None, interval_s: float, measure: Measure, *, name: str = "events"
 ) -> Trace:
-    """Events in any order as a trace on the grid of whole intervals since the epoch.
+    """Convert events in any order to a trace on the grid of whole intervals since the epoch.
 
     Args:
         begins_s: float64 (n,), epoch seconds.
-        durations_s: float64 (n,), at least 0; needed for concurrency only.
-        interval_s: Length of an interval.
+        durations_s: float64 (n,), seconds, at least 0. Needed for concurrency only.
+        interval_s: Length of an interval in seconds.
         measure: What the values are.
-        name: For people.
+        name: Name for people.
 
     Raises:
         RowError: An event is impossible.
-        TraceError: There are no events, no durations where they are needed, or the interval is impossible.
+        TraceError: There are no events, durations are needed and missing, or the interval is impossible.
     """
     if not len(begins_s):
         raise TraceError("there are no events")
@@ -78,14 +78,14 @@ def _checked(durations_s: Float | None) -> Float:
 
 
 def _under_way(begins_s: Float, durations_s: Float, grid: Float) -> Float:
-    """float64 (intervals,), seconds under way within each interval of the grid, summed over the events."""
+    """Return the seconds in progress within each interval of the grid, summed over all events: float64 (intervals,)."""
     since = begins_s - grid[0]  # small numbers keep the sums exact to the microsecond
     points = grid - grid[0]
     return np.diff(_passed(np.sort(since), points) - _passed(np.sort(since + durations_s), points))
 
 
 def _passed(sorted_times: Float, points: Float) -> Float:
-    """Per point, the time since each of the times before it, summed."""
+    """Return, per point, the sum of the times that have passed since each earlier time."""
     before = np.searchsorted(sorted_times, points)
     sums = np.concatenate(([0.0], np.cumsum(sorted_times)))
     return before * points - sums[before]

@@ -1,6 +1,6 @@
 """Imports any readable file as a trace, with warnings for the user: one entry point for import and description.
 
-Rules of this file: it only chooses; each shape is read by its own module.
+Rules of this file: it only chooses. Each shape is read by its own module.
 """
 
 from __future__ import annotations
@@ -38,29 +38,33 @@ from autoscaler.traces.trace import Float, RowError, Trace, TraceKind, describe_
 from autoscaler.traces.wide import Wide, added, read_wide, vms_of
 
 _DECIMALS = 3
-"""Tolerance of a Prometheus step, which has milliseconds."""
+"""Decimals of a Prometheus step in seconds, which has milliseconds."""
 _NAMED = 3
 DEFAULT_INTERVAL_S = 60.0
-"""Interval of traces made from events and log lines, which have none of their own."""
+"""Interval, in seconds, of traces made from events and log lines, which have none of their own."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    """How to read files; values that are empty or None come from the manifest or the file.
+    """How to read files. Values that are empty or None are taken from the manifest or the file.
 
     Attributes:
-        shape: What the files hold.
+        shape: The contents of the files.
         kind: What the values of a series mean.
-        interval_s: Length of an interval.
+        interval_s: Length of an interval in seconds.
         series: Columns of a series or of events.
         per_vm: Columns of a table of single VMs.
-        separator, decimal, header, time_style, zone: How text is written (`tables.Layout`, `stamps.TimeForm`).
-        sort, floor: As of `importing.read_series`.
-        before: Whether a value of Prometheus describes the step that ends at its time; where None, counts do.
-        capacity_per_s, saturation, coverage: As of `per_vm.counterfactual`.
-        counter: Whether values are a cumulative counter, whose increase is taken.
-        measure: What to make of events.
-        log_format, max_refused, disorder_s: As of `access_logs.read_access_logs`.
+        separator, decimal, header, skip: The layout of text (`tables.Layout`).
+        time_style, zone: The format of times (`stamps.TimeForm`).
+        sort, floor: As for `column_roles.read_series`.
+        before: Whether a Prometheus value describes the step that ends at its time. None means that it does if values are
+            counts.
+        capacity_per_s, saturation, coverage: As for `per_vm.counterfactual`.
+        measure: What to derive from events.
+        log_format, max_refused, disorder_s: As for `access_logs.read_access_logs`.
+        columns: Pattern of the names of the columns of a wide table.
+        empty_is_zero: Whether a missing value means that nothing happened.
+        counter: Whether values are a cumulative counter, so that their increase is taken.
     """
 
     shape: Shape | None = None
@@ -95,9 +99,9 @@ class Imported:
 
     Attributes:
         trace: The trace.
-        shape: What the files held.
-        notes: What a person should know, in a few words each.
-        vms: How many VMs a table of them had; 0 elsewhere.
+        shape: The contents of the files.
+        notes: Short notes for the user.
+        vms: Number of VMs in a table of VMs. 0 for other shapes.
     """
 
     trace: Trace
@@ -110,7 +114,7 @@ def import_files(paths: Sequence[Path], options: ImportOptions, progress: Progre
     """Read a file, or several access logs or files of events as one, into a trace.
 
     Raises:
-        TraceError: What is wrong, where, and what to do.
+        TraceError: The files cannot be used. The message names the place and a remedy.
     """
     if len(options.separator) != 1 or options.separator in '"\r\n':
         raise TraceError(f"the separator must be one character, not {options.separator!r}")
@@ -220,7 +224,7 @@ def _series(path: Path, options: ImportOptions, progress: Progress | None) -> Im
 
 @contextmanager
 def _placed(path: Path, stamps: Float) -> Iterator[None]:
-    """Adds the file, and the time of the value in question, to errors."""
+    """Add the file, and the time of the faulty value, to errors."""
     try:
         yield
     except RowError as error:
@@ -360,7 +364,7 @@ def _of_vms(table: PerVmTrace, options: ImportOptions) -> Imported:
 
 
 def _odd_scale(table: PerVmTrace, full_at: float) -> list[str]:
-    """A doubt about the unit if VMs seem to be almost unused, or used to more than 100 %."""
+    """Return a doubt about the unit if VMs seem to be almost unused, or used to more than 100 %."""
     highest = float(np.nanmax(table.cpu_percent, initial=0.0)) / 100.0
     told = f"the highest utilisation is {highest * full_at:.3g}, with {full_at:g} for a fully used VM"
     if 0 < highest <= 0.01:

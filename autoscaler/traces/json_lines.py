@@ -1,9 +1,9 @@
 """Reads JSON lines, as in structured logs: one object per line, with its fields as columns.
 
-A field within a field is named by its path, such as `http.time`.
+A nested field is named by its path, such as `http.time`.
 
-Rules of this file: what is no object, or lacks a field that is asked for, is refused by its line; how many such lines
-are suffered is said by the caller (`Layout.max_refused`), and they are counted.
+Rules of this file: a line that is not an object, or that lacks a requested field, is refused and counted. The caller says
+how many may be (`Layout.max_refused`).
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from autoscaler.traces.tables import Choose, Layout, Table, Wanted
 
 LOOKED_AT = 200
-"""Lines from which the names of fields are told."""
+"""Number of lines from which the names of fields are taken."""
 _DEEPEST = 4
 _SHOWN = 80
 _SETTLED_AT = 65_536
-"""Rows that are held as texts before they become numbers, which take a tenth of the memory."""
+"""Number of rows held as text before they are converted to numbers, which take a tenth of the memory."""
 
 
 def is_json_lines(path: Path) -> bool:
-    """Whether a file's first line is an object of JSON."""
+    """Return whether a file's first line is a JSON object."""
     begin = beginning(path).lstrip()
     if not begin.startswith(b"{"):
         return False
@@ -49,16 +49,16 @@ def is_json_lines(path: Path) -> bool:
 
 
 def field_names(path: Path) -> list[str]:
-    """Names of the fields, as the first lines have them."""
+    """Return the names of the fields in the first lines."""
     with closing(_lines(path, None)) as lines:
         return _names(islice(lines, LOOKED_AT))
 
 
 def read_json_lines(path: Path, choose: Choose, layout: Layout, progress: Progress | None = None) -> Table:
-    """The fields that `choose` names.
+    """Read the fields that `choose` names.
 
     Raises:
-        TraceError: More lines than are suffered cannot be used, or a value is none of its kind.
+        TraceError: Too many lines cannot be used, or a value does not have the form of its column.
     """
     with closing(_lines(path, None)) as lines:
         names = _names(lines) if layout.every_line else None
@@ -104,7 +104,7 @@ def _lines(path: Path, progress: Progress | None) -> Generator[_Line, None, None
 
 
 def _parsed(text: bytes) -> Any:
-    """The object, or why there is none."""
+    """Parse a line of JSON. Returns the reason as text if it cannot be parsed."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -130,7 +130,7 @@ def _paths(found: Mapping[str, Any], above: str, deep: int) -> Iterator[str]:
 
 
 def _value(found: Any, path: str) -> Any:
-    """What stands at a path, None where nothing does."""
+    """Return the value at a path. None if there is none."""
     if not isinstance(found, dict):
         return None
     if path in found:
@@ -146,7 +146,7 @@ def _value(found: Any, path: str) -> Any:
 
 @dataclass(slots=True)
 class _Column:
-    """What has been read of one field: parts as numbers, and what was read since as it stands there."""
+    """What has been read of one field: converted parts, and the texts since then."""
 
     wanted: Wanted
     stamps: StampReader
@@ -156,10 +156,10 @@ class _Column:
     texts: list[str] = field(default_factory=list)
 
     def settle(self) -> None:
-        """Make numbers of what was read since.
+        """Convert the texts that were read since the last call.
 
         Raises:
-            RowError: A value is none of its kind.
+            RowError: A value does not have the form of the column.
         """
         from autoscaler.traces.tables import Form
 
@@ -178,7 +178,7 @@ class _Column:
 
 @dataclass(slots=True)
 class _Taken:
-    """What has been read so far: per row its line, and the columns."""
+    """What has been read so far: the line number of each row, and the columns."""
 
     path: Path
     columns: list[_Column]
@@ -192,7 +192,7 @@ class _Taken:
         """Take a line, or count it as refused.
 
         Raises:
-            TraceError: A value is none of its kind.
+            TraceError: A value does not have the form of its column.
         """
         from autoscaler.traces.tables import Form
 
@@ -230,10 +230,10 @@ class _Taken:
         self.settled = len(self.lines)
 
     def table(self, layout: Layout) -> Table:
-        """All that was taken.
+        """Return everything that was taken.
 
         Raises:
-            TraceError: A value is none of its kind.
+            TraceError: A value does not have the form of its column.
         """
         from autoscaler.traces.tables import Form, Table, Texts
 
@@ -256,5 +256,5 @@ class _Taken:
 
 
 def _text(value: Any) -> str:
-    """A value as it would stand in a table."""
+    """Return a value as it would be written in a table."""
     return "" if value is None else value if isinstance(value, str) else json.dumps(value)

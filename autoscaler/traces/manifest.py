@@ -1,6 +1,6 @@
 """Records a trace in the `manifest.csv` beside it, so that its kind need not be given again.
 
-Rules of this file: other rows and columns of the manifest stay as they are; the file is replaced whole.
+Rules of this file: other rows and columns of the manifest are kept. The file is replaced as a whole.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _COLUMNS = ["file", "kind", "interval_s"]
 
 
 def read_manifest(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """The columns and rows of the manifest beside a file; those that it would have where there is none.
+    """Return columns and rows of the manifest in a file's folder. Without a manifest, the usual columns and no rows.
 
     Raises:
-        TraceError: What is there is none, or cannot be read.
+        TraceError: The file there is not a manifest, or cannot be read.
     """
     manifest = path.parent / MANIFEST
     if not manifest.is_file():
@@ -38,10 +38,10 @@ def read_manifest(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def note_in_manifest(path: Path, trace: Trace) -> None:
-    """Put a trace's kind and interval into the manifest beside its file.
+    """Write a trace's kind and interval into the manifest in the folder of its file.
 
     Raises:
-        TraceError: The manifest there is not one, or cannot be written.
+        TraceError: The file there is not a manifest, or cannot be written.
     """
     columns, rows = read_manifest(path)
     mine = {"file": path.name, "kind": str(trace.kind), "interval_s": f"{trace.interval_s:.12g}"}

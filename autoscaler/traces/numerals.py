@@ -1,7 +1,7 @@
 """Parses numbers from text, with a decimal point or, on request, a decimal comma.
 
-Why it is strict: `1.234` is a thousand times more to one writer than to another. So separators of thousands are
-refused in either form, and the other sign is never taken for decimals.
+Parsing is strict, because `1.234` is a thousand times more to one writer than to another. Thousands separators are refused
+in either form, and only the chosen sign separates decimals.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from autoscaler.errors import TraceError
 from autoscaler.traces.trace import Float, RowError
 
 DECIMALS = (".", ",")
-"""What may separate decimals."""
+"""Signs that may separate decimals."""
 NOTHING = frozenset({"", "nan", "null", "none", "undefined", "n/a", "-"})
-"""How exports mark a cell without a value, in lower case."""
+"""Texts with which exports mark a cell without a value, in lower case."""
 
 
 def check_decimal(sign: str) -> str:
-    """The sign, if it may separate decimals.
+    """Return the sign if it may separate decimals.
 
     Raises:
         TraceError: It may not.
@@ -32,7 +32,7 @@ def check_decimal(sign: str) -> str:
 
 
 def read_fast(texts: NDArray[np.bytes_], decimal: str) -> Float | None:
-    """The numbers of a block, or None where `read_slow` has to look."""
+    """Parse the numbers of a block at once. None if `read_slow` is needed."""
     if decimal == ",":
         letters = np.ascontiguousarray(texts).view(np.uint8).reshape(len(texts), texts.dtype.itemsize)
         if (letters == ord(".")).any():
@@ -46,15 +46,15 @@ def read_fast(texts: NDArray[np.bytes_], decimal: str) -> Float | None:
 
 
 def read_slow(texts: Sequence[str], name: str, decimal: str) -> Float:
-    """The numbers of a block, text by text.
+    """Parse the numbers of a block, text by text.
 
     Args:
-        texts: One a row.
-        name: Of the column.
-        decimal: What separates decimals.
+        texts: One text per row.
+        name: Name of the column.
+        decimal: Sign that separates decimals.
 
     Raises:
-        RowError: The first text that is no number.
+        RowError: The first text that is not a number.
     """
     try:
         return np.array([_number(text, decimal) for text in texts], np.float64)
@@ -66,7 +66,7 @@ def read_slow(texts: Sequence[str], name: str, decimal: str) -> Float:
 
 
 def read_cells(texts: Sequence[str], name: str, decimal: str) -> Float:
-    """As `read_slow`, with NaN for cells that are empty or one of `NOTHING`."""
+    """Parse like `read_slow`, with NaN for cells that are empty or one of `NOTHING`."""
     return read_slow(["nan" if text.strip().lower() in NOTHING else text for text in texts], name, decimal)
 
 
@@ -87,7 +87,7 @@ def _is_number(text: str, decimal: str) -> bool:
 
 
 def _advice(text: str, decimal: str) -> str:
-    """Advice for a text that is not a number."""
+    """Return advice for a text that is not a number."""
     signs = [sign for sign in text if sign in ".,"]
     if signs and _is_number(text.replace(",", "").replace(".", ""), "."):
         if decimal == ",":

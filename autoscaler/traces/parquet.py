@@ -1,7 +1,7 @@
 """Reads columns from Parquet files. The only module that reads with pyarrow, which is imported on demand.
 
-Rules of this file: a null is an error like an empty field in CSV; times become epoch seconds in UTC, as strictly as
-in text (`stamps`).
+Rules of this file: a null is an error, like an empty field in CSV. Times become epoch seconds in UTC, as strictly as in text
+(`stamps`).
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from autoscaler.traces.tables import Choose, Texts
 
 MAX_ROWS = 200_000_000
-"""Limit of rows, as for text: identical rows take almost no space in a file, but gigabytes of memory."""
+"""Largest number of rows, as for text: identical rows take almost no space in a file, but gigabytes of memory."""
 
 
 def read_parquet(
     path: Path, choose: Choose, times: TimeForm
 ) -> tuple[dict[str, Float], dict[str, Texts], int]:
-    """Columns of numbers and times, columns of texts, and the number of rows.
+    """Read the columns that `choose` names. Returns columns of numbers and times, columns of texts, and the number of rows.
 
     Raises:
-        TraceError: pyarrow is missing, or the file cannot be used.
+        TraceError: pyarrow is not installed, or the file cannot be used.
     """
     from autoscaler.traces.tables import Form, Texts
 
@@ -67,10 +67,10 @@ def read_parquet(
 
 
 def column_names(path: Path) -> list[str]:
-    """Names of the columns.
+    """Return the names of the columns.
 
     Raises:
-        TraceError: pyarrow is missing, or the file is not Parquet.
+        TraceError: pyarrow is not installed, or the file is not Parquet.
     """
     try:
         from pyarrow import ArrowException, parquet
@@ -85,8 +85,9 @@ def column_names(path: Path) -> list[str]:
 
 
 def _times(path: Path, found: Sequence[str] | Float, kind: Any, times: TimeForm) -> Float:
-    """A column of times in epoch seconds, as strict as in text: the unit must fit, and the zone counts where the
-    file has none.
+    """Convert a column of times to epoch seconds, as strictly as in text.
+
+    The unit must fit, and the given zone applies if the file has none.
     """
     import pyarrow as pa
 
@@ -102,7 +103,7 @@ def _times(path: Path, found: Sequence[str] | Float, kind: Any, times: TimeForm)
 
 
 def _column(path: Path, name: str, column: Any, *, empty: bool = False) -> Sequence[str] | Float:
-    """A column as numbers or texts; times become epoch seconds, and a null is NaN where `empty` allows it."""
+    """Return a column as numbers or texts. Times become epoch seconds, and a null becomes NaN if `empty` allows it."""
     import pyarrow as pa
     from pyarrow import compute
 

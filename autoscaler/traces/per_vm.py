@@ -1,10 +1,10 @@
 """Tables of single VMs (`timestamp,vm,cpu_percent` and other columns), and the demand derived from them.
 
-Why: what a fleet was asked for is rarely recorded, and what its VMs did is. Demand is utilisation times capacity,
-as the daemon folds it; where the VMs were saturated it is a lower bound, and the trace says so.
+The demand for a fleet is rarely recorded, but the utilisation of its VMs often is. Demand is utilisation times capacity,
+computed in the same way as by the daemon. Where the VMs were saturated it is a lower bound, and the trace marks it as such.
 
-Rules of this file: a VM without a row at a time is unknown then (NaN), never idle. Before its first row and after
-its last a VM did not exist.
+Rules of this file: a VM without a row at some time is unknown then (NaN), never idle. Before its first row and after its
+last one, a VM did not exist.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Index: TypeAlias = NDArray[np.int64]
 
 FLOOR_NEEDS_INTERVAL = "to move times to the start of their interval, give its length (`--interval`)"
 MAX_CELLS = 100_000_000
-"""Times × VMs; more does not fit into memory comfortably."""
+"""Largest number of times × VMs. More does not fit into memory comfortably."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,9 @@ class PerVmColumns:
     """Names of the columns.
 
     Attributes:
-        time, vm, utilisation: Start of the interval, name of the VM, its utilisation.
-        capacity: Capacity of the VM at that time, in any unit of work per second; empty where there is none.
-        full_at: The utilisation of a VM that is used to the full: 100 where it is in percent.
+        time, vm, utilisation: Columns with the start of the interval, the name of the VM, and its utilisation.
+        capacity: Column with the capacity of the VM at that time, in any unit of work per second. Empty if there is none.
+        full_at: The utilisation of a fully used VM, such as 100 if it is in per cent.
     """
 
     time: str = "timestamp"
@@ -48,15 +48,15 @@ class PerVmColumns:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PerVmTrace:
-    """Utilisation of single VMs on a regular grid.
+    """Utilisation of V VMs at T times on a regular grid.
 
     Attributes:
-        name: For people.
-        interval_s: Length of an interval.
-        timestamps: float64 (T,), epoch seconds, start of each interval at which any VM has a row; read-only.
-        vms: (V,) names, sorted.
-        cpu_percent: float64 (T, V), NaN where the VM has no row; may exceed 100 where a clock boosts; read-only.
-        capacity: float64 (T, V), work per second, NaN where the VM has no row; None where the table has none.
+        name: Name for people.
+        interval_s: Length of an interval in seconds.
+        timestamps: float64 (T,), start of each interval at which any VM has a row, epoch seconds; read-only.
+        vms: V names, sorted.
+        cpu_percent: float64 (T, V), NaN where the VM has no row; may exceed 100 if a clock boosts; read-only.
+        capacity: float64 (T, V), work per second, NaN where the VM has no row. None if the table has no capacities.
     """
 
     name: str
@@ -72,11 +72,11 @@ class Counterfactual:
     """The demand behind a table of VMs, and how much of it is known.
 
     Attributes:
-        trace: Gauge of work per second; an interval in which too few VMs have a row is a gap.
-        vms: How many VMs the table has.
-        left_out: Intervals with rows, of too few VMs.
-        filled: Intervals kept in which some VM has no row and counts with the mean of the others.
-        censored: Intervals kept in which the mean utilisation reached the saturation.
+        trace: Gauge of work per second. An interval in which too few VMs have a row is a gap.
+        vms: Number of VMs in the table.
+        left_out: Number of intervals left out because too few VMs have a row.
+        filled: Number of kept intervals in which a VM has no row and counts with the mean of the others.
+        censored: Number of kept intervals in which the mean utilisation reached the saturation.
     """
 
     trace: Trace
@@ -100,15 +100,15 @@ def read_per_vm(
 
     Args:
         path: Text, gzip or Parquet.
-        columns: Which columns to take.
-        layout: How the text is written.
-        progress: Told which share has been read.
-        interval_s: Length of an interval; where None, the smallest step.
-        sort: Allow rows that are not in order of time.
-        floor: Move each stamp to the start of its interval, which `interval_s` must then say.
+        columns: The columns to take.
+        layout: The layout of the text.
+        progress: Called with the share that has been read.
+        interval_s: Length of an interval in seconds. None takes the smallest step.
+        sort: Whether rows may be out of the order of time.
+        floor: Whether to move each time stamp to the start of its interval. Needs `interval_s`.
 
     Raises:
-        TraceError: The file cannot be used; the message says file, line and what to do.
+        TraceError: The file cannot be used. The message names file, line and a remedy.
     """
     names = columns or PerVmColumns()
     table = read_table(path, _choice(names), layout, progress)
@@ -145,17 +145,17 @@ def read_per_vm(
 def counterfactual(
     table: PerVmTrace, capacity_per_s: float = 1.0, *, saturation: float = 0.9, coverage: float = 1.0
 ) -> Counterfactual:
-    """The demand that the VMs served: the sum of utilisation × capacity over the VMs that existed.
+    """Compute the demand that the VMs served: the sum of utilisation × capacity over the VMs that existed.
 
-    As in the daemon, VMs without a row count with the mean of the others, as long as enough of them have one; and
-    demand is censored where the mean utilisation reaches the saturation.
+    As in the daemon, VMs without a row count with the mean of the others, as long as enough VMs have a row. Demand is
+    censored where the mean utilisation reaches the saturation.
 
     Args:
         table: Utilisation of the VMs.
-        capacity_per_s: Work per second of one VM, times its own capacity where the table has that; 1 gives demand
-            in VMs used to the full.
-        saturation: Mean utilisation from which demand is hidden, 0..1.
-        coverage: Least share of the VMs that must have a row, 0..1.
+        capacity_per_s: Work per second of one VM, multiplied by the VM's own capacity if the table has that. 1 gives demand
+            in fully used VMs.
+        saturation: Mean utilisation from which on demand is hidden, above 0.
+        coverage: Least share of the VMs that must have a row, above 0 and at most 1.
 
     Raises:
         TraceError: An argument is impossible, or no interval is left.

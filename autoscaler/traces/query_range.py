@@ -1,7 +1,7 @@
 """Parses a saved `/api/v1/query_range` answer of Prometheus into times and values, for use without access to it.
 
-Rules of this file: several series are an error, never a sum. What is no number stays a gap, as in what is asked live
-(`sources.prometheus_range`). A file does not say its query, so whoever reads it must know which step a value describes.
+Rules of this file: several series are an error, never a sum. A value that is not a number is a gap, as in a live query
+(`sources.prometheus_range`). The file does not contain its query, so the caller must know which step a value describes.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _SERIES_NAMED = 3
 
 
 def is_answer(path: Path) -> bool:
-    """Whether a file looks like such an answer."""
+    """Return whether a file looks like such an answer."""
     return is_json_with(path, b'"resultType"', b'"metric"', b'"errorType"')
 
 
 def read_answer(path: Path, progress: Progress | None = None) -> tuple[Float, Float, int]:
-    """Times in epoch seconds and values of the one series, float64 (n,) each, and how many values were no numbers.
+    """Read times in epoch seconds and values, float64 (n,) each, and the number of values that are not numbers.
 
     Raises:
-        TraceError: The file is no such answer, holds an error, or not exactly one series.
+        TraceError: The file is not such an answer, contains an error, or does not contain exactly one series.
     """
     try:
         answer = json.loads(b"".join(read_blocks(path, progress)))
@@ -59,7 +59,7 @@ def read_answer(path: Path, progress: Progress | None = None) -> tuple[Float, Fl
 
 
 def _series(path: Path, answer: Any) -> list[tuple[dict[str, str], list[tuple[float, float]]]]:
-    """Labels, and pairs of time and value, of each series."""
+    """Return the labels of each series, with its pairs of time and value."""
     try:
         if answer.get("status") == "error":
             raise TraceError(
@@ -78,6 +78,6 @@ def _series(path: Path, answer: Any) -> list[tuple[dict[str, str], list[tuple[fl
 
 
 def series_name(labels: Mapping[str, str]) -> str:
-    """A series as Prometheus writes it."""
+    """Format the name of a series as Prometheus does."""
     inner = ", ".join(f'{name}="{value}"' for name, value in sorted(labels.items()) if name != "__name__")
     return f"{labels.get('__name__', '')}{{{inner}}}"

@@ -1,12 +1,12 @@
 """Reads trace files: the columns `timestamp,value`, in CSV, gzip-compressed CSV or Parquet.
 
-Why it is strict: a replay is only worth its input. A row that is out of order, doubled, off the grid or not a
-number ends the reading with file, line and column; nothing is repaired or guessed. Whether values are counts or a
-gauge is never guessed either: the caller says it, or a `manifest.csv` beside the file does. A third column
-`censored` (0 or 1) marks values that are lower bounds.
+Reading is strict because a replay is only worth its input. A row that is out of order, duplicated, off the grid or not a
+number ends the reading with file, line and column. Nothing is repaired or guessed. In particular, whether values are counts
+or a gauge is never guessed: the caller says it, or a `manifest.csv` in the same folder does. A third column `censored` (0 or
+1) marks values that are lower bounds.
 
-Not here: how files become columns (`tables`), what a trace can do (`trace`), single VMs (`per_vm`), files of other
-shapes (`importing`).
+Not here: how files become columns (`tables`), what a trace can do (`trace`), single VMs (`per_vm`), files of other shapes
+(`importing`).
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ def read_trace(
     interval_s: float | None = None,
     progress: Progress | None = None,
 ) -> Trace:
-    """Read a series with the columns `timestamp,value` and perhaps `censored`.
+    """Read a series with the columns `timestamp,value` and optionally `censored`.
 
     Args:
         path: A `.csv`, `.csv.gz` or `.parquet` file.
-        kind: What the values mean; where None, the manifest beside the file must say it.
-        interval_s: Length of an interval; where None, the manifest's, else the smallest step.
-        progress: Told which share of the file has been read.
+        kind: What the values mean. None takes it from the manifest.
+        interval_s: Length of an interval in seconds. None takes it from the manifest, or else the smallest step.
+        progress: Called with the share of the file that has been read.
 
     Raises:
-        TraceError: The file cannot be used; the message says file, line and what to do.
+        TraceError: The file cannot be used. The message names file, line and a remedy.
     """
     check_file(path)
     said = manifest_entry(path)
@@ -70,7 +70,7 @@ def read_trace(
 
 
 def _columns(*, exact: bool) -> Choose:
-    """The columns of a series; in text they must be these and in this order."""
+    """Choose the columns of a series. In text files, the header must be exactly these columns in this order."""
 
     def choose(names: list[str]) -> tuple[Wanted, ...]:
         marked = CENSORED in names[2:]
@@ -89,7 +89,7 @@ def _columns(*, exact: bool) -> Choose:
 
 
 def _hint(names: list[str]) -> str:
-    """What the header may be instead."""
+    """Say what the file may be instead, judging by its header."""
     if "vm" in names:
         return "; it looks like a table of single VMs: make a trace of it with `autoscaler trace import`"
     if "duration_s" in names:
@@ -116,7 +116,7 @@ def _marks(table: Table) -> NDArray[np.bool_] | None:
 
 
 def trace_name(path: Path) -> str:
-    """The file's name without its endings."""
+    """Return the file name without its endings."""
     name = path.name
     for ending in (".gz", ".csv", ".parquet"):
         name = name.removesuffix(ending)
@@ -124,7 +124,7 @@ def trace_name(path: Path) -> str:
 
 
 def manifest_entry(path: Path) -> dict[str, str] | None:
-    """What `manifest.csv` in the same folder says of this file (columns file, kind, interval_s), or None."""
+    """Return the row for a file in the `manifest.csv` of its folder (columns file, kind, interval_s). None if there is none."""
     manifest = path.parent / MANIFEST
     if manifest == path or not manifest.is_file():
         return None
@@ -151,10 +151,10 @@ def _manifest_kind(path: Path, said: dict[str, str] | None) -> TraceKind:
 
 
 def manifest_interval(path: Path, text: str) -> float:
-    """The interval that the manifest beside a file says, in seconds.
+    """Parse the interval, in seconds, that the manifest gives for a file.
 
     Raises:
-        TraceError: It is no number.
+        TraceError: It is not a number.
     """
     try:
         return float(text)

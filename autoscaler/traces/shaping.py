@@ -1,7 +1,7 @@
 """Makes traces from traces: merged, or resampled to longer intervals.
 
-Rules of this file: nothing is filled in. Intervals that no trace knows stay gaps, and a longer interval is known only if
-all of its parts are.
+Rules of this file: nothing is filled in. Intervals that no trace knows stay gaps, and a longer interval is known only if all
+of its parts are.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from autoscaler.errors import TraceError
 from autoscaler.traces.trace import GRID_TOLERANCE_S, Trace, TraceKind, describe_time
 
 _MOST_RESETS = 0.1
-"""If a larger share of rows falls, the falls are not resets of a counter."""
+"""Share of falling rows above which the falls are not resets of a counter."""
 
 
 def merge(traces: Sequence[Trace], *, name: str = "merged") -> Trace:
-    """Merges several recordings of the same thing into one trace; overlaps must agree.
+    """Merge several recordings of the same thing into one trace. Where they overlap they must agree.
 
     Args:
-        traces: Of the same kind and interval, on one grid, in any order.
-        name: For people.
+        traces: Traces of the same kind and interval, on one grid, in any order.
+        name: Name for people.
 
     Raises:
-        TraceError: They do not fit together; the message says which and where.
+        TraceError: The traces do not fit together. The message says which and where.
     """
     first = traces[0]
     for other in traces[1:]:
         _check_fit(first, other)
-    # Stamps on one grid may differ in the last bits, so rows are told apart by their number on it.
+    # Time stamps on one grid may differ in their last bits, so rows are matched by their number on the grid.
     steps = np.concatenate([np.round((t.timestamps - first.start_s) / first.interval_s) for t in traces])
     stamps = np.concatenate([t.timestamps for t in traces])
     values = np.concatenate([t.values for t in traces])
@@ -76,10 +76,10 @@ def _check_fit(first: Trace, other: Trace) -> None:
 
 
 def increases(trace: Trace) -> Trace:
-    """The increase of a cumulative counter in each interval.
+    """Return the increase of a cumulative counter in each interval.
 
-    A fall is a reset of the counter to zero. An increase across missing rows cannot be assigned to an interval, so it
-    stays a gap.
+    A fall is a reset of the counter to zero. An increase across missing rows cannot be assigned to an interval, so it stays
+    a gap.
 
     Args:
         trace: The counter at the end of an interval, which is the start of the next one.
@@ -104,16 +104,17 @@ def increases(trace: Trace) -> Trace:
 
 
 def resample(trace: Trace, interval_s: float) -> Trace:
-    """The trace in longer intervals: sums of counts, means of a gauge, on the grid of whole intervals since the epoch.
+    """Resample a trace to longer intervals: sums of counts, or means of a gauge.
 
-    An interval that is not covered whole is a gap; one with a censored part is censored.
+    The new grid is that of whole intervals since the epoch. An interval that is not completely covered is a gap. An interval
+    with a censored part is censored.
 
     Args:
-        trace: A trace whose grid the longer one contains.
-        interval_s: A whole multiple of the trace's interval.
+        trace: The trace. Its grid must contain the longer grid.
+        interval_s: A whole multiple of the trace's interval, in seconds.
 
     Raises:
-        TraceError: The interval does not fit, or no interval is covered whole.
+        TraceError: The interval does not fit, or no interval is completely covered.
     """
     parts = round(interval_s / trace.interval_s)
     if parts < 1 or abs(parts * trace.interval_s - interval_s) > GRID_TOLERANCE_S:

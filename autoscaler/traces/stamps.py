@@ -1,11 +1,11 @@
 """Parses times to epoch seconds: ISO 8601, epoch numbers in a given unit, or any strptime pattern.
 
-Why it is strict: a time in the wrong unit or zone moves a whole recording, and nothing that follows would notice.
-So the form is taken from the first row and all others must have it, numbers that can only be milliseconds are
-refused as seconds, and local time is converted only where it says one moment.
+Parsing is strict, because a time in the wrong unit or zone shifts a whole recording, and nothing later would notice. The
+form is taken from the first row, and all other rows must have it. Numbers that can only be milliseconds are refused as
+seconds. Local time is converted only if it names a single moment.
 
-Rules of this file: whole arrays first (`read_fast`, None where the common forms do not fit), text by text only
-where needed (`read_slow`), and both give the same result.
+Rules of this file: whole arrays first (`read_fast`, None for uncommon forms), then text by text where needed (`read_slow`).
+Both give the same result.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ UNITS_PER_S: dict[str, float] = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 """Units of epoch numbers."""
 
 LATEST_S = 3e11
-"""Epoch seconds beyond this (the year 11476) are milliseconds: those reach it in 1979."""
+"""Epoch seconds beyond this (the year 11476) are milliseconds, which reach this number in 1979."""
 
 _QUARTER_S = 900.0
-"""Clocks have been changed at whole quarters of an hour since 1972, the time of epoch seconds as recorded."""
+"""Since 1972, where recorded epoch times begin, clocks have changed only at whole quarters of an hour."""
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  naive on purpose: local seconds are counted from it
 
 
 @dataclass(frozen=True, slots=True)
 class TimeForm:
-    """How times are written.
+    """The format of times.
 
     Attributes:
-        style: `auto` (ISO 8601 or epoch seconds, as the first row shows), `iso`, a unit of `UNITS_PER_S`, or a
-            pattern of `datetime.strptime`.
-        zone: What times without an offset are in.
-        repeats: Whether the same time may stand in rows that follow one another (events, tables of VMs).
+        style: `auto` (ISO 8601 or epoch seconds, depending on the first row), `iso`, a unit of `UNITS_PER_S`, or a pattern
+            of `datetime.strptime`.
+        zone: Zone of times without an offset.
+        repeats: Whether consecutive rows may have the same time (events, tables of VMs).
     """
 
     style: str = AUTO
@@ -51,7 +51,7 @@ class TimeForm:
 
     @classmethod
     def build(cls, style: str = AUTO, zone: str = "UTC", *, repeats: bool = False) -> TimeForm:
-        """Check names and make a form of them.
+        """Check the names and build the format.
 
         Raises:
             TraceError: The style or the zone is unknown.
@@ -70,10 +70,10 @@ class TimeForm:
 
 
 class StampReader:
-    """Reads one column of times, block by block; the first text decides what `auto` means.
+    """Reads one column of times, block by block. The first text decides what `auto` means.
 
     Args:
-        form: How the times are written.
+        form: The format of the times.
     """
 
     def __init__(self, form: TimeForm) -> None:
@@ -82,7 +82,7 @@ class StampReader:
         self._local: list[NDArray[np.bool_]] = []
 
     def read_fast(self, texts: NDArray[np.bytes_]) -> Float | None:
-        """The times of a block as `read_slow` gives them, or None where that has to look."""
+        """Parse the times of a block as `read_slow` would. None if `read_slow` is needed."""
         style = self._decided(texts[0].decode("utf-8", "replace"))
         if style in UNITS_PER_S:
             try:
@@ -99,10 +99,10 @@ class StampReader:
         return None
 
     def read_slow(self, texts: Sequence[str]) -> Float:
-        """The times of a block, in UTC for those that say their offset, else in local seconds.
+        """Parse the times of a block: epoch seconds for times with an offset, local seconds for others.
 
         Raises:
-            RowError: The first text that is no time.
+            RowError: The first text that is not a time.
         """
         style = self._decided(texts[0])
         seconds, local = np.empty(len(texts)), np.zeros(len(texts), np.bool_)
@@ -120,10 +120,10 @@ class StampReader:
         return seconds
 
     def read_numbers(self, values: Float) -> Float:
-        """The times of a block that holds numbers and no text, such as epoch seconds in Parquet.
+        """Convert the times of a block of numbers, such as epoch seconds in Parquet.
 
         Raises:
-            RowError: The first number that is no time.
+            RowError: The first number that is not a time.
         """
         if not len(values):
             return values
@@ -137,19 +137,19 @@ class StampReader:
         return seconds
 
     def read_moments(self, seconds: Float, *, local: bool) -> Float:
-        """The times of a block that are times already: in UTC, or `local` seconds."""
+        """Take a block of times in seconds, in UTC or `local`."""
         self._local.append(np.full(len(seconds), local))
         return seconds
 
     def forget_block(self) -> None:
-        """The last block given to `read_fast` will be read anew."""
+        """Forget the last block given to `read_fast`, which will be read again."""
         self._local.pop()
 
     def finish(self, seconds: Float) -> Float:
-        """All blocks together, local times converted.
+        """Convert local times in the concatenated blocks to epoch seconds.
 
         Raises:
-            RowError: A local time that does not exist, or may be either of two.
+            RowError: A local time that does not exist, or that may be either of two.
         """
         if self._form.zone is UTC or not self._local:
             return seconds
@@ -181,7 +181,7 @@ class StampReader:
         return self._style
 
     def _other_unit(self, text: str, seconds: float) -> str:
-        """Why an epoch number is none in this unit, and the unit that it is likely in."""
+        """Explain why an epoch number cannot be in this unit, and name the likely unit."""
         raw = abs(seconds) * UNITS_PER_S.get(self._style, 1.0)
         unit = next((unit for unit in ("ms", "us") if raw / UNITS_PER_S[unit] <= LATEST_S / 10), "ns")
         names = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
@@ -218,7 +218,7 @@ class StampReader:
 
 
 def _too_late(seconds: Float) -> int | None:
-    """The first row that is later than any time can be; NaN is left to those who look at values."""
+    """Return the first row that is later than any time can be, or None. NaN is left to the checks of the trace."""
     late = np.abs(seconds) > LATEST_S
     return int(np.argmax(late)) if late.any() else None
 
@@ -237,7 +237,7 @@ def _is_compact_date(text: str) -> bool:
 
 
 def _plain_iso(texts: NDArray[np.bytes_]) -> Float | None:
-    """`YYYY-MM-DDTHH:MM:SS`, all with Z or all without; None where any is written otherwise."""
+    """Parse `YYYY-MM-DDTHH:MM:SS`, all with Z or all without. None if any text is written differently."""
     width = texts.dtype.itemsize
     if width not in {19, 20}:
         return None
@@ -258,13 +258,13 @@ def _plain_iso(texts: NDArray[np.bytes_]) -> Float | None:
 
 
 def to_utc(local: Float, zone: tzinfo, *, repeats: bool) -> Float:
-    """Local seconds (counted as if the zone were UTC) as epoch seconds.
+    """Convert local seconds (counted as if the zone were UTC) to epoch seconds.
 
-    The hour that a night has twice is told apart by the order of the rows: up to the first step back it is
-    the first, from there on the second.
+    When the clock is set back, an hour occurs twice. The order of the rows tells the two apart: up to the first step back it
+    is the first, from there on the second.
 
     Raises:
-        RowError: A time that the zone does not have, or has twice without an order that tells which.
+        RowError: A time that the zone does not have, or has twice in rows whose order does not tell which.
     """
     quarters, place = np.unique(np.floor(local / _QUARTER_S), return_inverse=True)
     offsets = np.array([_offsets(quarter * _QUARTER_S, zone) for quarter in quarters.tolist()])
@@ -293,7 +293,7 @@ def to_utc(local: Float, zone: tzinfo, *, repeats: bool) -> Float:
 
 
 def _offsets(local_s: float, zone: tzinfo) -> tuple[float, float]:
-    """Seconds ahead of UTC before and after a change of the clock; equal away from one."""
+    """Return the seconds ahead of UTC before and after a change of the clock. They are equal where there is no change."""
     at = _EPOCH + timedelta(seconds=local_s)
     found = [at.replace(tzinfo=zone, fold=fold).utcoffset() for fold in (0, 1)]
     before, after = (offset.total_seconds() if offset else 0.0 for offset in found)

@@ -1,7 +1,7 @@
 """Describes a trace in numbers: extent, gaps, level, burstiness, daily cycle, and warnings.
 
-Rules of this file: statistics are over recorded intervals only; a gap is neither zero nor interpolated, and a
-figure that the trace cannot support is NaN.
+Rules of this file: statistics are computed over recorded intervals only. A gap is neither zero nor interpolated. A figure
+that the trace cannot support is NaN.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from autoscaler.traces.trace import GRID_TOLERANCE_S, Trace, TraceKind, describe
 
 DAY_S = 86_400.0
 _ENOUGH_ROWS = 100
-"""From so many rows on, a value that recurs tells something."""
+"""Number of rows from which on recurring values are significant."""
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
 
 
@@ -23,8 +23,8 @@ class Gap:
     """A run of intervals that were not recorded.
 
     Attributes:
-        start_s: Epoch seconds of its beginning.
-        intervals: How many are missing.
+        start_s: Start of the gap, epoch seconds.
+        intervals: Number of missing intervals.
     """
 
     start_s: float
@@ -33,22 +33,22 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Figures of a trace; values are in its own unit at its own interval.
+    """Figures of a trace, in the unit of its values per interval.
 
     Attributes:
-        rows: Recorded intervals.
+        rows: Number of recorded intervals.
         gaps: Runs of missing intervals, in order.
-        missing: Intervals missing in all.
+        missing: Number of missing intervals.
         mean, peak: Mean and largest value.
-        peak_to_mean: Their ratio; NaN where all is zero.
+        peak_to_mean: Peak divided by mean. NaN if all values are zero.
         quantiles: Values at `QUANTILES`.
         zeros: Share of intervals that are exactly 0.
-        variation: Coefficient of variation, standard deviation over mean; NaN where all is zero.
-        dispersion: Index of dispersion for counts, variance over mean (Cox and Lewis, 1966), 1 for a Poisson
-            process; NaN for a gauge.
-        daily: r24, correlation of the series with itself 24 hours later over pairs of recorded intervals; NaN
-            with less than a day of pairs.
-        censored: Intervals whose value is a lower bound.
+        variation: Coefficient of variation, standard deviation divided by mean. NaN if all values are zero.
+        dispersion: Index of dispersion for counts, variance divided by mean (Cox and Lewis, 1966), which is 1 for a Poisson
+            process. NaN for a gauge.
+        daily: Correlation of the series with itself 24 hours later (r24), over pairs of recorded intervals. NaN with less
+            than a day of pairs.
+        censored: Number of intervals whose value is a lower bound.
     """
 
     rows: int
@@ -66,12 +66,12 @@ class Statistics:
 
     @property
     def longest_gap(self) -> Gap | None:
-        """The longest gap, the first of equals."""
+        """The longest gap, the first if several are equally long. None without gaps."""
         return max(self.gaps, key=lambda gap: gap.intervals, default=None)
 
 
 def statistics_of(trace: Trace) -> Statistics:
-    """Figures of a trace."""
+    """Compute the figures of a trace."""
     values, peak = trace.values, float(trace.values.max())
     relative = values / peak if peak > 0 else values  # sums of the largest numbers would overflow
     mean, spread = float(relative.mean()) * peak, float(relative.std()) * peak
@@ -93,7 +93,7 @@ def statistics_of(trace: Trace) -> Statistics:
 
 
 def gaps_of(trace: Trace) -> tuple[Gap, ...]:
-    """Runs of missing intervals between the first and the last row, in order."""
+    """Return the runs of missing intervals between the first and the last row, in order."""
     steps = np.round(np.diff(trace.timestamps) / trace.interval_s).astype(np.int64)
     return tuple(
         Gap(float(trace.timestamps[at]) + trace.interval_s, int(steps[at]) - 1)
@@ -102,7 +102,7 @@ def gaps_of(trace: Trace) -> tuple[Gap, ...]:
 
 
 def _correlation_after(trace: Trace, lag_s: float) -> float:
-    """Pearson's correlation with the series `lag_s` later."""
+    """Return Pearson's correlation of a series with itself `lag_s` seconds later."""
     there = np.searchsorted(trace.timestamps, trace.timestamps + lag_s - GRID_TOLERANCE_S)
     there = np.minimum(there, len(trace.values) - 1)
     paired = np.abs(trace.timestamps[there] - trace.timestamps - lag_s) <= GRID_TOLERANCE_S
@@ -116,16 +116,16 @@ def _correlation_after(trace: Trace, lag_s: float) -> float:
 
 
 _SERIAL_DAYS = 20_000.0
-"""Days of a spreadsheet in 1954; what is read of relative seconds begins before, at zero mostly."""
+"""Spreadsheet day number of a day in 1954. Relative times in seconds begin below it, mostly at zero."""
 _MANY_STEPS = 12
-"""So many equal steps in a row, longer than others, are no gaps."""
+"""Number of equal, longer steps in a row from which on they are not gaps."""
 _RESETS = 0.02
-"""A larger share of falls is none of a counter's beginnings."""
+"""Share of falling rows above which the falls are not resets of a counter."""
 _YEAR_1980_S = 315_532_800.0
 
 
 def warnings_of(trace: Trace, found: Statistics) -> list[str]:
-    """What whoever replays this trace should know, in sentences."""
+    """Return warnings for users of the trace, in sentences."""
     told = []
     span_s = trace.end_s - trace.start_s
     if span_s < 2 * DAY_S:
@@ -157,12 +157,12 @@ def warnings_of(trace: Trace, found: Statistics) -> list[str]:
 
 
 def doubts_of(trace: Trace) -> list[str]:
-    """What a trace may be instead of what it was read as, in sentences."""
+    """Return doubts about whether the trace was read as what it is, in sentences."""
     return [text for text in (odd_unit(trace), _two_steps(trace), _counter(trace)) if text]
 
 
 def _two_steps(trace: Trace) -> str:
-    """A doubt where a long part of a trace has a longer step than the rest: its counts would be taken for too many per second."""
+    """Return a doubt if part of a trace has longer steps than the rest. Its counts would be read as too many per second."""
     steps = np.round(np.diff(trace.timestamps) / trace.interval_s).astype(np.int64)
     if len(steps) < _MANY_STEPS:
         return ""
@@ -180,12 +180,12 @@ def _two_steps(trace: Trace) -> str:
 
 
 def _counter(trace: Trace) -> str:
-    """A doubt where values look like the sum of all that ever came, which begins at zero again at times."""
+    """Return a doubt if values look like a cumulative counter with occasional resets. Empty if they do not."""
     rises = np.diff(trace.values)
     if len(rises) < _ENOUGH_ROWS or trace.values[-1] == trace.values[0]:
         return ""
     falls = rises < 0
-    # A reset is to what came within one interval, which is little beside what had come before.
+    # After a reset the counter holds one interval's increase, which is small compared with the sum before.
     small = trace.values[1:][falls] <= 0.1 * trace.values[:-1][falls]
     if falls.mean() > _RESETS or not small.all() or (rises > 0).mean() < 0.5:
         return ""
@@ -196,8 +196,8 @@ def _counter(trace: Trace) -> str:
 
 
 def odd_unit(trace: Trace) -> str:
-    """A doubt where times that were read as epoch seconds may be in a longer unit; empty where there is none."""
-    # Days since 1899, hours and minutes since 1970 of this century all come to lie there, a second apart at most.
+    """Return a doubt if time stamps that were read as epoch seconds may be in a longer unit. Empty if there is none."""
+    # Times of this century, as days since 1899 or as hours or minutes since 1970, fall into this range, at most 1 s apart.
     if not (_SERIAL_DAYS <= trace.start_s < _YEAR_1980_S and trace.interval_s <= 1.0):
         return ""
     return (

@@ -1,9 +1,9 @@
 """Reads delimited text and Parquet as numeric columns: fast on millions of rows, exact about the faulty one.
 
-How: text is read in blocks of whole lines. A block is cut into fields by arrays, and its numbers and times are
-converted at once. Where a block holds anything unusual (quotes, odd times, a wrong row) it is read again by the
-csv module, text by text, which either gives the same columns or names the row; file, line and column are found by
-a second look at the file. So memory holds the result and one block, whatever the size of the file.
+Text is read in blocks of whole lines. A block is cut into fields by array operations, and its numbers and times are
+converted at once. A block with anything unusual (quotes, odd times, a wrong row) is read again by the csv module, text by
+text, which either gives the same columns or names the row. File, line and column of an error are found by reading the file
+once more. Memory therefore holds the result and one block, whatever the size of the file.
 
 Rules of this file: nothing is repaired, guessed or skipped. pyarrow is imported only for Parquet.
 
@@ -34,18 +34,18 @@ from autoscaler.traces.trace import Float, RowError
 _QUOTE = ord('"')
 _OPEN_QUOTE = "a quoted field is not closed in its line; is a quote missing?"
 _LOOKED_AT = 4096
-"""Letters at the beginning of a file that tell what it is."""
+"""Number of bytes at the beginning of a file that identify it."""
 MAX_FIELD = 64
-"""Fields wider than this are left to the csv module."""
+"""Widest field, in bytes, for the fast path. Wider ones are left to the csv module."""
 
 
 class Form(Enum):
-    """What the texts of a column are."""
+    """The form of the texts of a column."""
 
     TIME = auto()
     NUMBER = auto()
     CELL = auto()
-    """A number, or nothing where it is unknown, which is NaN."""
+    """A number, or nothing if it is unknown, which becomes NaN."""
     TEXT = auto()
 
 
@@ -54,8 +54,8 @@ class Wanted:
     """A column to read.
 
     Attributes:
-        name: As in the header; without a header its number, from 1.
-        form: What its texts are.
+        name: Name in the header. Without a header, its number from 1.
+        form: Form of its texts.
     """
 
     name: str
@@ -64,16 +64,16 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a table is written.
+    """The layout of a table.
 
     Attributes:
         separator: One character.
         header: Whether the first line names the columns.
-        times: How times are written.
-        decimal: What separates the decimals of numbers, a point or a comma.
-        skip: Lines before the header, or before the first row where there is none.
-        max_refused: Of JSON lines, the largest share that may be unreadable or lack a field.
-        every_line: Of JSON lines, whether columns are looked for in all of them, and not in the first ones only.
+        times: Format of times.
+        decimal: Sign that separates the decimals of numbers, a point or a comma.
+        skip: Number of lines before the header, or before the first row if there is no header.
+        max_refused: For JSON lines, the largest share of lines that may be unreadable or lack a field.
+        every_line: For JSON lines, whether to look for columns in all lines instead of only the first ones.
     """
 
     separator: str = ","
@@ -87,7 +87,7 @@ class Layout:
 
 PLAIN = Layout()
 Choose: TypeAlias = Callable[[list[str]], tuple[Wanted, ...]]
-"""Given the names in the header, says which columns to read, or raises TraceError with what is wrong."""
+"""Chooses the columns to read, given the names in the header. Raises TraceError with what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +95,8 @@ class Texts:
     """A column of texts.
 
     Attributes:
-        code: int64 (n,), which of `names` each row holds.
-        names: The different texts, as they first appear.
+        code: int64 (n,), index into `names` for each row.
+        names: The distinct texts, in order of first appearance.
     """
 
     code: NDArray[np.int64]
@@ -111,11 +111,11 @@ class Table:
         path: The file.
         numbers: Columns of times (epoch seconds) and numbers by name, float64 (rows,).
         texts: Columns of texts by name.
-        rows: How many.
-        layout: How it is written.
-        places: Column name to its place in a line, from 0.
-        lines: int64 (rows,), the line of each row from 1, where rows are not lines one after another.
-        notes: What a person should know of how it was read.
+        rows: Number of rows.
+        layout: The layout of the file.
+        places: Position of each column in a line, from 0, by name.
+        lines: int64 (rows,), line number of each row, from 1. None if rows are consecutive lines.
+        notes: Notes for the user on how the file was read.
     """
 
     path: Path
@@ -128,7 +128,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
 
     def error(self, row: int, message: str, column: str = "") -> TraceError:
-        """An error that names file, line and, where the column is given, the place in the line."""
+        """Return an error that names file, line and, if the column is given, the position in the line."""
         if is_parquet(self.path):
             return TraceError(f"{self.path}: row {row + 1}: {message}")
         if self.lines is not None:
@@ -143,18 +143,18 @@ class Table:
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether a file is read as Parquet: by its ending."""
+    """Return whether a file is read as Parquet, judging by its ending."""
     return path.suffix == ".parquet"
 
 
 def is_json_with(path: Path, *marks: bytes) -> bool:
-    """Whether a file looks like an object of JSON with one of these words near its beginning."""
+    """Return whether a file looks like a JSON object that has one of these words near its beginning."""
     begin = b"" if is_parquet(path) else beginning(path)[:_LOOKED_AT]
     return begin.lstrip().startswith(b"{") and any(mark in begin for mark in marks)
 
 
 def declared(path: Path, layout: Layout) -> Layout:
-    """The layout, with the separator from a first line such as `sep=;` (written by spreadsheets), which is then skipped."""
+    """Return the layout with the separator that a first line such as `sep=;` declares. That line is then skipped."""
     if is_parquet(path) or layout.skip:
         return layout
     first = beginning(path)[:6].decode("utf-8", "replace").strip("\n")
@@ -167,7 +167,7 @@ def read_table(path: Path, choose: Choose, layout: Layout = PLAIN, progress: Pro
     """Read the columns that `choose` names.
 
     Raises:
-        TraceError: The file cannot be read, has another header, a row that is wrong, or no rows.
+        TraceError: The file cannot be read, has another header, has a wrong row, or has no rows.
     """
     check_file(path)
     layout = declared(path, layout)
@@ -200,7 +200,7 @@ class _Column:
     known: dict[str, int] = field(default_factory=dict)
 
     def add_fast(self, texts: NDArray[np.bytes_]) -> bool:
-        """Take a block; False, and nothing taken, where only `add_slow` can tell."""
+        """Take a block. Returns False, with nothing taken, if `add_slow` is needed."""
         part: NDArray[np.float64] | NDArray[np.int64] | None
         if self.wanted.form is Form.TIME:
             part = self.stamps.read_fast(texts)
@@ -215,10 +215,10 @@ class _Column:
         return True
 
     def add_slow(self, texts: Sequence[str]) -> None:
-        """Take a block.
+        """Take a block, text by text.
 
         Raises:
-            RowError: A text that is not what the column holds.
+            RowError: A text does not have the form of the column.
         """
         if self.wanted.form is Form.TIME:
             self.parts.append(self.stamps.read_slow(texts))
@@ -230,7 +230,7 @@ class _Column:
             self.parts.append(self._codes(texts))
 
     def forget_block(self) -> None:
-        """The last block given to `add_fast` will be read anew."""
+        """Forget the last block given to `add_fast`, which will be read again."""
         self.parts.pop()
         if self.wanted.form is Form.TIME:
             self.stamps.forget_block()
@@ -326,7 +326,7 @@ class _Reading:
                 ) from None
 
     def _take_fast(self, block: bytes) -> bool:
-        """Whether the block was plain: the right number of fields, usual numbers and times, usual quotes."""
+        """Take a plain block: the right number of fields, usual numbers and times, usual quotes. False if it is not plain."""
         data = np.frombuffer(block, np.uint8)
         ends = np.flatnonzero((data == ord("\n")) | (data == ord(self._layout.separator)))
         if len(ends) % self._width:
@@ -381,7 +381,7 @@ def _added(column: _Column, texts: NDArray[np.bytes_]) -> bool:
 def _field(
     data: NDArray[np.uint8], start: NDArray[np.int64], stop: NDArray[np.int64]
 ) -> NDArray[np.bytes_] | None:
-    """The texts of one column of a block, or None where one is empty or too wide for the quick way."""
+    """Return the texts of one column of a block. None if a text is empty or too wide for the fast path."""
     length = stop - start
     width = int(length.max())
     if int(length.min()) < 1 or width > MAX_FIELD:
@@ -404,7 +404,7 @@ def _line_error(path: Path, line: int, message: str, place: int | None, separato
 
 
 def _column_of(path: Path, line: int, place: int, separator: str) -> int | None:
-    """Where a field begins in its line, from 1, by reading up to there once more."""
+    """Return where a field begins in its line, from 1, by reading the file up to there once more."""
     before = 0
     for block in read_blocks(path):
         here = block.count(b"\n")

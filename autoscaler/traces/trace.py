@@ -1,8 +1,7 @@
 """A recorded demand series as a value: shared by replays, the trace source and the generators.
 
-Rules of this file: arrays in, arrays out; no files. A missing row is a gap, and a gap is unknown: every
-look-up answers NaN there, never zero. Traces are immutable; `cut` and the `scaled` family return new ones
-with a new digest.
+Rules of this file: arrays in, arrays out; no files. A missing row is a gap, and demand in a gap is unknown: every look-up
+returns NaN there, never zero. Traces are immutable. `cut` and the `scaled` methods return new traces with new digests.
 
 Not here: reading files (`reading`), single VMs (`per_vm`).
 """
@@ -24,25 +23,25 @@ from autoscaler.errors import TraceError
 Float: TypeAlias = NDArray[np.float64]
 
 GRID_TOLERANCE_S = 1e-3
-"""How far a stamp may be from the grid: finer than any recording, coarser than float64 at epoch scale."""
+"""Largest distance of a time stamp from the grid, in seconds: finer than any recording, coarser than float64 at epoch scale."""
 
 
 class TraceKind(StrEnum):
     """What the values of a trace mean."""
 
     COUNT = "count"
-    """Work that arrived within the interval; known only once the interval is over."""
+    """Work that arrived within the interval. It is known only when the interval is over."""
     GAUGE = "gauge"
-    """A level at the stamp, taken as work per second until the next one."""
+    """A level at the time stamp, taken as work per second until the next one."""
 
 
 class RowError(TraceError):
-    """A row that cannot be used; the reader adds file and line.
+    """A row that cannot be used. The reader adds file and line.
 
     Args:
         row: Index of the row, from 0.
-        message: What is wrong with it, for a person.
-        column: Name of the column at fault, where it is one.
+        message: What is wrong with the row, for a person.
+        column: Name of the faulty column. Empty if the fault is not in one column.
     """
 
     def __init__(self, row: int, message: str, column: str = "") -> None:
@@ -53,18 +52,17 @@ class RowError(TraceError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trace:
-    """A demand series on a regular grid, possibly with gaps. Made by `Trace.build` or `reading.read_trace`.
+    """A demand series on a regular grid, possibly with gaps. Created by `Trace.build` or `reading.read_trace`.
 
     Attributes:
-        name: For people: the file's name without its endings.
+        name: Name for people: the file name without its endings.
         kind: What `values` mean.
-        interval_s: Length of an interval.
-        timestamps: float64 (n,), epoch seconds, start of each interval, ascending on one grid; read-only.
+        interval_s: Length of an interval in seconds.
+        timestamps: float64 (n,), start of each interval in epoch seconds, ascending on one grid; read-only.
         values: float64 (n,), finite, at least 0; read-only.
-        digest: SHA-256 over kind, interval, stamps, values and censoring, so that two traces are the same
-            recording exactly when their digests agree, whatever their files look like.
-        censored: bool (n,), demand was at least this much, and may have been more: what served it was
-            saturated; read-only.
+        digest: SHA-256 over kind, interval, time stamps, values and censoring. Two traces are the same recording exactly if
+            their digests are equal, whatever their files look like.
+        censored: bool (n,), whether the value is a lower bound because the VMs that served it were saturated; read-only.
     """
 
     name: str
@@ -89,17 +87,17 @@ class Trace:
         """Check the arrays and make a trace of them.
 
         Args:
-            timestamps: Epoch seconds, start of each interval.
-            values: One per stamp.
+            timestamps: Start of each interval, epoch seconds.
+            values: One value per time stamp.
             kind: What the values mean.
-            name: For people.
-            interval_s: Length of an interval; where None it is taken from the steps between stamps, which takes two
-                rows.
-            censored: One per stamp, whether the value is a lower bound only; none is where None.
+            name: Name for people.
+            interval_s: Length of an interval in seconds. None derives it from the steps between time stamps, which needs at
+                least two rows.
+            censored: For each time stamp, whether the value is only a lower bound. None means that no value is.
 
         Raises:
-            RowError: A row is wrong (it carries the index).
-            TraceError: The arrays as a whole are.
+            RowError: A row is wrong. The error carries its index.
+            TraceError: The arrays as a whole are wrong.
         """
         stamps, numbers = np.array(timestamps, np.float64), np.array(values, np.float64)
         if stamps.ndim != 1 or stamps.shape != numbers.shape:
@@ -121,12 +119,12 @@ class Trace:
 
     @property
     def start_s(self) -> float:
-        """Start of the first interval."""
+        """Start of the first interval, epoch seconds."""
         return float(self.timestamps[0])
 
     @property
     def end_s(self) -> float:
-        """End of the last interval."""
+        """End of the last interval, epoch seconds."""
         return float(self.timestamps[-1]) + self.interval_s
 
     @property
@@ -135,7 +133,7 @@ class Trace:
         return self.values / self.interval_s if self.kind is TraceKind.COUNT else self.values
 
     def rates_of(self, rows: NDArray[np.int64]) -> Float:
-        """float64, work per second in the intervals of these rows, any shape; the last row's for -1."""
+        """Return work per second in the intervals of these rows: float64 in the shape of `rows`. Row -1 is the last row."""
         values = self.values.take(rows, mode="wrap")
         return values / self.interval_s if self.kind is TraceKind.COUNT else values
 
@@ -146,11 +144,11 @@ class Trace:
 
     @property
     def missing(self) -> int:
-        """Intervals between start and end that were not recorded."""
+        """Number of intervals between start and end that were not recorded."""
         return round((self.end_s - self.start_s) / self.interval_s) - len(self.values)
 
     def row_at(self, t_s: Float) -> NDArray[np.int64]:
-        """int64, per time the row whose interval [start, start + interval) holds it, or -1 where none does."""
+        """Return, per time, the row whose interval [start, start + interval) contains it, as int64. -1 if there is none."""
         row = np.searchsorted(self.timestamps, t_s, side="right") - 1
         inside = (row >= 0) & (t_s < self.timestamps[row] + self.interval_s)
         return np.where(inside, row, -1)
@@ -160,17 +158,17 @@ class Trace:
     @overload
     def rate_at(self, t_s: Float) -> Float: ...
     def rate_at(self, t_s: float | Float) -> float | Float:
-        """Work per second at these epoch seconds; NaN in gaps, before the start and from the end on."""
+        """Return work per second at these epoch seconds. NaN in gaps and outside the trace."""
         times = np.asarray(t_s, np.float64)
         row = self.row_at(times)
         rates = np.where(row >= 0, self.rates_of(row), np.nan)
         return rates if isinstance(t_s, np.ndarray) else float(rates)
 
     def cut(self, start_s: float, end_s: float) -> Trace:
-        """The rows whose intervals start within [start_s, end_s).
+        """Return the trace of the rows whose intervals start within [start_s, end_s).
 
         Raises:
-            TraceError: There are none.
+            TraceError: There are no such rows.
         """
         keep = (self.timestamps >= start_s) & (self.timestamps < end_s)
         if not keep.any():
@@ -183,7 +181,7 @@ class Trace:
         return self._with(self.timestamps[keep], self.values[keep], self.censored[keep])
 
     def scaled(self, factor: float) -> Trace:
-        """Every value times the factor.
+        """Return the trace with every value multiplied by the factor.
 
         Raises:
             TraceError: The factor is not a positive finite number.
@@ -193,7 +191,7 @@ class Trace:
         return self._with(self.timestamps, self.values * factor, self.censored)
 
     def scaled_to_peak(self, work_per_s: float) -> Trace:
-        """The same shape with this highest work per second.
+        """Return a trace of the same shape with the given highest work per second.
 
         Raises:
             TraceError: The trace is zero throughout, or the peak is not a positive finite number.
@@ -214,7 +212,7 @@ class Trace:
 
 
 def describe_time(t_s: float) -> str:
-    """Epoch seconds as people write them, in UTC; the bare number where no calendar reaches."""
+    """Format epoch seconds as ISO 8601 in UTC. Times beyond the calendar are formatted as plain numbers."""
     try:
         text = datetime.fromtimestamp(t_s, UTC).isoformat(timespec="milliseconds")
     except (OverflowError, ValueError, OSError):
@@ -223,10 +221,10 @@ def describe_time(t_s: float) -> str:
 
 
 def check_stamps(stamps: Float) -> None:
-    """Stamps are finite and strictly ascending.
+    """Check that time stamps are finite and strictly ascending.
 
     Raises:
-        RowError: The first one that is not.
+        RowError: The first time stamp that is not.
     """
     if not np.isfinite(stamps).all():
         row = int(np.argmin(np.isfinite(stamps)))
@@ -243,13 +241,13 @@ def check_stamps(stamps: Float) -> None:
 
 
 def grid_interval(stamps: Float, interval_s: float | None) -> float:
-    """The interval, given or taken from the steps, once all stamps are known to lie on its grid.
+    """Return the interval of a grid that contains all time stamps, given or derived from their steps.
 
-    The smallest step is taken, or the usual one where the smallest would make most of the trace a gap.
+    A derived interval is the smallest step, or the most frequent one if the smallest would make most of the trace a gap.
 
     Raises:
-        RowError: The first stamp off the grid.
-        TraceError: The interval is impossible, or cannot be known from one row.
+        RowError: The first time stamp off the grid.
+        TraceError: The interval is impossible, or cannot be derived from one row.
     """
     if interval_s is None:
         if len(stamps) == 1:
@@ -260,7 +258,7 @@ def grid_interval(stamps: Float, interval_s: float | None) -> float:
         interval_s = float(steps.min())
         sparse = len(stamps) < 0.5 * (stamps[-1] - stamps[0]) / interval_s
         if sparse or _off_grid(stamps, interval_s).any():
-            # One stray stamp makes a tiny step; blame it, not all the others, by the usual step.
+            # One stray time stamp makes a tiny step. With the most frequent step, the error names only that stamp.
             usual, count = np.unique(steps, return_counts=True)
             interval_s = float(usual[np.argmax(count)])
     if not (math.isfinite(interval_s) and interval_s > 0):
@@ -285,10 +283,10 @@ def _off_grid(stamps: Float, interval_s: float) -> NDArray[np.bool_]:
 
 
 def check_values(values: Float, what: str) -> None:
-    """Values are finite and at least 0.
+    """Check that values are finite and at least 0.
 
     Raises:
-        RowError: The first one that is not.
+        RowError: The first value that is not.
     """
     good = np.isfinite(values) & (values >= 0)
     if not good.all():

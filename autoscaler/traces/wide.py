@@ -1,9 +1,9 @@
 """Reads wide tables (one row per interval, one column per part), as dashboards and pivoted spreadsheets export them.
 
-Columns are services or VMs whose values are added (`added`), or VMs whose utilisation is told (`vms_of`).
+Columns are services or VMs whose values are added (`added`), or VMs with their utilisation (`vms_of`).
 
-Rules of this file: an empty cell is unknown, and so is a sum over it, unless the caller says that nothing was recorded
-where nothing happened. Before its first value and after its last a column did not exist, and counts for nothing.
+Rules of this file: an empty cell is unknown, and so is a sum over it, unless the caller says that nothing is recorded while
+nothing happens. Before its first value and after its last one, a column did not exist and does not count.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ CENSORED_NAME = "censored"
 
 @dataclass(frozen=True, slots=True)
 class Wide:
-    """A wide table in order of time.
+    """A wide table of V columns at T times, in order of time.
 
     Attributes:
         table: The file, for errors.
         time: Name of the column of times.
-        parts: (V,) names of the columns taken.
-        rows: int64 (T,), row of the file that each line of the arrays comes from.
+        parts: V names of the selected columns.
+        rows: int64 (T,), row of the file for each row of the arrays.
         stamps: float64 (T,), epoch seconds.
         values: float64 (T, V), NaN where a cell is empty.
     """
@@ -47,7 +47,7 @@ class Wide:
     values: Float
 
     def error(self, row: int, message: str, column: str = "") -> TraceError:
-        """An error that names the place in the file."""
+        """Return an error that names the place in the file."""
         return self.table.error(int(self.rows[row]), message, column)
 
 
@@ -56,9 +56,9 @@ class Added:
     """The sum of the columns.
 
     Attributes:
-        trace: It.
-        empty: Cells without a value between the first and the last one of their column.
-        left_out: Intervals that stay unknown for them.
+        trace: The trace of the sum.
+        empty: Number of cells without a value between the first and the last value of their column.
+        left_out: Number of intervals that stay unknown because of such cells.
     """
 
     trace: Trace
@@ -81,16 +81,16 @@ def read_wide(
 
     Args:
         path: Text, gzip, Parquet or JSON lines.
-        time: Says which of the names is that of the times, or raises.
-        pattern: Of names, as of a shell: `requests *`.
-        layout: How the text is written.
-        progress: Told which share has been read.
-        interval_s: Length of an interval, for `floor`.
-        sort: Sort rows that are not in order of time.
-        floor: Move each stamp to the start of its interval.
+        time: Chooses the column of times from the names in the header, or raises.
+        pattern: Shell-style pattern of names, such as `requests *`.
+        layout: The layout of the text.
+        progress: Called with the share that has been read.
+        interval_s: Length of an interval in seconds, for `floor`.
+        sort: Whether to sort rows by time.
+        floor: Whether to move each time stamp to the start of its interval.
 
     Raises:
-        TraceError: The file cannot be used; the message says file, line and what to do.
+        TraceError: The file cannot be used. The message names file, line and a remedy.
     """
     if floor and interval_s is None:
         raise TraceError(FLOOR_NEEDS_INTERVAL)
@@ -107,7 +107,7 @@ def read_wide(
         found.extend(parts)
         return (Wanted(found[0], Form.TIME), *(Wanted(name, Form.CELL) for name in parts))
 
-    # A VM that comes late is a column, too.
+    # A VM that appears late in the file is a column, too.
     layout = replace(layout or Layout(), every_line=True)
     table = read_table(path, lambda names: tuple(choose(names)), layout, progress)
     name, *parts = found
@@ -129,13 +129,13 @@ def read_wide(
 def added(
     wide: Wide, kind: TraceKind, *, interval_s: float | None = None, empty_is_zero: bool = False
 ) -> Added:
-    """The sum of the columns, interval by interval.
+    """Add the columns, interval by interval.
 
     Args:
         wide: The table.
         kind: What the values mean.
-        interval_s: Length of an interval; where None, the smallest step.
-        empty_is_zero: Whether an empty cell says that nothing happened.
+        interval_s: Length of an interval in seconds. None takes the smallest step.
+        empty_is_zero: Whether an empty cell means that nothing happened.
 
     Raises:
         TraceError: No interval is left, or rows are off the grid.
@@ -151,7 +151,7 @@ def added(
             f"{wide.table.path}: no interval has a value in all columns that exist then; take fewer of them "
             "(`--columns`), or use `--empty zero` if nothing is recorded while nothing happens"
         )
-    # Unknown rows tell the grid too.
+    # Unknown rows also determine the grid.
     step_s = _interval(wide, interval_s)
     trace = Trace.build(
         wide.stamps[whole],
@@ -164,12 +164,12 @@ def added(
 
 
 def vms_of(wide: Wide, full_at: float, *, interval_s: float | None = None) -> PerVmTrace:
-    """The columns as utilisation of VMs.
+    """Take the columns as the utilisation of VMs.
 
     Args:
         wide: The table.
-        full_at: The utilisation of a VM that is used to the full.
-        interval_s: Length of an interval; where None, the smallest step.
+        full_at: The utilisation of a fully used VM.
+        interval_s: Length of an interval in seconds. None takes the smallest step.
 
     Raises:
         TraceError: Rows are off the grid, or no cell has a value.
@@ -188,7 +188,7 @@ def vms_of(wide: Wide, full_at: float, *, interval_s: float | None = None) -> Pe
 
 
 def _alive(known: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Bool (T, V), from the first value of each column to its last."""
+    """Return where each column exists, from its first value to its last one: bool (T, V)."""
     begun: NDArray[np.bool_] = np.maximum.accumulate(known, axis=0)
     return begun & np.maximum.accumulate(known[::-1], axis=0)[::-1]
 

@@ -1,11 +1,10 @@
 """Writes trace files as CSV, gzip-compressed CSV or Parquet, by file extension.
 
-What is written here, `reading` reads back as the same recording, digest and all. Whether values are counts or
-a gauge is not part of a trace file, so `kind_note` says what must be told to whoever reads it.
+`reading` reads a written file back as the same recording, with the same digest. Whether values are counts or a gauge is not
+part of a trace file, so `kind_note` says what a reader must be told.
 
-Rules of this file: a file is written whole or not at all, and never over another one unless that is asked
-for. Equal traces give equal bytes. Nothing is written that reading would refuse. pyarrow is imported only for
-Parquet.
+Rules of this file: a file is written completely or not at all, and replaces another one only on request. Equal traces give
+equal bytes. Nothing is written that reading would refuse. pyarrow is imported only for Parquet.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from autoscaler.traces.reading import MANIFEST
 from autoscaler.traces.trace import Float, Trace, describe_time, grid_interval
 
 ENDINGS: tuple[str, ...] = (".csv", ".csv.gz", ".parquet")
-"""Endings of the forms that can be written."""
+"""File endings of the formats that can be written."""
 
 _CALENDAR_END_S = 253_402_300_800.0
-"""First moment of the year 10000, which ISO 8601 as we read it does not reach."""
+"""First moment of the year 10000, which `reading` cannot parse as ISO 8601."""
 _GZIP_LEVEL = 6
 _ROWS_AT_ONCE = 100_000
 
@@ -36,19 +35,19 @@ _ROWS_AT_ONCE = 100_000
 def write_trace(
     path: Path, trace: Trace, *, overwrite: bool = False, progress: Progress | None = None
 ) -> None:
-    """Write a trace with the columns `timestamp,value`, and `censored` where any value is; a gap is a missing row.
+    """Write a trace with the columns `timestamp,value`, and `censored` if any value is censored. A gap is a missing row.
 
-    Stamps are ISO 8601 where all of them are whole seconds, else epoch seconds to the last bit.
+    Time stamps are ISO 8601 if all of them are whole seconds, otherwise epoch seconds to the last bit.
 
     Args:
-        path: Where to, ending in one of `ENDINGS`; its folder is made if need be.
-        trace: What to write, of at least two rows.
-        overwrite: Replace a file that is there.
-        progress: Told which share has been written.
+        path: The file, ending in one of `ENDINGS`. Its folder is created if needed.
+        trace: The trace, of at least two rows.
+        overwrite: Whether to replace an existing file.
+        progress: Called with the share that has been written.
 
     Raises:
-        TraceError: The ending is unknown, there is a file already, the trace is of one row, or the file
-            cannot be written; whatever was there before is unchanged.
+        TraceError: The ending is unknown, the file exists already, the trace has only one row, or the file cannot be
+            written. What was there before is unchanged.
     """
     ending = ending_of(path)
     if len(trace.values) < 2:
@@ -65,10 +64,10 @@ def write_trace(
 
 
 def ending_of(path: Path) -> str:
-    """Which of `ENDINGS` a file has.
+    """Return the ending of a file name, one of `ENDINGS`.
 
     Raises:
-        TraceError: None of them.
+        TraceError: The name has none of them.
     """
     for ending in ENDINGS:
         if path.name.endswith(ending) and path.name != ending:
@@ -79,15 +78,15 @@ def ending_of(path: Path) -> str:
 
 
 def write_whole(path: Path, write: Callable[[Path], None], *, overwrite: bool = False) -> None:
-    """Let `write` fill a file beside this one, and put it in place once it is whole and on the disk.
+    """Let `write` fill a file in the same folder, and move it into place when it is complete and on the disk.
 
     Args:
-        path: Where to; its folder is made if need be.
-        write: Given the path of the unfinished file.
-        overwrite: Replace a file that is there.
+        path: The file. Its folder is created if needed.
+        write: Called with the path of the unfinished file.
+        overwrite: Whether to replace an existing file.
 
     Raises:
-        TraceError: There is a file already, or it cannot be written; what was there before is unchanged.
+        TraceError: The file exists already, or cannot be written. What was there before is unchanged.
     """
     if path.is_dir():
         raise TraceError(f"{path}: this is a folder; give the name of a file in it")
@@ -109,7 +108,7 @@ def write_whole(path: Path, write: Callable[[Path], None], *, overwrite: bool = 
 
 
 def kind_note(path: Path, trace: Trace) -> str:
-    """One sentence: what a reader of this file must be told, because the file does not contain it."""
+    """Return one sentence on what a reader of this file must be told, because the file does not contain it."""
     line = f"{path.name},{trace.kind},{trace.interval_s:.12g}"
     told = "" if _interval_shows(trace) else f", and an interval is {trace.interval_s:g} s"
     return (
@@ -129,7 +128,7 @@ def _write_text(path: Path, trace: Trace, packed: bool, progress: Progress | Non
     with ExitStack() as stack:
         stream: IO[bytes] = stack.enter_context(path.open("wb"))
         if packed:
-            # Neither name nor time in the header, so that equal traces give equal bytes.
+            # The gzip header gets neither name nor time, so that equal traces give equal bytes.
             zipped = gzip.GzipFile("", "wb", _GZIP_LEVEL, stream, mtime=0)
             stream = stack.enter_context(zipped)  # type: ignore[arg-type]
         for block, share in _csv_blocks(trace):
@@ -139,7 +138,7 @@ def _write_text(path: Path, trace: Trace, packed: bool, progress: Progress | Non
 
 
 def _csv_blocks(trace: Trace) -> Iterator[tuple[str, float]]:
-    """Text of some rows at a time, and the share that is written with them."""
+    """Yield the text of some rows at a time, and the share that is written with them."""
     marked = bool(trace.censored.any())
     yield f"timestamp,value{',censored' if marked else ''}\n", 0.0
     iso = _fits_calendar(trace.timestamps)
