@@ -270,7 +270,7 @@ class _Counting:
             return False
         times = np.array([self._moment(second or first) for first, second in matches], np.float64)
         latest = np.maximum.accumulate(np.maximum(times, self.latest_s))
-        if not (times >= latest - self.disorder_s).all():  # NaN, where there is no such day, included
+        if not (times >= latest - self.disorder_s).all():  # also false for NaN, a time that does not exist
             return False
         self.latest_s = float(latest[-1])
         numbers, counts = np.unique(np.floor(times / self.interval_s).astype(np.int64), return_counts=True)

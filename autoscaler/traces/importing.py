@@ -185,7 +185,7 @@ def _layout(options: ImportOptions, *, repeats: bool, max_refused: float = 0.0) 
 
 def _kind(path: Path, options: ImportOptions) -> TraceKind:
     said = (manifest_entry(path) or {}).get("kind", "")
-    if options.counter:  # its level, until its increase is taken
+    if options.counter:  # a counter is a level until its increase is taken
         return TraceKind.GAUGE
     if options.kind is not None:
         return options.kind

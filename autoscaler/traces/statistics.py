@@ -129,7 +129,7 @@ def warnings_of(trace: Trace, found: Statistics) -> list[str]:
     told = []
     span_s = trace.end_s - trace.start_s
     if span_s < 2 * DAY_S:
-        told.append("It is shorter than two days, so it says nothing of the daily rhythm.")
+        told.append("It is shorter than two days, so it cannot show a daily rhythm.")
     share = found.missing / (found.missing + found.rows)
     if share > 0.01:
         told.append(
@@ -143,7 +143,7 @@ def warnings_of(trace: Trace, found: Statistics) -> list[str]:
     at_top = float((trace.values == found.peak).mean())
     if at_top > 0.01 and found.variation > 0 and found.peak > 2 and found.rows >= _ENOUGH_ROWS:
         told.append(
-            f"{at_top:.1%} of the values are exactly the highest, {found.peak:g}; the metric may have a ceiling that "
+            f"{at_top:.1%} of the values equal the highest one, {found.peak:g}; the metric may have a ceiling that "
             "hides demand."
         )
     if found.peak == 0:
@@ -152,7 +152,9 @@ def warnings_of(trace: Trace, found: Statistics) -> list[str]:
         told.append(f"It is {found.peak:g} throughout.")
     late_s = 253_402_300_800.0
     if trace.start_s < 0 or trace.end_s > late_s:
-        told.append(f"Its times are odd: it begins at {describe_time(trace.start_s)}; are they in seconds?")
+        told.append(
+            f"It begins at {describe_time(trace.start_s)}, which is implausible; are its times in seconds?"
+        )
     return told + doubts_of(trace)
 
 
@@ -173,9 +175,9 @@ def _two_steps(trace: Trace) -> str:
         return ""
     at = int(begins[int(np.argmax(long))])
     return (
-        f"From {describe_time(float(trace.timestamps[at]))} on its rows are {float(steps[at]) * trace.interval_s:g} s "
-        f"apart and elsewhere {trace.interval_s:g} s, and all are read as of the shorter step: were there two "
-        "recordings? Then cut it there, and bring the finer part to the longer step (`autoscaler trace cut --every`)."
+        f"From {describe_time(float(trace.timestamps[at]))} on, its rows are {float(steps[at]) * trace.interval_s:g} s apart, "
+        f"elsewhere {trace.interval_s:g} s, and all are read with the shorter interval. If these are two recordings, cut it "
+        "there, and resample the finer part to the longer interval (`autoscaler trace cut --every`)."
     )
 
 
@@ -190,8 +192,8 @@ def _counter(trace: Trace) -> str:
     if falls.mean() > _RESETS or not small.all() or (rises > 0).mean() < 0.5:
         return ""
     return (
-        "Its values rise all the time, but for falls to almost nothing: is it a counter of all that ever came? What came in "
-        "each interval is its increase, in PromQL `sum(increase(…[1m]))`; `autoscaler trace import --counter` takes it."
+        "Its values rise all the time, except for falls to almost nothing: is it a cumulative counter? A trace needs its "
+        "increase in each interval: in PromQL `sum(increase(…[1m]))`, from a file `autoscaler trace import --counter`."
     )
 
 
@@ -201,6 +203,6 @@ def odd_unit(trace: Trace) -> str:
     if not (_SERIAL_DAYS <= trace.start_s < _YEAR_1980_S and trace.interval_s <= 1.0):
         return ""
     return (
-        f"Its times are in {describe_time(trace.start_s)[:4]}, {trace.interval_s:.3g} s apart: are they in seconds? Days of a "
-        "spreadsheet, hours and minutes since 1970 look like this; write them as 2026-03-01T08:00:00Z."
+        f"Its times are in {describe_time(trace.start_s)[:4]}, {trace.interval_s:.3g} s apart: are they in seconds? Spreadsheet "
+        "days, and hours or minutes since 1970, look like this; write times as 2026-03-01T08:00:00Z."
     )

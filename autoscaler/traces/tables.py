@@ -248,7 +248,7 @@ class _Reading:
         self._layout = layout
         self._progress = progress
         self._width = 0
-        self._line = 0  # lines before the block at hand
+        self._line = 0  # number of lines before the current block
         self._columns: list[_Column] = []
 
     def table(self) -> Table:
@@ -374,7 +374,7 @@ class _Reading:
 def _added(column: _Column, texts: NDArray[np.bytes_]) -> bool:
     try:
         return column.add_fast(texts)
-    except RowError:  # said with its place by the slow look
+    except RowError:  # add_slow reports it with its place
         return False
 
 

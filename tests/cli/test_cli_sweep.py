@@ -134,7 +134,7 @@ def test_traffic_without_work_recommends_nothing(here):
     (here / "day.csv").write_text("timestamp,value\n" + "".join(f"{at * 120},0\n" for at in range(200)))
     told = run(here, "recommend", *VARY, "--no-worlds").stdout
     assert told.startswith(
-        "Keep the policy as it is: there was no work to serve, which tells nothing of any variant."
+        "Keep the policy as it is: there was no work to serve, which says nothing about any variant."
     )
 
 

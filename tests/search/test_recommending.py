@@ -122,7 +122,7 @@ def test_nothing_better_keeps_the_policy():
     assert found.headline.startswith("Keep the policy as it is: of 5 variants")
     same = advice(made(np.repeat(noise(4, variants=1), 4, axis=1)))
     assert (same.verdict, same.row) == (Verdict.KEEP, 0)
-    assert same.reasons[1:] == ("costs as much",) * 3
+    assert same.reasons[1:] == ("costs as much as the best",) * 3
 
 
 def test_what_saves_next_to_nothing_is_not_worth_a_change():
@@ -183,7 +183,7 @@ def test_a_limit_that_the_policy_breaks_asks_for_a_change_that_costs_more():
     assert found.unserved.below_zero
     assert "breaks" in found.reasons[0]
     assert "breaks" in found.reasons[1]
-    assert "more than what is taken" in found.reasons[2]
+    assert "more than the best" in found.reasons[2]
 
 
 def test_a_limit_that_is_not_of_service_is_judged_by_the_folds():
@@ -224,7 +224,7 @@ def test_more_unserved_where_it_was_not_chosen_is_no_advice_whatever_else_is_lim
     found = advice(made(cost, shortage), (limit, NO_WORSE))
     assert found.row == 2
     assert found.verdict is Verdict.UNSURE
-    assert "leaves more unserved" in found.headline
+    assert "leaves more work unserved" in found.headline
 
 
 def test_what_costs_the_same_changes_nothing():

@@ -348,4 +348,4 @@ def test_a_recording_that_is_nothing_or_no_rate_is_a_caution():
         for values in (np.zeros(300), np.cumsum(flat.values))
     )
     assert prepared(zero).cautions == ("The trace is zero throughout, so no VM is ever needed.",)
-    assert any("is it a counter of all that ever came?" in text for text in prepared(counter).cautions)
+    assert any("is it a cumulative counter?" in text for text in prepared(counter).cautions)

@@ -166,21 +166,21 @@ def test_a_recommendation_shows_the_worlds_it_was_tried_in():
     told = {"headline": "Change it.", "sentences": [], "worlds": [world], "finalists": [1, 2, 3]}
     doc["recommendation"] = {**told, "changes": {"a": {}}}
     words = Parsed(page(doc, None, {}, "report.json")).words
-    assert "unserved work at 0.25 a unit included, more than the best of 3 variants tried there" in words
+    assert "unserved work at 0.25 a unit, exceeds that of the best of 3 variants tried there" in words
     assert "bursts A crowd <a day>. 2.00 1.50 1.00% 2.00% 0.50 0.00" in words
     assert "7.00" not in words
     doc["recommendation"]["changes"] = {}
     words = Parsed(page(doc, None, {}, "report.json")).words
     assert "bursts A crowd <a day>. 2.00 1.00% 0.50" in words
     doc["recommendation"]["worlds"] = []
-    assert "Other worlds" not in Parsed(page(doc, None, {}, "report.json")).words
+    assert "other worlds" not in Parsed(page(doc, None, {}, "report.json")).words
 
 
 def test_a_run_without_forecasts_has_none_in_its_legend():
     rows = crowd(50)
-    assert "demand ahead" in Parsed(made(rows)).words
+    assert "forecast, 95% quantile" in Parsed(made(rows)).words
     blind = [row.__class__(**{**fields(row), "forecast": None, "forecast_hi": None}) for row in rows]
-    assert "demand ahead" not in Parsed(made(blind)).words
+    assert "forecast, 95% quantile" not in Parsed(made(blind)).words
 
 
 def test_a_run_without_shortage_says_so():

@@ -48,9 +48,9 @@ def test_the_headline_says_money_and_shortage():
 @pytest.mark.parametrize(
     ("promised", "unserved", "said"),
     [
-        (0.999, 0.0006, "Its objective of 99.9% served was kept: 99.94% was."),
-        (0.999, 0.001, "Its objective of 99.9% served was kept: 99.9% was."),
-        (0.99, 0.0125, "Its objective of 99% served was missed: 98.75% was."),
+        (0.999, 0.0006, "Its objective to serve 99.9% of the work was kept: it served 99.94%."),
+        (0.999, 0.001, "Its objective to serve 99.9% of the work was kept: it served 99.9%."),
+        (0.99, 0.0125, "Its objective to serve 99% of the work was missed: it served 98.75%."),
         (0.99, math.nan, ""),
         (None, 0.0, ""),
     ],
@@ -63,7 +63,7 @@ def test_whether_a_promise_was_kept_is_said(promised, unserved, said):
 def test_how_good_the_forecasts_were_is_said_where_there_were_some():
     said = words(policy(forecast_wape=0.0316, forecast_coverage_95=0.948), PEAK).sentences
     assert (
-        "Its forecasts for the time that a start takes were off by 3.16% of demand, and demand lay within the 95% forecast in 94.8% of "
+        "Its forecasts at the lead time were off by 3.16% of demand, and demand did not exceed the 95% forecast in 94.8% of "
         "the ticks."
     ) in said
     assert not any("forecast" in sentence for sentence in words(policy(), PEAK).sentences)
@@ -103,8 +103,8 @@ def test_a_comparison_is_about_the_candidate():
         entry("clairvoyant", "clairvoyant optimum", cost=50.0),
     )
     assert said.sentences[-1] == (
-        "A schedule that had known the future and left no more unserved than web would have cost 50.00. Of what could be "
-        "saved at its own service, web saves 67%, lean 80% and dear nothing."
+        "A schedule that knew the future and left no more unserved than web would have cost 50.00. Of the savings possible at "
+        "its own level of service, web achieves 67%, lean 80% and dear none."
     )
     assert (
         said.headline
@@ -118,16 +118,17 @@ def test_shares_that_look_alike_are_not_put_against_each_other():
     one = entry("a", "web", judged=True, cost=100.0, unserved_share=0.87041)
     alike = entry("b", "lean", judged=True, cost=80.0, unserved_share=0.87043)
     assert words(one, alike, PEAK).headline == (
-        "Policy lean costs 20% less than web and leaves about as much of the work unserved (87.0%)"
+        "Policy lean costs 20% less than web and leaves about the same share of the work unserved (87.0%)"
     )
     same = entry("b", "lean", judged=True, cost=80.0, unserved_share=0.87041)
-    assert words(one, same, PEAK).headline.endswith("and leaves as much of the work unserved (87.0%)")
+    assert words(one, same, PEAK).headline.endswith("and leaves the same share of the work unserved (87.0%)")
 
 
 def test_every_comparison_of_several_policies_is_a_whole_sentence():
     said = words(*(entry(name, name, judged=True, cost=10.0 + at) for at, name in enumerate("abc")), PEAK)
     assert (
-        "Policy c costs 20% more than a and leaves as much of the work unserved (100.0%)." in said.sentences
+        "Policy c costs 20% more than a and leaves the same share of the work unserved (100.0%)."
+        in said.sentences
     )
     assert all(sentence.endswith(".") for sentence in said.sentences)
 
@@ -153,9 +154,9 @@ def test_a_rule_that_is_cheaper_and_serves_as_much_is_named():
 @pytest.mark.parametrize(
     ("cost", "expected"),
     [
-        (100.0, "would have cost 50.00: 67% of what could be saved is saved."),
-        (50.0, "100% of what could be saved is saved."),
-        (250.0, "of what could be saved, nothing is."),
+        (100.0, "would have cost 50.00; this policy achieves 67% of the possible savings."),
+        (50.0, "achieves 100% of the possible savings."),
+        (250.0, "achieves none of the possible savings."),
         (math.nan, ""),
     ],
 )
@@ -163,7 +164,7 @@ def test_the_clairvoyant_tells_what_could_be_saved(cost, expected):
     said = words(policy(cost=cost), PEAK, entry("clairvoyant", "clairvoyant", cost=50.0))
     assert expected in " ".join(said.sentences)
     if not expected:
-        assert "saved" not in " ".join(said.sentences)
+        assert "savings" not in " ".join(said.sentences)
 
 
 def test_hindsight_that_is_no_cheaper_is_not_cheaper_by_less_than_nothing():
@@ -173,7 +174,7 @@ def test_hindsight_that_is_no_cheaper_is_not_cheaper_by_less_than_nothing():
         (199.0, ", which is no less."),
     ):
         told = words(policy(cost=cost), PEAK, entry("clairvoyant", "clairvoyant", cost=200.0)).sentences[-1]
-        assert told == f"A schedule that had known the future would have cost 200.00{said}"
+        assert told == f"A schedule that knew the future would have cost 200.00{said}"
 
 
 def test_what_is_unknown_is_not_said_to_be_good():
@@ -188,14 +189,16 @@ def test_a_baseline_that_costs_nothing_is_no_unknown_cost():
     free = entry("static_peak", "always on at peak", cost=0.0, unserved_share=math.nan)
     quiet = policy(cost=0.12, unserved_share=math.nan, unserved_work=0.0)
     said = words(quiet, free).headline
-    assert said == "This policy costs 0.12, always on at peak nothing, and there was no work to serve"
+    assert said == "This policy costs 0.12 (always on at peak: nothing) and there was no work to serve"
 
 
 def test_a_rule_that_serves_next_to_nothing_is_not_compared_by_money():
     idle = entry("target_tracking", "AWS target tracking", cost=10.0, unserved_share=0.996)
     said = words(policy(), PEAK, idle).sentences
-    assert "AWS target tracking leaves 99.6% of the work unserved here, so its cost says nothing." in said
-    assert not any(sentence.startswith("Against") for sentence in said)
+    assert (
+        "AWS target tracking leaves 99.6% of the work unserved here, so its cost cannot be compared." in said
+    )
+    assert not any(sentence.startswith("Compared with") for sentence in said)
 
 
 def test_without_prices_nothing_is_compared():
@@ -210,7 +213,7 @@ def test_where_nothing_was_wanted_nothing_is_said_to_be_unknown():
     rule = entry("target_tracking", "AWS target tracking", cost=100.0, **quiet)
     said = words(policy(**quiet), PEAK, rule)
     assert said.headline.endswith("than always on at peak, and there was no work to serve")
-    assert "Against AWS target tracking it costs the same and neither is ever short." in said.sentences
+    assert "Compared with AWS target tracking it costs the same and neither is ever short." in said.sentences
 
 
 def test_no_shortage_is_said_as_such():
@@ -317,7 +320,7 @@ def test_a_parameter_that_changes_nothing_is_named():
     values = {"cost": np.array([10.0, 10.0, 12.0, 12.0]), "unserved_share": np.zeros(4)}
     names = {"forecast.cover": ["off", "95%", "off", "95%"], "reactive.headroom": ["5%", "5%", "9%", "9%"]}
     said = conclude_sweep(variants_json(names, values, shortage="unserved_share", current=0), own).sentences
-    idle = "`forecast.cover` made no difference: each of its values came to the same figures."
+    idle = "`forecast.cover` made no difference: all its values gave the same figures."
     assert [text for text in said if "no difference" in text] == [idle]
     drawn = {"a": [1, 2, 3, 4], "b": [4, 3, 2, 1]}  # at random, where no two differ in one parameter alone
     said = conclude_sweep(variants_json(drawn, values, shortage="unserved_share", current=0), own).sentences
@@ -333,7 +336,7 @@ def test_a_sweep_names_the_cheapest_variant_that_serves_as_much():
     )
     assert said.sentences[:2] == (
         "It is reactive.headroom 20%: 90.00 instead of 100.00.",
-        "Of 4, 2 do better in this sense.",
+        "Of 4 variants, 2 do better in this sense.",
     )
     assert "another period" in said.sentences[2]
     assert said.sentences[3:] == own.sentences

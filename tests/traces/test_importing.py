@@ -387,7 +387,7 @@ def test_the_increase_of_a_counter_is_what_came_in_each_interval(tmp_path):
     assert set(came.values()) == {6.0}
     assert found.notes[0].endswith("it was reset 1 time")
     doubted = import_files([counted(tmp_path, COUNTER)], GAUGE)
-    assert "is it a counter of all that ever came?" in doubted.notes[0]
+    assert "is it a cumulative counter?" in doubted.notes[0]
     with pytest.raises(TraceError, match="falls at 50% of its rows, so it is not a counter"):
         import_files([counted(tmp_path, [1, 2, 1, 2, 1])], ImportOptions(counter=True))
     with pytest.raises(TraceError, match="a count, but --kind says gauge"):
@@ -399,7 +399,7 @@ def test_the_increase_of_a_counter_is_what_came_in_each_interval(tmp_path):
 def test_two_steps_in_one_file_are_doubted(tmp_path):
     times = [*range(0, 1200, 60), *range(1200, 6000, 300)]
     (note,) = import_files([put(tmp_path, "time,value\n" + "".join(f"{t},1\n" for t in times))], GAUGE).notes
-    assert note.startswith("From 1970-01-01T00:20:00Z on its rows are 300 s apart and elsewhere 60 s")
+    assert note.startswith("From 1970-01-01T00:20:00Z on, its rows are 300 s apart, elsewhere 60 s")
     gaps = "".join(f"{60 * at},1\n" for at in range(200) if at % 17)
     assert import_files([put(tmp_path, f"time,value\n{gaps}")], GAUGE).notes == ()
 

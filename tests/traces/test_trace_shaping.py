@@ -192,7 +192,7 @@ def test_times_that_may_be_in_another_unit_than_seconds_are_doubted(first, step,
     trace = Trace.build(at, np.arange(300.0), kind=TraceKind.GAUGE, name="t", interval_s=step)
     assert (
         any(
-            "are they in seconds? Days of a spreadsheet" in text
+            "are they in seconds? Spreadsheet days" in text
             for text in warnings_of(trace, statistics_of(trace))
         )
         is odd

@@ -1,11 +1,11 @@
 """Prepares a replay: a policy against a recorded trace.
 
 `replay` and `compare` need the same preparation for one or several policies. Options that the user did not give are chosen
-here. Every choice that changes figures is told in a note (`Replay.notes`), and everything that makes the figures doubtful in
-a caution.
+here. Every choice that changes figures is described in a note (`Replay.notes`), and everything that makes the figures
+doubtful in a caution.
 
-Rules of this file: nothing is printed and nothing is run (`replaying`). A change to the trace is always told. A policy is
-changed only where a simulated VM could not carry it out.
+Rules of this file: nothing is printed and nothing is run (`replaying`). A change to the trace is always reported. A policy
+is changed only where a simulated VM could not carry it out.
 """
 
 from __future__ import annotations

@@ -253,7 +253,7 @@ def _by_loop(
 
     policy = as_probed(replay.fitted)
     cloud = replace(cloud_of(policy, replay.plant, replay.seed), faults=replay.faults)
-    # The tick after a row closes it, so one tick more is run than rows are returned.
+    # A row is closed by the next tick, so one tick more is run than there are rows.
     length_s = replay.ticks * replay.tick_s + 0.5 * replay.tick_s
     result = run_loop(
         LoopRun(

@@ -212,9 +212,9 @@ def card_from(document: Mapping[str, Any], where: str) -> Card:
 
 
 _WHAT = {
-    "always on at peak": "As many VMs as the highest demand needs, in service all the time; it knows the peak beforehand.",
-    "plain reactive": "Demand and 30% headroom, on the same fleet and the same luck; worked out on virtual time.",
-    "same, on virtual time": "This policy where neither calls nor the machine it ran on take any time.",
+    "always on at peak": "As many VMs as the highest demand needs, in service all the time. It knows the peak in advance.",
+    "plain reactive": "Demand plus 30% headroom, on the same fleet with the same random draws, run on virtual time.",
+    "same, on virtual time": "This policy as it would run if neither API calls nor its own work took any time.",
 }
 """Descriptions of the baselines of a demo, by name."""
 

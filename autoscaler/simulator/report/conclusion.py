@@ -23,7 +23,7 @@ _ALIKE = 0.005
 """Relative difference of costs below which they are called equal."""
 _SERVES_LITTLE = 0.5
 """A rule that leaves a larger share unserved is not compared by cost: it may be cheap because it never starts a first VM."""
-_IN_SAMPLE = "All were judged on the traffic that they were chosen on: try it on another period before you change anything."
+_IN_SAMPLE = "The variants were chosen and judged on the same traffic: try the best one on another period before you change anything."
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +93,12 @@ def conclude_sweep(sweep: Mapping[str, Any], conclusion: Conclusion) -> Conclusi
         )
         named = ", ".join(f"{name} {value}" for name, value in best["parameters"].items())
         told.append(f"It is {named}: {money(best['values'][cost])} instead of {money(in_force[cost])}.")
-        told.append(f"Of {len(known):,}, {plural(len(better), 'does', 'do')} better in this sense.")
+        told.append(
+            f"Of {plural(len(known), 'variant', 'variants')}, {plural(len(better), 'does', 'do')} better in this sense."
+        )
         told.append(_IN_SAMPLE)
     told += [
-        f"`{name}` made no difference: each of its values came to the same figures."
+        f"`{name}` made no difference: all its values gave the same figures."
         for name in sweep["parameters"]
         if _idle(name, sweep["rows"])
     ]
@@ -141,7 +143,7 @@ def _compared(entry: Entry, other: Entry, name: str = "") -> str:
     told = _who(entry, name)
     if other.values["cost"] == 0 and not math.isnan(entry.values["cost"]):
         return (
-            f"{told} costs {money(entry.values['cost'])}, {other.name} nothing, and {_service(entry, other)}"
+            f"{told} costs {money(entry.values['cost'])} ({other.name}: nothing) and {_service(entry, other)}"
         )
     if math.isnan(cost):
         return f"The cost of {entry.name} or of {other.name} is not known"
@@ -163,7 +165,7 @@ def _service(entry: Entry, other: Entry) -> str:
         return "leaves no work unserved" if theirs else "leaves no work unserved either"
     said = share(mine).replace("<", "less than")
     if said == share(theirs).replace("<", "less than"):
-        return f"leaves {'' if mine == theirs else 'about '}as much of the work unserved ({said})"
+        return f"leaves {'' if mine == theirs else 'about '}the same share of the work unserved ({said})"
     against = "" if not theirs or math.isnan(theirs) else f", against {share(theirs)}"
     return f"leaves {said} of the work unserved{against}"
 
@@ -174,7 +176,7 @@ def _foretold(subject: Entry) -> str:
     if math.isnan(error) or math.isnan(within):
         return ""
     return (
-        f"Its forecasts for the time that a start takes were off by {share(error)} of demand, and demand lay within the 95% forecast in "
+        f"Its forecasts at the lead time were off by {share(error)} of demand, and demand did not exceed the 95% forecast in "
         f"{share(within)} of the ticks."
     )
 
@@ -186,7 +188,7 @@ def _promise(subject: Entry, details: Mapping[str, Any]) -> str:
         return ""
     # A promise has at most five digits, so the tolerance only absorbs rounding.
     kept = "was kept" if unserved <= 1.0 - promised + 1e-9 else "was missed"
-    return f"Its objective of {100 * promised:.5g}% served {kept}: {100 * (1 - unserved):.5g}% was."
+    return f"Its objective to serve {100 * promised:.5g}% of the work {kept}: it served {100 * (1 - unserved):.5g}%."
 
 
 def _shortage(entry: Entry) -> str:
@@ -213,9 +215,7 @@ def _against(subject: Entry, reference: Entry) -> str:
     )
     unserved = reference.values["unserved_share"]
     if unserved > _SERVES_LITTLE and subject.values["unserved_share"] < unserved:
-        return (
-            f"{reference.name} leaves {share(unserved)} of the work unserved here, so its cost says nothing."
-        )
+        return f"{reference.name} leaves {share(unserved)} of the work unserved here, so its cost cannot be compared."
     never = not subject.values["shortage_s"] and short == 0
     shorts = (
         "neither is ever short"
@@ -224,7 +224,7 @@ def _against(subject: Entry, reference: Entry) -> str:
         if short == 0
         else f"is short for {span(abs(short))} {'less' if short < 0 else 'longer'}"
     )
-    return f"Against {reference.name} it {costs} and {shorts}."
+    return f"Compared with {reference.name} it {costs} and {shorts}."
 
 
 def _bettered(card: Card, subject: Entry) -> str:
@@ -252,16 +252,18 @@ def _possible(subject: Entry, rivals: Sequence[Entry], clairvoyant: Entry, peak:
     if math.isnan(cost) or math.isnan(least) or cost == 0:
         return ""
     if rivals:
-        known = f"A schedule that had known the future and left no more unserved than {subject.name} would have cost"
+        known = (
+            f"A schedule that knew the future and left no more unserved than {subject.name} would have cost"
+        )
         return f"{known} {money(least)}.{_saved([subject, *rivals])}"
-    known = f"A schedule that had known the future would have cost {money(least)}"
+    known = f"A schedule that knew the future would have cost {money(least)}"
     most = math.nan if peak is None else peak.values["cost"]
     if math.isnan(most) or most <= least:
         return f"{known}, {money(cost - least)} less." if cost > least else f"{known}, which is no less."
     captured = (most - cost) / (most - least)
     if captured < 0:
-        return f"{known}; of what could be saved, nothing is."
-    return f"{known}: {rounded_share(min(captured, 1.0))} of what could be saved is saved."
+        return f"{known}; this policy achieves none of the possible savings."
+    return f"{known}; this policy achieves {rounded_share(min(captured, 1.0))} of the possible savings."
 
 
 def _saved(judged: Sequence[Entry]) -> str:
@@ -270,12 +272,12 @@ def _saved(judged: Sequence[Entry]) -> str:
     for entry in judged:
         captured = min(entry.values["captured"], 1.0)
         if not math.isnan(captured):
-            verb = "" if told else " saves"
-            told.append(f"{entry.name}{verb} {rounded_share(captured) if captured > 0 else 'nothing'}")
+            verb = "" if told else " achieves"
+            told.append(f"{entry.name}{verb} {rounded_share(captured) if captured > 0 else 'none'}")
     if not told:
         return ""
     listed = " and ".join(filter(None, [", ".join(told[:-1]), told[-1]]))
-    return f" Of what could be saved at its own service, {listed}."
+    return f" Of the savings possible at its own level of service, {listed}."
 
 
 def _change(value: float, reference: float) -> float:
@@ -286,7 +288,7 @@ def _cautions(details: Mapping[str, Any]) -> Iterator[str]:
     if details.get("partial"):
         yield (
             f"The run was interrupted: it covers {span(details['span_s'])} of "
-            f"{span(details['asked_s'])}, and all figures are of that part."
+            f"{span(details['asked_s'])}, and all figures are for that part."
         )
     for text in details.get("cautions", ()):
         yield str(text)

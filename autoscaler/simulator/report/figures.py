@@ -44,7 +44,7 @@ FIGURES: tuple[Figure, ...] = (
     ),
     Figure(
         "cost_per_day", "Cost per day", Unit.MONEY, "lower",
-        "The same for an average day of the run.",
+        "Cost of an average day of the run.",
         "Money",
     ),
     Figure(
@@ -54,7 +54,7 @@ FIGURES: tuple[Figure, ...] = (
     ),
     Figure(
         "start_cost", "Cost of starts and new VMs", Unit.MONEY, "lower",
-        "Prices of starts that come into service and of VMs made from nothing, if the policy has any.",
+        "Prices of starts that came into service and of new VMs, if the policy has any.",
         "Money",
     ),
     Figure(
@@ -64,18 +64,18 @@ FIGURES: tuple[Figure, ...] = (
     ),
     Figure(
         "vm_hours", "VM-hours in service", Unit.VM_HOURS, "lower",
-        "Hours for which VMs could serve, added up over all VMs.",
+        "Hours in which VMs were in service, summed over all VMs.",
         "Money",
     ),
     Figure(
         "billed_vm_hours", "VM-hours billed", Unit.VM_HOURS, "lower",
-        "Hours for which VMs are billed as running: in service, coming into it, leaving it, and what a short run "
-        "lacks to its minimum.",
+        "Hours for which VMs are billed as running, summed over all VMs: while they come into service, serve and drain, at "
+        "least 60 s per start.",
         "Money",
     ),
     Figure(
         "pool_vm_hours", "VM-hours in the warm pool", Unit.VM_HOURS, "neither",
-        "Hours for which VMs were stopped and could have been started.",
+        "Hours in which VMs were stopped and could have been started, summed over all VMs.",
         "Money",
     ),
     Figure(
@@ -85,57 +85,57 @@ FIGURES: tuple[Figure, ...] = (
     ),
     Figure(
         "unserved_share", "Work unserved", Unit.SHARE, "lower",
-        "Share of all wanted work for which the VMs in service had no capacity within the objective.",
+        "Share of all wanted work that exceeded what the VMs in service could do at the objective.",
         "Service",
     ),
     Figure(
         "unserved_work", "Unserved work", Unit.WORK, "lower",
-        "Work wanted that found no capacity, in units of work.",
+        "Wanted work that found no capacity, in units of work.",
         "Service",
     ),
     Figure(
         "shortage_s", "Time with shortage", Unit.SPAN, "lower",
-        "Time in which demand was higher than capacity, however little.",
+        "Time in which demand exceeded capacity, by however little.",
         "Service",
     ),
     Figure(
         "unknown_s", "Time unknown", Unit.SPAN, "lower",
-        "Time for which the trace has no demand: left out of everything that is about demand.",
+        "Time for which the trace has no demand. All figures about demand leave it out.",
         "Service",
     ),
     Figure(
         "episodes", "Shortage episodes", Unit.COUNT, "lower",
-        "How often a shortage began: adjoining ticks with shortage are one episode.",
+        "Number of shortages. Adjoining ticks with shortage are one episode.",
         "Service",
     ),
     Figure(
         "longest_episode_s", "Longest episode", Unit.SPAN, "lower",
-        "How long the longest shortage lasted without a pause.",
+        "Length of the longest shortage episode.",
         "Service",
     ),
     Figure(
         "mean_episode_s", "Mean episode", Unit.SPAN, "lower",
-        "How long a shortage lasted on average.",
+        "Mean length of a shortage episode.",
         "Service",
     ),
     Figure(
         "worst_shortage", "Worst shortage", Unit.NUMBER, "lower",
-        "The highest shortage of a tick, work per second.",
+        "The highest shortage of any tick, in work per second.",
         "Service",
     ),
     Figure(
         "mean_wait_s", "Mean time to capacity", Unit.SPAN, "lower",
-        "How long it took on average until as many VMs served as were wanted, once they were fewer.",
+        "Mean length of the periods in which fewer VMs were in service than wanted.",
         "Service",
     ),
     Figure(
         "longest_wait_s", "Longest time to capacity", Unit.SPAN, "lower",
-        "The longest time in which fewer VMs served than were wanted.",
+        "Length of the longest period in which fewer VMs were in service than wanted.",
         "Service",
     ),
     Figure(
         "warm_hits", "Warm hits", Unit.SHARE, "higher",
-        "Share of the ordered VMs that were started from the warm pool and not made from nothing.",
+        "Share of the ordered VMs that were started from the warm pool rather than newly made.",
         "Service",
     ),
     Figure(
@@ -145,12 +145,12 @@ FIGURES: tuple[Figure, ...] = (
     ),
     Figure(
         "starts_per_day", "VMs started per day", Unit.PER_DAY, "lower",
-        "Starts that the provider accepted; every one is a call and a boot that can fail.",
+        "Starts that the provider accepted. Each is an API call and a boot, and both can fail.",
         "Stability",
     ),
     Figure(
         "churn_per_day", "Starts and stops per day", Unit.PER_DAY, "lower",
-        "VMs started, made and stopped on an average day.",
+        "VMs started, newly made and stopped on an average day.",
         "Stability",
     ),
     Figure(
@@ -160,13 +160,13 @@ FIGURES: tuple[Figure, ...] = (
     ),
     Figure(
         "thrash_per_day", "Thrash per day", Unit.PER_DAY, "lower",
-        "Movement of the wanted number of VMs against its trend of about an hour, on an average day, in units of the "
-        "whole range it moved in: a daily cycle has none, flapping has much.",
+        "Movement of the wanted number of VMs against its trend over about an hour, on an average day, in units of the "
+        "whole range that it covered. A daily cycle gives none, flapping gives much.",
         "Stability",
     ),
     Figure(
         "under_accuracy", "Under-provisioning accuracy", Unit.SHARE, "lower",
-        "VMs missing against what demand needs, as a share of the need, averaged over time.",
+        "VMs missing from what demand needs, as a share of the need, averaged over time.",
         "Elasticity",
     ),
     Figure(
@@ -186,36 +186,36 @@ FIGURES: tuple[Figure, ...] = (
     ),
     Figure(
         "instability", "Instability", Unit.SHARE, "lower",
-        "Share of time in which the VMs in service did not move as the need did. It describes and should not rank: "
-        "headroom alone makes it high.",
+        "Share of time in which the number of VMs in service did not move as the need did. It is descriptive and not for "
+        "ranking: headroom alone makes it high.",
         "Elasticity",
     ),
     Figure(
         "regret", "Regret", Unit.SHARE, "lower",
-        "How much more the run cost than the cheapest schedule that knows the future and leaves as large a share of "
-        "the work unserved.",
-        "Beside others",
+        "How much more the run cost than the cheapest schedule that knows the future and leaves the same share of the "
+        "work unserved.",
+        "In comparison",
     ),
     Figure(
         "captured", "Captured savings", Unit.SHARE, "higher",
-        "How much of what could have been saved against a fleet sized for the peak was saved: 0 is the cost of that "
-        "fleet, 1 the least possible. Read it beside the unserved work.",
-        "Beside others",
+        "Share of the possible savings against a fleet sized for the peak that was achieved: 0 is the cost of that "
+        "fleet, 1 the least possible cost. Read it together with the unserved work.",
+        "In comparison",
     ),
     Figure(
         "pool_cost", "Cost of the warm pool", Unit.MONEY, "lower",
-        "Cost with the warm pool less the cost without; below 0 the pool pays for itself.",
-        "Beside others",
+        "Cost with the warm pool minus the cost without it. Below 0, the pool pays for itself.",
+        "In comparison",
     ),
     Figure(
         "shortage_avoided_s", "Shortage avoided by the warm pool", Unit.SPAN, "higher",
-        "Time with shortage without the warm pool less the time with it.",
-        "Beside others",
+        "Time with shortage without the warm pool minus the time with shortage with it.",
+        "In comparison",
     ),
     Figure(
         "cost_per_avoided_s", "Cost per second of shortage avoided", Unit.MONEY, "lower",
-        "What the warm pool costs for each second of shortage that it avoids; unknown where it avoids none.",
-        "Beside others",
+        "Cost of the warm pool for each second of shortage that it avoids. It does not apply if the pool avoids none.",
+        "In comparison",
     ),
 )  # fmt: skip
 """All figures, in the order of the score card."""

@@ -1,8 +1,8 @@
 "use strict";
-/* Draws the time line of a report and answers clicks and keys; the charts of a sweep are variants.js.
+/* Draws the timeline of a report and answers clicks and keys; the charts of a sweep are variants.js.
  *
  * Rules of this file: no connection, no evaluated text, no HTML from data (textContent only; plotly reads some
- * tags in its labels, so what people named passes `plain`). What is drawn of a long view is a subset of real
+ * tags in its labels, so names given by people pass `plain`). A long view is drawn from a subset of the real
  * ticks with the extremes of each bucket, as in thinning.py.
  */
 (() => {
@@ -83,7 +83,7 @@
     return Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
   }
 
-  // Charts are drawn in colours, so they are drawn again where these change: by the system, and on paper, which is white.
+  // Charts are drawn again when their colours change: with the system's colour scheme, and for printing on white paper.
   function recoloured(again) {
     dark.addEventListener("change", () => again());
     for (const [when, paper] of [["beforeprint", true], ["afterprint", false]]) {
@@ -106,7 +106,7 @@
 
   const config = { displayModeBar: false, responsive: true, doubleClick: false, scrollZoom: false };
 
-  // ── the time line ────────────────────────────────────────────────────────────────────────────────────
+  // ── the timeline ─────────────────────────────────────────────────────────────────────────────────────
 
   function timeline(ticks) {
     const chart = byId("chart");
@@ -180,8 +180,8 @@
     }
 
     /**
-     * As `points`, for the two edges of an area over `base`: where there is a gap or a value is unknown both lie at the base, since
-     * edges that are broken are joined across, by an area that is not there.
+     * Like `points`, for one of the two edges of an area over `base`. At a gap or an unknown value both edges lie on the base,
+     * because plotly would draw an area across broken edges.
      */
     function edge(rows, valueOf) {
       const x = [];
@@ -211,7 +211,7 @@
       const vm = meta.vm_capacity_per_s;
       const lower = { xaxis: "x", yaxis: "y2" };
       const found = [
-        { ...line("demand ahead, 95%", (row) => ticks.forecast_hi[row], c.ahead, {}, 1) },
+        { ...line("forecast, 95% quantile", (row) => ticks.forecast_hi[row], c.ahead, {}, 1) },
         { ...line("base", base, "rgba(0,0,0,0)", {}, 0), ...edge(rows, base) },
         {
           ...line("shortage", base, "rgba(0,0,0,0)", {}, 0), ...edge(rows, (row) => ticks.demand[row]),
@@ -235,8 +235,8 @@
         marker: { symbol: "triangle-down", size: touch ? 13 : 9, color: c.short },
       });
       byId("thinned").textContent =
-        (rows.length < end - begin ? "This view draws the ticks with the lowest and highest values of each stretch; look closer for every tick. " : "") +
-        (shownShare ? `The run has ${whole.format(meta.ticks)} ticks; this page holds ${whole.format(stamps.length)}: all extremes, and the worst episodes whole.` : "");
+        (rows.length < end - begin ? "This view draws the ticks with the lowest and highest values of each stretch; zoom in to see every tick. " : "") +
+        (shownShare ? `The run has ${whole.format(meta.ticks)} ticks; this page contains ${whole.format(stamps.length)}: all extremes, and every tick of the worst episodes.` : "");
       return found;
     }
 
@@ -332,7 +332,7 @@
       const scroller = element("div", undefined, { class: "scroll", tabindex: "0", role: "region", "aria-label": "Ticks of the episode" });
       scroller.append(table(begin, Math.min(end, begin + MOST_LISTED)));
       panel.replaceChildren(bar, scroller);
-      if (end - begin > MOST_LISTED) panel.append(element("p", `The first ${MOST_LISTED} of ${end - begin} ticks; the others are in the time line's file.`, { class: "note" }));
+      if (end - begin > MOST_LISTED) panel.append(element("p", `The first ${MOST_LISTED} of ${end - begin} ticks; the others are in the timeline's file.`, { class: "note" }));
       panel.hidden = false;
       for (const button of document.querySelectorAll("[data-episode]")) {
         button.closest("tr").setAttribute("aria-current", String(Number(button.dataset.episode) === index));
@@ -456,7 +456,7 @@
   // ── begin ────────────────────────────────────────────────────────────────────────────────────────────
 
   async function begin() {
-    if (typeof DecompressionStream === "undefined") throw new Error("this browser is too old to unpack them");
+    if (typeof DecompressionStream === "undefined") throw new Error("this browser is too old to unpack their data");
     await loadPlotly();
     if (byId("ticks").textContent) timeline(await unpack("ticks"));
     if (meta.sweep) variants(meta.sweep, { byId, looks, config, element, number, span, plain, recoloured });
@@ -465,7 +465,7 @@
   begin().catch((error) => {
     for (const id of ["chart", "pareto", "heat"]) {
       const place = byId(id);
-      if (place) place.replaceChildren(element("p", `The charts cannot be drawn: ${error.message}. The tables are complete without.`));
+      if (place) place.replaceChildren(element("p", `The charts cannot be drawn: ${error.message}. The tables are complete without them.`));
     }
     console.error(error);
   });

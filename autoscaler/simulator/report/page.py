@@ -47,7 +47,7 @@ _SCRIPTS = ("variants.js", "page.js")
 MOST_ROWS = 50_000
 """Ticks in a page. A month of one-minute ticks fits completely; longer runs keep their extremes and episodes."""
 _FOOTER = (
-    "<footer><p>Made by vm-autoscaler from report.json and the time line beside it. Charts are drawn by "
+    "<footer><p>Made by vm-autoscaler from report.json and the timeline beside it. Charts are drawn by "
     "plotly.js (MIT licence), which this file contains.</p></footer>\n"
 )
 _AROUND = 15

@@ -37,8 +37,8 @@ _MAIN_FIGURES = (
     "starts_per_day", "reversals_per_day", "captured", "regret",
 )  # fmt: skip
 _KEYS = (
-    "Point at a tick to read its decision; drag to look closer; click a shortage to see it tick by tick. With the "
-    "chart focused, the arrow keys go from tick to tick and Enter opens the nearest shortage."
+    "Point at a tick to read its decision, drag to zoom in, and click a shortage to see it tick by tick. With the "
+    "chart focused, the arrow keys move from tick to tick, and Enter opens the nearest shortage."
 )
 
 
@@ -170,7 +170,7 @@ def timeline_section(
     ahead = (
         ""
         if np.isnan(columns["forecast_hi"]).all()
-        else '<li><i style="border-color:var(--ahead)"></i>demand ahead, 95%</li>'
+        else '<li><i style="border-color:var(--ahead)"></i>forecast, 95% quantile</li>'
     )
     whose = f": policy {details['shown']}" if "shown" in details else ""
     unscored = float(details.get("not_scored_s") or 0.0)
@@ -194,7 +194,7 @@ def timeline_section(
         '<span class="gap"></span><button type="button" id="worst">Worst episode</button></div>'
         '<div class="chart" id="chart" tabindex="0" role="application" aria-describedby="keys" '
         'aria-label="Demand and capacity over time"><noscript><p>The chart needs scripts. The tables below '
-        "are complete without.</p></noscript></div>"
+        "are complete without it.</p></noscript></div>"
         f'<p id="keys" hidden>{_KEYS}</p>'
         f'<div class="readout" id="readout" aria-live="polite"><p class="numbers">{_KEYS}</p></div>'
         '<div class="episode" id="episode" hidden></div>'
@@ -204,7 +204,9 @@ def timeline_section(
 
 def _episodes(columns: Columns, episodes: Sequence[Episode]) -> str:
     if not episodes:
-        return "<h2>Shortage episodes</h2><p>There were none: capacity was enough in every scored tick.</p>"
+        return (
+            "<h2>Shortage episodes</h2><p>There were none: capacity was sufficient in every scored tick.</p>"
+        )
     rows = [_episode_row(columns, number, episode) for number, episode in enumerate(episodes[:MOST_EPISODES])]
     head = (
         '<thead><tr><th scope="col">Began</th><th scope="col">Lasted</th><th scope="col">Work unserved</th>'
@@ -216,7 +218,7 @@ def _episodes(columns: Columns, episodes: Sequence[Episode]) -> str:
     if rest:
         told = f"{plural(len(rest), 'further episode', 'further episodes')}"
         left = len(episodes) - len(rows)
-        left_out = f" ({left} smaller ones are only in the time line)" if left else ""
+        left_out = f" ({left} smaller ones are only in the timeline)" if left else ""
         more = (
             f'<details class="more"><summary>{told}{left_out}</summary><div class="scroll" tabindex="0" '
             f'role="region" aria-label="Further episodes"><table class="ticks worst">{head}<tbody>{"".join(rest)}</tbody></table>'
@@ -251,17 +253,17 @@ def sweep_section(sweep: Mapping[str, Any]) -> str:
         '<div><h3>Two parameters</h3><div class="tools"><label>across <select id="across">'
         f'{choices}</select></label><label>up <select id="up">{choices}</select></label>'
         '<label>shows <select id="shows"></select></label></div><div class="chart small" id="heat"></div>'
-        '<p class="note">A cell is the median over all variants in it; other parameters vary.</p></div>'
+        '<p class="note">A cell shows the median over all variants with its two values; other parameters vary.</p></div>'
         if len(names) > 1
         else ""
     )
     return (
         '<section aria-labelledby="variants"><h2 id="variants">Variants</h2>'
-        f'<p class="note">{count(len(sweep["rows"]))} variants were run on the same demand and the same luck.</p>'
+        f'<p class="note">{count(len(sweep["rows"]))} variants were run on the same demand with the same random draws.</p>'
         '<div class="pair"><div><h3>Cost against shortage</h3><div class="chart small" id="pareto"></div>'
-        '<p class="note">The line joins the variants that no other beats in both. Point at one to read its '
+        '<p class="note">The line connects the variants that no other beats in both. Point at one to read its '
         f'parameters.</p></div>{heat}</div><p class="readout" id="variant" aria-live="polite">No variant is '
-        "chosen yet.</p></section>\n"
+        "selected yet.</p></section>\n"
     )
 
 
@@ -282,14 +284,14 @@ def worlds_section(recommendation: Mapping[str, Any] | None) -> str:
     )
     rows = "".join(_world_row(world, len(whose)) for world in worlds)
     beside = (
-        "Now is the policy as it is, best is what looks best. "
+        "“Now” is the policy as it is, “best” is the variant that looks best. "
         if len(whose) > 1
-        else "It is the policy as it is. "
+        else "The figures are for the policy as it is. "
     )
     return (
-        '<section aria-labelledby="worlds"><h2 id="worlds">Other worlds it was tried in</h2>'
-        f'<p class="note">{beside}Regret is money: what it costs in that world, unserved work at '
-        f"{each_unit(float(worlds[0]['unserved_price']))} included, more than the best of "
+        '<section aria-labelledby="worlds"><h2 id="worlds">Results in other worlds</h2>'
+        f'<p class="note">{beside}Regret is the money by which its cost in that world, including unserved work at '
+        f"{each_unit(float(worlds[0]['unserved_price']))}, exceeds that of the best of "
         f"{plural(len(recommendation['finalists']), 'variant', 'variants')} tried there.</p>"
         '<div class="scroll" tabindex="0" role="region" aria-labelledby="worlds"><table class="worlds">'
         f'<thead><tr><th scope="col" class="words">World</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
@@ -323,7 +325,7 @@ def decisions_section(differences: Mapping[str, Any] | None) -> str:
     told = "".join(_difference_row(row) for row in rows)
     return (
         f'<section aria-labelledby="diff"><h2 id="diff">Where decisions differ</h2>{said}'
-        f"<details><summary>The first {plural(len(rows), 'tick', 'ticks')} at which they part</summary>"
+        f"<details><summary>The first {plural(len(rows), 'tick', 'ticks')} at which they diverge</summary>"
         '<div class="scroll" tabindex="0" role="region" aria-labelledby="diff">'
         f"<table>{head}<tbody>{told}</tbody></table></div></details></section>\n"
     )

@@ -11,7 +11,7 @@ function variants(sweep, { byId, looks, config, element, number, span, plain, re
   const SECONDS = { ms: 0.001, s: 1, m: 60, h: 3600, d: 86400, w: 604800 };
   const SAID = new Set([cost, shortage, "unserved_share", "shortage_s", "episodes", "longest_episode_s", "starts_per_day"]);
 
-  /** A figure in words, with its unit where the number alone does not say it. */
+  /** Formats a figure, with its unit unless the number alone makes it clear. */
   function shown(key, value) {
     if (value === null || !Number.isFinite(value)) return "?";
     if (units[key] === "share") return `${Number((100 * value).toPrecision(3))}%`;
@@ -20,7 +20,7 @@ function variants(sweep, { byId, looks, config, element, number, span, plain, re
     return number(value);
   }
 
-  /** What an axis of a figure is drawn in: times in hours or minutes, shares in per cent. */
+  /** The unit of an axis: times in hours or minutes, shares in per cent. */
   function scaled(key, values) {
     const most = Math.max(...values.filter((value) => value !== null), 0);
     const [part, name] = units[key] === "share" ? [0.01, "%"] : units[key] !== "span" ? [1, ""] : most >= 7200 ? [3600, "h"] : most >= 120 ? [60, "min"] : [1, "s"];

@@ -258,7 +258,7 @@ def _verdict(
     return Verdict.CHANGE, ""
 
 
-_SERVES_LESS = "it leaves more unserved on time not chosen on"
+_SERVES_LESS = "it leaves more work unserved on data not used for the choice"
 
 
 def _verdict_of_change(
@@ -276,20 +276,26 @@ def _verdict_of_change(
         if math.isnan(unserved.low):
             return Verdict.UNSURE, _too_few(unserved)
         if not unserved.below_zero:
-            return Verdict.UNSURE, "it leaves no less unserved on time not chosen on than luck explains"
+            return (
+                Verdict.UNSURE,
+                "on data not used for the choice, it leaves no less work unserved than luck explains",
+            )
     elif not folds:
-        return Verdict.UNSURE, "the trace is too short to see whether it keeps them on time not chosen on"
+        return (
+            Verdict.UNSURE,
+            "the trace is too short to see whether it keeps them on data not used for the choice",
+        )
     return Verdict.CHANGE, ""
 
 
 def _too_few(interval: Interval) -> str:
-    return f"{plural(interval.count, 'cell', 'cells')} of about an hour are too few to tell an interval"
+    return f"{plural(interval.count, 'cell', 'cells')} of about an hour are too few for a confidence interval"
 
 
 def _broken_in(broken: Sequence[tuple[str, ...]], folds: Sequence[Judged]) -> str:
     return (
-        f"in {len(broken)} of {len(folds)} folds what was chosen broke a limit on the time it was judged on "
-        f"({broken[0][0]}); a stricter limit leaves room for luck"
+        f"in {len(broken)} of {len(folds)} folds the chosen variant broke a limit on the data it was judged on "
+        f"({broken[0][0]}); a stricter limit leaves a margin for luck"
     )
 
 
@@ -307,7 +313,9 @@ def _reasons(whole: Score, limits: Sequence[Limit], current: int, best: int | No
         else:
             more = cost[row] / cost[best] - 1.0 if best is not None and cost[best] > 0 else math.nan
             told.append(
-                "costs as much" if not abs(more) >= 0.0005 else f"costs {share(more)} more than what is taken"
+                "costs as much as the best"
+                if not abs(more) >= 0.0005
+                else f"costs {share(more)} more than the best"
             )
     return tuple(told)
 
@@ -326,13 +334,13 @@ def _listed(limits: Sequence[Limit]) -> str:
 
 def _kept_count(whole: Score, limits: Sequence[Limit], current: int) -> str:
     fit = int(kept(limits, whole, current).sum())
-    return f"{fit} of {len(whole['cost'])} keep the limits."
+    return f"{fit} of {len(whole['cost'])} candidates keep the limits."
 
 
 def _not_worth_it(whole: Score, limits: Sequence[Limit], best: int, current: int) -> tuple[str, ...]:
     cost = whole["cost"]
     return (
-        f"Keep the policy as it is: the cheapest that keeps {_listed(limits)[:-1]} saves less than {WORTH:.1%}.",
+        f"Keep the policy as it is: the cheapest variant that keeps {_listed(limits)[:-1]} saves less than {WORTH:.1%}.",
         f"It costs {money(float(cost[best]))} instead of {money(float(cost[current]))}, which is not worth a change.",
         _kept_count(whole, limits, current),
         _allowing_more(limits),
@@ -342,18 +350,20 @@ def _not_worth_it(whole: Score, limits: Sequence[Limit], best: int, current: int
 def _allowing_more(limits: Sequence[Limit]) -> str:
     if any(limit.allows_shortage for limit in limits):
         return ""
-    return "A limit of your own, such as --at-most unserved=0.1%, may allow more."
+    return "A limit of your own, such as --at-most unserved=0.1%, may allow a cheaper variant."
 
 
 def _none_fits(whole: Score, limits: Sequence[Limit], current: int) -> tuple[str, ...]:
     if not np.any(whole["unserved_work"]) and np.isnan(whole["unserved_share"]).all():
-        return ("Keep the policy as it is: there was no work to serve, which tells nothing of any variant.",)
+        return (
+            "Keep the policy as it is: there was no work to serve, which says nothing about any variant.",
+        )
     nearest = (
         int(np.nanargmin(whole["unserved_share"])) if np.isfinite(whole["unserved_share"]).any() else current
     )
     return (
         f"Keep the policy as it is: no variant keeps {_listed(limits)}",
-        f"The least that any leaves unserved is {share(float(whole['unserved_share'][nearest]))}: vary more, or ask less.",
+        f"The least that any candidate leaves unserved is {share(float(whole['unserved_share'][nearest]))}: vary more, or relax the limits.",
     )
 
 
@@ -371,7 +381,9 @@ def _told(
     keeps = f"keeps {_listed(limits)[:-1]}{', which it does not now,' if must_change else ''} {costs}"
     headline = f"Change the policy: it then {keeps}."
     if advice.verdict is Verdict.UNSURE:
-        headline = f"Not distinguishable from the policy as it is: what looks best {keeps}, but {why}."
+        headline = (
+            f"Not distinguishable from the policy as it is: the variant that looks best {keeps}, but {why}."
+        )
     return (
         headline,
         _on_everything(whole, row, current),
@@ -403,10 +415,10 @@ def _how_sure(advice: Advice) -> str:
     cost, unserved = advice.cost_per_day, advice.unserved
     if cost is None or unserved is None or math.isnan(cost.low):
         return ""
-    where = "On time not chosen on" if advice.folds else "On the same time"
+    where = "on data not used for the choice" if advice.folds else "on the same data"
     own = advice.own_cost_per_day
     itself = (
-        f" This one itself there: {_signed(own.mean)} a day ({_signed(own.low)} to {_signed(own.high)})."
+        f" This variant alone: {_signed(own.mean)} a day ({_signed(own.low)} to {_signed(own.high)})."
         if own is not None and own != cost
         else ""
     )
@@ -417,8 +429,8 @@ def _how_sure(advice: Advice) -> str:
         else f"unserved {_signed_points(unserved.mean)} points ({low} to {high})"
     )
     return (
-        f"{where}: {_signed(cost.mean)} a day ({_signed(cost.low)} to {_signed(cost.high)}), {left}; "
-        f"interval {cost.level * 100:.4g}%, stationary block bootstrap.{itself}"
+        f"Difference to the policy as it is, {where}: {_signed(cost.mean)} a day ({_signed(cost.low)} to {_signed(cost.high)}), {left}; "
+        f"{cost.level * 100:.4g}% interval, stationary block bootstrap.{itself}"
     )
 
 
@@ -428,9 +440,9 @@ def _walked_forward(advice: Advice) -> str:
     same = sum(fold.row == advice.row for fold in advice.folds)
     ranks = "" if math.isnan(advice.rank_stability) else f"; rank stability {advice.rank_stability:.2f}"
     return (
-        f"Walk-forward: {same} of {len(advice.folds)} folds chose the same; they saved "
-        f"{_mean_gain(advice, 'gain_in')} where they were chosen and {_mean_gain(advice, 'gain_out')} where they were "
-        f"judged{ranks}."
+        f"Walk-forward: {same} of {len(advice.folds)} folds chose this variant; their choices saved "
+        f"{_mean_gain(advice, 'gain_in')} on the data they were chosen on and {_mean_gain(advice, 'gain_out')} on the data they "
+        f"were judged on{ranks}."
     )
 
 
