@@ -235,7 +235,7 @@ def test_policies_are_compared_on_the_same_luck(here):
         assert entry["values"]["pool_cost"] is not None
         assert "pool_cost" not in entry["does_not_apply"]
     assert "pool_cost" in document["card"]["entries"][2]["does_not_apply"]
-    assert re.search(r"its own service, web saves \d+% and lean \d+%\.", result.stdout)
+    assert re.search(r"its own level of service, web achieves \d+% and lean \d+%\.", result.stdout)
     assert "worked out for web only" not in result.stdout
     hint = re.search(r"`autoscaler (explain web --state-dir out/lean) --at TIME`", result.stdout)[1]
     explained = call(*hint.split(), "--at", first, cwd=here)
