@@ -55,7 +55,7 @@ def test_what_makes_figures_doubtful_comes_right_after_the_conclusion(places):
     )
     said = plan(changed, "--against", IN_FORCE, "--trace", trace, "--kind", "count").output
     assert (
-        said.index("**To be doubted**")
+        said.index("**Doubts**")
         < said.index("The policies have different `prices`")
         < said.index("| field |")
     )

@@ -125,6 +125,12 @@ def test_nothing_better_keeps_the_policy():
     assert same.reasons[1:] == ("costs as much as the best",) * 3
 
 
+def test_a_candidate_whose_cost_is_not_known_is_not_said_to_cost_as_much():
+    cost = np.repeat(noise(4, variants=1), 3, axis=1)
+    cost[:, 1] = np.nan
+    assert advice(made(cost)).reasons[1:] == ("its cost is not known", "costs as much as the best")
+
+
 def test_what_saves_next_to_nothing_is_not_worth_a_change():
     cost = np.repeat(noise(4, variants=1), 3, axis=1)
     cost[:, 1] -= 0.05

@@ -28,7 +28,7 @@ from autoscaler.simulator.report.page import data_script, head, require_plotly
 RESULTS_HTML = "results.html"
 
 _FOOTER = (
-    "<footer><p>Made by vm-autoscaler from results.json beside it. Charts are drawn by plotly.js (MIT licence), which "
+    "<footer><p>Made by vm-autoscaler from the results.json in the same folder. Charts are drawn by plotly.js (MIT licence), which "
     "this file contains.</p></footer>\n"
 )
 

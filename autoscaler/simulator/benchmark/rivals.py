@@ -121,17 +121,17 @@ def _oracle(params: LaneParams, settings: Settings) -> Peer:
 
 RIVALS: tuple[Rival, ...] = (
     Rival(
-        "static", "fixed number", "A fleet sized by hand, the best number in hindsight.",
+        "static", "fixed number", "A fixed number of VMs, the best one in hindsight.",
         "VMs over what the peak needs", PEAK_SHARES, _static,
     ),
     Rival(
         "target_tracking", "AWS target tracking",
-        "Out when 3 of 3 one-minute points are above the target, in when 15 of 15 are more than 10% below it.",
+        "Scales out when 3 of 3 one-minute points are above the target, in when 15 of 15 are over 10% below it.",
         "target utilisation", UTILISATIONS, lambda p, s: TargetTracking(p, utilisation=s.knob, least=1),
     ),
     Rival(
         "step_scaling", "AWS step scaling",
-        "Steps of +10%, +30%, -10% and -30% after two one-minute points, with the pauses of the user guide.",
+        "Steps of +10%, +30%, -10% and -30% after two one-minute points, with the pauses given in the user guide.",
         "target utilisation", UTILISATIONS, lambda p, s: StepScaling(p, utilisation=s.knob, least=1),
     ),
     Rival(
@@ -141,27 +141,27 @@ RIVALS: tuple[Rival, ...] = (
     ),
     Rival(
         "kubernetes", "Kubernetes HPA",
-        "In proportion to work, 10% tolerance, at most doubled in 15 s, in to the highest wish of 5 minutes.",
+        "Scales in proportion to work, with 10% tolerance: out to at most double in 15 s, in to the highest wish of 5 minutes.",
         "target utilisation", UTILISATIONS, lambda p, s: Kubernetes(p, utilisation=s.knob, external=True),
     ),
     Rival(
         "knative", "Knative KPA",
-        "The mean of a minute, and that of 6 s in a panic; the same thing where ticks are a minute or longer.",
+        "Follows the mean of a minute, or in a panic of 6 s; these are equal if ticks are a minute or longer.",
         "target utilisation", UTILISATIONS, lambda p, s: Knative(p, utilisation=s.knob),
     ),
     Rival(
-        "google", "Google autoscaler", "What the peak of the last 10 minutes needs.",
+        "google", "Google autoscaler", "As many VMs as the peak of the last 10 minutes needs.",
         "target utilisation", UTILISATIONS, lambda p, s: Google(p, utilisation=s.knob),
     ),
     Rival(
         "delayed_off", "delayed off",
-        "Out at once; in when a VM's idling has cost what a start costs (ski rental).",
+        "Scales out at once; stops a VM when its idle time has cost as much as a start (ski rental).",
         "target utilisation", UTILISATIONS,
         lambda p, s: DelayedOff(p, utilisation=s.knob, break_even_s=_start_s(p)),
     ),
     Rival(
         "lazy_capacity", "lazy capacity (LCP)",
-        "Each VM between two optima in hindsight, moved only when it must be.",
+        "Keeps each VM between two optima in hindsight, and moves only when it must.",
         "price of shortage", SHORTAGE_PRICES, _lazy,
     ),
     Rival(
@@ -169,7 +169,7 @@ RIVALS: tuple[Rival, ...] = (
         "utilisation counted on", UTILISATIONS, lambda p, s: React(p, utilisation=s.knob),
     ),
     Rival(
-        "adapt", "Adapt", "An integrating controller, four times slower on the way in.",
+        "adapt", "Adapt", "An integrating controller that scales in four times as slowly as out.",
         "utilisation counted on", UTILISATIONS, lambda p, s: Adapt(p, utilisation=s.knob),
     ),
     Rival(
@@ -177,7 +177,7 @@ RIVALS: tuple[Rival, ...] = (
         "utilisation counted on", UTILISATIONS, lambda p, s: Hist(p, utilisation=s.knob),
     ),
     Rival(
-        "reg", "Reg", "Out by need, in by a parabola through the last 60 needs.",
+        "reg", "Reg", "Scales out by need, in by a parabola through the last 60 needs.",
         "utilisation counted on", UTILISATIONS, lambda p, s: Reg(p, utilisation=s.knob),
     ),
     Rival(
@@ -191,7 +191,7 @@ RIVALS: tuple[Rival, ...] = (
     ),
     Rival(
         "short_oracle", "oracle of the lead time",
-        "Knows demand until a start ordered now serves, and holds until idling has cost a start.",
+        "Knows demand until a start ordered now serves, and stops a VM when its idle time has cost as much as a start.",
         "utilisation counted on", SURE_UTILISATIONS, _oracle, hindsight=True,
     ),
 )  # fmt: skip

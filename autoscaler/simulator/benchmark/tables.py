@@ -225,7 +225,7 @@ def pool_sentence(bouts: Sequence[Bout], key: str) -> str:
     return (
         f"Warm pools: {_over([(p.own.cost, p.least) for p in pools])} times the cost of the least pool that misses nothing "
         f"(geometric mean), {missed} of {starts} starts ({share(missed, starts)}) missed within what had been wanted before; "
-        f"who knows the next hour {_over([(p.foreseen.cost, p.least) for p in pools])} times; {_law_part(pools)}holding the peak "
+        f"a rule that knows the next hour pays {_over([(p.foreseen.cost, p.least) for p in pools])} times; {_law_part(pools)}holding the peak "
         f"{_over([(p.peak.cost, p.least) for p in pools])} times, holding until break-even "
         f"{_over([(p.break_even.cost, p.least) for p in pools])} times with {sum(p.break_even.missed for p in pools)} "
         f"missed; a pool does not pay on {sum(not pool.pays for pool in pools)} of {len(pools)} fleets."

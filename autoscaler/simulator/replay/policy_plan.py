@@ -126,7 +126,7 @@ def plan_markdown(plan: Plan) -> str:
         _headline(plan, before, after),
     ]
     if doubts := list(_doubts(plan)):
-        lines += ["", "**To be doubted**", "", *(f"- {doubt}" for doubt in doubts)]
+        lines += ["", "**Doubts**", "", *(f"- {doubt}" for doubt in doubts)]
     lines += ["", *_fields(plan)]
     lines += ["", "| | in force | changed | difference |", "|---|---:|---:|---:|"]
     lines += [_row(figure, before, after) for figure in FIGURES if figure.key in _SHOWN]

@@ -33,16 +33,16 @@ _UNITS = {figure.key: figure.unit for figure in FIGURES}
 _LABELS = {figure.key: figure.label for figure in FIGURES}
 _HEAD = """# Results
 
-Each policy of this folder on generated traffic of its kind, beside the rules that others use and what hindsight can tell. Written by
+Each policy of this folder on generated traffic of its kind, compared with the rules that others use and with hindsight. Written by
 
     autoscaler policy results policies
 
-and held current by a test. The recipes are [../simulations/recipes](../simulations/recipes), by the names of the policies; the
-first three days are learned from and not judged. All face the same demand and the same luck; peers aim at 30 % headroom and are
-not tuned, so this shows what to expect of a policy as it is, not who is best: for that see `autoscaler benchmark`. *Cost* is
-money of the policy's own prices, disks of stopped VMs included. *Regret* is what a rule cost over the least possible with as
-much work unserved as it left; hindsight has none, and one that served nothing is no example. Rules that go by how busy VMs are
-cannot begin from zero. Ticks are two minutes long here, longer than most people would choose.
+and kept current by a test. The recipes are in [../simulations/recipes](../simulations/recipes), under the names of the policies. The
+first three days are only learned from, not judged. All rules get the same demand and the same luck. Peers aim at 30 % headroom and
+are not tuned, so this shows what to expect of a policy as it is, not which rule is best: for that, see `autoscaler benchmark`. *Cost*
+is in money at the policy's own prices, disks of stopped VMs included. *Regret* is the cost beyond the least possible with as much
+work unserved; hindsight has none, and neither has a rule that served nothing. Rules that follow the utilisation of VMs cannot start
+from zero. Ticks are two minutes long here, longer than most people would choose.
 """
 
 

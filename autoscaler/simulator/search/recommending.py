@@ -310,11 +310,13 @@ def _reasons(whole: Score, limits: Sequence[Limit], current: int, best: int | No
             told.append(f"breaks {why}")
         elif row == best:
             told.append("")
+        elif best is None or not math.isfinite(cost[row]):
+            told.append("its cost is not known")
         else:
-            more = cost[row] / cost[best] - 1.0 if best is not None and cost[best] > 0 else math.nan
+            more = cost[row] / cost[best] - 1.0 if cost[best] > 0 else 0.0
             told.append(
                 "costs as much as the best"
-                if not abs(more) >= 0.0005
+                if abs(more) < 0.0005
                 else f"costs {share(more)} more than the best"
             )
     return tuple(told)
