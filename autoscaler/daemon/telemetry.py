@@ -77,12 +77,15 @@ _CLOUDWATCH_PRICE = 0.01 / 1000
 class Telemetry:
     """The daemon's metrics, in a registry of their own, and its logger."""
 
+    _published: dict[str, _Published]
+    _budgets: dict[str, _PublishedBudget]
+
     def __init__(self, log: Any = None) -> None:
         self.registry = CollectorRegistry()
         self.log: Any = structlog.get_logger("autoscaler") if log is None else log
         fleet = ("fleet",)
         self._fleet_gauges: list[Gauge] = []
-        self._published: dict[str, _Published] = {}
+        self._published, self._budgets = {}, {}
 
         def gauge(name: str, text: str, labels: Sequence[str] = fleet) -> Gauge:
             made = Gauge(f"autoscaler_{name}", text, labels, registry=self.registry)
@@ -211,12 +214,10 @@ class Telemetry:
 
         The name is empty if there is only one provider.
         """
-        for bucket in budget.state():
-            self.api_tokens.labels(provider, bucket.name).set(bucket.left)
-            self.api_refill.labels(provider, bucket.name).set(bucket.refill_per_s)
-        for vms in _BURSTS:
-            self.api_burst.labels(provider, str(vms)).set(budget.burst_s(vms, calls=_BURST_CALLS))
-        self.api_refusals.labels(provider).set(budget.refusals)
+        published = self._budgets.get(provider)
+        if published is None:
+            published = self._budgets[provider] = _PublishedBudget(self, provider)
+        published.show(budget)
 
     def allowed(self, fleets: Sequence[str], allowances: Allowances) -> None:
         """Publish what operators have in force."""
@@ -309,6 +310,35 @@ def _hibernated(t: FleetTick) -> float:
 
 def _held_back(t: FleetTick) -> int:
     return 0 if t.shared is None else t.shared.wanted - t.desired
+
+
+class _PublishedBudget:
+    """Publishes the API budget of one provider, with gauges that are looked up once."""
+
+    def __init__(self, telemetry: Telemetry, provider: str) -> None:
+        self._telemetry = telemetry
+        self._provider = provider
+        self._of_bucket: dict[str, tuple[Gauge, Gauge]] = {}
+        self._bursts = [(vms, telemetry.api_burst.labels(provider, str(vms))) for vms in _BURSTS]
+        self._refusals = telemetry.api_refusals.labels(provider)
+
+    def show(self, budget: Budget) -> None:
+        """Publish what is left of the budget now."""
+        for bucket in budget.state():
+            gauges = self._of_bucket.get(bucket.name)
+            if gauges is None:
+                labels = self._provider, bucket.name
+                gauges = (
+                    self._telemetry.api_tokens.labels(*labels),
+                    self._telemetry.api_refill.labels(*labels),
+                )
+                self._of_bucket[bucket.name] = gauges
+            left, refill = gauges
+            left.set(bucket.left)
+            refill.set(bucket.refill_per_s)
+        for vms, gauge in self._bursts:
+            gauge.set(budget.burst_s(vms, calls=_BURST_CALLS))
+        self._refusals.set(budget.refusals)
 
 
 class _Published:

@@ -86,6 +86,8 @@ CODES: Final[dict[str, OutcomeKind]] = {
 }
 """Kind of outcome by error code. Codes that are missing here are judged by their HTTP status."""
 
+_THROTTLED: Final = tuple(code for code, kind in CODES.items() if kind is OutcomeKind.THROTTLED)
+
 REACTIONS: Final[dict[str, Reaction]] = {
     code: Reaction[reaction.upper()] for _, reaction, *codes in _LINES for code in codes
 }
@@ -163,4 +165,4 @@ def _named(message: str, vm_ids: Iterable[str]) -> frozenset[str]:
 
 def says_throttled(problem: str) -> bool:
     """Whether an error text contains one of EC2's codes for throttling."""
-    return any(kind is OutcomeKind.THROTTLED and code in problem for code, kind in CODES.items())
+    return bool(problem) and any(code in problem for code in _THROTTLED)
