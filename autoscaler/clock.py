@@ -257,13 +257,16 @@ def run_virtual(main: Callable[[], Awaitable[T]]) -> T:
         return await main()
 
     # Objects that exist before a run also outlive it; scanning them for garbage again and again took a twentieth of a
-    # quiet run.
-    gc.freeze()
+    # quiet run. If the caller has frozen them already, they stay frozen.
+    hides = gc.get_freeze_count() == 0
+    if hides:
+        gc.freeze()
     try:
         with virtual_runner() as runner:
             return runner.run(call())
     finally:
-        gc.unfreeze()
+        if hides:
+            gc.unfreeze()
 
 
 def virtual_runner() -> asyncio.Runner:

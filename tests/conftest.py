@@ -1,5 +1,6 @@
 """How the tests are run: their order, their generated examples, their ports."""
 
+import gc
 import os
 import socket
 from pathlib import Path
@@ -72,6 +73,34 @@ LONGEST_FIRST = (
     "tests/control/test_control_processes.py",
 )
 """Modules that take ten seconds or more. They come first: a process that began one of them last would delay the end."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session):
+    """Without looking for garbage among a million objects that stay."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
+LAST = [Path()]
+"""The module of the last test."""
+
+
+def pytest_runtest_setup(item):
+    """Hide what is there for good from the collector, which else takes a seventh of all time to look through it."""
+    if item.path != LAST[0]:
+        LAST[0] = item.path
+        if gc.get_freeze_count() == 0:
+            gc.collect()
+            gc.freeze()
+
+
+def pytest_sessionfinish():
+    """Let what was never closed be found after all."""
+    gc.unfreeze()
 
 
 def pytest_collection_modifyitems(items):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
@@ -26,6 +27,18 @@ def test_virtual_time_is_exact_and_costs_no_real_time():
     before = SystemClock().monotonic()
     assert run_virtual(main) == (86_400.0, 87_400.0)
     assert SystemClock().monotonic() - before < 100.0
+
+
+def test_what_is_hidden_from_the_collector_stays_hidden_by_whoever_hid_it():
+    async def main():
+        return gc.get_freeze_count() > 0
+
+    gc.unfreeze()
+    assert run_virtual(main)
+    assert gc.get_freeze_count() == 0
+    gc.freeze()
+    assert run_virtual(main)
+    assert gc.get_freeze_count() > 0
 
 
 def test_virtual_sleepers_wake_in_order_of_their_deadlines():

@@ -20,6 +20,7 @@ class Circle:
 
 @pytest.fixture
 def collecting():
+    gc.unfreeze()
     begun = Collecting()
     before = gc.get_threshold()
     begun.begin()
