@@ -23,7 +23,7 @@ from autoscaler.cli.main import app
 from autoscaler.clock import SystemClock
 from autoscaler.cloud.setup import CloudSetup, FleetSetup
 from autoscaler.cloud.vms import State
-from tests.cli.forked import call_forked
+from tests.cli.forked import Forked, call_forked
 
 COMMAND = str(Path(sys.executable).parent / "autoscaler")
 PATIENCE_S = 200.0
@@ -47,12 +47,19 @@ CALLED = set()
 """Commands that this test process has already run."""
 
 
+def as_installed(name):
+    """Whether a command is to be run as it is installed, and not forked: the first time that this test process calls it."""
+    if name in CALLED:
+        return False
+    CALLED.add(name)
+    return True
+
+
 def call(*arguments, cwd, **settings):
-    """Run a command to its end: the first time the installed one, later in a forked process."""
-    if arguments[0] in CALLED:
-        return call_forked([COMMAND, *map(str, arguments)], cwd, environment(**settings), PATIENCE_S)
-    CALLED.add(arguments[0])
-    return installed(*arguments, cwd=cwd, **settings)
+    """Run a command to its end; as it is installed the first time, and then forked."""
+    if as_installed(arguments[0]):
+        return installed(*arguments, cwd=cwd, **settings)
+    return call_forked([COMMAND, *map(str, arguments)], cwd, environment(**settings), PATIENCE_S)
 
 
 def installed(*arguments, cwd, **settings):
@@ -64,7 +71,7 @@ def installed(*arguments, cwd, **settings):
 
 
 class Program:
-    """A command that runs while a context lasts; its output goes to files."""
+    """A command that runs while a context lasts, as it is installed the first time, and then forked; what it says goes to files."""
 
     def __init__(self, *arguments, cwd, **settings):
         self.arguments, self.cwd, self.settings = [COMMAND, *map(str, arguments)], Path(cwd), settings
@@ -72,10 +79,15 @@ class Program:
         self.out, self.err = self.cwd / f"said-{number}.out", self.cwd / f"said-{number}.err"
 
     def __enter__(self):
-        with self.out.open("w") as out, self.err.open("w") as err:
-            self.process = subprocess.Popen(
-                self.arguments, cwd=self.cwd, env=environment(**self.settings), stdout=out, stderr=err
-            )
+        around = environment(**self.settings)
+        with self.out.open("w") as out, self.err.open("w") as err, Path(os.devnull).open() as nothing:
+            if as_installed(self.arguments[1]):
+                self.process = subprocess.Popen(
+                    self.arguments, cwd=self.cwd, env=around, stdin=nothing, stdout=out, stderr=err
+                )
+            else:
+                streams = (nothing.fileno(), out.fileno(), err.fileno())
+                self.process = Forked(self.arguments, streams, self.cwd, around)
         return self
 
     def __exit__(self, *_):
@@ -151,22 +163,26 @@ def strict_json(text):
 
 @contextlib.contextmanager
 def cloud_process(*fleets):
-    """Run an EC2 endpoint in a process of its own, at the machine's pace; gives its address and the process."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "autoscaler.cloud.ec2_api"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        process.stdin.write(CloudSetup(fleets=fleets).dump() + "\n")
-        process.stdin.flush()
-        yield json.loads(process.stdout.readline())["url"], process
-    finally:
-        process.send_signal(signal.SIGCONT)
-        process.stdin.close()
-        process.wait(PATIENCE_S)
-        process.stdout.close()
+    """An EC2 endpoint in a process of its own, at the machine's pace; its address and the process."""
+    its_input, told = os.pipe()
+    answers, its_output = os.pipe()
+    with os.fdopen(told, "w") as tell, os.fdopen(answers) as hear:
+        streams = (its_input, its_output, sys.__stderr__.fileno())
+        command = [sys.executable, "-m", "autoscaler.cloud.ec2_api"]
+        if as_installed(command[2]):
+            process = subprocess.Popen(command, stdin=its_input, stdout=its_output)
+        else:
+            process = Forked(command, streams, Path.cwd(), os.environ, cloud=True)
+        os.close(its_input)
+        os.close(its_output)
+        try:
+            tell.write(CloudSetup(fleets=fleets).dump() + "\n")
+            tell.flush()
+            yield json.loads(hear.readline())["url"], process
+        finally:
+            process.send_signal(signal.SIGCONT)
+            tell.close()
+            process.wait(PATIENCE_S)
 
 
 @contextlib.contextmanager
