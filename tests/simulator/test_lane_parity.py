@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -199,10 +200,28 @@ def differences(mine, theirs):
     return found[:8]
 
 
+STEADY_S = 900.0
+"""So long demand stays at its last value in the end, so that nothing is under way then."""
+
+
+@cache
+def played(name):
+    """A scenario and a while of steady demand by both engines; and the trace."""
+    fleet, plant, trace, tick_s = SCENARIOS[name]
+    more = int(STEADY_S // trace.interval_s)
+    held = Trace.build(
+        np.append(trace.timestamps, trace.timestamps[-1] + trace.interval_s * np.arange(1, 1 + more)),
+        np.append(trace.values, np.full(more, trace.values[-1])),
+        kind=trace.kind,
+        interval_s=trace.interval_s,
+    )
+    return *both(fleet, plant, held, tick_s), held
+
+
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_the_engines_agree_tick_by_tick(name):
-    fleet, plant, trace, tick_s = SCENARIOS[name]
-    mine, _, digest, theirs, result = both(fleet, plant, trace, tick_s)
+    plant = SCENARIOS[name][1]
+    mine, _, digest, theirs, result, _ = played(name)
     assert differences(mine, theirs) == []
     accepted = {row.timestamp_s: row for row in result.rows}
     assert len(accepted) == len(mine) - 1
@@ -217,18 +236,8 @@ CALM = [name for name, (_, plant, _, _) in SCENARIOS.items() if not (plant.stuck
 @pytest.mark.parametrize("name", CALM)
 def test_the_lanes_bill_is_the_clouds(name):
     """But for what is under way at the end, which the cloud has charged for and lanes have not."""
-    fleet, plant, trace, tick_s = SCENARIOS[name]
-    steady_s = 900.0
-    held = Trace.build(
-        np.append(
-            trace.timestamps,
-            trace.timestamps[-1] + trace.interval_s * np.arange(1, 1 + steady_s // trace.interval_s),
-        ),
-        np.append(trace.values, np.full(int(steady_s // trace.interval_s), trace.values[-1])),
-        kind=trace.kind,
-        interval_s=trace.interval_s,
-    )
-    mine, sums, _, _, result = both(fleet, plant, held, tick_s)
+    fleet, plant, _, _ = SCENARIOS[name]
+    mine, sums, _, _, result, held = played(name)
     assert mine[-1].starting == 0
     young = plant.in_service * max(60.0 - (held.end_s - held.start_s), 0.0)
     assert sums.amount(Amount.BILLED_VM_S)[0] == pytest.approx(result.bill.running_s - young, abs=1e-6)
