@@ -60,7 +60,7 @@ def prepared(trace, wanted=None, **changes):
 )
 @pytest.mark.parametrize("kind", list(TraceKind))
 def test_the_engines_decide_alike(changes, kind):
-    replay = prepared(minutes(600, kind=kind, missing=range(450, 460)), **changes)
+    replay = prepared(minutes(420, kind=kind, missing=range(360, 370)), **changes)
     lanes, loop = run(replay, engine="lanes"), run(replay, engine="loop")
     assert [(row.timestamp_s, row.desired, row.in_service, row.starts, row.stops) for row in lanes.rows] == [
         (row.timestamp_s, row.desired, row.in_service, row.starts, row.stops) for row in loop.rows
