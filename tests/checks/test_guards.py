@@ -18,28 +18,41 @@ from autoscaler.store import JournalReader
 from tests.checks.cheats import CAUGHT_BY, Counts, Honest, StopsTwice, with_cheat
 from tests.simulator.builders import policy
 
-DAY = generate(
-    Recipe(
-        length_s=86_400.0,
-        interval_s=120.0,
-        dispersion=4.0,
-        parts=(Level(200.0), Daily(900.0, 13 * 3600.0), Crowd(at_s=16 * 3600.0, height=800.0)),
+
+def day(interval_s):
+    return generate(
+        Recipe(
+            length_s=86_400.0,
+            interval_s=interval_s,
+            dispersion=4.0,
+            parts=(Level(200.0), Daily(900.0, 13 * 3600.0), Crowd(at_s=16 * 3600.0, height=800.0)),
+        )
     )
-)
+
+
+DAY = day(180.0)
 PLANT = PlantSettings(vms=24, in_service=3, start=Duration(40.0))
-TICKS = Ticks.over(DAY.start_s + 120.0, 0.9 * 86_400.0, 120.0)
+TICKS = Ticks.over(DAY.start_s + 180.0, 0.9 * 86_400.0, 180.0)
 POLICIES = {
-    "reactive": policy(forecast="off", signal={"max_age": "150s"}),
-    "forecast": policy(signal={"max_age": "150s"}, forecast={"half_life": "2h"}),
+    "reactive": policy(forecast="off", signal={"max_age": "210s"}),
+    "forecast": policy(signal={"max_age": "210s"}, forecast={"half_life": "2h"}),
     "steps": policy(
-        forecast="off", reactive="off", signal={"max_age": "150s"},
+        forecast="off", reactive="off", signal={"max_age": "210s"},
         steps=({"above": "80%", "change": "+50%"}, {"below": "30%", "change": -1}),
     ),
     "schedule": policy(
-        forecast="off", signal={"max_age": "150s"},
+        forecast="off", signal={"max_age": "210s"},
         schedule=[{"name": "open", "from": "08:00", "to": "18:00", "at_least": 6}],
     ),
 }  # fmt: skip
+
+
+FINER = {
+    "policy": policy(forecast="off", signal={"max_age": "150s"}),
+    "trace": day(120.0),
+    "ticks": Ticks.over(DAY.start_s + 120.0, 0.9 * 86_400.0, 120.0),
+}
+"""Ticks in which it shows for how long demand is not known, or that it hardly changes."""
 
 
 def subject(name="reactive", **changes):
@@ -48,9 +61,9 @@ def subject(name="reactive", **changes):
 
 def test_lag_shows_nothing_where_there_was_no_work():
     empty = generate(
-        Recipe(length_s=86_400.0, interval_s=120.0, dispersion=1.0, variation=0.0, parts=(Level(0.0),))
+        Recipe(length_s=86_400.0, interval_s=180.0, dispersion=1.0, variation=0.0, parts=(Level(0.0),))
     )
-    verdict = GUARDS["lag"](subject(policy=policy(forecast="off", signal={"max_age": "150s"}), trace=empty))
+    verdict = GUARDS["lag"](subject(policy=policy(forecast="off", signal={"max_age": "210s"}), trace=empty))
     assert (verdict.state, verdict.said) == (State.NOT_SHOWN, "there was no work to serve")
 
 
@@ -113,7 +126,7 @@ def test_within_a_tolerance_numbers_may_stay_apart_where_figures_do_not():
         )
     )
     tolerant = policy(forecast="off", signal={"max_age": "150s"}, reactive={"tolerance": "15%"})
-    verdict = GUARDS["warm-up"](subject(policy=tolerant, trace=calm))
+    verdict = GUARDS["warm-up"](subject(**{**FINER, "policy": tolerant, "trace": calm}))
     assert verdict.state is State.HOLDS, verdict.said
     assert verdict.said.startswith("numbers may keep differing within its tolerance, and started ")
     assert "VM-hours in the second half" in verdict.said
@@ -126,7 +139,7 @@ def test_a_cheat_that_learns_is_caught_by_its_figures():
 
 @pytest.mark.parametrize("guard", GUARDS)
 def test_each_guard_catches_its_cheat(guard):
-    verdict = GUARDS[guard](with_cheat(subject(), CAUGHT_BY[guard]))
+    verdict = GUARDS[guard](with_cheat(subject(**(FINER if guard == "silence" else {})), CAUGHT_BY[guard]))
     assert verdict.state is State.FAILS, verdict.said
 
 
@@ -145,10 +158,10 @@ def test_stops_of_vms_that_do_not_serve_are_caught_as_well():
 @pytest.mark.parametrize("guard", ["prefix", "poison", "warm-up", "conservation", "silence"])
 def test_what_could_not_fail_is_not_called_shown(guard):
     flat = generate(
-        Recipe(length_s=86_400.0, interval_s=120.0, dispersion=1.0, variation=0.0, parts=(Level(1.0),))
+        Recipe(length_s=86_400.0, interval_s=180.0, dispersion=1.0, variation=0.0, parts=(Level(1.0),))
     )
     idle = subject(
-        policy=policy(forecast="off", signal={"max_age": "150s"}),
+        policy=policy(forecast="off", signal={"max_age": "210s"}),
         plant=PlantSettings(vms=1, in_service=1),
         trace=flat,
     )
@@ -177,7 +190,7 @@ def test_a_journal_that_lacks_what_was_decided_on_is_caught(tmp_path):
     fleet = as_probed(one.policy)
     run_loop(
         LoopRun(
-            fleet, DAY, cloud_of(fleet, PLANT), TICKS.start_s, 20_000.0, 120.0, journal_dir=Path(tmp_path)
+            fleet, DAY, cloud_of(fleet, PLANT), TICKS.start_s, 20_000.0, 180.0, journal_dir=Path(tmp_path)
         )
     )
     with JournalReader(Path(tmp_path)) as reader:
@@ -189,7 +202,7 @@ def test_a_journal_that_lacks_what_was_decided_on_is_caught(tmp_path):
 
 
 def test_the_shipped_policy_passes_every_guard():
-    shipped = require_policy(Path(__file__).parents[2] / "policies" / "web.yaml", tick_s=120.0)
+    shipped = require_policy(Path(__file__).parents[2] / "policies" / "web.yaml", tick_s=180.0)
     for guard in GUARDS.values():
         verdict = guard(subject(policy=shipped))
         assert verdict.state is State.HOLDS, f"{verdict.guard}: {verdict.said}"
