@@ -1,8 +1,11 @@
 """The commands of the program as click sees them."""
 
+from functools import cache
+
 import typer
 
 
+@cache
 def commands(app):
     """All commands by their full names."""
     return dict(_walk(typer.main.get_command(app), ()))
