@@ -6,6 +6,8 @@ Rules of this file: the line of a module is the first paragraph of its docstring
 from __future__ import annotations
 
 import ast
+import inspect
+import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +53,11 @@ def said_first(file: Path) -> str:
     Raises:
         ValueError: The module has no docstring.
     """
-    said = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+    # Only so far as the docstring goes: to parse all of every module takes ten times as long.
+    with file.open(encoding="utf-8") as lines:
+        tokens = tokenize.generate_tokens(lines.readline)
+        first = next(token for token in tokens if token.type not in (tokenize.COMMENT, tokenize.NL))
+    said = inspect.cleandoc(ast.literal_eval(first.string)) if first.type == tokenize.STRING else ""
     if not said:
         raise ValueError(f"{file}: has no docstring; its first sentence says what the module is")
     return " ".join(said.split("\n\n")[0].split())
