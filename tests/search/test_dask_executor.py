@@ -107,7 +107,7 @@ def test_a_part_that_kills_its_process_is_named_and_the_others_are_kept():
     import distributed
 
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
         distributed.LocalCluster(
             n_workers=2,
             threads_per_worker=1,
