@@ -15,6 +15,7 @@ import asyncio
 import socket
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
@@ -22,6 +23,7 @@ import aiohttp
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore import exceptions as aws
+from botocore.loaders import Loader, create_loader
 from botocore.parsers import ResponseParserError
 from tenacity import (
     AsyncRetrying,
@@ -153,7 +155,7 @@ async def open_session(settings: Ec2Settings) -> AioSession:
         ConfigError: The profile is unknown, or no credentials were found.
     """
     try:
-        session = AioSession(profile=settings.profile)
+        session = _session(settings)
         found = settings.access_key_id is not None or await session.get_credentials() is not None
     except aws.BotoCoreError as error:
         raise ConfigError(f"EC2: cannot set up credentials: {shorten(str(error))}") from error
@@ -163,6 +165,18 @@ async def open_session(settings: Ec2Settings) -> AioSession:
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
     return session
+
+
+def _session(settings: Ec2Settings) -> AioSession:
+    """A session that reads no service model which another one of this process has read: that of EC2 is 100,000 objects."""
+    session = AioSession(profile=settings.profile)
+    session.register_component("data_loader", _models_in(session.get_config_variable("data_path")))
+    return session
+
+
+@lru_cache
+def _models_in(folders: str | None) -> Loader:
+    return create_loader(folders)
 
 
 def service_client(session: AioSession, settings: Ec2Settings, service: str, config: AioConfig) -> Any:
@@ -192,7 +206,7 @@ class LateClient:
         """Return the client, and open it if necessary."""
         async with self._opening:
             if self._client is None:
-                session = AioSession(profile=self._settings.profile)
+                session = _session(self._settings)
                 context = service_client(session, self._settings, self._service, self._config)
                 self._client = await self._stack.enter_async_context(context)
             return self._client
@@ -206,8 +220,8 @@ class LateClient:
 async def open_client(session: AioSession, settings: Ec2Settings, *, changes: bool) -> Ec2Client:
     """Open the client for reads or the one for changes.
 
-    Loading EC2's service model blocks the event loop for about a quarter of a second, once per session. So open the
-    clients before the loop has deadlines to keep.
+    Loading EC2's service model holds the event loop for about a quarter of a second, once per process: open
+    before the loop has deadlines to keep.
 
     Raises:
         ConfigError: The profile is unknown, or the endpoint is malformed.
