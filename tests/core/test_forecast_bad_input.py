@@ -39,6 +39,11 @@ def fed(state, values, first=0, given=None, **marks):
     return [step(given, state, sample(first + at, value, **marks)) for at, value in enumerate(values)]
 
 
+def taught(state, values, first=0):
+    """The same without outlooks, in a tenth of the time."""
+    learn(params(), state, *(sample(first + at, value) for at, value in enumerate(values)))
+
+
 def noisy(level, ticks, seed=1, spread=0.1):
     return level * np.exp(np.random.default_rng(seed).normal(0.0, spread, ticks))
 
@@ -73,7 +78,7 @@ def test_always_the_same():
 
 def test_silence_for_a_day_is_not_zero_and_costs_nothing_of_what_was_learned():
     state = SeriesState.empty(params())
-    fed(state, noisy(500.0, 1500))
+    taught(state, noisy(500.0, 1500))
     before = fed(state, [500.0], 1500)[0]
     silent = fed(state, [np.nan] * 1440, 1501, freshness=Freshness.ABSENT)
     sound(silent, state)
@@ -95,7 +100,9 @@ def test_a_counter_that_was_reset_is_not_demand():
 
 def test_one_wild_spike_is_over_after_an_hour():
     state = SeriesState.empty(params())
-    usual = fed(state, noisy(500.0, 2000))
+    known = noisy(500.0, 2000)
+    taught(state, known[:-300])
+    usual = fed(state, known[-300:], 1700)
     spike = fed(state, [500_000.0], 2000)
     after = fed(state, noisy(500.0, 60, seed=3), 2001)
     sound([*spike, *after], state)
@@ -105,7 +112,7 @@ def test_one_wild_spike_is_over_after_an_hour():
 
 def test_a_level_shift_is_the_new_level_within_minutes():
     state = SeriesState.empty(params())
-    fed(state, noisy(500.0, 2000))
+    taught(state, noisy(500.0, 2000))
     shifted = fed(state, noisy(2000.0, 120, seed=4), 2000)
     sound(shifted, state)
     assert shifted[3].at_lead[0, 0] > 1400.0
@@ -119,8 +126,7 @@ def test_a_week_of_saturation_teaches_no_ceiling():
     day = 1000.0 * np.exp(0.7 * np.sin(np.arange(288) / 288.0 * 2.0 * np.pi))
     truth = np.tile(day, 4) * noisy(1.0, 4 * 288, spread=0.05)
     state = SeriesState.empty(given)
-    for tick, value in enumerate(truth):
-        step(given, state, sample(tick, value, tick_s=300.0))
+    learn(given, state, *(sample(tick, value, tick_s=300.0) for tick, value in enumerate(truth)))
     for tick in range(4 * 288, 11 * 288):
         hidden = day[tick % 288] > 800.0
         seen = min(day[tick % 288], 800.0)
@@ -149,7 +155,7 @@ def test_bounded_growth():
 def test_a_clock_that_goes_back_a_little_holds_still_and_much_begins_anew():
     given = params()
     state = SeriesState.empty(given)
-    fed(state, noisy(500.0, 900), 10_000)
+    taught(state, noisy(500.0, 900), 10_000)
     totals = state.totals.copy()
     little = fed(state, [505.0], 10_897)
     np.testing.assert_array_equal(state.totals, totals)
