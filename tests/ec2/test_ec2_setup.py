@@ -8,6 +8,7 @@ import pytest
 
 from autoscaler.clock import SystemClock
 from autoscaler.errors import ConfigError
+from autoscaler.providers.ec2.client import open_session
 from autoscaler.providers.ec2.provider import Ec2Provider
 from autoscaler.providers.ec2.settings import Ec2Settings
 
@@ -34,6 +35,13 @@ def test_the_listing_process_says_why_it_cannot_start():
 async def test_an_unknown_profile_is_a_sentence():
     with pytest.raises(ConfigError, match="no-such-profile"):
         await Ec2Provider.open(Ec2Settings("eu-central-1", profile="no-such-profile"), SystemClock())
+
+
+async def test_places_of_one_process_read_the_service_model_once():
+    keys = {"access_key_id": "a", "secret_access_key": "b"}
+    one, other = [await open_session(Ec2Settings(region, **keys)) for region in ("eu-central-1", "us-east-1")]
+    assert one is not other
+    assert one.get_component("data_loader") is other.get_component("data_loader")
 
 
 async def test_a_malformed_endpoint_is_a_sentence():
