@@ -10,6 +10,7 @@ from prometheus_client import generate_latest
 import autoscaler.daemon
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.daemon.telemetry import EVENTS, Telemetry
+from autoscaler.ports.budget import BucketState
 from tests.daemon.builders import ORIGIN_S, Bench, policy, steady, virtual
 
 DAEMON = Path(autoscaler.daemon.__file__).parent
@@ -41,6 +42,40 @@ def _is_log_call(function):
     return text.endswith(
         (".log.info", ".log.warning", ".log.error", ".log.exception", ".log.debug)", ".log.debug")
     )
+
+
+class Spent:
+    """A budget of which so much is left."""
+
+    def __init__(self, **left):
+        self.left, self.refusals = left, 0
+
+    def state(self):
+        return tuple(BucketState(name, left, 2.0) for name, left in self.left.items())
+
+    def burst_s(self, vms, calls=1):
+        return vms * calls / 10.0
+
+
+def test_what_is_left_of_each_budget_is_shown_also_of_buckets_that_are_used_later():
+    telemetry, near, far = Telemetry(), Spent(calls=7.0), Spent(calls=3.0)
+
+    def shown():
+        telemetry.budget("near", near)
+        telemetry.budget("far", far)
+        value = telemetry.registry.get_sample_value
+        return [
+            value("autoscaler_api_budget_tokens", {"provider": provider, "bucket": bucket})
+            for provider, bucket in (("near", "calls"), ("near", "VMs"), ("far", "calls"))
+        ]
+
+    assert shown() == [7.0, None, 3.0]
+    near.left, far.refusals = {"calls": 5.0, "VMs": 900.0}, 4
+    assert shown() == [5.0, 900.0, 3.0]
+    value = telemetry.registry.get_sample_value
+    assert value("autoscaler_api_budget_refill_per_second", {"provider": "near", "bucket": "VMs"}) == 2.0
+    assert value("autoscaler_api_burst_seconds", {"provider": "far", "vms": "100"}) == 30.0
+    assert [value("autoscaler_api_budget_refusals", {"provider": name}) for name in ("near", "far")] == [0, 4]
 
 
 @virtual
