@@ -11,7 +11,6 @@ import asyncio
 import copy
 import hashlib
 import shutil
-from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,11 +167,6 @@ class Acknowledged:
     words: list[tuple[str, str]] = field(default_factory=list)
     """Commands for the warm pool that were answered: method and VM, which is empty for the whole pool."""
 
-    def but_for_ticks(self) -> tuple:
-        """All but the ticks, none of which is changed again."""
-        said = self.events, self.changes, self.words
-        return len(self.actions), len(self.settled), self.answered, *map(len, said)
-
     def require(self, state: Path) -> None:
         """Assert that everything acknowledged is in the journal."""
         with JournalReader(state) as reader:
@@ -205,7 +199,7 @@ class Watched:
     async def record_tick(self, record, intents):
         before = self.around()
         ids = await self.journal.record_tick(record, intents)
-        self.around(before, "" if intents else " that orders nothing")
+        self.around(before)
         self.said.ticks.append(record.tick)
         self.said.actions |= set(ids)
         return ids
@@ -248,7 +242,6 @@ class Crash:
         files: Contents of the state directory.
         outside: The cloud, and the calls on their way to it.
         acknowledged: What must be in the journal.
-        later: How many crashes at the same place had left the same before it, but for ticks that ordered nothing.
     """
 
     place: str
@@ -256,7 +249,6 @@ class Crash:
     files: dict[str, bytes]
     outside: Outside
     acknowledged: Acknowledged
-    later: int
 
     def restore(self, state: Path) -> None:
         shutil.rmtree(state, ignore_errors=True)
@@ -274,7 +266,6 @@ class Crashes:
         self.points = 0
         self.places: set[str] = set()
         self.found: dict[bytes, Crash] = {}
-        self.alike: Counter[tuple] = Counter()
 
     def point(self, place: str) -> None:
         """Keep what a crash would leave now. Called when a task has given up control at `place`."""
@@ -284,10 +275,8 @@ class Crashes:
         self.places.add(place)
         self._keep(place, self.files(), self.acknowledged)
 
-    def around_write(
-        self, before: dict[str, bytes] | None = None, which: str = ""
-    ) -> dict[str, bytes] | None:
-        """Around a write: the log as it was, with a torn part of what was being written to it."""
+    def around_write(self, before: dict[str, bytes] | None = None) -> dict[str, bytes] | None:
+        """Keep what a crash during a write would leave: the log as before, with a torn part of what was being written."""
         if self.clock.now() > self.until_s:
             return None
         now = dict(self.files())
@@ -299,7 +288,7 @@ class Crashes:
             cut = int(self.rng.integers(same, len(log)))
             rest = self.rng.bytes(len(log) - cut) if self.rng.random() < 0.5 else b""
             self.points += 1
-            self._keep(f"inside a write{which}", {**before, FILES[1]: log[:cut] + rest}, self.acknowledged)
+            self._keep("inside a write", {**before, FILES[1]: log[:cut] + rest}, self.acknowledged)
         if now.get(OPERATORS) != before.get(OPERATORS):
             self.points += 1
             behind = {OPERATORS: before[OPERATORS]} if OPERATORS in before else {}
@@ -318,10 +307,9 @@ class Crashes:
             digest.update(name.encode() + content)
         key = digest.digest()
         if key not in self.found:
-            left = copy.deepcopy(outside), copy.deepcopy(acknowledged)
-            alike = place, repr(changes), repr(outside.on_the_way), acknowledged.but_for_ticks()
-            self.found[key] = Crash(place, self.clock.now(), dict(files), *left, self.alike[alike])
-            self.alike[alike] += 1
+            self.found[key] = Crash(
+                place, self.clock.now(), dict(files), copy.deepcopy(outside), copy.deepcopy(acknowledged)
+            )
 
 
 def _same_beginning(was: bytes, log: bytes) -> int:

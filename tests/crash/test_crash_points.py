@@ -1,8 +1,7 @@
 """Killing the daemon at each await and within each write of a scenario, and restarting it: the end is the same.
 
 A point is one moment at which a task of the daemon gives up control, or a torn write of the journal. Points that
-leave the same files, the same cloud and the same calls on their way are the same crash, and are tried once; of crashes
-between which only ticks passed, a third is.
+leave the same files, the same cloud and the same calls on their way are the same crash, and are tried once.
 """
 
 from __future__ import annotations
@@ -105,12 +104,8 @@ def test_a_crash_at_any_point_leaves_nothing_behind(tmp_path, name, record_prope
     case = SCENARIOS[name]
     first = run(case, outside_of(case), tmp_path / "first", collect_until_s=COLLECT_S)
     assert problems(case, None, first, tmp_path / "first") == []
-    found, others = {}, list(SCENARIOS).index(name)
+    found = {}
     for number, crash in enumerate(first.crashes.found.values()):
-        # While nothing is ordered and nothing happens, one tick leaves what the last one left. A third of such ticks are
-        # tried, and other ones in each scenario.
-        if crash.later and (crash.later + others) % 3:
-            continue
         # A short rest and a long one in turn: within the lag of a listing, and beyond it.
         down_s = (1.0, 1.0, 12.0, 45.0)[number % 4]
         for on_the_way_lost in tried(crash):
