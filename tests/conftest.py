@@ -83,7 +83,7 @@ LONGEST_FIRST = (
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session):
-    """Without looking for garbage among a million objects that stay."""
+    """Collect without garbage collections, which would scan a million objects that stay."""
     gc.disable()
     try:
         return (yield)
@@ -92,11 +92,11 @@ def pytest_collection(session):
 
 
 LAST = [Path()]
-"""The module of the last test."""
+"""Path of the last test's module."""
 
 
 def pytest_runtest_setup(item):
-    """Hide what is there for good from the collector, which else takes a seventh of all time to look through it."""
+    """Freeze objects that stay, because scanning them for garbage took a seventh of all time."""
     if item.path != LAST[0]:
         LAST[0] = item.path
         if gc.get_freeze_count() == 0:
@@ -105,7 +105,7 @@ def pytest_runtest_setup(item):
 
 
 def pytest_sessionfinish():
-    """Let what was never closed be found after all."""
+    """Let the collector find what was never closed."""
     gc.unfreeze()
 
 

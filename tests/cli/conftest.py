@@ -48,7 +48,7 @@ CALLED = set()
 
 
 def as_installed(name):
-    """Whether a command is to be run as it is installed, and not forked: the first time that this test process calls it."""
+    """Whether to run the installed command instead of a forked process: the first time that this test process calls it."""
     if name in CALLED:
         return False
     CALLED.add(name)
@@ -56,7 +56,7 @@ def as_installed(name):
 
 
 def call(*arguments, cwd, **settings):
-    """Run a command to its end; as it is installed the first time, and then forked."""
+    """Run a command to its end: the first time the installed one, later in a forked process."""
     if as_installed(arguments[0]):
         return installed(*arguments, cwd=cwd, **settings)
     return call_forked([COMMAND, *map(str, arguments)], cwd, environment(**settings), PATIENCE_S)
@@ -71,7 +71,7 @@ def installed(*arguments, cwd, **settings):
 
 
 class Program:
-    """A command that runs while a context lasts, as it is installed the first time, and then forked; what it says goes to files."""
+    """A command that runs while a context lasts: the first time the installed one, later forked. Its output goes to files."""
 
     def __init__(self, *arguments, cwd, **settings):
         self.arguments, self.cwd, self.settings = [COMMAND, *map(str, arguments)], Path(cwd), settings
@@ -163,7 +163,7 @@ def strict_json(text):
 
 @contextlib.contextmanager
 def cloud_process(*fleets):
-    """An EC2 endpoint in a process of its own, at the machine's pace; its address and the process."""
+    """Run an EC2 endpoint in a process of its own, at the machine's pace; gives its address and the process."""
     its_input, told = os.pipe()
     answers, its_output = os.pipe()
     with os.fdopen(told, "w") as tell, os.fdopen(answers) as hear:

@@ -1,7 +1,7 @@
 """Runs commands in processes forked from one that has imported the program, which saves most of a short command's time.
 
-Such a process has arguments, a folder, an environment and streams of its own, hears signals, and ends as any other. What it
-does not show is how a program begins, so a test process runs the installed program the first time that it calls a command
+Such a process has its own arguments, folder, environment and streams, receives signals, and ends like any other. It does not
+test how the program begins, so a test process runs the installed program the first time that it calls a command
 (`conftest.as_installed`). Two forked processes also hash strings alike, which two programs do not.
 """
 
@@ -26,7 +26,7 @@ import autoscaler
 
 @functools.cache
 def _context() -> ForkServerContext:
-    """Where processes are forked. What cannot be imported there is left out without a word, and imported where it is needed."""
+    """Return the context that forks processes. Modules that cannot be imported are skipped silently, and imported where needed."""
     modules = pkgutil.walk_packages(autoscaler.__path__, "autoscaler.")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*(module.name for module in modules), __name__])
@@ -34,14 +34,14 @@ def _context() -> ForkServerContext:
 
 
 class Forked:
-    """A process that runs a module's program as `subprocess.Popen` runs a command: the same names mean the same.
+    """A forked process that runs the program, with the methods of `subprocess.Popen`.
 
     Args:
-        command: Program and arguments, as the program is to see them.
-        streams: Descriptors that are to be its standard input, output and errors.
+        command: Program and arguments, as the program sees them.
+        streams: Descriptors for its standard input, output and errors.
         cwd: Its folder.
         environment: Its environment.
-        cloud: It is the embedded cloud's endpoint, not the command line.
+        cloud: Whether to run the embedded cloud's endpoint instead of the command line.
     """
 
     def __init__(
@@ -63,18 +63,18 @@ class Forked:
 
     @property
     def returncode(self) -> int | None:
-        """How it ended; None while it runs."""
+        """Return the exit code; None while the process runs."""
         return self._process.exitcode
 
     def poll(self) -> int | None:
-        """How it ended; None while it runs."""
+        """Return the exit code; None while the process runs."""
         return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end; how it ended.
+        """Wait for the end, and return the exit code.
 
         Raises:
-            TimeoutExpired: It took longer.
+            TimeoutExpired: The process took longer.
         """
         self._process.join(timeout)
         if (code := self._process.exitcode) is None:
@@ -82,21 +82,21 @@ class Forked:
         return code
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal, if it still runs."""
+        """Send a signal if the process still runs."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Send SIGTERM."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it."""
+        """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
 
 class _Passed:
-    """A descriptor that a forked process is to have too."""
+    """A descriptor that is passed to a forked process."""
 
     def __init__(self, number: int) -> None:
         self.number = number

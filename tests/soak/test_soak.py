@@ -1,4 +1,4 @@
-"""Eighteen hours of twenty fleets with random troubles: nothing grows, nothing is decided that must not be, and the ledger is right.
+"""Eighteen hours of twenty fleets with random troubles: nothing grows, no decision breaks a rule, and the ledger is right.
 
 The seven days of the same are run by `python -m benchmarks soak`.
 """

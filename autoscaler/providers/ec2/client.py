@@ -168,7 +168,7 @@ async def open_session(settings: Ec2Settings) -> AioSession:
 
 
 def _session(settings: Ec2Settings) -> AioSession:
-    """A session that reads no service model which another one of this process has read: that of EC2 is 100,000 objects."""
+    """Return a session that shares loaded service models with the others of this process: EC2's is 100,000 objects."""
     session = AioSession(profile=settings.profile)
     session.register_component("data_loader", _models_in(session.get_config_variable("data_path")))
     return session
@@ -220,8 +220,8 @@ class LateClient:
 async def open_client(session: AioSession, settings: Ec2Settings, *, changes: bool) -> Ec2Client:
     """Open the client for reads or the one for changes.
 
-    Loading EC2's service model holds the event loop for about a quarter of a second, once per process: open
-    before the loop has deadlines to keep.
+    Loading EC2's service model blocks the event loop for about a quarter of a second, once per process. So open the
+    clients before the loop has deadlines to keep.
 
     Raises:
         ConfigError: The profile is unknown, or the endpoint is malformed.
