@@ -261,13 +261,12 @@ class Daemon:
         names: Iterable[str] = self.fleets.by_name
         self.acting.begin_turn(names if early is None else [name for name in names if early.has(name)])
         if self.conditions.is_due(now_s):
-            notes = await self.conditions.judge(self.fleets.all, seen.readings, now_s)
-            await self.recorder.note(notes, now_s)
+            self.recorder.note_with_tick(await self.conditions.judge(self.fleets.all, seen.readings, now_s))
         counts = await self.conditions.count(self.fleets.all, now_s)
         rows = await self._decide(seen, counts, tick, now_s, early)
         if self.fleets.news:
-            news, self.fleets.news = self.fleets.news, []
-            await self.recorder.note(news, now_s)
+            self.recorder.note_with_tick(self.fleets.news)
+            self.fleets.news = []
         record = TickRecord(tick, now_s, tuple(rows))
         intents = self._select(record, early)
         action_ids = await self.recorder.tick(record, intents)
@@ -278,6 +277,7 @@ class Daemon:
         await self.acting.act(record, intents, action_ids)
         if intents:
             await self.chores.act(self.fleets.by_name, self.warm_pools.by_name, intents, action_ids, LAST)
+        await self.recorder.settle_rest(now_s)
         if self.operators.has_ended:
             await self.operators.record_ended(now_s)
         self._account(record, dict(zip(self.fleets.by_name, counts, strict=True)), early)
@@ -331,8 +331,7 @@ class Daemon:
             )
             for fleet in running:
                 fleet.inventory.mark_ready(ready[fleet.name], self.clock.now())
-        if notes:
-            await self.recorder.note(notes, now_s)
+        self.recorder.note_with_tick(notes)
 
     async def _decide(
         self, seen: Observed, counts: Sequence[Counts], tick: int, now_s: float, early: Early | None

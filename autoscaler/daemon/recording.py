@@ -1,8 +1,8 @@
 """Bounded writes to the journal: a disk that hangs or fails delays actions, never decisions.
 
 Rules of this file: a write that does not return in time has failed for its caller, and is left to finish on its own.
-Until then nothing else is written, so that writes do not queue up behind it. Every failure is counted, and reported
-once an hour while it lasts.
+Until then nothing else is written, so that writes do not queue up behind it. What came of many calls at once is few writes
+(`together`). Every failure is counted, and reported once an hour while it lasts.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, TypeVar
 
 from autoscaler.at_once import answers_at_once, begun
@@ -18,7 +19,8 @@ from autoscaler.daemon.acts.actuator import NOT_SENT
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.failed_listings import AGAIN_S
 from autoscaler.daemon.telemetry import Telemetry
-from autoscaler.errors import JournalError, JournalLateError
+from autoscaler.daemon.together import Together
+from autoscaler.errors import InvariantError, JournalError, JournalLateError
 from autoscaler.ports import (
     ActionIntent,
     ActionRecord,
@@ -29,6 +31,7 @@ from autoscaler.ports import (
     OperatorChange,
     Outcome,
     OutcomeKind,
+    Settled,
     TickRecord,
 )
 
@@ -60,30 +63,42 @@ class Recorder:
         """Failures reported since the last recorded tick, with the time of the report, in seconds of the event loop."""
         self._failed_since_s: float | None = None
         self._hung: set[asyncio.Future[Any]] = set()
-        self._unsettled: dict[int, tuple[float, tuple[Outcome, ...]]] = {}
+        self._news: list[Note] = []
+        self._unsettled: list[Settled] = []
         self._too_late: list[tuple[tuple[int, ...], tuple[ActionIntent, ...]]] = []
+        self._settling = Together(self._settled)
+        self._further: dict[int, Together[tuple[float, tuple[ActionIntent, ...]], tuple[int, ...]]] = {}
 
     async def tick(self, record: TickRecord, intents: list[ActionIntent]) -> tuple[int, ...]:
         """Make a tick and its intents durable, and return the ids of the actions.
 
         If that fails, `intents` is emptied, so that nothing unrecorded is done.
         """
-        given = tuple(intents)
-        ids = await self._intents(lambda: self._journal.record_tick(record, given), given)
+        given, news = tuple(intents), tuple(self._news)
+        self._news.clear()
+        ids = await self._intents(lambda: self._journal.record_tick(record, given, news), given)
         if ids is None:
             intents.clear()
             return ()
         self._written()
-        if self._too_late:
-            await self._settle_too_late(record.at_s)
-        if self._unsettled:
-            await self._settle_unsettled()
         return ids
 
     async def more(self, tick: int, at_s: float, intents: Sequence[ActionIntent]) -> tuple[int, ...]:
         """Make further intents of a recorded tick durable, and return the ids of the actions; empty if that fails."""
-        given = tuple(intents)
-        return await self._intents(lambda: self._journal.record_intents(tick, at_s, given), given) or ()
+        if tick not in self._further:
+            self._further = {tick: Together(partial(self._more, tick))}
+        return await self._further[tick].add((at_s, tuple(intents))) or ()
+
+    async def _more(
+        self, tick: int, asked: Sequence[tuple[float, tuple[ActionIntent, ...]]]
+    ) -> list[tuple[int, ...]]:
+        at_s = max(at_s for at_s, _ in asked)
+        given = tuple(intent for _, intents in asked for intent in intents)
+        ids = await self._intents(lambda: self._journal.record_intents(tick, at_s, given), given)
+        if ids is None:
+            return []
+        left = iter(ids)
+        return [tuple(islice(left, len(intents))) for _, intents in asked]
 
     async def _intents(
         self, write: Callable[[], Awaitable[tuple[int, ...]]], given: tuple[ActionIntent, ...]
@@ -100,22 +115,60 @@ class Recorder:
         self.trouble = ""
         return ids
 
-    async def outcomes(self, action_id: int, at_s: float, outcomes: Sequence[Outcome]) -> None:
-        """Record the outcomes of an action; if that fails, try again after the next tick that can be written."""
+    async def outcomes(self, *settled: Settled) -> None:
+        """Log the events, and record them with the outcomes; if that fails, try again after a tick that can be written."""
+        for each in settled:
+            self._log(each.events)
+        if settled:
+            await self._settling.add(settled)
+
+    async def _settled(self, given: Sequence[tuple[Settled, ...]]) -> tuple[None, ...]:
+        settled = tuple(each for some in given for each in some)
         try:
-            await self._write(lambda: self._journal.record_outcomes(action_id, at_s, outcomes), self._wait_s)
+            await self._write(lambda: self._journal.record_outcomes(settled), self._wait_s)
         except JournalError as error:
             self._failed(str(error))
             # A write that hangs may still succeed, and the outcomes of an action are recorded only once.
             if not self._hung:
-                self._unsettled[action_id] = at_s, tuple(outcomes)
+                self._unsettled += settled
+        except InvariantError as error:
+            # One action that cannot be settled must not keep the others open.
+            if len(settled) > 1:
+                for each in settled:
+                    await self._settled([(each,)])
+            else:
+                self._failed(str(error))
+        return ()
+
+    async def settle_rest(self, at_s: float) -> None:
+        """Record, in one write, what could not be recorded when it was known; called after the starts of a recorded tick."""
+        if self.trouble or not (self._too_late or self._unsettled):
+            return
+        rest, self._unsettled = self._unsettled, []
+        why = "recorded too late, so it was not done"
+        while self._too_late:
+            ids, intents = self._too_late.pop()
+            for action_id, intent in zip(ids, intents, strict=True):
+                outcomes = [
+                    Outcome(vm_id, OutcomeKind.THROTTLED, NOT_SENT, why) for vm_id in intent.vm_ids or ("",)
+                ]
+                rest.append(Settled(action_id, at_s, outcomes))
+        await self._settling.add(tuple(rest))
 
     async def note(self, notes: Sequence[Note], at_s: float) -> None:
         """Log what happened, and record it in one write: on a bad day hundreds of VMs may have news at once."""
-        for note in notes:
-            self._telemetry.log.warning("vm", fleet=note.fleet, kind=note.kind, text=note.text)
+        self._log(notes)
         if notes:
             await self._events(notes, at_s)
+
+    def note_with_tick(self, notes: Sequence[Note]) -> None:
+        """Log what happened, and record it together with the next tick, so that no start waits for a write of its own."""
+        self._log(notes)
+        self._news += notes
+
+    def _log(self, notes: Sequence[Note]) -> None:
+        for note in notes:
+            self._telemetry.log.warning("vm", fleet=note.fleet, kind=note.kind, text=note.text)
 
     async def event(self, kind: str, text: str, at_s: float, fleet: str = "") -> None:
         """Record an event that has already been logged."""
@@ -228,22 +281,6 @@ class Recorder:
         self._hung.discard(task)
         if not task.cancelled() and task.exception() is None and too_late is not None:
             too_late(task.result())
-
-    async def _settle_too_late(self, at_s: float) -> None:
-        """Settle the intents that became durable after they had been given up: they were not carried out."""
-        while self._too_late:
-            ids, intents = self._too_late.pop()
-            for action_id, intent in zip(ids, intents, strict=True):
-                why = "recorded too late, so it was not done"
-                outcomes = [
-                    Outcome(vm_id, OutcomeKind.THROTTLED, NOT_SENT, why) for vm_id in intent.vm_ids or ("",)
-                ]
-                await self.outcomes(action_id, at_s, outcomes)
-
-    async def _settle_unsettled(self) -> None:
-        waiting, self._unsettled = self._unsettled, {}
-        for action_id, (at_s, outcomes) in waiting.items():
-            await self.outcomes(action_id, at_s, outcomes)
 
     def _failed(self, text: str) -> None:
         """Count a failure, and report it at most once an hour: a full disk fails every tick, and may hold the log as well."""

@@ -333,6 +333,23 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
+class Settled:
+    """What came of an action, to be written.
+
+    Attributes:
+        action_id: Journal id of the action.
+        at_s: When that was known.
+        outcomes: One per VM; empty if only a listing shows what became of it.
+        events: What happened because of it.
+    """
+
+    action_id: int
+    at_s: float
+    outcomes: Sequence[Outcome]
+    events: Sequence[Note] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Learned:
     """One kind of learned state of one fleet, as kept across restarts.
 
@@ -352,8 +369,12 @@ class Learned:
 class Journal(Protocol):
     """Audit trail, replay input and the source of `explain`. When a call returns, what it wrote is durable."""
 
-    async def record_tick(self, record: TickRecord, intents: Sequence[ActionIntent]) -> tuple[int, ...]:
-        """Write a tick and the intents it leads to in one transaction; return the ids of the actions, in order."""
+    async def record_tick(
+        self, record: TickRecord, intents: Sequence[ActionIntent], events: Sequence[Note] = ()
+    ) -> tuple[int, ...]:
+        """Write a tick, the intents it leads to and what happened in it in one transaction; return the ids of the actions, in
+        order.
+        """
         ...
 
     async def record_intents(
@@ -362,8 +383,8 @@ class Journal(Protocol):
         """Write further intents of a recorded tick in one transaction; return the ids of the actions, in order."""
         ...
 
-    async def record_outcomes(self, action_id: int, at_s: float, outcomes: Sequence[Outcome]) -> None:
-        """Write the outcomes of an action, which settles it."""
+    async def record_outcomes(self, settled: Sequence[Settled]) -> None:
+        """Write the outcomes of actions, which settles them, with their events, in one transaction."""
         ...
 
     async def record_events(self, at_s: float, events: Sequence[Note]) -> None:

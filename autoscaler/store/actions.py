@@ -1,6 +1,6 @@
-"""An intent as a row of the journal.
+"""Intents and their outcomes as rows of the journal.
 
-Rules of this file: one statement, in the caller's transaction. `reader` reads actions back.
+Rules of this file: everything is written in the caller's transaction. `reader` reads actions back.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 
-from autoscaler.ports import ActionIntent
+from autoscaler.ports import ActionIntent, Settled
 
 
 def insert_action(
@@ -31,6 +31,32 @@ def insert_action(
         ),
     )
     return int(cursor.lastrowid or 0)
+
+
+def insert_outcomes(connection: sqlite3.Connection, settled: Settled) -> bool:
+    """Settle an open action; return False, and write nothing, if there is no such action or it is already settled."""
+    found = connection.execute(
+        "UPDATE actions SET settled_at_s = ? WHERE id = ? AND settled_at_s IS NULL",
+        (settled.at_s, settled.action_id),
+    )
+    if found.rowcount != 1:
+        return False
+    connection.executemany(
+        "INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            (
+                settled.action_id,
+                position,
+                outcome.vm_id,
+                outcome.kind.value,
+                storable(outcome.code),
+                storable(outcome.message),
+                None if outcome.previous_state is None else outcome.previous_state.value,
+            )
+            for position, outcome in enumerate(settled.outcomes)
+        ),
+    )
+    return True
 
 
 def storable(text: str) -> str:

@@ -26,10 +26,11 @@ from autoscaler.ports import (
     Note,
     OperatorChange,
     Outcome,
+    Settled,
     TickRecord,
 )
 from autoscaler.store import recovery, schema
-from autoscaler.store.actions import insert_action, storable
+from autoscaler.store.actions import insert_action, insert_outcomes, storable
 from autoscaler.store.changes import StandingFile, insert_change, read_in_force
 from autoscaler.store.files import Files
 from autoscaler.store.learned import forget_learned, insert_learned, read_learned
@@ -105,16 +106,19 @@ class SqliteJournal:
         self._executor = None if inline or directory is None else OneThread("journal")
         self._closed = False
 
-    async def record_tick(self, record: TickRecord, intents: Sequence[ActionIntent]) -> tuple[int, ...]:
-        """Write a tick and the intents it leads to in one transaction; return the ids of the actions, in order.
+    async def record_tick(
+        self, record: TickRecord, intents: Sequence[ActionIntent], events: Sequence[Note] = ()
+    ) -> tuple[int, ...]:
+        """Write a tick, its intents and what happened in it in one transaction; return the ids of the actions, in order.
 
         Raises:
             JournalError: The tick cannot be written; nothing of it is stored.
             InvariantError: A fleet is recorded twice, or a value is out of range.
         """
-        if self._holds_back and not intents and self._hold_back(record):
+        if self._holds_back and not intents and not events and self._hold_back(record):
             return ()
-        return await self._run(partial(self._write, partial(self._write_tick, record, tuple(intents))))
+        write = partial(self._write_tick, record, tuple(intents), tuple(events))
+        return await self._run(partial(self._write, write))
 
     async def record_intents(
         self, tick: int, at_s: float, intents: Sequence[ActionIntent]
@@ -126,14 +130,14 @@ class SqliteJournal:
         """
         return await self._run(partial(self._write, partial(self._write_intents, tick, at_s, tuple(intents))))
 
-    async def record_outcomes(self, action_id: int, at_s: float, outcomes: Sequence[Outcome]) -> None:
-        """Write the outcomes of an action, which settles it.
+    async def record_outcomes(self, settled: Sequence[Settled]) -> None:
+        """Write the outcomes of actions, which settles them, with their events, in one transaction.
 
         Raises:
-            JournalError: The outcomes cannot be written; the action stays open.
-            InvariantError: There is no such action, or it is already settled.
+            JournalError: The outcomes cannot be written; the actions stay open.
+            InvariantError: One of the actions does not exist, or is already settled; none is changed.
         """
-        await self._run(partial(self._write, partial(self._write_outcomes, action_id, at_s, tuple(outcomes))))
+        await self._run(partial(self._write, partial(self._write_outcomes, tuple(settled))))
 
     async def record_events(self, at_s: float, events: Sequence[Note]) -> None:
         """Write events in one transaction, because each transaction waits for the disk."""
@@ -327,11 +331,13 @@ class SqliteJournal:
             self._held.clear()
             self._held_rows = 0
 
-    def _write_tick(self, record: TickRecord, intents: tuple[ActionIntent, ...]) -> tuple[int, ...]:
+    def _write_tick(
+        self, record: TickRecord, intents: tuple[ActionIntent, ...], events: tuple[Note, ...]
+    ) -> tuple[int, ...]:
         body, names = self._encoded.of(record.fleets)
         roster = _roster(names)
         row = record.tick, record.at_s
-        if not intents and roster in self._rosters:
+        if not intents and not events and roster in self._rosters:
             # A single statement is its own transaction.
             self._connection.execute(_INSERT_TICK, (*row, self._rosters[roster], FORMAT, body))
             return ()
@@ -341,6 +347,7 @@ class SqliteJournal:
             ids = tuple(
                 insert_action(self._connection, record.at_s, record.tick, intent) for intent in intents
             )
+            self._insert_events(record.at_s, events)
         # Only after the commit: a roster of a failed transaction does not exist.
         self._rosters = {roster: roster_id}
         return ids
@@ -358,36 +365,20 @@ class SqliteJournal:
             self._connection.execute("SELECT id FROM rosters WHERE fleets = ?", (roster,)).fetchone()[0]
         )
 
-    def _write_outcomes(self, action_id: int, at_s: float, outcomes: tuple[Outcome, ...]) -> None:
+    def _write_outcomes(self, settled: tuple[Settled, ...]) -> None:
         with schema.transaction(self._connection):
-            settled = self._connection.execute(
-                "UPDATE actions SET settled_at_s = ? WHERE id = ? AND settled_at_s IS NULL", (at_s, action_id)
-            )
-            if settled.rowcount != 1 and 0 < action_id <= self._carried_up_to:
-                text = f"outcome of action {action_id}, whose intent is in the journal that was set aside: {_brief(outcomes)}"
-                self._insert_events(at_s, [Note(recovery.EVENT, "", text)])
-                return
-            if settled.rowcount != 1:
-                raise InvariantError(
-                    f"Action {action_id} is not open in the journal {self._name}; please report this."
-                )
-            self._connection.executemany(
-                "INSERT INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    (
-                        action_id,
-                        position,
-                        outcome.vm_id,
-                        outcome.kind.value,
-                        storable(outcome.code),
-                        storable(outcome.message),
-                        None if outcome.previous_state is None else outcome.previous_state.value,
+            for each in settled:
+                self._insert_events(each.at_s, each.events)
+                if insert_outcomes(self._connection, each):
+                    continue
+                if not 0 < each.action_id <= self._carried_up_to:
+                    raise InvariantError(
+                        f"Action {each.action_id} is not open in the journal {self._name}; please report this."
                     )
-                    for position, outcome in enumerate(outcomes)
-                ),
-            )
-        if self._files is not None:
-            self._files.settled = action_id
+                text = f"outcome of action {each.action_id}, whose intent is in the journal that was set aside: {_brief(each.outcomes)}"
+                self._insert_events(each.at_s, [Note(recovery.EVENT, "", text)])
+        if self._files is not None and settled:
+            self._files.settled = settled[-1].action_id
 
     def _prune_batch(self, before_s: float, max_bytes: int) -> int:
         over = self._used_bytes() > max_bytes
@@ -494,5 +485,5 @@ def _program_version() -> str:
         return "not installed"
 
 
-def _brief(outcomes: tuple[Outcome, ...]) -> str:
+def _brief(outcomes: Sequence[Outcome]) -> str:
     return ", ".join(f"{o.vm_id or 'provision'} {o.kind} {o.code}".rstrip() for o in outcomes) or "none"

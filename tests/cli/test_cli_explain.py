@@ -6,7 +6,7 @@ import json
 import pytest
 
 from autoscaler.core.types import Freshness
-from autoscaler.ports import ActionIntent, Note, Outcome, OutcomeKind, TickRecord, Verb
+from autoscaler.ports import ActionIntent, Note, Outcome, OutcomeKind, Settled, TickRecord, Verb
 from autoscaler.store import SqliteJournal
 from tests.cli.conftest import strict_json
 from tests.contracts.test_journal_contract import fleet_tick
@@ -106,7 +106,7 @@ def _story_dir(tmp_path):
                     Outcome(f"i-{at}", kind, "" if kind is OutcomeKind.ACCEPTED else "Insufficient")
                     for at, kind in enumerate(kinds, 1)
                 ]
-                await journal.record_outcomes(action, at_s + 1, outcomes)
+                await journal.record_outcomes([Settled(action, at_s + 1, outcomes)])
         for fleet in ("", "web", "other"):
             await journal.record_events(AT_S + 70, [Note("paused", fleet, f"all of {fleet or 'everything'}")])
         await journal.close()

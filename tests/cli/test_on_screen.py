@@ -16,7 +16,7 @@ from autoscaler.cli.doctor import _show
 from autoscaler.cli.output import errors_in_words, set_up_logging
 from autoscaler.core.types import Freshness
 from autoscaler.errors import SourceError
-from autoscaler.ports import Note, Outcome, OutcomeKind, TickRecord
+from autoscaler.ports import Note, Outcome, OutcomeKind, Settled, TickRecord
 from autoscaler.ports.findings import Finding, Level
 from autoscaler.store import SqliteJournal
 from autoscaler.words import printable
@@ -44,7 +44,7 @@ def test_what_the_journal_keeps_word_for_word_is_shown_without_it(invoke, tmp_pa
         row = fleet_tick(sentence=EVIL, source_error=EVIL, freshness=int(Freshness.ABSENT))
         (action,) = await journal.record_tick(TickRecord(1, AT_S, (row,)), (START,))
         outcome = Outcome(START.vm_ids[0], OutcomeKind.REFUSED, "X", EVIL)
-        await journal.record_outcomes(action, AT_S + 0.5, (outcome,))
+        await journal.record_outcomes([Settled(action, AT_S + 0.5, (outcome,))])
         await journal.record_events(AT_S, [Note("note", "web", EVIL)])
         await journal.close()
 

@@ -20,6 +20,7 @@ from autoscaler.ports import (
     Outcome,
     OutcomeKind,
     RealVms,
+    Settled,
     TickRecord,
     Verb,
     VmState,
@@ -108,7 +109,7 @@ async def test_intents_are_open_until_they_are_settled(journal) -> None:
         Outcome("i-2", OutcomeKind.ACCEPTED, previous_state=VmState.STOPPED),
         Outcome("i-1", OutcomeKind.NO_CAPACITY, "InsufficientInstanceCapacity", "no room in zone b"),
     )
-    await journal.record_outcomes(first, 11.5, outcomes)
+    await journal.record_outcomes([Settled(first, 11.5, outcomes)])
     assert [action.id for action in await journal.recent_actions(math.inf)] == [second]
     with journal.reader() as reader:
         settled, still_open = reader.actions_of_tick(1)
@@ -118,17 +119,52 @@ async def test_intents_are_open_until_they_are_settled(journal) -> None:
 
 async def test_an_action_may_be_settled_without_outcomes(journal) -> None:
     (action,) = await journal.record_tick(TickRecord(1, 10.0, (fleet_tick(),)), (START,))
-    await journal.record_outcomes(action, 11.0, ())
+    await journal.record_outcomes([Settled(action, 11.0, ())])
     assert await journal.recent_actions(math.inf) == ()
+
+
+async def test_what_came_of_many_calls_is_written_together_with_its_events(journal) -> None:
+    first, second = await journal.record_tick(TickRecord(1, 10.0, (fleet_tick(),)), (START, PROVISION))
+    no_room = (Outcome("", OutcomeKind.NO_CAPACITY, "InsufficientInstanceCapacity", "no room"),)
+    accepted = (Outcome("i-1", OutcomeKind.ACCEPTED), Outcome("i-2", OutcomeKind.ACCEPTED))
+    failed = Note("provision_failed", "api", "no room")
+    await journal.record_outcomes([Settled(second, 10.5, no_room, [failed]), Settled(first, 11.5, accepted)])
+    with journal.reader() as reader:
+        found = {a.id: (a.settled_at_s, a.outcomes) for a in reader.actions_of_tick(1)}
+        assert found == {first: (11.5, accepted), second: (10.5, no_room)}
+        assert reader.events(0.0, 100.0) == (EventRecord(10.5, "provision_failed", "api", "no room"),)
+
+
+async def test_one_action_that_is_not_open_leaves_all_of_a_write_as_it_was(journal) -> None:
+    (action,) = await journal.record_tick(TickRecord(1, 10.0, (fleet_tick(),)), (START,))
+    wrong = [Settled(action, 11.0, (), [Note("note", "web", "x")]), Settled(action + 1, 11.0, ())]
+    with pytest.raises(InvariantError, match=f"Action {action + 1} is not open"):
+        await journal.record_outcomes(wrong)
+    assert [each.id for each in await journal.recent_actions(math.inf)] == [action]
+    with journal.reader() as reader:
+        assert reader.events(0.0, 100.0) == ()
+
+
+@pytest.mark.parametrize("intents", [(), (START,)])
+async def test_a_tick_is_written_together_with_what_happened_in_it(journal, intents) -> None:
+    for number in (1, 2):
+        gone = Note("vm_gone", "web", f"i-{number}")
+        await journal.record_tick(TickRecord(number, 10.0 * number, (fleet_tick(),)), intents, (gone,))
+    with journal.reader() as reader:
+        assert [(e.at_s, e.kind, e.text) for e in reader.events(0.0, 100.0)] == [
+            (10.0, "vm_gone", "i-1"),
+            (20.0, "vm_gone", "i-2"),
+        ]
+        assert [row.tick for row in reader.ticks("web", 0.0, 100.0)] == [1, 2]
 
 
 async def test_settling_twice_or_what_does_not_exist_is_an_error_and_changes_nothing(journal) -> None:
     (action,) = await journal.record_tick(TickRecord(1, 10.0, (fleet_tick(),)), (START,))
     accepted = (Outcome("i-1", OutcomeKind.ACCEPTED),)
-    await journal.record_outcomes(action, 11.0, accepted)
+    await journal.record_outcomes([Settled(action, 11.0, accepted)])
     for wrong in (action, action + 1):
         with pytest.raises(InvariantError, match=f"Action {wrong} is not open"):
-            await journal.record_outcomes(wrong, 12.0, (Outcome("i-1", OutcomeKind.UNKNOWN),))
+            await journal.record_outcomes([Settled(wrong, 12.0, (Outcome("i-1", OutcomeKind.UNKNOWN),))])
     with journal.reader() as reader:
         (record,) = reader.actions("web", 0.0, 20.0)
     assert (record.settled_at_s, record.outcomes) == (11.0, accepted)
@@ -226,9 +262,16 @@ async def test_text_of_any_kind_survives(journal) -> None:
         (replace(START, fleet="flotte ü", reason=nasty + unwritable),),
     )
     await journal.record_outcomes(
-        action,
-        2.0,
-        (Outcome("i-1", OutcomeKind.REFUSED, "X", nasty + unwritable), Outcome("i-2", OutcomeKind.UNKNOWN)),
+        [
+            Settled(
+                action,
+                2.0,
+                (
+                    Outcome("i-1", OutcomeKind.REFUSED, "X", nasty + unwritable),
+                    Outcome("i-2", OutcomeKind.UNKNOWN),
+                ),
+            )
+        ]
     )
     await journal.record_events(1.0, [Note("note", "", nasty + unwritable)])
     with journal.reader() as reader:
@@ -247,7 +290,7 @@ async def test_prune_by_age_keeps_open_actions_and_the_last_tick(journal) -> Non
         ids += await journal.record_tick(TickRecord(tick, tick * 10.0, (fleet_tick(),)), (START,))
         await journal.record_events(tick * 10.0, [Note("note", "web", str(tick))])
     for action in ids[1:]:
-        await journal.record_outcomes(action, 99.0, (Outcome("i-1", OutcomeKind.ACCEPTED),))
+        await journal.record_outcomes([Settled(action, 99.0, (Outcome("i-1", OutcomeKind.ACCEPTED),))])
     assert await journal.prune(before_s=30.0, max_bytes=2**40) == 3
     with journal.reader() as reader:
         assert [row.tick for row in reader.ticks("web", 0.0, 99.0)] == [3, 4]

@@ -196,12 +196,13 @@ class Watched:
         self.changes_in_force, self.learned = journal.changes_in_force, journal.learned
         self.record_learned = journal.record_learned
 
-    async def record_tick(self, record, intents):
+    async def record_tick(self, record, intents, events):
         before = self.around()
-        ids = await self.journal.record_tick(record, intents)
+        ids = await self.journal.record_tick(record, intents, events)
         self.around(before)
         self.said.ticks.append(record.tick)
         self.said.actions |= set(ids)
+        self.said.events += [(event.kind, event.text) for event in events]
         return ids
 
     async def record_intents(self, tick, at_s, intents):
@@ -211,11 +212,12 @@ class Watched:
         self.said.actions |= set(ids)
         return ids
 
-    async def record_outcomes(self, action_id, at_s, outcomes):
+    async def record_outcomes(self, settled):
         before = self.around()
-        await self.journal.record_outcomes(action_id, at_s, outcomes)
+        await self.journal.record_outcomes(settled)
         self.around(before)
-        self.said.settled.add(action_id)
+        self.said.settled |= {each.action_id for each in settled}
+        self.said.events += [(event.kind, event.text) for each in settled for event in each.events]
 
     async def record_changes(self, at_s, changes, events):
         before = self.around()

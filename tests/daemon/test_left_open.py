@@ -3,7 +3,7 @@
 import math
 
 from autoscaler.cloud.faults import Fault, FaultKind
-from autoscaler.ports import ActionIntent, Outcome, OutcomeKind, TickRecord, Verb
+from autoscaler.ports import ActionIntent, Outcome, OutcomeKind, Settled, TickRecord, Verb
 from autoscaler.providers.coalescing import SharedReader
 from autoscaler.providers.shadow import ShadowProvider
 from tests.daemon.builders import ORIGIN_S, TICK_0, Bench, policy, steady, virtual
@@ -19,7 +19,7 @@ async def ordered(bench, verb, vm_ids, at_s, outcomes=None):
     record = TickRecord(TICK_0 + at_s, ORIGIN_S + at_s, ())
     (number,) = await bench.journal.record_tick(record, [intent])
     if outcomes is not None:
-        await bench.journal.record_outcomes(number, ORIGIN_S + at_s, outcomes)
+        await bench.journal.record_outcomes([Settled(number, ORIGIN_S + at_s, outcomes)])
 
 
 def texts(bench, kind):

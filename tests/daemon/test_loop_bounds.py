@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.daemon.loop import LoopSettings
 from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.telemetry import Telemetry
@@ -46,10 +47,13 @@ class Hung:
 
 
 class SlowDisk:
-    """The real journal on a disk that takes its time for each write."""
+    """The real journal on a disk that takes its time for each write, and does one after the other."""
 
     def __init__(self, journal, clock, write_s):
         self.journal, self.clock, self.write_s = journal, clock, write_s
+        self.turn = asyncio.Lock()
+        self.written = []
+        """Seconds since the origin and the name of each write."""
 
     def __getattr__(self, name):
         call = getattr(self.journal, name)
@@ -57,8 +61,10 @@ class SlowDisk:
             return call
 
         async def slow(*given):
-            await self.clock.sleep_until(self.clock.monotonic() + self.write_s)
-            return await call(*given)
+            async with self.turn:
+                await self.clock.sleep_until(self.clock.monotonic() + self.write_s)
+                self.written.append((self.clock.monotonic(), name))
+                return await call(*given)
 
         return slow
 
@@ -163,6 +169,57 @@ async def test_news_of_hundreds_of_vms_at_once_hold_no_start_back_on_a_slow_disk
     gone = [at_s for at_s, kind, _ in bench.events() if kind == "vm_gone"]
     assert (len(gone), set(gone)) == (780, {50.0})
     assert [round(a.at_s - ORIGIN_S) for a in bench.actions() if a.intent.verb is Verb.START] == [50]
+
+
+@virtual
+async def test_what_came_of_hundreds_of_calls_at_once_holds_no_start_back_on_a_slow_disk():
+    bench = Bench(zones="ab", limits=None, faults=[Fault(FaultKind.NO_CAPACITY, zone="us-east-1a")])
+    disk = bench.journal = SlowDisk(bench.journal, bench.clock, 0.1)
+    for number in range(100):
+        bench.place(f"fleet-{number}", 6, running=1)
+        bench.add(policy(f"fleet-{number}", signal=TOTAL), steady((0, 100), (20, 300)))
+    await bench.run(40)
+    # Every fleet is short of a VM in the zone without room, and all of them try elsewhere before the next decision.
+    failed = [at_s for at_s, *_, code in bench.calls("StartInstances") if code]
+    started = [(at_s, vms) for at_s, _, vms, code in bench.calls("StartInstances") if not code]
+    assert (min(failed), max(failed)) == pytest.approx((20.1, 20.1))
+    assert sum(vms for _, vms in started) == 200
+    assert max(at_s for at_s, _ in started) < 21.0
+    assert len([name for at_s, name in disk.written if 20.0 < at_s < 30.0]) <= 9
+    assert errors(bench) == 0
+    assert await bench.journal.recent_actions(math.inf) == ()
+
+
+@virtual
+async def test_news_of_a_tick_costs_no_write_before_its_starts():
+    bench = Bench(vms=9, running=2, zones="a")
+    disk = bench.journal = SlowDisk(bench.journal, bench.clock, 2.0)
+    bench.add(policy(signal=TOTAL), steady((0, 100), (50, 300)), provider=Loses(bench, 5, from_s=25))
+    await bench.run(100)
+    assert [kind for at_s, kind, _ in bench.events() if at_s == 50.0] == ["vm_gone"] * 5
+    assert min(at_s for at_s, name in disk.written if at_s > 50.0) == 52.0
+    assert [at_s for at_s, *_ in bench.calls("StartInstances")] == [52.0]
+
+
+@virtual
+async def test_what_a_failing_journal_missed_is_made_up_for_in_one_write_after_the_starts():
+    bench = Bench(limits=None, zones="a")
+    disk = bench.journal = SlowDisk(bench.journal, bench.clock, 0.5)
+    for number in range(20):
+        bench.place(f"fleet-{number}", 2)
+        bench.add(policy(f"fleet-{number}", signal=TOTAL), steady((0, 100), (20, 200)))
+    settle, full = disk.journal.record_outcomes, JournalError("the disk is full")
+
+    async def failing(settled):
+        if bench.clock.monotonic() < 20.0:
+            raise full
+        await settle(settled)
+
+    disk.journal.record_outcomes = failing
+    await bench.run(30)
+    assert {at_s for at_s, *_ in bench.calls("StartInstances")} == {1.0, 20.5}
+    assert len([name for at_s, name in disk.written if at_s > 20.0 and name == "record_outcomes"]) <= 4
+    assert await bench.journal.recent_actions(math.inf) == ()
 
 
 @virtual

@@ -41,11 +41,11 @@ class SlowJournal:
     def __getattr__(self, name):
         return getattr(self.journal, name)
 
-    async def record_tick(self, record, intents):
+    async def record_tick(self, record, intents, events):
         delay_s = self.delays.get(record.tick - TICK_0, 0.0)
         if delay_s:
             await self.clock.sleep_until(self.clock.monotonic() + delay_s)
-        return await self.journal.record_tick(record, intents)
+        return await self.journal.record_tick(record, intents, events)
 
 
 def at(bench):

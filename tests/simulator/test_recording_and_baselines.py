@@ -8,7 +8,7 @@ import pytest
 
 from autoscaler.config.guarding import GuardsSection
 from autoscaler.core.types import Stage
-from autoscaler.ports import ActionIntent, FleetTick, Outcome, OutcomeKind, TickRecord, Verb
+from autoscaler.ports import ActionIntent, FleetTick, Outcome, OutcomeKind, Settled, TickRecord, Verb
 from autoscaler.simulator.judging.baselines import always_on, describe, plain_reactive
 from autoscaler.simulator.judging.recovery import recoveries
 from autoscaler.simulator.replay.recording import demand_of, timeline
@@ -52,7 +52,7 @@ def _journal():
             for key, intent in zip(await journal.record_tick(record, intents), intents, strict=True):
                 kinds = {"i-4": OutcomeKind.NO_CAPACITY}
                 outcomes = [Outcome(vm, kinds.get(vm, OutcomeKind.ACCEPTED)) for vm in intent.vm_ids]
-                await journal.record_outcomes(key, record.at_s + 1.0, outcomes)
+                await journal.record_outcomes([Settled(key, record.at_s + 1.0, outcomes)])
 
     asyncio.run(fill())
     yield journal
@@ -98,7 +98,9 @@ def test_skipped_ticks_have_rows_of_the_same_state_and_a_daemon_that_was_down_ha
             )
             intents = [] if number else [start]
             for key in await journal.record_tick(record, intents):
-                await journal.record_outcomes(key, record.at_s, [Outcome("i-1", OutcomeKind.ACCEPTED)])
+                await journal.record_outcomes(
+                    [Settled(key, record.at_s, [Outcome("i-1", OutcomeKind.ACCEPTED)])]
+                )
         return journal
 
     journal = asyncio.run(fill())

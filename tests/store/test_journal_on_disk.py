@@ -27,6 +27,7 @@ from autoscaler.ports import (
     Note,
     Outcome,
     OutcomeKind,
+    Settled,
     TickRecord,
     Verb,
 )
@@ -132,7 +133,7 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path) -> None:
     assert [action.tick for action in opened] == list(range(len(opened)))
     with journal.reader() as reader:
         assert len(reader.ticks("web", 0.0, 1e9)) == len(opened)
-    await journal.record_outcomes(action_id, 1e6, (Outcome("i-1", OutcomeKind.UNKNOWN),))
+    await journal.record_outcomes([Settled(action_id, 1e6, (Outcome("i-1", OutcomeKind.UNKNOWN),))])
     await journal.close()
 
 

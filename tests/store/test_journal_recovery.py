@@ -16,7 +16,7 @@ import pytest
 
 from autoscaler.core.types import Stage
 from autoscaler.errors import JournalDamagedError, JournalError
-from autoscaler.ports import ActionIntent, FleetTick, Note, Outcome, OutcomeKind, TickRecord, Verb
+from autoscaler.ports import ActionIntent, FleetTick, Note, Outcome, OutcomeKind, Settled, TickRecord, Verb
 from autoscaler.store import JournalReader, SqliteJournal, open_journal, schema
 from autoscaler.store.recovery import check
 
@@ -78,7 +78,9 @@ async def fill(journal: SqliteJournal, ticks: int = 60) -> None:
     for number in range(ticks):
         ids = await journal.record_tick(tick(number), (START,))
         if number < ticks - 1:
-            await journal.record_outcomes(ids[0], number * 10.0 + 1, (Outcome("i-1", OutcomeKind.ACCEPTED),))
+            await journal.record_outcomes(
+                [Settled(ids[0], number * 10.0 + 1, (Outcome("i-1", OutcomeKind.ACCEPTED),))]
+            )
 
 
 async def killed(state: Path, grave: Path, *, checkpoint: bool) -> Path:
@@ -204,7 +206,7 @@ async def test_damage_is_found_at_opening_and_set_aside(tmp_path, damage, checkp
     assert at_the_cut in ([], [60]) or (damage is cut_log and len(at_the_cut) == 1)
     (number,) = await journal.record_tick(tick(1000), (START,))
     assert number > 60, "an action's id is never used twice"
-    await journal.record_outcomes(number, 1.0, ())
+    await journal.record_outcomes([Settled(number, 1.0, ())])
     with journal.reader() as reader:
         assert [row.tick for row in reader.ticks("web", 0, 1e9)] == [1000]
         assert [(e.kind, e.text) for e in reader.events(0, 1e12)] == [("journal_recovered", text)]
@@ -244,7 +246,7 @@ async def test_what_was_under_way_is_carried_over_where_it_can_be_read(tmp_path)
     (carried,) = await journal.recent_actions(math.inf)
     assert (carried.id, carried.tick, carried.at_s, carried.intent) == (60, 59, 590.0, START)
     assert "1 actions under way were carried over" in told[0]
-    await journal.record_outcomes(60, 1e3, ())
+    await journal.record_outcomes([Settled(60, 1e3, ())])
     assert await journal.recent_actions(math.inf) == ()
     await journal.close()
 
@@ -264,7 +266,7 @@ async def test_no_damage_anywhere_keeps_a_daemon_from_its_journal(tmp_path, seed
     told = Told()
     journal = told.open(state)
     (number,) = await journal.record_tick(tick(1000), (START,))
-    await journal.record_outcomes(number, 1.0, (Outcome("i-1", OutcomeKind.ACCEPTED),))
+    await journal.record_outcomes([Settled(number, 1.0, (Outcome("i-1", OutcomeKind.ACCEPTED),))])
     await journal.prune(before_s=300.0, max_bytes=2**30)
     for action in await journal.recent_actions(math.inf):
         assert action.intent == START
@@ -309,7 +311,7 @@ async def test_damage_is_found_while_running(tmp_path, damage, inline) -> None:
     assert len(told) == 1
     assert number > 60
     # The outcome of what was under way when it happened is kept, as an outcome or as an event.
-    await journal.record_outcomes(60, 2.0, (Outcome("i-1", OutcomeKind.ACCEPTED),))
+    await journal.record_outcomes([Settled(60, 2.0, (Outcome("i-1", OutcomeKind.ACCEPTED),))])
     still_open = [action.id for action in await journal.recent_actions(math.inf)]
     assert still_open == ([61, number] if damage is tear_pages else [number])
     with JournalReader(tmp_path) as reader:

@@ -37,6 +37,7 @@ from autoscaler.ports import (
     Outcome,
     OutcomeKind,
     Provider,
+    Settled,
     TickRecord,
     Verb,
     Vm,
@@ -228,11 +229,13 @@ class Acting:
         return name in self._fleets and self._turns[name] == turn.number
 
     async def _not_sent(self, action_ids: Sequence[int], intents: Sequence[ActionIntent]) -> None:
-        why = "the fleet got a new decision before it was sent"
+        why, now_s = "the fleet got a new decision before it was sent", self._clock.now()
+        settled = []
         for action_id, intent in zip(action_ids, intents, strict=False):
             ids = intent.vm_ids or ("",)
             outcomes = [Outcome(vm_id, OutcomeKind.THROTTLED, NOT_SENT, why) for vm_id in ids]
-            await self._recorder.outcomes(action_id, self._clock.now(), outcomes)
+            settled.append(Settled(action_id, now_s, outcomes))
+        await self._recorder.outcomes(*settled)
 
     async def _follow_shortages(self, record: TickRecord) -> None:
         notes: list[Note] = []
@@ -273,7 +276,7 @@ class Acting:
             if outcome.kind is not OutcomeKind.ACCEPTED:
                 text = f"{vm_id} stays as it is for now: {outcome.message}"
                 note = Note("type_not_restored", fleet.name, text)
-            await self._recorder.note([note], self._clock.now())
+            self._recorder.note_with_tick([note])
             # Until a listing shows the new type, the VM would look as if it still had to be changed back.
             await self._clock.sleep_until(self._clock.monotonic() + fleet.inventory.patience.consistency_s)
         finally:
@@ -283,11 +286,11 @@ class Acting:
     async def _settle(self, done: Done) -> None:
         self._telemetry.acted(done)
         fleet = self._fleets.get(done.intent.fleet)
-        if fleet is not None:
-            await self._tell_fleet(fleet, done)
-        await self._recorder.outcomes(done.action_id, done.received_s, done.outcomes)
+        notes = [] if fleet is None else self._tell_fleet(fleet, done)
+        await self._recorder.outcomes(Settled(done.action_id, done.received_s, done.outcomes, notes))
 
-    async def _tell_fleet(self, fleet: Fleet, done: Done) -> None:
+    def _tell_fleet(self, fleet: Fleet, done: Done) -> list[Note]:
+        """Apply the outcomes to the fleet, and return what deserves an event."""
         if done.intent.verb is Verb.PROVISION:
             accepted = [o for o in done.outcomes if o.kind is OutcomeKind.ACCEPTED and o.vm_id]
             fleet.new_vms += len(accepted)
@@ -313,7 +316,7 @@ class Acting:
                 fleet.held_until_s = done.received_s + _DENIED_HOLD_S
             text = f"the provider denies access: {denied.code} {denied.message}; check credentials and permissions"
             self._telemetry.log.error("acting_held", fleet=fleet.name, text=text)
-        await self._recorder.note(notes, done.received_s)
+        return notes
 
     @staticmethod
     def _learn(fleet: Fleet, done: Done, *, made: bool) -> None:

@@ -18,7 +18,7 @@ from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.vms.inventory import Phase
 from autoscaler.daemon.warm.warm_pool import WarmPool
-from autoscaler.ports import ActionIntent, Note, Outcome, OutcomeKind, Verb
+from autoscaler.ports import ActionIntent, Note, Outcome, OutcomeKind, Settled, Verb
 
 _SHADOW, _REMOVED, _UNBALANCED = (
     "the fleet is in shadow now",
@@ -90,7 +90,7 @@ async def _put_back(daemon: Daemon, fleet: Fleet, ids: tuple[str, ...], why: str
     outcomes: Sequence[Outcome] = ()
     if recorded:
         outcomes = await drains.carry_out(fleet.inventory, intent, clock.now(), daemon.settings.act_timeout_s)
-        await recorder.outcomes(recorded[0], clock.now(), outcomes)
+        await recorder.outcomes(Settled(recorded[0], clock.now(), outcomes))
     back = [outcome.vm_id for outcome in outcomes if outcome.kind is OutcomeKind.ACCEPTED]
     out = [vm_id for vm_id in ids if vm_id not in back]
     if out:

@@ -17,7 +17,7 @@ from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.vms.inventory import FleetInventory, Note
 from autoscaler.daemon.vms.tracked import Order, Phase, TrackedVm
-from autoscaler.ports import ActionRecord, Listing, OutcomeKind, Verb
+from autoscaler.ports import ActionRecord, Listing, OutcomeKind, Settled, Verb
 
 
 class LeftOpen:
@@ -56,6 +56,7 @@ class LeftOpen:
         self, fleets: Mapping[str, Fleet], listings: Mapping[int, Listing], now_s: float
     ) -> None:
         """After the listings were applied, hold actions that they may not show yet, and close the others."""
+        settled = []
         for action in list(self._actions.values()):
             fleet = fleets.get(action.intent.fleet)
             if fleet is not None:
@@ -66,7 +67,8 @@ class LeftOpen:
                     continue
             del self._actions[action.id]
             if action.settled_at_s is None:
-                await self._close(action, fleet, now_s)
+                settled.append(self._closed(action, fleet, now_s))
+        await self._recording.outcomes(*settled)
 
     def _holds(self, action: ActionRecord, fleet: Fleet, listing: Listing, now_s: float) -> bool:
         if action.intent.simulated:
@@ -124,12 +126,11 @@ class LeftOpen:
         self._recalled.add((action.id, vm_id))
         return not known
 
-    async def _close(self, action: ActionRecord, fleet: Fleet | None, now_s: float) -> None:
+    def _closed(self, action: ActionRecord, fleet: Fleet | None, now_s: float) -> Settled:
         intent = action.intent
         text = f"{intent.verb} of {intent.count}: {_found(fleet, action)}"
         self._telemetry.log.warning("action_settled", fleet=intent.fleet, text=text)
-        await self._recording.note([Note("action_settled", intent.fleet, text)], now_s)
-        await self._recording.outcomes(action.id, now_s, ())
+        return Settled(action.id, now_s, (), [Note("action_settled", intent.fleet, text)])
 
 
 def _of(action: ActionRecord, kind: OutcomeKind) -> set[str]:

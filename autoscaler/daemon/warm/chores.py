@@ -48,6 +48,7 @@ from autoscaler.ports import (
     OutcomeKind,
     Provider,
     ProvisionSpec,
+    Settled,
     Verb,
     Vm,
     VmState,
@@ -133,8 +134,8 @@ class Chores:
         outcomes = await _done(fleet, pool, intent, self._clock, self._waits.call_s)
         done = Done(action_id, intent, outcomes, sent_s, self._clock.now())
         self._telemetry.count_outcomes(intent, outcomes)
-        await self._recorder.note(_settled(fleet, pool, done), done.received_s)
-        await self._recorder.outcomes(action_id, done.received_s, outcomes)
+        notes = _settled(fleet, pool, done)
+        await self._recorder.outcomes(Settled(action_id, done.received_s, outcomes, notes))
 
 
 def _sent(fleet: Fleet, pool: WarmPool, intent: ActionIntent, action_id: int, now_s: float) -> None:
