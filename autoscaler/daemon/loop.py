@@ -20,7 +20,7 @@ from functools import partial
 
 from autoscaler.clock import give_way
 from autoscaler.daemon.acts.acting import Acting
-from autoscaler.daemon.acts.calls import ActWaits
+from autoscaler.daemon.acts.calls import TickWait
 from autoscaler.daemon.acts.ladder import specs
 from autoscaler.daemon.acts.leaving import choose, follow, probe_of, recall
 from autoscaler.daemon.acts.left_open import LeftOpen
@@ -65,8 +65,8 @@ from autoscaler.ports.budget import budgets_among
 from autoscaler.words import counted
 
 _GRID_TOLERANCE_S = 1e-6
-_READING_SHARE, _OBSERVING_SHARE = 0.6, 0.8
-"""Largest shares of a tick for listing and reading, and for all observing."""
+_READING_SHARE, _OBSERVING_SHARE, _ACTING_SHARE = 0.6, 0.8, 0.5
+"""Largest shares of a tick for listing and reading, for all observing, and for the wait for calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,8 @@ class LoopSettings:
         tick_s: Length of a tick, in seconds of the clock.
         observe_timeout_s: Longest wait for listings and for readings, in seconds of the event loop.
         act_timeout_s: Longest wait for one provider call, in seconds of the event loop.
-        act_wait_s: Longest time that a tick waits for its calls, in seconds of the event loop. Later calls are settled
-            when they return, so that a slow account does not cost the other fleets their ticks.
+        act_wait_s: Longest time that a tick waits for all its calls together, in seconds of the event loop. Later calls
+            are settled when they return, so that a slow account does not cost the other fleets their ticks.
         journal_wait_s: Longest wait for one write to the journal, in seconds of the event loop.
         forecasts: Whether forecasts are made, shown and recorded even if no policy uses them, so that a policy written
             later starts with a trained forecaster. Without forecasts, a virtual run takes less than half the time.
@@ -100,6 +100,11 @@ class LoopSettings:
     def observing_s(self) -> float:
         """Longest time for all observing, including probes, so that a tick ends before the next one begins."""
         return _OBSERVING_SHARE * self.tick_s
+
+    @property
+    def acting_s(self) -> float:
+        """Longest wait for all calls of a tick: the setting, limited so that short ticks are not skipped for it."""
+        return min(self.act_wait_s, _ACTING_SHARE * self.tick_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +168,12 @@ class Daemon:
         self._lane_values, self._falling = LaneValues(), Falling()
         self._left_open = LeftOpen(self.recorder, telemetry, self.began_at_s)
         self.conditions = Conditions(telemetry)
-        waits = ActWaits(self.settings.act_timeout_s, self.settings.act_wait_s)
-        self.acting = Acting(clock, self.recorder, telemetry, waits)
+        self.acting = Acting(clock, self.recorder, telemetry, self.settings.act_timeout_s)
         self.acting.govern(self.fleets.by_name)
         self.warm_pools = WarmPools(clock)
         self.warm_pools.govern(self.fleets.by_name)
         self.keeping = Keeping(self.recorder, telemetry, self.warm_pools)
-        self.chores = Chores(clock, self.recorder, telemetry, waits)
+        self.chores = Chores(clock, self.recorder, telemetry, self.settings.act_timeout_s)
         self._budgets = budgets_among(fleet.provider for fleet in self.fleets.all)
         self._failing, self._set_ahead = Failing(telemetry), SetAhead(clock, telemetry, leasing)
 
@@ -272,14 +276,13 @@ class Daemon:
         action_ids = await self.recorder.tick(record, intents)
         if self.recorder.trouble:
             self.acting.not_recorded(record)
-        if intents:
-            await self.chores.act(self.fleets.by_name, self.warm_pools.by_name, intents, action_ids, FIRST)
-        await self.acting.act(record, intents, action_ids)
-        if intents:
-            await self.chores.act(self.fleets.by_name, self.warm_pools.by_name, intents, action_ids, LAST)
+        wait = TickWait(self.settings.acting_s)
+        chores = partial(self.chores.begun, self.fleets.by_name, self.warm_pools.by_name, intents, action_ids)
+        returning = chores(FIRST)
+        await self.acting.act(record, intents, action_ids, wait)
+        await wait.on(returning | chores(LAST))
         await self.recorder.settle_rest(now_s)
-        if self.operators.has_ended:
-            await self.operators.record_ended(now_s)
+        await self.operators.record_ended(now_s)
         self._account(record, dict(zip(self.fleets.by_name, counts, strict=True)), early)
         await self.keeping.keep(self.fleets, now_s)
         return record
@@ -290,10 +293,7 @@ class Daemon:
         serving = {f.name: f.measured() for f in self.fleets.all}
         until_s = asyncio.get_running_loop().time() + self.settings.observing_s
         listings, readings = await self._observer.observe(
-            self.fleets.providers,
-            self.fleets.sources,
-            serving,
-            self.settings.reading_s,
+            self.fleets.providers, self.fleets.sources, serving, self.settings.reading_s
         )
         return Observed(readings, listings, until_s)
 

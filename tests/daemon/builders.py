@@ -175,9 +175,9 @@ class Bench:
             events = [e for e in reader.events(0, 1e12) if e.kind != "daemon_started"]
         return [(e.at_s - ORIGIN_S, e.kind, e.text) for e in events]
 
-    def actions(self):
+    def actions(self, fleet="web"):
         with self.journal.reader() as reader:
-            return reader.actions("web", 0, 1e12)
+            return reader.actions(fleet, 0, 1e12)
 
 
 class OwnTime:

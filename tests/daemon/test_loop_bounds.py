@@ -6,14 +6,18 @@ from dataclasses import replace
 
 import pytest
 
+from autoscaler.balancers.simulated import SimulatedBalancer
+from autoscaler.clock import run_virtual
 from autoscaler.cloud.faults import Fault, FaultKind
+from autoscaler.daemon.fleets import FleetSetup
 from autoscaler.daemon.loop import LoopSettings
 from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.vms.inventory import Note
 from autoscaler.errors import JournalError
 from autoscaler.ports import Verb
-from tests.daemon.builders import ORIGIN_S, Bench, Log, policy, steady, virtual
+from autoscaler.providers.readiness import StatusCheckProbe
+from tests.daemon.builders import ORIGIN_S, Bench, Demand, Log, policy, steady, virtual
 from tests.daemon.test_loop_isolation import BadListing, BadProbe, Source, hang
 
 TOTAL = {"kind": "total"}
@@ -220,6 +224,61 @@ async def test_what_a_failing_journal_missed_is_made_up_for_in_one_write_after_t
     assert {at_s for at_s, *_ in bench.calls("StartInstances")} == {1.0, 20.5}
     assert len([name for at_s, name in disk.written if at_s > 20.0 and name == "record_outcomes"]) <= 4
     assert await bench.journal.recent_actions(math.inf) == ()
+
+
+class Takes:
+    """An adapter whose named calls take their time."""
+
+    def __init__(self, adapter, clock, seconds, *names):
+        self.adapter, self.clock, self.seconds, self.names = adapter, clock, seconds, names
+
+    def __getattr__(self, name):
+        call = getattr(self.adapter, name)
+        if name not in self.names:
+            return call
+
+        async def slow(*given, **more):
+            await self.clock.sleep_until(self.clock.monotonic() + self.seconds)
+            return await call(*given, **more)
+
+        return slow
+
+
+@virtual
+async def test_starts_do_not_wait_for_a_balancer_that_takes_vms_back():
+    bench = Bench(limits=None, zones="a")
+    bench.place("web", 0, running=4)
+    bench.place("api", 4, running=1)
+    balancer = Takes(SimulatedBalancer(bench.clock, busy_s=1000), bench.clock, 0, "admit")
+    asyncio.get_running_loop().call_later(35, setattr, balancer, "seconds", 60.0)
+    named = {"haproxy": {"sockets": ["/run/haproxy.sock"], "backend": "web"}}
+    web = policy("web", signal=TOTAL, balancer=named)
+    demand = Demand(bench.clock, steady((0, 400), (20, 200), (40, 400)), total=True)
+    bench.setups = [FleetSetup(web, bench.provider, demand, StatusCheckProbe(bench.provider), balancer)]
+    bench.add(policy("api", signal=TOTAL), steady((0, 100), (40, 300)))
+    await bench.run(60)
+    assert bench.actions()[-1].intent.verb is Verb.RETURN
+    assert bench.actions()[-1].at_s == ORIGIN_S + 40
+    assert bench.calls("StartInstances") == [(40, "StartInstances", 2, "")]
+
+
+@pytest.mark.parametrize("tick_s", [10.0, 4.0])
+def test_a_slow_account_delays_no_tick_even_if_it_starts_and_stops(tick_s):
+    async def life():
+        bench = Bench(limits=None, zones="a", tick_s=tick_s)
+        slow = Takes(bench.provider, bench.clock, 60.0, "start", "stop")
+        slow = Takes(slow, bench.clock, 0.3 * tick_s, "list_vms")
+        for number, levels in enumerate([((0, 300), (2, 100)), ((0, 100), (2, 300))]):
+            bench.place(f"fleet-{number}", 3, running=3 - 2 * number)
+            own = steady(*((each * tick_s, level) for each, level in levels))
+            bench.add(policy(f"fleet-{number}", signal=TOTAL), own, provider=slow)
+        await bench.run(4 * tick_s)
+        starts = [action.intent.verb for action in bench.actions("fleet-1")]
+        stops = [action.intent.verb for action in bench.actions("fleet-0")]
+        assert (starts, stops) == ([Verb.START], [Verb.STOP])
+        return at(bench)
+
+    assert run_virtual(life) == pytest.approx([(0.3 + number) * tick_s for number in range(5)])
 
 
 @virtual

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from autoscaler.daemon.acts.actuator import NOT_SENT, Done, How, carry_out, change_type
-from autoscaler.daemon.acts.calls import ActWaits, Calls, may_keep_others
+from autoscaler.daemon.acts.calls import Calls, TickWait, may_keep_others
 from autoscaler.daemon.acts.ladder import (
     ROUNDS,
     Shortage,
@@ -82,16 +82,16 @@ class Acting:
         clock: The source of time.
         recorder: The journal.
         telemetry: Metrics and log.
-        waits: How long calls may take.
+        call_s: Longest time of one provider call, in seconds of the event loop.
     """
 
-    def __init__(self, clock: Clock, recorder: Recorder, telemetry: Telemetry, waits: ActWaits) -> None:
+    def __init__(self, clock: Clock, recorder: Recorder, telemetry: Telemetry, call_s: float) -> None:
         self._clock = clock
         self._recorder = recorder
         self._telemetry = telemetry
-        self._waits = waits
+        self._call_s = call_s
         self._fleets: Mapping[str, Fleet] = {}
-        self._calls = Calls(telemetry, waits.call_s)
+        self._calls = Calls(telemetry, call_s)
         self._turns: Counter[str] = Counter()
         """By fleet, how many times it was decided on: an earlier decision requests nothing more."""
         self._choosing: dict[str, asyncio.Lock] = {}
@@ -126,7 +126,11 @@ class Acting:
             self._turns[name] += 1
 
     async def act(
-        self, record: TickRecord, intents: Sequence[ActionIntent], action_ids: Sequence[int]
+        self,
+        record: TickRecord,
+        intents: Sequence[ActionIntent],
+        action_ids: Sequence[int],
+        wait: TickWait,
     ) -> None:
         """Make the calls of a tick's intents, and wait for them for a limited time.
 
@@ -134,9 +138,10 @@ class Acting:
             record: The tick.
             intents: What to do, for fleets passed to `govern`; already durable.
             action_ids: Their journal ids, in the same order.
+            wait: The tick's wait for its calls.
         """
         if intents:
-            await self._carry_out_all(record, list(zip(action_ids, intents, strict=True)))
+            await self._carry_out_all(record, list(zip(action_ids, intents, strict=True)), wait)
         await self._follow_shortages(record)
         self._restore_types(record)
 
@@ -145,7 +150,9 @@ class Acting:
         for _, places in self._places.values():
             places.give_back_all_of(record.at_s)
 
-    async def _carry_out_all(self, record: TickRecord, numbered: Sequence[tuple[int, ActionIntent]]) -> None:
+    async def _carry_out_all(
+        self, record: TickRecord, numbered: Sequence[tuple[int, ActionIntent]], wait: TickWait
+    ) -> None:
         rows = {row.fleet: row for row in record.fleets}
         for verbs in ((Verb.START, Verb.PROVISION), (Verb.STOP,)):
             calls = set()
@@ -155,8 +162,7 @@ class Acting:
                     call = self._begun(number, intent, turn)
                     if not may_keep_others(self._fleets[intent.fleet]):
                         calls.add(call)
-            if calls:
-                await asyncio.wait(calls, timeout=self._waits.tick_s)
+            await wait.on(calls)
 
     async def finish(self) -> None:
         """Wait for the calls in flight; the next run settles what is still open then."""
@@ -196,7 +202,7 @@ class Acting:
             action_id,
             intent,
             how=how,
-            timeout_s=self._waits.call_s,
+            timeout_s=self._call_s,
         )
         await self._settle(done)
         await self._elsewhere(done, turn)
@@ -271,7 +277,7 @@ class Acting:
     async def _restore_type(self, fleet: Fleet, t: TrackedVm) -> None:
         try:
             own, vm_id = own_type(t), t.vm.id
-            outcome = await change_type(fleet.provider, vm_id, own, own, self._waits.call_s)
+            outcome = await change_type(fleet.provider, vm_id, own, own, self._call_s)
             note = Note("type_restored", fleet.name, f"{vm_id} is {own} again")
             if outcome.kind is not OutcomeKind.ACCEPTED:
                 text = f"{vm_id} stays as it is for now: {outcome.message}"

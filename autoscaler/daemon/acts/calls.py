@@ -6,25 +6,28 @@ An exception while an outcome is handled is reported; a later listing shows what
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from dataclasses import dataclass
+from collections.abc import Collection, Coroutine
 
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.ports import name_of
 
 
-@dataclass(frozen=True, slots=True)
-class ActWaits:
-    """How long acting may take, in seconds of the event loop.
+class TickWait:
+    """The time that one tick waits for all its calls together; calls that outlast it are settled when they return.
 
-    Attributes:
-        call_s: Longest wait for one provider call.
-        tick_s: Longest time that a tick waits for its calls.
+    Args:
+        seconds: How long, from now, in seconds of the event loop.
     """
 
-    call_s: float
-    tick_s: float
+    def __init__(self, seconds: float) -> None:
+        self._until_s = asyncio.get_running_loop().time() + seconds
+
+    async def on(self, calls: Collection[asyncio.Task[None]]) -> None:
+        """Wait for these calls as long as there is time left."""
+        if calls:
+            left_s = self._until_s - asyncio.get_running_loop().time()
+            await asyncio.wait(calls, timeout=max(left_s, 0.0))
 
 
 class Calls:

@@ -108,14 +108,9 @@ class Operators:
             self._expire(now_s)
         return self._allowances
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether a change has expired and that is not recorded yet."""
-        return bool(self._ended)
-
     async def record_ended(self, now_s: float) -> None:
         """Record changes that have expired; if that fails, try again after a later tick."""
-        if self._turn.locked():
+        if not self._ended or self._turn.locked():
             return
         async with self._turn:
             ended, self._ended = self._ended, []

@@ -3,8 +3,8 @@
 These are draining and taking back (`drain`), making VMs for the warm pool (`refill`), exercising stopped ones (`exercise`),
 and deleting old ones (`freshness`). As with demand, nothing is done that the journal has not recorded.
 
-Rules of this file: chores that give capacity back come before starts, all others after stops. Calls are bounded; those that
-outlast the tick are settled when they return. An answer that is not understood is settled by a listing.
+Rules of this file: chores that give capacity back begin before starts, which do not wait for them; all others begin after stops.
+Calls are bounded; those that outlast the tick are settled when they return. An answer that is not understood is settled by a listing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from autoscaler.daemon.acts.actuator import NO_ANSWER, NOT_SENT, TIMED_OUT, How, delete, stop
-from autoscaler.daemon.acts.calls import ActWaits, Calls, may_keep_others
+from autoscaler.daemon.acts.calls import Calls, may_keep_others
 from autoscaler.daemon.acts.drain import NOT_CORDONED
 from autoscaler.daemon.acts.planning import place_of
 from autoscaler.daemon.bounded import within
@@ -82,25 +82,25 @@ class Chores:
         clock: The source of time.
         recorder: The journal.
         telemetry: Metrics and log.
-        waits: How long calls may take.
+        call_s: Longest time of one call, in seconds of the event loop.
     """
 
-    def __init__(self, clock: Clock, recorder: Recorder, telemetry: Telemetry, waits: ActWaits) -> None:
+    def __init__(self, clock: Clock, recorder: Recorder, telemetry: Telemetry, call_s: float) -> None:
         self._clock = clock
         self._recorder = recorder
         self._telemetry = telemetry
-        self._waits = waits
-        self._calls = Calls(telemetry, waits.call_s)
+        self._call_s = call_s
+        self._calls = Calls(telemetry, call_s)
 
-    async def act(
+    def begun(
         self,
         fleets: Mapping[str, Fleet],
         warm_pools: Mapping[str, WarmPool],
         intents: Sequence[ActionIntent],
         action_ids: Sequence[int],
         verbs: Sequence[Verb],
-    ) -> None:
-        """Carry out the intents of a tick that have one of these verbs, and wait for them for a limited time.
+    ) -> set[asyncio.Task[None]]:
+        """Begin the intents of a tick that have one of these verbs, and return the calls that the tick may wait for.
 
         Args:
             fleets: The fleets by name.
@@ -118,8 +118,7 @@ class Chores:
             call = self._calls.begin(self._carry_out(fleet, pool, number, intent))
             if not may_keep_others(fleet):
                 calls.add(call)
-        if calls:
-            await asyncio.wait(calls, timeout=self._waits.tick_s)
+        return calls
 
     async def wait(self) -> None:
         """Wait for the calls in flight, no longer than one call may take."""
@@ -131,7 +130,7 @@ class Chores:
 
     async def _carry_out(self, fleet: Fleet, pool: WarmPool, action_id: int, intent: ActionIntent) -> None:
         sent_s = self._clock.now()
-        outcomes = await _done(fleet, pool, intent, self._clock, self._waits.call_s)
+        outcomes = await _done(fleet, pool, intent, self._clock, self._call_s)
         done = Done(action_id, intent, outcomes, sent_s, self._clock.now())
         self._telemetry.count_outcomes(intent, outcomes)
         notes = _settled(fleet, pool, done)
