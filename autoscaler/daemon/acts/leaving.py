@@ -1,6 +1,7 @@
 """Draining VMs of all fleets in a tick: checks them, chooses the next step, and restores them after a restart.
 
-Rules of this file: balancers are queried concurrently, each within its time limit. A fleet without a balancer is planned as
+Rules of this file: balancers are queried concurrently, each within its time limit. All fleets are decided on after the slowest
+answer, so a balancer that takes as long as one request may is not queried again at once: VMs then leave later. A fleet without a balancer is planned as
 if this module did not exist, except for `guards.stop_share`.
 """
 
@@ -94,7 +95,7 @@ async def follow(fleets: Sequence[Fleet], clock: Clock, timeout_s: float, teleme
             continue
         notes += fleet.drains.resume(fleet.inventory, clock.now())
         due = clock.now() >= fleet.held_until_s and fleet.drains.members.is_due(clock.now())
-        if due or fleet.drains.leaving:
+        if (due or fleet.drains.leaving) and not fleet.drains.members.slow.rests():
             asked.append(_asked(fleet.drains, fleet.inventory, clock, timeout_s, due=due))
     for found in await asyncio.gather(*asked) if asked else ():
         notes += found
@@ -123,9 +124,14 @@ def _told(fleets: Sequence[Fleet], now_s: float, telemetry: Telemetry) -> list[N
 async def _asked(
     drains: Drains, inventory: FleetInventory, clock: Clock, timeout_s: float, *, due: bool
 ) -> list[Note]:
-    if due:
-        await drains.acquaint(inventory, clock.now(), timeout_s)
-    return await drains.look(inventory, clock.now(), timeout_s) if drains.leaving else []
+    with drains.members.slow.timed(timeout_s) as slow:
+        if due:
+            await drains.acquaint(inventory, clock.now(), timeout_s)
+        return (
+            await drains.look(inventory, clock.now(), timeout_s)
+            if drains.leaving and not slow.is_over()
+            else []
+        )
 
 
 def choose(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from autoscaler.daemon.slow_answers import SlowAnswers
 from autoscaler.ports import Member, Note, Rotation, RotationView
 
 DOUBTED_S = 3600.0
@@ -34,6 +35,7 @@ class Membership:
         """Whether the doubt keeps VMs from leaving."""
         self.to_admit: set[str] = set()
         """VMs in service that may get no work: they came into service behind another balancer, or a cordon seemed to fail."""
+        self.slow = SlowAnswers()
         self._fleet = fleet
         self._had: set[str] = set()
         self._since_s = 0.0

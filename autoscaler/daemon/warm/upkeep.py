@@ -1,6 +1,7 @@
 """Upkeep of all warm pools: which exist, what listings say about them, and what is done in a tick.
 
-Rules of this file: providers are queried for all fleets concurrently. A pool continues when its fleet's policy changes, and
+Rules of this file: providers are queried for all fleets concurrently; where that takes long, they are not queried again at
+once, because all decisions wait for it. A pool continues when its fleet's policy changes, and
 starts afresh when the fleet does.
 """
 
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from autoscaler.clock import give_way
 from autoscaler.daemon.fleets import Fleet
+from autoscaler.daemon.slow_answers import SlowAnswers
 from autoscaler.daemon.vms.rows import Turns
 from autoscaler.daemon.warm import operator_requests
 from autoscaler.daemon.warm.refill import preparing_timeout_s
@@ -39,6 +41,7 @@ class WarmPools:
         """
         self.resuming = Resuming()
         self._acts: dict[str, bool] = {}
+        self._slow: dict[str, SlowAnswers] = {}
         self._kept: dict[str, bytes] = {}
         """By fleet, operators' requests as they are stored."""
 
@@ -56,6 +59,7 @@ class WarmPools:
             name: known[name] if name in known and name in same else WarmPool(now_s) for name in fleets
         }
         self.left = {} if anew else {name: pool for name, pool in before.items() if name not in same}
+        self._slow = {name: self._slow.get(name) or SlowAnswers() for name in fleets}
         self._acts = {name: fleet.policy.act for name, fleet in fleets.items()}
         for name in same & before.keys():
             self.by_name[name].trials = before[name].trials
@@ -108,8 +112,12 @@ class WarmPools:
                 notes += of_people(fleet, own, preparing_timeout_s(fleet), now_s)
             if fleet.arrivals is not None:
                 notes += fleet.arrivals.take_news()
-            if own.has_questions(fleet, now_s):
-                asking.append(own.ask(fleet, now_s, timeout_s))
+            if own.has_questions(fleet, now_s) and not self._slow[fleet.name].rests():
+                asking.append(self._asked(own, fleet, now_s, timeout_s))
         for found in await asyncio.gather(*asking) if asking else ():
             notes += found
         return notes
+
+    async def _asked(self, pool: WarmPool, fleet: Fleet, now_s: float, timeout_s: float) -> list[Note]:
+        with self._slow[fleet.name].timed(timeout_s):
+            return await pool.ask(fleet, now_s, timeout_s)
