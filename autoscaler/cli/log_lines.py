@@ -3,7 +3,8 @@
 A full disk behind the log, or a reader that is gone or hangs, must not end the daemon, and must not fail or delay a tick. Lines that
 cannot be written are dropped, and counted until one can be written again.
 
-Rules of this file: nothing raises, and nothing waits longer than `PATIENCE_S`.
+Rules of this file: nothing raises. No line waits longer than `PATIENCE_S`, and lines that follow each other wait no longer than
+`TOGETHER_S`: on a bad day a tick logs hundreds of lines, and its starts would wait for a reader that takes a while for each.
 """
 
 from __future__ import annotations
@@ -13,8 +14,14 @@ import select
 import stat
 from typing import Any, TextIO
 
+from autoscaler.ports import Clock
+
 PATIENCE_S = 0.1
 """Longest wait for a reader that reads nothing; while lines are being dropped, there is no wait."""
+TOGETHER_S = 0.5
+"""Longest wait of many lines together for a reader that reads slowly."""
+_REGAINED = 0.05
+"""Share of the time that may be waited again: after ten seconds it is all of `TOGETHER_S`."""
 _PIECE_BYTES = 4096
 """A pipe or socket that is writable accepts this many bytes without blocking."""
 
@@ -24,12 +31,14 @@ class LogLines:
 
     Args:
         stream: The output stream.
-        log: Where the number of dropped lines is logged as soon as a line can be written again.
+        log: Where the number of dropped lines is logged once a line could be written again.
+        clock: Measures how long lines wait.
     """
 
-    def __init__(self, stream: TextIO, log: Any) -> None:
-        self._stream, self.log = stream, log
+    def __init__(self, stream: TextIO, log: Any, clock: Clock) -> None:
+        self._stream, self.log, self._clock = stream, log, clock
         self._lost = 0
+        self._left_s, self._at_s = TOGETHER_S, clock.monotonic()
         self._cut = False
         """True if the last line was only partly written."""
 
@@ -65,13 +74,21 @@ class LogLines:
     def _in_pieces(self, data: bytes) -> bool:
         self._stream.flush()
         number, data = self._stream.fileno(), b"\n" + data if self._cut else data
-        wait_ms = 0 if self._lost else int(PATIENCE_S * 1000)
         room = select.poll()
         room.register(number, select.POLLOUT)
         for at in range(0, len(data), _PIECE_BYTES):
-            if not room.poll(wait_ms):
+            if not (room.poll(0) or self._waited(room)):
                 self._cut |= at > 0
                 return False
             os.write(number, data[at : at + _PIECE_BYTES])
         self._cut = False
         return True
+
+    def _waited(self, room: select.poll) -> bool:
+        """Wait for a slow reader, as long as there is time left for that; return whether there is room now."""
+        now_s = self._clock.monotonic()
+        left_s = min(self._left_s + _REGAINED * (now_s - self._at_s), TOGETHER_S)
+        found = [] if self._lost else room.poll(int(1000 * min(left_s, PATIENCE_S)))
+        self._at_s = self._clock.monotonic()
+        self._left_s = max(left_s - (self._at_s - now_s), 0.0)
+        return bool(found)

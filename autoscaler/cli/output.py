@@ -259,8 +259,9 @@ def set_up_logging(style: Literal["console", "json"], level: str) -> None:
     import structlog
 
     from autoscaler.cli.log_lines import LogLines
+    from autoscaler.clock import SystemClock
 
-    lines = LogLines(sys.stderr, structlog.get_logger())
+    lines = LogLines(sys.stderr, structlog.get_logger(), SystemClock())
     last: Any = structlog.processors.JSONRenderer()
     if style == "console":
         last = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=18)

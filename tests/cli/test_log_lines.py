@@ -3,10 +3,12 @@
 import fcntl
 import io
 import os
+import threading
 
 import pytest
 
-from autoscaler.cli.log_lines import LogLines
+from autoscaler.cli.log_lines import TOGETHER_S, LogLines
+from autoscaler.clock import SystemClock
 from tests.daemon.builders import Log
 
 
@@ -32,7 +34,7 @@ def _pipe():
 
 def lines_into(stream):
     log = Log()
-    return LogLines(stream, log), log
+    return LogLines(stream, log, SystemClock()), log
 
 
 def told(log):
@@ -96,3 +98,28 @@ def test_a_line_longer_than_a_pipe_takes_at_once_comes_whole(pipe):
     lines.info("y" * 8000 + "\udc80")
     assert reader.read(65_536) == b"y" * 8000 + b"\\udc80\n"
     assert told(log) == []
+
+
+def test_many_lines_together_wait_for_a_slow_reader_as_long_as_they_may_and_no_longer(pipe):
+    stream, reader = pipe
+    lines, log = lines_into(stream)
+    clock = SystemClock()
+    done = threading.Event()
+
+    def read_slowly():
+        while not done.wait(0.02):
+            reader.read(4096)
+
+    thread = threading.Thread(target=read_slowly)
+    thread.start()
+    began_s = clock.monotonic()
+    for _ in range(2000):
+        lines.info("x" * 1000)
+    took_s = clock.monotonic() - began_s
+    done.set()
+    thread.join()
+    # At the reader's pace it would be ten seconds.
+    assert took_s < 4.0 * TOGETHER_S
+    reader.read(65_536)
+    lines.info("again")
+    assert told(log)
