@@ -317,7 +317,7 @@ class Daemon:
         if self._leasing is not None:
             notes += self._leasing.follow(self.fleets.all, seen.listings, self._observer.rows_by_fleet, now_s)
         if self._left_open:
-            await self._left_open.settle(self.fleets.by_name, seen.listings, now_s)
+            self._left_open.settle(self.fleets.by_name, seen.listings, now_s)
         # Each of these two makes two requests in a row, and the probes below need a part of the time as well.
         if self.fleets.drain:
             notes += await follow(self.fleets.all, self.clock, seen.left_s() / 4.0, self.telemetry)

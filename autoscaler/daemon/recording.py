@@ -122,6 +122,12 @@ class Recorder:
         if settled:
             await self._settling.add(settled)
 
+    def outcomes_after_starts(self, *settled: Settled) -> None:
+        """Log the events, and record them with the outcomes after the starts of the next recorded tick."""
+        for each in settled:
+            self._log(each.events)
+        self._unsettled += settled
+
     async def _settled(self, given: Sequence[tuple[Settled, ...]]) -> tuple[None, ...]:
         settled = tuple(each for some in given for each in some)
         try:

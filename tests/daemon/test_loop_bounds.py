@@ -15,7 +15,7 @@ from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.vms.inventory import Note
 from autoscaler.errors import JournalError
-from autoscaler.ports import Verb
+from autoscaler.ports import ActionIntent, TickRecord, Verb
 from autoscaler.providers.readiness import StatusCheckProbe
 from tests.daemon.builders import ORIGIN_S, Bench, Demand, Log, policy, steady, virtual
 from tests.daemon.test_loop_isolation import BadListing, BadProbe, Source, hang
@@ -192,6 +192,27 @@ async def test_what_came_of_hundreds_of_calls_at_once_holds_no_start_back_on_a_s
     assert len([name for at_s, name in disk.written if 20.0 < at_s < 30.0]) <= 9
     assert errors(bench) == 0
     assert await bench.journal.recent_actions(math.inf) == ()
+
+
+@virtual
+async def test_a_restart_with_hundreds_of_open_calls_decides_in_time_on_a_slow_disk():
+    bench = Bench(limits=None, zones="a")
+    fleets = [f"fleet-{number}" for number in range(100)]
+    ids = [bench.place(name, 2)[0] for name in fleets]
+    intents = [
+        ActionIntent(name, Verb.START, (vm_id,), 1, "", "before")
+        for name, vm_id in zip(fleets, ids, strict=True)
+    ]
+    await bench.journal.record_tick(TickRecord(1, ORIGIN_S - 15.0, ()), intents)
+    disk = bench.journal = SlowDisk(bench.journal, bench.clock, 0.1)
+    for name in fleets:
+        bench.add(policy(name, signal=TOTAL), steady((0, 0), (20, 100)))
+    await bench.run(60)
+    assert at(bench) == pytest.approx([0.1, 10, 20, 30, 40, 50, 60])
+    assert {round(at_s, 3) for at_s, *_ in bench.calls("StartInstances")} == {20.1}
+    assert [kind for _, kind, _ in bench.events()] == ["action_settled"] * 100
+    assert await bench.journal.recent_actions(math.inf) == ()
+    assert len(disk.written) < 20
 
 
 @virtual

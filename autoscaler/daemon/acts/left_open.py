@@ -52,11 +52,8 @@ class LeftOpen:
         """Return whether any action still waits for a listing."""
         return bool(self._actions)
 
-    async def settle(
-        self, fleets: Mapping[str, Fleet], listings: Mapping[int, Listing], now_s: float
-    ) -> None:
+    def settle(self, fleets: Mapping[str, Fleet], listings: Mapping[int, Listing], now_s: float) -> None:
         """After the listings were applied, hold actions that they may not show yet, and close the others."""
-        settled = []
         for action in list(self._actions.values()):
             fleet = fleets.get(action.intent.fleet)
             if fleet is not None:
@@ -67,8 +64,7 @@ class LeftOpen:
                     continue
             del self._actions[action.id]
             if action.settled_at_s is None:
-                settled.append(self._closed(action, fleet, now_s))
-        await self._recording.outcomes(*settled)
+                self._recording.outcomes_after_starts(self._closed(action, fleet, now_s))
 
     def _holds(self, action: ActionRecord, fleet: Fleet, listing: Listing, now_s: float) -> bool:
         if action.intent.simulated:
