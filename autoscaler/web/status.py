@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from autoscaler.core.learned.lead_time import Span, StartSource
-from autoscaler.core.types import NO_CEILING, Freshness, Reason, Stage
+from autoscaler.core.types import NO_CEILING, Float, Freshness, Reason, Stage
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.learned.benefit import pool_benefit
 from autoscaler.daemon.learned.condition import FleetCondition
@@ -31,6 +32,7 @@ def status(daemon: Daemon) -> dict[str, Any]:
     record = daemon.last_record
     rows = {row.fleet: row for row in record.fleets} if record else {}
     problems = unhealthy(daemon)
+    learned = _learned(daemon)
     return {
         "at_s": daemon.clock.now(),
         "tick": record.tick if record else None,
@@ -55,11 +57,14 @@ def status(daemon: Daemon) -> dict[str, Any]:
             }
             for each in daemon.unlisted.places(daemon.clock.now(), daemon.settings.tick_s)
         ],
-        "fleets": [_fleet(daemon, fleet, rows.get(fleet.name)) for fleet in daemon.fleets.all],
+        "fleets": [
+            _fleet(daemon, fleet, rows.get(fleet.name), known)
+            for fleet, known in zip(daemon.fleets.all, learned, strict=True)
+        ],
     }
 
 
-def _fleet(daemon: Daemon, fleet: Fleet, row: FleetTick | None) -> dict[str, Any]:
+def _fleet(daemon: Daemon, fleet: Fleet, row: FleetTick | None, learned: dict[str, Any]) -> dict[str, Any]:
     now_s = daemon.clock.now()
     phases = dict.fromkeys((str(phase) for phase in Phase), 0)
     for tracked in fleet.inventory.vms.values():
@@ -79,7 +84,7 @@ def _fleet(daemon: Daemon, fleet: Fleet, row: FleetTick | None) -> dict[str, Any
         "cost_total": fleet.meter.total.money,
         "start_time": _start_time(fleet),
         "missed_warm_starts_day": fleet.missed.in_day(now_s),
-        "learned": _learned(daemon, fleet),
+        "learned": learned,
         "condition": _condition(daemon.conditions.of(fleet.name)),
         "source_error": fleet.source_error,
         "listing_error": fleet.listing_error or fleet.inventory.vanished_words,
@@ -113,36 +118,61 @@ def _start_time(fleet: Fleet) -> dict[str, float | int | None]:
     }
 
 
-def _learned(daemon: Daemon, fleet: Fleet) -> dict[str, Any]:
-    """Return what was learned over all runs about the fleet's starts and capacity, and what its warm pool saves according to that."""
-    lane, learning = daemon.fleets.lane_of(fleet.name), daemon.fleets.learning
-    times, now_s = learning.lead_times.carried_over(np.array([lane])), daemon.clock.now()
-    stopped = fleet.inventory.counts(now_s, fleet.minimum_on_time_s).stopped
-    per_h = learning.pool_starts_per_h(fleet.name, daemon.began_at_s, now_s)
-    benefit = pool_benefit(times, 0, fleet.meter.prices, stopped, per_h)
+def _learned(daemon: Daemon) -> list[dict[str, Any]]:
+    """Return, by lane, what was learned over all runs about starts and capacity, and what the warm pool saves according to that.
 
-    def of(source: StartSource) -> dict[str, float | None]:
-        parts = {
-            f"{span.name.lower()}_p50_s": _number(float(times.quantile(0.5, span, source)[0]))
-            for span in Span
+    Computed for all fleets at once, because no decision is made meanwhile.
+    """
+    fleets, learning, now_s = daemon.fleets.all, daemon.fleets.learning, daemon.clock.now()
+    times, capacities = learning.lead_times, learning.capacities
+    starts = [
+        _by_lane(
+            {
+                "evidence": times.evidence(Span.WHOLE, source),
+                **{
+                    f"{span.name.lower()}_p50_s": _numbers(times.quantile(0.5, span, source)) for span in Span
+                },
+                "whole_p90_s": _numbers(times.quantile(0.9, Span.WHOLE, source)),
+            }
+        )
+        for source in StartSource
+    ]
+    capacity = _by_lane(
+        {
+            "planned_per_s": [fleet.capacity_per_s for fleet in fleets],
+            "learned_per_s": _numbers(capacities.learned(capacity_params([each.policy for each in fleets]))),
+            "evidence": capacities.evidence(),
+            "spread": _numbers(capacities.spread()),
+            "saturated_share": capacities.hidden_share(),
         }
-        slow = _number(float(times.quantile(0.9, Span.WHOLE, source)[0]))
-        return {"evidence": float(times.evidence(Span.WHOLE, source)[0]), **parts, "whole_p90_s": slow}
+    )
+    found = []
+    for lane, fleet in enumerate(fleets):
+        stopped = fleet.inventory.counts(now_s, fleet.minimum_on_time_s).stopped
+        per_h = learning.pool_starts_per_h(fleet.name, daemon.began_at_s, now_s)
+        own = times.carried_over(np.array([lane]))
+        benefit = pool_benefit(own, 0, fleet.meter.prices, stopped, per_h)
+        found.append(
+            {
+                "capacity": capacity[lane],
+                "planned_start_s": daemon.fleets.planned[lane].vm.start_time_s,
+                "starts": {
+                    source.name.lower(): of[lane] for source, of in zip(StartSource, starts, strict=True)
+                },
+                "warm_pool": {**asdict(benefit), "sentence": benefit.sentence()},
+            }
+        )
+    return found
 
-    own = learning.capacities.carried_over(np.array([lane]))
-    capacity = {
-        "planned_per_s": fleet.capacity_per_s,
-        "learned_per_s": _number(float(own.learned(capacity_params([fleet.policy]))[0])),
-        "evidence": float(own.evidence()[0]),
-        "spread": _number(float(own.spread()[0])),
-        "saturated_share": float(own.hidden_share()[0]),
-    }
-    return {
-        "capacity": capacity,
-        "planned_start_s": daemon.fleets.planned[lane].vm.start_time_s,
-        "starts": {source.name.lower(): of(source) for source in StartSource},
-        "warm_pool": {**asdict(benefit), "sentence": benefit.sentence()},
-    }
+
+def _by_lane(columns: Mapping[str, Iterable[float | None]]) -> list[dict[str, float | None]]:
+    """Turn columns over lanes into one row per lane."""
+    plain = [values.tolist() if isinstance(values, np.ndarray) else values for values in columns.values()]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*plain, strict=True)]
+
+
+def _numbers(values: Float) -> list[float | None]:
+    return [_number(value) for value in values.tolist()]
 
 
 def row_json(row: FleetTick) -> dict[str, Any]:
