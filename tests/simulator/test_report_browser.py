@@ -1,6 +1,7 @@
 """The page in a real browser: it draws, responds, fits the window, and loads nothing from elsewhere."""
 
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.real
 
 
 @pytest.fixture(name="browser", scope="module")
-def _browser():
+def _browser(tmp_path_factory):
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
@@ -34,7 +35,7 @@ def _browser():
         browser = playwright.chromium.launch(
             executable_path=str(CHROMIUM), args=ARGUMENTS, timeout=PATIENCE_MS
         )
-        yield browser
+        yield Screens(browser, tmp_path_factory.mktemp("shown"))
         browser.close()
 
 
@@ -47,25 +48,52 @@ def _month(tmp_path_factory):
     return path
 
 
+class Screens:
+    """A browser with one tab for each kind of screen, and the file that is shown in all of them.
+
+    All that a page keeps goes with it when the next one is opened, but what has been compiled for a tab and an address stays:
+    Plotly takes three seconds.
+    """
+
+    def __init__(self, browser, folder):
+        self.browser, self.file, self.tabs = browser, folder / "report.html", {}
+
+    def tab(self, **context):
+        kind = tuple(sorted(context.items()))
+        if kind not in self.tabs:
+            opened = self.browser.new_context(**context)
+            opened.set_default_timeout(PATIENCE_MS)
+            self.tabs[kind] = opened.new_page()
+        return self.tabs[kind]
+
+
 class Looked:
     """A page in a browser, with what it said and whom it asked."""
 
-    def __init__(self, browser, path, viewport, **context):
-        self.context = browser.new_context(viewport=viewport, **context)
-        self.context.set_default_timeout(PATIENCE_MS)
-        self.page = self.context.new_page()
+    def __init__(self, browser, path, viewport, color_scheme="light", **context):
+        shutil.copyfile(path, browser.file)
+        self.page, self.address = browser.tab(**context), browser.file.as_uri()
+        self.page.set_viewport_size(viewport)
+        self.page.emulate_media(media="screen", color_scheme=color_scheme)
         self.said, self.asked = [], []
-        self.page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.goto(path.as_uri())
+        self.listeners = {
+            "console": lambda message: self.said.append(f"{message.type}: {message.text}"),
+            "pageerror": lambda error: self.said.append(str(error)),
+            "request": lambda request: self.asked.append(request.url),
+        }
+        for event, listener in self.listeners.items():
+            self.page.on(event, listener)
+        self.page.goto(self.address)
         self.page.wait_for_selector("[data-ready=true]")
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.context.close()
+        for event, listener in self.listeners.items():
+            self.page.remove_listener(event, listener)
+        self.page.mouse.move(0, 0)
+        self.page.goto("about:blank")
 
     def overflow(self):
         return self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
@@ -115,7 +143,7 @@ def test_the_area_of_shortage_has_no_height_in_gaps_and_where_capacity_suffices(
 def test_the_page_opens_quietly_with_its_conclusion_in_sight(browser, month, viewport, scheme):
     with Looked(browser, month, viewport, color_scheme=scheme) as looked:
         assert looked.said == []
-        assert looked.asked == [month.as_uri()]
+        assert looked.asked == [looked.address]
         assert looked.overflow() <= 0
         assert looked.bottom("h1") < viewport["height"] / 2
         assert looked.bottom("dl.key") < viewport["height"]
@@ -224,7 +252,7 @@ def test_a_tap_on_a_phone_reads_the_decision_and_the_page_still_scrolls(browser,
         page.touchscreen.tap(box["x"] + box["width"] / 3, box["y"] + box["height"] / 2)
         looked.until("/\\(tick \\d+\\)/.test(document.getElementById('readout').textContent)")
         before = page.evaluate("window.scrollY")
-        finger = looked.context.new_cdp_session(page)
+        finger = page.context.new_cdp_session(page)
         x, y = box["x"] + 100, box["y"] + 100
         for kind, moved in (("touchStart", 0), *(("touchMove", 20 * step) for step in range(1, 11))):
             points = [{"x": x, "y": y - moved}]
@@ -255,7 +283,7 @@ def test_text_that_looks_like_markup_is_shown_as_it_is(browser, tmp_path):
         assert page.locator("img").count() == 0
         assert EVIL in page.locator("table.card thead").inner_text()
         assert looked.said == []
-        assert looked.asked == [(tmp_path / "report.html").as_uri()]
+        assert looked.asked == [looked.address]
 
 
 def test_the_variants_of_a_sweep_can_be_read_and_turned(browser, tmp_path):
@@ -365,7 +393,7 @@ def test_durations_of_variants_are_in_order_of_their_length(browser, tmp_path):
 
 
 def test_without_scripts_the_tables_still_read(browser, month):
-    context = browser.new_context(viewport=DESKTOP, java_script_enabled=False)
+    context = browser.browser.new_context(viewport=DESKTOP, java_script_enabled=False)
     page = context.new_page()
     page.goto(month.as_uri())
     assert "costs 50% less" in page.locator("h1").inner_text()
