@@ -3,8 +3,8 @@
 A full disk behind the log, or a reader that is gone or hangs, must not end the daemon, and must not fail or delay a tick. Lines that
 cannot be written are dropped, and counted until one can be written again.
 
-Rules of this file: nothing raises. No line waits longer than `PATIENCE_S`, and lines that follow each other wait no longer than
-`TOGETHER_S`: on a bad day a tick logs hundreds of lines, and its starts would wait for a reader that takes a while for each.
+Rules of this file: nothing raises. No line waits longer than `PATIENCE_S`, and lines in quick succession together no longer than
+`TOGETHER_S`, because on a bad day a tick logs hundreds of lines, and its starts would wait for a slow reader.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PATIENCE_S = 0.1
 TOGETHER_S = 0.5
 """Longest wait of many lines together for a reader that reads slowly."""
 _REGAINED = 0.05
-"""Share of the time that may be waited again: after ten seconds it is all of `TOGETHER_S`."""
+"""Waiting time regained per second; after ten seconds it is all of `TOGETHER_S` again."""
 _PIECE_BYTES = 4096
 """A pipe or socket that is writable accepts this many bytes without blocking."""
 
@@ -85,7 +85,7 @@ class LogLines:
         return True
 
     def _waited(self, room: select.poll) -> bool:
-        """Wait for a slow reader, as long as there is time left for that; return whether there is room now."""
+        """Wait for a slow reader if there is waiting time left, and return whether there is room now."""
         now_s = self._clock.monotonic()
         left_s = min(self._left_s + _REGAINED * (now_s - self._at_s), TOGETHER_S)
         found = [] if self._lost else room.poll(int(1000 * min(left_s, PATIENCE_S)))

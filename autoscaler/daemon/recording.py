@@ -1,7 +1,7 @@
 """Bounded writes to the journal: a disk that hangs or fails delays actions, never decisions.
 
 Rules of this file: a write that does not return in time has failed for its caller, and is left to finish on its own.
-Until then nothing else is written, so that writes do not queue up behind it. What came of many calls at once is few writes
+Until then nothing else is written, so that writes do not queue up behind it. Outcomes of many calls are combined into few writes
 (`together`). Every failure is counted, and reported once an hour while it lasts.
 """
 

@@ -4,8 +4,8 @@ Why: each write waits for the disk. On a bad day the calls of hundreds of fleets
 after the other, would keep a slow disk busy beyond the tick: the next tick could not be recorded, and its starts would be
 held.
 
-Rules of this file: a write that nothing waits for begins at once. One write is under way at a time; whatever comes meanwhile
-is written together, in the order in which it came.
+Rules of this file: if no write is in progress, a write begins at once. Otherwise items are collected, and written together in
+the order in which they came once it is done.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 
 class _Batch(Generic[T, R]):
-    """What the next write contains, and its results once it is done."""
+    """The items of the next write, and their results once it is done."""
 
     def __init__(self) -> None:
         self.items: list[T] = []
@@ -27,7 +27,7 @@ class _Batch(Generic[T, R]):
 
 
 class Together(Generic[T, R]):
-    """Writes items, together with all others that came while an earlier write was under way.
+    """Writes each item together with those that came while an earlier write was in progress.
 
     Args:
         write: Writes items in one transaction and returns one result per item, or none if that failed, which it has

@@ -334,11 +334,11 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What came of an action, to be written.
+    """The outcomes of an action, to be written.
 
     Attributes:
         action_id: Journal id of the action.
-        at_s: When that was known.
+        at_s: When they were known.
         outcomes: One per VM; empty if only a listing shows what became of it.
         events: What happened because of it.
     """
@@ -372,9 +372,7 @@ class Journal(Protocol):
     async def record_tick(
         self, record: TickRecord, intents: Sequence[ActionIntent], events: Sequence[Note] = ()
     ) -> tuple[int, ...]:
-        """Write a tick, the intents it leads to and what happened in it in one transaction; return the ids of the actions, in
-        order.
-        """
+        """Write a tick, its intents and its events in one transaction; return the ids of the actions, in order."""
         ...
 
     async def record_intents(

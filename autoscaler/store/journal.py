@@ -109,7 +109,7 @@ class SqliteJournal:
     async def record_tick(
         self, record: TickRecord, intents: Sequence[ActionIntent], events: Sequence[Note] = ()
     ) -> tuple[int, ...]:
-        """Write a tick, its intents and what happened in it in one transaction; return the ids of the actions, in order.
+        """Write a tick, its intents and its events in one transaction; return the ids of the actions, in order.
 
         Raises:
             JournalError: The tick cannot be written; nothing of it is stored.

@@ -1,7 +1,7 @@
 """Draining VMs of all fleets in a tick: checks them, chooses the next step, and restores them after a restart.
 
-Rules of this file: balancers are queried concurrently, each within its time limit. All fleets are decided on after the slowest
-answer, so a balancer that takes as long as one request may is not queried again at once: VMs then leave later. A fleet without a balancer is planned as
+Rules of this file: balancers are queried concurrently, each within its time limit. Every decision waits for the slowest answer, so a
+balancer that uses up its time rests for a while (`slow_answers`), and VMs leave later. A fleet without a balancer is planned as
 if this module did not exist, except for `guards.stop_share`.
 """
 

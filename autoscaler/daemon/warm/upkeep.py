@@ -1,8 +1,8 @@
 """Upkeep of all warm pools: which exist, what listings say about them, and what is done in a tick.
 
-Rules of this file: providers are queried for all fleets concurrently; where that takes long, they are not queried again at
-once, because all decisions wait for it. A pool continues when its fleet's policy changes, and
-starts afresh when the fleet does.
+Rules of this file: providers are queried for all fleets concurrently. One that answers slowly rests for a while (`slow_answers`),
+because every decision waits for the answers. A pool continues when its fleet's policy changes, and starts afresh when the fleet
+does.
 """
 
 from __future__ import annotations
