@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 T = TypeVar("T")
 
 
-class Answered(Generic[T]):
+class CompletedCall(Generic[T]):
     """A result that is already known, or an error, with the part of a future's interface that callers use."""
 
     __slots__ = ("answer", "error")
@@ -43,7 +43,7 @@ class Answered(Generic[T]):
         return answer
 
 
-Begun: TypeAlias = "asyncio.Future[T] | Answered[T]"
+Begun: TypeAlias = "asyncio.Future[T] | CompletedCall[T]"
 """A started call: a future, or its result if it is already known."""
 
 
@@ -68,11 +68,11 @@ def begun(call: Callable[[], Awaitable[T]], *, at_once: bool) -> Begun[T]:
     try:
         waits_for = coroutine.send(None)
     except StopIteration as ended:
-        return Answered(ended.value)
+        return CompletedCall(ended.value)
     except asyncio.CancelledError as cancelled:
-        return Answered(error=cancelled)
+        return CompletedCall(error=cancelled)
     except Exception as error:  # noqa: BLE001  it is the caller's, who fetches it from the answer
-        return Answered(error=error)
+        return CompletedCall(error=error)
     return asyncio.ensure_future(_Begun(coroutine, waits_for))
 
 

@@ -46,15 +46,15 @@ MOST = 60
 """VMs that a fleet may have."""
 
 PARTS: tuple[tuple[str, Any, str], ...] = (
-    ("the price that a served share takes", pricing.Dearness, "step"),
+    ("the price that a served share takes", pricing.ShortagePriceController, "step"),
     ("what VMs are worth by the forecast", worth.Worth, "vms"),
     ("what is usual: noting", noting, "note"),
     ("what is usual: noting", noting, "note_page"),
     ("what is usual: every hour", columns, "revise"),
     ("what yesterday needed", columns, "yesterday"),
-    ("what plain models want", experts.Contest, "plain"),
-    ("models in shadow: charged and choosing", experts.Contest, "step"),
-    ("the warm pool by prices", stopped.Holding, "step"),
+    ("what plain models want", experts.ModelCompetition, "plain"),
+    ("models in shadow: charged and choosing", experts.ModelCompetition, "step"),
+    ("the warm pool by prices", stopped.ProvisionedTarget, "step"),
 )
 """What takes time: its name, and the class or module and the name by which it is called there."""
 CONTEST = frozenset(

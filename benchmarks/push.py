@@ -26,7 +26,7 @@ from autoscaler.cloud.setup import CloudSetup, FleetSetup
 from autoscaler.config.policy import policy_from
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry
-from autoscaler.daemon.waking import Waking
+from autoscaler.daemon.waking import LoopSleep
 from autoscaler.ports import Clock
 from autoscaler.providers.ec2.provider import Ec2Provider
 from autoscaler.providers.ec2.settings import Ec2Settings
@@ -126,7 +126,7 @@ async def _run() -> list[Result]:
         pushed = PushedSamples(clock)
         wired = wire([policy_from(POLICY)], provider, clock, Sources(clock, folder, pushed).source_for)
         daemon = Daemon(clock, wired.setups, journal, Telemetry(log=Quiet()), LoopSettings(tick_s=TICK_S))
-        daemon.waking = Waking(clock, 0.001)
+        daemon.waking = LoopSleep(clock, 0.001)
         tokens = folder / "tokens"
         tokens.write_text(TOKEN)
         tokens.chmod(0o600)

@@ -27,7 +27,7 @@ from autoscaler.cloud.vms import State
 from autoscaler.cloud.world import World
 from autoscaler.config.policy import Policy, policy_from
 from autoscaler.daemon.fleets import FleetSetup
-from autoscaler.daemon.garbage import Collecting
+from autoscaler.daemon.garbage import GarbageCollection
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.ports import FleetReadings, Listing, TickRecord, Vm
@@ -279,7 +279,7 @@ async def _quiet(
 
     loop._run_once = timed  # type: ignore[attr-defined]  # noqa: SLF001  as above
     at_each = world.api.call_counts["DescribeInstances", ""]
-    collecting = Collecting()
+    collecting = GarbageCollection()
     collecting.begin()
     try:
         for number in range(FIRST + TICKS):

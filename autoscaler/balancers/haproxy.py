@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from autoscaler.balancers.haproxy_socket import HaproxyError, HaproxySocket, Row
+from autoscaler.balancers.haproxy_socket import HaproxyError, HaproxySocket, StatRow
 from autoscaler.ports import Clock, Member, Rotation, RotationView, Vm
 from autoscaler.words import some
 
@@ -29,9 +29,9 @@ def key_of(vm: Vm, by: JoinBy) -> str:
     return vm.id if by == "id" else vm.tags.get(_NAME_TAG, "")
 
 
-def rows_by_key(rows: Sequence[Row], by: JoinBy) -> dict[str, list[Row]]:
+def rows_by_key(rows: Sequence[StatRow], by: JoinBy) -> dict[str, list[StatRow]]:
     """Return the entries of a backend by what VMs are matched by; one address may have several entries."""
-    found: dict[str, list[Row]] = {}
+    found: dict[str, list[StatRow]] = {}
     for row in rows:
         if row.name != "BACKEND":
             found.setdefault(row.address if by == "address" else row.name, []).append(row)
@@ -111,7 +111,7 @@ class HaproxyBalancer:
         return f"HAProxy at {socket.place} refuses state {state} for {name}: {said}{more}"
 
     def _members(
-        self, vms: Sequence[Vm], rows: Mapping[str, list[Row]], place: str
+        self, vms: Sequence[Vm], rows: Mapping[str, list[StatRow]], place: str
     ) -> tuple[dict[str, Member], str]:
         found, unknown = {}, []
         for vm in vms:
@@ -130,7 +130,7 @@ class HaproxyBalancer:
         )
 
 
-def _member(row: Row) -> Member:
+def _member(row: StatRow) -> Member:
     status = row.status
     if status.startswith("UP") or status == "no check":
         rotation = Rotation.IN

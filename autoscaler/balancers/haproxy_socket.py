@@ -26,7 +26,7 @@ class HaproxyError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class StatRow:
     """One line of `show stat`: a backend as a whole, or one of its entries.
 
     Attributes:
@@ -61,7 +61,7 @@ class HaproxySocket:
         self.place = place
         self._timeout_s = timeout_s
 
-    async def table(self, backend: str) -> list[Row]:
+    async def table(self, backend: str) -> list[StatRow]:
         """Return the rows of the backend and its entries.
 
         Raises:
@@ -137,7 +137,7 @@ def _split(text: str, commands: int) -> list[str]:
     return answers
 
 
-def read_table(text: str, backend: str, place: str) -> list[Row]:
+def read_table(text: str, backend: str, place: str) -> list[StatRow]:
     """Return the rows of a backend in a `show stat` answer.
 
     Raises:
@@ -161,8 +161,8 @@ def read_table(text: str, backend: str, place: str) -> list[Row]:
     return found
 
 
-def _row(line: dict[str, str]) -> Row:
-    return Row(
+def _row(line: dict[str, str]) -> StatRow:
+    return StatRow(
         name=line["svname"],
         status=line["status"],
         sessions=int(line["scur"] or 0),

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from autoscaler.simulator.search.limits import Limit
     from autoscaler.simulator.search.recommending import Advice
     from autoscaler.simulator.search.sweep import Course
-    from autoscaler.simulator.search.walkforward import Plan, Walked
-    from autoscaler.simulator.search.worlds import Weathered
+    from autoscaler.simulator.search.walkforward import Plan, WalkForwardResult
+    from autoscaler.simulator.search.worlds import WorldResult
 
 FINALISTS = 20
 """Number of candidates tried in the other worlds besides the current policy: the cheapest that keep the limits."""
@@ -145,7 +145,7 @@ class _Found:
     tried: Tried
     course: Course
     plan: Plan
-    walked: Walked
+    walked: WalkForwardResult
     advice: Advice
     judged: Landscape
     forecasts: OutlookCache
@@ -210,7 +210,7 @@ def _weather(
     price: float | None,
     *,
     quiet: bool,
-) -> tuple[Weathered, ...]:
+) -> tuple[WorldResult, ...]:
     """Return the results in every world of the current policy, the recommended variant and the cheapest others, in this order."""
     from autoscaler.cli.progress import Bar
     from autoscaler.simulator.search.worlds import price_of_unserved, weather
@@ -232,7 +232,7 @@ def _finalists(found: _Found, limits: Sequence[Limit]) -> list[int]:
     return list(dict.fromkeys([advice.current, advice.row, *cheapest]))[: FINALISTS + 1]
 
 
-def _document(found: _Found, limits: Sequence[Limit], weathered: Sequence[Weathered]) -> dict[str, Any]:
+def _document(found: _Found, limits: Sequence[Limit], weathered: Sequence[WorldResult]) -> dict[str, Any]:
     from autoscaler.simulator.search.landscape import document_of
 
     advice, tried = found.advice, found.tried
@@ -324,7 +324,7 @@ def _in_words(changes: dict[str, Any]) -> list[str]:
     return [f"That is {', '.join(told)}."] if told else []
 
 
-def _of_worlds(found: _Found, limits: Sequence[Limit], weathered: Sequence[Weathered]) -> list[str]:
+def _of_worlds(found: _Found, limits: Sequence[Limit], weathered: Sequence[WorldResult]) -> list[str]:
     """Return sentences on where the recommended variant regrets more than the current policy, and which variant regrets least at worst."""
     import numpy as np
 
@@ -356,7 +356,7 @@ def _of_worlds(found: _Found, limits: Sequence[Limit], weathered: Sequence[Weath
 def _tell(
     found: _Found,
     document: dict[str, Any],
-    weathered: Sequence[Weathered],
+    weathered: Sequence[WorldResult],
     out: Path | None,
     *,
     as_json: bool,

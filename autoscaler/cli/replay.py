@@ -26,7 +26,7 @@ from autoscaler.cli.replay_options import (
 if TYPE_CHECKING:
     from autoscaler.cli.progress import Interruption
     from autoscaler.cloud.faults import Fault
-    from autoscaler.simulator.replay.replaying import Ran, Replay, Wanted
+    from autoscaler.simulator.replay.replaying import Replay, ReplayResult, Wanted
     from autoscaler.simulator.report.card import Card, Entry
     from autoscaler.simulator.report.columns import Columns
 
@@ -124,7 +124,7 @@ def compare(
         chosen, said = replaying.engine_for(replays[0], engine)
         if any(replaying.engine_for(one, engine)[0] == "loop" for one in replays):
             chosen = "loop"
-        runs: dict[str, tuple[Replay, Ran]] = {}
+        runs: dict[str, tuple[Replay, ReplayResult]] = {}
         with interruptible() as interrupted:
             _forecast(replays[0], chosen, interrupted, quiet=as_json)
             once = chosen == "lanes" and replaying.is_run_once(replays[0])
@@ -158,7 +158,7 @@ def compare(
         end_of_part(interrupted)
 
 
-def _begun(runs: dict[str, tuple[Replay, Ran]]) -> dict[str, tuple[Replay, Ran]]:
+def _begun(runs: dict[str, tuple[Replay, ReplayResult]]) -> dict[str, tuple[Replay, ReplayResult]]:
     """Return the runs, limited to the ticks that all of them have.
 
     Raises:
@@ -172,7 +172,7 @@ def _begun(runs: dict[str, tuple[Replay, Ran]]) -> dict[str, tuple[Replay, Ran]]
 
 
 def _judged(
-    runs: dict[str, tuple[Replay, Ran]],
+    runs: dict[str, tuple[Replay, ReplayResult]],
     first: Replay,
     rivals: tuple[Entry, ...],
     interrupted: Interruption,
@@ -257,11 +257,11 @@ def _forecast(
 ) -> None:
     """Compute the forecasts once, before a second process computes the rivals from them."""
     from autoscaler.cli.progress import Bar
-    from autoscaler.simulator.replay.replaying import foresee
+    from autoscaler.simulator.replay.replaying import precompute_forecasts
 
     if engine == "lanes":
         with Bar(f"forecasting {one.trace.name}", quiet=quiet):
-            foresee(one, interrupted)
+            precompute_forecasts(one, interrupted)
 
 
 def _names(policies: list[Path]) -> tuple[str, ...]:
@@ -277,7 +277,7 @@ def _names(policies: list[Path]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _refuse_empty(ran: Ran, prepared: Replay) -> None:
+def _refuse_empty(ran: ReplayResult, prepared: Replay) -> None:
     from autoscaler.errors import ConfigError
     from autoscaler.simulator.report.wording import span
 
@@ -289,7 +289,7 @@ def _refuse_empty(ran: Ran, prepared: Replay) -> None:
         )
 
 
-def _document(prepared: Replay, ran: Ran, card: Card, said: str) -> dict[str, Any]:
+def _document(prepared: Replay, ran: ReplayResult, card: Card, said: str) -> dict[str, Any]:
     from dataclasses import asdict
 
     from autoscaler.simulator.replay.replaying import details_of
@@ -310,7 +310,7 @@ def _document(prepared: Replay, ran: Ran, card: Card, said: str) -> dict[str, An
 
 
 def _write_timelines(
-    out: Path | None, runs: dict[str, tuple[Replay, Ran]], form: Literal["csv", "parquet"]
+    out: Path | None, runs: dict[str, tuple[Replay, ReplayResult]], form: Literal["csv", "parquet"]
 ) -> dict[str, Columns]:
     """Write the timelines, while a second process still computes the rivals."""
     from autoscaler.simulator.report.folder import write_rows

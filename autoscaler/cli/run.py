@@ -115,7 +115,7 @@ async def _run(
     from autoscaler.clock import SystemClock
     from autoscaler.daemon.backfill import Backfill
     from autoscaler.daemon.closing import close
-    from autoscaler.daemon.lifecycle import Retention, close_all, run_to_the_end, signals_heard
+    from autoscaler.daemon.lifecycle import Retention, close_all, run_to_the_end, signal_handling
     from autoscaler.daemon.loop import Daemon, LoopSettings
     from autoscaler.daemon.notify import Notifier
     from autoscaler.daemon.reloading import Reloads
@@ -163,7 +163,7 @@ async def _run(
         stack.push_async_callback(close_all, daemon)
         loaded = replace(loaded, left_out=loaded.left_out + left_out)
         reloads = Reloads(daemon, folder, wiring.wire, loaded, last_good=last_good)
-        stack.enter_context(signals_heard(daemon, reloads))
+        stack.enter_context(signal_handling(daemon, reloads))
         site = await stack.enter_async_context(_site(settings, daemon, pushing, stack))
         telemetry.log.info("listening", text=f"{site.url} ({' '.join(site.paths)})")
         # Load the operations in force before the control socket can accept changes.

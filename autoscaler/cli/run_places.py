@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from autoscaler.daemon.loop import Daemon
-    from autoscaler.daemon.opening import Opening
+    from autoscaler.daemon.opening import PlaceOpener
     from autoscaler.daemon.telemetry import Telemetry
     from autoscaler.ports import Clock, Provider
     from autoscaler.ports.hints import HintSource
@@ -74,29 +74,29 @@ class OpenPlaces:
 
     async def beside(self, daemon: Daemon) -> dict[str, Body]:
         """Return the tasks that run beside the loop, by name: reopening places, and listening for hints from the clouds."""
-        from autoscaler.daemon.hinting import Hinting
-        from autoscaler.daemon.opening import Opening
+        from autoscaler.daemon.hinting import HintReader
+        from autoscaler.daemon.opening import PlaceOpener
 
         found: dict[str, Body] = {}
         for name, late in self._late.items():
             daemon.telemetry.provider_usable.labels(name).set(not late.trouble)
             if late.trouble:
-                opening = Opening(daemon, name, late)
+                opening = PlaceOpener(daemon, name, late)
                 found[f"place {name}"] = opening.watch
                 if self._clouds.by_name[name].tells:
                     found[f"hints {name}"] = partial(self._hear_later, name, opening, daemon)
             elif (source := await self._hints(name)) is not None:
-                found[f"hints {name}".rstrip()] = Hinting(daemon, source).watch
+                found[f"hints {name}".rstrip()] = HintReader(daemon, source).watch
         return found
 
-    async def _hear_later(self, name: str, opening: Opening, daemon: Daemon) -> None:
+    async def _hear_later(self, name: str, opening: PlaceOpener, daemon: Daemon) -> None:
         """Wait until a place is open, then listen for its hints."""
-        from autoscaler.daemon.hinting import Hinting
+        from autoscaler.daemon.hinting import HintReader
 
         await opening.opened()
         source = await self._hints(name)
         if source is not None:
-            await Hinting(daemon, source).watch()
+            await HintReader(daemon, source).watch()
 
     async def _hints(self, name: str) -> HintSource | None:
         """Return the source of hints of a place; None if the place is not open or gives no hints."""

@@ -17,7 +17,7 @@ from autoscaler.cli.output import FAILED, errors_in_words, write_text
 
 if TYPE_CHECKING:
     from autoscaler.simulator.scenarios.judging import Verdict
-    from autoscaler.simulator.scenarios.playing import Played
+    from autoscaler.simulator.scenarios.playing import ScenarioResult
 
 app = typer.Typer(no_args_is_help=True, help="Play bad days and check the outcome.")
 
@@ -74,7 +74,7 @@ def scenario_results(
         typer.echo(f"{target}")
 
 
-def _play(path: Path, *, quiet: bool) -> tuple[Played, tuple[Verdict, ...]]:
+def _play(path: Path, *, quiet: bool) -> tuple[ScenarioResult, tuple[Verdict, ...]]:
     from autoscaler.cli.progress import Bar
     from autoscaler.simulator.scenarios.judging import judge
     from autoscaler.simulator.scenarios.playing import play
@@ -98,7 +98,7 @@ def _files(places: list[Path]) -> list[Path]:
     return found
 
 
-def _tell(played: Played, verdicts: tuple[Verdict, ...]) -> None:
+def _tell(played: ScenarioResult, verdicts: tuple[Verdict, ...]) -> None:
     scenario = played.scenario
     typer.echo(f"{scenario.name}: {scenario.given.story.strip()}")
     for verdict in verdicts:
@@ -106,7 +106,7 @@ def _tell(played: Played, verdicts: tuple[Verdict, ...]) -> None:
     typer.echo("")
 
 
-def _document(played: Played, verdicts: tuple[Verdict, ...]) -> dict[str, Any]:
+def _document(played: ScenarioResult, verdicts: tuple[Verdict, ...]) -> dict[str, Any]:
     from autoscaler.simulator.replay.timeline import jsonable
 
     answer = jsonable(

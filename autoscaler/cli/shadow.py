@@ -17,7 +17,7 @@ from autoscaler.cli.output import errors_in_words, moment_or_ago, print_json, si
 from autoscaler.words import counted
 
 if TYPE_CHECKING:
-    from autoscaler.simulator.replay.shadow_report import Compared, ShadowReport, Side
+    from autoscaler.simulator.replay.shadow_report import ShadowComparison, ShadowReport, Side
     from autoscaler.simulator.replay.timeline import Episode
     from autoscaler.store import JournalReader
 
@@ -103,7 +103,7 @@ def _none(reader: JournalReader, fleet: str | None, span: tuple[float, float], d
 
 
 def _document(report: ShadowReport) -> dict[str, Any]:
-    def compared(c: Compared) -> dict[str, Any]:
+    def compared(c: ShadowComparison) -> dict[str, Any]:
         shares = {"real": c.missed_share(c.real), "policy": c.missed_share(c.policy)}
         return {**asdict(c), "missed_share": shares}
 
@@ -239,7 +239,7 @@ def _episode(e: Episode) -> str:
     )
 
 
-def _missed(row: Compared, side: Side) -> str:
+def _missed(row: ShadowComparison, side: Side) -> str:
     share = row.missed_share(side)
     return "?" if math.isnan(share) else _share(share)
 

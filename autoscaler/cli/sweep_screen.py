@@ -17,7 +17,7 @@ from autoscaler.simulator.report.wording import Unit, money, share, shown
 from autoscaler.simulator.search.landscape import COST, UNSERVED, Landscape
 from autoscaler.simulator.search.recommending import Advice
 from autoscaler.simulator.search.variants import PLANT
-from autoscaler.simulator.search.worlds import Weathered
+from autoscaler.simulator.search.worlds import WorldResult
 
 MOST_ROWS = 15
 _MOST_CANDIDATES = 6
@@ -53,7 +53,7 @@ def print_sweep(document: dict[str, Any], found: Landscape) -> None:
 
 
 def print_advice(
-    document: dict[str, Any], found: Landscape, advice: Advice, weathered: Sequence[Weathered]
+    document: dict[str, Any], found: Landscape, advice: Advice, weathered: Sequence[WorldResult]
 ) -> None:
     """Print a recommendation for people: the verdict, the changes, the other candidates, the other worlds."""
     console = Console(highlight=False, markup=False)
@@ -112,7 +112,7 @@ def _because(found: Landscape, advice: Advice, row: int) -> str:
     return why if row == advice.current else f"{found.named(row)}{f': {why}' if why else ''}"
 
 
-def _worlds(weathered: Sequence[Weathered], *, changed: bool) -> Table:
+def _worlds(weathered: Sequence[WorldResult], *, changed: bool) -> Table:
     """Return a table of cost, unserved work and regret in each world, for the current policy and the recommended variant."""
     made = plain_table()
     made.add_column("world", no_wrap=True)

@@ -24,7 +24,7 @@ from autoscaler.cloud.ec2_form import (
     read_tags,
 )
 from autoscaler.cloud.templates import Template
-from autoscaler.cloud.vms import LaunchData, Page, State, VmView
+from autoscaler.cloud.vms import LaunchData, ListingPage, State, VmView
 from autoscaler.cloud.world import World
 from autoscaler.errors import ProviderError
 
@@ -161,7 +161,7 @@ class Actions:
         action: str,
         tests: Sequence[Callable[[VmView], bool]],
         filters: Form,
-    ) -> Page:
+    ) -> ListingPage:
         vm_ids, limit = form.texts("InstanceId"), form.integer("MaxResults", 5, 1000)
         token, dry_run = form.text("NextToken"), form.flag("DryRun") or False
         form.finish()
@@ -180,7 +180,7 @@ class Actions:
             dry_run=dry_run,
         )
 
-    def _next_token(self, page: Page, form: Form) -> str:
+    def _next_token(self, page: ListingPage, form: Form) -> str:
         if page.last is None:
             return ""
         return f"<nextToken>{_write_token(page.last, form.branch('Filter'))}</nextToken>"

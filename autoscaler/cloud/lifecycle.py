@@ -18,7 +18,7 @@ from enum import IntEnum
 from autoscaler.cloud.billing import Meter
 from autoscaler.cloud.faults import Fault, FaultKind, FaultPlan
 from autoscaler.cloud.physics import Physics, Purpose, Spread, normal
-from autoscaler.cloud.vms import ENDED, Page, Record, State, VmView
+from autoscaler.cloud.vms import ENDED, ListingPage, Record, State, VmView
 from autoscaler.errors import ProviderError
 
 PAGES_KEPT = 100
@@ -90,7 +90,7 @@ class Lifecycle:
         self._changes = 0
         """Number of changes of any VM so far. While it is the same, so are all VMs."""
         self._changed_at_s = start_s
-        self._pages: dict[tuple[int, int | None, Callable[[VmView], bool]], Page] = {}
+        self._pages: dict[tuple[int, int | None, Callable[[VmView], bool]], ListingPage] = {}
         self._pages_of = 0
         self.in_use: Counter[tuple[str, str]] = Counter()
         """Number of VMs that hold capacity, by type and zone."""
@@ -375,7 +375,9 @@ class Lifecycle:
 
     # ── what a caller sees ──────────────────────────────────────────────────────────────────────────────
 
-    def page(self, after: int, limit: int | None, matches: Callable[[VmView], bool], number: int) -> Page:
+    def page(
+        self, after: int, limit: int | None, matches: Callable[[VmView], bool], number: int
+    ) -> ListingPage:
         """Return a part of the `number`-th listing. While it shows the same, the same object is returned.
 
         Args:
@@ -398,14 +400,14 @@ class Lifecycle:
 
     def _new_page(
         self, after: int, limit: int | None, matches: Callable[[VmView], bool], number: int
-    ) -> Page:
+    ) -> ListingPage:
         found: list[VmView] = []
         for view in self._visible(after, number):
             if matches(view):
                 if len(found) == limit:
-                    return Page(tuple(found), found[-1].number)
+                    return ListingPage(tuple(found), found[-1].number)
                 found.append(view)
-        return Page(tuple(found), None)
+        return ListingPage(tuple(found), None)
 
     def _visible(self, after: int, number: int) -> Iterator[VmView]:
         missing = self._faults.active(FaultKind.MISSING_ROWS, self.now_s)

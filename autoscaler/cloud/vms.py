@@ -142,7 +142,7 @@ class VmView:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ListingPage:
     """A part of a listing.
 
     Attributes:

@@ -34,7 +34,7 @@ from autoscaler.cloud.vms import (
     DEFAULT_IMAGE,
     DEFAULT_VM_TYPE,
     LaunchData,
-    Page,
+    ListingPage,
     Record,
     State,
     StateChange,
@@ -393,7 +393,7 @@ class World:
         matches: Callable[[VmView], bool] = lambda _: True,
         plain: bool = False,
         dry_run: bool = False,
-    ) -> Page:
+    ) -> ListingPage:
         """Return a part of a listing as a caller sees it now. Terminated VMs are included while they are listed.
 
         Args:
@@ -408,11 +408,11 @@ class World:
         """
         self.advance(now_s)
 
-        def operation() -> Page:
+        def operation() -> ListingPage:
             self._pages += 1
             if vm_ids:
                 seen = (self._vms.seen(record) for record in self._lookup(vm_ids))
-                return Page(tuple(view for view in seen if view is not None and matches(view)), None)
+                return ListingPage(tuple(view for view in seen if view is not None and matches(view)), None)
             return self._vms.page(after, limit, matches, self._pages)
 
         scopes = self._scopes(vm_ids) if vm_ids else None

@@ -69,8 +69,8 @@ def economic_params(policies: Sequence[Policy], tick_s: float) -> EconomicParams
         provision_cost=floats(lambda policy: provision_price_s(policy) / tick_s),
         cold_ticks=floats(lambda policy: cold_s(policy) / tick_s),
         hibernate=np.array([policy.warm_pool.hibernate is not None for policy in policies], np.bool_),
-        sooner_ticks=floats(sooner_s) / tick_s,
-        unbilled_ticks=unbilled_s(policies, floats(sooner_s)) / tick_s,
+        sooner_ticks=floats(hibernation_saving_s) / tick_s,
+        unbilled_ticks=unbilled_s(policies, floats(hibernation_saving_s)) / tick_s,
         saving_cost=floats(saving_s) / tick_s,
         memory_cost=floats(lambda policy: memory_share(policy) * whole_ticks(refill_s(policy), tick_s)),
     )
@@ -139,7 +139,7 @@ def stopped_share(policy: Policy) -> float:
     return prices.stopped_per_h / prices.in_service_per_h if prices.in_service_per_h > 0 else 0.0
 
 
-def sooner_s(policy: Policy) -> float:
+def hibernation_saving_s(policy: Policy) -> float:
     """Return how much sooner a hibernated VM serves than a stopped one, by the policy, in seconds; NaN if the policy does not say."""
     section = policy.warm_pool.hibernate
     if section is None or section.start_time_s is None:

@@ -24,7 +24,7 @@ def one_of(value: Number) -> Number:
     return found
 
 
-class Alike:
+class ColumnGroups:
     """Groups of columns that have equal given values.
 
     Args:

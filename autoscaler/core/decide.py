@@ -12,7 +12,7 @@ from autoscaler.core.lasting import AFTER_DATA, LASTS, Inputs, Lasts, Rest, neve
 from autoscaler.core.objective.economic import economic
 from autoscaler.core.objective.economics import Economics
 from autoscaler.core.params import LaneParams
-from autoscaler.core.rules import UNCHANGED, Look, Rule, Seen, StageFunction, Why, reasons, within
+from autoscaler.core.rules import UNCHANGED, InputCache, Rule, RuleInputs, StageFunction, Why, reasons, within
 from autoscaler.core.shared_limits import shared
 from autoscaler.core.sharing import HeldBack
 from autoscaler.core.state import LaneState
@@ -28,7 +28,7 @@ from autoscaler.core.types import (
     Snapshot,
     Stage,
 )
-from autoscaler.core.warm.stopped import Holding
+from autoscaler.core.warm.stopped import ProvisionedTarget
 from autoscaler.core.warm.tiers import Tiering, Tiers
 from autoscaler.core.warm_pool import WarmTarget
 
@@ -117,7 +117,7 @@ class Chain:
         self.params = params
         self.counts = counts
         self.rules: list[Rule | None] = [stage(params, counts) for stage in CHAIN.values()]
-        self._look = Look()
+        self._input_cache = InputCache()
         self._note = guards.notes(params)
         self._none = np.zeros(len(params.series), counts)
         self._none.flags.writeable = False
@@ -134,11 +134,11 @@ class Chain:
         # An operator's floor may exceed the maximum, but ends one day: the warm pool holds nothing for the VMs beyond it.
         self._most = within(params.maximum, counts)
         self._economic = np.flatnonzero(params.economic)
-        self._holding = Holding(params, self._economic) if len(self._economic) else None
+        self._provisioned = ProvisionedTarget(params, self._economic) if len(self._economic) else None
         may_hibernate = np.flatnonzero(params.hibernate)
         self.tiering = Tiering(params, may_hibernate) if len(may_hibernate) else None
         self._rest: Rest | None = None
-        self._only_own = self._holding is not None and self.rules[Stage.SHARED] is None
+        self._only_own = self._provisioned is not None and self.rules[Stage.SHARED] is None
         self.forecasts = {
             level: sizing.quantiles(params, np.full(len(params.series), at))
             for at, level in enumerate(QUANTILE_LEVELS)
@@ -150,21 +150,21 @@ class Chain:
         if known and (later := self.later(state, snapshot.now_s, snapshot.tick, outlook)) is not None:
             return later
         self._last = None
-        decision, seen = self._anew(state, snapshot, outlook)
+        decision, seen = self._compute(state, snapshot, outlook)
         self._now_s = snapshot.now_s
         self._until_s = self._lasts_until_s(seen, decision) if known else -np.inf
         self._last = decision if self._until_s > snapshot.now_s else None
         return decision
 
-    def _lasts_until_s(self, seen: Seen, decision: StagedDecision) -> float:
+    def _lasts_until_s(self, seen: RuleInputs, decision: StagedDecision) -> float:
         """Until when the same decision would be made and no state would change if only time passes; -inf if not known."""
         moving = (seen.snapshot.starting, decision.start, decision.provision, decision.stop)
-        if self._holding is not None or any(map(np.count_nonzero, moving)):
+        if self._provisioned is not None or any(map(np.count_nonzero, moving)):
             return -np.inf
         # The arrays may be returned again, so no receiver may change them.
         for array in moving[1:]:
             array.flags.writeable = False
-        values, until_s = decision.story.values, np.inf
+        values, until_s = decision.details.values, np.inf
         for lasts, before, after in zip(self._lasts, values, values[1:], strict=False):
             if lasts is not None:
                 until_s = min(until_s, lasts(seen, before, after))
@@ -182,20 +182,20 @@ class Chain:
             state.wishes.hold(tick)
         if self.rules[Stage.RATE] is not None:
             state.refilled_s = now_s
-        story = decision.story.with_later(outlook, state.peaks.again(tick))
-        if story is not decision.story:
-            decision = self._last = StagedDecision(decision.start, decision.provision, decision.stop, story)
+        details = decision.details.with_later(outlook, state.peaks.again(tick))
+        if details is not decision.details:
+            decision = self._last = StagedDecision(decision.start, decision.provision, decision.stop, details)
         return decision
 
-    def _anew(
+    def _compute(
         self, state: LaneState, snapshot: Snapshot, outlook: Outlook | None
-    ) -> tuple[StagedDecision, Seen]:
+    ) -> tuple[StagedDecision, RuleInputs]:
         """Run the stages anew; return the decision and the inputs that the stages saw."""
-        seen = self._look.at(state, snapshot, outlook)
+        seen = self._input_cache.at(state, snapshot, outlook)
         values, whys = [self._none], list[Why]()
         start = provision = stop = self._none
         same = False
-        if self._holding is None:
+        if self._provisioned is None:
             self._run_stages(seen, values, whys, 0, len(self.rules))
         else:
             same = self._run_needed(seen, values, whys)
@@ -205,17 +205,17 @@ class Chain:
             self._rest = Rest.of(seen, values, whys) if self._only_own else None
         peak = (state.peaks.push_again if same else state.peaks.push_and_max)(snapshot.tick, self._wanted)
         held = None
-        if self._holding is not None and seen.economics is not None:
-            held = self._holding.step(
+        if self._provisioned is not None and seen.economics is not None:
+            held = self._provisioned.step(
                 state.warm_pool, snapshot.tick, self._economic_wanted, seen.economics.price
             )
-        story = Story(self, values, whys, outlook, peak, seen.economics, held)
-        story.held_back = seen.held_back
+        details = DecisionDetails(self, values, whys, outlook, peak, seen.economics, held)
+        details.held_back = seen.held_back
         if self.tiering is not None:
-            story.at_first = self.tiering.step(state.starting, snapshot)
-        return StagedDecision(start, provision, stop, story), seen
+            details.at_first = self.tiering.step(state.starting, snapshot)
+        return StagedDecision(start, provision, stop, details), seen
 
-    def _run_stages(self, seen: Seen, values: list[Int], whys: list[Why], first: int, end: int) -> None:
+    def _run_stages(self, seen: RuleInputs, values: list[Int], whys: list[Why], first: int, end: int) -> None:
         """Run the stages `first` to `end` (exclusive) and append their results to `values` and `whys`."""
         wish = values[-1]
         for rule in self.rules[first:end]:
@@ -225,7 +225,7 @@ class Chain:
             values.append(wish)
             whys.append(why)
 
-    def _run_needed(self, seen: Seen, values: list[Int], whys: list[Why]) -> bool:
+    def _run_needed(self, seen: RuleInputs, values: list[Int], whys: list[Why]) -> bool:
         """Run the stages that have to run; return whether those after the data guard repeat their last results."""
         rest, rate = self._rest, self.rules[Stage.RATE]
         self._run_stages(seen, values, whys, 0, AFTER_DATA)
@@ -242,7 +242,7 @@ class Chain:
         whys.extend(rest.whys)
         return True
 
-    def _orders(self, seen: Seen, wish: Int, desired: Int) -> tuple[Int, Int, Int]:
+    def _orders(self, seen: RuleInputs, wish: Int, desired: Int) -> tuple[Int, Int, Int]:
         """Return VMs to start, to provision and to stop, int (L,) each (one shared array for all zeros); note the orders."""
         snapshot, none = seen.snapshot, self._none
         if wish is seen.settled:
@@ -267,7 +267,7 @@ class Chain:
                 stop = none
         return start, provision, stop
 
-    def _orders_in(self, seen: Seen, lanes: Int, wish: Int, desired: Int) -> tuple[Int, Int, Int]:
+    def _orders_in(self, seen: RuleInputs, lanes: Int, wish: Int, desired: Int) -> tuple[Int, Int, Int]:
         """Same as `_orders`, if only `lanes`, int64 (m,), may act and no lane provisions VMs."""
         snapshot, start, stop = seen.snapshot, self._none, self._none
         change = wish.take(lanes) - seen.ordered.take(lanes)
@@ -296,7 +296,7 @@ class Chain:
         If they are and a lane has an objective, `values` gets the same array object as before, which later steps recognise.
         """
         desired = values[_AFTER_GUARDS]
-        if self._holding is None:
+        if self._provisioned is None:
             self._wanted = np.minimum(desired, self._most)
             return False
         if self._desired is not self._none and desired.tobytes() == self._desired.tobytes():
@@ -311,7 +311,7 @@ class Chain:
         return False
 
 
-class Story:
+class DecisionDetails:
     """How a decision came about; each part is computed when it is first read.
 
     Args:
@@ -364,13 +364,15 @@ class Story:
         self._warm_target: Int | None = None
         self._tiers: Tiers | None = None
 
-    def with_later(self, outlook: Outlook | None, peak: SmallInt) -> Story:
+    def with_later(self, outlook: Outlook | None, peak: SmallInt) -> DecisionDetails:
         """The story of a later tick in which nothing else has changed; this object if the arguments are unchanged too."""
         if peak is not self._peak and peak.tobytes() == self._peak.tobytes():
             peak = self._peak
         if peak is self._peak and outlook is self._outlook:
             return self
-        later = Story(self._chain, self.values, self._whys, outlook, peak, self.economics, self._held)
+        later = DecisionDetails(
+            self._chain, self.values, self._whys, outlook, peak, self.economics, self._held
+        )
         later._rows, later._reason = self._rows, self._reason
         if peak is self._peak:
             later._warm_target = self._warm_target
@@ -426,72 +428,72 @@ class StagedDecision(Decision):
         story: Source of the other fields.
     """
 
-    __slots__ = ("_story",)
-    _story: Story
+    __slots__ = ("_details",)
+    _details: DecisionDetails
 
-    def __init__(self, start: Int, provision: Int, stop: Int, story: Story) -> None:
+    def __init__(self, start: Int, provision: Int, stop: Int, details: DecisionDetails) -> None:
         note = object.__setattr__
         note(self, "start", start)
         note(self, "provision", provision)
         note(self, "stop", stop)
-        note(self, "_story", story)
+        note(self, "_details", details)
 
     @property
-    def story(self) -> Story:
+    def details(self) -> DecisionDetails:
         """How the decision came about."""
-        return self._story
+        return self._details
 
     @property
     def wish(self) -> Int:
         """VMs that the policy stages propose, before guards."""
-        return self._story.values[_AFTER_WISH]
+        return self._details.values[_AFTER_WISH]
 
     @property
     def desired(self) -> Int:
         """VMs wanted in service."""
-        return self._story.values[_AFTER_GUARDS]
+        return self._details.values[_AFTER_GUARDS]
 
     @property
     def warm_target(self) -> Int:
         """Stopped VMs wanted."""
-        return self._story.warm_target()
+        return self._details.warm_target()
 
     @property
     def forecast(self) -> Float:
         """Median demand at the lead time; NaN without an Outlook."""
-        return self._story.forecast(0.5)
+        return self._details.forecast(0.5)
 
     @property
     def forecast_hi(self) -> Float:
         """95 % quantile of demand at the lead time; NaN without an Outlook."""
-        return self._story.forecast(0.95)
+        return self._details.forecast(0.95)
 
     @property
     def reason(self) -> Int:
         """The reason of each stage."""
-        return self._story.reason()
+        return self._details.reason()
 
     @property
     def value(self) -> Int:
         """The wish after each stage."""
-        return self._story.rows()[1:]
+        return self._details.rows()[1:]
 
     @property
     def economics(self) -> Economics | None:
         """The numbers behind the economic stage."""
-        return self._story.economics
+        return self._details.economics
 
     @property
     def held_back(self) -> tuple[HeldBack, ...]:
         """Lanes that shared limits keep below their wish."""
-        return self._story.held_back
+        return self._details.held_back
 
     @property
     def tiers(self) -> Tiers | None:
         """How many of the waiting VMs should wait hibernated; None if no lane's VMs may hibernate."""
-        return self._story.tiers()
+        return self._details.tiers()
 
     @property
     def bursts(self) -> BurstOdds | None:
         """How likely a burst is, per series; None without an Outlook."""
-        return self._story.bursts()
+        return self._details.bursts()

@@ -146,7 +146,7 @@ def doubted(
 
 def fell(state: Falls, tick: int, tick_s: float, work: Float) -> Int:
     """Take in a tick, as `doubted` does; return the columns with a fall that is doubted from now on: int64 (k,)."""
-    _turn(state, tick, tick_s)
+    _begin_stretch(state, tick, tick_s)
     state.last_tick = tick
     past, present = state.lowest
     lasted = np.minimum(past, present)
@@ -232,7 +232,7 @@ def uneventful(state: Falls, tick: int, tick_s: float, work: Float) -> int:
     for stretch, row in zip(stretches.astype(np.int64).tolist(), work.tolist(), strict=True):
         if stretch != state.stretch:
             state.lowest[1] = present
-            _turn(state, now, tick_s)
+            _begin_stretch(state, now, tick_s)
             past, present = state.lowest.tolist()
         where = []
         for at in columns:
@@ -283,7 +283,7 @@ def _stretch(tick: int, tick_s: float) -> int:
     return int(tick * tick_s // _length(tick_s))
 
 
-def _turn(state: Falls, tick: int, tick_s: float) -> None:
+def _begin_stretch(state: Falls, tick: int, tick_s: float) -> None:
     """Begin another stretch if the current one is over."""
     stretch = _stretch(tick, tick_s)
     if stretch == state.stretch:

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from autoscaler.core.params import LaneParams
-from autoscaler.core.rules import UNCHANGED, Rule, Seen, Why, pair, within
+from autoscaler.core.rules import UNCHANGED, Rule, RuleInputs, Why, pair, within
 from autoscaler.core.state import LaneState, full_buckets
 from autoscaler.core.types import NO_CEILING, CountType, Float, Int, Reason, Snapshot
 
@@ -30,7 +30,7 @@ def stabilisation(params: LaneParams, counts: CountType) -> Rule | None:
 
     reasons = pair(Reason.STABILISATION, Reason.NONE)
 
-    def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
+    def rule(seen: RuleInputs, wish: Int) -> tuple[Int, Why]:
         known = seen.fresh
         if known is not None and needs_none is not None:
             known = known | needs_none
@@ -50,7 +50,7 @@ def cooldown(params: LaneParams, counts: CountType) -> Rule | None:
 
     reasons = pair(Reason.COOLDOWN_IN, Reason.COOLDOWN_OUT)
 
-    def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
+    def rule(seen: RuleInputs, wish: Int) -> tuple[Int, Why]:
         state, now_s, now = seen.state, seen.snapshot.now_s, seen.ordered
         value = wish
         # Only the lanes that want a change are looked at: of thousands, most stay.
@@ -83,7 +83,7 @@ def bounds(params: LaneParams, counts: CountType) -> Rule:
     reasons = pair(Reason.MINIMUM, Reason.MAXIMUM)
     top = np.iinfo(counts).max
 
-    def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
+    def rule(seen: RuleInputs, wish: Int) -> tuple[Int, Why]:
         if not seen.operated:
             value = np.maximum(wish, minimum)
             return np.minimum(value, maximum, out=value), reasons
@@ -122,7 +122,7 @@ def rate(params: LaneParams, counts: CountType) -> Rule | None:
 
     reasons = pair(Reason.RATE_LIMIT_IN, Reason.RATE_LIMIT_OUT)
 
-    def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
+    def rule(seen: RuleInputs, wish: Int) -> tuple[Int, Why]:
         nonlocal elapsed_s, refill_out, refill_in, at_once
         state, now = seen.state, seen.ordered
         passed_s = max(seen.snapshot.now_s - state.refilled_s, 0.0)
@@ -222,7 +222,7 @@ def on_time(params: LaneParams, counts: CountType) -> Rule:
 
     reasons = pair(Reason.MINIMUM_ON_TIME, Reason.NONE)
 
-    def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
+    def rule(seen: RuleInputs, wish: Int) -> tuple[Int, Why]:
         view = seen.snapshot
         if view.stoppable is view.in_service or wish is seen.settled:
             return wish, UNCHANGED
@@ -239,7 +239,7 @@ def pause(params: LaneParams, counts: CountType) -> Rule:
     del params, counts
     reasons = pair(Reason.PAUSED_STOP, Reason.PAUSED_START)
 
-    def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
+    def rule(seen: RuleInputs, wish: Int) -> tuple[Int, Why]:
         if not seen.operated:
             return wish, UNCHANGED
         view, now = seen.snapshot, seen.ordered
@@ -256,7 +256,7 @@ def supply(params: LaneParams, counts: CountType) -> Rule:
     none = np.zeros_like(most)
     reasons = pair(Reason.NONE, Reason.WARM_POOL_EMPTY)
 
-    def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
+    def rule(seen: RuleInputs, wish: Int) -> tuple[Int, Why]:
         view = seen.snapshot
         if wish is seen.settled:
             return wish, UNCHANGED
@@ -287,7 +287,7 @@ def supply(params: LaneParams, counts: CountType) -> Rule:
     return rule
 
 
-def startable(seen: Seen, need: Int) -> Int:
+def startable(seen: RuleInputs, need: Int) -> Int:
     """Stopped VMs to start, int (L,), if `need` VMs are wanted beyond what is ordered."""
     start = np.minimum(need, seen.snapshot.stopped)
     return start * seen.snapshot.may_start if seen.operated else start

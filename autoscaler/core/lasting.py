@@ -19,11 +19,11 @@ from typing import TypeAlias
 import numpy as np
 
 from autoscaler.core.params import LaneParams
-from autoscaler.core.rules import Seen, Why, is_fixed
+from autoscaler.core.rules import RuleInputs, Why, is_fixed
 from autoscaler.core.state import full_buckets
 from autoscaler.core.types import Array, Int, Snapshot, Stage
 
-Lasts: TypeAlias = Callable[[Seen, Int, Int], float]
+Lasts: TypeAlias = Callable[[RuleInputs, Int, Int], float]
 """A function of what a stage sees and of the wish before and after it, (L,) each: the time (epoch seconds) until which the
 stage gives the same answer and has nothing new to remember if only time passes; -inf if not known."""
 
@@ -87,7 +87,7 @@ def _timeless(params: LaneParams) -> Lasts:
 def _schedule(params: LaneParams) -> Lasts:
     edges = np.unique(np.concatenate([params.window_start_s.ravel(), params.window_end_s.ravel()])).tolist()
 
-    def lasts(seen: Seen, before: Int, after: Int) -> float:
+    def lasts(seen: RuleInputs, before: Int, after: Int) -> float:
         del before, after
         return min((edge for edge in edges if edge > seen.snapshot.now_s), default=math.inf)
 
@@ -98,7 +98,7 @@ def _stabilisation(params: LaneParams) -> Lasts:
     """Lasts forever if the window's highest wish raises nothing now: it never will while the same wish repeats."""
     del params
 
-    def lasts(seen: Seen, before: Int, after: Int) -> float:
+    def lasts(seen: RuleInputs, before: Int, after: Int) -> float:
         return math.inf if seen.fresh is None and not np.count_nonzero(before != after) else -math.inf
 
     return lasts
@@ -114,7 +114,7 @@ def _rate(params: LaneParams) -> Lasts:
     """Lasts forever if all buckets are full, because full buckets stay full."""
     full_out, full_in = full_buckets(params)
 
-    def lasts(seen: Seen, before: Int, after: Int) -> float:
+    def lasts(seen: RuleInputs, before: Int, after: Int) -> float:
         del before, after
         state = seen.state
         fuller = np.count_nonzero(state.tokens_out < full_out) or np.count_nonzero(state.tokens_in < full_in)
@@ -160,7 +160,7 @@ class Rest:
 
     __slots__ = ("_now_s", "_ordered", "_starting", "_wish", "settled", "values", "whys")
 
-    def __init__(self, seen: Seen, values: list[Int], whys: list[Why], starting: bytes) -> None:
+    def __init__(self, seen: RuleInputs, values: list[Int], whys: list[Why], starting: bytes) -> None:
         settled, wish = values[-1], values[AFTER_DATA]
         settled.flags.writeable = False
         self.settled = settled
@@ -170,7 +170,7 @@ class Rest:
         self._wish, self._ordered, self._starting = wish.tobytes(), seen.ordered.tobytes(), starting
 
     @classmethod
-    def of(cls, seen: Seen, values: list[Int], whys: list[Why]) -> Rest | None:
+    def of(cls, seen: RuleInputs, values: list[Int], whys: list[Why]) -> Rest | None:
         """The rest of a tick, from the wish after each stage and their reasons; None if the lanes are not at rest."""
         held = values[Stage.COOLDOWN + 1] is not values[Stage.COOLDOWN]
         if seen.settled is None or values[-1] is not seen.settled or held:
@@ -178,7 +178,7 @@ class Rest:
         starting = seen.snapshot.starting
         return None if np.count_nonzero(starting) else cls(seen, values, whys, starting.tobytes())
 
-    def goes_on(self, seen: Seen, wish: Int) -> bool:
+    def goes_on(self, seen: RuleInputs, wish: Int) -> bool:
         """Whether the rest continues in another tick, in which `wish` is the wish after the data guard."""
         if seen.operated or wish.tobytes() != self._wish or seen.ordered.tobytes() != self._ordered:
             return False

@@ -24,7 +24,7 @@ MOST_LOG = 60.0
 """Bound on log ratios, which no real one reaches; its exponential fits float32."""
 
 
-class Page(NamedTuple):
+class LawPage(NamedTuple):
     """The laws of T consecutive ticks, for S series.
 
     Attributes:
@@ -52,5 +52,5 @@ class PagedLaws(Laws):
         row: The position of this tick in it.
     """
 
-    page: Page
+    page: LawPage
     row: int

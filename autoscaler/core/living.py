@@ -18,7 +18,7 @@ import numpy as np
 
 from autoscaler.core.decide import decide
 from autoscaler.core.forecast import SeriesState, steps
-from autoscaler.core.laws import Page, PagedLaws
+from autoscaler.core.laws import LawPage, PagedLaws
 from autoscaler.core.params import LaneParams, SeriesParams
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import (
@@ -38,7 +38,7 @@ Fixed = TypeVar("Fixed", Int, Bool)
 _FRESH = int(Freshness.FRESH)
 
 
-class Living:
+class PastReplay:
     """Replays L fleets through past demand; lane i reads series i.
 
     Args:
@@ -165,7 +165,7 @@ def by_tick(outlook: Outlook, series: int, first_tick: int, demand: Float) -> It
     if ticks == 1:
         yield outlook
         return
-    page = None if outlook.laws is None else Page(outlook.laws, ticks, first_tick, demand)
+    page = None if outlook.laws is None else LawPage(outlook.laws, ticks, first_tick, demand)
     for tick in range(ticks):
         mine = slice(tick * series, (tick + 1) * series)
         laws: Laws | None = None

@@ -45,7 +45,7 @@ ROUNDING = 1e-9
 
 
 @dataclass(slots=True)
-class Seen:
+class RuleInputs:
     """All inputs that the rules of one tick see.
 
     Attributes:
@@ -87,7 +87,7 @@ class Seen:
 Why: TypeAlias = "tuple[int, int] | Callable[[], Int]"
 """The reasons of a stage: one for lanes whose wish it raised and one for lanes whose wish it lowered, made by `pair`; or a
 function that returns the reasons, int64 (L,), computed from arrays that do not change before the next tick."""
-Rule: TypeAlias = Callable[[Seen, Int], tuple[Int, Why]]
+Rule: TypeAlias = Callable[[RuleInputs, Int], tuple[Int, Why]]
 StageFunction: TypeAlias = Callable[[LaneParams, CountType], Rule | None]
 
 FRESH = int(Freshness.FRESH)
@@ -178,8 +178,8 @@ def is_operated(snapshot: Snapshot) -> bool:
     return bool(paused or count(snapshot.floor) or count(snapshot.ceiling != NO_CEILING))
 
 
-class Look:
-    """Builds the `Seen` of each tick, recomputing only what may have changed."""
+class InputCache:
+    """Builds the `RuleInputs` of each tick, recomputing only what may have changed."""
 
     __slots__ = ("_answers", "_arrays", "_censored", "_fresh", "_operated")
 
@@ -190,9 +190,9 @@ class Look:
         self._arrays: tuple[Array, ...] | None = None
         self._answers: tuple[Bool | None, Bool | None, bool] = None, None, False
 
-    def at(self, state: LaneState, snapshot: Snapshot, outlook: Outlook | None) -> Seen:
+    def at(self, state: LaneState, snapshot: Snapshot, outlook: Outlook | None) -> RuleInputs:
         """What the rules see in this tick."""
-        return Seen(
+        return RuleInputs(
             state, snapshot, outlook, snapshot.in_service + snapshot.starting, *self._answers_for(snapshot)
         )
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from autoscaler.core.objective.worth import Worth
 from autoscaler.core.params import LaneParams
-from autoscaler.core.rules import FRESH, Rule, Seen, Why, within
+from autoscaler.core.rules import FRESH, Rule, RuleInputs, Why, within
 from autoscaler.core.sharing import BLOCK, HeldBack, Limit, full_tokens, handed_out
 from autoscaler.core.types import NO_CEILING, CountType, Float, Horizon, Int, Reason
 
@@ -40,7 +40,7 @@ def shared(params: LaneParams, counts: CountType) -> Rule | None:
     full = full_tokens(params)
     most = within(np.where(params.provision, params.max_provisioned, 0), counts)
 
-    def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
+    def rule(seen: RuleInputs, wish: Int) -> tuple[Int, Why]:
         view, state = seen.snapshot, seen.state.shared
         known = (view.freshness == FRESH) & ~np.isnan(view.demand)
         state.demand = np.where(known, view.demand, state.demand)
@@ -65,7 +65,7 @@ def shared(params: LaneParams, counts: CountType) -> Rule | None:
     return rule
 
 
-def _can_be_had(seen: Seen, wish: Int, most: Int) -> Int:
+def _can_be_had(seen: RuleInputs, wish: Int, most: Int) -> Int:
     """VMs that each lane wants and can get from the warm pool and, if allowed, by provisioning: int64 (L,)."""
     view = seen.snapshot
     room = np.maximum(most - view.provisioned, 0) * view.may_provision
@@ -91,7 +91,7 @@ class Claim:
     wanted: Int
 
     @classmethod
-    def of(cls, params: LaneParams, seen: Seen, can: Int, lanes: Int) -> Claim:
+    def of(cls, params: LaneParams, seen: RuleInputs, can: Int, lanes: Int) -> Claim:
         """The claim of some lanes; `can`, int64 (L,), is what each lane can get."""
         view = seen.snapshot
         ceiling, floor = view.ceiling[lanes].astype(np.int64), view.floor[lanes].astype(np.int64)
@@ -124,7 +124,7 @@ class Group:
         self._worth = Worth(series, capacity, (Horizon.LEAD,) * BLOCK)
         self._money = self.params.vm_price[self.lanes]
 
-    def share(self, seen: Seen, claim: Claim) -> tuple[Int, Int, tuple[HeldBack, ...]]:
+    def share(self, seen: RuleInputs, claim: Claim) -> tuple[Int, Int, tuple[HeldBack, ...]]:
         """Divide the limits among the lanes, and deduct the granted starts from the group's tokens.
 
         Returns:
@@ -158,7 +158,7 @@ class Group:
         short = np.flatnonzero(got < claim.wanted)
         return got, code, self._held_back(short, code, claim, got, worth) if len(short) else ()
 
-    def worth(self, seen: Seen) -> Callable[[Int], Float]:
+    def worth(self, seen: RuleInputs) -> Callable[[Int], Float]:
         """Return a function of numbers of VMs, int64 (BLOCK, G): what the last of them earns, float64 (BLOCK, G)."""
         lanes, capacity = self.lanes, self.params.vm_capacity[self.lanes]
         demand = seen.state.shared.demand[lanes]

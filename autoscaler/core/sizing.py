@@ -14,7 +14,7 @@ from autoscaler.core.rules import (
     ROUNDING,
     UNCHANGED,
     Rule,
-    Seen,
+    RuleInputs,
     Why,
     most_of,
     one_for_all,
@@ -46,7 +46,7 @@ def reactive(params: LaneParams, counts: CountType) -> Rule | None:
     demand_everywhere = np.full(len(params.series), int(Reason.DEMAND))
     by_tolerance, by_none = np.array(int(Reason.TOLERANCE)), np.array(int(Reason.NONE))
 
-    def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
+    def rule(seen: RuleInputs, wish: Int) -> tuple[Int, Why]:
         demand, censored = seen.snapshot.demand, seen.censored
         if censored is not None:
             demand = demand * np.where(censored, params.censored_growth, 1.0)
@@ -106,7 +106,7 @@ def steps(params: LaneParams, counts: CountType) -> Rule | None:
     nowhere = np.full(len(params.series), np.nan)
     furthest = most_of(counts)
 
-    def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
+    def rule(seen: RuleInputs, wish: Int) -> tuple[Int, Why]:
         now = seen.ordered
         utilisation = nowhere.copy()
         np.divide(
@@ -144,7 +144,7 @@ def schedule(params: LaneParams, counts: CountType) -> Rule | None:
 
     reasons = pair(Reason.SCHEDULE, Reason.NONE)
 
-    def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
+    def rule(seen: RuleInputs, wish: Int) -> tuple[Int, Why]:
         nonlocal span, floor, anywhere
         now_s = seen.snapshot.now_s
         now = int(edges.searchsorted(now_s, side="right"))
@@ -173,7 +173,7 @@ def cover(params: LaneParams, counts: CountType) -> Rule | None:
     keep_everywhere = np.full(len(params.series), int(Reason.FORECAST_KEEP))
     by_cover, by_none = np.array(int(Reason.FORECAST_COVER)), np.array(int(Reason.NONE))
 
-    def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
+    def rule(seen: RuleInputs, wish: Int) -> tuple[Int, Why]:
         if seen.outlook is None:
             raise ValueError("A lane orders by forecast, so `decide` needs an Outlook.")
         low = vms(read(seen.outlook.at_lead))

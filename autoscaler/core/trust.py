@@ -18,7 +18,17 @@ from operator import attrgetter
 import numpy as np
 
 from autoscaler.core.params import LaneParams
-from autoscaler.core.rules import FRESH, UNCHANGED, Rule, Seen, WhileSame, Why, is_fixed, where_any, whole_vms
+from autoscaler.core.rules import (
+    FRESH,
+    UNCHANGED,
+    Rule,
+    RuleInputs,
+    WhileSame,
+    Why,
+    is_fixed,
+    where_any,
+    whole_vms,
+)
 from autoscaler.core.sizing import quantiles
 from autoscaler.core.trust_state import NEVER
 from autoscaler.core.types import Bool, CountType, Float, Freshness, Int, Reason, Snapshot
@@ -47,7 +57,7 @@ def data(params: LaneParams, counts: CountType) -> Rule:
 
     where_sparse = WhileSame(_counted, lambda view: where_any(sparse(view)))
 
-    def rule(seen: Seen, wish: Int) -> tuple[Int, Why]:
+    def rule(seen: RuleInputs, wish: Int) -> tuple[Int, Why]:
         view, trusted = seen.snapshot, seen.state.trusted
         doubtful = where_sparse(view)
         gone = vanishing(seen) if vanishing is not None else None
@@ -83,7 +93,7 @@ def data(params: LaneParams, counts: CountType) -> Rule:
     return rule
 
 
-def _fall_back(params: LaneParams, counts: CountType) -> Callable[[Seen, Bool | None, Int], Int | None]:
+def _fall_back(params: LaneParams, counts: CountType) -> Callable[[RuleInputs, Bool | None, Int], Int | None]:
     """Return a function that notes when lanes went blind, and gives the number of VMs that long-blind lanes fall back to.
 
     Its result is int (L,), `NEVER` in lanes that do not fall back; None if no lane does.
@@ -91,7 +101,7 @@ def _fall_back(params: LaneParams, counts: CountType) -> Callable[[Seen, Bool | 
     forecast = quantiles(params, params.cover_quantile) if params.cover.any() else None
     vms = whole_vms(params.vm_capacity, counts)
 
-    def instead(seen: Seen, blind: Bool | None, wish: Int) -> Int | None:
+    def instead(seen: RuleInputs, blind: Bool | None, wish: Int) -> Int | None:
         view, trusted = seen.snapshot, seen.state.trusted
         if blind is None:
             if trusted.lost:
@@ -115,7 +125,7 @@ def _fall_back(params: LaneParams, counts: CountType) -> Callable[[Seen, Bool | 
     return instead
 
 
-def _vanished(params: LaneParams) -> Callable[[Seen], Bool | None] | None:
+def _vanished(params: LaneParams) -> Callable[[RuleInputs], Bool | None] | None:
     """Return a function that says in which lanes demand vanished at once a short while ago, bool (L,); None if in none.
 
     None is returned instead of the function if no lane doubts vanished demand.
@@ -125,7 +135,7 @@ def _vanished(params: LaneParams) -> Callable[[Seen], Bool | None] | None:
     notable = params.vm_capacity * VANISHED_VMS
     calm: Float | None = None
 
-    def vanished(seen: Seen) -> Bool | None:
+    def vanished(seen: RuleInputs) -> Bool | None:
         nonlocal calm
         view, trusted = seen.snapshot, seen.state.trusted
         demand = view.demand

@@ -31,7 +31,7 @@ from autoscaler.core.types import Freshness, Int, Samples
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.fleets import Fleet, Fleets, measure
 from autoscaler.daemon.loop import Daemon
-from autoscaler.daemon.relived import Relived
+from autoscaler.daemon.relived import PastFleets
 from autoscaler.errors import AutoscalerError
 from autoscaler.ports.sources import HistorySource, RecordedDemand
 from autoscaler.ports.time import Clock
@@ -135,7 +135,7 @@ class Backfill:
         past = await self._past(mine, daemon.clock.now())
         known = ~np.isnan(past.demand).all(axis=0)
         inexperienced = np.array([self._is_inexperienced(fleet) for fleet in mine])
-        relived = Relived(fleets, lanes, past.first * tick_s)
+        relived = PastFleets(fleets, lanes, past.first * tick_s)
         await self._step(relived, past, fleets)
         if not await self._catch_up(relived, fleets, lanes, lanes[known & inexperienced]):
             self._in_vain += daemon.fleets is fleets
@@ -227,7 +227,7 @@ class Backfill:
 
     # ── stepping ───────────────────────────────────────────────────────────────────────────────────────
 
-    async def _step(self, relived: Relived, past: Past, fleets: Fleets) -> None:
+    async def _step(self, relived: PastFleets, past: Past, fleets: Fleets) -> None:
         """Step through the past, which ends before the first tick in `overheard`."""
         known = np.flatnonzero(~np.isnan(past.demand).all(axis=1))
         tick_s, row = self._daemon.settings.tick_s, int(known[0]) if len(known) else len(past.demand)
@@ -246,7 +246,7 @@ class Backfill:
             row += len(samples)
             await pace.rest()
 
-    async def _catch_up(self, relived: Relived, fleets: Fleets, lanes: Int, models: Int) -> bool:
+    async def _catch_up(self, relived: PastFleets, fleets: Fleets, lanes: Int, models: Int) -> bool:
         """Step through the ticks that have passed meanwhile and put the state into use; return whether that succeeded."""
         heard = [] if fleets.overheard is None else fleets.overheard  # empty or not, it grows meanwhile
         at, pace = 0, Pace(self._daemon.clock)

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from autoscaler.at_once import Answered, Begun, begun
+from autoscaler.at_once import Begun, CompletedCall, begun
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ def ended(task: Begun[T]) -> T:
         RuntimeError: The call was cancelled from within.
         Exception: Whatever the call itself raised.
     """
-    if isinstance(task, Answered):
+    if isinstance(task, CompletedCall):
         if task.error is None:
             answer: T = task.answer
             return answer

@@ -25,7 +25,7 @@ LEAST_S = 30.0
 """Smallest jump of the clock that counts as setting it, in seconds."""
 
 
-class SetAhead:
+class ClockAdvance:
     """Notices that the clock was set ahead, and moves the beginnings of waits by as much.
 
     Args:

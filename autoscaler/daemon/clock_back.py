@@ -26,7 +26,7 @@ RESTS_S = 6 * 3600.0
 _LEARNED = ("peaks", "trial", "budget", "warm_pool", "starting")
 
 
-def what_stays(before: LaneState, lanes: LaneParams, back_s: float) -> LaneState:
+def state_after_set_back(before: LaneState, lanes: LaneParams, back_s: float) -> LaneState:
     """Return the state with which core continues; guards start afresh.
 
     Args:
@@ -42,7 +42,7 @@ def what_stays(before: LaneState, lanes: LaneParams, back_s: float) -> LaneState
     return state
 
 
-def keep_orders(
+def carry_over_orders(
     inventories: Sequence[FleetInventory], before: Sequence[FleetInventory], by_s: float, now_s: float
 ) -> None:
     """Keep orders that may not be listed yet, and VMs that are left alone, in new inventories.
@@ -57,8 +57,8 @@ def keep_orders(
         flying = [t for t in known.vms.values() if t.order is not None and t.phase is not Phase.LOST]
         for t in flying:
             _move_back(t, by_s)
-        inventory.go_on_with(flying, known.expected_earlier(by_s))
-        inventory.recall_aside(known.aside_rows(now_s + by_s), by_s)
+        inventory.add_in_flight(flying, known.expected_earlier(by_s))
+        inventory.recall_set_aside(known.set_aside_rows(now_s + by_s), by_s)
 
 
 def _move_back(t: TrackedVm, by_s: float) -> None:

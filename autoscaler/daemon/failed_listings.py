@@ -37,7 +37,7 @@ class PlaceListed:
     sentence: str
 
 
-class Unlisted:
+class FailedListings:
     """Follows the listings of every provider.
 
     Acting fleets and fleets in shadow share one listing of a provider, and so one failure.
@@ -51,7 +51,7 @@ class Unlisted:
     def __init__(self, telemetry: Telemetry, began_at_s: float) -> None:
         self._telemetry = telemetry
         self._began_at_s = began_at_s
-        self._of: dict[str, _Unlisted] = {}
+        self._of: dict[str, _FailedListing] = {}
 
     def follow(self, listings: Iterable[tuple[str, Listing]], now_s: float) -> int:
         """Log, count and date what is new, and return how many different failures there are.
@@ -67,7 +67,7 @@ class Unlisted:
         failed = 0
         for name, its in by_name.items():
             if (one := self._of.get(name)) is None:
-                one = self._of[name] = _Unlisted(name, self._telemetry.log)
+                one = self._of[name] = _FailedListing(name, self._telemetry.log)
             failed += one.follow(its, now_s)
             whole_at_s = self._began_at_s if one.whole_at_s is None else one.whole_at_s
             self._telemetry.last_listing.labels(name).set(whole_at_s)
@@ -86,14 +86,14 @@ class Unlisted:
             for name, one in sorted(self._of.items())
         ]
 
-    def _old(self, one: _Unlisted, now_s: float, tick_s: float) -> str:
+    def _old(self, one: _FailedListing, now_s: float, tick_s: float) -> str:
         age_s = now_s - (self._began_at_s if one.whole_at_s is None else one.whole_at_s)
         if not one.error or age_s <= max(OLD_S, OLD_TICKS * tick_s):
             return ""
         return f"no complete list of VMs for {_span(age_s)}: {one.error}"
 
 
-class _Unlisted:
+class _FailedListing:
     """Follows the listings of one provider."""
 
     def __init__(self, name: str, log: Any) -> None:

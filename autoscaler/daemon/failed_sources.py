@@ -18,7 +18,7 @@ from autoscaler.daemon.telemetry import Telemetry
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
-class Unread:
+class FailedSources:
     """Reports failing sources.
 
     Args:

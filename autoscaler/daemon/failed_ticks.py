@@ -8,7 +8,7 @@ from collections import Counter
 from autoscaler.daemon.telemetry import Telemetry
 
 
-class Failing:
+class FailedTicks:
     """Reports failing ticks, and counts repetitions.
 
     Args:

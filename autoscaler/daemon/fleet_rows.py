@@ -28,7 +28,7 @@ from autoscaler.core.types import (
     Stage,
     TierReason,
 )
-from autoscaler.daemon.sentences import Told, sentence
+from autoscaler.daemon.sentences import SentenceInputs, sentence
 from autoscaler.daemon.vms.tracked import Counts
 from autoscaler.ports import DueBurst, Earnings, FleetTick, Memories, RealVms, SharedHold, name_of
 
@@ -41,15 +41,15 @@ _AHEAD = frozenset({int(Reason.FORECAST_COVER), int(Reason.WORTH_START)})
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class LastSentence:
     """The last sentence of a fleet, and the numbers that it was written from."""
 
-    of: Told | None = None
+    of: SentenceInputs | None = None
     words: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CachedRow:
     """The last row of a fleet, and what it was made from."""
 
     values: tuple[Any, ...]
@@ -238,7 +238,7 @@ def fleet_tick(
     if last is not None and last.is_of(fleet, values, counts, cost, real):
         return last.row
     row = _fleet_tick(fleet, values, counts, cost, real)
-    fleet.row = Row(values, counts, row)
+    fleet.row = CachedRow(values, counts, row)
     return row
 
 
@@ -250,7 +250,7 @@ def _fleet_tick(
         wish, desired, start, provision, stop, warm_target, stages, reasons, earnings, shared, burst, memories,
     ) = values  # fmt: skip
     # NaN is not equal to itself, but `math.nan` is the same object each time, and tuples compare by identity first.
-    told = Told(
+    told = SentenceInputs(
         stages=tuple(stages),
         reasons=tuple(reasons),
         in_service=counts.in_service,
@@ -268,7 +268,7 @@ def _fleet_tick(
         burst=burst,
     )
     if told != fleet.said.of:
-        fleet.said = Said(told, sentence(told))
+        fleet.said = LastSentence(told, sentence(told))
     capacity = counts.in_service * fleet.capacity_per_s
     return FleetTick(
         fleet=fleet.name,

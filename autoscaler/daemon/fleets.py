@@ -23,12 +23,12 @@ from autoscaler.core.state import LaneState
 from autoscaler.core.types import Decision, Float, Int, Samples, Snapshot
 from autoscaler.daemon.acts.arriving import Arrivals
 from autoscaler.daemon.acts.drain import Drains, carry_on
-from autoscaler.daemon.clock_back import what_stays
-from autoscaler.daemon.fleet_rows import Row, Said
-from autoscaler.daemon.gathering import Gathering
-from autoscaler.daemon.impossible_readings import Beyond
+from autoscaler.daemon.clock_back import state_after_set_back
+from autoscaler.daemon.fleet_rows import CachedRow, LastSentence
+from autoscaler.daemon.gathering import SnapshotBuilder
+from autoscaler.daemon.impossible_readings import ImpossibleReadings
 from autoscaler.daemon.learned.learning import Learning, with_vm
-from autoscaler.daemon.learned.patience import be_patient, patience_of
+from autoscaler.daemon.learned.patience import patience_of, update_patience
 from autoscaler.daemon.operating.allowances import Allowances
 from autoscaler.daemon.vms.hibernation import Hibernation, held
 from autoscaler.daemon.vms.inventory import Counts, FleetInventory, Phase
@@ -99,21 +99,21 @@ class Fleet:
         self.missed = MissedStarts()
         p = policy.prices
         self.meter = Meter(Prices(p.in_service_per_h, p.stopped_per_h, p.start, p.provision, p.memory_per_h))
-        self.begin_anew()
+        self.start_over()
         self.new_vms = 0
         self.start_times_s: deque[float] = deque(maxlen=START_TIMES_KEPT)
         self.source_error = self.listing_error = ""
         self.beyond: dict[str, float] = {}
         """By VM whose readings are left out because no VM can do so much work: when its readings were last left out."""
         self.evaluated_at_s: float | None = None
-        self.said = Said()
-        self.row: Row | None = None
+        self.said = LastSentence()
+        self.row: CachedRow | None = None
         self.queue: QueueState | None = None
         """The state of the fleet's queue, for one lane; None before the first decision, and for other signals."""
         self._serving: list[TrackedVm] = []
         self._newest_s = math.inf
 
-    def begin_anew(self) -> None:
+    def start_over(self) -> None:
         """Forget the VMs, as after a restart; the next listing reports them again."""
         patience = patience_of(self.policy)
         self.inventory = FleetInventory(self.name, patience)
@@ -263,8 +263,8 @@ class Fleets:
         self._queues = QueueState.empty(len(self.all))
         self._weighed_at_s = -math.inf
         self._has_queues = any(fleet.policy.signal.kind == "queue" for fleet in self.all)
-        self._gathering = Gathering(self.all, self._compiled.lanes.vm_capacity)
-        self._folds, self._beyond = Folds(), Beyond(self.all)
+        self._gathering = SnapshotBuilder(self.all, self._compiled.lanes.vm_capacity)
+        self._folds, self._beyond = Folds(), ImpossibleReadings(self.all)
         self._seen: tuple[object, ...] = ()
         """The inputs of the last snapshot, compared by identity; empty if they must not be reused."""
 
@@ -298,13 +298,13 @@ class Fleets:
         """Return the lane of a fleet."""
         return self.all.index(self.by_name[fleet])
 
-    def begin_anew(self, now_s: float, back_s: float) -> None:
+    def start_over(self, now_s: float, back_s: float) -> None:
         """Forget everything noted by a clock that was then set back by `back_s`; what was learned stays (`clock_back`)."""
         for fleet in self.all:
-            fleet.begin_anew()
+            fleet.start_over()
         self._planned()
         self._compiled, self._compiled_at_s = self._compile(now_s), now_s
-        self._lane_state = what_stays(self._lane_state, self._compiled.lanes, back_s)
+        self._lane_state = state_after_set_back(self._lane_state, self._compiled.lanes, back_s)
         self._series_state.last_tick = -1
 
     def _compile(self, now_s: float) -> CompiledPolicies:
@@ -315,7 +315,7 @@ class Fleets:
         if (success != 1.0).any():
             lanes = replace(lanes, start_success=success)
         if lanes.hibernate.any():
-            self._sooner_s = self.learning.sooner_s(self._policies)
+            self._sooner_s = self.learning.hibernation_saving_s(self._policies)
             unbilled = unbilled_s(self._policies, self._sooner_s) / self._tick_s
             lanes = replace(lanes, sooner_ticks=self._sooner_s / self._tick_s, unbilled_ticks=unbilled)
         return compiled if lanes is compiled.lanes else replace(compiled, lanes=lanes)
@@ -346,14 +346,14 @@ class Fleets:
         """Return whether the time that hibernated VMs start sooner was learned, or has changed notably."""
         if not self._compiled.lanes.hibernate.any():
             return False
-        now_s = self.learning.sooner_s(self._policies)
+        now_s = self.learning.hibernation_saving_s(self._policies)
         moved = np.abs(now_s - self._sooner_s) > NOTABLE_MOVE * np.abs(self._sooner_s)
         return bool((moved | (np.isnan(now_s) != np.isnan(self._sooner_s))).any())
 
     def _planned(self) -> list[Policy]:
         """Return the policies with what was learned, each for a VM of its fleet's mean weight."""
         planned = self.learning.planned([fleet.policy for fleet in self.all])
-        be_patient(((fleet.name, fleet.policy, fleet.inventory) for fleet in self.all), self.learning)
+        update_patience(((fleet.name, fleet.policy, fleet.inventory) for fleet in self.all), self.learning)
         self._gathering.plan_with(np.array([policy.vm.capacity_per_s for policy in planned]))
         for lane, fleet in enumerate(self.all):
             fleet.capacity_per_s = planned[lane].vm.capacity_per_s * fleet.weights.mean

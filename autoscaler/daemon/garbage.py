@@ -31,7 +31,7 @@ _MANY_MORE = 300_000
 
 
 @dataclass(slots=True)
-class Collecting:
+class GarbageCollection:
     """Controls the garbage collector of this process, from `begin` to `end`."""
 
     _thresholds: tuple[int, int, int] = field(default_factory=gc.get_threshold)

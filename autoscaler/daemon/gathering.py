@@ -39,7 +39,7 @@ _COLUMNS = tuple(_COUNTED)
 _COLUMNS_OF = attrgetter(*_COUNTED.values())
 
 
-class Gathering:
+class SnapshotBuilder:
     """Builds the arrays of each tick, and reuses those of the last tick if they would be equal.
 
     Args:

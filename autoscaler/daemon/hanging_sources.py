@@ -14,7 +14,7 @@ from collections.abc import Container, Hashable
 from dataclasses import dataclass
 from typing import Any
 
-from autoscaler.at_once import Answered, Begun
+from autoscaler.at_once import Begun, CompletedCall
 
 ASKED_ANEW_S = 60.0
 """Time after which a call that ignores its cancellation is left behind and the adapter is called again, in event-loop
@@ -32,7 +32,7 @@ class _Hung:
     is_well: bool = False
 
 
-class Hanging:
+class HangingSources:
     """Remembers which adapters hang.
 
     Adapters are keyed by fleet, or by whatever else they belong to. Times are seconds of the event loop.
@@ -74,7 +74,7 @@ class Hanging:
             began_s: When the call began.
             timeout_s: How long the call may take.
         """
-        if isinstance(call, Answered) or call.done():
+        if isinstance(call, CompletedCall) or call.done():
             self._of.pop(key, None)
             return
         loop = asyncio.get_running_loop()

@@ -19,7 +19,7 @@ SHORTEST_ROUND_S = 1.0
 _MOST_TOLD = 10_000
 
 
-class Hinting:
+class HintReader:
     """Reads hints from the cloud and acts on them.
 
     Args:

@@ -9,7 +9,7 @@ import math
 from dataclasses import replace
 
 from autoscaler.core.types import Reason
-from autoscaler.daemon.acts.ladder import may_be_made
+from autoscaler.daemon.acts.ladder import provisionable_now
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.ports import FLEET_TAG, FleetTick, TickRecord
 from autoscaler.words import some
@@ -23,7 +23,7 @@ UNMADE = "no VM is provisioned, since it failed recently: "
 UNRECORDED = "held, since the journal cannot be written: "
 
 
-def in_full(fleet: Fleet, row: FleetTick, now_s: float) -> str:
+def full_sentence(fleet: Fleet, row: FleetTick, now_s: float) -> str:
     """Return the sentence of a decision with what holds it back or limits it; the same object if nothing does."""
     why, told = held(fleet, row, now_s), row.sentence
     # An objective never proposes a number beyond the bounds, so no stage reports that it was clipped.
@@ -56,7 +56,7 @@ def held(fleet: Fleet, row: FleetTick, now_s: float) -> str:
         return UNKNOWN_TO_BALANCER
     if row.stop and fleet.drains is not None and fleet.drains.refusals.stays(now_s):
         return NOT_LET_GO
-    if row.provision > (room := may_be_made(fleet, now_s)):
+    if row.provision > (room := provisionable_now(fleet, now_s)):
         tried = "one VM is" if room == 1.0 else f"{room:.0f} VMs are"
         return f"{tried} provisioned, to see whether there is room again: " if room else UNMADE
     return ""

@@ -20,7 +20,7 @@ nonsense now and then would be reported each time.
 """
 
 
-class Beyond:
+class ImpossibleReadings:
     """Reports VMs whose readings are left out as implausible. The VMs themselves are noted on the fleets.
 
     Args:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from autoscaler.daemon.closing import CLOSE_WITHIN_S, Closable, close
-from autoscaler.daemon.garbage import Collecting
+from autoscaler.daemon.garbage import GarbageCollection
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.reloading import Reloads
 from autoscaler.daemon.supervision import keep_alive
@@ -59,12 +59,12 @@ async def run_to_the_end(
         beside: Further tasks to keep alive while the daemon runs, by name.
         for_s: Seconds of the event loop after which to end; None means never.
     """
-    with signals_heard(daemon, reloads):
+    with signal_handling(daemon, reloads):
         await _run(daemon, retention, reloads, beside, for_s)
 
 
 @contextmanager
-def signals_heard(daemon: Daemon, reloads: Reloads | None) -> Iterator[None]:
+def signal_handling(daemon: Daemon, reloads: Reloads | None) -> Iterator[None]:
     """Handle signals in this context: SIGINT and SIGTERM stop the daemon in order, SIGHUP asks for a reload.
 
     Enter it before anything announces that the daemon is there, because a reader of the announcement may send a signal
@@ -94,7 +94,7 @@ async def _run(
 ) -> None:
     loop = asyncio.get_running_loop()
     timer = loop.call_later(for_s, daemon.stop) if for_s is not None else None
-    collecting = Collecting()
+    collecting = GarbageCollection()
     bodies = {**_background(daemon, retention, reloads, collecting), **(beside or {})}
     tasks = {asyncio.create_task(keep_alive(daemon, name, body), name=name) for name, body in bodies.items()}
     collecting.begin()
@@ -119,7 +119,7 @@ async def close_all(daemon: Daemon) -> None:
 
 
 def _background(
-    daemon: Daemon, retention: Retention | None, reloads: Reloads | None, collecting: Collecting
+    daemon: Daemon, retention: Retention | None, reloads: Reloads | None, collecting: GarbageCollection
 ) -> dict[str, Callable[[], Awaitable[object]]]:
     """Return the background tasks to run beside the loop, by name."""
     found: dict[str, Callable[[], Awaitable[object]]] = {}
@@ -146,7 +146,7 @@ async def _housekeep(daemon: Daemon, retention: Retention) -> None:
         )
 
 
-async def _collect(daemon: Daemon, collecting: Collecting) -> None:
+async def _collect(daemon: Daemon, collecting: GarbageCollection) -> None:
     """Collect garbage in small steps while a tick is in progress, and once shortly before a tick begins."""
     clock, tick_s = daemon.clock, daemon.settings.tick_s
     while True:

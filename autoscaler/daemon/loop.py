@@ -19,24 +19,24 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from autoscaler.clock import give_way
-from autoscaler.daemon.acts.acting import Acting
+from autoscaler.daemon.acts.acting import IntentExecutor
 from autoscaler.daemon.acts.calls import TickWait
 from autoscaler.daemon.acts.ladder import specs
 from autoscaler.daemon.acts.leaving import choose, follow, probe_of, recall
-from autoscaler.daemon.acts.left_open import LeftOpen
-from autoscaler.daemon.acts.planning import Wanted, marked, plan
-from autoscaler.daemon.clock_ahead import SetAhead
-from autoscaler.daemon.clock_back import keep_orders
+from autoscaler.daemon.acts.left_open import OpenActions
+from autoscaler.daemon.acts.planning import WantedVms, marked, plan
+from autoscaler.daemon.clock_ahead import ClockAdvance
+from autoscaler.daemon.clock_back import carry_over_orders
 from autoscaler.daemon.doubted_readings import complaint
-from autoscaler.daemon.failed_listings import Unlisted
-from autoscaler.daemon.failed_sources import Unread
-from autoscaler.daemon.failed_ticks import Failing
+from autoscaler.daemon.failed_listings import FailedListings
+from autoscaler.daemon.failed_sources import FailedSources
+from autoscaler.daemon.failed_ticks import FailedTicks
 from autoscaler.daemon.fleet_rows import LaneValues, fleet_tick
 from autoscaler.daemon.fleets import Fleets, FleetSetup
 from autoscaler.daemon.health import stale
-from autoscaler.daemon.holding import in_full, provisioned, unrecorded
+from autoscaler.daemon.holding import full_sentence, provisioned, unrecorded
 from autoscaler.daemon.learned.condition import Conditions
-from autoscaler.daemon.learned.keeping import Keeping
+from autoscaler.daemon.learned.keeping import LearnedStateStore
 from autoscaler.daemon.notify import Notifier
 from autoscaler.daemon.observing import Observer
 from autoscaler.daemon.operating.operators import Operators
@@ -44,12 +44,12 @@ from autoscaler.daemon.policies import PolicyStatus
 from autoscaler.daemon.reconciling import reconcile
 from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.telemetry import Telemetry
-from autoscaler.daemon.vanished_demand import Falling
+from autoscaler.daemon.vanished_demand import VanishedDemand
 from autoscaler.daemon.vms.inventory import Counts, Phase
 from autoscaler.daemon.vms.leasing import Leasing
 from autoscaler.daemon.vms.rows import FLEET_ROWS, MANY_FLEETS, SLICE_ROWS, Turns
-from autoscaler.daemon.waking import Early, Waking
-from autoscaler.daemon.warm.chores import FIRST, LAST, Chores
+from autoscaler.daemon.waking import EarlyTurn, LoopSleep
+from autoscaler.daemon.warm.chores import FIRST, LAST, ChoreExecutor
 from autoscaler.daemon.warm.serving_instead import ready_for_demand
 from autoscaler.daemon.warm.upkeep import WarmPools
 from autoscaler.ports import (
@@ -108,7 +108,7 @@ class LoopSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class Observation:
     """Readings by fleet, listings by `id(provider)`, and the event-loop time by which observing must end."""
 
     readings: dict[str, FleetReadings]
@@ -160,22 +160,22 @@ class Daemon:
         self.ticks_skipped = 0
         self.last_record: TickRecord | None = None
         self._on_tick = on_tick
-        self.waking = Waking(clock, self.settings.tick_s)
-        self._turn = asyncio.Lock()
+        self.waking = LoopSleep(clock, self.settings.tick_s)
+        self._tick_lock = asyncio.Lock()
         self._observer = Observer(clock)
-        self.unlisted, self._unread = Unlisted(telemetry, self.began_at_s), Unread(telemetry)
+        self.unlisted, self._unread = FailedListings(telemetry, self.began_at_s), FailedSources(telemetry)
         self._readings: dict[str, FleetReadings] = {}
-        self._lane_values, self._falling = LaneValues(), Falling()
-        self._left_open = LeftOpen(self.recorder, telemetry, self.began_at_s)
+        self._lane_values, self._vanished = LaneValues(), VanishedDemand()
+        self._left_open = OpenActions(self.recorder, telemetry, self.began_at_s)
         self.conditions = Conditions(telemetry)
-        self.acting = Acting(clock, self.recorder, telemetry, self.settings.act_timeout_s)
+        self.acting = IntentExecutor(clock, self.recorder, telemetry, self.settings.act_timeout_s)
         self.acting.govern(self.fleets.by_name)
         self.warm_pools = WarmPools(clock)
         self.warm_pools.govern(self.fleets.by_name)
-        self.keeping = Keeping(self.recorder, telemetry, self.warm_pools)
-        self.chores = Chores(clock, self.recorder, telemetry, self.settings.act_timeout_s)
+        self.keeping = LearnedStateStore(self.recorder, telemetry, self.warm_pools)
+        self.chores = ChoreExecutor(clock, self.recorder, telemetry, self.settings.act_timeout_s)
         self._budgets = budgets_among(fleet.provider for fleet in self.fleets.all)
-        self._failing, self._set_ahead = Failing(telemetry), SetAhead(clock, telemetry, leasing)
+        self._failed_ticks, self._set_ahead = FailedTicks(telemetry), ClockAdvance(clock, telemetry, leasing)
 
     # ── the loop ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -197,13 +197,13 @@ class Daemon:
             if tick > done_tick:
                 self._count_skipped(done_tick, tick)
                 self.waking.served()
-                async with self._turn:
+                async with self._tick_lock:
                     await self._guarded_tick(tick)
                 done_tick = tick
             elif early := self.waking.take():
-                async with self._turn:
+                async with self._tick_lock:
                     await self._guarded_tick(tick, early)
-            await self.waking.sleep_to(self.clock.monotonic() + self._to_next(done_tick))
+            await self.waking.sleep_to(self.clock.monotonic() + self._until_next_s(done_tick))
         await self.acting.finish()
         await self.keeping.keep(self.fleets, self.clock.now(), at_once=True)
         await self.chores.finish()
@@ -218,7 +218,7 @@ class Daemon:
     @property
     def is_ticking(self) -> bool:
         """Whether a tick or an early turn is in progress."""
-        return self._turn.locked()
+        return self._tick_lock.locked()
 
     async def take_over(self, setups: Sequence[FleetSetup]) -> None:
         """Replace the fleets by those of `setups` between two ticks; fleets that remain keep their state.
@@ -226,7 +226,7 @@ class Daemon:
         Calls in flight are finished and recorded as usual. The VMs of fleets that are not among `setups` stay as they
         are. If this raises, the fleets are unchanged.
         """
-        async with self._turn:
+        async with self._tick_lock:
             before, self.fleets = self.fleets, self.fleets.carried_over(setups, self.clock.now())
             self.operators.govern(self.fleets.by_name)
             self.acting.govern(self.fleets.by_name)
@@ -247,7 +247,7 @@ class Daemon:
             tick_s=self.settings.tick_s,
         )
 
-    async def tick(self, tick: int, early: Early | None = None) -> TickRecord:
+    async def tick(self, tick: int, early: EarlyTurn | None = None) -> TickRecord:
         """Run one turn of the loop.
 
         Args:
@@ -289,15 +289,15 @@ class Daemon:
 
     # ── steps of a tick ────────────────────────────────────────────────────────────────────────────────
 
-    async def _observe(self) -> Observed:
+    async def _observe(self) -> Observation:
         serving = {f.name: f.measured() for f in self.fleets.all}
         until_s = asyncio.get_running_loop().time() + self.settings.observing_s
         listings, readings = await self._observer.observe(
             self.fleets.providers, self.fleets.sources, serving, self.settings.reading_s
         )
-        return Observed(readings, listings, until_s)
+        return Observation(readings, listings, until_s)
 
-    async def _read(self, early: Early) -> Observed:
+    async def _read(self, early: EarlyTurn) -> Observation:
         """Read the fleets of an early turn without listing VMs; other fleets keep their last readings."""
         asked = [f for f in self.fleets.all if early.has(f.name)]
         _, readings = await self._observer.observe(
@@ -308,9 +308,9 @@ class Daemon:
         )
         unread = FleetReadings.none()
         last = {f.name: self._readings.get(f.name, unread) for f in self.fleets.all}
-        return Observed(last | readings, {}, 0.0)
+        return Observation(last | readings, {}, 0.0)
 
-    async def _reconcile(self, seen: Observed) -> None:
+    async def _reconcile(self, seen: Observation) -> None:
         now_s = self.clock.now()
         self.unlisted.follow(self._observer.named(seen.listings), now_s)
         notes = await reconcile(self.fleets.all, seen.listings, self._observer, now_s)
@@ -334,7 +334,7 @@ class Daemon:
         self.recorder.note_with_tick(notes)
 
     async def _decide(
-        self, seen: Observed, counts: Sequence[Counts], tick: int, now_s: float, early: Early | None
+        self, seen: Observation, counts: Sequence[Counts], tick: int, now_s: float, early: EarlyTurn | None
     ) -> list[FleetTick]:
         many = len(counts) >= MANY_FLEETS or sum(each.provisioned for each in counts) >= SLICE_ROWS
         if many:
@@ -363,9 +363,9 @@ class Daemon:
             fleet.evaluated_at_s = now_s
             real = fleet.real.charge(now_s) if fleet.real is not None else None
             row = fleet_tick(fleet, values[lane], counts[lane], cost, real)
-            if (told := in_full(fleet, row, now_s)) is not row.sentence:
+            if (told := full_sentence(fleet, row, now_s)) is not row.sentence:
                 row = replace(row, sentence=told)
-            self.fleets.news += self._falling.follow(row)
+            self.fleets.news += self._vanished.follow(row)
             rows.append(allowed.noted(row, lane))
             if turns.spent(FLEET_ROWS):
                 await give_way()
@@ -373,7 +373,7 @@ class Daemon:
             await give_way()
         return rows
 
-    def _select(self, record: TickRecord, early: Early | None) -> list[ActionIntent]:
+    def _select(self, record: TickRecord, early: EarlyTurn | None) -> list[ActionIntent]:
         intents: list[ActionIntent] = []
         may_refill = self.operators.allowed(record.at_s).may_refill
         for lane, row in enumerate(record.fleets):
@@ -397,7 +397,7 @@ class Daemon:
                     specs=partial(specs, fleet),
                 )
                 made = provisioned(fleet, row, record.at_s) - len(ready_for_demand(fleet, pool, row))
-                wanted = Wanted(row.start, row.stop, max(made, 0), row.sentence, replaced)
+                wanted = WantedVms(row.start, row.stop, max(made, 0), row.sentence, replaced)
                 chosen = choose(fleet, wanted, record.at_s, planned, may_stop=row.may_stop)
                 intents += marked(chosen, acts=fleet.policy.act)
             if early is None and fleet.inventory.listed and record.at_s >= fleet.held_until_s:
@@ -405,7 +405,7 @@ class Daemon:
                 intents += marked(kept, acts=fleet.policy.act)
         return intents
 
-    def _account(self, record: TickRecord, counts: dict[str, Counts], early: Early | None) -> None:
+    def _account(self, record: TickRecord, counts: dict[str, Counts], early: EarlyTurn | None) -> None:
         learned = {}
         for fleet in self.fleets.all:
             if not fleet.inventory.start_times_s:
@@ -423,19 +423,19 @@ class Daemon:
             self.telemetry.budget(name, budget)
         if early is not None:
             self.telemetry.early_turns.labels(str(early.cause)).inc()
-        self.last_record = record if early is None else _renewed(self.last_record, record)
+        self.last_record = record if early is None else _merged(self.last_record, record)
         if self._on_tick is not None:
             self._on_tick(record)
 
     # ── around the tick ────────────────────────────────────────────────────────────────────────────────
 
-    async def _guarded_tick(self, tick: int, early: Early | None = None) -> None:
+    async def _guarded_tick(self, tick: int, early: EarlyTurn | None = None) -> None:
         loop = asyncio.get_running_loop()
         before = loop.time()
         try:
             await self.tick(tick, early)
         except Exception as error:  # noqa: BLE001  one bug must not end the daemon; it is told in full below
-            self._failing.tell(tick, error)
+            self._failed_ticks.tell(tick, error)
         else:
             self.notifier.ticked(self._sentence)
         self.telemetry.tick_s.observe(loop.time() - before)
@@ -452,7 +452,7 @@ class Daemon:
     def _tick_number(self) -> int:
         return int((self.clock.now() + _GRID_TOLERANCE_S) // self.settings.tick_s)
 
-    def _to_next(self, done_tick: int) -> float:
+    def _until_next_s(self, done_tick: int) -> float:
         """Return the seconds to the next point of the grid: at most one tick, even if the clock was set back."""
         wait_s = (done_tick + 1) * self.settings.tick_s - self.clock.now()
         return min(max(wait_s, 0.0), self.settings.tick_s)
@@ -474,8 +474,8 @@ class Daemon:
             if fleet.drains is not None:
                 fleet.drains.go_on(self.clock.now())
         before, by_s = [fleet.inventory for fleet in self.fleets.all], self._set_ahead.set_back_by_s()
-        self.fleets.begin_anew(self.clock.now(), by_s)
-        keep_orders([fleet.inventory for fleet in self.fleets.all], before, by_s, self.clock.now())
+        self.fleets.start_over(self.clock.now(), by_s)
+        carry_over_orders([fleet.inventory for fleet in self.fleets.all], before, by_s, self.clock.now())
         self.acting.govern(self.fleets.by_name, anew=True)
         self.warm_pools.govern(self.fleets.by_name, anew=True)
 
@@ -492,7 +492,7 @@ class Daemon:
         return max((f.inventory.patience.consistency_s for f in self.fleets.all), default=0.0)
 
 
-def _renewed(last: TickRecord | None, early: TickRecord) -> TickRecord:
+def _merged(last: TickRecord | None, early: TickRecord) -> TickRecord:
     """Return the last record, with the rows of an early turn in place of its own."""
     rows = {row.fleet: row for record in (last, early) if record is not None for row in record.fleets}
     return replace(early, fleets=tuple(rows.values()))

@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from autoscaler.at_once import Answered, Begun, answers_at_once, begun
+from autoscaler.at_once import Begun, CompletedCall, answers_at_once, begun
 from autoscaler.core.rules import is_fixed
 from autoscaler.daemon.bounded import ended
-from autoscaler.daemon.hanging_sources import Hanging
+from autoscaler.daemon.hanging_sources import HangingSources
 from autoscaler.daemon.vms.rows import Rows
 from autoscaler.errors import AutoscalerError
 from autoscaler.ports import (
@@ -62,7 +62,7 @@ class Observer:
         """Real VMs, by the first shadow provider of those that share one listing of them."""
         self._shares: dict[int, int] = {}
         """By shadow provider, the key in `_real` of the listing that it shares."""
-        self._hanging, self._unlisted, self._unready = Hanging(), Hanging(), Hanging()
+        self._hanging, self._unlisted, self._unready = HangingSources(), HangingSources(), HangingSources()
         """The sources, providers and probes that hang."""
         self._readings: dict[str, tuple[FleetReadings, FleetReadings]] = {}
         """By fleet, the last read-only readings: as the source returned them, and after checking."""
@@ -186,7 +186,7 @@ class Observer:
         `call` is None if the provider was not asked because it hangs.
         """
         key = id(provider)
-        if isinstance(call, Answered) and key not in self._unlisted:
+        if isinstance(call, CompletedCall) and key not in self._unlisted:
             return _answer(call, self._checked, key, timeout_s)
         if call is not None:
             self._unlisted.heard(key, provider, call, began_s, timeout_s)
@@ -208,7 +208,7 @@ class Observer:
 
         `call` is None if the source was not asked because it hangs.
         """
-        if isinstance(call, Answered) and fleet not in self._hanging:
+        if isinstance(call, CompletedCall) and fleet not in self._hanging:
             return _answer(call, self._checked_readings, fleet, timeout_s)
         if call is not None:
             self._hanging.heard(fleet, source, call, began_s, timeout_s)
@@ -258,7 +258,7 @@ class Observer:
         return checked
 
 
-def _worth_waiting_for(calls: Mapping[K, Begun[Any]], hanging: Hanging) -> Collection[K]:
+def _worth_waiting_for(calls: Mapping[K, Begun[Any]], hanging: HangingSources) -> Collection[K]:
     """Return the keys whose calls are waited for: those of adapters that do not hang, or all if every adapter hangs."""
     return ([key for key in calls if key not in hanging] or calls) if hanging else calls
 
@@ -268,7 +268,7 @@ def _asked(adapter: object, call: Callable[[], Awaitable[T]]) -> Begun[T]:
     try:
         return begun(call, at_once=answers_at_once(adapter))
     except Exception as error:  # noqa: BLE001  as in `_answer`
-        return Answered(error=error)
+        return CompletedCall(error=error)
 
 
 def _answer(call: Begun[T], check: Callable[[K, T], T], key: K, timeout_s: float, late: str = "") -> T | str:
@@ -293,7 +293,7 @@ def _answer(call: Begun[T], check: Callable[[K, T], T], key: K, timeout_s: float
 
 async def _waited(calls: Iterable[Begun[Any]], timeout_s: float) -> None:
     """Wait until all calls have ended or the time is over. If cancelled, cancel the calls."""
-    open_calls = [call for call in calls if not isinstance(call, Answered) and not call.done()]
+    open_calls = [call for call in calls if not isinstance(call, CompletedCall) and not call.done()]
     if not open_calls:
         return
     try:

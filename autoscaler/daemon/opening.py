@@ -28,7 +28,7 @@ class Openable(Protocol):
         ...
 
 
-class Opening:
+class PlaceOpener:
     """Keeps trying to open one place.
 
     Args:

@@ -13,13 +13,13 @@ import numpy as np
 from autoscaler.config.compiling import CompiledPolicies, compile_params
 from autoscaler.config.section import whole_ticks
 from autoscaler.core.forecast import SeriesState, learn
-from autoscaler.core.living import Living
+from autoscaler.core.living import PastReplay
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import Int, Samples
 from autoscaler.daemon.fleets import RECOMPILE_S, Fleets
 
 
-class Relived:
+class PastFleets:
     """Copies of some fleets in the past: with an objective they decide there, others only learn.
 
     Args:
@@ -38,10 +38,10 @@ class Relived:
         self._compiled, self._compiled_at_s = self._compile(start_s), start_s
         compiled, on_s = self._compiled, [policy.guards.minimum_on_time_s for policy in self._policies]
         self._forecasts = SeriesState.empty(compiled.series)
-        self._living: Living | None = None
+        self._living: PastReplay | None = None
         if compiled.lanes.economic.any():
             on_ticks = np.array([whole_ticks(each, self._tick_s) for each in on_s], np.int64)
-            self._living = Living(compiled.series, compiled.lanes, on_ticks)
+            self._living = PastReplay(compiled.series, compiled.lanes, on_ticks)
 
     @property
     def forecasts(self) -> SeriesState:

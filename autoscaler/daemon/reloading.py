@@ -36,7 +36,7 @@ READ_WITHIN_S = 30.0
 """Longest wait for the folder, in seconds of the event loop. Its disk may hang, and many policies take a while to check."""
 
 
-class Rewired(Protocol):
+class RewiredFleets(Protocol):
     """Fleets that are wired after a change of policies."""
 
     @property
@@ -55,7 +55,7 @@ class Rewired(Protocol):
         ...
 
 
-Rewire = Callable[[Sequence[Policy], Sequence[FleetSetup]], Rewired]
+Rewire = Callable[[Sequence[Policy], Sequence[FleetSetup]], RewiredFleets]
 """Wires fleets for new policies, given the present setups; raises AutoscalerError."""
 
 

@@ -16,7 +16,7 @@ from autoscaler.ports import DueBurst, Earnings, FleetTick, Memories, SharedHold
 from autoscaler.words import counted
 
 
-class Told(NamedTuple):
+class SentenceInputs(NamedTuple):
     """Every number that a sentence reads, named as in `FleetTick`; equal numbers give the same sentence."""
 
     stages: tuple[int, ...]
@@ -36,12 +36,12 @@ class Told(NamedTuple):
     burst: DueBurst | None = None
 
 
-def sentence(tick: Told | FleetTick) -> str:
+def sentence(tick: SentenceInputs | FleetTick) -> str:
     """Say what this tick does for the fleet and why, without the fleet's name."""
     return f"{_action(tick)}: {'; '.join(phrases(tick)) or _steady(tick)}{_burst(tick.burst)}"
 
 
-def phrases(tick: Told | FleetTick) -> Iterator[str]:
+def phrases(tick: SentenceInputs | FleetTick) -> Iterator[str]:
     """Yield one phrase per stage that shaped the number; proposals that a later stage overruled are left out."""
     shaped = [
         (stage, _REASONS[reason], value)
@@ -55,7 +55,7 @@ def phrases(tick: Told | FleetTick) -> Iterator[str]:
             yield phrase(reason, value, tick)
 
 
-def phrase(reason: Reason, value: int, tick: Told | FleetTick) -> str:
+def phrase(reason: Reason, value: int, tick: SentenceInputs | FleetTick) -> str:
     """Put one reason into words, with the numbers that it rests on."""
     return _WORDS[reason].format_map({name: _TOLD[name](reason, value, tick) for name in _NAMES[reason]})
 
@@ -134,7 +134,7 @@ def _times(times: float) -> str:
     return f"{times:.2g} times its cost" if times < 99.5 else f"{times:,.0f} times its cost"
 
 
-def _action(tick: Told | FleetTick) -> str:
+def _action(tick: SentenceInputs | FleetTick) -> str:
     ordered = tick.in_service + tick.starting
     if tick.start or tick.provision:
         new = tick.start + tick.provision
@@ -144,7 +144,7 @@ def _action(tick: Told | FleetTick) -> str:
     return f"holding {ordered}"
 
 
-def _steady(tick: Told | FleetTick) -> str:
+def _steady(tick: SentenceInputs | FleetTick) -> str:
     if tick.freshness == Freshness.FRESH:
         return f"demand {work(tick.demand)} is served"
     return "no fresh metrics, and nothing to hold"
@@ -211,7 +211,7 @@ _WORDS: dict[Reason, str] = {
     Reason.PROVISION: "the warm pool is empty, so {provision} are provisioned from nothing",
 }
 """Each reason in words; the names in braces are keys of `_TOLD`."""
-_TOLD: dict[str, Callable[[Reason, int, Told | FleetTick], object]] = {
+_TOLD: dict[str, Callable[[Reason, int, SentenceInputs | FleetTick], object]] = {
     "value": lambda _, value, __: value,
     "vms": lambda _, value, __: counted(value, "VM"),
     "stay": lambda _, value, __: counted(value, "VM stays", "VMs stay"),

@@ -10,7 +10,7 @@ from autoscaler.daemon.sentences import work
 from autoscaler.ports import FleetTick, Note
 
 
-class Falling:
+class VanishedDemand:
     """Follows the fleets whose fall in demand is doubted."""
 
     def __init__(self) -> None:

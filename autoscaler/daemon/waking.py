@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from autoscaler.core.queues import demand_if
 from autoscaler.core.types import Signal
-from autoscaler.daemon.acts.ladder import may_be_made
+from autoscaler.daemon.acts.ladder import provisionable_now
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.vms.inventory import Phase
 from autoscaler.ports import Clock
@@ -38,7 +38,7 @@ class Cause(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Early:
+class EarlyTurn:
     """An early turn.
 
     Attributes:
@@ -81,7 +81,7 @@ def needs_more(fleet: Fleet, pushed: float, vms: int, now_s: float) -> bool:
     ordered = counts.in_service + counts.starting
     if now_s < fleet.held_until_s or ordered >= policy.bounds.maximum:
         return False
-    if not (counts.startable or may_be_made(fleet, now_s)):
+    if not (counts.startable or provisionable_now(fleet, now_s)):
         return False
     signal = Signal[policy.signal.kind.upper()]
     demand = pushed
@@ -103,7 +103,7 @@ def needs_more(fleet: Fleet, pushed: float, vms: int, now_s: float) -> bool:
     return demand * (1.0 + headroom) > ordered * policy.vm.capacity_per_s * (1.0 + 1e-9)
 
 
-class Waking:
+class LoopSleep:
     """The sleep of the loop, which early turns and `stop` end.
 
     Args:
@@ -130,7 +130,7 @@ class Waking:
         self._asked[cause] = None if fleets is None or before is None else before.union(fleets)
         self._wake()
 
-    def take(self) -> Early | None:
+    def take(self) -> EarlyTurn | None:
         """Return the early turn that is due and take its token from the bucket; None if none is due."""
         if not self._asked or self._wait_s() > 0.0:
             return None
@@ -141,7 +141,7 @@ class Waking:
         self._allowed -= 1.0
         self._taken += 1
         self._asked = {}
-        return Early(self._taken, frozenset() if everybody else frozenset().union(*fleets), cause)
+        return EarlyTurn(self._taken, frozenset() if everybody else frozenset().union(*fleets), cause)
 
     def served(self) -> None:
         """Drop all requests: the regular tick that begins now serves them."""

@@ -43,7 +43,7 @@ from autoscaler.ports.provider import (
     name_of,
 )
 from autoscaler.ports.sources import FleetReadings, MetricSource, ReadinessProbe
-from autoscaler.ports.templates import Deferring, LaunchSpec, TemplateReader, Unread
+from autoscaler.ports.templates import Deferring, LaunchSpec, TemplateReader, UnreadableTemplate
 from autoscaler.ports.time import Clock
 
 __all__ = [
@@ -87,7 +87,7 @@ __all__ = [
     "SharedHold",
     "TemplateReader",
     "TickRecord",
-    "Unread",
+    "UnreadableTemplate",
     "Verb",
     "Vm",
     "VmState",

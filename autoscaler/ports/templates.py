@@ -24,7 +24,7 @@ class LaunchSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Unread:
+class UnreadableTemplate:
     """A launch template that could not be read; `why` is for people."""
 
     why: str
@@ -43,6 +43,6 @@ class Deferring(Protocol):
 class TemplateReader(Protocol):
     """A provider that can read launch templates."""
 
-    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | Unread | None:
+    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | UnreadableTemplate | None:
         """What VMs of this spec would now be created from, or why that could not be read; None if the provider cannot tell."""
         ...

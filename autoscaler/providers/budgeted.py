@@ -26,11 +26,11 @@ from autoscaler.ports import (
     Provider,
     ProvisionSpec,
     TemplateReader,
-    Unread,
+    UnreadableTemplate,
 )
 from autoscaler.providers.budget import CallBudget, Priority
 from autoscaler.providers.ec2.classify import says_throttled
-from autoscaler.providers.riding import Riding, tell_budget
+from autoscaler.providers.riding import CallCombiner, tell_budget
 
 WAIT_S = 9.0
 """Longest time for one call, including waits and retries, in seconds of the Clock: it must end before the next tick."""
@@ -59,7 +59,7 @@ class BudgetedProvider:
         self.budget = budget
         self._clock = clock
         self._demand = Priority.DEMAND
-        self._riding: dict[tuple[str, ...], Riding] = {}
+        self._riding: dict[tuple[str, ...], CallCombiner] = {}
         self._random = np.random.default_rng(seed)
         self.answers_at_once = answers_at_once(provider)
 
@@ -136,25 +136,25 @@ class BudgetedProvider:
 
         return await self._within("RunInstances", self._demand, call, ("",), vms=count)
 
-    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | Unread | None:
-        """See `TemplateReader.launch_spec`; `Unread` if the budget has no room for it."""
+    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | UnreadableTemplate | None:
+        """See `TemplateReader.launch_spec`; `UnreadableTemplate` if the budget has no room for it."""
         provider = self._provider
         if not isinstance(provider, TemplateReader):
             return None
         action = "DescribeLaunchTemplateVersions"
         if not await self.budget.admit(action, 1, Priority.DESCRIBE, LISTING_WAIT_S):
-            return Unread("the account's budget of API calls has had no room for it")
+            return UnreadableTemplate("the account's budget of API calls has had no room for it")
         return await provider.launch_spec(spec)
 
     async def close(self) -> None:
         """See `Provider.close`."""
         await self._provider.close()
 
-    def _together(self, action: str, priority: Priority, **how: bool) -> Riding:
+    def _together(self, action: str, priority: Priority, **how: bool) -> CallCombiner:
         """Return the queue in which calls of this action with the same options are combined."""
         key = (action, *(name for name, given in how.items() if given))
         if key not in self._riding:
-            self._riding[key] = Riding(action, priority, self.budget, self._clock)
+            self._riding[key] = CallCombiner(action, priority, self.budget, self._clock)
         return self._riding[key]
 
     async def _within(
@@ -165,7 +165,7 @@ class BudgetedProvider:
         vm_ids: Sequence[str],
         *,
         vms: int | None = None,
-        together: Riding | None = None,
+        together: CallCombiner | None = None,
     ) -> tuple[Outcome, ...]:
         """Make a call once the budget admits it, and repeat it while it is throttled, for at most WAIT_S."""
         if not vm_ids:

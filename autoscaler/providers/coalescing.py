@@ -14,7 +14,7 @@ from autoscaler.ports import (
     Provider,
     ProvisionSpec,
     TemplateReader,
-    Unread,
+    UnreadableTemplate,
     Vm,
 )
 from autoscaler.ports.budget import budget_of
@@ -159,7 +159,7 @@ class SharedProvider:
             SharedProvider(provider.for_refills(), self._reader) if isinstance(provider, Deferring) else self
         )
 
-    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | Unread | None:
+    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | UnreadableTemplate | None:
         """See `TemplateReader.launch_spec`; None if the provider does not implement it."""
         provider = self._provider
         return await provider.launch_spec(spec) if isinstance(provider, TemplateReader) else None

@@ -20,7 +20,7 @@ from autoscaler.ports import (
     Provider,
     ProvisionSpec,
     TemplateReader,
-    Unread,
+    UnreadableTemplate,
 )
 
 OPEN_WITHIN_S = 30.0
@@ -100,10 +100,10 @@ class LateProvider:
         """See `Provider.checked`; empty until the provider is open."""
         return frozenset() if self.provider is None else await self.provider.checked(vm_ids)
 
-    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | Unread | None:
-        """See `TemplateReader.launch_spec`; `Unread` until the provider is open."""
+    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | UnreadableTemplate | None:
+        """See `TemplateReader.launch_spec`; `UnreadableTemplate` until the provider is open."""
         if self.provider is None:
-            return Unread(f"the place cannot be used: {self.trouble}")
+            return UnreadableTemplate(f"the place cannot be used: {self.trouble}")
         return await self.provider.launch_spec(spec) if isinstance(self.provider, TemplateReader) else None
 
     async def close(self) -> None:

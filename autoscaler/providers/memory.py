@@ -16,7 +16,7 @@ from operator import is_
 from typing import TypeVar
 
 from autoscaler.cloud.rules import status_of
-from autoscaler.cloud.vms import LaunchData, Page, StateChange, VmView
+from autoscaler.cloud.vms import LaunchData, ListingPage, StateChange, VmView
 from autoscaler.cloud.world import World
 from autoscaler.errors import InvariantError, ProviderError
 from autoscaler.ports import (
@@ -28,7 +28,7 @@ from autoscaler.ports import (
     Outcome,
     OutcomeKind,
     ProvisionSpec,
-    Unread,
+    UnreadableTemplate,
     Vm,
 )
 from autoscaler.providers.ec2.classify import failure, outcomes_of
@@ -60,13 +60,13 @@ class MemoryProvider:
         self._clock = clock
         self._deadline_s = deadline_s
         self._listed: dict[int, tuple[VmView, Vm]] = {}
-        self._pages: tuple[Page, ...] = ()
+        self._pages: tuple[ListingPage, ...] = ()
         self._rows: tuple[Vm, ...] = ()
 
     async def list_vms(self) -> Listing:
         """List all VMs that carry the ownership tag; see `Provider.list_vms`."""
         requested_at_s = self._clock.now()
-        pages: list[Page] = []
+        pages: list[ListingPage] = []
         after, error = -1, ""
         while True:
             page = await self._call("DescribeInstances", (), self._page_after(after))
@@ -162,7 +162,7 @@ class MemoryProvider:
             return frozenset()
         return frozenset(view.id for view in page.vms if view.ready(self._world.now_s))
 
-    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | Unread:
+    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | UnreadableTemplate:
         """What a VM of this spec would be made from now, or why that cannot be read."""
         by_id = _TEMPLATE_ID.fullmatch(spec.launch_template) is not None
         book = self._world.templates
@@ -170,7 +170,7 @@ class MemoryProvider:
             found = book.find(spec.launch_template) if by_id else book.find("", spec.launch_template)
             version = found.version(spec.version)
         except ProviderError as error:
-            return Unread(f"{error.code}: {error}")
+            return UnreadableTemplate(f"{error.code}: {error}")
         text = f"{version.data!r} {spec.vm_type}"
         digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
         return LaunchSpec(digest, str(version.number), version.data.image or "")
@@ -181,10 +181,10 @@ class MemoryProvider:
     def _retype(self, vm_id: str, vm_type: str, now_s: float) -> None:
         self._world.retype(now_s, vm_id, vm_type)
 
-    def _page_after(self, after: int) -> Callable[[float], Page]:
+    def _page_after(self, after: int) -> Callable[[float], ListingPage]:
         return lambda now_s: self._world.page(now_s, after=after, limit=PAGE_VMS, matches=_has_owner)
 
-    async def _statuses(self, ids: Sequence[str]) -> Page | Failure:
+    async def _statuses(self, ids: Sequence[str]) -> ListingPage | Failure:
         return await self._call(
             "DescribeInstanceStatus",
             ids,
@@ -221,7 +221,7 @@ class MemoryProvider:
             return Failure(OutcomeKind.UNKNOWN, "NoAnswer", f"no answer within {self._deadline_s:g} s")
         return answer
 
-    def _vms(self, pages: tuple[Page, ...]) -> tuple[Vm, ...]:
+    def _vms(self, pages: tuple[ListingPage, ...]) -> tuple[Vm, ...]:
         """Convert pages to the port's VMs. Values are rebuilt only for VMs that have changed since the last listing."""
         if len(pages) == len(self._pages) and all(map(is_, pages, self._pages)):
             return self._rows

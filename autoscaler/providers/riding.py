@@ -30,7 +30,7 @@ Sent: TypeAlias = tuple[Sequence[str], tuple[Outcome, ...]]
 
 
 @dataclass(slots=True, eq=False)
-class _Rider:
+class _WaitingRequest:
     """A request that waits for the budget.
 
     Attributes:
@@ -48,7 +48,7 @@ class _Rider:
     aboard: bool = False
 
 
-class Riding:
+class CallCombiner:
     """The requests that wait for one action of one account, with the same priority and options.
 
     Args:
@@ -61,7 +61,7 @@ class Riding:
     def __init__(self, action: str, priority: Priority, budget: CallBudget, clock: Clock) -> None:
         self._action, self._priority = action, priority
         self._budget, self._clock = budget, clock
-        self._waiting: list[_Rider] = []
+        self._waiting: list[_WaitingRequest] = []
         self._alone_until_s = float("-inf")
 
     async def send(self, call: Call, vm_ids: Sequence[str], until_s: float) -> Sent:
@@ -77,7 +77,7 @@ class Riding:
         """
         granted = self._budget.admit_now(self._action, len(vm_ids))
         if granted is None:
-            me = _Rider(vm_ids, asyncio.create_task(self._admit(vm_ids, until_s)))
+            me = _WaitingRequest(vm_ids, asyncio.create_task(self._admit(vm_ids, until_s)))
             either: set[asyncio.Future[Any]] = {me.turn, me.said}
             self._waiting.append(me)
             try:
@@ -111,7 +111,7 @@ class Riding:
         tell_budget(self._budget, self._action, outcomes, len(vm_ids))
         return vm_ids, outcomes
 
-    def _taken_along(self, vms: int) -> list[_Rider]:
+    def _taken_along(self, vms: int) -> list[_WaitingRequest]:
         """The waiting requests whose VMs fit into a call that already names `vms` VMs."""
         if self._clock.now() < self._alone_until_s:
             return []
@@ -128,7 +128,7 @@ class Riding:
         return found
 
     async def _together(
-        self, call: Call, vm_ids: Sequence[str], riders: Sequence[_Rider], until_s: float
+        self, call: Call, vm_ids: Sequence[str], riders: Sequence[_WaitingRequest], until_s: float
     ) -> Sent:
         everybody = [*vm_ids, *(vm_id for rider in riders for vm_id in rider.vm_ids)]
         said: tuple[Outcome, ...] | BaseException = TimeoutError()

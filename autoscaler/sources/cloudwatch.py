@@ -21,7 +21,7 @@ import numpy as np
 from autoscaler.core.types import Signal
 from autoscaler.errors import SourceError
 from autoscaler.ports import Clock, FleetReadings, Vm
-from autoscaler.sources.cloudwatch_client import Found
+from autoscaler.sources.cloudwatch_client import QueryResult
 from autoscaler.sources.cloudwatch_reader import Answers, CloudWatchReader, MetricQuery
 
 LOOK_BACK = 5
@@ -179,7 +179,7 @@ class CloudWatchSource:
             found = answers.get(query)
             if found is None:
                 continue  # a VM that was not there when it was asked; the next period has it
-            if not isinstance(found, Found):
+            if not isinstance(found, QueryResult):
                 self._problems[query] = found
                 continue
             if found.problem:

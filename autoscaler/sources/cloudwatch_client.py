@@ -67,7 +67,7 @@ class ThrottledError(SourceError):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class QueryResult:
     """CloudWatch's answer to one query.
 
     Attributes:
@@ -99,7 +99,7 @@ class CloudWatchClient:
 
     async def get(
         self, queries: Sequence[Mapping[str, Any]], start_s: float, end_s: float
-    ) -> dict[str, Found]:
+    ) -> dict[str, QueryResult]:
         """Get the datapoints for up to 500 queries, by their `Id`.
 
         Args:
@@ -142,7 +142,7 @@ class CloudWatchClient:
 
     async def _pages(
         self, queries: Sequence[Mapping[str, Any]], start_s: float, end_s: float, metrics: int
-    ) -> dict[str, Found]:
+    ) -> dict[str, QueryResult]:
         client = await self._opened()
         points: dict[str, list[tuple[float, float]]] = {}
         problems: dict[str, str] = {}
@@ -165,7 +165,7 @@ class CloudWatchClient:
                 points.setdefault(name, []).extend((at.timestamp(), float(value)) for at, value in pairs)
                 problems[name] = _problem(result) or general[:MESSAGE_LIMIT]
             if not reply.get("NextToken"):
-                return {name: Found(tuple(found), problems[name]) for name, found in points.items()}
+                return {name: QueryResult(tuple(found), problems[name]) for name, found in points.items()}
             token = {"NextToken": reply["NextToken"]}
         raise SourceError(
             f"{self._where} has more than {MOST_PAGES} pages for one call; ask for fewer metrics"

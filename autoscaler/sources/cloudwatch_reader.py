@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from autoscaler.errors import AutoscalerError
 from autoscaler.ports import Clock
-from autoscaler.sources.cloudwatch_client import Found, RefusedQueryError
+from autoscaler.sources.cloudwatch_client import QueryResult, RefusedQueryError
 
 MOST_QUERIES = 500
 """Most MetricDataQueries in one call."""
@@ -82,7 +82,7 @@ class MetricData(Protocol):
 
     async def get(
         self, queries: Sequence[Mapping[str, Any]], start_s: float, end_s: float
-    ) -> dict[str, Found]:
+    ) -> dict[str, QueryResult]:
         """Get the datapoints for these queries, by Id."""
         ...
 
@@ -91,7 +91,7 @@ class MetricData(Protocol):
         ...
 
 
-Answers = Mapping[MetricQuery, Found | str]
+Answers = Mapping[MetricQuery, QueryResult | str]
 """By query: what was found, or why nothing was."""
 
 
@@ -166,7 +166,7 @@ class CloudWatchReader:
         task.add_done_callback(self._tasks.discard)
 
     async def _fetch(self, batch: _Batch, start_s: float, end_s: float) -> None:
-        found: dict[MetricQuery, Found | str] = {}
+        found: dict[MetricQuery, QueryResult | str] = {}
         try:
             now_s = self._clock.monotonic()
             self._resting = {query: each for query, each in self._resting.items() if each[0] > now_s}
@@ -196,7 +196,7 @@ class CloudWatchReader:
         end_s: float,
         many: asyncio.Semaphore,
         failures: list[str],
-    ) -> dict[MetricQuery, Found | str]:
+    ) -> dict[MetricQuery, QueryResult | str]:
         wire = [each for number, query in enumerate(queries) for each in query.wire(number)]
         try:
             async with many:
@@ -216,7 +216,7 @@ class CloudWatchReader:
             return dict.fromkeys(queries, str(error))
         except Exception as error:  # noqa: BLE001  a bug must not leave callers waiting
             return dict.fromkeys(queries, f"unexpected {type(error).__name__}: {error}; please report")
-        return {query: found.get(f"r{number}", Found(())) for number, query in enumerate(queries)}
+        return {query: found.get(f"r{number}", QueryResult(())) for number, query in enumerate(queries)}
 
     def _hold(self, why: str) -> None:
         now_s = self._clock.monotonic()

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoscaler.balancers.haproxy import JoinBy, key_of, rows_by_key
-from autoscaler.balancers.haproxy_socket import HaproxyError, HaproxySocket, Row
+from autoscaler.balancers.haproxy_socket import HaproxyError, HaproxySocket, StatRow
 from autoscaler.core.types import Signal
 from autoscaler.errors import SourceError
 from autoscaler.ports import Clock, FleetReadings, Vm
@@ -94,7 +94,7 @@ class HaproxySource:
             return self._total(tables, rates, now_s)
         return self._throughput(tables, rates, vms, now_s)
 
-    async def _tables(self) -> list[list[Row]]:
+    async def _tables(self) -> list[list[StatRow]]:
         # Wait for all, since each is bounded, so that the error names every process that failed.
         found = await asyncio.gather(
             *(socket.table(self._backend) for socket in self._sockets), return_exceptions=True
@@ -114,7 +114,9 @@ class HaproxySource:
     async def close(self) -> None:
         """Do nothing: no connection is kept between readings."""
 
-    def _rates(self, tables: Sequence[Sequence[Row]], now_s: float) -> dict[tuple[str, str], float] | None:
+    def _rates(
+        self, tables: Sequence[Sequence[StatRow]], now_s: float
+    ) -> dict[tuple[str, str], float] | None:
         """Work per second by process and entry; None without an earlier reading to compare with."""
         done = {
             (socket.place, row.name): row.arrived
@@ -133,7 +135,7 @@ class HaproxySource:
 
     def _total(
         self,
-        tables: Sequence[Sequence[Row]],
+        tables: Sequence[Sequence[StatRow]],
         rates: dict[tuple[str, str], float] | None,
         now_s: float,
     ) -> FleetReadings:
@@ -145,7 +147,7 @@ class HaproxySource:
 
     def _throughput(
         self,
-        tables: Sequence[Sequence[Row]],
+        tables: Sequence[Sequence[StatRow]],
         rates: dict[tuple[str, str], float] | None,
         vms: Sequence[Vm],
         now_s: float,
@@ -159,7 +161,9 @@ class HaproxySource:
                 found[vm_id] = math.fsum(rates[key] for key in keys)
         return self._readings(found, vms, now_s, tables)
 
-    def _utilisation(self, tables: Sequence[Sequence[Row]], vms: Sequence[Vm], now_s: float) -> FleetReadings:
+    def _utilisation(
+        self, tables: Sequence[Sequence[StatRow]], vms: Sequence[Vm], now_s: float
+    ) -> FleetReadings:
         found = {}
         for vm_id, entries in self._entries(tables, vms).items():
             limits = [row.limit for _, row in entries if row.limit]
@@ -167,7 +171,9 @@ class HaproxySource:
                 found[vm_id] = sum(row.sessions + row.queued for _, row in entries) / sum(limits)
         return self._readings(found, vms, now_s, tables)
 
-    def _concurrency(self, tables: Sequence[Sequence[Row]], vms: Sequence[Vm], now_s: float) -> FleetReadings:
+    def _concurrency(
+        self, tables: Sequence[Sequence[StatRow]], vms: Sequence[Vm], now_s: float
+    ) -> FleetReadings:
         found = {
             vm_id: float(sum(row.sessions + row.queued for _, row in entries))
             for vm_id, entries in self._entries(tables, vms).items()
@@ -175,8 +181,8 @@ class HaproxySource:
         return self._readings(found, vms, now_s, tables)
 
     def _entries(
-        self, tables: Sequence[Sequence[Row]], vms: Sequence[Vm]
-    ) -> dict[str, list[tuple[str, Row]]]:
+        self, tables: Sequence[Sequence[StatRow]], vms: Sequence[Vm]
+    ) -> dict[str, list[tuple[str, StatRow]]]:
         """By VM, its entries with their process. VMs that one of the processes does not know are left out."""
         by_place = [
             (socket.place, rows_by_key(table, self._by))
@@ -194,13 +200,15 @@ class HaproxySource:
         found: dict[str, float],
         vms: Sequence[Vm],
         now_s: float,
-        tables: Sequence[Sequence[Row]],
+        tables: Sequence[Sequence[StatRow]],
     ) -> FleetReadings:
         ids = tuple(vm.id for vm in vms if vm.id in found)
         values = np.array([found[vm_id] for vm_id in ids], np.float64)
         return FleetReadings(ids, values, np.full(len(ids), now_s), self._missing(found, vms, tables))
 
-    def _missing(self, found: dict[str, float], vms: Sequence[Vm], tables: Sequence[Sequence[Row]]) -> str:
+    def _missing(
+        self, found: dict[str, float], vms: Sequence[Vm], tables: Sequence[Sequence[StatRow]]
+    ) -> str:
         absent = [vm for vm in vms if vm.id not in found]
         if not absent:
             return ""
@@ -213,6 +221,6 @@ class HaproxySource:
         )
 
 
-def _waiting(tables: Sequence[Sequence[Row]]) -> int:
+def _waiting(tables: Sequence[Sequence[StatRow]]) -> int:
     """Number of requests in the queues of the backend as a whole."""
     return sum(row.queued for table in tables for row in table if row.name == _BACKEND)

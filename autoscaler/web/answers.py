@@ -53,7 +53,7 @@ class SharedAnswer:
         self._kept = None
 
 
-class Unread:
+class UnsentBytes:
     """The bytes of answers that clients have not read yet.
 
     Args:

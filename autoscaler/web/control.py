@@ -29,7 +29,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.loop import Daemon
-from autoscaler.daemon.operating.operators import Answer, Asked
+from autoscaler.daemon.operating.operators import ChangeAnswer, ChangeRequest
 from autoscaler.daemon.waking import Cause
 from autoscaler.errors import ChangeRefusedError, JournalError, JournalLateError
 from autoscaler.ports import ALL_FLEETS, PAUSABLE, Verb
@@ -228,25 +228,25 @@ async def _operations(request: web.Request) -> web.Response:
 
 async def _pause(request: web.Request) -> web.Response:
     daemon, body = request.app[_DAEMON], await _read(request, _Pause)
-    asked = Asked(body.names(), await _user_of(request), body.reason, body.end_s(daemon.clock.now()))
+    asked = ChangeRequest(body.names(), await _user_of(request), body.reason, body.end_s(daemon.clock.now()))
     return _answered(daemon, await daemon.operators.pause(asked, _in_order(body.verbs)))
 
 
 async def _resume(request: web.Request) -> web.Response:
     daemon, body = request.app[_DAEMON], await _read(request, _Resume)
-    asked = Asked(body.names(), await _user_of(request), body.reason)
+    asked = ChangeRequest(body.names(), await _user_of(request), body.reason)
     return _answered(daemon, await daemon.operators.resume(asked, _in_order(body.verbs)))
 
 
 async def _override(request: web.Request) -> web.Response:
     daemon, body = request.app[_DAEMON], await _read(request, _Override)
-    asked = Asked((body.fleet,), await _user_of(request), body.reason, body.end_s(daemon.clock.now()))
+    asked = ChangeRequest((body.fleet,), await _user_of(request), body.reason, body.end_s(daemon.clock.now()))
     return _answered(daemon, await daemon.operators.override(asked, body.floor, body.ceiling))
 
 
 async def _clear(request: web.Request) -> web.Response:
     daemon, body = request.app[_DAEMON], await _read(request, _Clear)
-    asked = Asked((body.fleet,), await _user_of(request), body.reason)
+    asked = ChangeRequest((body.fleet,), await _user_of(request), body.reason)
     return _answered(daemon, await daemon.operators.clear(asked))
 
 
@@ -267,7 +267,7 @@ async def _read(request: web.Request, model: type[_Body]) -> _Body:
         ) from None
 
 
-def _answered(daemon: Daemon, answer: Answer) -> web.Response:
+def _answered(daemon: Daemon, answer: ChangeAnswer) -> web.Response:
     fleets = {record.change.fleet for record in answer.changes}
     if fleets:
         # The change is recorded and in force, so an early turn acts on it.

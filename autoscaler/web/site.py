@@ -30,7 +30,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from autoscaler.daemon.loop import Daemon
 from autoscaler.errors import DaemonError
 from autoscaler.ports.history import History
-from autoscaler.web.answers import MOST_UNREAD, Handler, SharedAnswer, Unread
+from autoscaler.web.answers import MOST_UNREAD, Handler, SharedAnswer, UnsentBytes
 from autoscaler.web.ingest import PATH as SAMPLES
 from autoscaler.web.ingest import Ingest
 from autoscaler.web.pages import Pages
@@ -56,7 +56,7 @@ def _most_connections() -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Guests:
+class ConnectionLimits:
     """Limits of connections. Times are seconds of the event loop.
 
     Attributes:
@@ -92,15 +92,15 @@ class Site:
         host: str,
         port: int,
         ingest: Ingest | None = None,
-        guests: Guests | None = None,
+        guests: ConnectionLimits | None = None,
         history: History | None = None,
     ) -> None:
-        self._guests = guests or Guests()
+        self._guests = guests or ConnectionLimits()
         self._host, self._port = host, port
         self._daemon = daemon
         app = web.Application()
         app[_DAEMON] = daemon
-        self._unread = Unread(self._connections, self._guests.unread)
+        self._unread = UnsentBytes(self._connections, self._guests.unread)
         self._metrics = SharedAnswer(lambda: generate_latest(daemon.telemetry.registry))
         self._status = SharedAnswer(lambda: _status(daemon, ingest))
         large = [

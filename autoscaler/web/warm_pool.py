@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from autoscaler.daemon.loop import Daemon
-from autoscaler.daemon.warm.pool_words import PoolWords, Word
+from autoscaler.daemon.warm.pool_words import PoolCommand, PoolCommands
 
 MOST_VMS = 2000
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -38,7 +38,7 @@ def routes(daemon: Daemon, version: int, who: Callable[[web.Request], Awaitable[
         version: Version of the API, which answers contain.
         who: Returns the user at the other end of a request.
     """
-    words = PoolWords(daemon)
+    words = PoolCommands(daemon)
 
     async def shown(request: web.Request) -> web.Response:
         fleet = request.query.get("fleet")
@@ -58,7 +58,7 @@ def routes(daemon: Daemon, version: int, who: Callable[[web.Request], Awaitable[
                 reason="Bad Request", text=f"the request is not one of this API: {place}: {in_words(found)}"
             ) from None
         vms = tuple(dict.fromkeys(body.vms))
-        sentence = await change(Word(body.fleet, vms, await who(request), body.reason))
+        sentence = await change(PoolCommand(body.fleet, vms, await who(request), body.reason))
         return web.json_response({"version": version, "sentences": [sentence]})
 
     return [web.get("/v1/pool", shown), web.post("/v1/pool/{what}", changed)]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from autoscaler.ports import LaunchSpec, ProvisionSpec, TemplateReader, Unread
+from autoscaler.ports import LaunchSpec, ProvisionSpec, TemplateReader, UnreadableTemplate
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -25,5 +25,5 @@ async def test_the_digest_is_the_same_for_the_same_and_the_image_is_that_of_new_
 
 async def test_a_template_that_is_not_there_says_so(cloud):
     found = await cloud.provider.launch_spec(ProvisionSpec("web", "no-such-template"))
-    assert isinstance(found, Unread)
+    assert isinstance(found, UnreadableTemplate)
     assert "InvalidLaunchTemplateName.NotFoundException" in found.why

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from autoscaler.daemon.operating.operators import Asked
+from autoscaler.daemon.operating.operators import ChangeRequest
 from autoscaler.errors import AutoscalerError
 from autoscaler.ports import ALL_FLEETS, PAUSABLE, Verb
 from tests.daemon.builders import ORIGIN_S
@@ -17,7 +17,7 @@ EVERYWHERE = (ALL_FLEETS,)
 def asked(fleets=("web",), *, who="alice", reason="migration", until_s=None):
     """Build a request; `until_s` counts from the origin."""
     names = (fleets,) if isinstance(fleets, str) and fleets != ALL_FLEETS else tuple(fleets) or EVERYWHERE
-    return Asked(names, who, reason, None if until_s is None else ORIGIN_S + until_s)
+    return ChangeRequest(names, who, reason, None if until_s is None else ORIGIN_S + until_s)
 
 
 class Commands:

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from autoscaler.daemon.loop import Daemon
-from autoscaler.daemon.operating.operators import Asked
+from autoscaler.daemon.operating.operators import ChangeRequest
 from autoscaler.errors import DaemonError, JournalError, JournalLateError
 from autoscaler.ports import Verb
 from autoscaler.web.control import LARGEST_BODY, MOST_CONNECTIONS, Control
@@ -266,7 +266,7 @@ async def test_one_who_hangs_up_does_not_cut_a_change_in_two(serving):
 
     serving.daemon.operators._recording = Slow()
     asking = asyncio.ensure_future(
-        serving.daemon.operators.pause(Asked(("web",), "alice", "migration"), [Verb.STOP])
+        serving.daemon.operators.pause(ChangeRequest(("web",), "alice", "migration"), [Verb.STOP])
     )
     await begun.wait()
     asking.cancel()

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from autoscaler.daemon.loop import Daemon
-from autoscaler.daemon.operating.operators import Asked
+from autoscaler.daemon.operating.operators import ChangeRequest
 from autoscaler.errors import ChangeRefusedError, JournalError, JournalLateError
 from tests.control.builders import START, STOP, Commands, asked
 from tests.daemon.builders import Bench, policy, steady, virtual
@@ -31,7 +31,7 @@ REFUSED = {
     "no such fleet": ("pause", asked("wbe"), STOP, "no policy in use is for a fleet wbe; did you mean web?"),
     "nothing like it": ("pause", asked("zzz"), STOP, "no policy in use is for a fleet zzz; known are: web"),
     "one of two": ("pause", asked(("web", "wbe")), STOP, "did you mean web"),
-    "no fleet": ("pause", Asked((), "a", "b"), STOP, "no fleet is named"),
+    "no fleet": ("pause", ChangeRequest((), "a", "b"), STOP, "no fleet is named"),
     "no reason": ("pause", asked(reason="  "), STOP, "a reason is needed"),
     "a long reason": ("pause", asked(reason="x" * 501), STOP, "of 1 to 500 characters"),
     "escapes": ("pause", asked(reason="a\x1b[2Jb"), STOP, "control characters"),

@@ -203,7 +203,7 @@ def apply(stage, params, state, view, seen, wish):
     rule = stage(params, wish.dtype)
     if rule is None:
         return wish, np.zeros(len(wish), np.int64)
-    value, why = rule(rules.Look().at(state, view, seen), wish)
+    value, why = rule(rules.InputCache().at(state, view, seen), wish)
     (reason,) = rules.reasons([why], np.stack([wish, value]))
     return value, reason
 

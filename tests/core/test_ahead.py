@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from autoscaler.core.decide import decide
-from autoscaler.core.laws import Page, PagedLaws
+from autoscaler.core.laws import LawPage, PagedLaws
 from autoscaler.core.objective.ahead import AHEAD
 from autoscaler.core.objective.charging import CHARGES
 from autoscaler.core.objective.habits import DAY_S, Habits, note, note_page
@@ -49,7 +49,7 @@ def story(seed, ticks, tick_s, *, troubles, series=SERIES):
     for at in range(ticks):
         begin = at - at % PER_PAGE
         if at == begin:
-            page = Page(
+            page = LawPage(
                 joined(each[begin : begin + PER_PAGE]),
                 PER_PAGE,
                 first + begin,
@@ -142,7 +142,7 @@ def test_falls_are_doubted_ahead_as_they_are_tick_by_tick(tick_s):
         begin = at - at % PER_PAGE
         if at == begin:
             some = slice(begin, begin + PER_PAGE)
-            page = Page(joined(laws[some]), len(laws[some]), first + begin, demand[some])
+            page = LawPage(joined(laws[some]), len(laws[some]), first + begin, demand[some])
         view = snapshot(
             LANES,
             now_s=(first + at) * tick_s,

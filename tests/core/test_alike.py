@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoscaler.core.alike import Alike, one_of
+from autoscaler.core.alike import ColumnGroups, one_of
 
 
 def test_a_number_that_all_columns_have_is_one():
@@ -19,7 +19,7 @@ def test_a_number_that_all_columns_have_is_one():
 
 
 def test_what_is_unknown_everywhere_in_a_group_is_the_same_to_the_bit():
-    alike = Alike(np.array([0, 0, 0, 0]))
+    alike = ColumnGroups(np.array([0, 0, 0, 0]))
     rows = np.full((3, 4), np.nan, np.float32)
     assert not alike.hold(rows.astype(np.float64))
     assert alike.hold_bits(rows)

@@ -7,7 +7,7 @@ import pytest
 
 from autoscaler.core.objective.bands import EVERY_S, SAVED, Bands
 from autoscaler.core.objective.charging import MORE
-from autoscaler.core.objective.experts import Contest
+from autoscaler.core.objective.experts import ModelCompetition
 from autoscaler.core.objective.models import BAND_TOPS, MODELS
 from autoscaler.core.objective.trial import AS_THE_WHOLE as WHOLE
 from autoscaler.core.state import LaneState
@@ -34,7 +34,7 @@ def lived(demand, lows, highs, monkeypatch, *, price=20.0, most=600, promised=0.
         maximum=most,
         unserved_target=promised,
     )
-    trial, contest = LaneState.empty(params).trial, Contest(params, np.array([0]))
+    trial, contest = LaneState.empty(params).trial, ModelCompetition(params, np.array([0]))
     known, work = np.array([True]), np.zeros(1)
     for tick in range(1, TICKS + 1):
         work = np.array([float(demand(tick))])
@@ -117,7 +117,7 @@ def test_a_fleet_that_is_promised_a_share_and_costs_nothing_is_no_trouble_to_one
         maximum=20,
         unserved_target=np.array([0.0, 0.01]),
     )
-    trial, contest = LaneState.empty(params).trial, Contest(params, np.arange(2))
+    trial, contest = LaneState.empty(params).trial, ModelCompetition(params, np.arange(2))
     idle, known = np.zeros(2), np.array([True, True])
     for tick in range(1, 24 * 60):
         contest.want[...] = 0

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from autoscaler.core.alike import Alike
+from autoscaler.core.alike import ColumnGroups
 from autoscaler.core.objective.days import AROUND_S, DAYS, WIDELY_S, EarlierDays
 from autoscaler.core.objective.habits import DAY_S, Habits, note, week_slot_s
 
@@ -84,7 +84,7 @@ def test_a_page_is_what_its_ticks_are_to_the_bit(tick_s, same):
         story.tick()
     if same:
         story.habits.week[...] = story.habits.week[:, :1]
-    alike = Alike(np.zeros(COLUMNS))
+    alike = ColumnGroups(np.zeros(COLUMNS))
     times_s = [story.now_s + tick * tick_s for tick in range(int(max(2, 3600 // tick_s)))]
     found = EarlierDays([(tick_s, everyone)], tick_s).page(story.habits, times_s, alike)
     assert found.shape == (len(times_s), 2, 1 if same else COLUMNS)
@@ -104,7 +104,7 @@ def test_what_is_not_noted_yet_is_asked_for_first():
         story.tick()
     later_s = story.now_s + DAY_S
     assert not days.is_over(story.habits, later_s)
-    assert days.page(story.habits, [later_s], Alike(np.zeros(COLUMNS))) is None
+    assert days.page(story.habits, [later_s], ColumnGroups(np.zeros(COLUMNS))) is None
 
 
 def test_other_habits_are_looked_at_anew():

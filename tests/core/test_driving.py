@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autoscaler.core.objective.bands import CHOICE_S
-from autoscaler.core.objective.experts import HYSTERESIS, Contest
+from autoscaler.core.objective.experts import HYSTERESIS, ModelCompetition
 from autoscaler.core.objective.models import MODELS, Kind, Model, Window
 from autoscaler.core.state import LaneState
 from tests.core.builders import lane_params
@@ -24,7 +24,7 @@ def lived(
     params = lane_params(
         1, economic=True, vm_capacity=1.0, start_cost=1.0, tick_s=TICK_S, maximum=300, minimum=minimum
     )
-    trial, contest = LaneState.empty(params).trial, Contest(params, np.array([0]))
+    trial, contest = LaneState.empty(params).trial, ModelCompetition(params, np.array([0]))
     trial.driver[:] = first
     for tick in range(1, days * DAY + 1):
         contest.want[...] = 300
@@ -72,7 +72,7 @@ def test_the_least_that_anybody_could_pay_is_whole_vms_and_for_the_rest_one_more
     [(1.0, 60.0), (10.0, 60.0), (20.0, 100.0), (30.0, 150.0), (45.0, 150.0), (60.0, 300.0), (300.0, 300.0)],
 )
 def test_where_ticks_are_short_models_are_compared_every_five_ticks_or_minute(tick_s, every_s):
-    contest = Contest(lane_params(1, economic=True, tick_s=tick_s), np.array([0]))
+    contest = ModelCompetition(lane_params(1, economic=True, tick_s=tick_s), np.array([0]))
     hour = round(3600.0 / tick_s)
     first = 500_000 * hour
     assert sum(contest.chooses(tick - 1, tick) for tick in range(first, first + hour)) == 3600.0 / every_s

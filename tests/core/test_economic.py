@@ -7,7 +7,7 @@ import pytest
 
 from autoscaler.core.decide import decide
 from autoscaler.core.objective.earlier_days import Before
-from autoscaler.core.objective.experts import Contest
+from autoscaler.core.objective.experts import ModelCompetition
 from autoscaler.core.objective.models import (
     AMPLE_HEADROOMS,
     ANY_DAY_HEADROOMS,
@@ -185,7 +185,7 @@ def test_a_gap_in_time_brings_what_was_on_its_way_and_costs_nothing():
 def plain_after_a_peak(*later_s, **given):
     """What plain models want, low and high by `Model`, so long after demand for 80 VMs, at demand for 3."""
     params = objective(**given)
-    trial, contest = LaneState.empty(params).trial, Contest(params, np.array([0]))
+    trial, contest = LaneState.empty(params).trial, ModelCompetition(params, np.array([0]))
     unknown, capacity = Before(*np.full((3, 2, 1), np.nan)), params.vm_capacity[0]
     contest.plain(trial, 0, np.array([80.0 * capacity]), unknown)
     first = MODELS.index(Model(Kind.DEMAND, 0))
@@ -215,7 +215,7 @@ def test_several_times_demand_is_held_for_an_hour_within_what_counts_can_say():
 
 def test_what_yesterday_or_a_week_ago_needed_holds_what_demand_needs_and_yesterday_what_it_needed():
     params = objective()
-    trial, contest = LaneState.empty(params).trial, Contest(params, np.array([0]))
+    trial, contest = LaneState.empty(params).trial, ModelCompetition(params, np.array([0]))
     yesterday, week_ago = np.array([[10.0], [12.0]]), np.array([[20.0], [30.0]])
 
     nobody = np.full((2, 1), np.nan)
@@ -238,7 +238,7 @@ def test_what_yesterday_or_a_week_ago_needed_holds_what_demand_needs_and_yesterd
 
 def test_the_days_of_a_week_are_held_with_headroom_and_demand_with_it_too():
     params = objective(maximum=1000)
-    trial, contest = LaneState.empty(params).trial, Contest(params, np.array([0]))
+    trial, contest = LaneState.empty(params).trial, ModelCompetition(params, np.array([0]))
     unknown = np.full((2, 1), np.nan)
     average = [Model(Kind.AVERAGE_DAY, knob) for knob in AVERAGE_DAY_HEADROOMS]
     highest = [Model(Kind.ANY_DAY, knob) for knob in ANY_DAY_HEADROOMS]
@@ -261,7 +261,7 @@ def test_the_days_of_a_week_are_held_with_headroom_and_demand_with_it_too():
 def test_a_crowd_that_was_never_seen_is_charged_by_what_it_would_leave():
     params = objective(shortage_price=1.0, start_cost=0.0)
     state = LaneState.empty(params)
-    contest, trial = Contest(params, np.array([0])), state.trial
+    contest, trial = ModelCompetition(params, np.array([0])), state.trial
     trial.habits.highest[:] = 8.0
     trial.serving[:] = 4
     trial.serving[1], trial.serving[2], trial.serving[3] = 8, 32, 128
@@ -284,7 +284,7 @@ def test_crowds_that_were_allowed_for_and_did_not_come_are_held_for_no_longer(ca
     params = objective(
         shortage_price=1500.0, start_cost=0.0, lead_ticks=1, tick_s=600.0, unserved_target=promised
     )
-    contest, trial = Contest(params, np.array([0])), LaneState.empty(params).trial
+    contest, trial = ModelCompetition(params, np.array([0])), LaneState.empty(params).trial
     trial.habits.highest[:] = 8.0
     trial.serving[:] = 100
     trial.serving[CAREFUL], trial.serving[FEW] = 8, 2

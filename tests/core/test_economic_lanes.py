@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.core.decide import decide
-from autoscaler.core.laws import Page, PagedLaws
+from autoscaler.core.laws import LawPage, PagedLaws
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import Freshness
 from tests.core.builders import DECIDED, arrays_of, snapshot
@@ -73,7 +73,7 @@ def test_laws_that_are_on_a_page_decide_what_the_same_laws_decide_alone(seed):
     for at, (view, seen) in enumerate(steps):
         first, row = at - at % per_page, at % per_page
         if row == 0:
-            page = Page(joined([outlook.laws for _, outlook in steps[first : first + per_page]]), per_page)
+            page = LawPage(joined([outlook.laws for _, outlook in steps[first : first + per_page]]), per_page)
         laws = PagedLaws(*(getattr(seen.laws, f.name) for f in fields(seen.laws)), page, row)
         a, b = decide(params, paged, view, replace(seen, laws=laws)), decide(params, alone, view, seen)
         for name in set(DECIDED) - {"forecast", "forecast_hi"}:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoscaler.core.forecast import Recorded, SeriesState, coverage, learn, step, steps
+from autoscaler.core.forecast import SampleRows, SeriesState, coverage, learn, step, steps
 from autoscaler.core.forecast.coverage import LEVELS, STEP
 from autoscaler.core.forecast.settings import Settings
 from autoscaler.core.types import LAW_BINS, LAW_LOW, LAW_STEP, Samples
@@ -18,7 +18,7 @@ PARAMS = series_params(laws=True, tick_s=TICK_S, lead=LEAD, keep=3, hold=6, half
 def covered(demand):
     """Which shares of outcomes lie below the quantiles, after a third of the time, and the shares at which these are read."""
     ticks = len(demand)
-    samples = Recorded(
+    samples = SampleRows(
         [float(at) for at in np.arange(ticks) * TICK_S],
         demand[:, np.newaxis], np.zeros((ticks, 1), np.int64), [np.zeros(1, np.bool_)] * ticks,
     )  # fmt: skip

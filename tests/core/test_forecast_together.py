@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaler.core.forecast import Recorded, SeriesState, learn, step, steps
+from autoscaler.core.forecast import SampleRows, SeriesState, learn, step, steps
 from autoscaler.core.types import Samples
 from tests.core.builders import UNSAID, arrays_of, series_params
 
@@ -173,7 +173,7 @@ def test_samples_at_hand_are_as_those_that_come_one_by_one(series):
     )
     wanted, found = (
         [told(outlook, len(outlook.evidence) // series) for outlook in steps(params, state, samples)]
-        for state, samples in ((by_one, past), (at_hand, Recorded.of(past)))
+        for state, samples in ((by_one, past), (at_hand, SampleRows.of(past)))
     )
     for one, other in zip(zip(*wanted, strict=True), zip(*found, strict=True), strict=True):
         np.testing.assert_array_equal(np.concatenate(one), np.concatenate(other))

@@ -147,8 +147,10 @@ def test_what_lasts_is_what_all_stages_say(seed):
 def test_a_fleet_at_rest_is_decided_on_by_what_lasts(monkeypatch):
     """Or else the test above compares nothing."""
     asked = []
-    every_stage = Chain._anew
-    monkeypatch.setattr(Chain, "_anew", lambda chain, *seen: asked.append(seen) or every_stage(chain, *seen))
+    every_stage = Chain._compute
+    monkeypatch.setattr(
+        Chain, "_compute", lambda chain, *seen: asked.append(seen) or every_stage(chain, *seen)
+    )
     params = lane_params(
         reactive=True, stabilisation_ticks=30, cooldown_in_s=60.0, minimum=2, rate_in_vms=3.0
     )
@@ -212,7 +214,7 @@ def test_a_decision_that_failed_leaves_nothing_that_lasts(monkeypatch):
     def fails(*_):
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr(Chain, "_anew", fails)
+    monkeypatch.setattr(Chain, "_compute", fails)
     for tick in range(1005, 1009):
         with pytest.raises(RuntimeError, match="no memory"):
             decide(params, state, replace(hit, now_s=10.0 * tick, tick=tick), None)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from autoscaler.core import living
 from autoscaler.core.decide import decide
-from autoscaler.core.living import Living
+from autoscaler.core.living import PastReplay
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import Freshness
 from autoscaler.core.windows import RollingMax
@@ -32,7 +32,7 @@ def imagined(monkeypatch, demand, *, ticks=None):
         return decision
 
     monkeypatch.setattr(living, "decide", watched)
-    lives = Living(series_params(1), params, np.array([ON]))
+    lives = PastReplay(series_params(1), params, np.array([ON]))
     now = range(100, 100 + len(demand)) if ticks is None else ticks
     unknown = int(Freshness.ABSENT)
     given = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoscaler.core.objective.pricing import PROMISED_S, Budget, Dearness
+from autoscaler.core.objective.pricing import PROMISED_S, Budget, ShortagePriceController
 from tests.core.test_economic import objective
 
 TICK_S = 60.0
@@ -19,7 +19,7 @@ class Fleet:
     def __init__(self):
         self.params = objective(unserved_target=TARGET, shortage_price=500.0, tick_s=TICK_S)
         self.state, self.tick, self.price = Budget.empty(self.params), 60, 500.0
-        self.dearness = Dearness(self.params, np.array([0]))
+        self.dearness = ShortagePriceController(self.params, np.array([0]))
 
     def live(self, ticks, serving=10, *, known=True, found=None):
         for _ in range(ticks):

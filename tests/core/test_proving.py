@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoscaler.core.objective.experts import TRIAL_VM_TICKS, Contest
+from autoscaler.core.objective.experts import TRIAL_VM_TICKS, ModelCompetition
 from autoscaler.core.objective.models import CAREFUL, MODELS, Kind, Model
 from autoscaler.core.objective.proving import AGAIN, PREMIUM, change_driver, unproven
 from autoscaler.core.state import LaneState
@@ -32,7 +32,7 @@ def test_all_that_drive_together_cost_little_more_than_the_careful_one(seed, mon
     monkeypatch.setattr("autoscaler.core.objective.experts.HALF_LIFE_S", 1e18)
     rng = np.random.default_rng(seed)
     params = lane_params(1, economic=True, vm_capacity=1.0, start_cost=1.0, tick_s=TICK_S, maximum=60)
-    trial, contest = LaneState.empty(params).trial, Contest(params, np.array([0]))
+    trial, contest = LaneState.empty(params).trial, ModelCompetition(params, np.array([0]))
     price, most, own, drove = np.array([DEAR]), 60.0, 0.0, set()
 
     def shown():

@@ -9,7 +9,7 @@ import pytest
 
 from autoscaler.core.decide import decide
 from autoscaler.core.objective.earlier_days import Before
-from autoscaler.core.objective.experts import Contest
+from autoscaler.core.objective.experts import ModelCompetition
 from autoscaler.core.objective.models import CAREFUL, MODELS, Kind, Model
 from autoscaler.core.objective.trial import AS_THE_WHOLE, Trial
 from autoscaler.core.state import LaneState
@@ -25,7 +25,7 @@ NOT_FOLLOWING = [Model(kind, 0) for kind in (Kind.USUAL, Kind.HOUR, Kind.EVER)]
 
 @pytest.fixture(autouse=True)
 def _who_drives_drives_on(monkeypatch):
-    monkeypatch.setattr(Contest, "chooses", lambda *_: False)
+    monkeypatch.setattr(ModelCompetition, "chooses", lambda *_: False)
 
 
 def wanted(demands, driver, state=None, *, first=1, censored=False, **given):
@@ -59,7 +59,7 @@ def test_a_step_that_lasted_for_a_start_is_ordered_for(driver, lead_ticks, censo
 
 def test_what_yesterday_needed_is_no_less_than_a_step_that_lasted():
     params = objective(lead_ticks=4)
-    trial, contest = LaneState.empty(params).trial, Contest(params, np.array([0]))
+    trial, contest = LaneState.empty(params).trial, ModelCompetition(params, np.array([0]))
     before = Before(np.full((2, 1), 10.0), np.full((2, 1), 20.0), np.full((2, 1), np.nan))
     at = MODELS.index(Model(Kind.YESTERDAY, 0))
     found = []

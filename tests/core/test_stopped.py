@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autoscaler.core.warm.returns import rung_of, waits_by_ticks
-from autoscaler.core.warm.stopped import LATER, USED, Holding
+from autoscaler.core.warm.stopped import LATER, USED, ProvisionedTarget
 from autoscaler.core.warm.waits import WarmPool
 from tests.core.builders import lane_params
 
@@ -19,7 +19,7 @@ def lived(desired, *, price=50.0, each=PER_HOUR, **changed):
     """The pool after a run in which `desired` were wanted, and VMs worth holding after each hour, or after each so many ticks."""
     given = {"economic": True, "stopped_cost": 0.05, "provision_cost": 2.0, "cold_ticks": 4.0} | changed
     params = lane_params(1, tick_s=TICK_S, **given)
-    pool, rule, found = WarmPool.empty(params), Holding(params, np.array([0])), []
+    pool, rule, found = WarmPool.empty(params), ProvisionedTarget(params, np.array([0])), []
     for tick, vms in enumerate(desired):
         got = int(rule.step(pool, START + tick, np.array([vms]), np.array([price]))[0])
         if (tick + 1) % each == 0:
@@ -133,7 +133,7 @@ def test_it_costs_little_more_than_the_better_of_always_and_never(every, price):
     params = lane_params(
         1, tick_s=TICK_S, economic=True, stopped_cost=stopped, provision_cost=made, cold_ticks=late
     )
-    pool, rule = WarmPool.empty(params), Holding(params, np.array([0]))
+    pool, rule = WarmPool.empty(params), ProvisionedTarget(params, np.array([0]))
     have, cost, always, never = 2, 0.0, 0.0, 0.0
     for tick, vms in enumerate(load.tolist()):
         wanted = int(rule.step(pool, START + tick, np.array([vms]), np.array([price]))[0])
@@ -178,7 +178,7 @@ def test_lanes_do_not_see_each_other():
     loads[1] = np.repeat(loads[1, ::50], 50)
     given = {"economic": True, "stopped_cost": 0.05, "provision_cost": 2.0, "cold_ticks": 4.0}
     params = lane_params(3, tick_s=TICK_S, **given)
-    pool, rule = WarmPool.empty(params), Holding(params, np.arange(3))
+    pool, rule = WarmPool.empty(params), ProvisionedTarget(params, np.arange(3))
     for tick in range(loads.shape[1]):
         together = rule.step(pool, START + tick, loads[:, tick], np.full(3, 9.0))
     pool.settle()
@@ -195,7 +195,7 @@ def test_what_is_counted_and_worked_out_late_is_the_same_whenever_somebody_asks(
     params, price = lane_params(5, tick_s=TICK_S, **given), np.full(5, 30.0)
     found = []
     for asked_each in (1, 7, 60, 10_000):
-        pool, rule, wanted = WarmPool.empty(params), Holding(params, np.arange(5)), []
+        pool, rule, wanted = WarmPool.empty(params), ProvisionedTarget(params, np.arange(5)), []
         for tick, vms in enumerate(load):
             wanted.append(rule.step(pool, START + tick, vms, price))
             if tick % asked_each == 0:
@@ -214,7 +214,7 @@ def test_where_starts_fail_a_lane_holds_alone_what_it_holds_among_others():
 
     def run(lanes):
         params = lane_params(len(lanes), tick_s=TICK_S, start_success=0.8, **given)
-        pool, rule = WarmPool.empty(params), Holding(params, np.arange(len(lanes)))
+        pool, rule = WarmPool.empty(params), ProvisionedTarget(params, np.arange(len(lanes)))
         price = np.full(len(lanes), 5.0)
         return np.array(
             [rule.step(pool, START + tick, vms, price) for tick, vms in enumerate(load[:, lanes])]
@@ -237,7 +237,7 @@ def test_variants_with_one_past_are_held_as_each_alone_also_from_a_dump_and_once
 
     def run(columns):
         params = lane_params(len(columns), tick_s=TICK_S, series=np.zeros(len(columns), np.int64), **given)
-        pool, rule, found = WarmPool.empty(params), Holding(params, np.arange(len(columns))), []
+        pool, rule, found = WarmPool.empty(params), ProvisionedTarget(params, np.arange(len(columns))), []
         for tick, vms in enumerate(load[:, columns]):
             if tick == 300:
                 pool = WarmPool.restore(pool.dump())
@@ -256,7 +256,7 @@ def test_variants_with_one_past_are_held_as_each_alone_also_from_a_dump_and_once
 def test_variants_that_were_asked_together_are_given_the_law_when_they_are_carried_over_or_dumped():
     given = {"economic": True, "stopped_cost": 0.2, "provision_cost": 2.0, "cold_ticks": 4.0}
     params = lane_params(4, tick_s=TICK_S, series=np.zeros(4, np.int64), **given)
-    pool, rule = WarmPool.empty(params), Holding(params, np.arange(4))
+    pool, rule = WarmPool.empty(params), ProvisionedTarget(params, np.arange(4))
     for tick, vms in enumerate(bursts(5, 30, 20)):
         rule.step(pool, START + tick, np.full(4, vms), np.full(4, 50.0))
     known = lived(bursts(5, 30, 20), stopped_cost=0.2)[0].odds
@@ -275,7 +275,7 @@ def test_variants_that_were_asked_together_part_when_one_takes_in_another_past()
         params = lane_params(len(columns), tick_s=TICK_S, series=np.zeros(len(columns), np.int64), **given)
         many, price = np.ones(len(columns), np.int64), np.full(len(columns), 50.0)
         pool, past = WarmPool.empty(params), WarmPool.empty(params)
-        rule, others_rule = (Holding(params, np.arange(len(columns))) for _ in range(2))
+        rule, others_rule = (ProvisionedTarget(params, np.arange(len(columns))) for _ in range(2))
         for tick, (vms, others) in enumerate(zip(first, other, strict=True)):
             rule.step(pool, START + tick, vms * many, price)
             others_rule.step(past, START + tick, others * many, price)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.core.forecast import SeriesState, step
-from autoscaler.core.laws import Page
+from autoscaler.core.laws import LawPage
 from autoscaler.core.objective.halving import Law
 from autoscaler.core.objective.worth import Worth
 from autoscaler.core.types import LAW_BINS, Horizon
@@ -225,9 +225,9 @@ def test_a_page_of_ticks_asked_at_once_answers_what_each_of_them_would(series, l
         mine = made[8 * number : 8 * number + ticks]
         mine[1].level[0] = np.nan
         share = 1.0 / np.exp(rng.uniform(-0.1, 8.0, (4, lanes)))
-        found = paged.vms_of_page(Page(joined(mine), ticks), share)
+        found = paged.vms_of_page(LawPage(joined(mine), ticks), share)
         np.testing.assert_array_equal(found, np.stack([alone.vms(laws, share) for laws in mine]))
-        some = paged.vms_of_page(Page(joined(mine), ticks), share, 1, 2)
+        some = paged.vms_of_page(LawPage(joined(mine), ticks), share, 1, 2)
         np.testing.assert_array_equal(some, found[1:3])
 
 

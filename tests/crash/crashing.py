@@ -28,7 +28,7 @@ from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.vms.inventory import Phase
 from autoscaler.daemon.vms.marks import TERMINABLE_TAG
-from autoscaler.daemon.warm.pool_words import PoolWords, Word
+from autoscaler.daemon.warm.pool_words import PoolCommand, PoolCommands
 from autoscaler.errors import ProviderError
 from autoscaler.ports import ChangeRecord, OutcomeKind, VmState
 from autoscaler.providers.memory import MemoryProvider
@@ -463,7 +463,9 @@ async def _ask(daemon: Daemon, said: Acknowledged, command: str, *arguments) -> 
 async def _say(daemon: Daemon, said: Acknowledged, what: str) -> None:
     stopped = daemon.fleets.all[0].inventory.in_phase(Phase.STOPPED)
     vm_id = "" if what == "refresh" else stopped[-1 if what == "evict" else 0].vm.id
-    await PoolWords(daemon).by_name[what](Word("web", (vm_id,) if vm_id else (), "alice", "patched"))
+    await PoolCommands(daemon).by_name[what](
+        PoolCommand("web", (vm_id,) if vm_id else (), "alice", "patched")
+    )
     said.words.append((what, vm_id))
 
 

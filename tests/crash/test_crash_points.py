@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from autoscaler.cloud.faults import Fault, FaultKind
-from autoscaler.daemon.operating.operators import Asked
+from autoscaler.daemon.operating.operators import ChangeRequest
 from autoscaler.ports import PAUSABLE, Verb
 from tests.crash.crashing import Crash, Ended, Scenario, outside_of, restart, run
 from tests.crash.verdict import problems
@@ -37,8 +37,8 @@ def blind(start_s: float, end_s: float) -> Fault:
     return Fault(FaultKind.API_ERROR, start_s=start_s, end_s=end_s, actions=("DescribeInstances",))
 
 
-def asked(reason: str, until_s: float | None = None) -> Asked:
-    return Asked(("web",), "alice", reason, None if until_s is None else ORIGIN_S + until_s)
+def asked(reason: str, until_s: float | None = None) -> ChangeRequest:
+    return ChangeRequest(("web",), "alice", reason, None if until_s is None else ORIGIN_S + until_s)
 
 
 def refreshed(*faults: Fault, **changes) -> Scenario:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from autoscaler.daemon.operating.operators import Asked
+from autoscaler.daemon.operating.operators import ChangeRequest
 from autoscaler.errors import JournalError
 from autoscaler.ports import Note, Verb
 from autoscaler.store import open_journal
@@ -176,7 +176,7 @@ async def test_a_file_system_that_is_really_full(small_disk: Path):
 @pytest.mark.parametrize("kind", BREAKS)
 def test_an_operators_change_is_refused_whole_and_taken_when_there_is_space(tmp_path, kind):
     breaks, heals, words = BREAKS[kind]
-    pause = Asked(("web",), "alice", "migration")
+    pause = ChangeRequest(("web",), "alice", "migration")
 
     @virtual
     async def run():

@@ -13,7 +13,7 @@ from autoscaler.daemon.acts.actuator import (
     NO_ROOM_AS_TYPE,
     NOT_SENT,
     TIMED_OUT,
-    How,
+    CallParameters,
     carry_out,
 )
 from autoscaler.daemon.vms.tracked import TYPE_TAG
@@ -66,7 +66,7 @@ def act(cloud, ids=("a", "b", "c", "d"), verb=Verb.START, spec=None, count=None,
     async def main():
         intent = ActionIntent("web", verb, tuple(ids), count or len(ids), "token", "")
         clock = VirtualClock(1000.0)
-        return await carry_out(cloud, clock, 5, intent, how=how or How(spec), timeout_s=30.0)
+        return await carry_out(cloud, clock, 5, intent, how=how or CallParameters(spec), timeout_s=30.0)
 
     return run_virtual(main)
 
@@ -281,7 +281,7 @@ def test_vms_that_the_answer_leaves_out_are_unknown_and_others_in_it_are_ignored
     assert kinds(done) == [("a", OutcomeKind.ACCEPTED, ""), ("b", OutcomeKind.UNKNOWN, NO_ANSWER)]
 
 
-AS_OTHERS = How(start_as={"b": "n", "c": "n"}, type_of={"b": "m", "c": "m"})
+AS_OTHERS = CallParameters(start_as={"b": "n", "c": "n"}, type_of={"b": "m", "c": "m"})
 
 
 def test_of_a_batch_those_get_another_type_that_are_to_and_all_start_together():

@@ -10,7 +10,7 @@ from autoscaler.cli.status import _lines
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.daemon.fleets import FleetSetup
 from autoscaler.daemon.vms.tracked import PROTECTED_TAG, Phase
-from autoscaler.daemon.warm.pool_words import PoolWords, Word
+from autoscaler.daemon.warm.pool_words import PoolCommand, PoolCommands
 from autoscaler.ports import Member, Rotation, RotationView, Verb
 from autoscaler.providers.readiness import StatusCheckProbe
 from autoscaler.web.status import status
@@ -155,8 +155,8 @@ async def test_a_vm_that_is_given_up_while_it_drains_serves_again_and_is_not_sto
 
     async def give_up():
         (vm_id,) = (vm.id for vm in bench.daemon.fleets.by_name["web"].inventory.vms_in(Phase.DRAINING))
-        word = Word("web", (vm_id,), "alice", "it is needed elsewhere")
-        answers.append((vm_id, await PoolWords(bench.daemon).disown(word)))
+        word = PoolCommand("web", (vm_id,), "alice", "it is needed elsewhere")
+        answers.append((vm_id, await PoolCommands(bench.daemon).disown(word)))
 
     asyncio.get_running_loop().call_later(25, lambda: answers.append(asyncio.ensure_future(give_up())))
     await bench.run(100)

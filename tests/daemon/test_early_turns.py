@@ -7,7 +7,7 @@ import pytest
 
 from autoscaler.core.types import Signal
 from autoscaler.daemon.loop import Daemon
-from autoscaler.daemon.waking import Cause, Waking, needs_more
+from autoscaler.daemon.waking import Cause, LoopSleep, needs_more
 from autoscaler.ports.pushing import Intake, PushedSample
 from autoscaler.simulator.replay.recording import timeline
 from autoscaler.sources.push import PushedSamples
@@ -159,7 +159,7 @@ async def test_an_operator_woken_turn_lists_and_may_stop():
 @virtual
 async def test_stop_ends_a_sleep_that_waits_for_the_bucket():
     bench = Bench()
-    waking = Waking(bench.clock, 10.0)
+    waking = LoopSleep(bench.clock, 10.0)
     for number in (1, 2):
         waking.ask(["web"], Cause.PUSH)
         assert waking.take().number == number

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from autoscaler.daemon.failed_listings import Unlisted
+from autoscaler.daemon.failed_listings import FailedListings
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.errors import ProviderError
 from tests.daemon.builders import Bench, Log, listing, policy, virtual
@@ -18,7 +18,7 @@ def failed(text, at):
 def followed(*ticks):
     """Report (second, reasons) in turn; return the log and the number of failures counted at each."""
     log = Log()
-    unlisted = Unlisted(Telemetry(log=log), 0.0)
+    unlisted = FailedListings(Telemetry(log=log), 0.0)
     counts = [
         unlisted.follow([("", failed(text, at) if text else listing(at=at)) for text in texts], float(at))
         for at, texts in ticks
@@ -120,7 +120,7 @@ def ages(telemetry):
 
 def test_of_each_place_it_is_known_when_it_was_last_listed_whole():
     telemetry = Telemetry(log=Log())
-    unlisted = Unlisted(telemetry, 5.0)
+    unlisted = FailedListings(telemetry, 5.0)
     assert unlisted.places(5.0, 10.0) == []
     far = failed("far: down", 10)
     unlisted.follow([("near", listing(at=10)), ("far", far)], 10.0)
@@ -144,7 +144,7 @@ def test_of_each_place_it_is_known_when_it_was_last_listed_whole():
 
 def test_a_place_of_which_a_part_is_away_is_as_old_as_its_last_whole_list():
     telemetry = Telemetry(log=Log())
-    unlisted = Unlisted(telemetry, 0.0)
+    unlisted = FailedListings(telemetry, 0.0)
     for at, error in ((10, ""), (20, "hv2: gone"), (200, "hv2: gone")):
         unlisted.follow([("", failed(error, at) if error else listing(at=at))], float(at))
     assert ages(telemetry) == {"": 10.0}

@@ -10,7 +10,7 @@ import pytest
 
 from autoscaler.clock import VirtualClock, run_virtual
 from autoscaler.daemon.backfill import Backfill, Pace, begin_of
-from autoscaler.daemon.learned.remembering import FRESH_S, Remembering
+from autoscaler.daemon.learned.remembering import FRESH_S, RestartStateStore
 from autoscaler.daemon.loop import Daemon
 from autoscaler.errors import SourceError
 from autoscaler.ports.sources import History
@@ -62,7 +62,7 @@ async def lived(bench, ticks, told=None, fleets=("web",), policies=None, kept=()
     daemon = Daemon(
         bench.clock, bench.setups, bench.journal, bench.telemetry, bench.settings, bench.records.append
     )
-    assert Remembering().take_up_states(daemon.fleets, kept, bench.clock.now()) == []
+    assert RestartStateStore().take_up_states(daemon.fleets, kept, bench.clock.now()) == []
     daemon.bench = bench
     learning = asyncio.ensure_future(Backfill(daemon).run()) if told is not None else None
     asyncio.get_running_loop().call_later((ticks - 0.95) * TICK_S, daemon.stop)
@@ -192,7 +192,7 @@ def test_what_models_have_cost_before_is_kept_over_a_restart():
 
     async def again():
         first = await lived(bench, 100, told)
-        kept = await Remembering().states(first.fleets, bench.clock.now())
+        kept = await RestartStateStore().states(first.fleets, bench.clock.now())
         before = first.fleets.states()["lanes"].trial.copy()
         # With another demand, and after so long that forecasts learn again.
         later = bench_at(bench.clock.now() + 2 * FRESH_S)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoscaler.daemon.vms.hedging import ENOUGH, PER_HEDGE_S, HedgeBudget, Timer
-from autoscaler.daemon.vms.quarantine import LONGEST_S, Blame, quarantine_s, verdict_of_state
+from autoscaler.daemon.vms.quarantine import LONGEST_S, FailureCause, quarantine_s, verdict_of_state
 
 
 def test_a_timer_that_knows_too_little_waits_as_long_as_it_may():
@@ -66,14 +66,14 @@ def test_a_vm_is_left_alone_for_twice_as_long_each_time_and_a_day_at_most():
 @pytest.mark.parametrize(
     ("reason", "blame"),
     [
-        ("Server.InsufficientInstanceCapacity", Blame.PLACE),
-        ("Server.InsufficientHostCapacity", Blame.PLACE),
-        ("Client.InternalError", Blame.PERMISSION),
-        ("Client.InvalidSnapshot.NotFound", Blame.STORAGE),
-        ("Client.VolumeLimitExceeded", Blame.STORAGE),
-        ("Client.UserInitiatedShutdown", Blame.PERSON),
-        ("Server.InternalError", Blame.VM),
-        ("", Blame.VM),
+        ("Server.InsufficientInstanceCapacity", FailureCause.PLACE),
+        ("Server.InsufficientHostCapacity", FailureCause.PLACE),
+        ("Client.InternalError", FailureCause.PERMISSION),
+        ("Client.InvalidSnapshot.NotFound", FailureCause.STORAGE),
+        ("Client.VolumeLimitExceeded", FailureCause.STORAGE),
+        ("Client.UserInitiatedShutdown", FailureCause.PERSON),
+        ("Server.InternalError", FailureCause.VM),
+        ("", FailureCause.VM),
     ],
 )
 def test_whose_fault_a_start_that_fell_back_is(reason, blame):

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from autoscaler.daemon.hinting import Hinting
+from autoscaler.daemon.hinting import HintReader
 from autoscaler.daemon.loop import Daemon
 from autoscaler.ports.hints import Hint, HintKind
 from tests.daemon.builders import ORIGIN_S, Bench, policy, virtual
@@ -39,7 +39,7 @@ async def ran(hints, for_s=60.0, lose_at=25.0):
     loop = asyncio.get_running_loop()
     loop.call_later(lose_at, lambda: bench.world.stop(bench.clock.now(), [bench.ids[0]]))
     loop.call_later(for_s, daemon.stop)
-    watching = asyncio.create_task(Hinting(daemon, source).watch())
+    watching = asyncio.create_task(HintReader(daemon, source).watch())
     await daemon.run()
     watching.cancel()
     await asyncio.wait([watching])

@@ -7,9 +7,9 @@ import pytest
 from autoscaler.clock import VirtualClock
 from autoscaler.daemon.lifecycle import run_to_the_end
 from autoscaler.daemon.loop import Daemon
-from autoscaler.daemon.opening import Opening
+from autoscaler.daemon.opening import PlaceOpener
 from autoscaler.errors import ConfigError, ProviderError
-from autoscaler.ports import ProvisionSpec, Unread
+from autoscaler.ports import ProvisionSpec, UnreadableTemplate
 from autoscaler.providers.late import OPEN_WITHIN_S, LateProvider
 from autoscaler.wiring import Wiring
 from tests.daemon.builders import ORIGIN_S, Demand, virtual
@@ -40,7 +40,7 @@ class LateTwo(Two):
         daemon = bench.daemon = Daemon(
             bench.clock, bench.setups, bench.journal, bench.telemetry, bench.settings, bench.records.append
         )
-        opening = Opening(daemon, "far", self.late)
+        opening = PlaceOpener(daemon, "far", self.late)
         await run_to_the_end(daemon, beside={"place far": opening.watch}, for_s=for_s)
 
     def usable(self):
@@ -129,7 +129,7 @@ async def test_until_it_is_open_nothing_is_sent_and_then_everything_passes_throu
         ):
             await call
     assert await late.checked(["i-1"]) == frozenset()
-    assert isinstance(await late.launch_spec(spec), Unread)
+    assert isinstance(await late.launch_spec(spec), UnreadableTemplate)
     await late.close()
     await two.clock.sleep_until(two.clock.monotonic() + 2)
     assert await late.open()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscaler.daemon.acts.planning import Wanted, plan
+from autoscaler.daemon.acts.planning import WantedVms, plan
 from autoscaler.daemon.vms.inventory import PROTECTED_TAG, FleetInventory, Patience
 from autoscaler.ports import HIBERNATED_REASON, Outcome, OutcomeKind, ProvisionSpec, Verb, VmState
 from tests.daemon.builders import listing, reconcile, vm
@@ -23,7 +23,7 @@ def fleet(*vms, name="web"):
 
 
 def planned(inventory, start=0, stop=0, provision=0, on_time=0.0, tick=100):
-    wanted = Wanted(start, stop, provision, "why")
+    wanted = WantedVms(start, stop, provision, "why")
     return plan(
         inventory,
         wanted,

@@ -9,7 +9,7 @@ from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.cloud.vms import LaunchData, State
 from autoscaler.daemon.vms.marks import EXERCISED_AT_TAG, MADE_AT_TAG, POOL_TAG, READY
 from autoscaler.daemon.vms.tracked import MADE_BY_TAG
-from autoscaler.ports import Unread, Verb
+from autoscaler.ports import UnreadableTemplate, Verb
 from tests.daemon.builders import ORIGIN_S, virtual
 from tests.daemon.pools import chores, pool_bench, pool_policy, renew_template, states
 
@@ -159,7 +159,9 @@ async def test_a_template_that_cannot_be_read_is_told_once_and_nothing_is_taken_
             return await readable(spec)
         if not renewed:
             renewed.append(renew_template(bench))
-        return Unread("UnauthorizedOperation: not authorized" if second < 2300 else "RequestExpired: late")
+        return UnreadableTemplate(
+            "UnauthorizedOperation: not authorized" if second < 2300 else "RequestExpired: late"
+        )
 
     bench.provider.launch_spec = unreadable_for_half_an_hour
     await bench.run(4500)

@@ -9,7 +9,7 @@ import pytest
 
 from autoscaler.balancers.simulated import SimulatedBalancer
 from autoscaler.daemon.vms.tracked import PROTECTED_TAG, Phase
-from autoscaler.daemon.warm.pool_words import PoolWords, Word
+from autoscaler.daemon.warm.pool_words import PoolCommand, PoolCommands
 from autoscaler.ports import Verb
 from autoscaler.ports.hooks import HookResult
 from tests.daemon.builders import virtual
@@ -130,7 +130,7 @@ async def test_one_that_is_given_up_while_it_is_tried_stays_as_it_is():
 
     async def give_up():
         await bench.clock.sleep_until(3625)
-        await PoolWords(bench.daemon).disown(Word("web", (other,), "alice", "hers"))
+        await PoolCommands(bench.daemon).disown(PoolCommand("web", (other,), "alice", "hers"))
 
     giving_up = asyncio.ensure_future(give_up())
     await bench.run(4500)

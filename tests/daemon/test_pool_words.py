@@ -9,7 +9,7 @@ from autoscaler.clock import run_virtual
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.vms.marks import QUARANTINED_TAG
-from autoscaler.daemon.warm.pool_words import PoolWords, Word
+from autoscaler.daemon.warm.pool_words import PoolCommand, PoolCommands
 from autoscaler.errors import ChangeRefusedError, JournalError, ProviderError
 from autoscaler.ports import FLEET_TAG, Learned, Outcome, OutcomeKind, Verb
 from autoscaler.store import SqliteJournal
@@ -23,7 +23,9 @@ def say(bench, at_s, what, *vms, fleet="web", reason="see ticket 7", answers=Non
 
     async def word():
         try:
-            kept.append(await PoolWords(bench.daemon).by_name[what](Word(fleet, vms, "alice", reason)))
+            kept.append(
+                await PoolCommands(bench.daemon).by_name[what](PoolCommand(fleet, vms, "alice", reason))
+            )
         except (ChangeRefusedError, JournalError) as error:
             kept.append(error)
 
@@ -347,10 +349,10 @@ async def test_every_vm_is_shown_with_what_keeps_it_from_being_started():
     await bench.run(200)
     renew_template(bench)
     await bench.run(20)
-    rows = PoolWords(bench.daemon).shown("web")
+    rows = PoolCommands(bench.daemon).shown("web")
     assert [row["phase"] for row in rows] == ["stopped", "stopped", "in_service"]
     assert all("another version of the launch template" in row["out_of_date"] for row in rows[:2])
     assert rows[0]["age_is_known"]
     assert 60 < rows[0]["age_s"] < 200
     with pytest.raises(ChangeRefusedError, match="did you mean web"):
-        PoolWords(bench.daemon).shown("wep")
+        PoolCommands(bench.daemon).shown("wep")

@@ -119,7 +119,7 @@ def _everything_anew(monkeypatch):
     monkeypatch.setattr(Chain, "decide", lambda chain, *seen: chain._anew(*seen)[0])
     monkeypatch.setattr(Chain, "later", lambda *_: None)
     monkeypatch.setattr(fleet_rows.LaneValues, "of", lambda _, *of: fleet_rows.lane_values(*of))
-    monkeypatch.setattr(fleet_rows.Row, "is_of", lambda *_: False)
+    monkeypatch.setattr(fleet_rows.CachedRow, "is_of", lambda *_: False)
     monkeypatch.setattr(
         rows.Encoded, "of", lambda _, fleets: (rows.encode(fleets), tuple(fleet.fleet for fleet in fleets))
     )

@@ -17,7 +17,7 @@ from autoscaler.cloud.world import World
 from autoscaler.core.state import LaneState
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.learned.packing import packed, unpacked
-from autoscaler.daemon.learned.remembering import Remembering
+from autoscaler.daemon.learned.remembering import RestartStateStore
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.vms.places import Places
 from autoscaler.ports import Learned
@@ -213,9 +213,9 @@ def test_what_is_known_of_room_is_of_its_own_place_after_a_restart_too():
     fleets, (near, far) = on_two()
     near.found_dry("m7i.large", "us-east-1a", ORIGIN_S)
     near.tell("m7i.large", "us-east-1a", ORIGIN_S, tried=10, failed=10)
-    kept = Remembering().troubles(fleets, ORIGIN_S, odds=True)
+    kept = RestartStateStore().troubles(fleets, ORIGIN_S, odds=True)
     fleets, (near, far) = on_two()
-    assert Remembering().take_up_troubles(fleets, kept, ORIGIN_S + 10.0) == []
+    assert RestartStateStore().take_up_troubles(fleets, kept, ORIGIN_S + 10.0) == []
     assert near.dry(ORIGIN_S + 10.0) == [("m7i.large", "us-east-1a")]
     assert far.dry(ORIGIN_S + 10.0) == []
     odds = [places.success("m7i.large", "us-east-1a", ORIGIN_S + 10.0) for places in (near, far)]

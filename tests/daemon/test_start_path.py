@@ -8,7 +8,7 @@ import pytest
 from autoscaler.balancers.simulated import SimulatedBalancer
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.cloud.vms import State
-from autoscaler.daemon.operating.operators import Asked
+from autoscaler.daemon.operating.operators import ChangeRequest
 from autoscaler.daemon.vms.hedging import PER_HEDGE_S
 from autoscaler.daemon.vms.inventory import Phase
 from autoscaler.daemon.vms.lateness import NOT_NEEDED
@@ -409,7 +409,7 @@ async def test_a_pause_of_stops_holds_those_of_late_vms_too():
 
     async def pause():
         await bench.clock.sleep_until(5.0)
-        await bench.daemon.operators.pause(Asked(("web",), "alice", "wait", None), (Verb.STOP,))
+        await bench.daemon.operators.pause(ChangeRequest(("web",), "alice", "wait", None), (Verb.STOP,))
 
     pausing = asyncio.create_task(pause())
     await bench.run(420)
@@ -426,7 +426,7 @@ async def test_asking_elsewhere_under_a_pause_of_stops_stops_nobody():
 
     async def pause():
         await bench.clock.sleep_until(5.0)
-        await bench.daemon.operators.pause(Asked(("web",), "alice", "wait", None), (Verb.STOP,))
+        await bench.daemon.operators.pause(ChangeRequest(("web",), "alice", "wait", None), (Verb.STOP,))
 
     pausing = asyncio.create_task(pause())
     await bench.run(440)

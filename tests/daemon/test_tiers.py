@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from autoscaler.core.learned.lead_time import Span, StartSource
-from autoscaler.daemon.acts.planning import Wanted, plan
+from autoscaler.daemon.acts.planning import WantedVms, plan
 from autoscaler.daemon.learned.learning import Learning
 from autoscaler.daemon.sentences import waiting
 from autoscaler.daemon.vms.hibernation import Hibernation, memories
@@ -65,7 +65,7 @@ def test_what_starts_sooner_is_started_first_and_zones_are_even_among_them():
     inventory.vms = {vm.id: TrackedVm(vm, Phase.STOPPED, 0.0) for vm in (*plain, *saved)}
 
     def started(count, now_s=100.0):
-        wanted = Wanted(count, 0, 0, "")
+        wanted = WantedVms(count, 0, 0, "")
         intents = plan(inventory, wanted, tick=1, now_s=now_s, minimum_on_time_s=0.0)
         return sorted(vm_id for intent in intents if intent.verb is Verb.START for vm_id in intent.vm_ids)
 
@@ -153,17 +153,19 @@ def own_policy(*, learn, start_time=None):
 
 def test_how_much_sooner_is_learned_where_the_policy_says_so():
     both = [(StartSource.STOPPED, 100.0, 30), (StartSource.HIBERNATED, 20.0, 30)]
-    found = learned(both).sooner_s([own_policy(learn=True)])
+    found = learned(both).hibernation_saving_s([own_policy(learn=True)])
     assert found.tolist() == pytest.approx([80.0], rel=0.1)
     few = [(StartSource.STOPPED, 100.0, 30), (StartSource.HIBERNATED, 20.0, 5)]
-    assert np.isnan(learned(few).sooner_s([own_policy(learn=True)])).all()
-    said = learned(few).sooner_s([own_policy(learn=True, start_time="30s")])
+    assert np.isnan(learned(few).hibernation_saving_s([own_policy(learn=True)])).all()
+    said = learned(few).hibernation_saving_s([own_policy(learn=True, start_time="30s")])
     assert said.tolist() == pytest.approx([70.0], rel=0.1)
     hibernated = [(StartSource.HIBERNATED, 20.0, 30)]
-    assert learned(hibernated).sooner_s([own_policy(learn=True)]).tolist() == pytest.approx([70.0], rel=0.1)
-    assert learned(both).sooner_s([own_policy(learn=False, start_time="30s")]).tolist() == [60.0]
-    assert np.isnan(learned(both).sooner_s([own_policy(learn=False)])).all()
-    assert np.isnan(learned(both).sooner_s([policy()])).all()
+    assert learned(hibernated).hibernation_saving_s([own_policy(learn=True)]).tolist() == pytest.approx(
+        [70.0], rel=0.1
+    )
+    assert learned(both).hibernation_saving_s([own_policy(learn=False, start_time="30s")]).tolist() == [60.0]
+    assert np.isnan(learned(both).hibernation_saving_s([own_policy(learn=False)])).all()
+    assert np.isnan(learned(both).hibernation_saving_s([policy()])).all()
     times = learned(both).lead_times
     assert times.evidence(Span.WHOLE, StartSource.STOPPED)[0] >= 20
 

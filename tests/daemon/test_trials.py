@@ -15,7 +15,7 @@ from autoscaler.cloud.world import World
 from autoscaler.config.vms import BoundsSection
 from autoscaler.daemon.fleets import FleetSetup
 from autoscaler.daemon.vms.marks import EXERCISED_AT_TAG, QUARANTINED_TAG
-from autoscaler.daemon.warm.pool_words import PoolWords, Word
+from autoscaler.daemon.warm.pool_words import PoolCommand, PoolCommands
 from autoscaler.ports import Verb
 from autoscaler.ports.hooks import HookResult
 from autoscaler.providers.ec2.settings import Ec2Settings
@@ -93,9 +93,9 @@ async def test_a_vm_that_fails_is_stopped_and_kept_from_starting_over_a_restart_
     assert tags(bench, other)[QUARANTINED_TAG] == "its exercise: code 3: disk is full"
     await bench.run(200)  # a daemon that remembers nothing
     assert states(bench) == {"running": 1, "stopped": 1}
-    (row,) = [r for r in PoolWords(bench.daemon).shown("web") if r["vm"] == other]
+    (row,) = [r for r in PoolCommands(bench.daemon).shown("web") if r["vm"] == other]
     assert row["quarantine"] == "quarantined by its exercise: code 3: disk is full"
-    await PoolWords(bench.daemon).release(Word("web", (other,), "alice", "cleaned"))
+    await PoolCommands(bench.daemon).release(PoolCommand("web", (other,), "alice", "cleaned"))
     await bench.run(200)
     assert states(bench)["running"] == 2
 

@@ -7,7 +7,16 @@ import pytest
 
 from autoscaler.clock import VirtualClock, run_virtual
 from autoscaler.cloud.buckets import PUBLISHED, Limit
-from autoscaler.ports import BUDGET_SPENT, Listing, Outcome, OutcomeKind, ProvisionSpec, Unread, Vm, VmState
+from autoscaler.ports import (
+    BUDGET_SPENT,
+    Listing,
+    Outcome,
+    OutcomeKind,
+    ProvisionSpec,
+    UnreadableTemplate,
+    Vm,
+    VmState,
+)
 from autoscaler.providers.budget import CallBudget
 from autoscaler.providers.budgeted import (
     FIRST_PAUSE_S,
@@ -178,7 +187,7 @@ def test_templates_are_read_by_who_can_and_within_the_budget():
         spent = account.spent("describes calls")
         account.budget.spent("DescribeLaunchTemplateVersions", 1000)
         second = await account.provider.launch_spec(SPEC)
-        return first, spent, isinstance(second, Unread), account.inner.calls, account.seconds
+        return first, spent, isinstance(second, UnreadableTemplate), account.inner.calls, account.seconds
 
     assert run(test, Reading) == (None, 1.0, True, [(0.0, "launch_spec", "web")], LISTING_WAIT_S)
     assert run(test) == (None, 0.0, False, [], 0.0)

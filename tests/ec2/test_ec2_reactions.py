@@ -9,7 +9,7 @@ from autoscaler.clock import SystemClock
 from autoscaler.cloud.endpoint_process import EndpointProcess
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.cloud.setup import CloudSetup, FleetSetup
-from autoscaler.daemon.vms.quarantine import Blame, verdict_of
+from autoscaler.daemon.vms.quarantine import FailureCause, verdict_of
 from autoscaler.ports import Outcome, OutcomeKind
 from autoscaler.providers.ec2.classify import CODES, REACTIONS, Reaction, may_be_read_again, reaction_to
 from autoscaler.providers.ec2.client import READ_ATTEMPTS
@@ -72,10 +72,10 @@ async def test_what_the_daemon_does_is_the_reaction(code):
     match REACTIONS[code]:
         case Reaction.ELSEWHERE:
             assert verdict is not None
-            assert verdict.blame is Blame.PLACE
+            assert verdict.blame is FailureCause.PLACE
         case Reaction.OTHER_FAMILY:
             assert verdict is not None
-            assert verdict.blame is Blame.QUOTA
+            assert verdict.blame is FailureCause.QUOTA
         case Reaction.LOOK_AGAIN:
             # A listing settles it in seconds; a VM that cannot be started is held for minutes.
             assert verdict is not None

@@ -9,8 +9,8 @@ from botocore.parsers import create_parser
 from autoscaler.ports import FLEET_TAG, Vm, VmState
 from autoscaler.providers.ec2.wire import (
     STATES,
-    Row,
     UnreadableError,
+    VmRow,
     read_launched,
     read_page,
     request_id,
@@ -123,7 +123,7 @@ def test_when_a_vm_was_told_to_stop_is_read_from_ec2s_sentence(sentence, at_s):
 
 
 def test_rows_have_the_fields_of_a_vm_in_their_order():
-    assert Row._fields == tuple(each.name for each in fields(Vm))
+    assert VmRow._fields == tuple(each.name for each in fields(Vm))
 
 
 def test_launched_ids_are_those_of_the_instances_alone(say):

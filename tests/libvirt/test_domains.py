@@ -16,8 +16,8 @@ from autoscaler.providers.libvirt.domains import (
     SUSPENDED,
     TAGS_URI,
     Disk,
+    DomainView,
     Marks,
-    Seen,
     UnreadableError,
     describe,
     shape_of,
@@ -57,7 +57,7 @@ WEB = describe(XML)
 
 def seen(state, reason=0, *, run=7, marks=None, **more):
     described = WEB if marks is None else replace(WEB, marks=marks)
-    return Seen(described, state, reason, run=run, **more)
+    return DomainView(described, state, reason, run=run, **more)
 
 
 def test_what_a_domain_says():

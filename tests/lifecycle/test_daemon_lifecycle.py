@@ -13,7 +13,7 @@ from autoscaler.daemon.lifecycle import (
     PRUNE_FIRST_S,
     Retention,
     run_to_the_end,
-    signals_heard,
+    signal_handling,
 )
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.telemetry import Telemetry
@@ -60,7 +60,7 @@ async def test_a_signal_that_comes_between_the_daemon_being_there_and_its_first_
     bench = Bench(vms=4, running=2)
     bench.add(policy(), 200.0)
     daemon = daemon_of(bench)
-    with signals_heard(daemon, None):
+    with signal_handling(daemon, None):
         os.kill(os.getpid(), signal.SIGTERM)
         await bench.clock.sleep_until(bench.clock.monotonic() + 1.0)
         await run_to_the_end(daemon, for_s=1000.0)

@@ -8,7 +8,7 @@ import weakref
 import pytest
 
 from autoscaler.daemon import garbage as module
-from autoscaler.daemon.garbage import Collecting
+from autoscaler.daemon.garbage import GarbageCollection
 
 
 class Circle:
@@ -21,7 +21,7 @@ class Circle:
 @pytest.fixture
 def collecting():
     gc.unfreeze()
-    begun = Collecting()
+    begun = GarbageCollection()
     before = gc.get_threshold()
     begun.begin()
     yield begun

@@ -9,7 +9,7 @@ from functools import partial
 from autoscaler.simulator.judging.ledger import Amount, Count
 from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.plant_settings import Duration, PlantSettings
-from autoscaler.simulator.search.executors import Here, Processes
+from autoscaler.simulator.search.executors import Processes, SameProcess
 from autoscaler.simulator.search.sweep import Course
 from autoscaler.simulator.search.variants import Base
 from autoscaler.simulator.traffic.synth import synth_day
@@ -39,7 +39,7 @@ class Interrupted:
         self.after = after
 
     def run(self, work, shared, parts):
-        yield from list(Here().run(work, shared, parts[: self.after]))
+        yield from list(SameProcess().run(work, shared, parts[: self.after]))
         raise KeyboardInterrupt
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from autoscaler.errors import ConfigError
 from autoscaler.simulator.search.dask_executor import Dask
-from autoscaler.simulator.search.executors import Lost
+from autoscaler.simulator.search.executors import LostPart
 from autoscaler.simulator.search.sweep import run_sweep
 from autoscaler.simulator.search.variants import Axis, grid
 from autoscaler.simulator.search.walkforward import Fold, Plan, walk
@@ -121,7 +121,7 @@ def test_a_part_that_kills_its_process_is_named_and_the_others_are_kept():
             each.number: each.result for each in Dask(local.scheduler_address).run(_dies, 10, [0, 1, 2, 3])
         }
     assert sorted(found) == [0, 1, 2, 3]
-    assert isinstance(found[1], Lost)
+    assert isinstance(found[1], LostPart)
     assert "ended" in found[1].why
     assert [found[number] for number in (0, 2, 3)] == [10, 12, 13]
 
@@ -152,7 +152,7 @@ def test_where_nobody_is_left_the_rest_is_lost_and_not_waited_for_without_end():
         finally:
             alone.kill()
             alone.wait()
-    assert all(isinstance(result, Lost) for result in found.values())
+    assert all(isinstance(result, LostPart) for result in found.values())
     assert sorted(found) == [0, 1]
     assert "had no workers for 2 s" in found[1].why
 

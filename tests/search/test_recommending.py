@@ -13,7 +13,15 @@ from autoscaler.simulator.search.limits import NO_WORSE, kept, limits_of, read_l
 from autoscaler.simulator.search.recommending import Verdict, advise, chosen, spearman
 from autoscaler.simulator.search.sweep import Course
 from autoscaler.simulator.search.variants import Axis, grid
-from autoscaler.simulator.search.walkforward import Cells, Fold, Plan, Walked, embargo_ticks, plan_folds, walk
+from autoscaler.simulator.search.walkforward import (
+    Cells,
+    Fold,
+    Plan,
+    WalkForwardResult,
+    embargo_ticks,
+    plan_folds,
+    walk,
+)
 from autoscaler.simulator.traffic.parts import Daily, Level, Recipe, generate
 from tests.search.builders import BASE
 
@@ -41,7 +49,7 @@ def made(cost, shortage=None, plan=PLAN):
         columns["starts_per_day"] = np.arange(cost.shape[1], dtype=float)
         return Score(columns)
 
-    return Walked(
+    return WalkForwardResult(
         variants=(BASE.variant({}),) * cost.shape[1],
         numbers=tuple(range(cost.shape[1])),
         begin=0,

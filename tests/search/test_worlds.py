@@ -11,7 +11,7 @@ from autoscaler.errors import ConfigError
 from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.outlooks import OutlookCache
 from autoscaler.simulator.lanes.plant_settings import Duration
-from autoscaler.simulator.search.executors import Here, Processes
+from autoscaler.simulator.search.executors import Processes, SameProcess
 from autoscaler.simulator.search.variants import Axis, grid
 from autoscaler.simulator.search.walkforward import embargo_ticks, plan_folds, walk
 from autoscaler.simulator.search.worlds import price_of_unserved, weather, worlds_of
@@ -105,7 +105,7 @@ class Interrupted:
         self.worlds += 1
         if self.worlds == 3:
             raise KeyboardInterrupt
-        yield from Here().run(work, shared, parts)
+        yield from SameProcess().run(work, shared, parts)
 
 
 def test_forecasts_of_the_same_demand_are_made_once_and_change_no_figure():

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.errors import ConfigError, TraceError
-from autoscaler.simulator.benchmark.bout import Bout, FleetResult, PoolVerdict, Promise, Yardstick, fought
+from autoscaler.simulator.benchmark.bout import Bout, FleetResult, PoolVerdict, Promise, Yardstick, run_bout
 from autoscaler.simulator.benchmark.course import WORK_PER_S, Course, Fleet, course_of, finer
 from autoscaler.simulator.benchmark.curves import LEVELS, VOLUME_SHARES, Curve, hull_of, volume
 from autoscaler.simulator.benchmark.document import document_of, read_bouts
@@ -27,7 +27,7 @@ from autoscaler.simulator.benchmark.verdict import Match, matches, summary
 from autoscaler.simulator.benchmark.warm_pools import Books
 from autoscaler.simulator.judging.clairvoyant import Front
 from autoscaler.simulator.judging.contest import Contestant, contest
-from autoscaler.simulator.judging.contest import Course as Contested
+from autoscaler.simulator.judging.contest import ContestCourse as Contested
 from autoscaler.simulator.judging.ledger import Amount, Count
 from autoscaler.simulator.lanes.engine import Lanes
 from autoscaler.simulator.lanes.run import LaneRun
@@ -235,7 +235,7 @@ def test_nobody_is_cheaper_than_hindsight() -> None:
 
 
 def test_the_oracle_is_nearer_to_hindsight_than_any_peer() -> None:
-    bout = fought(wavy(5, 900), (40,), RIVALS, ())
+    bout = run_bout(wavy(5, 900), (40,), RIVALS, ())
     (fleet,) = bout.fleets
     for at in range(len(LEVELS)):
         best = min(fleet.regrets[key][at] for key in PEERS)
@@ -253,7 +253,7 @@ def test_promises_are_judged_after_a_week() -> None:
     )
     course = course_of(trace)
     assert (course.learn_ticks, course.week_ticks) == (ticks // 3, 7 * 288)
-    (fleet,) = fought(trace, (8,), (), (promising,)).fleets
+    (fleet,) = run_bout(trace, (8,), (), (promising,)).fleets
     ((promise,),) = fleet.promises.values()
     assert promise.promised == "99%"
     assert 0.0 <= promise.late_unserved <= 0.05

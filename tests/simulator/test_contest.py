@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from autoscaler.core.types import Int, Snapshot
-from autoscaler.simulator.judging.contest import Contestant, Course, contest
+from autoscaler.simulator.judging.contest import Contestant, ContestCourse, contest
 from autoscaler.simulator.judging.standings import RIVALS, terms_of, without_pool
 from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.plant_settings import Duration, PlantSettings
@@ -46,8 +46,8 @@ def restless(ticks: int, tick_s: float) -> Trace:
     )
 
 
-def course(ticks: int, tick_s: float = 300.0, warm_up: int = 20) -> Course:
-    return Course(
+def course(ticks: int, tick_s: float = 300.0, warm_up: int = 20) -> ContestCourse:
+    return ContestCourse(
         restless(ticks, tick_s), Ticks.over(BEGIN_S, ticks * tick_s, tick_s), warm_up_ticks=warm_up, seed=3
     )
 

@@ -11,7 +11,7 @@ import pytest
 from autoscaler.core.forecast import SeriesState, step
 from autoscaler.core.laws import PagedLaws
 from autoscaler.core.types import Samples
-from autoscaler.simulator.lanes.measuring import Seen, Ticks
+from autoscaler.simulator.lanes.measuring import Metrics, Ticks
 from autoscaler.simulator.lanes.outlooks import Ahead, OutlookCache, Table
 from tests.core.builders import series_params
 
@@ -22,7 +22,7 @@ TICKS = Ticks(1000, 700, TICK_S)
 def lumps(seed):
     """Demand of a lump of three VMs now and then, so that the offset of the laws changes as it is learned."""
     values = 300.0 * np.random.default_rng(seed).poisson(0.5, 700)
-    return Seen(values, np.full(700, TICKS.start_s), np.zeros(700, np.int64))
+    return Metrics(values, np.full(700, TICKS.start_s), np.zeros(700, np.int64))
 
 
 def params(series):

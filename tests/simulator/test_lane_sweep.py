@@ -16,7 +16,7 @@ from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.plant_settings import Budget, Duration
 from autoscaler.simulator.lanes.segments import run_segmented
 from autoscaler.simulator.search import sweep
-from autoscaler.simulator.search.executors import Finished, Lost, Processes
+from autoscaler.simulator.search.executors import Finished, LostPart, Processes
 from autoscaler.simulator.search.sweep import Course, run_sweep
 from autoscaler.simulator.search.variants import Axis, Between, grid, sampled
 from tests.search.builders import BASE, TRACE, Dying, Interrupted, figures
@@ -206,7 +206,7 @@ def test_an_error_in_a_part_is_raised_here():
     with pytest.raises(ConfigError, match="at least one process"):
         Processes(0)
     assert list(Processes(2).run(_wrong, "all", [])) == []
-    assert Finished(0, Lost("x")).result.why == "x"
+    assert Finished(0, LostPart("x")).result.why == "x"
 
 
 def test_a_variant_that_lanes_cannot_express_stops_the_sweep_before_it_runs():

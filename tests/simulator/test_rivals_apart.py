@@ -14,7 +14,7 @@ import pytest
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.errors import InvariantError
 from autoscaler.simulator.replay.preparing import Wanted, prepare
-from autoscaler.simulator.replay.replaying import entry_of, foresee, is_run_once, rivals_of, run
+from autoscaler.simulator.replay.replaying import entry_of, is_run_once, precompute_forecasts, rivals_of, run
 from autoscaler.simulator.search.standings_process import RivalsApart
 from tests.simulator.builders import levels, policy
 
@@ -80,7 +80,7 @@ def test_the_run_of_a_policy_that_can_be_cut_or_that_lanes_cannot_express_is_not
 
 def test_forecasts_are_made_once_for_the_policy_and_its_rivals():
     ahead, alone = replay(), replay()
-    foresee(ahead)
+    precompute_forecasts(ahead)
     made = dict(ahead.outlooks._known)
     # The policy's own, and those at the lead time that it would have without a pool.
     assert len(made) == 2
@@ -95,7 +95,7 @@ def test_forecasts_are_made_once_for_the_policy_and_its_rivals():
 
 def test_forecasts_that_nobody_waits_for_are_not_kept():
     ended = replay()
-    foresee(ended, lambda: True)
+    precompute_forecasts(ended, lambda: True)
     assert ended.outlooks._known == {}
     assert ended.outlooks.look is None
     assert run(ended).decisions == run(replay()).decisions

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.simulator.judging.ledger import Block, Sums
-from autoscaler.simulator.judging.score import FIGURES, Beside, LanePrices, Score, score
+from autoscaler.simulator.judging.score import FIGURES, Comparators, LanePrices, Score, score
 from autoscaler.simulator.replay.timeline import TimelineRow, totals
 from tests.simulator.test_ledger import random_block, sums_of
 
@@ -52,7 +52,7 @@ def test_the_card_by_hand() -> None:
     worse.demand[:] = worse.shortage[:] = 50.0
     worse.cost[:] = 0.5
     without.add(worse)
-    beside = Beside(peak_cost=np.array([20.0]), optimum_cost=np.array([4.0]), without_pool=without)
+    beside = Comparators(peak_cost=np.array([20.0]), optimum_cost=np.array([4.0]), without_pool=without)
     card = score(by_hand(), PRICES, beside).of_lane(0)
 
     billed_h = (15 * 60 + 30) / 3600
@@ -145,7 +145,7 @@ def test_what_rounding_leaves_of_a_large_cost_is_no_cost_of_starts() -> None:
 
 def test_a_pool_that_avoids_nothing_has_no_price_per_second_and_one_that_pays_has_a_negative_cost() -> None:
     sums = by_hand()
-    same = score(sums, beside=Beside(without_pool=sums)).of_lane(0)
+    same = score(sums, beside=Comparators(without_pool=sums)).of_lane(0)
     assert (same["pool_cost"], same["shortage_avoided_s"]) == (0.0, 0.0)
     assert math.isnan(same["cost_per_avoided_s"])
     dearer = Sums(TICK_S, np.array([100.0]))
@@ -153,7 +153,7 @@ def test_a_pool_that_avoids_nothing_has_no_price_per_second_and_one_that_pays_ha
     block.cost[:] = 9.0
     block.demand[:] = block.shortage[:] = 1.0
     dearer.add(block)
-    assert score(sums, beside=Beside(without_pool=dearer))["cost_per_avoided_s"][0] < 0
+    assert score(sums, beside=Comparators(without_pool=dearer))["cost_per_avoided_s"][0] < 0
 
 
 def test_elasticity_that_was_not_counted_is_unknown() -> None:
@@ -166,13 +166,13 @@ def test_elasticity_that_was_not_counted_is_unknown() -> None:
 
 
 def test_savings_are_unknown_where_there_was_nothing_to_save() -> None:
-    beside = Beside(peak_cost=np.array([4.0]), optimum_cost=np.array([4.0]))
+    beside = Comparators(peak_cost=np.array([4.0]), optimum_cost=np.array([4.0]))
     assert math.isnan(score(by_hand(), beside=beside)["captured"][0])
 
 
 @pytest.mark.parametrize("beside", [{"peak_cost": np.array([4.0])}, {"optimum_cost": np.array([4.0])}])
 def test_savings_are_unknown_beside_one_end_of_the_way(beside: dict[str, np.ndarray]) -> None:
-    assert math.isnan(score(by_hand(), beside=Beside(**beside))["captured"][0])
+    assert math.isnan(score(by_hand(), beside=Comparators(**beside))["captured"][0])
 
 
 @given(st.integers(0, 10**6))

@@ -22,10 +22,10 @@ from autoscaler.cloud.vms import State
 from autoscaler.config.policy import Policy
 from autoscaler.daemon.acts.giving_back import give_back
 from autoscaler.daemon.loop import Daemon, LoopSettings
-from autoscaler.daemon.operating.operators import Asked
+from autoscaler.daemon.operating.operators import ChangeRequest
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.vms.tracked import PROTECTED_TAG, Phase
-from autoscaler.daemon.warm.pool_words import PoolWords, Word
+from autoscaler.daemon.warm.pool_words import PoolCommand, PoolCommands
 from autoscaler.errors import AutoscalerError, ProviderError
 from autoscaler.ports import PAUSABLE
 from autoscaler.ports.hooks import HookResult
@@ -247,7 +247,7 @@ class House:
 
     async def _operators(self) -> None:
         async for fleet in self._each(1.5):
-            daemon, words = self.daemon, PoolWords(self.daemon)
+            daemon, words = self.daemon, PoolCommands(self.daemon)
             what = str(
                 self.rng.choice(
                     ["pause", "exercise", "refresh", "evict", "quarantine", "release", "disown", "override"]
@@ -258,18 +258,22 @@ class House:
             with suppress(AutoscalerError, TimeoutError):
                 if what == "pause":
                     await daemon.operators.pause(
-                        Asked((fleet,), "alice", "a check", until_s),
+                        ChangeRequest((fleet,), "alice", "a check", until_s),
                         [PAUSABLE[int(self.rng.integers(len(PAUSABLE)))]],
                     )
                 elif what == "override":
                     await daemon.operators.override(
-                        Asked((fleet,), "alice", "a match", until_s), int(self.rng.integers(1, 5)), None
+                        ChangeRequest((fleet,), "alice", "a match", until_s),
+                        int(self.rng.integers(1, 5)),
+                        None,
                     )
                 elif ids:
                     if what == "disown":
                         # The VM takes its whole account along.
                         self.disturbed.add(fleet)
-                    await getattr(words, what)(Word(fleet, (str(self.rng.choice(ids)),), "alice", "a check"))
+                    await getattr(words, what)(
+                        PoolCommand(fleet, (str(self.rng.choice(ids)),), "alice", "a check")
+                    )
                 self.lived.met[f"operator: {what}"] += 1
 
     async def _reloads(self) -> None:

@@ -26,7 +26,7 @@ from autoscaler.cloud.vms import State
 from autoscaler.cloud.world import World
 from autoscaler.config.policy import Policy, policy_from
 from autoscaler.daemon import event_loop
-from autoscaler.daemon.garbage import Collecting
+from autoscaler.daemon.garbage import GarbageCollection
 from autoscaler.daemon.lifecycle import COLLECT_YOUNG_EVERY_S
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry
@@ -208,7 +208,7 @@ async def _scraping(hour: Hour, port: int, state_dir: Path, told: Callable[[Size
 
     settings = Patient(tick_s=EVERY_S, observe_timeout_s=60.0)
     daemon = Daemon(clock, wired.setups, journal, Telemetry(log=Log(scraped)), settings, ticked)
-    collecting = Collecting()
+    collecting = GarbageCollection()
     collecting.begin()
     longest = _Longest()
     looking = asyncio.create_task(_look(collecting))
@@ -246,7 +246,7 @@ async def _scraping(hour: Hour, port: int, state_dir: Path, told: Callable[[Size
     return scraped
 
 
-async def _look(collecting: Collecting) -> None:
+async def _look(collecting: GarbageCollection) -> None:
     """Collect garbage as `daemon.lifecycle` does."""
     clock = SystemClock()
     while True:

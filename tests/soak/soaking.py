@@ -31,7 +31,7 @@ from autoscaler.core.types import Reason, Stage
 from autoscaler.daemon.fleets import START_TIMES_KEPT
 from autoscaler.daemon.lifecycle import Retention, run_to_the_end
 from autoscaler.daemon.loop import Daemon, LoopSettings
-from autoscaler.daemon.operating.operators import Asked
+from autoscaler.daemon.operating.operators import ChangeRequest
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.vms.tracked import Phase
 from autoscaler.errors import ProviderError
@@ -423,7 +423,7 @@ async def _paused(daemon, days, clock, soaked) -> None:
             continue
         verb = PAUSABLE[int(pause.draw * len(PAUSABLE))]
         ends_s = clock.now() + 300.0 + 1500.0 * pause.draw
-        await daemon.operators.pause(Asked((pause.fleet,), "soak", "an exercise", ends_s), [verb])
+        await daemon.operators.pause(ChangeRequest((pause.fleet,), "soak", "an exercise", ends_s), [verb])
 
 
 async def _by_hand(world, days, clock, soaked) -> None:

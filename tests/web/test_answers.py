@@ -10,7 +10,7 @@ from aiohttp import web
 
 from autoscaler.daemon.loop import Daemon
 from autoscaler.web.answers import LONG_S, SharedAnswer
-from autoscaler.web.site import Guests, Site
+from autoscaler.web.site import ConnectionLimits, Site
 from tests.daemon.builders import TICK_0, Bench, policy
 from tests.web.test_web_site import SetClock, Turns, asked, guest
 
@@ -79,7 +79,7 @@ async def never_reading(site, writer):
 
 async def test_while_too_much_waits_to_be_read_no_more_is_told_but_whether_all_is_well(bench):
     daemon = Daemon(bench.clock, bench.setups, bench.journal, bench.telemetry, bench.settings)
-    async with Site(daemon, "127.0.0.1", 0, guests=Guests(unread=1000)) as site:
+    async with Site(daemon, "127.0.0.1", 0, guests=ConnectionLimits(unread=1000)) as site:
         async with guest(site) as (_, writer):
             await never_reading(site, writer)
             for path in ("/metrics", "/api/v1/status", "/status.js", "/"):

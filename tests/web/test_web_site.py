@@ -16,7 +16,7 @@ from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.daemon.lifecycle import run_to_the_end
 from autoscaler.daemon.loop import Daemon
 from autoscaler.errors import DaemonError, ProviderError
-from autoscaler.web.site import ASK_EVERY_S, MOST_CONNECTIONS, Guests, Site
+from autoscaler.web.site import ASK_EVERY_S, MOST_CONNECTIONS, ConnectionLimits, Site
 from autoscaler.web.status import status
 from tests.cli.conftest import strict_json
 from tests.daemon.builders import ORIGIN_S, TICK_0, Bench, policy, virtual
@@ -197,7 +197,7 @@ async def test_garbage_is_answered_and_nothing_is_logged_of_it(daemon, sent, cap
 
 
 async def test_one_who_says_nothing_or_half_a_request_is_cut_off(daemon):
-    async with Site(daemon, "127.0.0.1", 0, guests=Guests(silent_s=0.2)) as site:
+    async with Site(daemon, "127.0.0.1", 0, guests=ConnectionLimits(silent_s=0.2)) as site:
         for sent in (b"", b"GET /healthz HTTP/1.1\r\nHost"):
             assert await raw(site, sent) == b""
 
@@ -205,7 +205,7 @@ async def test_one_who_says_nothing_or_half_a_request_is_cut_off(daemon):
 async def test_many_who_stay_do_not_keep_the_daemon_from_its_own_files(daemon):
     """Those beyond the bound are hung up on; once there is room, others are served."""
     async with (
-        Site(daemon, "127.0.0.1", 0, guests=Guests(most=8)) as site,
+        Site(daemon, "127.0.0.1", 0, guests=ConnectionLimits(most=8)) as site,
         contextlib.AsyncExitStack() as stay,
     ):
         for _ in range(8):
@@ -222,7 +222,7 @@ async def test_many_who_stay_do_not_keep_the_daemon_from_its_own_files(daemon):
 
 def test_connections_take_a_quarter_of_the_files_at_most():
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert 8 <= Guests().most <= max(8, min(MOST_CONNECTIONS, files // 4))
+    assert 8 <= ConnectionLimits().most <= max(8, min(MOST_CONNECTIONS, files // 4))
 
 
 class Turns(SetClock):
@@ -244,7 +244,7 @@ async def test_one_who_never_reads_his_answers_is_ended(bench):
     bench.clock = Turns(1)
     daemon = Daemon(bench.clock, bench.setups, bench.journal, bench.telemetry, bench.settings)
     async with (
-        Site(daemon, "127.0.0.1", 0, guests=Guests(longest_s=0.0, ending_s=0.0)) as site,
+        Site(daemon, "127.0.0.1", 0, guests=ConnectionLimits(longest_s=0.0, ending_s=0.0)) as site,
         guest(site) as (_, writer),
     ):
 
@@ -303,7 +303,10 @@ async def test_a_site_that_has_gone_deaf_is_said_and_listens_anew_at_the_same_ad
 async def test_a_site_that_is_full_is_said_once_and_is_not_deaf(bench):
     bench.clock = Turns(3)
     daemon = Daemon(bench.clock, bench.setups, bench.journal, bench.telemetry, bench.settings)
-    async with Site(daemon, "127.0.0.1", 0, guests=Guests(most=1)) as site, guest(site) as (reader, writer):
+    async with (
+        Site(daemon, "127.0.0.1", 0, guests=ConnectionLimits(most=1)) as site,
+        guest(site) as (reader, writer),
+    ):
         writer.write(ASK)
         await asyncio.wait_for(reader.readline(), 60)
         before = site._listening

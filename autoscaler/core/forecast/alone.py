@@ -21,11 +21,11 @@ from typing import TypeAlias
 import numpy as np
 
 from autoscaler.core.forecast import issuing, judging, level, tables
-from autoscaler.core.forecast.issuing import Grounds
-from autoscaler.core.forecast.judging import Outcomes, Place, Taught, in_turn, learn_taught
+from autoscaler.core.forecast.issuing import Predictors
+from autoscaler.core.forecast.judging import FitUpdates, Outcomes, Place, apply_fit_updates, updates_by_tick
 from autoscaler.core.forecast.seeing import ends
 from autoscaler.core.forecast.settings import RING, Group, Settings
-from autoscaler.core.forecast.state import SeriesState, as_it_lies
+from autoscaler.core.forecast.state import SeriesState, slots_first
 from autoscaler.core.types import Bool, Float, Int, SmallFloat
 
 _PARENT_OF: list[int] = tables.PARENT_OF.tolist()
@@ -41,7 +41,7 @@ _Row: TypeAlias = tuple[int, int, float, float, float, float]
 """An outcome: its horizon, counted from the end; the place of its forecast; its logarithm; its weight; its share in the mean size
 of recent errors; the weight of a present outcome."""
 _Ground: TypeAlias = tuple[float, float, float, float, float, float | None, int, int, Bool | None]
-"""The inputs of a tick (`issuing.Grounds`): the parts of means and seasons, last value, usual demand, top, recent maximum of
+"""The inputs of a tick (`issuing.Predictors`): the parts of means and seasons, last value, usual demand, top, recent maximum of
 the farthest horizon or None, cell in a burst; then the hazard class, and whether demand is hidden, or None."""
 
 
@@ -85,13 +85,13 @@ class _Numbers:
     def of(cls, state: SeriesState) -> _Numbers:
         """Read the numbers from a state."""
         horizons = state.open.shape[1]
-        log_level, spread, cell = as_it_lies(state.issued).reshape(-1, 3).T
+        log_level, spread, cell = slots_first(state.issued).reshape(-1, 3).T
         cells = np.where(cell >= 0.0, cell, 0.0).astype(np.int64)
         horizon = np.arange(len(cells)) % horizons
         return cls(
-            totals=as_it_lies(state.totals).reshape(-1).tolist(),
-            sizes=as_it_lies(state.sizes).reshape(-1).tolist(),
-            shifts=as_it_lies(state.shifts).reshape(-1).tolist(),
+            totals=slots_first(state.totals).reshape(-1).tolist(),
+            sizes=slots_first(state.sizes).reshape(-1).tolist(),
+            shifts=slots_first(state.shifts).reshape(-1).tolist(),
             short=state.short[0].tolist(),
             doubt=state.doubt[0].tolist(),
             levels=log_level.tolist(),
@@ -205,7 +205,7 @@ def _forecasting(
 
 
 @dataclass(slots=True)
-class _Heard:
+class _ArrivedOutcomes:
     """N outcomes of a stretch, in the order in which they are judged.
 
     Attributes:
@@ -227,13 +227,13 @@ class _Heard:
     none: Bool
 
     @classmethod
-    def none_at_all(cls) -> _Heard:
+    def none_at_all(cls) -> _ArrivedOutcomes:
         """Return an empty list of outcomes."""
         no, nothing = np.empty(0, np.int64), np.empty(0)
         return cls(no, no, no, nothing, nothing, nothing, np.empty(0, np.bool_))
 
     @classmethod
-    def together(cls, parts: Sequence[_Heard]) -> _Heard:
+    def together(cls, parts: Sequence[_ArrivedOutcomes]) -> _ArrivedOutcomes:
         """Merge the outcomes of several groups, which are judged in turn at each tick."""
         order = np.argsort(np.concatenate([each.tick for each in parts]), kind="stable")
         names = [f.name for f in fields(cls)]
@@ -272,7 +272,7 @@ class Alone:
         self._forecast = _forecasting(self._one, settings, self.judge)
         self._features = np.empty((RING + len(weight), level.FEATURES))
         self._features[:RING] = state.features[0]
-        self._heard = _Heard.none_at_all()
+        self._heard = _ArrivedOutcomes.none_at_all()
         # Levels issued before the last change of the offset, which the list of levels no longer holds.
         self._before: list[float] = []
 
@@ -284,10 +284,10 @@ class Alone:
             if mine is not None
         ]
         if found:
-            self._heard = found[0] if len(found) == 1 else _Heard.together(found)
+            self._heard = found[0] if len(found) == 1 else _ArrivedOutcomes.together(found)
         self._one.rows[:] = self._heard.rows(self._weight, self._horizons)
 
-    def _of_group(self, group: Group, outcomes: Outcomes) -> _Heard:
+    def _of_group(self, group: Group, outcomes: Outcomes) -> _ArrivedOutcomes:
         """Collect the outcomes of one group."""
         closed, horizons = outcomes.closed, self._horizons
         known = closed.known[:, 0]
@@ -304,7 +304,7 @@ class Alone:
             count = (tick + self._samples) / group.stride
             count += _FIRST_WEIGHT
             np.maximum(alpha, 1.0 / count, out=alpha)
-        return _Heard(
+        return _ArrivedOutcomes(
             tick=tick,
             horizon=horizon,
             place=place,
@@ -315,7 +315,7 @@ class Alone:
         )
 
     def forecast(
-        self, first: int, end: int, grounds: Grounds, hazard: dict[int, int], hidden: Sequence[Bool | None]
+        self, first: int, end: int, grounds: Predictors, hazard: dict[int, int], hidden: Sequence[Bool | None]
     ) -> None:
         """Forecast at some ticks, the first of which was judged already, and judge at the tick after each.
 
@@ -324,7 +324,7 @@ class Alone:
             end: The tick after the last.
             grounds: Inputs of all ticks of the stretch, by the present fit and offset.
             hazard: Hazard class by tick, where it is not 0.
-            hidden: For all ticks of the stretch, as in `seeing.Read`.
+            hidden: For all ticks of the stretch, as in `seeing.Stretch`.
         """
         some, count = slice(first, end), end - first
         self._features[RING + first : RING + end] = grounds.features[some, 0]
@@ -350,10 +350,10 @@ class Alone:
         places = found[:, :2].astype(np.int64)
         cells = places[:, 1:] // self._horizons
         features = self._features.take(places[:, 0], axis=0)
-        taught = Taught(
+        taught = FitUpdates(
             found[:, 2:3], found[:, 3:4], found[:, 5:6], cells, features, found[:, 4], found[:, 6]
         )
-        learn_taught(self._settings, self._state, taught)
+        apply_fit_updates(self._settings, self._state, taught)
 
     def forget(self) -> None:
         """Drop all forecasts that wait for their outcome, because the offset has changed."""
@@ -399,15 +399,15 @@ class Alone:
             none=heard.none.take(some),
         )
         last = np.flatnonzero(np.append(tick[1:] != tick[:-1], True))
-        return in_turn(tick.take(last).tolist(), (last + 1).tolist(), together)
+        return updates_by_tick(tick.take(last).tolist(), (last + 1).tolist(), together)
 
     def write(self) -> None:
         """Bring the state up to the last tick, except for its tables."""
         self.settle()
         state, one, settings = self._state, self._one, self._settings
-        as_it_lies(state.totals).reshape(-1)[:] = one.totals
-        as_it_lies(state.sizes).reshape(-1)[:] = one.sizes
-        as_it_lies(state.shifts).reshape(-1)[:] = one.shifts
+        slots_first(state.totals).reshape(-1)[:] = one.totals
+        slots_first(state.sizes).reshape(-1)[:] = one.sizes
+        slots_first(state.shifts).reshape(-1)[:] = one.shifts
         state.short[0], state.doubt[0] = one.short, one.doubt
         issued, valid = self.issued()[:, 0], len(self._before) // self._horizons
         for group in settings.groups:

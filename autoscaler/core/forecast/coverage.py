@@ -45,7 +45,7 @@ _LOTS = 2.0**64
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ArrivedDemand:
     """Samples of T ticks, in order.
 
     Attributes:
@@ -73,7 +73,7 @@ class AtLead(NamedTuple):
     offset: Float
 
 
-class Said(NamedTuple):
+class StatedQuantiles(NamedTuple):
     """N laws, and the probabilities at which their quantiles are read, float64 (N, Q)."""
 
     law: AtLead
@@ -252,7 +252,7 @@ def below_each(place: Float, bins: Float) -> Float:
     return found
 
 
-def through(settings: Settings, state: SeriesState, heard: Heard, law: AtLead) -> Float:
+def through(settings: Settings, state: SeriesState, heard: ArrivedDemand, law: AtLead) -> Float:
     """Do the work of `answer` and `ask` for T ticks, and return the probabilities at each: float64 (T * S, Q).
 
     Args:
@@ -284,7 +284,7 @@ class _Past:
     Attributes:
         lead: Lead time in ticks.
         tick: int64 (T,), numbers of the ticks.
-        demand, usable: (T,), as in `Heard`.
+        demand, usable: (T,), as in `ArrivedDemand`.
         law: Its laws at the ticks.
     """
 

@@ -83,7 +83,7 @@ def mix(settings: Settings, state: SeriesState, now_s: float, beyond: SmallFloat
     return found
 
 
-def told_at_lead(settings: Settings, now_s: float) -> Bool:
+def has_event_at_lead(settings: Settings, now_s: float) -> Bool:
     """Return whether the policy announces an event at the lead time: bool (S,)."""
     found = np.zeros(len(settings.series), np.bool_)
     for row in _coming(settings, now_s):

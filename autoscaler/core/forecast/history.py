@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from autoscaler.core.forecast.settings import FIRST_WEEK, MEDIAN_SLOTS, MOST_ALONE, NEAR_DAYS, Settings
-from autoscaler.core.forecast.state import SEASONS, SeriesState, as_it_lies
+from autoscaler.core.forecast.state import SEASONS, SeriesState, slots_first
 from autoscaler.core.types import Bool, Code, Float, Int
 
 _STEP = 1.0 / 2048.0
@@ -50,7 +50,7 @@ class _Looked(NamedTuple):
 
     def look(self, at: int, settings: Settings, state: SeriesState, slot: int, places: Int) -> None:
         """Fill in the codes for beginning `at`, at which `slot` opens; `places` is from `_places`."""
-        codes, recent, others = as_it_lies(state.codes), self.recent[at], self.others[at]
+        codes, recent, others = slots_first(state.codes), self.recent[at], self.others[at]
         end = (slot + settings.newest) % settings.slots + 1
         if end >= MEDIAN_SLOTS:
             recent[:] = codes[end - MEDIAN_SLOTS : end].T
@@ -130,7 +130,7 @@ def _by_tick(
         begins = slot != state.slot
         if begins:
             _open(state, slot)
-        as_it_lies(state.codes)[slot % settings.slots] = code[tick]
+        slots_first(state.codes)[slot % settings.slots] = code[tick]
         if begins:
             found.look(seen, settings, state, slot, places[tick])
             seen += 1
@@ -152,7 +152,7 @@ def _all_at_once(settings: Settings, state: SeriesState, slots: Sequence[int], c
     """Write the codes of slots that are apart, uint16 (T, S), and return what is read at their beginnings."""
     count, newest = len(slots), np.arange(slots[0] + 1 - MEDIAN_SLOTS, slots[-1] + 1) % settings.slots
     found, places = _Looked.room(settings, count), _places(settings, slots)
-    codes = as_it_lies(state.codes)
+    codes = slots_first(state.codes)
     _fetch(codes, places, found.others)
     found.others[:, 0] = code
     codes[newest[MEDIAN_SLOTS - 1 :]] = code
@@ -202,7 +202,7 @@ def _places(settings: Settings, slots: Sequence[int]) -> Int:
 
 def _open(state: SeriesState, slot: int) -> None:
     """Open a slot: it is unknown so far, as are slots that were skipped."""
-    codes = as_it_lies(state.codes)
+    codes = slots_first(state.codes)
     length = len(codes)
     if state.slot < 0 or not 0 < slot - state.slot < length:
         if state.slot >= 0 and slot < state.slot and state.slot - slot < length:
@@ -225,7 +225,7 @@ def _write(settings: Settings, state: SeriesState) -> None:
     code = encoded(np.log1p(ratio))
     if np.count_nonzero(state.slot_count) < len(code):
         code[state.slot_count == 0.0] = 0
-    as_it_lies(state.codes)[state.slot % settings.slots] = code
+    slots_first(state.codes)[state.slot % settings.slots] = code
 
 
 def _look_back(settings: Settings, state: SeriesState, found: _Looked) -> tuple[Float, Float]:

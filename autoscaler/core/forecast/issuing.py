@@ -9,9 +9,9 @@ import numpy as np
 
 from autoscaler.core.forecast import level, tables
 from autoscaler.core.forecast.lattice import Marks, hazard
-from autoscaler.core.forecast.seeing import Seen
+from autoscaler.core.forecast.seeing import Tracks
 from autoscaler.core.forecast.settings import Settings
-from autoscaler.core.forecast.state import LAST, MEANS, SEASONS, TOP, USUAL, SeriesState, as_it_lies
+from autoscaler.core.forecast.state import LAST, MEANS, SEASONS, TOP, USUAL, SeriesState, slots_first
 from autoscaler.core.types import Bool, Float, Int
 
 LEAST_SPREAD: Float = np.array(0.002)
@@ -29,7 +29,7 @@ _GROWTHS: Float = np.array([-0.14, 0.14])
 
 
 @dataclass(slots=True)
-class Grounds:
+class Predictors:
     """Inputs of the forecasts of T ticks that stay valid as long as neither the fit nor the offset changes.
 
     Attributes:
@@ -60,10 +60,10 @@ class Grounds:
         cls,
         settings: Settings,
         state: SeriesState,
-        seen: Seen,
+        seen: Tracks,
         ticks: slice[int, int | None, None] = _ALL,
         some: Int | None = None,
-    ) -> Grounds:
+    ) -> Predictors:
         """Compute the inputs for all or some of the ticks, and for all or some of the series, int64 (N,)."""
         track, regime = seen.track[ticks], seen.regime[ticks]
         offset = state.offset
@@ -103,15 +103,15 @@ class Grounds:
         )
 
     def fit(
-        self, settings: Settings, state: SeriesState, seen: Seen, ticks: slice[int, int | None, None]
+        self, settings: Settings, state: SeriesState, seen: Tracks, ticks: slice[int, int | None, None]
     ) -> None:
         """Recompute the parts of the fit for some ticks and all series."""
         found = _parts(settings, state, seen.regime[ticks], self.features[ticks], None)
         self.means[ticks], self.seasons[ticks], self.fitted[ticks] = found
 
-    def change(self, first: int, some: Int, new: Grounds) -> None:
+    def change(self, first: int, some: Int, new: Predictors) -> None:
         """Replace the inputs of some series from tick `first` on; whether there are bursts stays the same."""
-        for f in fields(Grounds):
+        for f in fields(Predictors):
             mine = getattr(self, f.name)
             if f.name != "bursting" and len(mine):
                 mine[first:, some] = getattr(new, f.name)
@@ -121,7 +121,7 @@ def _parts(
     settings: Settings, state: SeriesState, regime: Int, features: Float, some: Int | None
 ) -> tuple[Float, Float, Float]:
     """Return `level.parts` for regimes, int64 (T, N), and features, float64 (T, N, FEATURES), of all or some series."""
-    fits = as_it_lies(state.fits)
+    fits = slots_first(state.fits)
     if not np.count_nonzero(regime):
         return level.parts(fits[0] if some is None else fits[0].take(some, axis=0), features)
     rows = regime * len(settings.series)
@@ -148,7 +148,7 @@ def _features(logs: Float) -> Float:
 def expect(
     settings: Settings,
     state: SeriesState,
-    grounds: Grounds,
+    grounds: Predictors,
     marks: Marks | None,
     tick: int,
     hidden: Bool | None,
@@ -186,11 +186,11 @@ def expect(
     issued[..., 2] = cell[:, np.newaxis]
     parent = settings.parent_of.take(cell)
     parent += settings.series
-    shifts = as_it_lies(state.shifts).reshape(-1, settings.horizons).take(parent, axis=0)
+    shifts = slots_first(state.shifts).reshape(-1, settings.horizons).take(parent, axis=0)
     log_level[:, 1:] += shifts[:, 1:]
     shifts[:] = grounds.top[tick][:, np.newaxis]
     np.minimum(log_level, shifts, out=log_level)
-    spread = as_it_lies(state.sizes).reshape(-1, settings.horizons).take(parent, axis=0)
+    spread = slots_first(state.sizes).reshape(-1, settings.horizons).take(parent, axis=0)
     spread *= state.short
     np.sqrt(spread, out=spread)
     np.maximum(spread, LEAST_SPREAD, out=spread)
@@ -200,7 +200,12 @@ def expect(
 
 
 def _cell(
-    settings: Settings, state: SeriesState, grounds: Grounds, marks: Marks | None, tick: int, log_level: Float
+    settings: Settings,
+    state: SeriesState,
+    grounds: Predictors,
+    marks: Marks | None,
+    tick: int,
+    log_level: Float,
 ) -> Int:
     """Return the cell of each series: by the regime and its growth in a burst, else by level and hazard class."""
     cell: Int = LEVELS.searchsorted(log_level - grounds.usual[tick])
@@ -214,7 +219,7 @@ def _cell(
     return cell
 
 
-def _remember(settings: Settings, state: SeriesState, grounds: Grounds, tick: int, issued: Float) -> None:
+def _remember(settings: Settings, state: SeriesState, grounds: Predictors, tick: int, issued: Float) -> None:
     """Keep the forecast until its outcome arrives, for the groups whose block ends now."""
     now, ring = state.last_tick, state.issued.shape[1]
     for group in settings.groups:

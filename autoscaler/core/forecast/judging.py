@@ -1,7 +1,7 @@
 """Learns from outcomes: where each fell in its predictive distribution, how far from the level, and why.
 
 The next forecast needs mean sizes, shifts, and the trust in the fit, so these are learned at once. The tables are needed when
-distributions are read, and the sums of the fit when it is fitted: updates to them are queued in `Lessons`, and applied for many
+distributions are read, and the sums of the fit when it is fitted: updates to them are queued in `Updates`, and applied for many
 ticks together. Updates for the fit may wait from one step to the next.
 """
 
@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from autoscaler.core.forecast import level, tables
-from autoscaler.core.forecast.seeing import Closed, stacked
+from autoscaler.core.forecast.seeing import ClosedBlocks, stacked
 from autoscaler.core.forecast.settings import Group, Pairs, Settings
-from autoscaler.core.forecast.state import SeriesState, as_it_lies
+from autoscaler.core.forecast.state import SeriesState, slots_first
 from autoscaler.core.types import LAW_LOW, LAW_STEP, Bool, Float, Int, SmallFloat
 
 _NOTHING, _ONE = np.array(0.0), np.array(1.0)
@@ -47,7 +47,7 @@ class Place:
 
 
 @dataclass(slots=True)
-class Lesson:
+class FitOutcome:
     """Outcomes at the lead time of one tick, for the fit of the level.
 
     Attributes:
@@ -70,7 +70,7 @@ class Lesson:
 
 
 @dataclass(slots=True)
-class Lessons:
+class Updates:
     """Outcomes that were put off. They must be applied before the ring overwrites the forecasts they judge.
 
     Attributes:
@@ -80,7 +80,7 @@ class Lessons:
     """
 
     places: list[tuple[int, Place]] = field(default_factory=list)
-    fits: list[Lesson] = field(default_factory=list)
+    fits: list[FitOutcome] = field(default_factory=list)
     begun: int = -1
 
     def settle(self, settings: Settings, state: SeriesState) -> None:
@@ -97,11 +97,11 @@ class Outcomes:
         logs: float64 (N, S, C), logarithms of outcome plus offset.
     """
 
-    closed: Closed
+    closed: ClosedBlocks
     logs: Float
 
 
-def logs(state: SeriesState, closed: Closed) -> Float:
+def logs(state: SeriesState, closed: ClosedBlocks) -> Float:
     """Return the logarithms of outcomes plus offset, float64 (N, S, C)."""
     found = np.where(closed.known, closed.outcome, 0.0)
     found += state.offset[:, np.newaxis]
@@ -110,7 +110,7 @@ def logs(state: SeriesState, closed: Closed) -> Float:
 
 
 def judge(
-    settings: Settings, group: Group, state: SeriesState, lessons: Lessons, outcomes: Outcomes, tick: int
+    settings: Settings, group: Group, state: SeriesState, lessons: Updates, outcomes: Outcomes, tick: int
 ) -> None:
     """Judge the forecasts of a group whose windows end at a tick.
 
@@ -127,7 +127,7 @@ def judge(
     closed = outcomes.closed
     at = (tick - closed.first) // group.stride
     places = closed.issued[at]
-    was = as_it_lies(state.issued).reshape(-1, 3).take(places, axis=0)
+    was = slots_first(state.issued).reshape(-1, 3).take(places, axis=0)
     known = was[..., 0] == was[..., 0]
     known &= closed.known[at]
     count = np.count_nonzero(known)
@@ -150,7 +150,7 @@ def judge(
     if group.lead:
         at_lead = len(known) if count == known.size else int(np.count_nonzero(known[:, 0]))
     if at_lead:
-        lesson = Lesson(
+        lesson = FitOutcome(
             place=places[:, 0] // state.open.shape[1],
             error=error[:, 0],
             was=was[:, 0],
@@ -178,7 +178,7 @@ def _count(
     weight = one * pairs.weight
     places = settings.totals_of.take(cell, axis=0)
     places += pairs.first_total
-    totals = as_it_lies(state.totals).reshape(-1)
+    totals = slots_first(state.totals).reshape(-1)
     found = totals.take(places)
     found += weight
     totals.put(places, found)
@@ -199,7 +199,7 @@ def _count(
     moved *= alpha
     moved += was_size
     short.put(at, moved)
-    sizes, shifts = as_it_lies(state.sizes).reshape(-1), as_it_lies(state.shifts).reshape(-1)
+    sizes, shifts = slots_first(state.sizes).reshape(-1), slots_first(state.shifts).reshape(-1)
     at = settings.parents_of.take(cell)
     at += pairs.first_parent
     # The initial sizes weigh as much as `FIRST_WEIGHT` outcomes.
@@ -223,12 +223,12 @@ FIRST_WEIGHT = np.array(5.0)
 """Weight of the initial sizes, in outcomes."""
 
 
-def _compare(group: Group, state: SeriesState, lesson: Lesson) -> None:
+def _compare(group: Group, state: SeriesState, lesson: FitOutcome) -> None:
     """Update the mean squared errors of the fit alone and of the last value, in log ratios to the last value."""
-    outcome = as_it_lies(state.ahead).reshape(-1).take(lesson.place)
+    outcome = slots_first(state.ahead).reshape(-1).take(lesson.place)
     outcome += lesson.error
     squares = np.empty((len(outcome), 2))
-    np.subtract(outcome, as_it_lies(state.fitted).reshape(-1).take(lesson.place), out=squares[:, 0])
+    np.subtract(outcome, slots_first(state.fitted).reshape(-1).take(lesson.place), out=squares[:, 0])
     squares[:, 1] = outcome
     squares *= squares
     np.minimum(squares, MOST_SIZE, out=squares)
@@ -239,7 +239,7 @@ def _compare(group: Group, state: SeriesState, lesson: Lesson) -> None:
     state.doubt += squares
 
 
-def count_in(lessons: Lessons) -> list[tuple[int, Int, SmallFloat]]:
+def count_in(lessons: Updates) -> list[tuple[int, Int, SmallFloat]]:
     """Return what to add to the flat tables, tick by tick: tick, places and weights, (N, 3) each. Nothing stays put off."""
     if not lessons.places:
         return []
@@ -250,10 +250,12 @@ def count_in(lessons: Lessons) -> list[tuple[int, Int, SmallFloat]]:
     parts = [place for _, place in some]
     together = Place(*(np.concatenate([getattr(each, f.name) for each in parts]) for f in fields(Place)))
     ends = np.add.accumulate([len(each.weight) for each in parts]).tolist()
-    return in_turn([tick for tick, _ in some], ends, together)
+    return updates_by_tick([tick for tick, _ in some], ends, together)
 
 
-def in_turn(ticks: Sequence[int], ends: Sequence[int], place: Place) -> list[tuple[int, Int, SmallFloat]]:
+def updates_by_tick(
+    ticks: Sequence[int], ends: Sequence[int], place: Place
+) -> list[tuple[int, Int, SmallFloat]]:
     """Split outcomes by tick, and return what to add to the flat tables at each.
 
     Args:
@@ -277,7 +279,7 @@ def counted(place: Place) -> tuple[Int, SmallFloat]:
     return tables.flat(place.totals, at, place.none), place.weight.astype(np.float32)
 
 
-def learn_fit(settings: Settings, state: SeriesState, lessons: Lessons) -> None:
+def learn_fit(settings: Settings, state: SeriesState, lessons: Updates) -> None:
     """Apply outcomes that were put off to the sums of the fit and to the mean distance from the level."""
     if not lessons.fits:
         return
@@ -286,7 +288,7 @@ def learn_fit(settings: Settings, state: SeriesState, lessons: Lessons) -> None:
     if any(each.known is not None for each in some):
         everywhere = np.ones(len(settings.series), np.bool_)
         known = np.array([everywhere if each.known is None else each.known for each in some])
-    together = Lesson(
+    together = FitOutcome(
         place=stacked([each.place for each in some]),
         error=stacked([each.error for each in some]),
         was=stacked([each.was for each in some]),
@@ -298,7 +300,7 @@ def learn_fit(settings: Settings, state: SeriesState, lessons: Lessons) -> None:
     learn(settings, state, together)
 
 
-def learn(settings: Settings, state: SeriesState, lesson: Lesson) -> None:
+def learn(settings: Settings, state: SeriesState, lesson: FitOutcome) -> None:
     """Apply outcomes to the sums of the fit and to the mean distance from the level.
 
     Outcomes are bounded by `HUBER`. They are weighted by the inverse square of the spread at that time, relative to the mean
@@ -310,8 +312,8 @@ def learn(settings: Settings, state: SeriesState, lesson: Lesson) -> None:
         lesson: Outcomes of T ticks in order, with arrays (T, ...).
     """
     known, error, was = lesson.known, lesson.error, lesson.was
-    features = as_it_lies(state.features).reshape(-1, level.FEATURES).take(lesson.place.reshape(-1), axis=0)
-    outcome = as_it_lies(state.ahead).reshape(-1).take(lesson.place)
+    features = slots_first(state.features).reshape(-1, level.FEATURES).take(lesson.place.reshape(-1), axis=0)
+    outcome = slots_first(state.ahead).reshape(-1).take(lesson.place)
     if known is not None:
         # The features of a series without a sample are NaN, which no weight would remove.
         features = np.where(known.reshape(-1)[:, np.newaxis], features, 0.0)
@@ -335,11 +337,11 @@ def learn(settings: Settings, state: SeriesState, lesson: Lesson) -> None:
         share *= known
         weight *= known
     cells = was[..., 2].astype(np.int64)
-    taught = Taught(was[..., 0], error, share, cells, features, outcome.reshape(-1), weight.reshape(-1))
-    learn_taught(settings, state, taught)
+    taught = FitUpdates(was[..., 0], error, share, cells, features, outcome.reshape(-1), weight.reshape(-1))
+    apply_fit_updates(settings, state, taught)
 
 
-class Taught(NamedTuple):
+class FitUpdates(NamedTuple):
     """What the outcomes of T ticks add.
 
     Attributes:
@@ -359,7 +361,7 @@ class Taught(NamedTuple):
     weight: Float
 
 
-def learn_taught(settings: Settings, state: SeriesState, taught: Taught) -> None:
+def apply_fit_updates(settings: Settings, state: SeriesState, taught: FitUpdates) -> None:
     """Add outcomes to the sums of their regimes and to the mean distance from the level."""
     off = np.exp(taught.log_level)
     off *= np.expm1(taught.error)
@@ -387,7 +389,7 @@ def _miss(state: SeriesState, off: Float, share: Float) -> None:
 
 def _sum_up(state: SeriesState, rows: Int, products: Float) -> None:
     """Add the products of some ticks, float64 (T, S, PRODUCTS), to the sums at the given flat rows, int64 (T, S), in order."""
-    sums = as_it_lies(state.sums).reshape(-1, level.PRODUCTS)
+    sums = slots_first(state.sums).reshape(-1, level.PRODUCTS)
     if rows.shape[1] == 1:
         regimes = set(rows[:, 0].tolist())
         for row in regimes:

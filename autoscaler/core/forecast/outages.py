@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from autoscaler.core.falls import came_back, fell, uneventful
-from autoscaler.core.forecast.seeing import Read
+from autoscaler.core.forecast.seeing import Stretch
 from autoscaler.core.forecast.settings import Settings
 from autoscaler.core.forecast.state import MEANS, SEASONS, USUAL, SeriesState
 from autoscaler.core.types import Bool, Float, Int
@@ -26,7 +26,7 @@ _LATELY = ("track", "paces", "base", "median", "short", "doubt")
 _OF_TRACK, _NEXT_STEP = slice(USUAL, MEANS.stop), SEASONS.stop - 1
 
 
-def note(settings: Settings, state: SeriesState, samples: Read) -> int:
+def note(settings: Settings, state: SeriesState, samples: Stretch) -> int:
     """Detect deep falls and returns of demand, and set recent state aside or restore it.
 
     Args:
@@ -53,7 +53,7 @@ def note(settings: Settings, state: SeriesState, samples: Read) -> int:
 
 
 def _work(
-    settings: Settings, state: SeriesState, samples: Read, ticks: slice[int | None, int | None, None]
+    settings: Settings, state: SeriesState, samples: Stretch, ticks: slice[int | None, int | None, None]
 ) -> Float:
     """Return demand in VMs, float64 (n, S); NaN if unknown."""
     work: Float = samples.demand[ticks] / settings.vm

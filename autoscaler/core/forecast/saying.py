@@ -1,7 +1,7 @@
 """Reads out forecasts: quantiles and whole predictive distributions, for one tick or for many at once.
 
 The forecast of a tick depends only on its expected values and on the rows of the tables at that time. So a replay may copy these
-rows (`Kept`) and read the forecasts of many ticks later, as if the series of each tick were separate series; that takes as many
+rows (`Readouts`) and read the forecasts of many ticks later, as if the series of each tick were separate series; that takes as many
 calls as a single tick.
 """
 
@@ -14,9 +14,9 @@ from typing import TypeAlias
 import numpy as np
 
 from autoscaler.core.forecast import coverage, events, lattice, tables
-from autoscaler.core.forecast.seeing import Read
+from autoscaler.core.forecast.seeing import Stretch
 from autoscaler.core.forecast.settings import Settings
-from autoscaler.core.forecast.state import SeriesState, as_it_lies
+from autoscaler.core.forecast.state import SeriesState, slots_first
 from autoscaler.core.laws import EDGES, MOST_LOG
 from autoscaler.core.types import (
     LAW_BINS,
@@ -41,7 +41,7 @@ bins are processed at once; beyond, `_BINS_AT_ONCE` of them."""
 
 
 @dataclass(slots=True)
-class Basis:
+class ReadoutBasis:
     """Inputs from which quantiles and laws of N series are read: those of one tick, or of many ticks side by side.
 
     Attributes:
@@ -69,7 +69,7 @@ class Basis:
     evidence: Float
 
     @classmethod
-    def present(cls, settings: Settings, state: SeriesState, issued: Float, top: Float) -> Basis:
+    def present(cls, settings: Settings, state: SeriesState, issued: Float, top: Float) -> ReadoutBasis:
         """Return the inputs of the present tick, as views of the state that are valid until the next sample.
 
         Args:
@@ -85,9 +85,9 @@ class Basis:
             log_level=log_level,
             spread=issued[..., 1],
             room=top[:, np.newaxis] - log_level,
-            tables=as_it_lies(state.tables).reshape(-1, horizons, LAW_BINS),
+            tables=slots_first(state.tables).reshape(-1, horizons, LAW_BINS),
             whole=state.tables[:, -1],
-            totals=as_it_lies(state.totals).reshape(-1, horizons),
+            totals=slots_first(state.totals).reshape(-1, horizons),
             rows=rows,
             weight=state.weight,
             offset=state.offset,
@@ -95,7 +95,7 @@ class Basis:
         )
 
 
-class Kept:
+class Readouts:
     """Forecasts and samples of several ticks, from which Outlooks are read together.
 
     Args:
@@ -120,7 +120,7 @@ class Kept:
         """Return whether this many more ticks fit."""
         return self.ticks + ticks <= self._most
 
-    def begin(self, facts: Read) -> None:
+    def begin(self, facts: Stretch) -> None:
         """Begin a stretch of ticks with these samples."""
         ticks = len(facts.demand)
         new = self._new = slice(self.ticks, self.ticks + ticks)
@@ -136,7 +136,7 @@ class Kept:
         rows += self._settings.first_row
         at = self._new.start + tick
         self._issued[at], self._offset[at], self._weight[at] = issued, state.offset, state.weight
-        totals = as_it_lies(state.totals).reshape(-1, self._settings.horizons)
+        totals = slots_first(state.totals).reshape(-1, self._settings.horizons)
         totals.take(rows, axis=0, out=self._totals[at], mode="clip")
 
     def keep_all(self, issued: Float, totals: Float, offset: Float, weight: Float) -> None:
@@ -169,7 +169,7 @@ class Kept:
         """
         rows = self._settings.rows_of.take(self._issued[self._new, :, 0, 2].astype(np.int64), axis=0)
         rows += self._settings.first_row
-        by_row = as_it_lies(state.tables).reshape(-1, *state.tables.shape[2:])
+        by_row = slots_first(state.tables).reshape(-1, *state.tables.shape[2:])
         flat = by_row.reshape(-1)
         done = 0
         for tick, (mine, kept) in enumerate(zip(rows, self._tables[self._new], strict=True)):
@@ -184,20 +184,20 @@ class Kept:
     def said(self, state: SeriesState) -> Outlook:
         """Return the Outlooks of all ticks; outcomes that arrived meanwhile correct the quantiles (`coverage.through`)."""
         settings, some = self._settings, slice(self.ticks)
-        heard = coverage.Heard(self._tick[some], self._demand[some], self._usable[some])
+        heard = coverage.ArrivedDemand(self._tick[some], self._demand[some], self._usable[some])
 
         def read_at(law: coverage.AtLead) -> Float:
             return coverage.through(settings, state, heard, law)
 
         return said(settings, self.basis(), read_at)
 
-    def basis(self) -> Basis:
+    def basis(self) -> ReadoutBasis:
         """Return the inputs of all ticks, tick by tick."""
         horizons, some = self._settings.horizons, slice(self.ticks)
         issued, totals, weight = self._issued[some], self._totals[some], self._weight[some]
         log_level = issued[..., 0].reshape(-1, horizons)
         tables = self._tables[some]
-        return Basis(
+        return ReadoutBasis(
             log_level=log_level,
             spread=issued[..., 1].reshape(-1, horizons),
             room=self._top[some].reshape(-1)[:, np.newaxis] - log_level,
@@ -214,7 +214,7 @@ class Kept:
 def say(
     settings: Settings,
     state: SeriesState,
-    basis: Basis,
+    basis: ReadoutBasis,
     marks: lattice.Marks | None,
     now_s: float,
     tick: int,
@@ -230,10 +230,10 @@ def say(
 
     def read_beside_events(law: coverage.AtLead) -> Float:
         # The law is not judged by outcomes during known events.
-        told = events.told_at_lead(settings, now_s)
+        told = events.has_event_at_lead(settings, now_s)
         return read_at(law._replace(log_level=np.where(told, np.nan, law.log_level)))
 
-    def mixed(beyond: SmallFloat) -> Basis:
+    def mixed(beyond: SmallFloat) -> ReadoutBasis:
         usual = events.Measure(basis.log_level, basis.spread, basis.room)
         found = events.mix(settings, state, now_s, np.moveaxis(beyond, 0, -1), usual)
         return replace(basis, log_level=found.log_level, spread=found.spread, room=found.room)
@@ -243,10 +243,10 @@ def say(
 
 def said(
     settings: Settings,
-    basis: Basis,
+    basis: ReadoutBasis,
     read_at: Callable[[coverage.AtLead], Float],
     likely: BurstOdds | None = None,
-    mixed: Callable[[SmallFloat], Basis] | None = None,
+    mixed: Callable[[SmallFloat], ReadoutBasis] | None = None,
 ) -> Outlook:
     """Read an Outlook from its inputs.
 
@@ -280,7 +280,7 @@ def said(
     if settings.horizons > Horizon.KEEP + 1:
         laws = _no_laws(*basis.spread.shape)
         _fill_in(laws, offset, beyond, basis.log_level, basis.spread, basis.room)
-    return Issued(quantiles, coverage.Said(law, shares), basis.evidence, laws, likely)
+    return Issued(quantiles, coverage.StatedQuantiles(law, shares), basis.evidence, laws, likely)
 
 
 _Part: TypeAlias = "tuple[SmallFloat, Float, Float, Float, Float, Float]"
@@ -301,13 +301,13 @@ class Issued(Outlook):
 
     __slots__ = ("_both", "_parts", "said")
     _parts: Sequence[_Part]
-    said: coverage.Said
+    said: coverage.StatedQuantiles
     _both: tuple[Float, Float] | None
 
     def __init__(
         self,
         parts: Sequence[_Part],
-        at_lead_said: coverage.Said,
+        at_lead_said: coverage.StatedQuantiles,
         evidence: Float,
         laws: Laws | None,
         bursts: BurstOdds | None,
@@ -354,7 +354,7 @@ def _quantiles(
     """Return quantiles of demand at the lead time and over the keep window: float64 (S, 2, Q).
 
     They are read from the probabilities `beyond` (`tables.survival`), for the lead time at the probabilities `read_at`.
-    Within a bin they are linear in the position (`core.laws`). The other arguments are those of `Basis`.
+    Within a bin they are linear in the position (`core.laws`). The other arguments are those of `ReadoutBasis`.
     """
     log_level, spread, room = log_level[:, :2], spread[:, :2], room[:, :2]
     count = 2 * beyond.shape[1]

@@ -17,7 +17,7 @@ import numpy as np
 
 from autoscaler.core.forecast import bursts, history
 from autoscaler.core.forecast.settings import CLIP, Group, Settings
-from autoscaler.core.forecast.state import LAST, MEANS, SEASONS, TOP, USUAL, SeriesState, as_it_lies
+from autoscaler.core.forecast.state import LAST, MEANS, SEASONS, TOP, USUAL, SeriesState, slots_first
 from autoscaler.core.types import Bool, Float, Freshness, Horizon, Int, Samples
 
 CHILDHOOD = 20.0
@@ -30,7 +30,7 @@ _MOST_DEMAND, _CHILDHOOD, _CLIP = np.array(1e15), np.array(CHILDHOOD), np.array(
 _LESS_THAN_ANY, _UNKNOWN = np.array(-np.inf), np.array(np.nan)
 
 
-class Recorded(NamedTuple):
+class SampleRows(NamedTuple):
     """Samples of S series at T ticks, in order.
 
     Attributes:
@@ -46,7 +46,7 @@ class Recorded(NamedTuple):
     censored: Sequence[Bool]
 
     @classmethod
-    def of(cls, samples: Sequence[Samples]) -> Recorded:
+    def of(cls, samples: Sequence[Samples]) -> SampleRows:
         """Collect samples, one per tick."""
         return cls(
             [each.now_s for each in samples],
@@ -55,14 +55,14 @@ class Recorded(NamedTuple):
             [each.censored for each in samples],
         )
 
-    def some(self, first: int, end: int) -> Recorded:
+    def some(self, first: int, end: int) -> SampleRows:
         """Return the ticks from `first` to before `end`."""
         some = slice(first, end)
-        return Recorded(self.now_s[some], self.demand[some], self.freshness[some], self.censored[some])
+        return SampleRows(self.now_s[some], self.demand[some], self.freshness[some], self.censored[some])
 
 
 @dataclass(slots=True)
-class Read:
+class Stretch:
     """Checked samples of T consecutive ticks.
 
     Attributes:
@@ -84,7 +84,7 @@ class Read:
 
 
 @dataclass(slots=True)
-class Closed:
+class ClosedBlocks:
     """The N blocks of a group that end within a stretch.
 
     Attributes:
@@ -101,7 +101,7 @@ class Closed:
 
 
 @dataclass(slots=True)
-class Seen:
+class Tracks:
     """What follows from the demand of T ticks.
 
     Attributes:
@@ -116,10 +116,10 @@ class Seen:
     regime: Int
     onset: Bool | None
     lately: Float | None
-    closed: tuple[Closed | None, ...]
+    closed: tuple[ClosedBlocks | None, ...]
 
 
-def read(state: SeriesState, tick: int, samples: Recorded) -> Read:
+def read(state: SeriesState, tick: int, samples: SampleRows) -> Stretch:
     """Check the samples of consecutive ticks."""
     demand, freshness = samples.demand, samples.freshness
     possible = demand >= _NOTHING_AT_ALL
@@ -144,7 +144,7 @@ def read(state: SeriesState, tick: int, samples: Recorded) -> Read:
     if any(each is not None for each in hidden):
         shown = ~np.array(samples.censored)
         usable = shown if known is None else known & shown
-    return Read(tick, samples.now_s, demand, known, usable, hidden)
+    return Stretch(tick, samples.now_s, demand, known, usable, hidden)
 
 
 def weights(settings: Settings, state: SeriesState, ticks: int, since: int) -> Float:
@@ -178,7 +178,7 @@ def weights(settings: Settings, state: SeriesState, ticks: int, since: int) -> F
     return found[1:]
 
 
-def see(settings: Settings, state: SeriesState, samples: Read, since: int) -> Seen:
+def see(settings: Settings, state: SeriesState, samples: Stretch, since: int) -> Tracks:
     """Compute what follows from demand alone.
 
     Args:
@@ -196,10 +196,10 @@ def see(settings: Settings, state: SeriesState, samples: Read, since: int) -> Se
     medians, seasons = history.note(settings, state, samples.now_s, samples.demand, samples.usable)
     track[..., SEASONS] = seasons
     regime, onset = bursts.note(settings, state, _swift(settings, state, samples.demand), medians, since)
-    return Seen(track, regime, onset, lately, closed)
+    return Tracks(track, regime, onset, lately, closed)
 
 
-def again(settings: Settings, state: SeriesState, samples: Read) -> Seen:
+def again(settings: Settings, state: SeriesState, samples: Stretch) -> Tracks:
     """Return what is seen if another sample replaces that of the last tick; only the last value and the maximum change."""
     demand, track = samples.demand[0], state.track
     track[:, LAST] = demand
@@ -207,10 +207,12 @@ def again(settings: Settings, state: SeriesState, samples: Read) -> Seen:
     lately = None
     if settings.horizons > Horizon.REFILL:
         lately = np.fmax(state.high, state.open[:, Horizon.REFILL])[np.newaxis]
-    return Seen(track[np.newaxis].copy(), bursts.regime(settings, state.age_s)[np.newaxis], None, lately, ())
+    return Tracks(
+        track[np.newaxis].copy(), bursts.regime(settings, state.age_s)[np.newaxis], None, lately, ()
+    )
 
 
-def _to_learn(samples: Read) -> Float:
+def _to_learn(samples: Stretch) -> Float:
     """Return demand for learning, float64 (T, S): NaN if unknown, infinite if hidden."""
     if samples.usable is None:
         return samples.demand
@@ -223,7 +225,7 @@ def ends(group: Group, tick: int, ticks: int) -> range:
     return range((-tick - 1) % group.stride, ticks, group.stride)
 
 
-def _close(group: Group, state: SeriesState, samples: Read, value: Float) -> Closed | None:
+def _close(group: Group, state: SeriesState, samples: Stretch, value: Float) -> ClosedBlocks | None:
     """Record the blocks that end, and find the highest demand of each window that ends with them."""
     last, ring = ends(group, samples.tick, len(value)), state.blocks.shape[1]
     if not last:
@@ -251,7 +253,7 @@ def _close(group: Group, state: SeriesState, samples: Read, value: Float) -> Clo
     known = np.isfinite(outcome)
     if group.mine is not None:
         known &= group.mine
-    return Closed(last.start, issued, outcome, known)
+    return ClosedBlocks(last.start, issued, outcome, known)
 
 
 def _in_a_row(group: Group, state: SeriesState, value: Float, last: range, number: int) -> Float:
@@ -293,7 +295,7 @@ def _in_a_row(group: Group, state: SeriesState, value: Float, last: range, numbe
 
 def _fill(group: Group, state: SeriesState, value: Float, last: range, at: int | Int) -> None:
     """Record the blocks that end at the given ticks, at their places in the ring, and the open block."""
-    blocks = as_it_lies(state.blocks)[..., group.columns]
+    blocks = slots_first(state.blocks)[..., group.columns]
     if len(last) == len(value) > 1:
         # With one tick per block, no block is open between ticks.
         rows = value[..., np.newaxis]
@@ -319,7 +321,7 @@ def _in_windows(group: Group, state: SeriesState, places: Int) -> Float:
         places: int64 (N, most * C), rows of `Group.recent`.
     """
     series, _, horizons = state.blocks.shape
-    blocks, outcomes = as_it_lies(state.blocks).reshape(-1), group.issued.shape[2]
+    blocks, outcomes = slots_first(state.blocks).reshape(-1), group.issued.shape[2]
     places = places.reshape(len(places), group.most, outcomes)
     if series < _MANY or group.outside.shape[1] > 1:
         places = places[:, :, np.newaxis]
@@ -359,7 +361,11 @@ def _into(group: Group, columns: Float, value: Float) -> None:
 
 
 def _lately(
-    settings: Settings, state: SeriesState, under_way: Float, closed: Sequence[Closed | None], value: Float
+    settings: Settings,
+    state: SeriesState,
+    under_way: Float,
+    closed: Sequence[ClosedBlocks | None],
+    value: Float,
 ) -> Float:
     """Return the highest demand of the farthest horizon's last window and the block after it: float64 (T, S), by tick."""
     found = np.empty(value.shape)

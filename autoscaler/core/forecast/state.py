@@ -27,7 +27,7 @@ from autoscaler.core.remembered import Dumped, Remembered, length_of
 from autoscaler.core.types import LAW_BINS, QUANTILE_LEVELS, Array, Code, Float, Horizon, Int, SmallFloat
 
 if TYPE_CHECKING:
-    from autoscaler.core.forecast.judging import Lessons
+    from autoscaler.core.forecast.judging import Updates
 
 Kind = TypeVar("Kind", Float, SmallFloat, Code)
 LAST, USUAL, MEANS, SEASONS, TOP = 0, 1, slice(2, 7), slice(7, 10), 10
@@ -104,12 +104,12 @@ class SeriesState(Remembered):
         grown: Whether all series have seen `Settings.grown_ticks` samples.
         young_for: Samples until that may be so; 0 if it has to be computed.
         turns: The series that are fitted at each phase; None if it has to be computed.
-        lessons: Outcomes that `sums` and `miss` do not contain yet (`learn_put_by`).
+        lessons: Outcomes that `sums` and `miss` do not contain yet (`apply_pending_updates`).
         unfitted: float64 (1, REGIMES, PRODUCTS), sums of the only series at its last fit, if the fits for bursts were put off
             then; None if nothing was put off.
         settings: The settings as `step` last compiled them; not dumped.
 
-    In memory, arrays with an axis of slots, blocks or rows after the series have that axis first (`as_it_lies`): a tick reads
+    In memory, arrays with an axis of slots, blocks or rows after the series have that axis first (`slots_first`): a tick reads
     and writes a few of these, mostly the same ones, for all series.
     """
 
@@ -174,7 +174,7 @@ class SeriesState(Remembered):
     grown: bool = field(init=False, default=False, compare=False, repr=False)
     young_for: int = field(init=False, default=0, compare=False, repr=False)
     turns: dict[int, Int] | None = field(init=False, default=None, compare=False, repr=False)
-    lessons: Lessons | None = field(init=False, default=None, compare=False, repr=False)
+    lessons: Updates | None = field(init=False, default=None, compare=False, repr=False)
     unfitted: Float | None = field(init=False, default=None, compare=False, repr=False)
     settings: Settings | None = field(init=False, default=None, compare=False, repr=False)
 
@@ -182,7 +182,7 @@ class SeriesState(Remembered):
     def empty(cls, params: SeriesParams) -> SeriesState:
         """Return a state without history for these series."""
         series, horizons = len(params.scale), horizon_count(params)
-        unknown = as_it_lies(np.full((RING, series, horizons), np.nan))
+        unknown = slots_first(np.full((RING, series, horizons), np.nan))
         return cls(
             tick_s=params.tick_s,
             horizons=horizon_ticks(params),
@@ -208,24 +208,24 @@ class SeriesState(Remembered):
             odds_of_gap=np.zeros((series, GAPS), np.float32),
             last_point=np.full(series, -float(GAPS)),
             lattices=0,
-            codes=as_it_lies(np.zeros((slot_count(params), series), np.uint16)),
+            codes=slots_first(np.zeros((slot_count(params), series), np.uint16)),
             slot=-1,
             slot_sum=np.zeros(series),
             slot_count=np.zeros(series),
             paces=np.full((series, 1 + len(days_back(params))), np.nan),
             unseasoned=3 * series,
-            tables=as_it_lies(np.zeros((ROWS, series, horizons, LAW_BINS), np.float32)),
-            totals=as_it_lies(np.zeros((ROWS, series, horizons))),
-            sizes=as_it_lies(np.full((PARENTS, series, horizons), FIRST_SIZE)),
-            shifts=as_it_lies(np.zeros((PARENTS, series, horizons))),
+            tables=slots_first(np.zeros((ROWS, series, horizons, LAW_BINS), np.float32)),
+            totals=slots_first(np.zeros((ROWS, series, horizons))),
+            sizes=slots_first(np.full((PARENTS, series, horizons), FIRST_SIZE)),
+            shifts=slots_first(np.zeros((PARENTS, series, horizons))),
             short=np.full((series, horizons), FIRST_SIZE),
-            sums=as_it_lies(np.zeros((REGIMES, series, PRODUCTS))),
+            sums=slots_first(np.zeros((REGIMES, series, PRODUCTS))),
             phase=np.full(series, -1),
-            fits=as_it_lies(np.repeat(Settings.of(params).prior[np.newaxis], REGIMES, axis=0)),
-            issued=as_it_lies(np.full((RING, series, horizons, 3), np.nan)),
-            features=as_it_lies(np.zeros((RING, series, FEATURES))),
-            ahead=as_it_lies(np.zeros((RING, series))),
-            fitted=as_it_lies(np.zeros((RING, series))),
+            fits=slots_first(np.repeat(Settings.of(params).prior[np.newaxis], REGIMES, axis=0)),
+            issued=slots_first(np.full((RING, series, horizons, 3), np.nan)),
+            features=slots_first(np.zeros((RING, series, FEATURES))),
+            ahead=slots_first(np.zeros((RING, series))),
+            fitted=slots_first(np.zeros((RING, series))),
             doubt=np.zeros((series, 2)),
             blocks=unknown,
             open=np.full((series, horizons), np.nan),
@@ -242,14 +242,14 @@ class SeriesState(Remembered):
         """Lay out arrays that are read by rows with their rows first."""
         for name in _BY_ROWS:
             array = getattr(self, name)
-            setattr(self, name, np.ascontiguousarray(as_it_lies(array)).swapaxes(0, 1))
+            setattr(self, name, np.ascontiguousarray(slots_first(array)).swapaxes(0, 1))
 
     def settle(self) -> None:
         """Apply everything that was put off, so that `sums`, `miss` and `fits` are up to date."""
-        self.learn_put_by()
+        self.apply_pending_updates()
         self.fit_bursts()
 
-    def learn_put_by(self) -> None:
+    def apply_pending_updates(self) -> None:
         """Apply the outcomes that were put off to `sums` and `miss`."""
         if self.lessons is not None and self.settings is not None:
             self.lessons.settle(self.settings, self)
@@ -374,7 +374,7 @@ def _nothing_aside(params: SeriesParams) -> dict[str, Float]:
     return {f"aside_{name}": np.full(shape, np.nan) for name, shape in shapes.items()}
 
 
-def as_it_lies(array: Kind) -> Kind:
+def slots_first(array: Kind) -> Kind:
     """Swap the first two axes of an array: series first and rows next, as in the state, or rows first, as in memory."""
     return array.swapaxes(0, 1)
 

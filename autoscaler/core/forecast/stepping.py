@@ -15,14 +15,14 @@ import numpy as np
 from autoscaler.core.falls import Falls
 from autoscaler.core.forecast import coverage, lattice, level, outages
 from autoscaler.core.forecast.alone import Alone
-from autoscaler.core.forecast.issuing import Grounds, expect
-from autoscaler.core.forecast.judging import Lessons, Outcomes, count_in, judge, logs
+from autoscaler.core.forecast.issuing import Predictors, expect
+from autoscaler.core.forecast.judging import Outcomes, Updates, count_in, judge, logs
 from autoscaler.core.forecast.lattice import Marks
-from autoscaler.core.forecast.saying import Basis, Kept, say
-from autoscaler.core.forecast.seeing import Read, Recorded, Seen, again, read, see, weights
+from autoscaler.core.forecast.saying import ReadoutBasis, Readouts, say
+from autoscaler.core.forecast.seeing import SampleRows, Stretch, Tracks, again, read, see, weights
 from autoscaler.core.forecast.settings import Settings
-from autoscaler.core.forecast.state import LAST, SEASONS, USUAL, SeriesState, as_it_lies
-from autoscaler.core.forecast.stretches import HEAVY, as_they_come, at_hand
+from autoscaler.core.forecast.state import LAST, SEASONS, USUAL, SeriesState, slots_first
+from autoscaler.core.forecast.stretches import HEAVY, split_rows, split_stream
 from autoscaler.core.params import SeriesParams
 from autoscaler.core.types import Float, Int, Outlook, Samples, SmallFloat
 
@@ -42,7 +42,7 @@ _MOST_GRAIN = 2.0
 
 
 @dataclass(slots=True)
-class Found:
+class Steps:
     """Results of T ticks.
 
     Attributes:
@@ -52,7 +52,7 @@ class Found:
         issued: float64 (S, H, 3), the forecast at the last tick, from `issuing.expect`.
     """
 
-    facts: Read
+    facts: Stretch
     top: Float
     marks: Marks | None
     issued: Float
@@ -71,21 +71,21 @@ def step(params: SeriesParams, state: SeriesState, samples: Samples) -> Outlook:
         The Outlook issued at `samples.now_s`.
     """
     demand, freshness = samples.demand[np.newaxis], samples.freshness[np.newaxis]
-    alone = Recorded([samples.now_s], demand, freshness, [samples.censored])
+    alone = SampleRows([samples.now_s], demand, freshness, [samples.censored])
     return _step(_settings(params, state), state, alone)
 
 
-def _step(settings: Settings, state: SeriesState, samples: Recorded) -> Outlook:
+def _step(settings: Settings, state: SeriesState, samples: SampleRows) -> Outlook:
     """Do the work of `step` for one tick."""
     found = _live(settings, state, samples)
     tick, (demand,), usable = found.facts.tick, found.facts.demand, found.facts.usable
     coverage.answer(settings, state, tick, demand, None if usable is None else usable[0])
-    basis = Basis.present(settings, state, found.issued, found.top[0])
+    basis = ReadoutBasis.present(settings, state, found.issued, found.top[0])
     return say(settings, state, basis, found.marks, samples.now_s[0], tick)
 
 
 def steps(
-    params: SeriesParams, state: SeriesState, samples: Iterable[Samples] | Recorded
+    params: SeriesParams, state: SeriesState, samples: Iterable[Samples] | SampleRows
 ) -> Iterator[Outlook]:
     """Issue the Outlooks of many ticks together, bit-identical to those of `step`.
 
@@ -95,18 +95,18 @@ def steps(
     Args:
         params: As for `step`.
         state: Updated in place as the Outlooks are taken, some ticks ahead of them.
-        samples: As for `step`, one tick after another. If all samples are known, `Recorded` takes less time.
+        samples: As for `step`, one tick after another. If all samples are known, `SampleRows` takes less time.
 
     Yields:
         Outlooks of one tick or several. Ticks follow each other along the axis of series, with as many entries per tick as
         there are series. They contain no odds of bursts.
     """
     settings = _settings(params, state)
-    if isinstance(samples, Recorded):
-        stretches, most = at_hand(settings, state, samples), SAID_TOGETHER // max(1, len(settings.series))
+    if isinstance(samples, SampleRows):
+        stretches, most = split_rows(settings, state, samples), SAID_TOGETHER // max(1, len(settings.series))
     else:
-        stretches, most = as_they_come(settings, state, samples), 0
-    kept: Kept | None = None
+        stretches, most = split_stream(settings, state, samples), 0
+    kept: Readouts | None = None
     for some in stretches:
         ticks = len(some.now_s)
         is_alone = ticks == 1 or len(params.event_odds) > 0
@@ -117,7 +117,7 @@ def steps(
             for at in range(ticks):
                 yield _step(settings, state, some.some(at, at + 1))
             continue
-        kept = kept or Kept(settings, max(most, ticks))
+        kept = kept or Readouts(settings, max(most, ticks))
         _live_through(settings, state, some, kept)
         if not kept.has_room(1):
             yield kept.said(state)
@@ -139,7 +139,7 @@ def learn(params: SeriesParams, state: SeriesState, *samples: Samples) -> None:
         samples: As for `step`, one tick after another; ticks may be missing.
     """
     settings = _settings(params, state)
-    for some in as_they_come(settings, state, samples):
+    for some in split_stream(settings, state, samples):
         _live_through(settings, state, some)
 
 
@@ -153,7 +153,7 @@ def _settings(params: SeriesParams, state: SeriesState) -> Settings:
 
 
 def _live_through(
-    settings: Settings, state: SeriesState, samples: Recorded, kept: Kept | None = None
+    settings: Settings, state: SeriesState, samples: SampleRows, kept: Readouts | None = None
 ) -> None:
     """Process a stretch of ticks, in parts that begin where demand falls unusually deep or returns."""
     first, end = 0, len(samples.now_s)
@@ -161,7 +161,7 @@ def _live_through(
         first += len(_live(settings, state, samples.some(first, end), kept).top)
 
 
-def _live(settings: Settings, state: SeriesState, samples: Recorded, kept: Kept | None = None) -> Found:
+def _live(settings: Settings, state: SeriesState, samples: SampleRows, kept: Readouts | None = None) -> Steps:
     """Process consecutive ticks: learn from each, and then compute what is expected.
 
     Args:
@@ -179,14 +179,14 @@ def _live(settings: Settings, state: SeriesState, samples: Recorded, kept: Kept 
         state.fit_bursts()
     since = tick - state.last_tick if state.last_tick >= 0 else 1
     if since < 0 and -since * settings.params.tick_s > BACK_S:
-        _begin_anew(state)
+        _forget_pending(state)
         since = 1
     if state.unborn:
         _initialise(settings, state, facts.demand[0])
     if since <= 0:
-        grounds = Grounds.of(settings, state, again(settings, state, facts))
+        grounds = Predictors.of(settings, state, again(settings, state, facts))
         marks = Marks.of(settings, state, facts.now_s)
-        return Found(facts, grounds.top, marks, expect(settings, state, grounds, marks, 0, facts.hidden[0]))
+        return Steps(facts, grounds.top, marks, expect(settings, state, grounds, marks, 0, facts.hidden[0]))
     count = outages.note(settings, state, facts)
     if count == ticks:
         return _live_on(settings, state, facts, since, kept)
@@ -195,15 +195,17 @@ def _live(settings: Settings, state: SeriesState, samples: Recorded, kept: Kept 
     return _live_on(settings, state, read(state, tick, samples.some(0, count)), since, kept)
 
 
-def _live_on(settings: Settings, state: SeriesState, facts: Read, since: int, kept: Kept | None) -> Found:
+def _live_on(
+    settings: Settings, state: SeriesState, facts: Stretch, since: int, kept: Readouts | None
+) -> Steps:
     """Do the work of `_live` for ticks of which only the first may follow skipped ticks, a deep fall or a return."""
     ticks = len(facts.now_s)
     # For a single tick, fetching the plain numbers takes as long as it saves.
     go = _go_alone if ticks > 1 and len(settings.series) == 1 else _go_through
     if ticks > 1 or facts.tick != state.last_tick + 1:
-        state.learn_put_by()
+        state.apply_pending_updates()
     if not state.grown:
-        _look_how_old(settings, state, ticks)
+        _note_grown(settings, state, ticks)
     weight = weights(settings, state, ticks, since)
     if since > 1:
         _skip(settings, state, facts.tick)
@@ -217,7 +219,7 @@ def _live_on(settings: Settings, state: SeriesState, facts: Read, since: int, ke
     return found
 
 
-def _look_how_old(settings: Settings, state: SeriesState, more: int) -> None:
+def _note_grown(settings: Settings, state: SeriesState, more: int) -> None:
     """Update `SeriesState.grown`, before this many more samples are added."""
     if state.young_for <= 0:
         youngest = int(state.ticks.min(initial=settings.grown_ticks))
@@ -227,12 +229,12 @@ def _look_how_old(settings: Settings, state: SeriesState, more: int) -> None:
 
 
 def _go_through(
-    settings: Settings, state: SeriesState, facts: Read, seen: Seen, weight: Float, kept: Kept | None
-) -> Found:
+    settings: Settings, state: SeriesState, facts: Stretch, seen: Tracks, weight: Float, kept: Readouts | None
+) -> Steps:
     """Judge, learn, fit and forecast, tick by tick: everything that depends on earlier forecasts."""
-    lessons, outcomes = state.lessons or Lessons(), _with_logs(state, seen)
+    lessons, outcomes = state.lessons or Updates(), _with_logs(state, seen)
     state.lessons = lessons
-    grounds: Grounds | None = None
+    grounds: Predictors | None = None
     marks: Marks | None = None
     for at in range(len(weight)):
         state.last_tick = facts.tick + at
@@ -247,9 +249,9 @@ def _go_through(
                 outcomes = _with_logs(state, seen)
         _lighten(settings, state, lessons)
         if grounds is None:
-            grounds, marks = Grounds.of(settings, state, seen), Marks.of(settings, state, facts.now_s)
+            grounds, marks = Predictors.of(settings, state, seen), Marks.of(settings, state, facts.now_s)
         elif due is not None:
-            grounds.change(at, due, Grounds.of(settings, state, seen, slice(at, None), due))
+            grounds.change(at, due, Predictors.of(settings, state, seen, slice(at, None), due))
             marks = Marks.of(settings, state, facts.now_s)
         issued = expect(settings, state, grounds, marks, at, facts.hidden[at])
         if kept is not None:
@@ -260,12 +262,12 @@ def _go_through(
     _put_in(state, lessons)
     if len(weight) > 1 or state.last_tick - lessons.begun + 1 >= settings.together:
         lessons.settle(settings, state)
-    return Found(facts, grounds.top, marks, issued)
+    return Steps(facts, grounds.top, marks, issued)
 
 
 def _go_alone(
-    settings: Settings, state: SeriesState, facts: Read, seen: Seen, weight: Float, kept: Kept | None
-) -> Found:
+    settings: Settings, state: SeriesState, facts: Stretch, seen: Tracks, weight: Float, kept: Readouts | None
+) -> Steps:
     """Do the work of `_go_through` for a single series, on plain numbers (`alone`), from fit to fit."""
     ticks = len(weight)
     dues = _dues(settings, state, facts.tick, ticks)
@@ -275,7 +277,7 @@ def _go_alone(
     if np.count_nonzero(seen.regime):
         state.fit_bursts()
     top, offset = np.empty(weight.shape), np.empty(weight.shape)
-    grounds, marks, done = Grounds.of(settings, state, seen), Marks.of(settings, state, facts.now_s), 0
+    grounds, marks, done = Predictors.of(settings, state, seen), Marks.of(settings, state, facts.now_s), 0
     for first, end in pairwise(sorted({0, *dues, ticks})):
         state.last_tick, state.weight = facts.tick + first, weight[first]
         state.ticks += first + 1 - done
@@ -288,7 +290,7 @@ def _go_alone(
             if _refit(settings, state, settings.series, seen.track[first], facts.now_s[first], whole=whole):
                 one.forget()
                 one.hear(_with_logs(state, seen))
-                grounds = Grounds.of(settings, state, seen)
+                grounds = Predictors.of(settings, state, seen)
             else:
                 grounds.fit(settings, state, seen, slice(first, end))
             marks = Marks.of(settings, state, facts.now_s)
@@ -304,7 +306,7 @@ def _go_alone(
     else:
         kept.keep_all(issued, one.spoke(), offset, weight)
         kept.fill(state, added)
-    return Found(facts, top, marks, issued[-1])
+    return Steps(facts, top, marks, issued[-1])
 
 
 def _dues(settings: Settings, state: SeriesState, tick: int, ticks: int) -> set[int]:
@@ -321,8 +323,8 @@ def _dues(settings: Settings, state: SeriesState, tick: int, ticks: int) -> set[
 def _hazards(
     settings: Settings,
     state: SeriesState,
-    facts: Read,
-    seen: Seen,
+    facts: Stretch,
+    seen: Tracks,
     marks: Marks | None,
     first: int,
     end: int,
@@ -341,7 +343,7 @@ def _hazards(
 
 
 def _judge(
-    settings: Settings, state: SeriesState, lessons: Lessons, outcomes: Sequence[Outcomes | None], at: int
+    settings: Settings, state: SeriesState, lessons: Updates, outcomes: Sequence[Outcomes | None], at: int
 ) -> None:
     """Judge the forecasts of all groups whose block ends at a tick."""
     for group, mine in zip(settings.groups, outcomes, strict=True):
@@ -349,26 +351,26 @@ def _judge(
             judge(settings, group, state, lessons, mine, at)
 
 
-def _note_onset(settings: Settings, state: SeriesState, facts: Read, seen: Seen, at: int) -> None:
+def _note_onset(settings: Settings, state: SeriesState, facts: Stretch, seen: Tracks, at: int) -> None:
     """Record the bursts that begin at a tick."""
     if seen.onset is not None and np.count_nonzero(seen.onset[at]):
         lattice.note(state, seen.onset[at], facts.now_s[at])
         lattice.follow(settings, state, seen.onset[at], facts.now_s[at])
 
 
-def _with_logs(state: SeriesState, seen: Seen) -> list[Outcomes | None]:
+def _with_logs(state: SeriesState, seen: Tracks) -> list[Outcomes | None]:
     """Return the outcomes of each group with their logarithms, by the present offset."""
     return [None if each is None else Outcomes(each, logs(state, each)) for each in seen.closed]
 
 
-def _put_in(state: SeriesState, lessons: Lessons) -> None:
+def _put_in(state: SeriesState, lessons: Updates) -> None:
     """Apply the outcomes that were put off to the tables."""
     _add(state, count_in(lessons))
 
 
 def _add(state: SeriesState, added: Sequence[tuple[int, Int, SmallFloat]]) -> None:
     """Add weights to the flat tables at the given places, tick by tick."""
-    flat = as_it_lies(state.tables).reshape(-1)
+    flat = slots_first(state.tables).reshape(-1)
     for _, places, weight in added:
         found = flat.take(places)
         found += weight
@@ -406,7 +408,7 @@ def _skip(settings: Settings, state: SeriesState, tick: int) -> None:
         column[:] = np.where(True if group.mine is None else group.mine, np.nan, column)
 
 
-def _begin_anew(state: SeriesState) -> None:
+def _forget_pending(state: SeriesState) -> None:
     """Start over after the clock went back: forecasts that wait for their outcome are dropped."""
     for array in (state.issued, state.blocks, state.open):
         array.fill(np.nan)
@@ -482,7 +484,7 @@ def _is_fine(settings: Settings, state: SeriesState, track: Float) -> bool:
     return state.offset.item() == scale and miss * miss / max(track[0, USUAL].item(), 1e-300) <= scale
 
 
-def _lighten(settings: Settings, state: SeriesState, lessons: Lessons) -> None:
+def _lighten(settings: Settings, state: SeriesState, lessons: Updates) -> None:
     """Divide everything weighted by the weight of a present outcome, before any weight overflows."""
     if state.weight[0] <= HEAVY and (state.last_tick % 4096 or not (state.weight > HEAVY).any()):
         return

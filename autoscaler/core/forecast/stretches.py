@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 
-from autoscaler.core.forecast.seeing import CHILDHOOD, Recorded
+from autoscaler.core.forecast.seeing import CHILDHOOD, SampleRows
 from autoscaler.core.forecast.settings import MOST_ALONE, Settings
 from autoscaler.core.forecast.state import SeriesState
 from autoscaler.core.types import Samples
@@ -17,25 +17,25 @@ HEAVY = 2.0**40
 """Weights above this are scaled down."""
 
 
-def as_they_come(settings: Settings, state: SeriesState, samples: Iterable[Samples]) -> Iterator[Recorded]:
+def split_stream(settings: Settings, state: SeriesState, samples: Iterable[Samples]) -> Iterator[SampleRows]:
     """Yield stretches of samples to process together. Each must have been processed before the next is taken."""
     some: list[Samples] = []
     last, most = 0, 1
     for each in samples:
         tick = int(each.now_s // settings.params.tick_s)
         if some and (len(some) >= most or tick != last + 1):
-            yield Recorded.of(some)
+            yield SampleRows.of(some)
             some = []
         if not some:
             most = _may_go_on(settings, state, tick)
         some.append(each)
         last = tick
     if some:
-        yield Recorded.of(some)
+        yield SampleRows.of(some)
 
 
-def at_hand(settings: Settings, state: SeriesState, samples: Recorded) -> Iterator[Recorded]:
-    """Yield the same stretches as `as_they_come`, from samples that are all known."""
+def split_rows(settings: Settings, state: SeriesState, samples: SampleRows) -> Iterator[SampleRows]:
+    """Yield the same stretches as `split_stream`, from samples that are all known."""
     tick_s, count = settings.params.tick_s, len(samples.now_s)
     first = 0
     while first < count:

@@ -96,7 +96,7 @@ def survival(tables: SmallFloat, whole: SmallFloat, totals: Float, rows: Int, we
             borrowed *= part[:, 1]
             mass += borrowed
             mass += np.multiply(whole[some], part[:, 2], out=borrowed)
-            _turn(mass, beyond[:, some])
+            _bins_first(mass, beyond[:, some])
     flat = beyond.reshape(bins, -1)
     flat += _PRIOR
     sum_up(flat)
@@ -110,7 +110,7 @@ _WEIGHTS: Float = np.array([1.0, PARENT_WEIGHT, WHOLE_WEIGHT])[:, np.newaxis]
 _PRIOR = PRIOR[:, np.newaxis]
 
 
-def _turn(mass: SmallFloat, found: SmallFloat) -> None:
+def _bins_first(mass: SmallFloat, found: SmallFloat) -> None:
     """Copy from (S, H, LAW_BINS) into (LAW_BINS, S, H), in blocks."""
     horizons = mass.shape[1]
     # In blocks of rows, because one bin of all rows would not fit the nearest cache.

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from autoscaler.core.falls import Falls, calm, doubted, pass_calm
-from autoscaler.core.laws import Page
-from autoscaler.core.objective.plain import Passed
+from autoscaler.core.laws import LawPage
+from autoscaler.core.objective.plain import DemandAfterPage
 from autoscaler.core.objective.shadows import Shadows
 from autoscaler.core.objective.trial import Trial
 from autoscaler.core.types import Float, Int, SmallInt
@@ -43,13 +43,13 @@ class Ahead:
 
     def __init__(
         self,
-        page: Page,
+        page: LawPage,
         row: int,
         now_s: Sequence[float],
         price: Float,
         want: SmallInt,
         work: Float,
-        passed: Passed,
+        passed: DemandAfterPage,
         shadows: Shadows | None,
     ) -> None:
         self._page, self._row, self._now_s, self._passed = page, row, now_s, passed
@@ -59,7 +59,7 @@ class Ahead:
         self._looked = self._calm = 0
         self.want, self.work, self.shadows = want, work, shadows
 
-    def goes_on(self, page: Page, row: int, now_s: float, price: Float) -> bool:
+    def goes_on(self, page: LawPage, row: int, now_s: float, price: Float) -> bool:
         """Return whether the next tick is the one with this page, row, time and price."""
         at = self.used
         if not (self._valid and page is self._page and row == self._row + at and at < len(self.want)):

@@ -26,7 +26,7 @@ _MOST_KEPT, _MOST_TICKS, _FEWEST_TICKS = 65_536, 5, 3
 than `_FEWEST_TICKS` ticks fit, charging tick by tick is as fast."""
 
 
-class Charging:
+class ShadowCharges:
     """Charges the shadow fleets of n columns.
 
     Args:

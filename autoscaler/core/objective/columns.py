@@ -1,6 +1,6 @@
 """The columns in which models compete (`trial`): one for all lanes with the same past, advanced tick by tick.
 
-If a replay knows demand in advance (`laws.Page`), what models want is computed for a page of ticks at once (`ahead`), by the same
+If a replay knows demand in advance (`laws.LawPage`), what models want is computed for a page of ticks at once (`ahead`), by the same
 rules, and each tick only advances its shadows.
 
 Rules of this file: it collects what models want and passes it to the contest (`experts`). No reduction over lanes.
@@ -12,14 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from autoscaler.core.alike import Alike, Number
+from autoscaler.core.alike import ColumnGroups, Number
 from autoscaler.core.falls import doubted
-from autoscaler.core.laws import Page, PagedLaws
+from autoscaler.core.laws import LawPage, PagedLaws
 from autoscaler.core.objective.ahead import AHEAD, Ahead
 from autoscaler.core.objective.charging import CHARGES
 from autoscaler.core.objective.days import EarlierDays
 from autoscaler.core.objective.earlier_days import Before, EarlierDay
-from autoscaler.core.objective.experts import Contest
+from autoscaler.core.objective.experts import ModelCompetition
 from autoscaler.core.objective.habits import (
     DAY_S,
     HOUR_S,
@@ -32,7 +32,7 @@ from autoscaler.core.objective.habits import (
 )
 from autoscaler.core.objective.models import AHEAD as WINDOWS
 from autoscaler.core.objective.models import CAREFUL, MODELS, PRICE_FACTORS, Kind, Model, Window, rows_of
-from autoscaler.core.objective.noting import NOTES, Notes
+from autoscaler.core.objective.noting import NOTES, DemandBuffer
 from autoscaler.core.objective.plain import PLAIN, USUAL, not_below
 from autoscaler.core.objective.trial import Trial
 from autoscaler.core.objective.worth import Worth
@@ -96,10 +96,10 @@ class _Paged(NamedTuple):
         first: The page's row of the part's first tick.
         length: Ticks per part; the last part of a page may be shorter.
         price: float64 (n,), price of shortage.
-        want: int (T, 2, m, n), the economic models' rows of `Contest.want`.
+        want: int (T, 2, m, n), the economic models' rows of `ModelCompetition.want`.
     """
 
-    page: Page
+    page: LawPage
     first: int
     length: int
     price: Float
@@ -119,19 +119,19 @@ class Columns:
     """
 
     def __init__(self, params: LaneParams, lanes: Int, column: Int, noted: int = -1) -> None:
-        self.column, self.alike, self.noted = column, Alike(column), noted
+        self.column, self.alike, self.noted = column, ColumnGroups(column), noted
         self.shared = len(self.alike.first) < len(lanes)
         self._all_series = params.series[lanes]
         lanes = lanes[self.alike.first]
         self._at = np.arange(len(lanes))
         self._least, self._most = params.minimum[lanes], params.maximum[lanes]
-        self.contest = Contest(params, lanes)
+        self.contest = ModelCompetition(params, lanes)
         self._series = params.series[lanes]
         self._at_lead = self._series * len(Horizon) + int(Horizon.LEAD)
         capacity = self._capacity = params.vm_capacity[lanes]
         self._tick_s = params.tick_s
         self._lead = params.lead_ticks[lanes].astype(np.float64)
-        self._notes = Notes(len(lanes), params.tick_s)
+        self._notes = DemandBuffer(len(lanes), params.tick_s)
         self._usual = np.ones(len(lanes)) / np.array(PRICE_FACTORS)[:, np.newaxis]
         self._ahead_s = params.tick_s * params.lead_ticks[lanes].astype(np.float64)
         self._ahead_of, self._hours = np.unique(self._ahead_s).tolist(), [-1.0]
@@ -158,13 +158,13 @@ class Columns:
         self._cost: Float = cost
         # Prices that are found differ as soon as fleets miss different work, so such columns are never grouped.
         found = np.where(params.unserved_target[lanes] > 0.0, 1 + self._at, 0)
-        self._same = Alike(self._series, capacity, cost[0], params.shortage_price[lanes], found)
+        self._same = ColumnGroups(self._series, capacity, cost[0], params.shortage_price[lanes], found)
         some = self._same.first
         self._few_cost, self._few_worth = cost[:, some], Worth(self._series[some], capacity[some], asked)
         self._worth = Worth(self._series, capacity, asked)
         self._paged: _Paged | None = None
         self._ahead: Ahead | None = None
-        self._gave_up: Page | None = None
+        self._gave_up: LawPage | None = None
         self._run: tuple[int, Int, Int] = (0, self._at, self._at)
         self._price, self._price_of_all = self._ahead_s, np.zeros(0)
 
@@ -282,7 +282,7 @@ class Columns:
         else:
             self._ask(laws, price, mine[np.newaxis])
 
-    def _part_of(self, page: Page, row: int, price: Float) -> tuple[int, SmallInt]:
+    def _part_of(self, page: LawPage, row: int, price: Float) -> tuple[int, SmallInt]:
         """Return the economic models' wishes in the part of a page that contains a row: its first row, and int (T, 2, m, n)."""
         paged, kind = self._paged, self.contest.want.dtype
         same = paged is not None and paged.want.dtype == kind and np.array_equal(paged.price, price)
@@ -424,7 +424,7 @@ class Columns:
         found = trial.owed[AHEAD] = Ahead(page, row, now_s, price, want, work, passed, shadows)
         return found
 
-    def _worth_ahead(self, page: Page, row: int, price: Float, want: SmallInt) -> None:
+    def _worth_ahead(self, page: LawPage, row: int, price: Float, want: SmallInt) -> None:
         """Fill in what the economic models want on consecutive ticks of a page, in their rows of (T, 2, ..., n)."""
         at = 0
         while at < len(want):
@@ -448,7 +448,7 @@ class Columns:
             trial.settle(NOTES)
         return None
 
-    def _ask(self, laws: Laws | Page, price: Float, want: SmallInt, first: int = 0) -> None:
+    def _ask(self, laws: Laws | LawPage, price: Float, want: SmallInt, first: int = 0) -> None:
         """Fill in what the economic models want at one tick, or at consecutive ticks of a page from `first` on: (T, 2, m, n)."""
         same = self._same.hold(price)
         worth, cost, at = (
@@ -457,7 +457,7 @@ class Columns:
             else (self._worth, self._cost, price)
         )
         share, ticks = cost / at, len(want)
-        if isinstance(laws, Page):
+        if isinstance(laws, LawPage):
             vms = worth.vms_of_page(laws, share, first, ticks)
         else:
             vms = worth.vms(laws, share)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autoscaler.core.alike import Alike
+from autoscaler.core.alike import ColumnGroups
 from autoscaler.core.objective.habits import DAY_S, Habits, week_slot_s
 from autoscaler.core.types import Bool, Float, Int, SmallFloat
 
@@ -65,7 +65,7 @@ class EarlierDays:
         """Return whether all slots that `at` reads are complete."""
         return int(self._looks_at(habits, now_s)[..., -1].max()) <= habits.week_slot
 
-    def page(self, habits: Habits, now_s: Sequence[float], alike: Alike) -> Float | None:
+    def page(self, habits: Habits, now_s: Sequence[float], alike: ColumnGroups) -> Float | None:
         """Return the results of `at` for several ticks, float64 (T, 2, n); None if they read slots that are not recorded yet.
 
         Args:
@@ -118,7 +118,7 @@ class EarlierDays:
         np.maximum(found, under_way - slots + 1, out=found)
         return np.minimum(found, under_way, out=found)
 
-    def _of_looks(self, ring: SmallFloat, looks: Int, alike: Alike | None) -> Float:
+    def _of_looks(self, ring: SmallFloat, looks: Int, alike: ColumnGroups | None) -> Float:
         """Return average and maximum over days from the slots of `_looks_of`: float64 (T, 2, n), or (T, 2, G) for groups."""
         found = np.empty((len(looks), 2, ring.shape[1]))
         for number, (_, mine) in enumerate(self._ahead_s):

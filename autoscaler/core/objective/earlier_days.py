@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from autoscaler.core.alike import Alike
+from autoscaler.core.alike import ColumnGroups
 from autoscaler.core.objective.habits import Habits, slots_of, slots_of_page
 from autoscaler.core.types import Bool, Float, Int, SmallFloat, SmallInt
 
@@ -98,7 +98,7 @@ class EarlierDay:
             )
         return self._looks
 
-    def page(self, ring: SmallFloat, slot: int, now_s: Sequence[float], alike: Alike) -> Float | None:
+    def page(self, ring: SmallFloat, slot: int, now_s: Sequence[float], alike: ColumnGroups) -> Float | None:
         """Return the results of `at` for several ticks, float64 (T, 2, n); None if they read slots that are not recorded yet.
 
         Args:

@@ -18,11 +18,11 @@ import numpy as np
 from autoscaler.core.objective.columns import Columns, Wishes
 from autoscaler.core.objective.economics import SHOWN, Economics
 from autoscaler.core.objective.models import MODELS, Kind
-from autoscaler.core.objective.pricing import Dearness
+from autoscaler.core.objective.pricing import ShortagePriceController
 from autoscaler.core.objective.trial import Trial
 from autoscaler.core.objective.worth import Worth
 from autoscaler.core.params import LaneParams
-from autoscaler.core.rules import Rule, Seen, Why
+from autoscaler.core.rules import Rule, RuleInputs, Why
 from autoscaler.core.types import Bool, CountType, Float, Horizon, Int, Laws, Reason
 
 _REASON_OF = {
@@ -78,7 +78,7 @@ class Economy:
         self._everywhere = len(lanes) == len(params.series)
         # Indexing by a slice is far faster than by an array.
         self._mine = slice(None) if self._everywhere else lanes
-        self._dearness = Dearness(params, lanes)
+        self._dearness = ShortagePriceController(params, lanes)
         self._series = params.series[lanes]
         self._at_lead = self._series * len(Horizon) + int(Horizon.LEAD)
         self._shown = Worth(self._series, params.vm_capacity[lanes], SHOWN)
@@ -94,7 +94,7 @@ class Economy:
         self._columns: Columns | None = None
         self._partings = 0
 
-    def rule(self, seen: Seen, wish: Int) -> tuple[Int, Why]:
+    def rule(self, seen: RuleInputs, wish: Int) -> tuple[Int, Why]:
         """Propose VMs for the lanes with an objective, and raise the wish to the proposal.
 
         Returns:
@@ -135,7 +135,7 @@ class Economy:
 
         return value, why
 
-    def _wanted(self, seen: Seen, laws: Laws, fresh: Bool) -> tuple[Int, Int, Callable[[Int], Int]]:
+    def _wanted(self, seen: RuleInputs, laws: Laws, fresh: Bool) -> tuple[Int, Int, Callable[[Int], Int]]:
         """Advance the models by a tick.
 
         Returns:

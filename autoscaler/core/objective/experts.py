@@ -21,14 +21,14 @@ from typing import TypeAlias
 
 import numpy as np
 
-from autoscaler.core.alike import Alike, one_of
+from autoscaler.core.alike import ColumnGroups, one_of
 from autoscaler.core.objective.bands import Bands
-from autoscaler.core.objective.charging import CHARGES, Charging
+from autoscaler.core.objective.charging import CHARGES, ShadowCharges
 from autoscaler.core.objective.earlier_days import Before
 from autoscaler.core.objective.habits import CROWD, DAY_S, lasting_ticks
 from autoscaler.core.objective.models import MODELS
-from autoscaler.core.objective.noting import NOTES, Notes
-from autoscaler.core.objective.plain import PLAIN, Passed, Plain
+from autoscaler.core.objective.noting import NOTES, DemandBuffer
+from autoscaler.core.objective.plain import PLAIN, DemandAfterPage, Plain
 from autoscaler.core.objective.proving import KNOWN_DAYS, change_driver, unproven
 from autoscaler.core.objective.shadows import Cells, Shadows, crowd_left
 from autoscaler.core.objective.trial import ShadowType, Trial
@@ -100,7 +100,7 @@ def choice_s(tick_s: float) -> float:
     return next((each for each in (CHOICE_S, *_CHOICES_S) if each <= 5.0 * tick_s), _CHOICES_S[-1])
 
 
-class Contest:
+class ModelCompetition:
     """The models, compiled for the n of L lanes with an objective.
 
     A tick costs as much as its passes over (M, n) numbers, so all passes work in place or on arrays that are reused. numpy
@@ -135,7 +135,7 @@ class Contest:
         most = np.maximum(np.minimum(params.maximum[lanes], MOST_VMS), least)
         self._bounds = least, most
         self.most = int(most.max())
-        self.alike = Alike(params.series[lanes], self._capacity, self._lead)
+        self.alike = ColumnGroups(params.series[lanes], self._capacity, self._lead)
         self._plain = Plain(self._capacity, self.alike, self.most, params.tick_s)
         shape = len(MODELS), len(lanes)
         start_cost = params.start_cost[lanes].astype(np.float32)
@@ -147,7 +147,7 @@ class Contest:
         self._vms, self._short = np.empty(shape, np.float32), np.empty(shape, np.float32)
         self.bands = Bands(most, start_cost, promised > 0.0, params.tick_s, len(MODELS))
         growth = 2.0 ** (params.tick_s / HALF_LIFE_S)
-        self._charging = Charging(least, start_cost, growth, self.bands, self._vms, self._short)
+        self._charging = ShadowCharges(least, start_cost, growth, self.bands, self._vms, self._short)
         self._start_cost = start_cost
         self._shadows: Shadows | None = None
         self._count_in(_count_type(self.most))
@@ -181,7 +181,9 @@ class Contest:
         self._plain.fill(state, tick, demand, before, self.want)
         return self.want[:, PLAIN]
 
-    def plain_page(self, state: Trial, tick: int, demand: Float, before: Before, want: SmallInt) -> Passed:
+    def plain_page(
+        self, state: Trial, tick: int, demand: Float, before: Before, want: SmallInt
+    ) -> DemandAfterPage:
         """Fill in what plain models want on a page of ticks (`Plain.fill_page`)."""
         return self._plain.fill_page(state, tick, demand, before, want)
 
@@ -394,7 +396,7 @@ class Contest:
         else:
             shadows.charge(state)
         notes = state.owed.get(NOTES)
-        if isinstance(notes, Notes) and not notes.highest_known(state.habits):
+        if isinstance(notes, DemandBuffer) and not notes.highest_known(state.habits):
             state.settle(NOTES)
 
     def _compare(

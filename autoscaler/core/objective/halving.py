@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from autoscaler.core.alike import Alike
+from autoscaler.core.alike import ColumnGroups
 from autoscaler.core.laws import EDGES, MOST_LOG
 from autoscaler.core.types import LAW_BINS, LAW_LOW, LAW_STEP, Bool, Horizon, Int, Laws, SmallFloat
 
@@ -81,7 +81,7 @@ class Law(NamedTuple):
         np.maximum(found, _NONE, out=found)
         return found
 
-    def of_kinds(self, kinds: Alike) -> Law:
+    def of_kinds(self, kinds: ColumnGroups) -> Law:
         """Return the laws of the lanes that stand for their kinds."""
         of = kinds.of_first
         return Law(self.excess, of(self.base), of(self.unit), of(self.scale), of(self.spread), self.edged)
@@ -295,7 +295,7 @@ class Table:
     """
 
     def __init__(
-        self, own: Alike, series: Int, horizons: tuple[Horizon, ...], shape: tuple[int, int, int]
+        self, own: ColumnGroups, series: Int, horizons: tuple[Horizon, ...], shape: tuple[int, int, int]
     ) -> None:
         self._own, self._mine = own, own.of_first(series)
         self._row = self._mine * len(Horizon) + np.array(horizons, np.int64)[:, np.newaxis, np.newaxis]

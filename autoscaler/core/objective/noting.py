@@ -21,7 +21,7 @@ _MOST_KEPT, _MOST_TICKS, _FEWEST_TICKS = 2_048, 12, 3
 `_FEWEST_TICKS` ticks fit, recording tick by tick is as fast."""
 
 
-class Notes:
+class DemandBuffer:
     """Buffers ticks of demand of n columns until they are recorded.
 
     Args:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from autoscaler.core.alike import Alike
+from autoscaler.core.alike import ColumnGroups
 from autoscaler.core.objective.earlier_days import Before, WholeVms, whole, whole_page
 from autoscaler.core.objective.models import (
     AMPLE_HEADROOMS,
@@ -51,7 +51,7 @@ USUAL = slice(rows_of(Kind.USUAL).start, rows_of(Kind.EVER).stop)
 """Places in `MODELS` of the models based on habits: USUAL, HOUR and EVER."""
 
 
-class Passed(NamedTuple):
+class DemandAfterPage(NamedTuple):
     """What is to be remembered of demand after a page of T ticks, for n columns or for G of them that stand for all.
 
     Attributes:
@@ -107,7 +107,7 @@ class Plain:
         tick_s: Length of a tick.
     """
 
-    def __init__(self, capacity: Float, alike: Alike, most: int, tick_s: float) -> None:
+    def __init__(self, capacity: Float, alike: ColumnGroups, most: int, tick_s: float) -> None:
         columns = len(capacity)
         self._capacity, self._most = capacity, most
         self._headroom = (1.0 + np.array(HEADROOMS))[:, np.newaxis]
@@ -132,7 +132,7 @@ class Plain:
         self._cuts: tuple[Cut, Cut] | None = None
         self._low_cuts: tuple[Cut, Cut] | None = None
         own = np.arange(len(alike.first))
-        self._few = Plain(alike.of_first(capacity), Alike(own), most, tick_s) if alike.few else None
+        self._few = Plain(alike.of_first(capacity), ColumnGroups(own), most, tick_s) if alike.few else None
         self.count_in(np.dtype(np.int32))
 
     def count_in(self, counts: ShadowType) -> None:
@@ -216,7 +216,9 @@ class Plain:
             np.maximum(state.falling, work, out=state.falling)
         return now, lasted
 
-    def fill_page(self, state: Trial, tick: int, demand: Float, before: Before, want: SmallInt) -> Passed:
+    def fill_page(
+        self, state: Trial, tick: int, demand: Float, before: Before, want: SmallInt
+    ) -> DemandAfterPage:
         """Fill in what plain models want at T consecutive ticks that follow the last one.
 
         Args:
@@ -236,7 +238,7 @@ class Plain:
             found = self.follow(
                 state.peaks.twin(), state.lows.twin(), state.falling, tick, demand, Before(*each), want
             )
-            return Passed(*found, None)
+            return DemandAfterPage(*found, None)
         lanes = lanes_of(alike.first, demand.shape[-1])
         if self._cuts is None or self._cuts[0] is not state.peaks.cut:
             self._cuts = state.peaks.cut, state.peaks.of_lanes(lanes).cut
@@ -249,7 +251,7 @@ class Plain:
         found = few.follow(peaks, lows, first(state.falling), tick, first(demand), before, rows)
         plain = rows[:, :, PLAIN]
         want[:, :, PLAIN] = plain if plain.shape[-1] == 1 else alike.spread(plain)
-        return Passed(*found, alike.group)
+        return DemandAfterPage(*found, alike.group)
 
     def same_past(self, state: Trial) -> bool:
         """Return whether the columns of each group remember the same demand."""
@@ -280,7 +282,7 @@ class Plain:
             want: int (T, 2, M, n), filled in.
 
         Returns:
-            The fields of `Passed` except the last.
+            The fields of `DemandAfterPage` except the last.
         """
         ticks, windows = len(demand), len(PAST_S)
         work = demand / self._capacity

@@ -116,7 +116,7 @@ class Budget(Remembered):
         take_columns(self, at, other, theirs, _CARRIED, when=("last_tick",))
 
 
-class Dearness:
+class ShortagePriceController:
     """Compiled feedback on the price of shortage, for the lanes with an objective.
 
     Args:

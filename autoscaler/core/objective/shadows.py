@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoscaler.core.alike import Alike, Number
+from autoscaler.core.alike import ColumnGroups, Number
 from autoscaler.core.objective.bands import Bands
-from autoscaler.core.objective.charging import CHARGES, Charging, needs_of
+from autoscaler.core.objective.charging import CHARGES, ShadowCharges, needs_of
 from autoscaler.core.objective.habits import CROWD
 from autoscaler.core.objective.models import MODELS
 from autoscaler.core.objective.plain import PLAIN
@@ -65,7 +65,7 @@ class Cells:
     """
 
     def __init__(self, least: Int, most: Int, start_cost: SmallFloat) -> None:
-        columns, self.alike = len(least), Alike(least, most, start_cost.astype(np.float64))
+        columns, self.alike = len(least), ColumnGroups(least, most, start_cost.astype(np.float64))
         place = np.arange(len(MODELS) * columns).reshape(len(MODELS), columns)
         first, plain = place.copy(), place[PLAIN]
         first[PLAIN] = self.alike.spread(self.alike.of_first(plain))
@@ -156,7 +156,13 @@ class Shadows:
     """
 
     def __init__(
-        self, cells: Cells, lead: int, billed: int, start_cost: SmallFloat, charging: Charging, bands: Bands
+        self,
+        cells: Cells,
+        lead: int,
+        billed: int,
+        start_cost: SmallFloat,
+        charging: ShadowCharges,
+        bands: Bands,
     ) -> None:
         self.cells, self._charging, self._bands = cells, charging, bands
         self._lead, self._billed, self._rows = lead, billed, lead + billed + 1
@@ -334,7 +340,7 @@ class Shadows:
     def compare(
         self, state: Trial, price: Float, doubt: Float, fear: Float, cost: Float, shown: Float | None
     ) -> None:
-        """Add the recent costs to the sums, and compute the models' costs as `Contest._compare` does.
+        """Add the recent costs to the sums, and compute the models' costs as `ModelCompetition._compare` does.
 
         Args:
             state: A trial that owes its charges to this object.

@@ -15,7 +15,7 @@ from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
-from autoscaler.core.alike import Alike
+from autoscaler.core.alike import ColumnGroups
 from autoscaler.core.falls import Falls
 from autoscaler.core.objective.habits import Habits
 from autoscaler.core.objective.models import (
@@ -82,7 +82,7 @@ _BY_MODEL = (*_COUNTS, "lately", "paid", "unserved", "nearly", "crowd", "below")
 _DAYS = slice(rows_of(Kind.AVERAGE_DAY).start, rows_of(Kind.ANY_DAY).stop)
 
 
-class Owed(Protocol):
+class DeferredUpdate(Protocol):
     """Work that was put off: some ticks have been seen, and are not in the trial's sums yet."""
 
     def settle(self, state: Trial) -> None:
@@ -90,7 +90,7 @@ class Owed(Protocol):
         ...
 
 
-def contests(params: LaneParams, lanes: Int, before: Int | None = None) -> Alike:
+def competition_groups(params: LaneParams, lanes: Int, before: Int | None = None) -> ColumnGroups:
     """Group lanes that agree in everything given on which their models depend.
 
     Args:
@@ -98,7 +98,7 @@ def contests(params: LaneParams, lanes: Int, before: Int | None = None) -> Alike
         lanes: int64 (k,), lanes that have an objective.
         before: int64 (k,), equal for lanes that share a past; -1 for lanes without one. None if no lane has a past.
     """
-    return Alike(
+    return ColumnGroups(
         params.series[lanes],
         params.vm_capacity[lanes],
         params.shortage_price[lanes],
@@ -189,16 +189,16 @@ class Trial(Remembered):
     below_ticks: Float
     drivers: Int
     last_tick: int
-    owed: dict[str, Owed] = field(init=False, default_factory=dict, compare=False, repr=False)
+    owed: dict[str, DeferredUpdate] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def empty(cls, params: LaneParams) -> Trial:
         """Return a state without history for the lanes that have an objective."""
         lanes = np.flatnonzero(params.economic)
-        return cls._empty(params, lanes, contests(params, lanes))
+        return cls._empty(params, lanes, competition_groups(params, lanes))
 
     @classmethod
-    def _empty(cls, params: LaneParams, everyone: Int, alike: Alike) -> Trial:
+    def _empty(cls, params: LaneParams, everyone: Int, alike: ColumnGroups) -> Trial:
         lanes = everyone[alike.first]
         shape = (len(MODELS), len(lanes))
         lead, billed = params.lead_ticks[lanes], params.billed_ticks[lanes]
@@ -280,7 +280,7 @@ class Trial(Remembered):
         economic = np.flatnonzero(after.economic)
         lane = columns_before(self.lanes, economic, lanes)
         column = np.where(lane >= 0, self.column[lane] if len(self.lanes) else -1, -1)
-        alike = contests(after, economic, column)
+        alike = competition_groups(after, economic, column)
         new = Trial._empty(after, economic, alike)
         was = column[alike.first]
         new.last_tick = self.last_tick
@@ -364,7 +364,7 @@ class Trial(Remembered):
         apart = np.zeros(len(self.weight), np.bool_)
         apart[self.column[lanes]] = True
         of_its_own = len(apart) + np.arange(len(self.column))
-        alike = Alike(np.where(apart[self.column], of_its_own, self.column))
+        alike = ColumnGroups(np.where(apart[self.column], of_its_own, self.column))
         was, before = self.column[alike.first], len(apart)
         self.column = alike.group
         windows = self.peaks.window_ticks.reshape(-1, before)[:, was].reshape(-1)

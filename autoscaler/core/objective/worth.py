@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoscaler.core.alike import Alike
-from autoscaler.core.laws import Page
+from autoscaler.core.alike import ColumnGroups
+from autoscaler.core.laws import LawPage
 from autoscaler.core.objective.halving import Last, Law, Table, read
 from autoscaler.core.rules import ROUNDING
 from autoscaler.core.types import LAW_BINS, MOST_VMS, Bool, Float, Horizon, Int, Laws, SmallFloat
@@ -53,9 +53,9 @@ class Worth:
         self._shape = len(asked), times, len(series)
         self._row = (series * len(Horizon) + np.array(asked, np.int64)[:, np.newaxis])[:, np.newaxis]
         self._base = self._row * (LAW_BINS + 1)
-        self._kinds, self._each_most = Alike(series, capacity), 0
+        self._kinds, self._each_most = ColumnGroups(series, capacity), 0
         self._last: Last | None = None
-        own = Alike(series)
+        own = ColumnGroups(series)
         few = len(asked) * len(own.first) <= most_tabled
         self._table = Table(own, series, asked, self._shape) if few else None
         self._horizons = horizons
@@ -90,7 +90,7 @@ class Worth:
         found: Int = surely.astype(np.int64).reshape(self._questions)
         return found
 
-    def vms_of_page(self, page: Page, share: Float, first: int = 0, ticks: int | None = None) -> Int:
+    def vms_of_page(self, page: LawPage, share: Float, first: int = 0, ticks: int | None = None) -> Int:
         """Return the answers of `vms` for several ticks of a page at once: int64 (T, Q, L).
 
         Args:

@@ -16,7 +16,7 @@ So while little has been seen, the pool holds a quarter more VMs than were ever 
 would pay for a VM. If nothing is held, a pool is not worth its price.
 
 Variants of a policy with the same past, settings and wishes are kept and evaluated once, for as long as they stay the same
-(`waits.Together`): a column here stands for all of them.
+(`waits.GroupedPoolState`): a column here stands for all of them.
 
 Rules of this file: element-wise, sums along bins in their order. Once an hour all waiting levels are evaluated, from the lowest up to
 the first that is not held. Every five minutes the levels that have waited for less than an hour are evaluated. Their waits in later
@@ -29,9 +29,9 @@ import math
 
 import numpy as np
 
-from autoscaler.core.alike import Alike
+from autoscaler.core.alike import ColumnGroups
 from autoscaler.core.objective.habits import HOUR_S
-from autoscaler.core.objective.trial import contests
+from autoscaler.core.objective.trial import competition_groups
 from autoscaler.core.params import LaneParams
 from autoscaler.core.rules import is_fixed
 from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallInt
@@ -51,7 +51,7 @@ from autoscaler.core.warm.returns import (
     rungs_between,
     worth_having,
 )
-from autoscaler.core.warm.waits import Together, WarmPool
+from autoscaler.core.warm.waits import GroupedPoolState, WarmPool
 
 HALF_LIFE_S = 14 * 86400.0
 """Age at which a wait has half its weight."""
@@ -68,14 +68,14 @@ LATER: Int = FRESH + np.log2(np.arange(1, AHEAD_H)).astype(np.int64)[:, np.newax
 """The bins of a wait of less than an hour, after one more hour, two more and so on."""
 _MORE = 4
 """Number of rungs above a held one that are evaluated together."""
-_CLEAR = 1e-9
+_ROUNDING_SHARE = 1e-9
 """A difference above this share of what is at stake in an hour does not come from rounding."""
 _EMPTY: Int = np.zeros(0, np.int64)
-_PARTINGS = 32
+_MOST_REGROUPINGS = 32
 """After this many ticks in which lanes diverged, each is evaluated by itself, because each divergence means regrouping."""
 
 
-class Holding:
+class ProvisionedTarget:
     """Computes how many VMs should exist, compiled for the lanes with an objective.
 
     Args:
@@ -92,27 +92,27 @@ class Holding:
             params.cold_ticks[lanes],
             params.start_success[lanes],
         )
-        self._stopped, self._made, self._late, self._success = self._terms
-        self._hourly = self._stopped * self._hour_ticks
+        self._stopped_cost, self._provision_cost, self._cold_ticks, self._start_success = self._terms
+        self._stopped_cost_per_h = self._stopped_cost * self._hour_ticks
         self._succeeds = False
         self._decay = 0.5 ** (HOUR_S / HALF_LIFE_S)
-        self._given = (contests(params, lanes).group, *self._terms)
-        self._alike = Alike(*self._given)
-        self._partings = 0
+        self._group_keys = (competition_groups(params, lanes).group, *self._terms)
+        self._column_groups = ColumnGroups(*self._group_keys)
+        self._regroupings = 0
         self._endings = Endings(params.tick_s)
         self._wait_of = self._endings.wait_of
         self._ahead_ticks = np.array([[int(ahead * self._hour_ticks)] for ahead in range(AHEAD_H)], np.int64)
-        self._asks = asked_after(self._wait_of, self._hour_ticks, math.ceil(LOOK_S / params.tick_s))
-        self._asked: WarmPool | None = None
+        self._due_by_wait = asked_after(self._wait_of, self._hour_ticks, math.ceil(LOOK_S / params.tick_s))
+        self._last_pool: WarmPool | None = None
         self._law: Law | None = None
-        self._together: Together | None = None
+        self._grouped: GroupedPoolState | None = None
         self._fixed: Int | None = None
         self._desired: Int | None = None
         self._price: Float | None = None
-        self._now: Int = np.zeros(0, np.int64)
-        self._saved: Float = np.zeros(0)
-        self._clear: Float = np.zeros(0)
-        self._makes = False
+        self._wanted_now: Int = np.zeros(0, np.int64)
+        self._saving: Float = np.zeros(0)
+        self._rounding_margin: Float = np.zeros(0)
+        self._provisioning_costs = False
         self._kinds: SmallInt | None = None
         self._kinds_from = 0
         self._later_known: Bool = np.zeros(0, np.bool_)
@@ -133,9 +133,9 @@ class Holding:
         if tick <= warm_pool.last_tick:
             return warm_pool.wanted
         last, warm_pool.last_tick = warm_pool.last_tick, tick
-        moved = self._see(warm_pool, last, desired, price)
+        moved = self._separate_columns(warm_pool, last, desired, price)
         same = moved is not None and not len(moved)
-        together = self._together
+        together = self._grouped
         kept = warm_pool if together is None else together.kept
         before = kept.wanted
         if not same:
@@ -143,19 +143,19 @@ class Holding:
         kept.ticks += 1.0
         hour, hour_before = int(tick * self._tick_s // HOUR_S), int(last * self._tick_s // HOUR_S)
         if last >= 0 and hour != hour_before:
-            self._turn(kept, hour_before, hour)
-            self._decide(kept, tick, hour)
-            self._want(kept, whole=True)
+            self._end_hour(kept, hour_before, hour)
+            self._evaluate_all(kept, tick, hour)
+            self._set_wanted(kept, whole=True)
         elif last >= 0 and int(tick * self._tick_s // LOOK_S) != int(last * self._tick_s // LOOK_S):
-            self._look(kept, tick, hour)
-            self._want(kept, whole=False)
+            self._evaluate_recent(kept, tick, hour)
+            self._set_wanted(kept, whole=False)
         elif not same:
-            self._want_more(kept)
+            self._raise_wanted(kept)
         if together is not None and kept.wanted is not before:
             warm_pool.wanted = together.alike.spread(kept.wanted)
         return warm_pool.wanted
 
-    def _see(self, warm_pool: WarmPool, last: int, desired: Int, price: Float) -> Int | None:
+    def _separate_columns(self, warm_pool: WarmPool, last: int, desired: Int, price: Float) -> Int | None:
         """Separate columns that differ in this tick from the group they were evaluated with.
 
         Returns:
@@ -163,8 +163,12 @@ class Holding:
         """
         together = warm_pool.together
         kept = warm_pool if together is None else together.kept
-        if self._asked is not warm_pool or self._together is not together or self._law is not kept.known_law:
-            self._begin(warm_pool, last)
+        if (
+            self._last_pool is not warm_pool
+            or self._grouped is not together
+            or self._law is not kept.known_law
+        ):
+            self._change_state(warm_pool, last)
         moved: Int | None = None
         # An unchangeable array that is the same object has the same values.
         if self._fixed is desired:
@@ -176,57 +180,57 @@ class Holding:
         cheap = price is known or (known is not None and not np.count_nonzero(price != known))
         if same and cheap:
             return moved
-        alike = self._alike
+        alike = self._column_groups
         if alike.few:
             moved = _EMPTY if same else None
         # Only what has changed can tell the columns of a group apart.
         other = (desired,) if cheap else (price,) if same else (desired, price)
         if alike.few and np.count_nonzero(alike.part(*other)):
-            self._partings += 1
-            own = np.arange(len(desired)) if self._partings >= _PARTINGS else alike.group
-            alike = self._alike = Alike(own, desired, price)
-            self._keep(warm_pool)
+            self._regroupings += 1
+            own = np.arange(len(desired)) if self._regroupings >= _MOST_REGROUPINGS else alike.group
+            alike = self._column_groups = ColumnGroups(own, desired, price)
+            self._gather_columns(warm_pool)
             cheap = False
         fixed = is_fixed(desired)
         self._fixed = desired if fixed else None
         self._desired, self._price = desired if fixed else desired.copy(), price
-        self._now = (alike.of_first(desired) if alike.few else desired).astype(np.int64)
+        self._wanted_now = (alike.of_first(desired) if alike.few else desired).astype(np.int64)
         if not cheap:
             of_columns = alike.of_first(price) if alike.few else price
-            self._saved = self._success * (self._made + of_columns * self._late * USED)
-            self._clear = _CLEAR * (self._saved + self._hourly)
+            self._saving = self._start_success * (self._provision_cost + of_columns * self._cold_ticks * USED)
+            self._rounding_margin = _ROUNDING_SHARE * (self._saving + self._stopped_cost_per_h)
             self._later_known.fill(False)
         return moved
 
-    def _begin(self, warm_pool: WarmPool, last: int) -> None:
+    def _change_state(self, warm_pool: WarmPool, last: int) -> None:
         """Start with a state other than the one that this object evaluated last."""
-        self._asked, self._fixed, self._desired, self._price = warm_pool, None, None, None
-        if self._alike.few:
-            self._alike = Alike(*self._given, *(() if last < 0 else (warm_pool.pasts(),)))
-        self._keep(warm_pool)
+        self._last_pool, self._fixed, self._desired, self._price = warm_pool, None, None, None
+        if self._column_groups.few:
+            self._column_groups = ColumnGroups(*self._group_keys, *(() if last < 0 else (warm_pool.pasts(),)))
+        self._gather_columns(warm_pool)
 
-    def _keep(self, warm_pool: WarmPool) -> None:
+    def _gather_columns(self, warm_pool: WarmPool) -> None:
         """Keep one column for each group of equal columns, and choose the terms to match."""
-        alike, terms = self._alike, self._terms
+        alike, terms = self._column_groups, self._terms
         if alike.few:
-            self._together = warm_pool.gather(alike)
+            self._grouped = warm_pool.gather(alike)
             stopped, made, late, success = map(alike.of_first, terms)
             terms = stopped, made, late, success
         else:
             warm_pool.settle()
-            self._together = warm_pool.together = None
-        self._stopped, self._made, self._late, self._success = terms
-        self._hourly = self._stopped * self._hour_ticks
-        self._succeeds = bool((self._success == 1.0).all())
-        self._makes = bool(np.count_nonzero(self._made))
-        self._law = (warm_pool if self._together is None else self._together.kept).law
+            self._grouped = warm_pool.together = None
+        self._stopped_cost, self._provision_cost, self._cold_ticks, self._start_success = terms
+        self._stopped_cost_per_h = self._stopped_cost * self._hour_ticks
+        self._succeeds = bool((self._start_success == 1.0).all())
+        self._provisioning_costs = bool(np.count_nonzero(self._provision_cost))
+        self._law = (warm_pool if self._grouped is None else self._grouped.kept).law
         self._kinds = None
-        cells = RUNGS * len(self._made)
+        cells = RUNGS * len(self._provision_cost)
         self._later_known, self._later = np.zeros(cells, np.bool_), np.empty((2, cells))
 
     def _rise_and_fall(self, warm_pool: WarmPool, tick: int, last: int, moved: Int | None) -> None:
         """Note the VMs wanted now; only the columns `moved`, int64 (m,), can have changed, or all if it is None."""
-        now, moved = self._now, None if last < 0 else moved
+        now, moved = self._wanted_now, None if last < 0 else moved
         np.maximum(warm_pool.highest, now, out=warm_pool.highest)
         level = rung_of(now if moved is None else now.take(moved))
         if last < 0:
@@ -245,7 +249,7 @@ class Holding:
         warm_pool.peak = np.maximum(warm_pool.peak, level)
         warm_pool.held = np.maximum(warm_pool.held, level)
 
-    def _turn(self, warm_pool: WarmPool, before: int, hour: int) -> None:
+    def _end_hour(self, warm_pool: WarmPool, before: int, hour: int) -> None:
         """End an hour: let earlier counts fade, and note the highest rung that was wanted in it."""
         forgotten = self._decay ** min(hour - before, 10_000)
         warm_pool.law.turn(forgotten, self._groups(warm_pool))
@@ -265,15 +269,15 @@ class Holding:
             rung += 1
         return range(int(GROUP[rung]), int(GROUP[top]) + 1)
 
-    def _decide(self, warm_pool: WarmPool, tick: int, hour: int) -> None:
+    def _evaluate_all(self, warm_pool: WarmPool, tick: int, hour: int) -> None:
         """At the beginning of an hour, determine which waiting rungs are held, and count the current waits."""
         top = rung_of(warm_pool.highest)
         rows = int(np.maximum.reduce(top)) + 1
         kinds = self._kinds_now(warm_pool, hour, rows)
-        self._hold(warm_pool, tick, kinds, top)
+        self._set_held(warm_pool, tick, kinds, top)
         self._endings.count(warm_pool, tick, kinds[0, :rows])
 
-    def _hold(self, warm_pool: WarmPool, tick: int, kinds: SmallInt, top: Int) -> None:
+    def _set_held(self, warm_pool: WarmPool, tick: int, kinds: SmallInt, top: Int) -> None:
         """Determine which rungs are held: in each lane, from the lowest up to the first that is not worth holding.
 
         Args:
@@ -306,7 +310,7 @@ class Holding:
             law, self._cells(law, kinds[:1], place, rung, lane, waited)[0], lane
         )
         bad = gain < 0.0
-        if self._makes:
+        if self._provisioning_costs:
             doubtful |= rung > warm_pool.held.take(lane)
         some = doubtful.nonzero()[0]
         if len(some):
@@ -335,14 +339,14 @@ class Holding:
             float64 (m,), the gain, with the right sign; and bool (m,), where it does not settle the question.
         """
         gain = law.odds.take(cell).astype(np.float64)
-        gain *= self._saved.take(lane)
-        gain -= law.lasts.take(cell) * self._hourly.take(lane)
+        gain *= self._saving.take(lane)
+        gain -= law.lasts.take(cell) * self._stopped_cost_per_h.take(lane)
         doubtful: Bool = gain < 0.0
-        if not self._makes and np.count_nonzero(doubtful):
-            doubtful &= gain >= -self._clear.take(lane)
+        if not self._provisioning_costs and np.count_nonzero(doubtful):
+            doubtful &= gain >= -self._rounding_margin.take(lane)
         return gain, doubtful
 
-    def _look(self, warm_pool: WarmPool, tick: int, hour: int) -> None:
+    def _evaluate_recent(self, warm_pool: WarmPool, tick: int, hour: int) -> None:
         """Determine which of the held rungs that have waited for less than an hour stay held."""
         level, held, columns = warm_pool.level, warm_pool.held, len(warm_pool.level)
         low, high = int(np.minimum.reduce(level)) + 1, int(np.maximum.reduce(held)) + 1
@@ -355,7 +359,7 @@ class Holding:
         place = waits.reshape(-1).nonzero()[0]
         place += low * columns
         waited = tick - warm_pool.since.reshape(-1).take(place)
-        asked = self._asks.take(waited, mode="clip").nonzero()[0]
+        asked = self._due_by_wait.take(waited, mode="clip").nonzero()[0]
         if not len(asked):
             return
         place, waited = place.take(asked), waited.take(asked)
@@ -365,7 +369,7 @@ class Holding:
         law = warm_pool.law
         cell = self._wait_of.take(waited) * np.int64(HITS)
         cell += kinds[0].reshape(-1).take(place)
-        _find(law, cell, rung, lane, columns)
+        _locate_cells(law, cell, rung, lane, columns)
         gain, doubtful = self._within_the_hour(law, cell, lane)
         some = doubtful.nonzero()[0]
         if len(some):
@@ -408,7 +412,7 @@ class Holding:
             rung = some // columns
             lane = some - rung * columns
             cells = kinds.reshape(AHEAD_H, -1)[1:].take(some, axis=1) + LATER * HITS
-            _find(law, cells, rung, lane, columns)
+            _locate_cells(law, cells, rung, lane, columns)
             self._later[:, some] = worth_having(law.odds, law.lasts, cells, *self._worth_of(lane))
             self._later_known[some] = True
         having, none = self._later
@@ -416,7 +420,7 @@ class Holding:
 
     def _worth_of(self, lane: Int) -> tuple[Float, Float, Float]:
         """What a VM saves, costs per hour, and costs to make, in some columns: float64 (m,) each."""
-        return self._saved.take(lane), self._hourly.take(lane), self._made.take(lane)
+        return self._saving.take(lane), self._stopped_cost_per_h.take(lane), self._provision_cost.take(lane)
 
     def _cells(self, law: Law, kinds: SmallInt, place: Int, rung: Int, lane: Int, waited: Int) -> Int:
         """The cells of these waits in the law, for as many coming hours as `kinds` has: int64 (H, m)."""
@@ -424,14 +428,14 @@ class Holding:
         cells = self._wait_of.take(waited + self._ahead_ticks[:hours], mode="clip").astype(np.int64)
         cells *= HITS
         cells += kinds.reshape(hours, -1).take(place, axis=1)
-        _find(law, cells, rung, lane, columns)
+        _locate_cells(law, cells, rung, lane, columns)
         return cells
 
-    def _want(self, warm_pool: WarmPool, *, whole: bool) -> None:
+    def _set_wanted(self, warm_pool: WarmPool, *, whole: bool) -> None:
         """Derive from the held rungs how many VMs should exist."""
-        now, highest = self._now, warm_pool.highest
+        now, highest = self._wanted_now, warm_pool.highest
         vms: Int | Float = np.minimum(LAST_VM.take(warm_pool.held), highest)
-        surprise = self._saved / warm_pool.ticks > self._stopped
+        surprise = self._saving / warm_pool.ticks > self._stopped_cost
         if np.count_nonzero(surprise):
             vms = np.maximum(vms, np.where(surprise, np.ceil(UNSEEN * highest), now))
         wanted = self._vms_for(np.maximum(vms, now))
@@ -441,21 +445,21 @@ class Holding:
         if np.count_nonzero(wanted != warm_pool.wanted):
             warm_pool.wanted = wanted
 
-    def _want_more(self, warm_pool: WarmPool) -> None:
+    def _raise_wanted(self, warm_pool: WarmPool) -> None:
         """Raise the number of VMs that should exist to what is wanted now."""
-        needed, wanted = self._vms_for(self._now), warm_pool.wanted
+        needed, wanted = self._vms_for(self._wanted_now), warm_pool.wanted
         if np.count_nonzero(needed > wanted):
             warm_pool.wanted = np.maximum(wanted, np.where(wanted >= 0, needed, -1))
 
     def _vms_for(self, vms: Int | Float) -> Int:
         """How many VMs must exist for this many starts to succeed: int64 (k,)."""
         if not self._succeeds:
-            vms = np.ceil(vms / self._success - 1e-9)
+            vms = np.ceil(vms / self._start_success - 1e-9)
         found: Int = np.minimum(vms, MOST_VMS).astype(np.int64, copy=False)
         return found
 
 
-def _find(law: Law, cells: Int, rung: Int, lane: Int, columns: int) -> None:
+def _locate_cells(law: Law, cells: Int, rung: Int, lane: Int, columns: int) -> None:
     """Make the law of some waits known, and turn their bins in (WAITS, HITS) into flat cells of the law, in place.
 
     Args:

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from autoscaler.core.alike import Alike
+from autoscaler.core.alike import ColumnGroups
 from autoscaler.core.params import LaneParams
 from autoscaler.core.remembered import Dumped, Remembered, columns_before, take_columns
 from autoscaler.core.types import Float, Int, SmallFloat, SmallInt
@@ -36,7 +36,7 @@ _ARRAYS = (
 
 
 @dataclass(slots=True)
-class Together:
+class GroupedPoolState:
     """The state of columns with the same past, kept once for each group of them.
 
     Attributes:
@@ -45,7 +45,7 @@ class Together:
     """
 
     kept: WarmPool
-    alike: Alike
+    alike: ColumnGroups
 
 
 @dataclass(slots=True)
@@ -92,7 +92,7 @@ class WarmPool(Remembered):
     level: Int
     peak: Int
     last_tick: int
-    together: Together | None = field(init=False, default=None, compare=False, repr=False)
+    together: GroupedPoolState | None = field(init=False, default=None, compare=False, repr=False)
     known_law: Law | None = field(init=False, default=None, compare=False, repr=False)
 
     @classmethod
@@ -160,11 +160,11 @@ class WarmPool(Remembered):
         pasts = (b"".join(row.tobytes() for row in rows) for rows in zip(*columns, strict=True))
         return np.array([known.setdefault(past, len(known)) for past in pasts], np.int64)
 
-    def gather(self, alike: Alike) -> Together:
+    def gather(self, alike: ColumnGroups) -> GroupedPoolState:
         """From now on keep one column per group; all columns of a group must have equal state."""
         self.settle()
         parts = {name: alike.of_first(getattr(self, name)) for name in ("lanes", *_ARRAYS)}
-        self.together = Together(WarmPool(**parts, last_tick=self.last_tick), alike)
+        self.together = GroupedPoolState(WarmPool(**parts, last_tick=self.last_tick), alike)
         return self.together
 
     def settle(self) -> None:

@@ -12,14 +12,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from autoscaler.daemon.acts.actuator import NOT_SENT, Done, How, carry_out, change_type
-from autoscaler.daemon.acts.calls import Calls, TickWait, may_keep_others
+from autoscaler.daemon.acts.actuator import NOT_SENT, ActionResult, CallParameters, carry_out, change_type
+from autoscaler.daemon.acts.calls import Calls, TickWait, may_delay_tick
 from autoscaler.daemon.acts.ladder import (
     ROUNDS,
     Shortage,
-    came_to_nothing,
+    fallback_intents,
     lacking,
-    next_rung,
+    retryable_failures,
 )
 from autoscaler.daemon.acts.planning import place_of
 from autoscaler.daemon.fleets import Fleet
@@ -59,7 +59,7 @@ _RESTORED_AT_ONCE = 3
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
+class _FleetDecision:
     """One decision on one fleet.
 
     Attributes:
@@ -75,7 +75,7 @@ class _Turn:
     attempt: int = 0
 
 
-class Acting:
+class IntentExecutor:
     """Carries out recorded intents, and handles their outcomes.
 
     Args:
@@ -158,9 +158,9 @@ class Acting:
             calls = set()
             for number, intent in numbered:
                 if intent.verb in verbs:
-                    turn = _Turn(record.tick, rows[intent.fleet], self._turns[intent.fleet])
-                    call = self._begun(number, intent, turn)
-                    if not may_keep_others(self._fleets[intent.fleet]):
+                    turn = _FleetDecision(record.tick, rows[intent.fleet], self._turns[intent.fleet])
+                    call = self._begin_call(number, intent, turn)
+                    if not may_delay_tick(self._fleets[intent.fleet]):
                         calls.add(call)
             await wait.on(calls)
 
@@ -168,10 +168,10 @@ class Acting:
         """Wait for the calls in flight; the next run settles what is still open then."""
         await self._calls.finish()
 
-    def _begun(self, action_id: int, intent: ActionIntent, turn: _Turn) -> asyncio.Task[None]:
+    def _begin_call(self, action_id: int, intent: ActionIntent, turn: _FleetDecision) -> asyncio.Task[None]:
         """Begin the call of a recorded intent; it counts from now on."""
         fleet = self._fleets[intent.fleet]
-        how = self._how(fleet, intent)
+        how = self._call_parameters(fleet, intent)
         fleet.inventory.sent(
             intent.verb, intent.vm_ids, intent.count, action_id, self._clock.now(), intent.token
         )
@@ -181,21 +181,25 @@ class Acting:
             fleet.inventory.vms[vm_id].saves_memory = True
         return self._calls.begin(self._carry_out(action_id, intent, how, turn))
 
-    def _how(self, fleet: Fleet, intent: ActionIntent) -> How:
+    def _call_parameters(self, fleet: Fleet, intent: ActionIntent) -> CallParameters:
         """Return the parameters of the call that follow from the present state of its VMs."""
         now_s = self._clock.now()
         if intent.verb is Verb.PROVISION:
-            return How(fleet.inventory.make_as.pop(intent.token, fleet.spec))
+            return CallParameters(fleet.inventory.make_as.pop(intent.token, fleet.spec))
         vms = [fleet.inventory.vms[vm_id] for vm_id in intent.vm_ids]
         if intent.verb is Verb.STOP:
             force = bool(vms) and all(t.phase is Phase.STOPPING for t in vms)
-            return How(force=force, hibernate=fleet.hibernation.of_stops(fleet.inventory, vms, now_s))
+            return CallParameters(
+                force=force, hibernate=fleet.hibernation.of_stops(fleet.inventory, vms, now_s)
+            )
         changing = [t for t in vms if t.start_as]
-        return How(
+        return CallParameters(
             start_as={t.vm.id: t.start_as for t in changing}, type_of={t.vm.id: own_type(t) for t in changing}
         )
 
-    async def _carry_out(self, action_id: int, intent: ActionIntent, how: How, turn: _Turn) -> None:
+    async def _carry_out(
+        self, action_id: int, intent: ActionIntent, how: CallParameters, turn: _FleetDecision
+    ) -> None:
         done = await carry_out(
             self._fleets[intent.fleet].provider,
             self._clock,
@@ -205,11 +209,11 @@ class Acting:
             timeout_s=self._call_s,
         )
         await self._settle(done)
-        await self._elsewhere(done, turn)
+        await self._try_elsewhere(done, turn)
 
-    async def _elsewhere(self, done: Done, turn: _Turn) -> None:
+    async def _try_elsewhere(self, done: ActionResult, turn: _FleetDecision) -> None:
         """Try what failed elsewhere, until the fleet is decided on again."""
-        name, short = done.intent.fleet, came_to_nothing(done)
+        name, short = done.intent.fleet, retryable_failures(done)
         if not short or turn.attempt >= ROUNDS:
             return
         turn = replace(turn, attempt=turn.attempt + 1)
@@ -219,7 +223,7 @@ class Acting:
             if not self._current(name, turn) or now_s < self._fleets[name].held_until_s:
                 return
             fleet, number = self._fleets[name], done.action_id
-            intents = next_rung(fleet, short, turn.row, turn.tick, turn.attempt, now_s, number)
+            intents = fallback_intents(fleet, short, turn.row, turn.tick, turn.attempt, now_s, number)
             if not intents:
                 return
             ids = await self._recorder.more(turn.tick, now_s, intents)
@@ -227,11 +231,11 @@ class Acting:
                 fleet.inventory.places.give_back_all_of(now_s)
                 await self._not_sent(ids, intents)
                 return
-            calls = [self._begun(*each, turn) for each in zip(ids, intents, strict=False)]
+            calls = [self._begin_call(*each, turn) for each in zip(ids, intents, strict=False)]
         if calls:
             await asyncio.wait(calls)
 
-    def _current(self, name: str, turn: _Turn) -> bool:
+    def _current(self, name: str, turn: _FleetDecision) -> bool:
         return name in self._fleets and self._turns[name] == turn.number
 
     async def _not_sent(self, action_ids: Sequence[int], intents: Sequence[ActionIntent]) -> None:
@@ -289,13 +293,13 @@ class Acting:
             t.restoring = False
             fleet.inventory.touch()
 
-    async def _settle(self, done: Done) -> None:
+    async def _settle(self, done: ActionResult) -> None:
         self._telemetry.acted(done)
         fleet = self._fleets.get(done.intent.fleet)
         notes = [] if fleet is None else self._tell_fleet(fleet, done)
         await self._recorder.outcomes(Settled(done.action_id, done.received_s, done.outcomes, notes))
 
-    def _tell_fleet(self, fleet: Fleet, done: Done) -> list[Note]:
+    def _tell_fleet(self, fleet: Fleet, done: ActionResult) -> list[Note]:
         """Apply the outcomes to the fleet, and return what deserves an event."""
         if done.intent.verb is Verb.PROVISION:
             accepted = [o for o in done.outcomes if o.kind is OutcomeKind.ACCEPTED and o.vm_id]
@@ -325,7 +329,7 @@ class Acting:
         return notes
 
     @staticmethod
-    def _learn(fleet: Fleet, done: Done, *, made: bool) -> None:
+    def _learn(fleet: Fleet, done: ActionResult, *, made: bool) -> None:
         """Note where new VMs found room, where they did not, and whether their template was refused."""
         places, now_s = fleet.inventory.places, done.received_s
         place = ("", "") if done.how.spec is None else place_of(done.how.spec)

@@ -43,7 +43,7 @@ Call = Callable[[Sequence[str]], Awaitable[tuple[Outcome, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
-class How:
+class CallParameters:
     """Parameters of calls that the intent does not contain.
 
     Attributes:
@@ -62,7 +62,7 @@ class How:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class ActionResult:
     """One action as it was carried out.
 
     Attributes:
@@ -80,7 +80,7 @@ class Done:
     outcomes: tuple[Outcome, ...]
     sent_s: float
     received_s: float
-    how: How = field(default_factory=How)
+    how: CallParameters = field(default_factory=CallParameters)
     plainly: tuple[Outcome, ...] = ()
 
 
@@ -90,9 +90,9 @@ async def carry_out(
     action_id: int,
     intent: ActionIntent,
     *,
-    how: How,
+    how: CallParameters,
     timeout_s: float,
-) -> Done:
+) -> ActionResult:
     """Make the calls of one intent.
 
     Args:
@@ -111,13 +111,13 @@ async def carry_out(
         outcomes, plainly = await stop(provider, intent.vm_ids, how, timeout_s)
     else:
         outcomes = await _provision(provider, intent, how.spec, timeout_s)
-    return Done(action_id, intent, outcomes, sent_s, clock.now(), how, plainly)
+    return ActionResult(action_id, intent, outcomes, sent_s, clock.now(), how, plainly)
 
 
 async def stop(
     provider: Provider,
     vm_ids: Sequence[str],
-    how: How,
+    how: CallParameters,
     timeout_s: float,
     *,
     waits: Callable[[str], bool] = lambda _: False,
@@ -156,7 +156,7 @@ async def delete(provider: Provider, vm_ids: Sequence[str], timeout_s: float) ->
 
 
 async def _start(
-    provider: Provider, vm_ids: Sequence[str], how: How, timeout_s: float
+    provider: Provider, vm_ids: Sequence[str], how: CallParameters, timeout_s: float
 ) -> tuple[Outcome, ...]:
     if not how.start_as:
         return await _in_batches(provider.start, vm_ids, timeout_s)
@@ -168,7 +168,7 @@ async def _start(
     return tuple(found[vm_id] for vm_id in vm_ids)
 
 
-async def _change_type(provider: Provider, vm_id: str, how: How, timeout_s: float) -> Outcome:
+async def _change_type(provider: Provider, vm_id: str, how: CallParameters, timeout_s: float) -> Outcome:
     """Give a stopped VM the type that it is to be started as, after its own type is saved in a tag."""
     new_type = how.start_as.get(vm_id)
     if new_type is None:

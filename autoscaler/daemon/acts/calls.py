@@ -70,7 +70,7 @@ class Calls:
             self._telemetry.log.error("act_failed", text=text)
 
 
-def may_keep_others(fleet: Fleet) -> bool:
+def may_delay_tick(fleet: Fleet) -> bool:
     """Return whether the tick should not wait for calls of this fleet.
 
     If its provider does not list, its calls may hang, and the fleets of other providers would wait for them.

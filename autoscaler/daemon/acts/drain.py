@@ -21,7 +21,7 @@ from autoscaler.config.policy import Policy
 from autoscaler.daemon.acts.membership import Membership
 from autoscaler.daemon.acts.refusals import OTHERS_FIRST_S, RETRY_S, Refusals
 from autoscaler.daemon.bounded import within
-from autoscaler.daemon.vms.holdings import is_left_alone
+from autoscaler.daemon.vms.holdings import is_stop_forbidden
 from autoscaler.daemon.vms.inventory import FleetInventory, Phase, TrackedVm
 from autoscaler.ports import (
     ActionIntent,
@@ -98,15 +98,15 @@ class Drains:
         if before.balancer is self.balancer:
             self.members, self.refusals = before.members, before.refusals
         else:
-            self.begin_behind(inventory)
+            self.begin_with_balancer(inventory)
 
-    def begin_behind(self, inventory: FleetInventory) -> None:
+    def begin_with_balancer(self, inventory: FleetInventory) -> None:
         """Have a balancer that is new to the fleet admit the VMs in service, and cordon the draining ones."""
         self.members.to_admit.update(t.vm.id for t in inventory.in_phase(Phase.IN_SERVICE))
         for each in self.leaving.values():
             each.cordoned_at_s, each.idle_looks, each.sessions = None, 0, None
 
-    def let_go(self, inventory: FleetInventory) -> None:
+    def stop_draining(self, inventory: FleetInventory) -> None:
         """Stop draining: the draining VMs are in service again, and listed in `let_go_of`."""
         found = [t for vm_id in self.leaving if (t := inventory.vms.get(vm_id)) and t.phase is Phase.DRAINING]
         self.let_go_of += tuple(t.vm.id for t in found)
@@ -156,7 +156,7 @@ class Drains:
         if self._watches:
             # Other daemons may have changed the rotation of VMs meanwhile.
             self._watches = False
-            self.begin_behind(inventory)
+            self.begin_with_balancer(inventory)
         for vm_id, since_s in list(self._recalled.items()):
             t = inventory.vms.get(vm_id)
             if t is None and not inventory.listed:
@@ -181,7 +181,7 @@ class Drains:
         self.members.keep(inventory.vms)
         return notes
 
-    async def acquaint(self, inventory: FleetInventory, now_s: float, timeout_s: float) -> None:
+    async def admit_in_service(self, inventory: FleetInventory, now_s: float, timeout_s: float) -> None:
         """Have the balancer admit VMs in service where needed, and check which it knows; `timeout_s` bounds each request."""
         serving = inventory.vms_in(Phase.IN_SERVICE)
         self.members.to_admit &= {vm.id for vm in serving}
@@ -242,7 +242,7 @@ class Drains:
         busy = [vm_id for vm_id in late if self.leaving[vm_id].cordoned_at_s is not None]
         return idle, busy, [vm_id for vm_id in late if self.leaving[vm_id].cordoned_at_s is None]
 
-    async def keep_out(self, vms: Sequence[Vm], timeout_s: float) -> frozenset[str]:
+    async def cordon_for_trial(self, vms: Sequence[Vm], timeout_s: float) -> frozenset[str]:
         """Cordon VMs that are started for a trial, and return those to which the balancer gives work, or may give it.
 
         A VM that someone else stopped, or whose entry was written again, is in rotation as soon as it answers.
@@ -286,7 +286,7 @@ class Drains:
         (an operator protected them, or gave them up) are put back.
         """
         vms = inventory.vms
-        kept = sorted(i for i in self.leaving if i not in taken_back and is_left_alone(vms[i], now_s))
+        kept = sorted(i for i in self.leaving if i not in taken_back and is_stop_forbidden(vms[i], now_s))
         taken_back |= frozenset(kept)
         # If the balancer did not take a VM back, that is not tried again at once.
         kept = [i for i in kept if vms[i].quarantined_until_s <= now_s]
@@ -461,9 +461,9 @@ def carry_on(drains: Drains | None, before: Drains | None, inventory: FleetInven
     if drains is not None and before is not None:
         drains.carry_on(before, inventory)
     elif drains is not None:
-        drains.begin_behind(inventory)
+        drains.begin_with_balancer(inventory)
     elif before is not None:
-        before.let_go(inventory)
+        before.stop_draining(inventory)
 
 
 class _Admission:

@@ -48,7 +48,7 @@ async def give_back(daemon: Daemon, before: Sequence[Fleet]) -> list[str]:
         well = await _prepared(daemon, fleet, pools.get(fleet.name), why)
         if fleet.drains is None:
             continue
-        fleet.drains.let_go(fleet.inventory)
+        fleet.drains.stop_draining(fleet.inventory)
         if daemon.last_record is not None and (ids := tuple(sorted({*fleet.drains.let_go_of, *well}))):
             told.append(await _put_back(daemon, fleet, ids, why))
     return [text for text in told if text]

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from autoscaler.core.types import Reason, Stage
-from autoscaler.daemon.acts.actuator import NOT_SENT, Done
-from autoscaler.daemon.acts.planning import Wanted, marked, place_of, plan
+from autoscaler.daemon.acts.actuator import NOT_SENT, ActionResult
+from autoscaler.daemon.acts.planning import WantedVms, marked, place_of, plan
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.ports import (
     BATCH_REFUSED,
@@ -37,7 +37,7 @@ ROUNDS = 8
 """Most times that failed starts are tried elsewhere within one tick."""
 
 
-def came_to_nothing(done: Done) -> int:
+def retryable_failures(done: ActionResult) -> int:
     """Return how many VMs of a start or a provisioning failed in a way that allows trying elsewhere at once.
 
     VMs with an unknown outcome do not count, because they may have been started. Neither do VMs for which the API
@@ -55,7 +55,7 @@ def came_to_nothing(done: Done) -> int:
     return failed
 
 
-def next_rung(
+def fallback_intents(
     fleet: Fleet, short: int, row: FleetTick, tick: int, attempt: int, now_s: float, after: int
 ) -> list[ActionIntent]:
     """Return intents for up to `short` VMs elsewhere; empty if no rung is left.
@@ -72,10 +72,10 @@ def next_rung(
     inventory = fleet.inventory
     start = min(short, len(inventory.startable(now_s))) if row.may_start else 0
     provision = 0
-    if row.may_provision and may_be_made(fleet, now_s):
+    if row.may_provision and provisionable_now(fleet, now_s):
         counts = inventory.counts(now_s, fleet.minimum_on_time_s)
         provision = max(min(short - start, fleet.policy.max_provisioned - counts.provisioned), 0)
-    wanted = Wanted(start, 0, provision, f"elsewhere, since {short} came to nothing: {row.sentence}")
+    wanted = WantedVms(start, 0, provision, f"elsewhere, since {short} came to nothing: {row.sentence}")
     chosen = plan(
         inventory,
         wanted,
@@ -112,7 +112,7 @@ def specs(fleet: Fleet) -> Iterator[ProvisionSpec]:
             yield replace(base, vm_type=vm_type, subnet=subnet)
 
 
-def may_be_made(fleet: Fleet, now_s: float) -> float:
+def provisionable_now(fleet: Fleet, now_s: float) -> float:
     """Return how many VMs may be made now: infinity, the number of places to try one VM in, or 0."""
     if now_s < fleet.provision_held_until_s:
         return 0.0

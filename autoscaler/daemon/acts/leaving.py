@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from autoscaler.daemon.acts.drain import Drains, drained
-from autoscaler.daemon.acts.planning import Wanted
+from autoscaler.daemon.acts.planning import WantedVms
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.telemetry import Telemetry
@@ -126,7 +126,7 @@ async def _asked(
 ) -> list[Note]:
     with drains.members.slow.timed(timeout_s) as slow:
         if due:
-            await drains.acquaint(inventory, clock.now(), timeout_s)
+            await drains.admit_in_service(inventory, clock.now(), timeout_s)
         return (
             await drains.look(inventory, clock.now(), timeout_s)
             if drains.leaving and not slow.is_over()
@@ -136,9 +136,9 @@ async def _asked(
 
 def choose(
     fleet: Fleet,
-    wanted: Wanted,
+    wanted: WantedVms,
     now_s: float,
-    planned: Callable[[Wanted], list[ActionIntent]],
+    planned: Callable[[WantedVms], list[ActionIntent]],
     *,
     may_stop: bool,
 ) -> list[ActionIntent]:

@@ -20,7 +20,7 @@ from autoscaler.daemon.vms.tracked import Order, Phase, TrackedVm
 from autoscaler.ports import ActionRecord, Listing, OutcomeKind, Settled, Verb
 
 
-class LeftOpen:
+class OpenActions:
     """Settles the actions that an earlier run left open.
 
     Args:

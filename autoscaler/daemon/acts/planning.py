@@ -16,7 +16,7 @@ import numpy as np
 
 from autoscaler.core.select import start_order, stop_order
 from autoscaler.core.types import Int
-from autoscaler.daemon.vms.holdings import is_left_alone
+from autoscaler.daemon.vms.holdings import is_stop_forbidden
 from autoscaler.daemon.vms.inventory import ON_THE_WAY, FleetInventory, Phase, TrackedVm
 from autoscaler.daemon.vms.lateness import NOT_NEEDED
 from autoscaler.daemon.vms.memory import resumes
@@ -24,7 +24,7 @@ from autoscaler.ports import ActionIntent, ProvisionSpec, Verb
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedVms:
     """What a decision wants of one fleet, in VMs.
 
     Attributes:
@@ -44,7 +44,7 @@ class Wanted:
 
 def plan(
     inventory: FleetInventory,
-    wanted: Wanted,
+    wanted: WantedVms,
     *,
     tick: int,
     now_s: float,
@@ -89,7 +89,7 @@ def plan(
         inventory.set_aside(gone, now_s, why)
         intents.append(ActionIntent(inventory.fleet, Verb.STOP, ids, len(ids), "", why))
     if may_stop:
-        dismissed = [t for t in inventory.dismissed() if not is_left_alone(t, now_s)]
+        dismissed = [t for t in inventory.dismissed() if not is_stop_forbidden(t, now_s)]
         for vms, why in ((dismissed, ""), (inventory.stuck(), "forced, since they do not stop")):
             if vms:
                 ids = tuple(t.vm.id for t in vms)
@@ -110,7 +110,7 @@ def place_of(spec: ProvisionSpec) -> tuple[str, str]:
 
 def _provisions(
     inventory: FleetInventory,
-    wanted: Wanted,
+    wanted: WantedVms,
     specs: Sequence[ProvisionSpec],
     turn: str,
     again: str,
@@ -194,7 +194,7 @@ def _spread(
 
 
 def _stops(
-    inventory: FleetInventory, wanted: Wanted, now_s: float, minimum_on_time_s: float
+    inventory: FleetInventory, wanted: WantedVms, now_s: float, minimum_on_time_s: float
 ) -> list[TrackedVm]:
     if not wanted.stop:
         return []

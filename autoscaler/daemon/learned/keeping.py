@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from autoscaler.daemon.fleets import Fleets
 from autoscaler.daemon.learned.learning import Learning
-from autoscaler.daemon.learned.remembering import Remembering
+from autoscaler.daemon.learned.remembering import RestartStateStore
 from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.warm.upkeep import WarmPools
@@ -23,7 +23,7 @@ TROUBLES_EVERY_S = 30.0
 """Time between two looks at what is saved sooner (places without room, VMs that are left alone), in seconds."""
 
 
-class Keeping:
+class LearnedStateStore:
     """Saves what is learned, and restores it after a restart.
 
     Args:
@@ -36,7 +36,7 @@ class Keeping:
         self._recorder = recorder
         self._telemetry = telemetry
         self._warm_pools = warm_pools
-        self._remembering = Remembering() if recorder.outlives_the_run else None
+        self._remembering = RestartStateStore() if recorder.outlives_the_run else None
         self._kept_at_s: float | None = None
         self._looked_at_s = float("-inf")
 
@@ -86,7 +86,7 @@ class Keeping:
         return True
 
     async def _remember(
-        self, remembering: Remembering, fleets: Fleets, now_s: float, *, everything: bool
+        self, remembering: RestartStateStore, fleets: Fleets, now_s: float, *, everything: bool
     ) -> None:
         rows = remembering.troubles(fleets.all, now_s, odds=everything) + self._warm_pools.to_keep()
         if everything:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from autoscaler.config.compiling_objective import sooner_s
+from autoscaler.config.compiling_objective import hibernation_saving_s
 from autoscaler.config.policy import Policy
 from autoscaler.config.section import DAY_S
 from autoscaler.config.vms import CapacityLearning
@@ -171,7 +171,7 @@ class Learning:
             planned.append(with_vm(policy, changes) if changes else policy)
         return planned
 
-    def sooner_s(self, policies: Sequence[Policy]) -> Float:
+    def hibernation_saving_s(self, policies: Sequence[Policy]) -> Float:
         """Return how much sooner hibernated VMs serve than stopped ones: float64 (L,), in seconds, NaN if unknown.
 
         It is the measured time if the policy lets start times be learned, else the policy's own.
@@ -179,14 +179,14 @@ class Learning:
         Args:
             policies: The policies in lane order, with their own guesses.
         """
-        said = np.array([sooner_s(policy) for policy in policies])
+        said = np.array([hibernation_saving_s(policy) for policy in policies])
         learns = np.array(
             [policy.warm_pool.hibernate is not None and policy.vm.learn_start_time for policy in policies]
         )
         if not learns.any():
             return said
         stopped_s = np.array([policy.vm.start_time_s for policy in policies])
-        return np.where(learns, self.lead_times.sooner_s(stopped_s, stopped_s - said), said)
+        return np.where(learns, self.lead_times.hibernation_saving_s(stopped_s, stopped_s - said), said)
 
     # ── over restarts ───────────────────────────────────────────────────────────────────────────────────
 

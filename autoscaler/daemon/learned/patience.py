@@ -35,7 +35,7 @@ def patience_of(policy: Policy) -> Patience:
     )
 
 
-def be_patient(fleets: Iterable[tuple[str, Policy, FleetInventory]], learning: Learning) -> None:
+def update_patience(fleets: Iterable[tuple[str, Policy, FleetInventory]], learning: Learning) -> None:
     """Make the daemon wait for new VMs as long as they were seen to take.
 
     Args:

@@ -43,7 +43,7 @@ _STATES: dict[str, type[Remembered]] = {LANES: LaneState, FORECASTS: SeriesState
 _UNREADABLE = (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError)
 
 
-class Remembering:
+class RestartStateStore:
     """Saves and restores what a restarted daemon needs."""
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Remembering:
         for fleet in acting:
             # Before the first listing, VMs of which an earlier run remembered something are not known yet.
             if fleet.inventory.listed:
-                rows = fleet.inventory.aside_rows(now_s)
+                rows = fleet.inventory.set_aside_rows(now_s)
                 found.append(Learned(fleet.name, ASIDE, TROUBLES_VERSION, _text(rows)))
                 if fleet.inventory.parts.exist:
                     zones = [fleet.inventory.zones()]
@@ -92,7 +92,7 @@ class Remembering:
             try:
                 rows = _rows(row)
                 if kind == ASIDE and row.fleet in acting:
-                    acting[row.fleet].inventory.recall_aside(rows)
+                    acting[row.fleet].inventory.recall_set_aside(rows)
                 elif kind == ZONES and row.fleet in acting:
                     acting[row.fleet].inventory.parts.recall(rows[0])
                 elif kind in (DRY, ODDS) and (places := there.get(row.name.removeprefix(kind).strip())):

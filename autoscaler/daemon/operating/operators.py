@@ -32,7 +32,7 @@ Subject = tuple[str, Verb | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ChangeRequest:
     """What every request for a change contains.
 
     Attributes:
@@ -49,7 +49,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ChangeAnswer:
     """The answer to a request.
 
     Attributes:
@@ -81,8 +81,8 @@ class Operators:
         self._ended: list[ChangeRecord] = []
         self._next_end_s = math.inf
         self._loaded = False
-        self._turn = asyncio.Lock()
-        self._changing: set[asyncio.Future[Answer]] = set()
+        self._lock = asyncio.Lock()
+        self._changing: set[asyncio.Future[ChangeAnswer]] = set()
         self._allowances = allowances((), ())
 
     async def load(self) -> None:
@@ -110,9 +110,9 @@ class Operators:
 
     async def record_ended(self, now_s: float) -> None:
         """Record changes that have expired; if that fails, try again after a later tick."""
-        if not self._ended or self._turn.locked():
+        if not self._ended or self._lock.locked():
             return
-        async with self._turn:
+        async with self._lock:
             ended, self._ended = self._ended, []
             # If the same subject was changed again, the journal knows that the earlier change has ended.
             changes = [_ended(record) for record in ended if record.change.subject not in self._held]
@@ -135,7 +135,7 @@ class Operators:
 
     # ── what operators ask for ─────────────────────────────────────────────────────────────────────────
 
-    async def pause(self, asked: Asked, verbs: Sequence[Verb]) -> Answer:
+    async def pause(self, asked: ChangeRequest, verbs: Sequence[Verb]) -> ChangeAnswer:
         """Pause these verbs.
 
         Raises:
@@ -144,7 +144,7 @@ class Operators:
         """
         return await self._alone(lambda: self._pause(asked, verbs))
 
-    async def resume(self, asked: Asked, verbs: Sequence[Verb]) -> Answer:
+    async def resume(self, asked: ChangeRequest, verbs: Sequence[Verb]) -> ChangeAnswer:
         """End pauses of these verbs; for all fleets, this includes pauses of single fleets.
 
         Raises:
@@ -152,7 +152,7 @@ class Operators:
         """
         return await self._alone(lambda: self._resume(asked, verbs))
 
-    async def override(self, asked: Asked, floor: int | None, ceiling: int | None) -> Answer:
+    async def override(self, asked: ChangeRequest, floor: int | None, ceiling: int | None) -> ChangeAnswer:
         """Override the policy's bounds; this replaces an earlier override of the fleet as a whole.
 
         Raises:
@@ -160,7 +160,7 @@ class Operators:
         """
         return await self._alone(lambda: self._override(asked, floor, ceiling))
 
-    async def clear(self, asked: Asked) -> Answer:
+    async def clear(self, asked: ChangeRequest) -> ChangeAnswer:
         """End the override, so that the policy's bounds apply again.
 
         Raises:
@@ -168,9 +168,9 @@ class Operators:
         """
         return await self._alone(lambda: self._clear(asked))
 
-    async def _alone(self, change: Callable[[], Awaitable[Answer]]) -> Answer:
-        async def run() -> Answer:
-            async with self._turn:
+    async def _alone(self, change: Callable[[], Awaitable[ChangeAnswer]]) -> ChangeAnswer:
+        async def run() -> ChangeAnswer:
+            async with self._lock:
                 return await change()
 
         # An operator who disconnects must not interrupt a change.
@@ -179,7 +179,7 @@ class Operators:
         changing.add_done_callback(self._changing.discard)
         return await asyncio.shield(changing)
 
-    async def _pause(self, asked: Asked, verbs: Sequence[Verb]) -> Answer:
+    async def _pause(self, asked: ChangeRequest, verbs: Sequence[Verb]) -> ChangeAnswer:
         self._check(asked, known=True)
         self._check_end(asked.expires_at_s)
         changes, notes, said = [], [], []
@@ -204,9 +204,9 @@ class Operators:
                 Note("paused", fleet, f"{asked.who} paused {words.nouns(verbs)}: {effect} ({asked.reason})")
             )
         said.append(self._when())
-        return Answer(tuple(said), await self._make(changes, notes))
+        return ChangeAnswer(tuple(said), await self._make(changes, notes))
 
-    async def _resume(self, asked: Asked, verbs: Sequence[Verb]) -> Answer:
+    async def _resume(self, asked: ChangeRequest, verbs: Sequence[Verb]) -> ChangeAnswer:
         self._check(asked, known=False)
         changes: list[OperatorChange] = []
         notes, said = [], []
@@ -232,9 +232,9 @@ class Operators:
                 )
         if changes:
             said.append(self._when())
-        return Answer(tuple(said), await self._make(changes, notes))
+        return ChangeAnswer(tuple(said), await self._make(changes, notes))
 
-    async def _override(self, asked: Asked, floor: int | None, ceiling: int | None) -> Answer:
+    async def _override(self, asked: ChangeRequest, floor: int | None, ceiling: int | None) -> ChangeAnswer:
         self._check(asked, known=True)
         self._check_end(asked.expires_at_s)
         _check_bounds(floor, ceiling)
@@ -252,9 +252,9 @@ class Operators:
             said += _too_few(self._fleets[name], floor)
             notes.append(Note("overridden", name, f"{asked.who} overrode: {effect} ({asked.reason})"))
         said.append(self._when())
-        return Answer(tuple(said), await self._make(changes, notes))
+        return ChangeAnswer(tuple(said), await self._make(changes, notes))
 
-    async def _clear(self, asked: Asked) -> Answer:
+    async def _clear(self, asked: ChangeRequest) -> ChangeAnswer:
         self._check(asked, known=False)
         changes, notes, said = [], [], []
         for fleet in asked.fleets:
@@ -269,11 +269,11 @@ class Operators:
             notes.append(Note("override_cleared", fleet, text))
         if changes:
             said.append(self._when())
-        return Answer(tuple(said), await self._make(changes, notes))
+        return ChangeAnswer(tuple(said), await self._make(changes, notes))
 
     # ── checks ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def _check(self, asked: Asked, *, known: bool) -> None:
+    def _check(self, asked: ChangeRequest, *, known: bool) -> None:
         if not asked.fleets:
             raise ChangeRefusedError("no fleet is named; name one, or all of them with --all-fleets")
         reason = asked.reason
@@ -391,7 +391,7 @@ def _ended(record: ChangeRecord) -> OperatorChange:
     return replace(record.change, kind=kind)
 
 
-def _other(record: ChangeRecord, kind: ChangeKind, asked: Asked) -> OperatorChange:
+def _other(record: ChangeRecord, kind: ChangeKind, asked: ChangeRequest) -> OperatorChange:
     """Return the change that ends one in force."""
     change = record.change
     return OperatorChange(kind, change.fleet, change.verb, asked.who, asked.reason)

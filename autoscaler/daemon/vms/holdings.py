@@ -130,7 +130,7 @@ class Holdings:
         free = [t for t in self._phases()[Phase.STOPPED] if _is_free(t, now_s)]
         if not self.places.dry_at_all:
             return free
-        free.sort(key=_turn)
+        free.sort(key=_by_launch)
         tried: set[tuple[str, str]] = set()
         found = []
         for t in free:
@@ -183,7 +183,7 @@ class Holdings:
 
     def counts(self, now_s: float, minimum_on_time_s: float) -> Counts:
         """Return the counts by phase; the same object as in the last call if nothing has changed."""
-        if (counts := self._still(now_s, minimum_on_time_s)) is not None:
+        if (counts := self._cached_counts(now_s, minimum_on_time_s)) is not None:
             return counts
         tally = _Tally()
         tally.add([*self.vms.values()], self.places, now_s, minimum_on_time_s)
@@ -195,7 +195,7 @@ class Holdings:
 
         Anything may happen between two parts. If a VM or a place changes, this ends, and `counts` counts by itself.
         """
-        if self._still(now_s, minimum_on_time_s) is not None:
+        if self._cached_counts(now_s, minimum_on_time_s) is not None:
             return
         tally, vms, changes, places = _Tally(), [*self.vms.values()], self.changes, self.places.version
         for begin in range(0, len(vms), PART_VMS):
@@ -207,7 +207,7 @@ class Holdings:
                 return
         self._keep(tally, now_s, minimum_on_time_s)
 
-    def _still(self, now_s: float, minimum_on_time_s: float) -> Counts | None:
+    def _cached_counts(self, now_s: float, minimum_on_time_s: float) -> Counts | None:
         """Return the last counts if they still hold, else None."""
         last = self._counted
         if last is not None:
@@ -287,16 +287,16 @@ def _is_free(t: TrackedVm, now_s: float) -> bool:
 
 def _is_stoppable(t: TrackedVm, now_s: float, minimum_on_time_s: float) -> bool:
     """Return whether a VM in service may be stopped."""
-    return not is_left_alone(t, now_s) and now_s - _on_since_s(t) >= minimum_on_time_s
+    return not is_stop_forbidden(t, now_s) and now_s - _on_since_s(t) >= minimum_on_time_s
 
 
-def is_left_alone(t: TrackedVm, now_s: float) -> bool:
+def is_stop_forbidden(t: TrackedVm, now_s: float) -> bool:
     """Return whether the VM must not be stopped because people want it on or it is not ours to stop."""
     tags = t.vm.tags
     return PROTECTED_TAG in tags or GROUP_TAG in tags or t.disowned or t.hands_off_until_s > now_s
 
 
-def _turn(t: TrackedVm) -> tuple[float, str]:
+def _by_launch(t: TrackedVm) -> tuple[float, str]:
     """Sort key: least recently launched first, so that every VM gets its turn."""
     return t.vm.launched_at_s, t.vm.id
 

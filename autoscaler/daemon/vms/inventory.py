@@ -19,7 +19,7 @@ from autoscaler.daemon.vms.metering import Run
 from autoscaler.daemon.vms.orders import STATES_BEFORE
 from autoscaler.daemon.vms.parts import Parts
 from autoscaler.daemon.vms.quarantine import OWN_SHUTDOWN, quarantine_s, verdict_of_state
-from autoscaler.daemon.vms.set_aside import Aside, aside_of, aside_rows
+from autoscaler.daemon.vms.set_aside import SetAsideVm, set_aside_rows, set_aside_vms_of
 from autoscaler.daemon.vms.start_times import MeasuredStart, measured
 from autoscaler.daemon.vms.tracked import (
     MADE_BY_TAG,
@@ -63,7 +63,7 @@ class FleetInventory(Lateness):
         self.start_times_s: list[float] = []
         """Seconds from order to in service of the starts that completed since the last `take_start_times`."""
         self._listed_at_s: float | None = None
-        self._recalled: dict[str, Aside] = {}
+        self._recalled: dict[str, SetAsideVm] = {}
         self.vanished, self.vanished_words = False, ""
         """Whether the last complete listing showed none of the VMs that should exist; for people, once that was reported."""
         self.parts = Parts()
@@ -156,22 +156,22 @@ class FleetInventory(Lateness):
         self.touch()
         self.vms[new.vm.id] = new
 
-    def aside_rows(self, now_s: float) -> list[list[object]]:
+    def set_aside_rows(self, now_s: float) -> list[list[object]]:
         """Return the VMs that are left alone, as rows to store across restarts."""
-        return aside_rows(self.vms.values(), now_s)
+        return set_aside_rows(self.vms.values(), now_s)
 
-    def recall_aside(self, rows: Sequence[Sequence[Any]], earlier_s: float = 0.0) -> None:
+    def recall_set_aside(self, rows: Sequence[Sequence[Any]], earlier_s: float = 0.0) -> None:
         """Restore what an earlier run remembered of VMs that were left alone; it applies once a listing shows the VM.
 
         Args:
-            rows: Rows from `aside_rows`.
+            rows: Rows from `set_aside_rows`.
             earlier_s: By how much the clock was set back since, in seconds.
 
         Raises:
-            ValueError: The rows are not from `aside_rows`.
-            TypeError: The rows are not from `aside_rows`.
+            ValueError: The rows are not from `set_aside_rows`.
+            TypeError: The rows are not from `set_aside_rows`.
         """
-        self._recalled = aside_of(rows, earlier_s)
+        self._recalled = set_aside_vms_of(rows, earlier_s)
 
     @property
     def listed(self) -> bool:

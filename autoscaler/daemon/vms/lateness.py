@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 
 from autoscaler.daemon.vms.hedging import Timers
-from autoscaler.daemon.vms.holdings import is_left_alone
+from autoscaler.daemon.vms.holdings import is_stop_forbidden
 from autoscaler.daemon.vms.orders import Orders
 from autoscaler.daemon.vms.tracked import ON_THE_WAY, PROTECTED_TAG, Patience, Phase, TrackedVm
 from autoscaler.ports import Note, Vm
@@ -129,7 +129,7 @@ class Lateness(Orders):
 
     def _why_kept(self, t: TrackedVm, now_s: float) -> str:
         """Return why a VM that is not ready must not be stopped for that; empty if it may be."""
-        if is_left_alone(t, now_s):
+        if is_stop_forbidden(t, now_s):
             return "it is protected, in an Auto Scaling group, given up, or was recently started by somebody else"
         if not _was_found(t):
             return ""

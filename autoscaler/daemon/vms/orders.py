@@ -13,7 +13,13 @@ from dataclasses import dataclass, replace
 from autoscaler.core.learned.lead_time import StartSource
 from autoscaler.daemon.vms.hedging import HedgeBudget
 from autoscaler.daemon.vms.holdings import Holdings
-from autoscaler.daemon.vms.quarantine import Blame, Verdict, quarantine_s, serves_on_s, verdict_of
+from autoscaler.daemon.vms.quarantine import (
+    FailureCause,
+    Verdict,
+    quarantine_s,
+    stop_retry_wait_s,
+    verdict_of,
+)
 from autoscaler.daemon.vms.tracked import MADE_BY_TAG, Order, Patience, Phase, TrackedVm
 from autoscaler.ports import NOT_YET, Note, Outcome, OutcomeKind, Verb, Vm, VmState
 from autoscaler.words import some
@@ -30,7 +36,7 @@ _BAD_SERVICE = 6.0
 
 
 @dataclass(slots=True)
-class Expected:
+class ExpectedVms:
     """VMs of a provisioning call whose answer has not arrived, or was lost.
 
     Attributes:
@@ -66,7 +72,7 @@ class Orders(Holdings):
         self.patience = patience or Patience()
         self.hedges = HedgeBudget()
         """What overtaking late VMs may cost."""
-        self._expected: dict[int, Expected] = {}
+        self._expected: dict[int, ExpectedVms] = {}
 
     def _expected_vms(self) -> int:
         return sum(e.count for e in self._expected.values())
@@ -77,7 +83,7 @@ class Orders(Holdings):
         """Count an order whose intent is recorded and whose call is about to be made."""
         self.touch()
         if verb is Verb.PROVISION:
-            self._expected[action_id] = Expected(count, now_s + self.patience.start_s, token, now_s)
+            self._expected[action_id] = ExpectedVms(count, now_s + self.patience.start_s, token, now_s)
         for vm_id in vm_ids:
             t = self.vms[vm_id]
             t.order = Order(verb, now_s, action_id, t.vm.launched_at_s)
@@ -95,11 +101,11 @@ class Orders(Holdings):
     def expect(self, action_id: int, count: int, token: str, since_s: float, until_s: float) -> None:
         """Expect VMs that an earlier run may have requested; those not yet known count until `until_s`."""
         self.touch()
-        expected = Expected(count, until_s, token, since_s)
+        expected = ExpectedVms(count, until_s, token, since_s)
         expected.count = max(count - len(self.made_by(token)), 0)
         self._expected[action_id] = expected
 
-    def expected_earlier(self, by_s: float) -> dict[int, Expected]:
+    def expected_earlier(self, by_s: float) -> dict[int, ExpectedVms]:
         """Return what is expected, by action, on a clock that was set back by `by_s` seconds.
 
         Which of the two clocks was right is not known, so these VMs are recognised by their token only.
@@ -109,7 +115,7 @@ class Orders(Holdings):
             for number, e in self._expected.items()
         }
 
-    def go_on_with(self, flying: Iterable[TrackedVm], expected: Mapping[int, Expected]) -> None:
+    def add_in_flight(self, flying: Iterable[TrackedVm], expected: Mapping[int, ExpectedVms]) -> None:
         """Add orders in flight, with VMs that no listing has shown to this inventory yet."""
         self.touch()
         self.vms.update({t.vm.id: t for t in flying})
@@ -158,7 +164,7 @@ class Orders(Holdings):
                 continue
             if outcome.kind is not OutcomeKind.ACCEPTED:
                 words = f"{outcome.kind} {outcome.code} {outcome.message}".strip()
-                if verb is Verb.STOP and serves_on_s(outcome, 1):
+                if verb is Verb.STOP and stop_retry_wait_s(outcome, 1):
                     words += "; asked again later, and others meanwhile"
                 failed.setdefault(words, []).append(outcome.vm_id)
             if verb is Verb.START:
@@ -195,9 +201,9 @@ class Orders(Holdings):
             t.in_service_from_s = None
         elif t.order is not None and not t.order.confirmed:
             t.order = None
-            if not (t.saves_memory and outcome.code == NOT_YET) and serves_on_s(outcome, 1):
+            if not (t.saves_memory and outcome.code == NOT_YET) and stop_retry_wait_s(outcome, 1):
                 t.stops_refused += 1
-                alone_until_s = received_s + serves_on_s(outcome, t.stops_refused)
+                alone_until_s = received_s + stop_retry_wait_s(outcome, t.stops_refused)
                 t.hands_off_until_s = max(t.hands_off_until_s, alone_until_s)
             t.move(Phase.IN_SERVICE if t.in_service_from_s is not None else Phase.RUNNING, received_s)
 
@@ -228,10 +234,10 @@ class Orders(Holdings):
     def _failed(self, t: TrackedVm, verdict: Verdict, now_s: float, why: str, vm_type: str = "") -> None:
         """Apply a failed start: its place has no room, or the VM is left alone for a while, or neither is to blame."""
         place = vm_type or t.vm.vm_type, t.vm.zone
-        if verdict.blame is not Blame.PERSON:
+        if verdict.blame is not FailureCause.PERSON:
             self.places.tell(*place, now_s, tried=1, failed=1)
-        if verdict.blame in (Blame.PLACE, Blame.QUOTA):
-            self.places.found_dry(*place, now_s, quota=verdict.blame is Blame.QUOTA)
+        if verdict.blame in (FailureCause.PLACE, FailureCause.QUOTA):
+            self.places.found_dry(*place, now_s, quota=verdict.blame is FailureCause.QUOTA)
         elif verdict.quarantines:
             self._quarantine(t, now_s, why, verdict.weight)
 

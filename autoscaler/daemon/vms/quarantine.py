@@ -22,7 +22,7 @@ _NOT_AS_BELIEVED = frozenset(
 )
 
 
-class Blame(StrEnum):
+class FailureCause(StrEnum):
     """What a failed start is blamed on."""
 
     PLACE = "place"
@@ -49,28 +49,28 @@ class Verdict:
         weight: Length of the VM's quarantine relative to that after a plain failure.
     """
 
-    blame: Blame
+    blame: FailureCause
     advice: str = ""
     weight: float = 1.0
 
     @property
     def quarantines(self) -> bool:
         """Whether the VM itself is quarantined."""
-        return self.blame in (Blame.PERMISSION, Blame.STORAGE, Blame.VM)
+        return self.blame in (FailureCause.PERMISSION, FailureCause.STORAGE, FailureCause.VM)
 
 
-_PLACE = Verdict(Blame.PLACE)
-_QUOTA = Verdict(Blame.QUOTA, "ask for a higher quota of running VMs of this family")
-_VM = Verdict(Blame.VM)
-_PERSON = Verdict(Blame.PERSON)
+_PLACE = Verdict(FailureCause.PLACE)
+_QUOTA = Verdict(FailureCause.QUOTA, "ask for a higher quota of running VMs of this family")
+_VM = Verdict(FailureCause.VM)
+_PERSON = Verdict(FailureCause.PERSON)
 _KEY = Verdict(
-    Blame.PERMISSION,
+    FailureCause.PERMISSION,
     "most often the key of an encrypted volume: grant kms:CreateGrant on it to the role that starts the VM",
 )
-_VOLUMES = Verdict(Blame.STORAGE, "request a higher storage quota, or delete unused volumes", 2.0)
-_LOST_VOLUME = Verdict(Blame.STORAGE, "its volume or snapshot is gone: replace the VM", 6.0)
-_BROKEN = Verdict(Blame.VM, "replace the VM if this is seen again")
-_NOT_HERE = Verdict(Blame.VM, "its type cannot run there: change its type, or replace it", 6.0)
+_VOLUMES = Verdict(FailureCause.STORAGE, "request a higher storage quota, or delete unused volumes", 2.0)
+_LOST_VOLUME = Verdict(FailureCause.STORAGE, "its volume or snapshot is gone: replace the VM", 6.0)
+_BROKEN = Verdict(FailureCause.VM, "replace the VM if this is seen again")
+_NOT_HERE = Verdict(FailureCause.VM, "its type cannot run there: change its type, or replace it", 6.0)
 
 OWN_SHUTDOWN = "Client.InstanceInitiatedShutdown"
 """State reason of a VM that was shut down from within."""
@@ -94,16 +94,16 @@ STATE_REASONS = {
 
 REFUSALS = {
     # The VM was not in the state that we assumed; the next listings show its state.
-    "IncorrectInstanceState": Verdict(Blame.VM, weight=0.05),
-    "IncorrectState": Verdict(Blame.VM, weight=0.05),
-    "InvalidInstanceID.NotFound": Verdict(Blame.VM, weight=0.1),
+    "IncorrectInstanceState": Verdict(FailureCause.VM, weight=0.05),
+    "IncorrectState": Verdict(FailureCause.VM, weight=0.05),
+    "InvalidInstanceID.NotFound": Verdict(FailureCause.VM, weight=0.1),
     "InvalidParameterValue": _BROKEN,
     "IncorrectSpotRequestState": Verdict(
-        Blame.VM, "only EC2 restarts it: keep Spot VMs out of the fleet", 12.0
+        FailureCause.VM, "only EC2 restarts it: keep Spot VMs out of the fleet", 12.0
     ),
     "UnsupportedOperation": _NOT_HERE,
     "Unsupported": _NOT_HERE,
-    "OperationNotPermitted": Verdict(Blame.VM, "somebody has protected it"),
+    "OperationNotPermitted": Verdict(FailureCause.VM, "somebody has protected it"),
 }
 """Verdict by code, for a call that was refused for this VM; other codes are plain failures."""
 
@@ -128,7 +128,7 @@ def verdict_of(outcome: Outcome) -> Verdict | None:
     return None
 
 
-def serves_on_s(outcome: Outcome, times: int) -> float:
+def stop_retry_wait_s(outcome: Outcome, times: int) -> float:
     """Return how long a VM is not asked to stop again after so many refused stops in a row, in seconds; 0 for no wait.
 
     A stop is most often refused because a person protected the VM against stops, because it cannot be stopped at all,

@@ -20,7 +20,7 @@ MOST_WORDS = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Aside:
+class SetAsideVm:
     """What is remembered of one VM.
 
     Attributes:
@@ -41,8 +41,8 @@ class Aside:
         t.failures, t.hands_off_until_s = self.failures, self.hands_off_until_s
 
 
-def aside_rows(vms: Iterable[TrackedVm], now_s: float) -> list[list[object]]:
-    """Return what is to be remembered of these VMs, as rows for `aside_of`."""
+def set_aside_rows(vms: Iterable[TrackedVm], now_s: float) -> list[list[object]]:
+    """Return what is to be remembered of these VMs, as rows for `set_aside_vms_of`."""
     kept = [
         t
         for t in vms
@@ -61,12 +61,12 @@ def aside_rows(vms: Iterable[TrackedVm], now_s: float) -> list[list[object]]:
     ]
 
 
-def aside_of(rows: Sequence[Sequence[Any]], earlier_s: float = 0.0) -> dict[str, Aside]:
-    """Return what an earlier run remembered, by VM; arguments as in `FleetInventory.recall_aside`.
+def set_aside_vms_of(rows: Sequence[Sequence[Any]], earlier_s: float = 0.0) -> dict[str, SetAsideVm]:
+    """Return what an earlier run remembered, by VM; arguments as in `FleetInventory.recall_set_aside`.
 
     Raises:
-        ValueError: The rows are not from `aside_rows`.
-        TypeError: The rows are not from `aside_rows`.
+        ValueError: The rows are not from `set_aside_rows`.
+        TypeError: The rows are not from `set_aside_rows`.
     """
     found = {}
     for vm_id, until_s, reason, failures, hands_off_s in rows[:MOST_KEPT]:
@@ -75,7 +75,7 @@ def aside_of(rows: Sequence[Sequence[Any]], earlier_s: float = 0.0) -> dict[str,
             raise TypeError("this is no VM that is left alone")
         if not all(isinstance(each, int | float) and math.isfinite(each) for each in numbers) or failures < 0:
             raise ValueError("this is no VM that is left alone")
-        found[vm_id] = Aside(
+        found[vm_id] = SetAsideVm(
             float(until_s) - earlier_s, reason[:MOST_WORDS], int(failures), float(hands_off_s) - earlier_s
         )
     return found

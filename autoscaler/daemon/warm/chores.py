@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from autoscaler.daemon.acts.actuator import NO_ANSWER, NOT_SENT, TIMED_OUT, How, delete, stop
-from autoscaler.daemon.acts.calls import Calls, may_keep_others
+from autoscaler.daemon.acts.actuator import NO_ANSWER, NOT_SENT, TIMED_OUT, CallParameters, delete, stop
+from autoscaler.daemon.acts.calls import Calls, may_delay_tick
 from autoscaler.daemon.acts.drain import NOT_CORDONED
 from autoscaler.daemon.acts.planning import place_of
 from autoscaler.daemon.bounded import within
@@ -35,7 +35,7 @@ from autoscaler.daemon.vms.marks import (
 )
 from autoscaler.daemon.vms.tracked import MADE_BY_TAG, Order, Phase, TrackedVm
 from autoscaler.daemon.warm.refill import hold_s
-from autoscaler.daemon.warm.trials import Preparing
+from autoscaler.daemon.warm.trials import PreparingVm
 from autoscaler.daemon.warm.warm_pool import Expected, WarmPool
 from autoscaler.errors import InvariantError, ProviderError
 from autoscaler.ports import (
@@ -65,8 +65,8 @@ Outcomes: TypeAlias = tuple[Outcome, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """One chore as it was carried out; fields as in `actuator.Done`."""
+class ChoreResult:
+    """One chore as it was carried out; fields as in `actuator.ActionResult`."""
 
     action_id: int
     intent: ActionIntent
@@ -75,7 +75,7 @@ class Done:
     received_s: float
 
 
-class Chores:
+class ChoreExecutor:
     """Carries out chores, and handles their outcomes.
 
     Args:
@@ -116,7 +116,7 @@ class Chores:
             fleet, pool = fleets[intent.fleet], warm_pools[intent.fleet]
             _sent(fleet, pool, intent, number, self._clock.now())
             call = self._calls.begin(self._carry_out(fleet, pool, number, intent))
-            if not may_keep_others(fleet):
+            if not may_delay_tick(fleet):
                 calls.add(call)
         return calls
 
@@ -131,7 +131,7 @@ class Chores:
     async def _carry_out(self, fleet: Fleet, pool: WarmPool, action_id: int, intent: ActionIntent) -> None:
         sent_s = self._clock.now()
         outcomes = await _done(fleet, pool, intent, self._clock, self._call_s)
-        done = Done(action_id, intent, outcomes, sent_s, self._clock.now())
+        done = ChoreResult(action_id, intent, outcomes, sent_s, self._clock.now())
         self._telemetry.count_outcomes(intent, outcomes)
         notes = _settled(fleet, pool, done)
         await self._recorder.outcomes(Settled(action_id, done.received_s, outcomes, notes))
@@ -151,7 +151,7 @@ def _sent(fleet: Fleet, pool: WarmPool, intent: ActionIntent, action_id: int, no
             for vm_id in ids:
                 t = inventory.vms[vm_id]
                 t.move(Phase.PREPARING, now_s)
-                pool.preparing[vm_id] = Preparing(now_s, trying=True, guarded=is_kept(t.vm))
+                pool.preparing[vm_id] = PreparingVm(now_s, trying=True, guarded=is_kept(t.vm))
         case Verb.STORE:
             stored = [inventory.vms[vm_id] for vm_id in ids]
             saving = fleet.hibernation.of_stored(inventory, stored, now_s)
@@ -196,7 +196,9 @@ async def _done(
 async def _tried(fleet: Fleet, provider: Provider, ids: Sequence[str], timeout_s: float) -> Outcomes:
     """Start VMs for a trial; a VM to which the balancer would give work meanwhile is not started."""
     vms = [fleet.inventory.vms[i].vm for i in ids if i in fleet.inventory.vms]
-    serving = frozenset[str]() if fleet.drains is None else await fleet.drains.keep_out(vms, timeout_s)
+    serving = (
+        frozenset[str]() if fleet.drains is None else await fleet.drains.cordon_for_trial(vms, timeout_s)
+    )
     why = "the balancer would send it work during the exercise, or cannot tell"
     refused = [Outcome(i, OutcomeKind.THROTTLED, NOT_CORDONED, why) for i in ids if i in serving]
     rest = [i for i in ids if i not in serving]
@@ -213,7 +215,7 @@ def _is_new(fleet: Fleet, vm_id: str) -> bool:
 async def _stored(fleet: Fleet, ids: Sequence[str], clock: Clock, timeout_s: float) -> Outcomes:
     """Stop VMs into the pool; a VM that will be able to hibernate soon runs on until then."""
     vms, hibernation = fleet.inventory.vms, fleet.hibernation
-    how = How(hibernate=frozenset(i for i in ids if i in vms and vms[i].saves_memory))
+    how = CallParameters(hibernate=frozenset(i for i in ids if i in vms and vms[i].saves_memory))
 
     def waits(vm_id: str) -> bool:
         return hibernation.is_waited_for(vm_id, clock.now())
@@ -251,7 +253,7 @@ async def _call(ids: Sequence[str], call: Callable[[], Awaitable[Outcomes]], tim
     return tuple(Outcome(vm_id, kind, code, why) for vm_id in ids)
 
 
-def _settled(fleet: Fleet, pool: WarmPool, done: Done) -> list[Note]:
+def _settled(fleet: Fleet, pool: WarmPool, done: ChoreResult) -> list[Note]:
     """Apply the outcomes of a chore, and return what deserves an event."""
     inventory, intent, outcomes = fleet.inventory, done.intent, done.outcomes
     sent_s, now_s = done.sent_s, done.received_s
@@ -278,7 +280,7 @@ def _settled(fleet: Fleet, pool: WarmPool, done: Done) -> list[Note]:
             return pool.deleted(fleet, outcomes, now_s)
 
 
-def _refilled(fleet: Fleet, pool: WarmPool, done: Done) -> list[Note]:
+def _refilled(fleet: Fleet, pool: WarmPool, done: ChoreResult) -> list[Note]:
     inventory, intent, now_s = fleet.inventory, done.intent, done.received_s
     spec = pool.specs.get(intent.token) or fleet.spec
     accepted = [o.vm_id for o in done.outcomes if o.kind is OutcomeKind.ACCEPTED and o.vm_id]

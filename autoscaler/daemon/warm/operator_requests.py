@@ -21,7 +21,7 @@ _LISTS = ("exercise", "evict", "refresh")
 
 
 @dataclass(slots=True)
-class Asked:
+class PoolRequests:
     """What operators have asked for.
 
     Attributes:
@@ -40,7 +40,7 @@ class Asked:
         return Learned(fleet, NAME, VERSION, json.dumps(body).encode())
 
 
-def asked_of(row: Learned) -> Asked:
+def pool_requests_of(row: Learned) -> PoolRequests:
     """Parse stored requests.
 
     Raises:
@@ -53,4 +53,4 @@ def asked_of(row: Learned) -> Asked:
         raise ValueError("this is not a list of requests")
     if not all(isinstance(each, list) and all(isinstance(i, str) for i in each) for each in body.values()):
         raise ValueError("it names no VMs")
-    return Asked(**{each: set(body[each]) for each in _LISTS})
+    return PoolRequests(**{each: set(body[each]) for each in _LISTS})

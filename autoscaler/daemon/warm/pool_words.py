@@ -46,7 +46,7 @@ _RESTING = (Phase.STOPPED, Phase.STOPPING)
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class PoolCommand:
     """A command of an operator.
 
     Attributes:
@@ -62,7 +62,7 @@ class Word:
     reason: str
 
 
-class PoolWords:
+class PoolCommands:
     """Carries out operators' commands on warm pools.
 
     Args:
@@ -122,7 +122,7 @@ class PoolWords:
 
     # ── changing ───────────────────────────────────────────────────────────────────────────────────────
 
-    async def exercise(self, word: Word) -> str:
+    async def exercise(self, word: PoolCommand) -> str:
         """Try these stopped VMs, one after the other, once no VM is on its way for demand; without ids, all stopped VMs.
 
         Raises:
@@ -143,7 +143,7 @@ class PoolWords:
             f"`autoscaler events` will show the result.{await self._keep()}"
         )
 
-    async def refresh(self, word: Word) -> str:
+    async def refresh(self, word: PoolCommand) -> str:
         """Replace VMs that are out of date now, outside of windows too, at most the policy's share at a time.
 
         Raises:
@@ -176,7 +176,7 @@ class PoolWords:
         others = f" What else is {_STAY.format(stay)}." if stay else ""
         return f"{len(ids)} out of date in {word.fleet} will be replaced, the new ones first.{others}{await self._keep()}"
 
-    async def evict(self, word: Word) -> str:
+    async def evict(self, word: PoolCommand) -> str:
         """Delete these stopped VMs for good.
 
         Raises:
@@ -193,7 +193,7 @@ class PoolWords:
         pool.asked.evict.update(word.vms)
         return f"{some(word.vms)} of {word.fleet} will be deleted for good, at the next tick.{await self._keep()}"
 
-    async def quarantine(self, word: Word) -> str:
+    async def quarantine(self, word: PoolCommand) -> str:
         """Keep these VMs from being started until they are released; VMs in service stay in service.
 
         Raises:
@@ -210,7 +210,7 @@ class PoolWords:
         lost = _lost(await self._tag(fleet, word.vms, {QUARANTINED_TAG: said}))
         return f"{some(word.vms)} of {word.fleet} will not be started until released.{lost}"
 
-    async def release(self, word: Word) -> str:
+    async def release(self, word: PoolCommand) -> str:
         """Allow these VMs to be started again, whatever the reason of their quarantine.
 
         Raises:
@@ -225,7 +225,7 @@ class PoolWords:
         lost = _lost(await self._tag(fleet, word.vms, {QUARANTINED_TAG: ""}))
         return f"{some(word.vms)} of {word.fleet} may be started again.{lost}"
 
-    async def adopt(self, word: Word) -> str:
+    async def adopt(self, word: PoolCommand) -> str:
         """Tag these VMs as the fleet's, so that they belong to it from the next listing on.
 
         Raises:
@@ -241,7 +241,7 @@ class PoolWords:
         self._give_up(fleet, word.vms, up=False)
         return f"{some(word.vms)} belong to {word.fleet} as soon as a listing shows the tag {FLEET_TAG}."
 
-    async def disown(self, word: Word) -> str:
+    async def disown(self, word: PoolCommand) -> str:
         """Take these VMs out of their fleet; they stay as they are.
 
         Raises:
@@ -266,7 +266,7 @@ class PoolWords:
         fleet.inventory.touch()
 
     @property
-    def by_name(self) -> dict[str, Callable[[Word], Awaitable[str]]]:
+    def by_name(self) -> dict[str, Callable[[PoolCommand], Awaitable[str]]]:
         """Every command that changes something, by name."""
         return {
             "exercise": self.exercise,
@@ -296,7 +296,7 @@ class PoolWords:
             )
         return [fleet.inventory.vms[i] for i in ids]
 
-    async def _record(self, kind: str, word: Word, what: str) -> None:
+    async def _record(self, kind: str, word: PoolCommand, what: str) -> None:
         reason = word.reason
         if not reason.strip() or len(reason) > LONGEST_REASON or not reason.isprintable():
             raise ChangeRefusedError(
@@ -339,6 +339,6 @@ def _lost(why: str) -> str:
     )
 
 
-def _named(word: Word) -> None:
+def _named(word: PoolCommand) -> None:
     if not word.vms:
         raise ChangeRefusedError("no VM is named")

@@ -25,7 +25,7 @@ _SLACK_S = 600.0
 """Time that everything around a trial takes, in seconds."""
 
 
-class Resuming:
+class InterruptedTrials:
     """Trials of an earlier run that have not been resumed yet."""
 
     def __init__(self) -> None:

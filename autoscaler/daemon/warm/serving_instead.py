@@ -18,11 +18,11 @@ from autoscaler.ports import FleetTick, Note
 
 if TYPE_CHECKING:
     from autoscaler.daemon.fleets import Fleet
-    from autoscaler.daemon.warm.trials import Preparing
+    from autoscaler.daemon.warm.trials import PreparingVm
     from autoscaler.daemon.warm.warm_pool import WarmPool
 
 
-def stays(t: TrackedVm, each: Preparing) -> bool:
+def stays(t: TrackedVm, each: PreparingVm) -> bool:
     """Return whether a VM that runs for the pool must not be stopped: it is protected, in an Auto Scaling group, or given
     up.
 
@@ -39,13 +39,13 @@ def ready_for_demand(fleet: Fleet, warm_pool: WarmPool, row: FleetTick) -> list[
     return [i for i in ready if i in vms and vms[i].phase is Phase.PREPARING][:lacking]
 
 
-def for_demand(fleet: Fleet, warm_pool: WarmPool, row: FleetTick, now_s: float) -> None:
+def serve_demand(fleet: Fleet, warm_pool: WarmPool, row: FleetTick, now_s: float) -> None:
     """If the pool cannot give what demand needs, let VMs serve that are ready to enter it."""
     for vm_id in ready_for_demand(fleet, warm_pool, row):
         _serve(fleet, warm_pool, vm_id, now_s)
 
 
-def of_people(fleet: Fleet, warm_pool: WarmPool, timeout_s: float, now_s: float) -> list[Note]:
+def serve_kept_vms(fleet: Fleet, warm_pool: WarmPool, timeout_s: float, now_s: float) -> list[Note]:
     """Let VMs serve that people keep from being stopped, once they are ready; report others once.
 
     Args:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.fleets import Fleet
-from autoscaler.ports import LaunchSpec, Note, ProvisionSpec, TemplateReader, Unread
+from autoscaler.ports import LaunchSpec, Note, ProvisionSpec, TemplateReader, UnreadableTemplate
 
 SPEC_EVERY_S = 300.0
 """Time between two reads of the launch template, in seconds."""
@@ -60,14 +60,14 @@ class Template:
             answer: object = await within(lambda: reader.launch_spec(spec), timeout_s)
             found = (
                 answer
-                if isinstance(answer, LaunchSpec | Unread | None)
-                else Unread(f"the provider answers {answer!r:.50}")
+                if isinstance(answer, LaunchSpec | UnreadableTemplate | None)
+                else UnreadableTemplate(f"the provider answers {answer!r:.50}")
             )
         except TimeoutError:
-            found = Unread(f"no answer within {timeout_s:g} s")
+            found = UnreadableTemplate(f"no answer within {timeout_s:g} s")
         except Exception as error:  # noqa: BLE001  whatever an adapter raises, only the template is unknown
-            found = Unread(str(error) or type(error).__name__)
-        if isinstance(found, Unread):
+            found = UnreadableTemplate(str(error) or type(error).__name__)
+        if isinstance(found, UnreadableTemplate):
             self._next_s = now_s + _RETRY_S
             return self._unread(fleet, spec.launch_template, found.why)
         self._next_s = now_s + SPEC_EVERY_S

@@ -32,7 +32,7 @@ AGAIN_S = 600.0
 
 
 @dataclass(slots=True)
-class Preparing:
+class PreparingVm:
     """One VM that runs for the pool and not for demand.
 
     Attributes:
@@ -85,7 +85,7 @@ class Trials:
         self._under_way[vm.id] = asyncio.create_task(_run(fleet, vm))
         return True
 
-    def settle(self, fleet: Fleet, preparing: Mapping[str, Preparing], now_s: float) -> list[Note]:
+    def settle(self, fleet: Fleet, preparing: Mapping[str, PreparingVm], now_s: float) -> list[Note]:
         """Apply the results of hooks that have ended, and cancel the hooks of VMs that are no longer tried."""
         notes: list[Note] = []
         for vm_id, task in list(self._under_way.items()):
@@ -99,7 +99,9 @@ class Trials:
         return notes
 
 
-def _settled(fleet: Fleet, vm_id: str, each: Preparing, task: asyncio.Task[HookResult], now_s: float) -> Note:
+def _settled(
+    fleet: Fleet, vm_id: str, each: PreparingVm, task: asyncio.Task[HookResult], now_s: float
+) -> Note:
     result = HookResult(well=None, said="it was ended from outside") if task.cancelled() else task.result()
     if result.well is False:
         each.failed = FAILED + result.said

@@ -18,7 +18,7 @@ STAYS_S = 24 * 3600.0
 
 
 @dataclass(slots=True)
-class Undeleted:
+class FailedDeletions:
     """The VMs of one fleet that could not be deleted."""
 
     _until_s: dict[str, float] = field(default_factory=dict)

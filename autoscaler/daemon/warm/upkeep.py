@@ -16,13 +16,13 @@ from autoscaler.daemon.slow_answers import SlowAnswers
 from autoscaler.daemon.vms.rows import Turns
 from autoscaler.daemon.warm import operator_requests
 from autoscaler.daemon.warm.refill import preparing_timeout_s
-from autoscaler.daemon.warm.resuming import Resuming
+from autoscaler.daemon.warm.resuming import InterruptedTrials
 from autoscaler.daemon.warm.served import recognise
-from autoscaler.daemon.warm.serving_instead import of_people
+from autoscaler.daemon.warm.serving_instead import serve_kept_vms
 from autoscaler.daemon.warm.warm_pool import WarmPool
 from autoscaler.ports import Clock, Learned, Note
 
-_NOTHING = operator_requests.Asked().kept("").body
+_NOTHING = operator_requests.PoolRequests().kept("").body
 
 
 class WarmPools:
@@ -39,7 +39,7 @@ class WarmPools:
         """Pools dropped by the last change of fleets, because their fleet changed between acting and shadow or lost its
         policy.
         """
-        self.resuming = Resuming()
+        self.resuming = InterruptedTrials()
         self._acts: dict[str, bool] = {}
         self._slow: dict[str, SlowAnswers] = {}
         self._kept: dict[str, bytes] = {}
@@ -83,7 +83,7 @@ class WarmPools:
             if row.name != operator_requests.NAME or not self._acts.get(row.fleet, False):
                 continue
             try:
-                self.by_name[row.fleet].asked = operator_requests.asked_of(row)
+                self.by_name[row.fleet].asked = operator_requests.pool_requests_of(row)
             except ValueError as error:
                 wrong.append(f"what operators asked of the pool of {row.fleet} cannot be read: {error}")
             else:
@@ -109,7 +109,7 @@ class WarmPools:
                 if turns.spent(vms):
                     await give_way()
             if own.preparing:
-                notes += of_people(fleet, own, preparing_timeout_s(fleet), now_s)
+                notes += serve_kept_vms(fleet, own, preparing_timeout_s(fleet), now_s)
             if fleet.arrivals is not None:
                 notes += fleet.arrivals.take_news()
             if own.has_questions(fleet, now_s) and not self._slow[fleet.name].rests():

@@ -23,12 +23,12 @@ from autoscaler.daemon.vms.marks import GROUP_TAG, QUARANTINED_TAG, is_kept, is_
 from autoscaler.daemon.vms.memory import DAY_S, LAST_CALL_S
 from autoscaler.daemon.vms.tracked import MADE_BY_TAG, Phase, TrackedVm
 from autoscaler.daemon.warm import exercise, freshness, refill, serving_instead
-from autoscaler.daemon.warm.operator_requests import Asked
+from autoscaler.daemon.warm.operator_requests import PoolRequests
 from autoscaler.daemon.warm.preparing import ready
 from autoscaler.daemon.warm.served import Served
 from autoscaler.daemon.warm.template import Template
-from autoscaler.daemon.warm.trials import Preparing, Trials
-from autoscaler.daemon.warm.undeleted import Undeleted
+from autoscaler.daemon.warm.trials import PreparingVm, Trials
+from autoscaler.daemon.warm.undeleted import FailedDeletions
 from autoscaler.ports import (
     ActionIntent,
     FleetTick,
@@ -69,13 +69,13 @@ class WarmPool:
     """
 
     def __init__(self, now_s: float) -> None:
-        self.preparing: dict[str, Preparing] = {}
+        self.preparing: dict[str, PreparingVm] = {}
         self.expected: dict[int, Expected] = {}
         self.specs: dict[str, ProvisionSpec] = {}
         """By client token, what the VMs of a refill are made from."""
         self.deleting: dict[str, float] = {}
-        self.undeleted = Undeleted()
-        self.asked = Asked()
+        self.undeleted = FailedDeletions()
+        self.asked = PoolRequests()
         self.trials = Trials()
         self.served = Served()
         self.template = Template()
@@ -140,7 +140,7 @@ class WarmPool:
         vms = fleet.inventory.vms
         for t in fleet.inventory.in_phase(Phase.PREPARING):
             each = self.preparing.setdefault(
-                t.vm.id, Preparing(t.phase_since_s, trying=not is_preparing(t.vm))
+                t.vm.id, PreparingVm(t.phase_since_s, trying=not is_preparing(t.vm))
             )
             if t.vm.state is VmState.RUNNING and each.running_s is None:
                 each.running_s = now_s
@@ -281,7 +281,7 @@ class WarmPool:
         inventory.touch()
         t.move(Phase.PREPARING, now_s)
         guarded = t.vm.id in self.preparing and self.preparing[t.vm.id].guarded
-        each = Preparing(now_s, trying=not is_preparing(t.vm), running_s=now_s, ready=True, guarded=guarded)
+        each = PreparingVm(now_s, trying=not is_preparing(t.vm), running_s=now_s, ready=True, guarded=guarded)
         each.refused = refused + (self.preparing[t.vm.id].refused if t.vm.id in self.preparing else 0)
         each.not_before_s = now_s + refill.hold_s(each.refused)
         self.preparing[t.vm.id] = each
@@ -305,7 +305,7 @@ class WarmPool:
         if self._is_idle(fleet.policy):
             return []
         if refill.is_busy(row):
-            serving_instead.for_demand(fleet, self, row, now_s)
+            serving_instead.serve_demand(fleet, self, row, now_s)
         # A deletion cannot be undone, so it needs a present and complete listing, and stops that are allowed.
         may_delete = row.may_stop and not fleet.listing_error and not fleet.inventory.vanished
         found = self._ends(fleet, now_s, may_stop=row.may_stop, may_delete=may_delete)
@@ -344,7 +344,7 @@ class WarmPool:
         under_way = self.preparing or self.unready or self.deleting
         return not (wanted or under_way or asked.exercise or asked.evict or asked.refresh)
 
-    def _open_to_us(self, fleet: Fleet) -> dict[str, Preparing]:
+    def _open_to_us(self, fleet: Fleet) -> dict[str, PreparingVm]:
         """Return the VMs that run for the pool and may be stopped."""
         vms = fleet.inventory.vms
         return {i: each for i, each in self.preparing.items() if not serving_instead.stays(vms[i], each)}

@@ -50,7 +50,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 2.0
 """The pause before a read is repeated is drawn between zero and the first value, doubled each time up to the second."""
 
 PAGE: Final = "Page"
-"""Key in a DescribeInstances reply; the value is a `wire.Page`."""
+"""Key in a DescribeInstances reply; the value is a `wire.ReplyPage`."""
 
 LAUNCHED: Final = "Launched"
 """Key in a RunInstances reply; the value holds the ids of the new VMs."""

@@ -13,7 +13,7 @@ from autoscaler.ports import FLEET_TAG
 from autoscaler.providers.ec2.classify import advice
 from autoscaler.providers.ec2.client import PAGE, Ec2Client
 from autoscaler.providers.ec2.operations import Operation
-from autoscaler.providers.ec2.wire import Page
+from autoscaler.providers.ec2.wire import ReplyPage
 from autoscaler.providers.failing import Failure
 
 FIRST_PAGE: Final = 200
@@ -23,10 +23,10 @@ FULL_PAGE: Final = 1000
 """Most VMs that EC2 puts on one page."""
 
 
-async def describe_page(client: Ec2Client, token: str | None, size: int) -> Page:
+async def describe_page(client: Ec2Client, token: str | None, size: int) -> ReplyPage:
     """Fetch and parse one page of VMs that carry the ownership tag.
 
-    Failures are in `Page.problem` and never raised.
+    Failures are in `ReplyPage.problem` and never raised.
     """
     parameters: dict[str, Any] = {
         "Filters": [{"Name": "tag-key", "Values": [FLEET_TAG]}],
@@ -37,8 +37,8 @@ async def describe_page(client: Ec2Client, token: str | None, size: int) -> Page
     try:
         reply = await client.call(Operation.DESCRIBE_INSTANCES, **parameters)
     except ProviderError as error:
-        return Page((), problem=str(error))
+        return ReplyPage((), problem=str(error))
     if isinstance(reply, Failure):
-        return Page((), problem=f"{Operation.DESCRIBE_INSTANCES}: {reply}{advice(reply)}")
-    page: Page = reply[PAGE]
+        return ReplyPage((), problem=f"{Operation.DESCRIBE_INSTANCES}: {reply}{advice(reply)}")
+    page: ReplyPage = reply[PAGE]
     return page

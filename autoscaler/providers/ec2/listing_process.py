@@ -23,7 +23,7 @@ import structlog
 
 from autoscaler.providers.ec2.listing import FULL_PAGE
 from autoscaler.providers.ec2.settings import Ec2Settings
-from autoscaler.providers.ec2.wire import Page, Row
+from autoscaler.providers.ec2.wire import ReplyPage, VmRow
 
 START_DEADLINE_S: Final = 30.0
 """Longest time for the child to start. Importing the SDK and its model takes about a second on an idle machine."""
@@ -55,7 +55,7 @@ class ListingProcess:
         """Process id of the child; None while there is no child."""
         return self._process.pid if self._process is not None else None
 
-    async def pages(self, token: str | None) -> AsyncGenerator[Page, None]:
+    async def pages(self, token: str | None) -> AsyncGenerator[ReplyPage, None]:
         """Yield the pages from `token` on (None: from the first), until the last page or the first that failed.
 
         If the child dies, it is replaced once per listing, the page is requested again, and a warning is logged. If the
@@ -68,7 +68,7 @@ class ListingProcess:
             except _DiedError as death:
                 await self._end()
                 if not may_restart:
-                    yield Page((), problem=f"the listing process died twice: {death}")
+                    yield ReplyPage((), problem=f"the listing process died twice: {death}")
                     return
                 may_restart = False
                 structlog.get_logger().warning(
@@ -84,7 +84,7 @@ class ListingProcess:
         """End the child, within CLOSE_DEADLINE_S."""
         await self._end()
 
-    async def _page(self, token: str | None) -> Page:
+    async def _page(self, token: str | None) -> ReplyPage:
         try:
             process = self._process or await self._start()
             self._last_id += 1
@@ -95,8 +95,8 @@ class ListingProcess:
                     pass
         except TimeoutError as error:
             raise _DiedError("it did not answer in time and was killed") from error
-        rows = tuple(Row(*row) for row in reply["rows"])
-        return Page(rows, reply["next"], reply["problem"])
+        rows = tuple(VmRow(*row) for row in reply["rows"])
+        return ReplyPage(rows, reply["next"], reply["problem"])
 
     async def _start(self) -> asyncio.subprocess.Process:
         process = await asyncio.create_subprocess_exec(

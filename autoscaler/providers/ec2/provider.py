@@ -27,7 +27,7 @@ from autoscaler.ports import (
     Outcome,
     OutcomeKind,
     ProvisionSpec,
-    Unread,
+    UnreadableTemplate,
     Vm,
 )
 from autoscaler.providers.ec2.classify import NOT_IN_REPLY, outcomes_of
@@ -36,7 +36,7 @@ from autoscaler.providers.ec2.listing import FIRST_PAGE, describe_page
 from autoscaler.providers.ec2.listing_process import ListingProcess
 from autoscaler.providers.ec2.operations import Operation
 from autoscaler.providers.ec2.settings import Ec2Settings
-from autoscaler.providers.ec2.wire import STATES, Page, vm_of
+from autoscaler.providers.ec2.wire import STATES, ReplyPage, vm_of
 from autoscaler.providers.failing import Failure
 
 CHECKED_BATCH: Final = 100
@@ -192,7 +192,7 @@ class Ec2Provider:
         batches = [ids[at : at + CHECKED_BATCH] for at in range(0, len(ids), CHECKED_BATCH)]
         return frozenset().union(*[await self._checked(batch) for batch in batches])
 
-    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | Unread:
+    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | UnreadableTemplate:
         """What a VM of this spec would be made from now, or why that cannot be read.
 
         The image is empty if the template looks it up at launch (`resolve:ssm:...`).
@@ -201,10 +201,10 @@ class Ec2Provider:
             Operation.DESCRIBE_LAUNCH_TEMPLATE_VERSIONS, **named_template(spec), Versions=[spec.version]
         )
         if isinstance(reply, Failure):
-            return Unread(str(reply))
+            return UnreadableTemplate(str(reply))
         found = reply.get("LaunchTemplateVersions", [])
         if len(found) != 1:
-            return Unread(f"it has no version {spec.version}")
+            return UnreadableTemplate(f"it has no version {spec.version}")
         data = found[0].get("LaunchTemplateData", {})
         text = json.dumps([data, spec.vm_type], sort_keys=True, default=str)
         digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
@@ -265,7 +265,7 @@ class Ec2Provider:
             return Failure(OutcomeKind.UNKNOWN, error.code, str(error))
 
 
-def _add(page: Page, found: dict[str, Vm]) -> str:
+def _add(page: ReplyPage, found: dict[str, Vm]) -> str:
     for row in page.rows:
         found[row.id] = vm_of(row)
     return page.problem

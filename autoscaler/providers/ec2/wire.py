@@ -36,7 +36,7 @@ Element: TypeAlias = ET.Element
 _TRANSITION: Final = re.compile(r"\((\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d) (?:GMT|UTC)\)")
 
 
-class Row(NamedTuple):
+class VmRow(NamedTuple):
     """One VM in the plain form that is sent between processes. The fields are those of `ports.Vm`, in the same order."""
 
     id: str
@@ -55,7 +55,7 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ReplyPage:
     """One page of a listing.
 
     Attributes:
@@ -64,7 +64,7 @@ class Page:
         problem: What is missing from this page, for a person; empty if nothing is.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[VmRow, ...]
     next_token: str | None = None
     problem: str = ""
 
@@ -73,7 +73,7 @@ class UnreadableError(Exception):
     """The document is not the expected reply."""
 
 
-def vm_of(row: Row) -> Vm:
+def vm_of(row: VmRow) -> Vm:
     """Convert a row to the port's value."""
     # By position, which takes half the time: this runs in the event loop for all VMs of an account.
     return Vm(row[0], row[1], _BY_NAME[row[2]], *row[3:])
@@ -88,7 +88,7 @@ def transition_s(sentence: str) -> float | None:
         return None
 
 
-def read_page(body: bytes) -> Page:
+def read_page(body: bytes) -> ReplyPage:
     """Parse a DescribeInstances reply.
 
     A record without a field that a Vm needs is left out and named in `problem`. So one bad record does not hide the
@@ -105,7 +105,7 @@ def read_page(body: bytes) -> Page:
         except (ValueError, KeyError) as error:
             bad.append(f"{record.findtext(names.id) or 'a record without id'} ({error})")
     problem = f"{len(bad)} unreadable instance records, first: {bad[0]}" if bad else ""
-    return Page(tuple(rows), root.findtext(names.next_token) or None, problem)
+    return ReplyPage(tuple(rows), root.findtext(names.next_token) or None, problem)
 
 
 def read_launched(body: bytes) -> tuple[str, ...]:
@@ -164,7 +164,7 @@ class _Names:
         self._key = f"{ns}key"
         self._value = f"{ns}value"
 
-    def row(self, record: Element) -> Row:
+    def row(self, record: Element) -> VmRow:
         """Parse one record.
 
         Raises:
@@ -178,7 +178,7 @@ class _Names:
         address, reason = parts.get(self._address), parts.get(self._reason)
         public = parts.get(self._public_address)
         hibernation, transition = parts.get(self._hibernation), parts.get(self._transition)
-        return Row(
+        return VmRow(
             id=_text(parts, self.id),
             fleet=tags.get(FLEET_TAG, ""),
             state=STATES[_text(_part(parts, self._state), self._state_name)].value,

@@ -15,7 +15,15 @@ from xml.etree import ElementTree as ET
 from autoscaler.ports import NO_HIBERNATION, NOT_YET, Clock, Outcome, OutcomeKind, VmState
 from autoscaler.providers.libvirt.binding import error_of
 from autoscaler.providers.libvirt.classify import NO_TYPE, NOT_THEN, RefusedError, failure, refused
-from autoscaler.providers.libvirt.domains import MARKS_URI, TAGS_URI, Marks, Seen, describe, root_of, shape_of
+from autoscaler.providers.libvirt.domains import (
+    MARKS_URI,
+    TAGS_URI,
+    DomainView,
+    Marks,
+    describe,
+    root_of,
+    shape_of,
+)
 from autoscaler.providers.libvirt.listing import Known, look_at
 from autoscaler.providers.libvirt.memory import Room
 from autoscaler.providers.libvirt.writing import (
@@ -34,7 +42,7 @@ SAVE_FAILED: Final = "Libvirt.SaveFailed"
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class HostContext:
     """What all changes on one host share.
 
     Attributes:
@@ -50,7 +58,7 @@ class Desk:
     tagging: Any = field(compare=False)
 
 
-def check_start(seen: Seen) -> None:
+def check_start(seen: DomainView) -> None:
     """Refuse to start a domain that is stopping. A domain that is already on is accepted."""
     if seen.vm_state is VmState.STOPPING:
         raise refused(
@@ -58,7 +66,7 @@ def check_start(seen: Seen) -> None:
         )
 
 
-def check_stop(seen: Seen, *, hibernate: bool) -> None:
+def check_stop(seen: DomainView, *, hibernate: bool) -> None:
     """Refuse to stop a domain that is starting, or to save one that cannot be saved. A domain that is off is accepted."""
     uuid = seen.described.uuid
     if seen.vm_state is VmState.PENDING:
@@ -69,7 +77,7 @@ def check_stop(seen: Seen, *, hibernate: bool) -> None:
         )
 
 
-def check_retype(seen: Seen) -> None:
+def check_retype(seen: DomainView) -> None:
     """Refuse to retype a domain that is on, or whose saved memory has its present size."""
     if seen.active or seen.saved:
         what = "is on" if seen.active else "waits with its memory saved"
@@ -78,7 +86,7 @@ def check_retype(seen: Seen) -> None:
         )
 
 
-def start(connection: Any, uuid: str, desk: Desk) -> Outcome:
+def start(connection: Any, uuid: str, desk: HostContext) -> Outcome:
     """Start a domain, from its saved memory if there is one."""
     domain, seen = look_at(connection, uuid, desk.known, desk.clock)
     check_start(seen)
@@ -107,7 +115,7 @@ def start(connection: Any, uuid: str, desk: Desk) -> Outcome:
     return _accepted(uuid, seen)
 
 
-def stop(connection: Any, uuid: str, desk: Desk, *, force: bool) -> Outcome:
+def stop(connection: Any, uuid: str, desk: HostContext, *, force: bool) -> Outcome:
     """Ask the guest to shut down, or with `force` end it at once."""
     domain, seen = look_at(connection, uuid, desk.known, desk.clock)
     check_stop(seen, hibernate=False)
@@ -130,7 +138,7 @@ def stop(connection: Any, uuid: str, desk: Desk, *, force: bool) -> Outcome:
     return _accepted(uuid, seen)
 
 
-def save(connection: Any, uuid: str, desk: Desk, begun: Callable[[Seen], None]) -> Outcome:
+def save(connection: Any, uuid: str, desk: HostContext, begun: Callable[[DomainView], None]) -> Outcome:
     """Save a domain's memory and end it. Takes as long as writing the memory.
 
     Args:
@@ -167,7 +175,7 @@ def save(connection: Any, uuid: str, desk: Desk, begun: Callable[[Seen], None]) 
     return _accepted(uuid, seen)
 
 
-def retype(connection: Any, uuid: str, desk: Desk, vm_type: str) -> Outcome:
+def retype(connection: Any, uuid: str, desk: HostContext, vm_type: str) -> Outcome:
     """Change the processors and memory of a domain that is off, by replacing its whole configuration at once."""
     domain, seen = look_at(connection, uuid, desk.known, desk.clock)
     check_retype(seen)
@@ -182,7 +190,7 @@ def retype(connection: Any, uuid: str, desk: Desk, vm_type: str) -> Outcome:
     return Outcome(uuid, OutcomeKind.ACCEPTED)
 
 
-def tag(connection: Any, uuid: str, desk: Desk, tags: Mapping[str, str]) -> Outcome:
+def tag(connection: Any, uuid: str, desk: HostContext, tags: Mapping[str, str]) -> Outcome:
     """Add tags to the domain's configuration and, if it is on, to its run. Other tags are kept."""
     domain, seen = look_at(connection, uuid, desk.known, desk.clock)
     if seen.being_saved:
@@ -195,7 +203,7 @@ def tag(connection: Any, uuid: str, desk: Desk, tags: Mapping[str, str]) -> Outc
     return Outcome(uuid, OutcomeKind.ACCEPTED)
 
 
-def terminate(connection: Any, uuid: str, desk: Desk) -> Outcome:
+def terminate(connection: Any, uuid: str, desk: HostContext) -> Outcome:
     """End a domain, and delete its configuration, its saved memory and only those volumes that were made for it."""
     domain, seen = look_at(connection, uuid, desk.known, desk.clock)
     config = describe(domain.XMLDesc(_INACTIVE))
@@ -219,7 +227,7 @@ def delete_volume(connection: Any, path: str) -> None:
     _quietly(lambda: connection.storageVolLookupByPath(path).delete(0))
 
 
-def _note_start(domain: Any, seen: Seen, run: int, at_s: float) -> None:
+def _note_start(domain: Any, seen: DomainView, run: int, at_s: float) -> None:
     config = describe(domain.XMLDesc(_INACTIVE))
     _write_marks(domain, replace(config.marks, launched_at_s=at_s), CONFIG)
     _write_marks(domain, replace(config.marks, run=run, launched_at_s=at_s, stopped_at_s=None), LIVE)
@@ -255,5 +263,5 @@ def _is_active(domain: Any) -> bool:
         return False
 
 
-def _accepted(uuid: str, seen: Seen) -> Outcome:
+def _accepted(uuid: str, seen: DomainView) -> Outcome:
     return Outcome(uuid, OutcomeKind.ACCEPTED, previous_state=seen.vm_state)

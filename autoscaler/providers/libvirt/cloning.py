@@ -16,7 +16,7 @@ from xml.etree import ElementTree as ET
 from autoscaler.ports import FLEET_TAG, OutcomeKind, ProvisionSpec
 from autoscaler.providers.libvirt import changes
 from autoscaler.providers.libvirt.binding import error_of
-from autoscaler.providers.libvirt.changes import Desk, delete_volume
+from autoscaler.providers.libvirt.changes import HostContext, delete_volume
 from autoscaler.providers.libvirt.classify import (
     MISMATCH,
     NO_DOMAIN,
@@ -107,7 +107,7 @@ def offer(connection: Any, request: Request) -> Offer:
     )
 
 
-def clone(connection: Any, request: Request, desk: Desk) -> tuple[str, ...]:
+def clone(connection: Any, request: Request, desk: HostContext) -> tuple[str, ...]:
     """Make and start the VMs of a request, and return their ids.
 
     Raises:
@@ -254,7 +254,7 @@ def _volume_xml(name: str, base: Any, base_format: str) -> str:
     return ET.tostring(root, encoding="unicode")
 
 
-def _unmade(connection: Any, vm_id: str, template: Template, desk: Desk) -> bool:
+def _unmade(connection: Any, vm_id: str, template: Template, desk: HostContext) -> bool:
     """Remove what was made of a VM that could not be completed, and return whether nothing is left of it."""
     try:
         if _lookup(connection, vm_id) is not None:

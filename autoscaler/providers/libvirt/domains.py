@@ -149,7 +149,7 @@ class Description:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class DomainView:
     """A domain as its host reports it.
 
     Attributes:

@@ -19,7 +19,7 @@ from autoscaler.providers.libvirt.domains import (
     ADDRESS_TAG,
     TAGS_URI,
     Description,
-    Seen,
+    DomainView,
     UnreadableError,
     describe,
 )
@@ -89,7 +89,7 @@ class Part:
         problem: What is missing, for a person; empty if nothing is.
     """
 
-    seen: tuple[Seen, ...]
+    seen: tuple[DomainView, ...]
     problem: str = ""
 
 
@@ -118,7 +118,7 @@ def list_host(connection: Any, known: Known, clock: Clock) -> Part:
     return Part(tuple(found), problem)
 
 
-def look_at(connection: Any, uuid: str, known: Known, clock: Clock) -> tuple[Any, Seen]:
+def look_at(connection: Any, uuid: str, known: Known, clock: Clock) -> tuple[Any, DomainView]:
     """Read the current state of one of our domains, and return it with libvirt's handle of the domain.
 
     Raises:
@@ -161,11 +161,11 @@ def _seen(
     clock: Clock,
     *,
     may_look: bool,
-) -> Seen:
+) -> DomainView:
     uuid, run = described.uuid, int(domain.ID())
     now_s = clock.now()
     trouble = known.troubles.get(uuid, (None, ""))
-    return Seen(
+    return DomainView(
         described,
         *state,
         run=run,

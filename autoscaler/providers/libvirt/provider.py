@@ -25,14 +25,14 @@ from autoscaler.ports import (
     Outcome,
     OutcomeKind,
     ProvisionSpec,
-    Unread,
+    UnreadableTemplate,
     Vm,
     VmState,
 )
 from autoscaler.providers.failing import Failure
 from autoscaler.providers.libvirt import changes
 from autoscaler.providers.libvirt.binding import binding, connect
-from autoscaler.providers.libvirt.changes import Desk
+from autoscaler.providers.libvirt.changes import HostContext
 from autoscaler.providers.libvirt.classify import (
     ABSENT,
     MALFORMED,
@@ -41,7 +41,7 @@ from autoscaler.providers.libvirt.classify import (
     RefusedError,
     refuse_all,
 )
-from autoscaler.providers.libvirt.domains import Seen
+from autoscaler.providers.libvirt.domains import DomainView
 from autoscaler.providers.libvirt.hints import LifecycleHints
 from autoscaler.providers.libvirt.host import FailedError, Host, Kind, UnansweredError, UnreachedError
 from autoscaler.providers.libvirt.listing import Known, Part, ask_agents, list_host, look_at
@@ -49,7 +49,7 @@ from autoscaler.providers.libvirt.memory import Room
 from autoscaler.providers.libvirt.provisioning import Provisioning
 from autoscaler.providers.libvirt.settings import LibvirtSettings
 
-Check = Callable[[Seen], None]
+Check = Callable[[DomainView], None]
 Change = Callable[..., Outcome]
 
 _OUT_OF_REACH: Final = (UnreachedError, UnansweredError)
@@ -77,7 +77,7 @@ class LibvirtProvider:
         greet = self.hints.listen
         self._hosts = {name: Host(name, uri, opener, clock, greet) for name, uri in settings.hosts.items()}
         self._desks = {
-            name: Desk(Known(), Room(clock, heeds=settings.heed_memory), clock, host.tagging)
+            name: HostContext(Known(), Room(clock, heeds=settings.heed_memory), clock, host.tagging)
             for name, host in self._hosts.items()
         }
         self._where: dict[str, str] = {}
@@ -167,7 +167,7 @@ class LibvirtProvider:
             )
         return await self._provisioning.provision(spec, count, token)
 
-    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | Unread:
+    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | UnreadableTemplate:
         """What a VM of this spec would be made from now, or why that cannot be read; see `provisioning`."""
         return await self._provisioning.launch_spec(spec)
 
@@ -272,13 +272,13 @@ class LibvirtProvider:
     async def _save(self, vm_id: str, name: str) -> Outcome:
         """Save a VM's memory. Accepted once saving has begun and was not refused at once."""
         limits, loop = self._settings, asyncio.get_running_loop()
-        begun: asyncio.Future[Seen] = loop.create_future()
+        begun: asyncio.Future[DomainView] = loop.create_future()
 
-        def note(seen: Seen) -> None:
+        def note(seen: DomainView) -> None:
             if not begun.done():
                 begun.set_result(seen)
 
-        def told(seen: Seen) -> None:
+        def told(seen: DomainView) -> None:
             # The loop may be closed by the time an abandoned save gets its turn.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(note, seen)
@@ -293,7 +293,7 @@ class LibvirtProvider:
         except (RefusedError, FailedError, UnreachedError) as error:
             return _away(failure_of(error), OutcomeKind.THROTTLED).of(vm_id)
 
-    async def _look(self, ids: Sequence[str]) -> tuple[dict[str, tuple[str, Seen]], dict[str, Failure]]:
+    async def _look(self, ids: Sequence[str]) -> tuple[dict[str, tuple[str, DomainView]], dict[str, Failure]]:
         """Look VMs up: by id, the host and state of those found, and the failure for each of the others."""
         failed: dict[str, Failure] = {}
         by_host: dict[str, list[str]] = {}
@@ -305,7 +305,7 @@ class LibvirtProvider:
             for name in [where] if where in self._hosts else list(self._hosts):
                 by_host.setdefault(str(name), []).append(vm_id)
         answers = await asyncio.gather(*(self._look_at(name, its) for name, its in by_host.items()))
-        found: dict[str, tuple[str, Seen]] = {}
+        found: dict[str, tuple[str, DomainView]] = {}
         for name, answer in zip(by_host, answers, strict=True):
             for vm_id, each in answer.items():
                 if isinstance(each, Failure):
@@ -316,11 +316,11 @@ class LibvirtProvider:
                     found[vm_id] = name, each
         return found, {i: each for i, each in failed.items() if i not in found}
 
-    async def _look_at(self, name: str, ids: Sequence[str]) -> Mapping[str, Seen | Failure]:
+    async def _look_at(self, name: str, ids: Sequence[str]) -> Mapping[str, DomainView | Failure]:
         desk = self._desks[name]
 
-        def look(connection: Any) -> Mapping[str, Seen | Failure]:
-            answers: dict[str, Seen | Failure] = {}
+        def look(connection: Any) -> Mapping[str, DomainView | Failure]:
+            answers: dict[str, DomainView | Failure] = {}
             for vm_id in ids:
                 try:
                     answers[vm_id] = look_at(connection, vm_id, desk.known, desk.clock)[1]

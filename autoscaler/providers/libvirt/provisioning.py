@@ -12,9 +12,9 @@ import hashlib
 from collections.abc import Mapping
 from functools import partial
 
-from autoscaler.ports import LaunchSpec, Outcome, OutcomeKind, ProvisionSpec, Unread
+from autoscaler.ports import LaunchSpec, Outcome, OutcomeKind, ProvisionSpec, UnreadableTemplate
 from autoscaler.providers.failing import Failure
-from autoscaler.providers.libvirt.changes import Desk
+from autoscaler.providers.libvirt.changes import HostContext
 from autoscaler.providers.libvirt.classify import MISMATCH, NO_ANSWER, NO_TEMPLATE, UNREACHED, RefusedError
 from autoscaler.providers.libvirt.cloning import Offer, Request, clone, offer
 from autoscaler.providers.libvirt.host import FailedError, Host, Kind, UnansweredError, UnreachedError
@@ -35,7 +35,7 @@ class Provisioning:
     """
 
     def __init__(
-        self, settings: LibvirtSettings, hosts: Mapping[str, Host], desks: Mapping[str, Desk]
+        self, settings: LibvirtSettings, hosts: Mapping[str, Host], desks: Mapping[str, HostContext]
     ) -> None:
         self._settings = settings
         self._hosts = hosts
@@ -66,14 +66,14 @@ class Provisioning:
             return (_away(error).of(""),)
         return tuple(Outcome(vm_id, OutcomeKind.ACCEPTED) for vm_id in made)
 
-    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | Unread:
+    async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | UnreadableTemplate:
         """What new VMs would be made from. The template's name stands for its contents.
 
         The disks of clones depend on the template's, so it may never change; a new template needs a new name.
         """
         name = await self._choose(Request(spec, 1, _NOBODYS))
         if isinstance(name, Failure):
-            return Unread(str(name))
+            return UnreadableTemplate(str(name))
         said = repr((spec.launch_template, spec.vm_type)).encode()
         return LaunchSpec(hashlib.blake2b(said, digest_size=8).hexdigest(), "1", spec.launch_template)
 

@@ -100,7 +100,7 @@ class PoolVerdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class EntrantResult:
     """The results of one entrant on one fleet.
 
     Attributes:
@@ -163,7 +163,7 @@ class Bout:
     fleets: tuple[FleetResult, ...]
 
 
-def fought(
+def run_bout(
     trace: Trace,
     sizes: Sequence[int],
     rivals: Sequence[Rival],
@@ -204,7 +204,7 @@ def fought(
     )
 
 
-def race_entrant(course: Course, fleets: Sequence[Fleet], entrant: Entrant) -> dict[int, Told]:
+def race_entrant(course: Course, fleets: Sequence[Fleet], entrant: Entrant) -> dict[int, EntrantResult]:
     """Run all settings, promises and the warm pool of one entrant on every fleet, and return the results by fleet size."""
     settings, own = (*entrant.settings, *entrant.promises), len(entrant.settings)
     policies, plants, watched = list[Policy](), list[PlantSettings](), list[int]()
@@ -229,7 +229,7 @@ def race_entrant(course: Course, fleets: Sequence[Fleet], entrant: Entrant) -> d
             for number, values in enumerate(entrant.promises)
         )
         pool = _pool_of(course, fleet, tally.wanted[:, at], tally.warm[:, at]) if entrant.warm_pool else None
-        found[fleet.size] = Told(curve, promised, pool, _forecast_coverage(course, policies[first]))
+        found[fleet.size] = EntrantResult(curve, promised, pool, _forecast_coverage(course, policies[first]))
     return found
 
 
@@ -278,7 +278,7 @@ def _judged(
     fleet: Fleet,
     known: FleetResult | None,
     raced_ones: Sequence[Curve],
-    told: Mapping[str, Told],
+    told: Mapping[str, EntrantResult],
 ) -> FleetResult:
     """Merge new results into the known result of a fleet, replacing results of the same key."""
     if known is None:

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from autoscaler.errors import AutoscalerError, ConfigError, TraceError
-from autoscaler.simulator.benchmark.bout import Bout, fought
+from autoscaler.simulator.benchmark.bout import Bout, run_bout
 from autoscaler.simulator.benchmark.course import course_of
 from autoscaler.simulator.benchmark.entrants import Entrant
 from autoscaler.simulator.benchmark.rivals import RIVALS, Rival
-from autoscaler.simulator.search.executors import Executor, Here, Lost
+from autoscaler.simulator.search.executors import Executor, LostPart, SameProcess
 from autoscaler.traces.per_vm import read_per_vm
 from autoscaler.traces.reading import MANIFEST, read_trace, trace_name
 from autoscaler.traces.trace import Trace, TraceKind
@@ -191,14 +191,14 @@ def run_parts(
     failed: dict[int, str] = {}
     weights = [_weight(part) for part in parts]
     done, whole = 0, True
-    running = (executor or Here()).run(_work, shared, [parts[at] for at in order])
+    running = (executor or SameProcess()).run(_work, shared, [parts[at] for at in order])
     try:
         for found in running:
             at = order[found.number]
             if isinstance(found.result, Bout):
                 bouts[at] = found.result
             else:
-                why = found.result.why if isinstance(found.result, Lost) else str(found.result)
+                why = found.result.why if isinstance(found.result, LostPart) else str(found.result)
                 failed[at] = f"{parts[at].name}: {why}"
             done += weights[at]
             if on_part is not None:
@@ -220,7 +220,7 @@ def _work(shared: Shared, part: Part) -> Bout | str:
         trace = read_trace(part.source) if isinstance(part.source, Path) else part.source
         known = part.known if part.known is not None and part.known.digest == trace.digest else None
         rivals = [rival for rival in RIVALS if _must_run(rival, known, shared)]
-        return fought(trace, shared.sizes, rivals, shared.entrants, known)
+        return run_bout(trace, shared.sizes, rivals, shared.entrants, known)
     except AutoscalerError as error:
         return str(error)
 

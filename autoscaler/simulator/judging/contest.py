@@ -69,7 +69,7 @@ class Contestant:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class ContestCourse:
     """The demand and the ticks that all contestants run.
 
     Attributes:
@@ -108,7 +108,7 @@ class Result:
 
 def contest(
     contestants: Sequence[Contestant],
-    course: Course,
+    course: ContestCourse,
     *,
     progress: Callable[[float], None] | None = None,
     enough: Callable[[], bool] | None = None,
@@ -141,7 +141,7 @@ def _parted(
     contestants: Sequence[Contestant],
     ours: int,
     cut: _Cut,
-    course: Course,
+    course: ContestCourse,
     progress: Callable[[float], None] | None,
     enough: Callable[[], bool] | None,
 ) -> Result:
@@ -169,7 +169,7 @@ def _parted(
 
 def _cut(
     contestants: Sequence[Contestant],
-    course: Course,
+    course: ContestCourse,
     cut: _Cut,
     progress: Callable[[float], None] | None,
     enough: Callable[[], bool] | None,
@@ -197,7 +197,7 @@ class _Cut:
     rest: int
 
 
-def _cut_for(contestants: Sequence[Contestant], course: Course, segments: int | None) -> _Cut | None:
+def _cut_for(contestants: Sequence[Contestant], course: ContestCourse, segments: int | None) -> _Cut | None:
     """Return the fastest cut; None if the run cannot be cut, or is faster uncut."""
     ticks, policies = course.ticks, tuple(each.policy for each in contestants)
     plants, traces = tuple(each.plant for each in contestants), (course.trace,) * len(policies)
@@ -244,7 +244,7 @@ class _Run:
     first r segments are certainly right.
     """
 
-    def __init__(self, contestants: Sequence[Contestant], course: Course, cut: _Cut | None) -> None:
+    def __init__(self, contestants: Sequence[Contestant], course: ContestCourse, cut: _Cut | None) -> None:
         self._contestants, self._course, self._cut = tuple(contestants), course, cut
         self._segments = cut.segments if cut else 1
         ticks = course.ticks

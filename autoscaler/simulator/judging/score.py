@@ -20,7 +20,7 @@ from autoscaler.core.types import Float, Int
 from autoscaler.simulator.judging.ledger import Amount, Count, Sums
 from autoscaler.simulator.report.figures import FIGURES
 
-__all__ = ["FIGURES", "Beside", "Case", "LanePrices", "Score", "score"]
+__all__ = ["FIGURES", "Case", "Comparators", "LanePrices", "Score", "score"]
 
 _HOUR_S, _DAY_S = 3600.0, 86_400.0
 
@@ -48,7 +48,7 @@ class LanePrices:
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class Comparators:
     """What a run is compared with, on the same demand, VMs and prices; None if not known.
 
     Attributes:
@@ -69,7 +69,7 @@ class Case:
 
     sums: Sums
     prices: LanePrices | None
-    beside: Beside
+    beside: Comparators
 
     @property
     def unknown(self) -> Float:
@@ -101,7 +101,7 @@ class Score:
         return {key: float(value[lane]) for key, value in self.values.items()}
 
 
-def score(sums: Sums, prices: LanePrices | None = None, beside: Beside | None = None) -> Score:
+def score(sums: Sums, prices: LanePrices | None = None, beside: Comparators | None = None) -> Score:
     """Compute the figures of a run.
 
     Args:
@@ -109,7 +109,7 @@ def score(sums: Sums, prices: LanePrices | None = None, beside: Beside | None = 
         prices: Prices for the parts of the cost; without them only the total cost is known.
         beside: What the run is compared with; without it the comparisons are unknown.
     """
-    case = Case(sums, prices, beside or Beside())
+    case = Case(sums, prices, beside or Comparators())
     with np.errstate(divide="ignore", invalid="ignore"):
         return Score({figure.key: _OF[figure.key](case) for figure in FIGURES})
 

@@ -21,9 +21,9 @@ from autoscaler.config.policy import Policy
 from autoscaler.core.params import LaneParams
 from autoscaler.core.types import Bool, Float, Int
 from autoscaler.simulator.judging.clairvoyant import Front, Optimum, Terms, peak_vms
-from autoscaler.simulator.judging.contest import Contestant, Course, contest
+from autoscaler.simulator.judging.contest import Contestant, ContestCourse, contest
 from autoscaler.simulator.judging.ledger import Block, Sums
-from autoscaler.simulator.judging.score import Beside, LanePrices, score
+from autoscaler.simulator.judging.score import Comparators, LanePrices, score
 from autoscaler.simulator.judging.stretches import sums_of_one
 from autoscaler.simulator.lanes.measuring import Ticks, wanted
 from autoscaler.simulator.lanes.outlooks import OutlookCache
@@ -112,7 +112,7 @@ class Standings:
 
 
 @dataclass(frozen=True, slots=True)
-class Own:
+class OwnRun:
     """Results of the policy's own run.
 
     Attributes:
@@ -170,7 +170,9 @@ class Comparison:
         )
         if found.sums is None:
             return Standings((), None, whole=False)
-        return self.beside(Own(found.sums.taken(slice(0, 1)), found.begins), found.sums.taken(slice(1, None)))
+        return self.beside(
+            OwnRun(found.sums.taken(slice(0, 1)), found.begins), found.sums.taken(slice(1, None))
+        )
 
     def others(
         self, progress: Callable[[float], None] | None = None, enough: Callable[[], bool] | None = None
@@ -181,7 +183,7 @@ class Comparison:
         """
         return contest(self._others, self._course, progress=progress, enough=enough).sums
 
-    def beside(self, own: Own, others: Sums) -> Standings:
+    def beside(self, own: OwnRun, others: Sums) -> Standings:
         """Return where the policy stands, from the sums of its own run and those returned by `others`."""
         if self.warm_up_ticks >= self.ticks.count:
             return Standings((), None, whole=True)
@@ -189,23 +191,23 @@ class Comparison:
         sums = Sums.side_by_side([own.sums, others])
         return _judged(sums, everybody, self.rivals, self._demand, self._terms(own))
 
-    def hindsight(self, own: Own) -> Beside:
+    def hindsight(self, own: OwnRun) -> Comparators:
         """Return the costs that hindsight gives at the policy's own prices and bounds.
 
         These are the cost of VMs that are always on, and the least cost of leaving as much unserved as the policy did.
         """
         peak, best, _ = _hindsight(own.sums, self._demand, self._terms(own))
-        return Beside(peak_cost=score(peak)["cost"], optimum_cost=best)
+        return Comparators(peak_cost=score(peak)["cost"], optimum_cost=best)
 
     @property
-    def _course(self) -> Course:
-        return Course(self.trace, self.ticks, self.warm_up_ticks, self.seed, self.cache)
+    def _course(self) -> ContestCourse:
+        return ContestCourse(self.trace, self.ticks, self.warm_up_ticks, self.seed, self.cache)
 
     @property
     def _demand(self) -> Float:
         return wanted(self.trace, self.ticks)[self.warm_up_ticks :]
 
-    def _terms(self, own: Own) -> Terms:
+    def _terms(self, own: OwnRun) -> Terms:
         return replace(terms_of(self.policy, self.plant, self.ticks.tick_s), initial=own.begins)
 
     @property
@@ -283,7 +285,7 @@ def _judged(
     """Compute the entries of the score card from the sums of all lanes, the policy first."""
     lanes = sums.lanes
     peak, best, optimum = _hindsight(sums, demand, terms)
-    costs = Beside(
+    costs = Comparators(
         peak_cost=np.full(lanes, score(peak)["cost"][0]),
         optimum_cost=best,
         without_pool=sums.taken(np.full(lanes, _WITHOUT_POOL)),

@@ -82,7 +82,7 @@ class Pipeline:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Metrics:
     """What is known of demand at each tick, provided that VMs are there to measure it.
 
     Attributes:
@@ -103,7 +103,7 @@ def wanted(trace: Trace, ticks: Ticks) -> Float:
 
 def seen(
     trace: Trace, ticks: Ticks, pipeline: Pipeline, luck: Luck, run_starts_s: float | None = None
-) -> Seen:
+) -> Metrics:
     """Return what is known of a trace's demand at every tick.
 
     Args:
@@ -127,7 +127,7 @@ def seen(
     stale = now_s - observed_at_s > pipeline.max_age_s
     freshness = np.where(absent, Freshness.ABSENT, np.where(stale, Freshness.STALE, Freshness.FRESH))
     fresh = freshness == Freshness.FRESH
-    return Seen(
+    return Metrics(
         np.where(fresh, demand, np.nan), np.where(fresh, observed_at_s, np.nan), freshness.astype(np.int64)
     )
 

@@ -16,7 +16,7 @@ from autoscaler.config.policy import Policy
 from autoscaler.core.types import Float, Freshness, Int, Samples
 from autoscaler.simulator.lanes.delays import Vms
 from autoscaler.simulator.lanes.draws import Luck
-from autoscaler.simulator.lanes.measuring import Pipeline, Seen, Ticks, seen, wanted
+from autoscaler.simulator.lanes.measuring import Metrics, Pipeline, Ticks, seen, wanted
 from autoscaler.simulator.lanes.plant_settings import PlantSettings
 from autoscaler.simulator.lanes.run import LaneRun
 
@@ -88,7 +88,7 @@ class LaneMetrics:
         self.watches = self._saturates or self.may_be_empty
         self.wanted: Float = np.empty((0, lanes))
 
-    def seen(self, key: Key, ticks: Ticks) -> Seen:
+    def seen(self, key: Key, ticks: Ticks) -> Metrics:
         """Return what one of the pipelines shows over some ticks to a lane without a shift."""
         digest, pipeline, fleet, seed = key
         begins_s = self._run.ticks.start_s

@@ -19,9 +19,9 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from autoscaler.core.forecast import Recorded, SeriesState, step, steps
+from autoscaler.core.forecast import SampleRows, SeriesState, step, steps
 from autoscaler.core.forecast.settings import horizon_count
-from autoscaler.core.laws import Page, PagedLaws
+from autoscaler.core.laws import LawPage, PagedLaws
 from autoscaler.core.params import SeriesParams
 from autoscaler.core.types import (
     LAW_BINS,
@@ -35,7 +35,7 @@ from autoscaler.core.types import (
     Samples,
     SmallFloat,
 )
-from autoscaler.simulator.lanes.measuring import Seen, Ticks
+from autoscaler.simulator.lanes.measuring import Metrics, Ticks
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -101,7 +101,7 @@ class Streamed:
         ticks: The ticks of the run.
     """
 
-    def __init__(self, seen: Sequence[Seen], params: SeriesParams, series: Int, ticks: Ticks) -> None:
+    def __init__(self, seen: Sequence[Metrics], params: SeriesParams, series: Int, ticks: Ticks) -> None:
         self.series = series
         self._ticks = ticks
         self._lockstep = Lockstep(params)
@@ -131,7 +131,7 @@ class Ahead:
         ticks: The ticks of the run.
     """
 
-    def __init__(self, seen: Sequence[Seen], params: SeriesParams, series: Int, ticks: Ticks) -> None:
+    def __init__(self, seen: Sequence[Metrics], params: SeriesParams, series: Int, ticks: Ticks) -> None:
         self.series = series
         self._params, self._first_tick = params, ticks.first
         self._samples = _recorded(seen, ticks)
@@ -162,18 +162,18 @@ def issued(params: SeriesParams, demand: Float, ticks: Ticks) -> Iterator[Outloo
     """
     freshness = np.where(np.isnan(demand), int(Freshness.ABSENT), int(Freshness.FRESH))[:, np.newaxis]
     uncensored = [np.zeros(1, np.bool_)] * ticks.count
-    shown = Recorded(ticks.times_s.tolist(), demand[:, np.newaxis], freshness, uncensored)
+    shown = SampleRows(ticks.times_s.tolist(), demand[:, np.newaxis], freshness, uncensored)
     return steps(params, SeriesState.empty(params), shown)
 
 
-def _recorded(seen: Sequence[Seen], ticks: Ticks) -> Recorded:
+def _recorded(seen: Sequence[Metrics], ticks: Ticks) -> SampleRows:
     """Return the measurements of all series over the run, in the form that `steps` takes."""
     demand, _, freshness = _laid_out(seen, slice(0, ticks.count))
     uncensored = np.zeros(len(seen), np.bool_)
-    return Recorded(ticks.times_s.tolist(), demand, freshness, [uncensored] * len(demand))
+    return SampleRows(ticks.times_s.tolist(), demand, freshness, [uncensored] * len(demand))
 
 
-def _laid_out(seen: Sequence[Seen], ticks: slice) -> tuple[Float, Float, Int]:
+def _laid_out(seen: Sequence[Metrics], ticks: slice) -> tuple[Float, Float, Int]:
     """Return demand, its observation time and its freshness for all series at some ticks: (n, S) each."""
     demand = np.stack([each.demand[ticks] for each in seen], axis=1)
     observed_at_s = np.stack([each.observed_at_s[ticks] for each in seen], axis=1)
@@ -239,14 +239,14 @@ class Outlooks:
             self.excess[some] = outlook.laws.excess.reshape(self.excess[some].shape)
         return ticks
 
-    def at(self, tick: int, page: Page | None = None, row: int = 0) -> Outlook:
+    def at(self, tick: int, page: LawPage | None = None, row: int = 0) -> Outlook:
         """Return the Outlook of a tick; with a page, its laws are those at `row` of that page."""
         laws = self._laws(tick, None)
         if laws is not None and page is not None:
             laws = PagedLaws(laws.level, laws.spread, laws.scale, laws.excess, page, row)
         return Outlook(self.at_lead[tick], self.peak[tick], self.evidence[tick], laws)
 
-    def page(self, number: int, ticks: int, first_tick: int) -> Page | None:
+    def page(self, number: int, ticks: int, first_tick: int) -> LawPage | None:
         """Return the laws of page `number`, with `ticks` ticks per page (the last may be shorter); None if there are none.
 
         `first_tick` is the number of the table's first tick on the absolute grid.
@@ -263,7 +263,7 @@ class Outlooks:
             excess=laws.excess.reshape(-1, horizons, LAW_BINS + 1),
         )
         demand = None if self.demand is None else self.demand[some]
-        return Page(joined, len(laws.scale), first_tick + number * ticks, demand)
+        return LawPage(joined, len(laws.scale), first_tick + number * ticks, demand)
 
     def at_each(self, ticks: Int, series: Int) -> Outlook:
         """Return an Outlook for lanes that are at different ticks; both arguments are int64 (L,)."""
@@ -417,7 +417,7 @@ class OutlookCache:
         self.look: Callable[[], None] | None = None
 
     def table(
-        self, keys: Sequence[Name], seen: Callable[[Name, Ticks], Seen], params: SeriesParams, ticks: Ticks
+        self, keys: Sequence[Name], seen: Callable[[Name, Ticks], Metrics], params: SeriesParams, ticks: Ticks
     ) -> tuple[Outlooks, Int]:
         """Return the Outlooks of every lane's series, computing those that are not known yet.
 
@@ -462,7 +462,7 @@ def taken(params: SeriesParams, lanes: Sequence[int]) -> SeriesParams:
 
 
 def _stepped(
-    seen: Sequence[Seen], params: SeriesParams, ticks: Ticks, look: Callable[[], None] | None
+    seen: Sequence[Metrics], params: SeriesParams, ticks: Ticks, look: Callable[[], None] | None
 ) -> Outlooks:
     """Step all series over the run: side by side, or one after the other if there are few, which takes less time."""
     series = len(seen)
@@ -480,7 +480,7 @@ _ONE_BY_ONE = 3
 
 def _step_into(
     made: Outlooks,
-    seen: Sequence[Seen],
+    seen: Sequence[Metrics],
     params: SeriesParams,
     ticks: Ticks,
     look: Callable[[], None] | None,

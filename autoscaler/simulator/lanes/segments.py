@@ -37,7 +37,7 @@ from autoscaler.simulator.lanes.outlooks import OutlookCache
 from autoscaler.simulator.lanes.plant_settings import PlantSettings
 from autoscaler.simulator.lanes.run import EnoughError
 from autoscaler.simulator.lanes.start_luck import has_luck
-from autoscaler.simulator.lanes.witness import Page, Witness
+from autoscaler.simulator.lanes.witness import KeptTicks, Witness
 
 SETTLING_TICKS = 720
 """Ticks of warm-up for the number of VMs itself to settle, before windows start to remember it. Measured on random policies:
@@ -151,7 +151,7 @@ class Segmented:
 
     sums: Sums
     fingerprints: Fingerprints
-    pages: dict[int, list[Page]]
+    pages: dict[int, list[KeptTicks]]
     cut: Cut | None
     reruns: int
     whole: bool = True
@@ -280,7 +280,7 @@ class _Segment:
 
     sums: Sums
     fingerprints: Fingerprints
-    pages: dict[int, list[Page]]
+    pages: dict[int, list[KeptTicks]]
     entry: list[NDArray[Any]]
     exit: list[NDArray[Any]]
     ended: list[tuple[Lanes, int]]
@@ -362,7 +362,7 @@ class _Segments:
         _go(lanes, self._cut.warm - skipped, sums, prints, self._look)
         return sums.taken(np.arange(self._lanes)), prints.taken(range(self._lanes))
 
-    def _first_pages(self) -> dict[int, list[Page]]:
+    def _first_pages(self) -> dict[int, list[KeptTicks]]:
         """Return the recorded ticks of the first segment so far."""
         return {v: self._witness.of(v) for v in self._witnessed} if self._witness else {}
 
@@ -404,7 +404,9 @@ class _Segments:
             )
         return made
 
-    def _kept(self, witness: Witness, places: list[int], begun: int, length: int) -> dict[int, list[Page]]:
+    def _kept(
+        self, witness: Witness, places: list[int], begun: int, length: int
+    ) -> dict[int, list[KeptTicks]]:
         """Return the recorded ticks of a stretch, by place within the group."""
         watched = set(witness.lanes.tolist())
         return {at: witness.of(place, begun, length) for at, place in enumerate(places) if place in watched}

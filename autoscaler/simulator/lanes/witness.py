@@ -36,7 +36,7 @@ _TOLD = (
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class KeptTicks:
     """Recorded ticks of W lanes.
 
     Attributes:
@@ -58,11 +58,11 @@ class Page:
     block: dict[str, NDArray[Any]]
     earnings: tuple[tuple[Earnings | None, ...], ...] = ()
 
-    def of(self, at: int) -> Page:
+    def of(self, at: int) -> KeptTicks:
         """Return the page of one lane, stamped with its own ticks."""
         own = int(self.shifts[at])
         column = slice(at, at + 1)
-        return Page(
+        return KeptTicks(
             self.first_tick + own,
             self.run_tick + own,
             self.shifts[column] * 0,
@@ -83,7 +83,7 @@ class Witness:
 
     def __init__(self, lanes: Sequence[int]) -> None:
         self.lanes = np.array(lanes)
-        self.pages: list[Page] = []
+        self.pages: list[KeptTicks] = []
         # Taking a number out of an array takes a fifth of the time of taking an array of one element.
         self._lane = int(lanes[0]) if len(lanes) == 1 else None
         self._kinds: list[np.dtype[Any]] = []
@@ -129,7 +129,7 @@ class Witness:
         self._rows.clear()
         *told, stages, reasons = columns
         self.pages.append(
-            Page(
+            KeptTicks(
                 block.first_tick,
                 run_tick,
                 shifts[self.lanes],
@@ -141,7 +141,7 @@ class Witness:
             )
         )
 
-    def of(self, lane: int, begun: int = 0, length: int | None = None) -> list[Page]:
+    def of(self, lane: int, begun: int = 0, length: int | None = None) -> list[KeptTicks]:
         """Return the pages of one recorded lane, stamped with its own ticks.
 
         Args:
@@ -160,12 +160,12 @@ class Witness:
         return [tick for page in self.of(lane) for tick in _ticks(page, fleet)]
 
 
-def timeline(pages: Sequence[Page], fleet: str, tick_s: float) -> tuple[TimelineRow, ...]:
+def timeline(pages: Sequence[KeptTicks], fleet: str, tick_s: float) -> tuple[TimelineRow, ...]:
     """Return the timeline rows of a lane's pages, in their order."""
     return tuple(row for page in pages for row in _rows(page, fleet, tick_s))
 
 
-def _ticks(page: Page, fleet: str) -> Iterator[FleetTick]:
+def _ticks(page: KeptTicks, fleet: str) -> Iterator[FleetTick]:
     facts = {name: rows[:, 0].tolist() for name, rows in page.ticks.items()}
     facts |= {name: page.block[name][:, 0].tolist() for name in ("capacity", "shortage", "cost")}
     stages, reasons = page.stages[:, :, 0].tolist(), page.reasons[:, :, 0].tolist()
@@ -179,7 +179,7 @@ def _ticks(page: Page, fleet: str) -> Iterator[FleetTick]:
         )
 
 
-def _rows(page: Page, fleet: str, tick_s: float) -> Iterator[TimelineRow]:
+def _rows(page: KeptTicks, fleet: str, tick_s: float) -> Iterator[TimelineRow]:
     kept = {name: page.block[name][:, 0].tolist() for name in _TOLD}
     rows = zip(_ticks(page, fleet), zip(*kept.values(), strict=True), strict=True)
     for number, (tick, values) in enumerate(rows, page.first_tick):

@@ -15,7 +15,7 @@ from autoscaler.clock import VirtualClock, run_virtual
 from autoscaler.cloud.billing import Bill
 from autoscaler.cloud.setup import CloudSetup
 from autoscaler.config.policy import Policy
-from autoscaler.daemon.learned.remembering import Remembering
+from autoscaler.daemon.learned.remembering import RestartStateStore
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.errors import ConfigError, InvariantError
@@ -123,7 +123,7 @@ async def _run(
             daemon.stop()
 
     daemon = Daemon(clock, wired.setups, journal, telemetry, LoopSettings(tick_s=run.tick_s), after_tick)
-    if wrong := Remembering().take_up_states(daemon.fleets, run.learned, run.start_s):
+    if wrong := RestartStateStore().take_up_states(daemon.fleets, run.learned, run.start_s):
         raise ConfigError("; ".join(wrong))
     asyncio.get_running_loop().call_later(run.duration_s, daemon.stop)
     await daemon.run()
@@ -137,7 +137,7 @@ async def _run(
     if run.journal_dir is not None:
         journal.reader().copy_to(run.journal_dir)
     await journal.close()
-    learned = tuple(await Remembering().states(daemon.fleets, end_s)) if run.remembers else ()
+    learned = tuple(await RestartStateStore().states(daemon.fleets, end_s)) if run.remembers else ()
     calls = {action: count for (action, code), count in sorted(world.api.call_counts.items()) if not code}
     started = tuple(daemon.fleets.all[0].start_times_s)
     return LoopResult(rows, bill, calls, started, not ended_early, learned)

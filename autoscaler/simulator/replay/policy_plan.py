@@ -14,7 +14,7 @@ from typing import Any
 from autoscaler.config.policy import Policy
 from autoscaler.config.rendering import effective_data
 from autoscaler.simulator.replay.differing import differences
-from autoscaler.simulator.replay.replaying import Ran, Replay, entry_of
+from autoscaler.simulator.replay.replaying import Replay, ReplayResult, entry_of
 from autoscaler.simulator.replay.timeline import TimelineRow, column, shortage_episodes
 from autoscaler.simulator.report.card import Entry, Figure
 from autoscaler.simulator.report.figures import FIGURES
@@ -63,9 +63,9 @@ class Plan:
     fleet: str
     traffic: str
     in_force: Replay
-    ran_in_force: Ran
+    ran_in_force: ReplayResult
     changed: Replay
-    ran_changed: Ran
+    ran_changed: ReplayResult
     notes: tuple[str, ...] = ()
 
 
@@ -137,7 +137,7 @@ def plan_markdown(plan: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _entry(replay: Replay, ran: Ran) -> Entry:
+def _entry(replay: Replay, ran: ReplayResult) -> Entry:
     return entry_of(replay, ran, replay.policy_file.name)
 
 

@@ -20,11 +20,11 @@ from autoscaler.errors import ConfigError
 from autoscaler.ports import TickRecord
 from autoscaler.simulator.judging.forecast_score import FORECAST_FIGURES, forecast_values
 from autoscaler.simulator.judging.ledger import Block, Sums
-from autoscaler.simulator.judging.score import FIGURES, Beside, LanePrices, score
+from autoscaler.simulator.judging.score import FIGURES, Comparators, LanePrices, score
 from autoscaler.simulator.judging.standings import (
     RIVALS,
     Comparison,
-    Own,
+    OwnRun,
     Rival,
     without_pool,
 )
@@ -36,7 +36,7 @@ from autoscaler.simulator.lanes.metrics import pipeline_of
 from autoscaler.simulator.lanes.refusals import refusals
 from autoscaler.simulator.lanes.run import EnoughError
 from autoscaler.simulator.lanes.segments import run_segmented
-from autoscaler.simulator.lanes.witness import Page, timeline
+from autoscaler.simulator.lanes.witness import KeptTicks, timeline
 from autoscaler.simulator.peers.peer import USUAL_UTILISATION
 from autoscaler.simulator.replay.preparing import Replay, Wanted, prepare, shared_luck, tick_for
 from autoscaler.simulator.replay.timeline import TimelineRow
@@ -47,16 +47,16 @@ from autoscaler.traces.trace import TraceKind, describe_time
 __all__ = [
     "Engine",
     "Progress",
-    "Ran",
     "Replay",
+    "ReplayResult",
     "Wanted",
     "card_of",
     "details_of",
     "engine_for",
     "entry_of",
-    "foresee",
     "is_run_once",
     "others_of",
+    "precompute_forecasts",
     "prepare",
     "rivals_beside",
     "rivals_of",
@@ -83,7 +83,7 @@ _UNTOLD = ("failed_starts", "running_cost", "start_cost", "storage_cost", "bille
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
+class ReplayResult:
     """The result of a replay.
 
     Attributes:
@@ -104,7 +104,7 @@ class Ran:
     whole: bool
     engine: str
     from_rows: bool = False
-    own: Own | None = None
+    own: OwnRun | None = None
 
 
 def engine_for(replay: Replay, asked: Engine = "auto") -> tuple[Literal["lanes", "loop"], str]:
@@ -126,7 +126,7 @@ def engine_for(replay: Replay, asked: Engine = "auto") -> tuple[Literal["lanes",
     return "loop", f"run by the loop engine: {'; '.join(reasons)}"
 
 
-def foresee(replay: Replay, enough: Callable[[], bool] | None = None) -> None:
+def precompute_forecasts(replay: Replay, enough: Callable[[], bool] | None = None) -> None:
     """Compute the forecasts that a run by lanes and `rivals_of` need, so that both find them in the cache.
 
     Both sets of forecasts are made in one pass, because stepping two series costs little more than stepping one. Nothing is
@@ -159,7 +159,7 @@ def run(
     enough: Callable[[], bool] | None = None,
     journal_dir: Path | None = None,
     engine: Literal["lanes", "loop"] | None = None,
-) -> Ran:
+) -> ReplayResult:
     """Run a replay.
 
     Args:
@@ -179,7 +179,7 @@ def run(
     return _by_lanes(replay, progress, enough)
 
 
-def _by_lanes(replay: Replay, progress: Progress | None, enough: Callable[[], bool] | None) -> Ran:
+def _by_lanes(replay: Replay, progress: Progress | None, enough: Callable[[], bool] | None) -> ReplayResult:
     def look(share: float | None = None) -> None:
         if enough is not None and enough():
             raise EnoughError
@@ -208,11 +208,11 @@ def _by_lanes(replay: Replay, progress: Progress | None, enough: Callable[[], bo
         replay.outlooks.look = None
     ran = _ran_by_lanes(replay, found.pages[0], found.fingerprints.digests()[0] if found.whole else None)
     if once and found.whole and found.begins is not None:
-        return replace(ran, own=Own(found.sums, int(found.begins[0])))
+        return replace(ran, own=OwnRun(found.sums, int(found.begins[0])))
     return ran
 
 
-def _ran_by_lanes(replay: Replay, pages: Sequence[Page], decisions: str | None) -> Ran:
+def _ran_by_lanes(replay: Replay, pages: Sequence[KeptTicks], decisions: str | None) -> ReplayResult:
     """Build the result of a run by lanes. Without a digest of its decisions, the run did not reach its end."""
     rows = timeline(pages, replay.policy.fleet, replay.tick_s)
     kept: dict[str, Any] = {
@@ -225,7 +225,7 @@ def _ran_by_lanes(replay: Replay, pages: Sequence[Page], decisions: str | None) 
         first_tick = pages[0].first_tick + replay.warm_up_ticks
         sums = sums_of_one(Block(replay.tick_s, first_tick, **kept), capacity)
     scored = rows[replay.warm_up_ticks :]
-    return Ran(rows, scored, sums, decisions or _digest(rows), decisions is not None, "lanes")
+    return ReplayResult(rows, scored, sums, decisions or _digest(rows), decisions is not None, "lanes")
 
 
 def _digest(rows: Sequence[TimelineRow]) -> str:
@@ -243,7 +243,7 @@ def _by_loop(
     progress: Progress | None,
     enough: Callable[[], bool] | None,
     journal_dir: Path | None,
-) -> Ran:
+) -> ReplayResult:
     # Importing the daemon takes longer than writing down a month that lanes ran.
     from autoscaler.simulator.replay.loopback import LoopRun, run_loop
 
@@ -272,7 +272,9 @@ def _by_loop(
     )
     rows = result.rows[: replay.ticks]
     scored = rows[replay.warm_up_ticks :]
-    return Ran(rows, scored, _sums_of(scored, replay), _digest(rows), result.whole, "loop", from_rows=True)
+    return ReplayResult(
+        rows, scored, _sums_of(scored, replay), _digest(rows), result.whole, "loop", from_rows=True
+    )
 
 
 def _sums_of(rows: Sequence[TimelineRow], replay: Replay) -> Sums:
@@ -347,7 +349,7 @@ def others_of(
     return _compared(replay, rivals).others(progress, enough)
 
 
-def rivals_beside(replay: Replay, own: Own, others: Sums) -> tuple[Entry, ...]:
+def rivals_beside(replay: Replay, own: OwnRun, others: Sums) -> tuple[Entry, ...]:
     """Return the same entries as `rivals_of`, to the bit, from the policy's own run and the result of `others_of`."""
     return _compared(replay).beside(own, others).entries
 
@@ -368,7 +370,7 @@ def _compared(replay: Replay, rivals: Sequence[Rival] = RIVALS) -> Comparison:
 
 def entry_of(
     replay: Replay,
-    ran: Ran,
+    ran: ReplayResult,
     name: str,
     key: str = "policy",
     rivals: Sequence[Entry] = (),
@@ -392,7 +394,7 @@ def entry_of(
         enough: Asked from time to time whether to end it.
     """
     cost = {entry.key: np.array([entry.values["cost"]]) for entry in rivals}
-    beside = Beside(cost.get("static_peak"), cost.get("clairvoyant"))
+    beside = Comparators(cost.get("static_peak"), cost.get("clairvoyant"))
     if hindsight and (not rivals or ran.from_rows):
         # The rivals' least cost is for the service level of a run by lanes.
         beside = _hindsight_figures(replay, ran, progress, enough)
@@ -405,7 +407,7 @@ def entry_of(
     return Entry(key, name, replay.in_words, values | _forecast_figures(replay, ran), judged=True)
 
 
-def _forecast_figures(replay: Replay, ran: Ran) -> dict[str, float]:
+def _forecast_figures(replay: Replay, ran: ReplayResult) -> dict[str, float]:
     """Compute the figures of the forecasts for the scored ticks. Empty if there are no scored ticks."""
     if not ran.scored:
         return {}
@@ -421,16 +423,16 @@ def _forecast_figures(replay: Replay, ran: Ran) -> dict[str, float]:
 
 
 def _hindsight_figures(
-    replay: Replay, ran: Ran, progress: Progress | None, enough: Callable[[], bool] | None
-) -> Beside:
+    replay: Replay, ran: ReplayResult, progress: Progress | None, enough: Callable[[], bool] | None
+) -> Comparators:
     """Compute the figures in hindsight. Empty where `rivals_of` would be empty.
 
     A run by the loop engine gets no figures of the pool, because it does not match a run by lanes to the second.
     """
     if not ran.whole or not ran.scored or refusals(replay.fitted, replay.plant, replay.tick_s):
-        return Beside()
+        return Comparators()
     first = ran.scored[0]
-    own = Own(ran.sums, (first.in_service or 0) + (first.starting or 0))
+    own = OwnRun(ran.sums, (first.in_service or 0) + (first.starting or 0))
     found = _compared(replay).hindsight(own)
     if ran.from_rows:
         return found
@@ -459,7 +461,7 @@ def _rival_notes(replay: Replay) -> list[str]:
     return [_AIM, _NO_FAULTS] if replay.faults else [_AIM]
 
 
-def details_of(replay: Replay, ran: Ran, said: str = "") -> dict[str, Any]:
+def details_of(replay: Replay, ran: ReplayResult, said: str = "") -> dict[str, Any]:
     """Return facts for `report.json` that are not figures. `said` is the note on the choice of engine."""
     return {
         "fleet": replay.policy.fleet,
@@ -483,7 +485,7 @@ def details_of(replay: Replay, ran: Ran, said: str = "") -> dict[str, Any]:
     }
 
 
-def same_span(runs: Mapping[str, tuple[Replay, Ran]]) -> dict[str, tuple[Replay, Ran]]:
+def same_span(runs: Mapping[str, tuple[Replay, ReplayResult]]) -> dict[str, tuple[Replay, ReplayResult]]:
     """Cut all runs to the ticks that all of them have, in case one was interrupted."""
     shortest = min(len(ran.rows) for _, ran in runs.values())
     if all(len(ran.rows) == shortest for _, ran in runs.values()):
@@ -491,8 +493,8 @@ def same_span(runs: Mapping[str, tuple[Replay, Ran]]) -> dict[str, tuple[Replay,
     return {name: (one, _cut(one, ran, shortest)) for name, (one, ran) in runs.items()}
 
 
-def _cut(replay: Replay, ran: Ran, ticks: int) -> Ran:
+def _cut(replay: Replay, ran: ReplayResult, ticks: int) -> ReplayResult:
     rows = ran.rows[:ticks]
     scored = rows[replay.warm_up_ticks :]
     sums = _sums_of(scored, replay)
-    return Ran(rows, scored, sums, _digest(rows), whole=False, engine=ran.engine, from_rows=True)
+    return ReplayResult(rows, scored, sums, _digest(rows), whole=False, engine=ran.engine, from_rows=True)

@@ -49,7 +49,7 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class ShadowComparison:
     """Both sides over some time.
 
     Attributes:
@@ -98,8 +98,8 @@ class ShadowReport:
     fleet: str
     start_s: float
     end_s: float
-    total: Compared
-    days: tuple[Compared, ...]
+    total: ShadowComparison
+    days: tuple[ShadowComparison, ...]
     episodes: int
     longest: Episode | None
     worst: tuple[Episode, ...]
@@ -223,7 +223,7 @@ def _ordered(actions: Iterable[ActionRecord], found: _Intervals) -> dict[Verb, F
 
 def _compared(
     name: str, found: _Intervals, real_shortage: Float, ordered: dict[Verb, Float], within: Bool
-) -> Compared:
+) -> ShadowComparison:
     length_s = found.length_s[within]
     known = np.isfinite(found.demand[within]) & np.isfinite(found.shortage[within])
 
@@ -233,7 +233,7 @@ def _compared(
     def hours(vms: Float) -> float:
         return float((vms[within] * length_s).sum()) / 3600.0
 
-    return Compared(
+    return ShadowComparison(
         name=name,
         span_s=float(length_s.sum()),
         known_s=float(length_s[known].sum()),

@@ -19,7 +19,7 @@ from autoscaler.simulator.report.wording import Unit, shown
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class RunTicks:
     """What happened in a part of a run, with one array element per tick.
 
     Attributes:
@@ -91,7 +91,7 @@ class Figure:
     noun: str
     unit: Unit
     read: Callable[[object], float]
-    measure: Callable[[Seen], float]
+    measure: Callable[[RunTicks], float]
     whole_run: bool = False
 
     def shown(self, value: float) -> str:
@@ -99,18 +99,18 @@ class Figure:
         return shown(value, self.unit)
 
 
-def _unserved(seen: Seen) -> float:
+def _unserved(seen: RunTicks) -> float:
     known = ~np.isnan(seen.demand)
     wanted = float(seen.demand[known].sum())
     return float(seen.shortage[known].sum()) / wanted if wanted > 0 else math.nan
 
 
-def _longest(seen: Seen) -> float:
+def _longest(seen: RunTicks) -> float:
     episodes = shortage_episodes(seen.at_s, seen.shortage, seen.tick_s)
     return max((episode.end_s - episode.start_s for episode in episodes), default=0.0)
 
 
-def _recovery(seen: Seen) -> float:
+def _recovery(seen: RunTicks) -> float:
     """Return the seconds from the beginning of the part until the last shortage is over. NaN if it lasts to the end."""
     short = np.flatnonzero(seen.shortage > 0)
     if not len(short):

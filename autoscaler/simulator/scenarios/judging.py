@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoscaler.simulator.scenarios.figures import FIGURES, Seen
-from autoscaler.simulator.scenarios.playing import Played
+from autoscaler.simulator.scenarios.figures import FIGURES, RunTicks
+from autoscaler.simulator.scenarios.playing import ScenarioResult
 from autoscaler.simulator.scenarios.reading import Expectation
 
 LEAST_TICKS = 6
@@ -47,7 +47,7 @@ class Verdict:
         return f"{state}: {figure.label} {figure.shown(self.value)} ({bound}): {self.broken or self.expectation.why}"
 
 
-def judge(played: Played) -> tuple[Verdict, ...]:
+def judge(played: ScenarioResult) -> tuple[Verdict, ...]:
     """Check all expectations of a scenario, in their order."""
     return tuple(_judge(one, played) for one in played.scenario.expectations)
 
@@ -59,7 +59,7 @@ def bounds_in_words(expectation: Expectation) -> str:
     return " and ".join(f"{word} {figure.shown(bound)}" for word, bound in bounds if bound is not None)
 
 
-def _judge(expectation: Expectation, played: Played) -> Verdict:
+def _judge(expectation: Expectation, played: ScenarioResult) -> Verdict:
     seen = played.seen(expectation.from_s, expectation.to_s)
     if too_short := _too_short(seen):
         return Verdict(expectation, math.nan, too_short)
@@ -67,7 +67,7 @@ def _judge(expectation: Expectation, played: Played) -> Verdict:
     return Verdict(expectation, value, _broken(expectation, value))
 
 
-def _too_short(seen: Seen) -> str:
+def _too_short(seen: RunTicks) -> str:
     known = int(np.count_nonzero(~np.isnan(seen.demand)))
     if known < LEAST_TICKS:
         return f"only {known} ticks of known demand, which say nothing; {LEAST_TICKS} are needed"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autoscaler.simulator.report.wording import span
-from autoscaler.simulator.scenarios.figures import FIGURES, Seen
+from autoscaler.simulator.scenarios.figures import FIGURES, RunTicks
 from autoscaler.simulator.scenarios.judging import Verdict, bounds_in_words
-from autoscaler.simulator.scenarios.playing import Played
+from autoscaler.simulator.scenarios.playing import ScenarioResult
 
 _SHOWN = ("unserved", "shortage_time", "longest_episode", "starts", "stops", "cost_of_peak")
 _HEAD = """# Results
@@ -22,7 +22,7 @@ on.
 """
 
 
-def page(results: Sequence[tuple[Played, tuple[Verdict, ...]]]) -> str:
+def page(results: Sequence[tuple[ScenarioResult, tuple[Verdict, ...]]]) -> str:
     """Return the results of the scenarios as Markdown."""
     lines = [_HEAD, *_table(results)]
     for played, verdicts in results:
@@ -30,7 +30,7 @@ def page(results: Sequence[tuple[Played, tuple[Verdict, ...]]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _table(results: Sequence[tuple[Played, tuple[Verdict, ...]]]) -> list[str]:
+def _table(results: Sequence[tuple[ScenarioResult, tuple[Verdict, ...]]]) -> list[str]:
     heads = [FIGURES[name].label for name in _SHOWN]
     lines = [
         f"| scenario | length | {' | '.join(heads)} | expectations |",
@@ -47,12 +47,12 @@ def _table(results: Sequence[tuple[Played, tuple[Verdict, ...]]]) -> list[str]:
     return lines
 
 
-def _whole(played: Played) -> Seen:
+def _whole(played: ScenarioResult) -> RunTicks:
     given = played.scenario.given
     return played.seen(given.warm_up_s, given.length_s)
 
 
-def _story(played: Played, verdicts: tuple[Verdict, ...]) -> list[str]:
+def _story(played: ScenarioResult, verdicts: tuple[Verdict, ...]) -> list[str]:
     scenario = played.scenario
     lines = [f"## {scenario.name}", "", " ".join(scenario.given.story.split()), ""]
     for verdict in verdicts:

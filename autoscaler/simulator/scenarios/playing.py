@@ -34,7 +34,7 @@ from autoscaler.providers.memory import MemoryProvider
 from autoscaler.simulator.replay.loopback import Silent
 from autoscaler.simulator.replay.recording import demand_of, timeline
 from autoscaler.simulator.replay.timeline import TimelineRow
-from autoscaler.simulator.scenarios.figures import Seen
+from autoscaler.simulator.scenarios.figures import RunTicks
 from autoscaler.simulator.scenarios.meanwhile import LossySource, MistakenSource, RecallingSource, roll_out
 from autoscaler.simulator.scenarios.reading import Scenario
 from autoscaler.store import SqliteJournal
@@ -43,7 +43,7 @@ from autoscaler.wiring_sources import trace_source
 
 
 @dataclass(frozen=True, slots=True)
-class Glance:
+class CloudCounts:
     """The state of the cloud in the middle of one interval."""
 
     begin_s: float
@@ -52,7 +52,7 @@ class Glance:
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class ScenarioResult:
     """The result of a scenario.
 
     Attributes:
@@ -66,13 +66,13 @@ class Played:
 
     scenario: Scenario
     rows: tuple[TimelineRow, ...]
-    glances: tuple[Glance, ...]
+    glances: tuple[CloudCounts, ...]
     actions: tuple[ActionRecord, ...]
     calls: int
     refused_calls: int
     cost: float
 
-    def seen(self, from_s: float, to_s: float) -> Seen:
+    def seen(self, from_s: float, to_s: float) -> RunTicks:
         """Return what happened in a part of the run, given in seconds from its beginning."""
         scenario, tick_s = self.scenario, self.scenario.given.tick_s
         begin_s, end_s = scenario.begin_s + from_s, scenario.begin_s + to_s
@@ -94,7 +94,7 @@ class Played:
         running = (VmState.RUNNING, VmState.PENDING)
         repeated = [o for verb, o in outcomes if verb is Verb.START and o.previous_state in running]
         verbs = [verb for verb, _ in outcomes]
-        return Seen(
+        return RunTicks(
             tick_s=tick_s,
             at_s=at_s,
             demand=np.array([rate(at, at + tick_s) for at in at_s.tolist()], np.float64),
@@ -130,7 +130,7 @@ class Played:
         return vms * per_h * given.length_s / 3600.0
 
 
-def play(scenario: Scenario, progress: Callable[[float], None] | None = None) -> Played:
+def play(scenario: Scenario, progress: Callable[[float], None] | None = None) -> ScenarioResult:
     """Play a scenario.
 
     Args:
@@ -149,10 +149,10 @@ class _Stage:
 
     scenario: Scenario
     progress: Callable[[float], None] | None
-    glances: list[Glance] = field(default_factory=list)
+    glances: list[CloudCounts] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
-    async def play(self) -> Played:
+    async def play(self) -> ScenarioResult:
         scenario, given = self.scenario, self.scenario.given
         self.clock = VirtualClock(scenario.begin_s)
         self.world = _cloud(scenario).world(scenario.begin_s)
@@ -250,14 +250,14 @@ class _Stage:
             await self._until(at_s + given.tick_s / 2)
             now_s, fleet = self.clock.now(), self.policy.fleet
             stopped = self.world.counts(now_s, fleet).get(State.STOPPED, 0)
-            self.glances.append(Glance(at_s, len(self.world.serving(now_s, fleet)), stopped))
+            self.glances.append(CloudCounts(at_s, len(self.world.serving(now_s, fleet)), stopped))
             if self.progress is not None:
                 self.progress((number + 1) * given.tick_s / given.length_s)
 
     async def _until(self, at_s: float) -> None:
         await self.clock.sleep_until(self.clock.monotonic() + max(at_s - self.clock.now(), 0.0))
 
-    async def _result(self) -> Played:
+    async def _result(self) -> ScenarioResult:
         scenario, fleet = self.scenario, self.policy.fleet
         begin_s, end_s = scenario.begin_s, scenario.begin_s + scenario.given.length_s
         reader = self.journal.reader()
@@ -267,7 +267,7 @@ class _Stage:
         bill = self.world.bill(end_s, fleet)
         counts = self.world.api.call_counts
         await self.journal.close()
-        return Played(
+        return ScenarioResult(
             scenario,
             rows,
             tuple(self.glances),

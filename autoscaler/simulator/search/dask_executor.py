@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any
 
 from autoscaler.errors import AutoscalerError, ConfigError
-from autoscaler.simulator.search.executors import Finished, Lost, Work
+from autoscaler.simulator.search.executors import Finished, LostPart, Work
 
 CONNECT_S = 10.0
 """Seconds within which a scheduler must answer, or it counts as absent."""
@@ -64,7 +64,7 @@ class Dask:
 
             again = []
             for finished in self._each(distributed, client, given(range(len(parts)))):
-                if isinstance(finished.result, Lost):
+                if isinstance(finished.result, LostPart):
                     again.append(finished.number)
                 else:
                     yield finished
@@ -86,7 +86,7 @@ class Dask:
                 if deserted * _LOOK_S < self._patience_s:
                     continue
                 why = f"the Dask scheduler at {self._address} had no workers for {self._patience_s:g} s"
-                yield from (Finished(number, Lost(why)) for number in pending.values())
+                yield from (Finished(number, LostPart(why)) for number in pending.values())
                 return
             deserted = 0
             for future in done:
@@ -115,7 +115,9 @@ class Dask:
         if isinstance(error, AutoscalerError):
             raise error
         if error is None or type(error).__name__ in {"KilledWorker", "FutureCancelledError"}:
-            return Finished(number, Lost(f"the worker processes at {self._address} that computed it ended"))
+            return Finished(
+                number, LostPart(f"the worker processes at {self._address} that computed it ended")
+            )
         raise error
 
 

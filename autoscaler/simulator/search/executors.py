@@ -23,7 +23,7 @@ Work = Callable[[Any, Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class LostPart:
     """The outcome of a part that has no result.
 
     Attributes:
@@ -54,7 +54,7 @@ class Executor(Protocol):
         ...
 
 
-class Here:
+class SameProcess:
     """Computes parts in this process, one after the other."""
 
     def run(self, work: Work, shared: Any, parts: Sequence[Any]) -> Iterator[Finished]:
@@ -135,7 +135,7 @@ class Processes:
             worker.process.join()
             code = worker.process.exitcode
             how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
-            return Finished(worker.part, Lost(f"its process ended {how}"))
+            return Finished(worker.part, LostPart(f"its process ended {how}"))
         if isinstance(result, BaseException):
             raise result
         return Finished(worker.part, result)

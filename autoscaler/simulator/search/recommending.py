@@ -25,7 +25,7 @@ from autoscaler.simulator.judging.score import Score
 from autoscaler.simulator.report.wording import money, plural, rounded_share, share, span
 from autoscaler.simulator.search.intervals import LEVEL, Interval, interval_of
 from autoscaler.simulator.search.limits import NO_WORSE, Limit, first_broken, kept
-from autoscaler.simulator.search.walkforward import Plan, Walked
+from autoscaler.simulator.search.walkforward import Plan, WalkForwardResult
 
 _DAY_S = 86_400.0
 WORTH = 0.005
@@ -117,7 +117,9 @@ def chosen(figures: Score, limits: Sequence[Limit], current: int) -> int | None:
     return current if fit[current] and not cost[best] < cost[current] else best
 
 
-def advise(walked: Walked, plan: Plan, limits: Sequence[Limit], *, tick_s: float, seed: int) -> Advice:
+def advise(
+    walked: WalkForwardResult, plan: Plan, limits: Sequence[Limit], *, tick_s: float, seed: int
+) -> Advice:
     """Choose a candidate, judge it, and explain the verdict in words.
 
     Args:
@@ -161,7 +163,7 @@ def advise(walked: Walked, plan: Plan, limits: Sequence[Limit], *, tick_s: float
     return _with_words(advice, _told(advice, walked, plan, limits, why, must_change=must_change))
 
 
-def _judged(walked: Walked, limits: Sequence[Limit], current: int) -> tuple[Judged, ...]:
+def _judged(walked: WalkForwardResult, limits: Sequence[Limit], current: int) -> tuple[Judged, ...]:
     """Choose in each fold, and judge each choice."""
     made = []
     for before, after in zip(walked.chosen_on, walked.judged_on, strict=True):
@@ -213,7 +215,7 @@ def _ranks(values: Float) -> Float:
 
 
 def _differences(
-    walked: Walked,
+    walked: WalkForwardResult,
     plan: Plan,
     picks: Sequence[int],
     current: int,
@@ -370,7 +372,13 @@ def _none_fits(whole: Score, limits: Sequence[Limit], current: int) -> tuple[str
 
 
 def _told(
-    advice: Advice, walked: Walked, plan: Plan, limits: Sequence[Limit], why: str, *, must_change: bool
+    advice: Advice,
+    walked: WalkForwardResult,
+    plan: Plan,
+    limits: Sequence[Limit],
+    why: str,
+    *,
+    must_change: bool,
 ) -> tuple[str, ...]:
     whole, row, current = walked.whole, advice.row, advice.current
     cost = whole["cost"]

@@ -21,7 +21,7 @@ from typing import Self, TypeAlias
 
 from autoscaler.errors import AutoscalerError, InvariantError
 from autoscaler.simulator.judging.ledger import Sums
-from autoscaler.simulator.judging.standings import Own
+from autoscaler.simulator.judging.standings import OwnRun
 from autoscaler.simulator.replay.replaying import Progress, Replay, others_of, rivals_beside, rivals_of
 from autoscaler.simulator.report.card import Entry
 
@@ -74,7 +74,7 @@ class RivalsApart:
         self,
         progress: Progress | None = None,
         enough: Callable[[], bool] | None = None,
-        own: Own | None = None,
+        own: OwnRun | None = None,
     ) -> tuple[Entry, ...]:
         """Wait for the rivals; empty if either run was stopped before its end.
 

@@ -24,7 +24,7 @@ from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.outlooks import OutlookCache
 from autoscaler.simulator.lanes.refusals import refuse
 from autoscaler.simulator.lanes.segments import run_segmented
-from autoscaler.simulator.search.executors import Executor, Finished, Here, Lost
+from autoscaler.simulator.search.executors import Executor, Finished, LostPart, SameProcess
 from autoscaler.simulator.search.variants import Variant
 from autoscaler.traces.trace import Trace
 
@@ -146,7 +146,7 @@ def run_sweep(
     lost: dict[int, str] = {}
     interrupted = False
     kept = OutlookCache() if cache is None or executor is not None else cache
-    results = (executor or Here()).run(_run_part, _Shared(course, kept, elasticity), parts)
+    results = (executor or SameProcess()).run(_run_part, _Shared(course, kept, elasticity), parts)
     try:
         for finished in results:
             _take(finished, found, lost)
@@ -167,7 +167,7 @@ def run_sweep(
 
 def _take(finished: Finished, found: dict[int, tuple[Sums, Fingerprints]], lost: dict[int, str]) -> None:
     """File the outcome of a part under found or lost."""
-    if isinstance(finished.result, Lost):
+    if isinstance(finished.result, LostPart):
         lost[finished.number] = finished.result.why
     else:
         found[finished.number] = finished.result

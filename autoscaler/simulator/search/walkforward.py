@@ -29,7 +29,7 @@ from autoscaler.simulator.lanes.engine import Lanes
 from autoscaler.simulator.lanes.fingerprints import Fingerprints
 from autoscaler.simulator.lanes.outlooks import OutlookCache
 from autoscaler.simulator.lanes.plant_settings import PlantSettings
-from autoscaler.simulator.search.executors import Executor, Here, Lost
+from autoscaler.simulator.search.executors import Executor, LostPart, SameProcess
 from autoscaler.simulator.search.sweep import Course, Unfinished
 from autoscaler.simulator.search.variants import Variant
 
@@ -92,7 +92,7 @@ class Cells:
 
 
 @dataclass(frozen=True, slots=True)
-class Walked:
+class WalkForwardResult:
     """Results of a walk-forward run.
 
     Attributes:
@@ -194,7 +194,7 @@ def walk(
     part_variants: int = 1000,
     cache: OutlookCache | None = None,
     progress: Callable[[float], None] | None = None,
-) -> Walked:
+) -> WalkForwardResult:
     """Run candidates over a course and keep what choosing and judging needs.
 
     Args:
@@ -221,8 +221,8 @@ def walk(
         work = partial(_walk_part, on_share=lambda share: told((len(found) + share) / len(parts)))
     kept = OutlookCache() if cache is None or executor is not None else cache
     try:
-        for each in (executor or Here()).run(work, _Shared(course, plan, kept), parts):
-            if isinstance(each.result, Lost):
+        for each in (executor or SameProcess()).run(work, _Shared(course, plan, kept), parts):
+            if isinstance(each.result, LostPart):
                 lost[each.number] = each.result.why
             else:
                 found[each.number] = each.result
@@ -259,7 +259,7 @@ def _laid_out(
     *,
     begin: int,
     interrupted: bool,
-) -> Walked:
+) -> WalkForwardResult:
     """Join the results of all finished parts in the order of the candidates."""
     variants = tuple(variant for number in done for variant in parts[number])
     prices = LanePrices.of([each.policy for each in variants])
@@ -268,7 +268,7 @@ def _laid_out(
         return score(Sums.side_by_side(list(sums)), prices)
 
     folds = range(len(found[0].chosen_on))
-    return Walked(
+    return WalkForwardResult(
         variants=variants,
         numbers=tuple(firsts[number] + at for number in done for at in range(len(parts[number]))),
         begin=begin,

@@ -80,7 +80,7 @@ class World:
 
 
 @dataclass(frozen=True, slots=True)
-class Weathered:
+class WorldResult:
     """Results of F candidates in a world, float64 (F,) each.
 
     Attributes:
@@ -147,7 +147,7 @@ def weather(
     executor: Executor | None = None,
     cache: OutlookCache | None = None,
     progress: Callable[[float], None] | None = None,
-) -> tuple[Weathered, ...]:
+) -> tuple[WorldResult, ...]:
     """Run candidates in every world; returns fewer than all worlds after Ctrl-C.
 
     Args:
@@ -178,7 +178,7 @@ def weather(
         figures = score(ran.sums, LanePrices.of([each.policy for each in there]))
         loss = figures["cost"] + price * figures["unserved_work"]
         found.append(
-            Weathered(
+            WorldResult(
                 world.name,
                 world.what,
                 figures["cost"],
