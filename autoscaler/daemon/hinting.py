@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.waking import Cause
+from autoscaler.ports import Note
 from autoscaler.ports.hints import Hint, HintKind, HintSource
 
 OLD_S = 600.0
@@ -42,13 +43,15 @@ class HintReader:
         while True:
             began_s = clock.monotonic()
             hints = await self._source.next()
-            for hint in hints:
-                await self.heed(hint)
+            # On a bad day hundreds come together: none must wait for the disk before the loop is woken.
+            notes = [note for hint in hints if (note := self.heed(hint)) is not None]
+            if notes:
+                await self._daemon.recorder.events(notes, clock.now())
             if not hints:
                 await clock.sleep_until(began_s + SHORTEST_ROUND_S)
 
-    async def heed(self, hint: Hint) -> None:
-        """Wake the loop for the fleet of the VM, and report once what people should know."""
+    def heed(self, hint: Hint) -> Note | None:
+        """Wake the loop for the fleet of the VM; log what people should know, and return it once, for the journal."""
         daemon = self._daemon
         fleet = next((f.name for f in daemon.fleets.all if hint.vm_id in f.inventory.vms), None)
         result = "heeded"
@@ -58,14 +61,14 @@ class HintReader:
             result = "old"
         daemon.telemetry.hints.labels(str(hint.kind), result).inc()
         if fleet is None or result == "old":
-            return
+            return None
         daemon.waking.ask((fleet,), Cause.HINT)
         key = hint.kind, hint.vm_id, hint.text
         if hint.kind is HintKind.STATE or key in self._told:
-            return
+            return None
         if len(self._told) >= _MOST_TOLD:
             self._told.clear()
         self._told.add(key)
         text = f"{hint.vm_id}: {hint.text}"
         daemon.telemetry.log.warning("hint", fleet=fleet, text=text)
-        await daemon.recorder.event("hint", text, daemon.clock.now(), fleet)
+        return Note("hint", fleet, text)

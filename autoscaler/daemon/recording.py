@@ -167,7 +167,7 @@ class Recorder:
         """Log what happened, and record it in one write: on a bad day hundreds of VMs may have news at once."""
         self._log(notes)
         if notes:
-            await self._events(notes, at_s)
+            await self.events(notes, at_s)
 
     def note_with_tick(self, notes: Sequence[Note]) -> None:
         """Log what happened, and record it together with the next tick, so that no start waits for a write of its own."""
@@ -180,7 +180,14 @@ class Recorder:
 
     async def event(self, kind: str, text: str, at_s: float, fleet: str = "") -> None:
         """Record an event that has already been logged."""
-        await self._events([Note(kind, fleet, text)], at_s)
+        await self.events([Note(kind, fleet, text)], at_s)
+
+    async def events(self, notes: Sequence[Note], at_s: float) -> None:
+        """Record events that have already been logged, in one write."""
+        try:
+            await self._write(lambda: self._journal.record_events(at_s, notes), self._wait_s)
+        except JournalError as error:
+            self._failed(str(error))
 
     async def recent_actions(self, settled_since_s: float) -> tuple[ActionRecord, ...]:
         """Return the actions that earlier runs left open, and those settled since `settled_since_s`.
@@ -249,12 +256,6 @@ class Recorder:
             self._telemetry.log.warning("journal_failed", text=text)
         except JournalError as error:
             self._telemetry.log.warning("journal_failed", text=f"pruning: {error}")
-
-    async def _events(self, notes: Sequence[Note], at_s: float) -> None:
-        try:
-            await self._write(lambda: self._journal.record_events(at_s, notes), self._wait_s)
-        except JournalError as error:
-            self._failed(str(error))
 
     async def _write(
         self,

@@ -6,6 +6,7 @@ from autoscaler.daemon.hinting import HintReader
 from autoscaler.daemon.loop import Daemon
 from autoscaler.ports.hints import Hint, HintKind
 from tests.daemon.builders import ORIGIN_S, Bench, policy, virtual
+from tests.daemon.test_loop_bounds import SlowDisk
 
 
 class Scripted:
@@ -28,9 +29,10 @@ def hint(vm_id, kind=HintKind.STATE, text="now stopping", at=25.0):
     return Hint(kind, vm_id, text, ORIGIN_S + at)
 
 
-async def ran(hints, for_s=60.0, lose_at=25.0):
+async def ran(hints, for_s=60.0, lose_at=25.0, write_s=0.0):
     """Run a fleet with two VMs in service, one of which is stopped from outside; return the bench and the source."""
     bench = Bench(vms=4, running=2)
+    bench.journal = SlowDisk(bench.journal, bench.clock, write_s) if write_s else bench.journal
     bench.add(policy(bounds={"minimum": 2}), 0.0)
     source = Scripted(bench.clock, *hints(bench))
     daemon = Daemon(
@@ -61,6 +63,19 @@ async def test_a_vm_stopped_from_outside_is_replaced_before_the_next_tick():
     bench, _ = await ran(lambda bench: [(26.0, hint(bench.ids[0]))])
     assert first_start(bench) < 28.0
     assert counted(bench, "state", "heeded") == 1
+
+
+@virtual
+async def test_a_hint_behind_many_that_are_written_down_does_not_wait_for_the_disk():
+    def hints(bench):
+        (other,) = bench.place("api", 0, running=1)
+        bench.add(policy("api", bounds={"minimum": 1}), 0.0)
+        many = [hint(other, HintKind.SCHEDULED, f"maintenance {number}") for number in range(40)]
+        return [(26.0, each) for each in (*many, hint(bench.ids[0]))]
+
+    bench, _ = await ran(hints, write_s=0.2)
+    assert first_start(bench) < 28.0
+    assert [kind for _, kind, _ in bench.events()].count("hint") == 40
 
 
 @virtual
