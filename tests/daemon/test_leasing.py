@@ -3,6 +3,7 @@
 import asyncio
 import math
 
+import numpy as np
 import pytest
 
 from autoscaler.clock import VirtualClock, run_virtual
@@ -71,13 +72,51 @@ class Followed:
 
 
 @virtual
-async def test_many_fleets_are_marked_a_few_at_a_time_and_each_once():
+async def test_the_first_marks_of_many_fleets_are_written_a_few_at_a_time_after_one_listing():
     many = Followed(*(policy(f"f{n:02d}") for n in range(AT_ONCE + 5)))
+    on_the_way = []
+
+    def later(vm_ids):
+        on_the_way.append((asyncio.get_running_loop().create_future(), vm_ids))
+        return on_the_way[-1][0]
+
+    many.provider.answer = later
     assert (many.follow(), many.follow()) == ([], [])
     await many.moment()
     assert many.provider.asked == [many.ids(f"f{n:02d}") for n in range(AT_ONCE)]
-    await many.lives(1)
+    for answer, vm_ids in on_the_way[:]:
+        answer.set_result([Outcome(vm_id, OutcomeKind.ACCEPTED) for vm_id in vm_ids])
+    await many.moment()
     assert many.provider.asked == [many.ids(f"f{n:02d}") for n in range(AT_ONCE + 5)]
+
+
+@virtual
+async def test_no_fleet_waits_for_the_first_marks_of_hundreds_of_others():
+    many = Followed(*(policy(f"f{n:03d}") for n in range(300)))
+    await many.lives(3)
+    assert {fleet.held_until_s for fleet in many.fleets} == {-math.inf}
+    assert len(many.provider.asked) == 300
+    # They are renewed in turn.
+    await many.lives(int(RENEW_S / 10.0) - 2)
+    assert len(many.provider.asked) == 300 + AT_ONCE
+
+
+@pytest.mark.parametrize("tick_s", [10.0, 60.0, 150.0])
+def test_marks_of_hundreds_of_fleets_are_renewed_before_they_are_out_of_date(tick_s):
+    async def life():
+        many = Followed(*(policy(f"f{n:03d}") for n in range(300)))
+        marked_s = {}
+
+        def noted(vm_ids):
+            marked_s.setdefault(vm_ids, []).append(many.clock.now())
+            return [Outcome(vm_id, OutcomeKind.ACCEPTED) for vm_id in vm_ids]
+
+        many.provider.answer = noted
+        await many.lives(int(1800.0 / tick_s), tick_s)
+        assert len(marked_s) == 300
+        return [float(np.diff([*times, many.clock.now()]).max()) for times in marked_s.values()]
+
+    assert max(run_virtual(life)) < VALID_S
 
 
 @virtual

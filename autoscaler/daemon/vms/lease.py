@@ -168,9 +168,13 @@ class Lease:
             return True
         return self._asked_s is not None and now_s - self._asked_s >= UNSEEN_S
 
-    def due(self, now_s: float) -> tuple[str, ...]:
-        """Return the VMs on which a `mark` must be written now; called after each listing."""
-        if self.held_by or self._began_s is None or now_s < self._due_s:
+    def due(self, now_s: float, since_s: float = 0.0) -> tuple[str, ...]:
+        """Return the VMs on which a `mark` must be written now, if it has been due for `since_s` seconds; called after each
+        listing.
+
+        The first mark has always been due: until it is seen, the fleet waits.
+        """
+        if self.held_by or self._began_s is None or now_s - since_s < self._due_s:
             return ()
         return self._carriers
 

@@ -20,7 +20,13 @@ from autoscaler.ports import Clock, Listing, Note, Outcome, OutcomeKind, Vm
 WRITE_WITHIN_S = 30.0
 """Longest wait for one tag, in seconds of the event loop."""
 AT_ONCE = 20
-"""Most fleets of one provider whose tags are written at the same time, so that many fleets do not renew theirs together."""
+"""Most fleets of one provider whose tags are written at the same time, and whose tags are renewed after one listing, so that
+many fleets do not renew theirs together.
+"""
+LATE_S = 60.0
+"""Time after which a renewal that is due no longer waits for the next listing, in seconds: an old tag lets another daemon
+act.
+"""
 
 
 class Leasing:
@@ -37,6 +43,7 @@ class Leasing:
         self._name, self._run = name, run
         self._of: dict[str, Lease] = {}
         self._writing: dict[str, asyncio.Task[None]] = {}
+        self._turns: dict[int, asyncio.Semaphore] = {}
         self._refused: set[str] = set()
         self._notes: list[Note] = []
 
@@ -61,6 +68,10 @@ class Leasing:
         notes, self._notes = self._notes, []
         acting = {fleet.name: fleet for fleet in fleets if fleet.policy.act}
         self._of = {name: self._of.get(name) or Lease(self._name, self._run) for name in acting}
+        self._turns = {
+            key: self._turns.get(key) or asyncio.Semaphore(AT_ONCE)
+            for key in {id(fleet.provider) for fleet in acting.values()}
+        }
         # A write that hangs must not keep the leases of other fleets from being renewed.
         writing = Counter(id(acting[name].provider) for name in self._writing if name in acting)
         for name, fleet in acting.items():
@@ -72,11 +83,12 @@ class Leasing:
             if lease.held_by != before:
                 notes.append(_changed(name, before, lease.held_by))
             _hold(fleet, lease, now_s)
-            if name in self._writing or writing[id(fleet.provider)] >= AT_ONCE:
-                continue
-            if vm_ids := lease.due(now_s):
+            may_wait_s = 0.0 if writing[id(fleet.provider)] < AT_ONCE else LATE_S
+            if name not in self._writing and lease.due(now_s, may_wait_s):
                 writing[id(fleet.provider)] += 1
-                self._writing[name] = asyncio.create_task(self._write(fleet, lease, vm_ids))
+                self._writing[name] = asyncio.create_task(
+                    self._write_in_turn(fleet, lease, self._turns[id(fleet.provider)])
+                )
         return notes
 
     def set_ahead_by(self, by_s: float) -> None:
@@ -92,6 +104,15 @@ class Leasing:
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
 
+    async def _write_in_turn(self, fleet: Fleet, lease: Lease, turns: asyncio.Semaphore) -> None:
+        try:
+            async with turns:
+                # Meanwhile another daemon may have been seen to act on the fleet.
+                if vm_ids := lease.due(self._clock.now()):
+                    await self._write(fleet, lease, vm_ids)
+        finally:
+            self._writing.pop(fleet.name, None)
+
     async def _write(self, fleet: Fleet, lease: Lease, vm_ids: Sequence[str]) -> None:
         tags = {LEASE_TAG: str(lease.mark(self._clock.now()))}
         try:
@@ -102,8 +123,6 @@ class Leasing:
             trouble = f"the call could not be made ({error})"
         except Exception as error:  # noqa: BLE001  a lease that cannot be written holds no fleet
             trouble = f"the call failed unexpectedly; please report ({type(error).__name__}: {error})"
-        finally:
-            self._writing.pop(fleet.name, None)
         lease.wrote(self._clock.now(), done=not trouble)
         if not trouble:
             self._refused.discard(fleet.name)
