@@ -1,5 +1,6 @@
 """An AWS target group as a balancer, against moto's load balancer."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -85,6 +86,37 @@ async def test_one_that_cannot_be_registered_does_not_hide_those_that_were(front
     assert "register_targets was refused: InvalidTarget" in view.error
     assert view.members[running.id].rotation is Rotation.IN
     assert stopped.id not in view.members or view.members[stopped.id].rotation is not Rotation.IN
+
+
+class Waiting:
+    """A client of which every call waits until all that are to come have come."""
+
+    def __init__(self, calls):
+        self.all_here = asyncio.Barrier(calls)
+
+    async def opened(self):
+        return self
+
+    async def close(self):
+        pass
+
+    async def register_targets(self, **_):
+        await self.all_here.wait()
+
+    async def describe_target_health(self, Targets, **_):  # noqa: N803  the library's name
+        await self.all_here.wait()
+        return {
+            "TargetHealthDescriptions": [{"Target": t, "TargetHealth": {"State": "healthy"}} for t in Targets]
+        }
+
+
+async def test_hundreds_of_vms_take_no_longer_than_a_few():
+    front = TargetGroupBalancer(Ec2Settings(REGION), "arn", ManualClock(), port=None, timeout_s=2.0)
+    front._client = Waiting(4)
+    many = [vm(f"i-{number}") for number in range(350)]
+    view = await front.admit(many)
+    assert (len(view.members), view.error) == (350, "")
+    assert {member.rotation for member in view.members.values()} == {Rotation.IN}
 
 
 async def test_what_goes_wrong_is_in_words(url, group):

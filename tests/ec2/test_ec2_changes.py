@@ -1,11 +1,14 @@
 """What a change is on the wire, and what each answer becomes."""
 
+import asyncio
+
 import pytest
 
 from autoscaler.errors import InvariantError, ProviderError
 from autoscaler.ports import BATCH_REFUSED, OutcomeKind, ProvisionSpec, VmState
 from autoscaler.providers.ec2.classify import NOT_IN_REPLY
 from autoscaler.providers.ec2.operations import CHANGES, READS, Operation
+from autoscaler.providers.ec2.provider import CHECKED_BATCH
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -182,6 +185,21 @@ async def test_checked_asks_in_batches_and_needs_both_checks(ec2, provider, say)
     ids = [say.vm_id(each) for each in range(250)]
     assert await provider.checked(ids) == set(ids) - {say.vm_id(3)}
     assert len(ec2.requests["DescribeInstanceStatus"]) == 3
+
+
+async def test_checked_asks_all_batches_at_the_same_time(provider, say, monkeypatch):
+    all_here = asyncio.Barrier(3)
+
+    async def status(ids):
+        await asyncio.wait_for(all_here.wait(), 5.0)
+        well = {"Status": "ok"}
+        return {
+            "InstanceStatuses": [{"InstanceId": i, "InstanceStatus": well, "SystemStatus": well} for i in ids]
+        }
+
+    monkeypatch.setattr(provider, "_status", status)
+    ids = [say.vm_id(number) for number in range(2 * CHECKED_BATCH + 1)]
+    assert await provider.checked(ids) == set(ids)
 
 
 async def test_checked_goes_on_without_a_vm_that_is_gone(ec2, provider, say):

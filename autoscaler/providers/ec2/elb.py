@@ -76,20 +76,24 @@ class TargetGroupBalancer:
 
     async def _after(self, change: str, vms: Sequence[Vm]) -> RotationView:
         read_at_s = self._clock.now()
-        errors: list[str] = []
-        members: dict[str, Member] = {}
-        for at in range(0, len(vms), _AT_ONCE):
-            part = vms[at : at + _AT_ONCE]
-            if change:
-                found = await self._call(change, part)
-                if isinstance(found, str):
-                    errors.append(found)
-            found = await self._call("describe_target_health", part)
+        parts = [vms[at : at + _AT_ONCE] for at in range(0, len(vms), _AT_ONCE)]
+        # At the same time: whoever asks waits for a few seconds, and of hundreds of VMs none would be admitted one part
+        # after the other.
+        views = await asyncio.gather(*(self._part_after(change, part) for part in parts))
+        members = {vm_id: member for found, _ in views for vm_id, member in found.items()}
+        errors = [error for _, errors in views for error in errors]
+        return RotationView(members, read_at_s, "; ".join(dict.fromkeys(errors)))
+
+    async def _part_after(self, change: str, vms: Sequence[Vm]) -> tuple[dict[str, Member], list[str]]:
+        errors = []
+        if change:
+            found = await self._call(change, vms)
             if isinstance(found, str):
                 errors.append(found)
-            else:
-                members |= _members(found, part)
-        return RotationView(members, read_at_s, "; ".join(dict.fromkeys(errors)))
+        found = await self._call("describe_target_health", vms)
+        if isinstance(found, str):
+            return {}, [*errors, found]
+        return _members(found, vms), errors
 
     async def _call(self, operation: str, vms: Sequence[Vm]) -> dict[str, Any] | str:
         """Return the reply, or a text that says why there is none."""
