@@ -37,7 +37,7 @@ WAIT_S = 9.0
 LISTING_WAIT_S = 2.0
 """Longest wait of a read, in seconds of the Clock; shorter, because the tick waits for it."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 4.0
-_PAGE_VMS = 1000
+_PAGE_VMS, _CHECKED_VMS = 1000, 100
 
 Call = Callable[[Sequence[str]], Awaitable[tuple[Outcome, ...]]]
 
@@ -86,6 +86,7 @@ class BudgetedProvider:
         """See `Provider.checked`; empty if the budget has no room for it."""
         if not await self.budget.admit("DescribeInstanceStatus", 1, Priority.DESCRIBE, LISTING_WAIT_S):
             return frozenset()
+        self.budget.spent("DescribeInstanceStatus", max(len(vm_ids) - 1, 0) // _CHECKED_VMS)
         return await self._provider.checked(vm_ids)
 
     async def start(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:

@@ -145,6 +145,15 @@ def test_a_listing_spends_a_call_for_each_of_its_pages(vms, calls):
     assert run(test) == calls
 
 
+@pytest.mark.parametrize(("vms", "calls"), [(0, 1), (1, 1), (100, 1), (101, 2), (250, 3)])
+def test_readiness_of_many_spends_a_call_for_each_of_its_batches(vms, calls):
+    async def test(account):
+        await account.provider.checked([f"i-{number}" for number in range(vms)])
+        return account.spent("describes calls")
+
+    assert run(test) == calls
+
+
 def test_readiness_is_asked_for_within_the_budget_only():
     async def test(account):
         first = await account.provider.checked(["i-1"])
