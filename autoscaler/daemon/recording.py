@@ -19,7 +19,7 @@ from autoscaler.daemon.acts.actuator import NOT_SENT
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.failed_listings import AGAIN_S
 from autoscaler.daemon.telemetry import Telemetry
-from autoscaler.daemon.together import GroupedPoolState
+from autoscaler.daemon.together import CombinedWrites
 from autoscaler.errors import InvariantError, JournalError, JournalLateError
 from autoscaler.ports import (
     ActionIntent,
@@ -66,10 +66,8 @@ class Recorder:
         self._news: list[Note] = []
         self._unsettled: list[Settled] = []
         self._too_late: list[tuple[tuple[int, ...], tuple[ActionIntent, ...]]] = []
-        self._settling = GroupedPoolState(self._settled)
-        self._further: dict[
-            int, GroupedPoolState[tuple[float, tuple[ActionIntent, ...]], tuple[int, ...]]
-        ] = {}
+        self._settling: CombinedWrites[tuple[Settled, ...], None] = CombinedWrites(self._settled)
+        self._further: dict[int, CombinedWrites[tuple[float, tuple[ActionIntent, ...]], tuple[int, ...]]] = {}
 
     async def tick(self, record: TickRecord, intents: list[ActionIntent]) -> tuple[int, ...]:
         """Make a tick and its intents durable, and return the ids of the actions.
@@ -88,7 +86,7 @@ class Recorder:
     async def more(self, tick: int, at_s: float, intents: Sequence[ActionIntent]) -> tuple[int, ...]:
         """Make further intents of a recorded tick durable, and return the ids of the actions; empty if that fails."""
         if tick not in self._further:
-            self._further = {tick: GroupedPoolState(partial(self._more, tick))}
+            self._further = {tick: CombinedWrites(partial(self._more, tick))}
         return await self._further[tick].add((at_s, tuple(intents))) or ()
 
     async def _more(

@@ -26,7 +26,7 @@ class _Batch(Generic[T, R]):
         self.results: Sequence[R] = ()
 
 
-class GroupedPoolState(Generic[T, R]):
+class CombinedWrites(Generic[T, R]):
     """Writes each item together with those that came while an earlier write was in progress.
 
     Args:

@@ -127,11 +127,9 @@ async def _asked(
     with drains.members.slow.timed(timeout_s) as slow:
         if due:
             await drains.admit_in_service(inventory, clock.now(), timeout_s)
-        return (
-            await drains.look(inventory, clock.now(), timeout_s)
-            if drains.leaving and not slow.is_over()
-            else []
-        )
+        if drains.leaving and not slow.is_over():
+            return await drains.look(inventory, clock.now(), timeout_s)
+    return []
 
 
 def choose(
