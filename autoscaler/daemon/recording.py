@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from itertools import islice
@@ -37,6 +38,8 @@ from autoscaler.ports import (
 
 T = TypeVar("T")
 
+_MOST_UNTOLD, _UNTOLD_PER_TICK = 100, 5
+"""How many writes of events are kept while the journal fails, and how many of them are made in one tick afterwards."""
 OPEN_WITHIN_S = 60.0
 """Longest wait for reading the journal at startup, in seconds of the event loop. A large journal may have to be read."""
 
@@ -63,7 +66,10 @@ class Recorder:
         """Failures reported since the last recorded tick, with the time of the report, in seconds of the event loop."""
         self._failed_since_s: float | None = None
         self._hung: set[asyncio.Future[Any]] = set()
+        self._may_succeed = False
+        """Whether the last write of intents that failed did so only because it took too long."""
         self._news: list[Note] = []
+        self._untold: deque[tuple[float, Sequence[Note]]] = deque(maxlen=_MOST_UNTOLD)
         self._unsettled: list[Settled] = []
         self._too_late: list[tuple[tuple[int, ...], tuple[ActionIntent, ...]]] = []
         self._settling: CombinedWrites[tuple[Settled, ...], None] = CombinedWrites(self._settled)
@@ -79,6 +85,8 @@ class Recorder:
         ids = await self._intents(lambda: self._journal.record_tick(record, given, news), given)
         if ids is None:
             intents.clear()
+            if news and not self._may_succeed:
+                self._untold.append((record.at_s, news))
             return ()
         self._written()
         return ids
@@ -109,7 +117,7 @@ class Recorder:
                 write, self._wait_s, lambda late_ids: self._too_late.append((late_ids, given))
             )
         except JournalError as error:
-            self.trouble = str(error)
+            self.trouble, self._may_succeed = str(error), isinstance(error, JournalLateError)
             self._failed(f"{error}; {len(given)} actions are held")
             return None
         self.trouble = ""
@@ -135,7 +143,7 @@ class Recorder:
         except JournalError as error:
             self._failed(str(error))
             # A write that hangs may still succeed, and the outcomes of an action are recorded only once.
-            if not self._hung:
+            if not isinstance(error, JournalLateError):
                 self._unsettled += settled
         except InvariantError as error:
             # One action that cannot be settled must not keep the others open.
@@ -147,8 +155,17 @@ class Recorder:
         return ()
 
     async def settle_rest(self, at_s: float) -> None:
-        """Record, in one write, what could not be recorded when it was known; called after the starts of a recorded tick."""
-        if self.trouble or not (self._too_late or self._unsettled):
+        """Record what could not be recorded when it was known; called after the starts of a tick.
+
+        All outcomes are one write. Events keep their times, so they are one write per time, and only some are written in one
+        tick.
+        """
+        if self.trouble:
+            return
+        for _ in range(min(len(self._untold), _UNTOLD_PER_TICK)):
+            then_s, notes = self._untold.popleft()
+            await self.events(notes, then_s)
+        if not (self._too_late or self._unsettled):
             return
         rest, self._unsettled = self._unsettled, []
         why = "recorded too late, so it was not done"
@@ -181,11 +198,13 @@ class Recorder:
         await self.events([Note(kind, fleet, text)], at_s)
 
     async def events(self, notes: Sequence[Note], at_s: float) -> None:
-        """Record events that have already been logged, in one write."""
+        """Record events that have already been logged, in one write; if that fails, try again after a tick that can be written."""
         try:
             await self._write(lambda: self._journal.record_events(at_s, notes), self._wait_s)
         except JournalError as error:
             self._failed(str(error))
+            if not isinstance(error, JournalLateError):
+                self._untold.append((at_s, notes))
 
     async def recent_actions(self, settled_since_s: float) -> tuple[ActionRecord, ...]:
         """Return the actions that earlier runs left open, and those settled since `settled_since_s`.

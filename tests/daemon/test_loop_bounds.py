@@ -303,6 +303,22 @@ def test_a_slow_account_delays_no_tick_even_if_it_starts_and_stops(tick_s):
 
 
 @virtual
+async def test_what_happens_while_an_earlier_write_hangs_is_recorded_once_the_disk_is_back():
+    bench = Bench(zones="a")
+    bench.place("api", 4, running=1)
+    bench.place("web", 9, running=2)
+    bench.journal = Hung(bench.journal, bench.clock, 15, 47, "record_outcomes")
+    # The write of 20 hangs. Meanwhile another call returns, at 34, and at 40 a VM is missing for the third time.
+    slow = Takes(bench.provider, bench.clock, 14, "start")
+    bench.add(policy("web", signal=TOTAL), steady((0, 200), (20, 300)), provider=Loses(bench, 1, from_s=15))
+    bench.add(policy("api", signal=TOTAL), steady((0, 100), (20, 200)), provider=slow)
+    await bench.run(70)
+    assert [(at_s, kind) for at_s, kind, _ in bench.events()] == [(40, "vm_gone")]
+    assert await bench.journal.recent_actions(math.inf) == ()
+    assert bench.actions("api")[0].settled_at_s == ORIGIN_S + 34
+
+
+@virtual
 async def test_a_journal_that_does_not_answer_at_the_start_is_an_error_in_words():
     bench = Bench(vms=1)
     bench.journal = Hung(bench.journal, bench.clock, 0, 1e6, "recent_actions")
