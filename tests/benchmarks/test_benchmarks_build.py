@@ -75,9 +75,10 @@ def forecast(module, patch):
 def objective(module, patch):
     patch(module, "WARM_UP", 2)
     patch(module, "TICKS", 31)
-    times, spent = module.decided(4, 2)
-    assert len(times) == 31
-    assert set(spent) == {name for name, _, _ in module.PARTS}
+    times, rest, spent = module.decided(4, 2)
+    assert len(times) == len(rest) == 31
+    assert (rest > 0.0).all()
+    assert set(spent) == {name for name, _, _ in module.PARTS} > module.CONTEST
 
 
 def clairvoyant(module, patch):
