@@ -107,5 +107,5 @@ def test_a_printed_policy_with_limits_loads_again_in_its_folder(tmp_path):
 
 def test_lanes_refuse_and_name_the_engine_that_can():
     shared = [{"name": "gpu", "fleets": ["web", "batch"], "most_vms": 5}]
-    with pytest.raises(ConfigError, match=r"those of several fleets.*the loop engine .* can"):
+    with pytest.raises(ConfigError, match=r"apply to several fleets.*the loop engine .* can"):
         refuse([policy(shared=shared)], [PlantSettings()], 10.0)

@@ -116,7 +116,7 @@ def _everything_anew(monkeypatch):
         return await read(source, vms)
 
     monkeypatch.setattr(demand.Folds, "fold", lambda _, *of: demand.fold(*of))
-    monkeypatch.setattr(Chain, "decide", lambda chain, *seen: chain._anew(*seen)[0])
+    monkeypatch.setattr(Chain, "decide", lambda chain, *seen: chain._compute(*seen)[0])
     monkeypatch.setattr(Chain, "later", lambda *_: None)
     monkeypatch.setattr(fleet_rows.LaneValues, "of", lambda _, *of: fleet_rows.lane_values(*of))
     monkeypatch.setattr(fleet_rows.CachedRow, "is_of", lambda *_: False)

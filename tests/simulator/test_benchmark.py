@@ -409,7 +409,7 @@ def test_tables_say_what_is_in_the_bouts() -> None:
     )
     said = pool_sentence(bouts, "ours")
     assert (
-        "1 of 50 starts (2.0%) missed within what had been wanted before; who knows the next hour 1.25 times"
+        "1 of 50 starts (2.0%) missed within what had been wanted before; a rule that knows the next hour pays 1.25 times"
         in said
     )
     assert (

@@ -283,7 +283,7 @@ def test_the_engine_that_cannot_is_refused_and_the_one_that_can_is_taken():
     with pytest.raises(ConfigError, match="--engine lanes cannot run this"):
         engine_for(faulty, "lanes")
     spread = prepared(minutes(300), Wanted(start_p95_s=90.0))
-    assert "drawn by another stream" in engine_for(spread, "loop")[1]
+    assert "come from another random stream" in engine_for(spread, "loop")[1]
 
 
 @pytest.mark.parametrize(

@@ -377,7 +377,7 @@ def test_marks_of_censoring_are_0_or_1(tmp_path):
     ("header", "hint"),
     [
         ("2026-03-01T00:00:00Z,5", "the header is missing"),
-        ("timestamp;value", "separated by something else"),
+        ("timestamp;value", "separated by something other than a comma"),
         ("timestamp,duration_s", "list of events"),
         ("timestamp,value,unit", "trace import"),
     ],
