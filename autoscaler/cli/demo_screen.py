@@ -189,9 +189,9 @@ def _verdict(report: dict[str, Any]) -> list[str]:
         ]
     less, beside = _than(total[VIRTUAL], total[REACTIVE]), _than(total[VIRTUAL], total[ALWAYS_ON])
     return [
-        f"On virtual time, VMs and what is lost for want of them cost {less} under this policy than under plain",
-        f"reactive ({d['reactive_in_words']}), and {beside} than always on at the peak, which had to know it.",
-        f"The price of what is lost is the policy's: {d['policy_in_words']}.",
+        f"On virtual time, lost work included, this policy costs {less} than plain reactive",
+        f"({d['reactive_in_words']}), and {beside} than always on at the peak, which had to know it.",
+        f"Lost work is priced by the policy: {d['policy_in_words']}.",
     ]
 
 
