@@ -150,10 +150,10 @@ def test_people_read_what_it_is_and_what_came_of_it(tmp_path):
         ), row
     words = " ".join(said.split())
     assert re.search(
-        r"cost \d+% (less|more) under this policy than under plain reactive \(demand \+ 30%\)", words
+        r"lost work included, this policy costs \d+% (less|more) than plain reactive \(demand \+ 30%\)", words
     )
     assert re.search(r"and \d+% (less|more) than always on at the peak, which had to know it", words)
-    assert "the policy's: an hour of unserved work of one VM costs as much as 100 VM-hours." in words
+    assert "by the policy: an hour of unserved work of one VM costs as much as 100 VM-hours." in words
 
 
 def test_a_policy_without_a_price_is_compared_in_both_numbers(tmp_path):
