@@ -277,7 +277,7 @@ class Daemon:
         if self.recorder.trouble:
             self.acting.not_recorded(record)
         wait = TickWait(self.settings.acting_s)
-        chores = partial(self.chores.begun, self.fleets.by_name, self.warm_pools.by_name, intents, action_ids)
+        chores = partial(self.chores.begin, self.fleets.by_name, self.warm_pools.by_name, intents, action_ids)
         returning = chores(FIRST)
         await self.acting.act(record, intents, action_ids, wait)
         await wait.on(returning | chores(LAST))

@@ -92,7 +92,7 @@ class ChoreExecutor:
         self._call_s = call_s
         self._calls = Calls(telemetry, call_s)
 
-    def begun(
+    def begin(
         self,
         fleets: Mapping[str, Fleet],
         warm_pools: Mapping[str, WarmPool],
