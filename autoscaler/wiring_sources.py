@@ -41,6 +41,7 @@ class Sources:
         pushed: Keeps pushed samples; None if they are not accepted.
         aws_of: Returns the CloudWatch settings for a policy; None if CloudWatch is not available.
         called: Called for every request to CloudWatch, which costs money.
+        tick_s: Seconds between two regular readings. A rate is not computed over less than half of it; 0 for any time.
     """
 
     def __init__(
@@ -50,8 +51,11 @@ class Sources:
         pushed: PushedSamples | None = None,
         aws_of: CloudWatchOf | None = None,
         called: Called | None = None,
+        *,
+        tick_s: float = 0.0,
     ) -> None:
         self.clock = clock
+        self.shortest_window_s = tick_s / 2.0
         self.folder = folder
         self.pushed = pushed
         self._aws_of = aws_of
@@ -95,7 +99,7 @@ class Sources:
         """
         source = _MAKERS[policy.signal.source](policy, self)
         learns = policy.vm.learn_capacity
-        return source if learns is None else _with_utilisation(source, learns.url, self.clock)
+        return source if learns is None else _with_utilisation(source, learns.url, self)
 
 
 def source_for(
@@ -105,12 +109,19 @@ def source_for(
     return Sources(clock, folder, aws_of=aws_of).source_for(policy)
 
 
-def _with_utilisation(source: MetricSource, url: str, clock: Clock) -> MetricSource:
+def _with_utilisation(source: MetricSource, url: str, sources: Sources) -> MetricSource:
     from autoscaler.ports.sources import HistorySource
     from autoscaler.sources.paired import PairedHistorySource, PairedSource
     from autoscaler.sources.scrape import MetricType, ScrapeSource
 
-    busy = ScrapeSource(url, None, MetricType.CPU, Signal.UTILISATION, clock)
+    busy = ScrapeSource(
+        url,
+        None,
+        MetricType.CPU,
+        Signal.UTILISATION,
+        sources.clock,
+        shortest_window_s=sources.shortest_window_s,
+    )
     if isinstance(source, HistorySource):
         return PairedHistorySource(source, busy, source)
     return PairedSource(source, busy)
@@ -140,6 +151,7 @@ def _scrape_source(policy: Policy, sources: Sources) -> MetricSource:
         signal_of(policy),
         sources.clock,
         Limits(timeout_s=scrape.timeout_s, deadline_s=max(4.0, 1.5 * scrape.timeout_s)),
+        shortest_window_s=sources.shortest_window_s,
     )
 
 
@@ -201,6 +213,7 @@ def _haproxy_source(policy: Policy, sources: Sources) -> MetricSource:
         sources.clock,
         queue_within_s=asked.queue_within_s or math.inf,
         timeout_s=asked.timeout_s,
+        shortest_window_s=sources.shortest_window_s,
     )
 
 

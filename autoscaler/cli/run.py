@@ -134,7 +134,14 @@ async def _run(
     for text in unknown_variables(os.environ):
         telemetry.log.warning("setting_unknown", text=text)
     pushing = Pushing.of(settings, clock)
-    sources = Sources(clock, folder.path, pushing.samples, clouds.cloudwatch_of, telemetry.cloudwatch_called)
+    sources = Sources(
+        clock,
+        folder.path,
+        pushing.samples,
+        clouds.cloudwatch_of,
+        telemetry.cloudwatch_called,
+        tick_s=settings.tick_s,
+    )
     balancer_of, hook_of = real_balancer(clock, clouds.ec2_of), real_hook(clock, clouds.ec2_of)
     made, left_out = _sources(policies, sources.source_for, (clouds.name_of, balancer_of, hook_of))
     async with AsyncExitStack() as stack:

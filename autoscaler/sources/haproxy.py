@@ -8,8 +8,10 @@ The values read depend on the fleet's kind of signal:
 - utilisation: sessions of a VM as a share of its `maxconn`;
 - concurrency: sessions of a VM; queue: requests waiting at the backend.
 
-Rules of this file: rates take two readings, and a counter that falls was reset. If one of several HAProxy processes does not
-answer, the sum is unknown: no reading is made from the others.
+Rules of this file: rates take two readings, and a counter that falls was reset. A rate belongs to the time between the
+moments at which a process was asked, not to a tick: a slow answer must not look like a burst. For the same reason, a reading that
+comes too soon after the last one repeats its rates. If one of several HAProxy processes does not answer, the sum is unknown: no
+reading is made from the others.
 """
 
 from __future__ import annotations
@@ -35,11 +37,33 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
-class _Counted:
-    """Counters at the last reading, by process and entry."""
+class _Table:
+    """Answer of one process.
+
+    Attributes:
+        at_s: Monotonic time, in seconds: the middle between request and answer, which halves the error of a slow one.
+        rows: The backend and its entries.
+    """
 
     at_s: float
-    done: dict[tuple[str, str], int]
+    rows: list[StatRow]
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """Counters of one process at its last reading, by entry.
+
+    Attributes:
+        read_at_s: Time of the reading, in Unix seconds.
+        at_s: Monotonic time of the counters, in seconds.
+        done: Work counted so far.
+        rates: Work per second over the time before; None if no reading came before.
+    """
+
+    read_at_s: float
+    at_s: float
+    done: dict[str, int]
+    rates: dict[str, float] | None
 
 
 class HaproxySource:
@@ -54,6 +78,7 @@ class HaproxySource:
         queue_within_s: Time within which queued work should be done, in seconds. For a total, the queue divided by it
             is added as work per second; infinite to leave out the queue.
         timeout_s: Longest time of one request, in seconds of the event loop.
+        shortest_window_s: Shortest time to compute a rate over, in seconds: over an instant, one request more is a burst.
     """
 
     def __init__(
@@ -66,6 +91,7 @@ class HaproxySource:
         *,
         queue_within_s: float = math.inf,
         timeout_s: float = 2.0,
+        shortest_window_s: float = 0.0,
     ) -> None:
         self._sockets = [HaproxySocket(place, timeout_s) for place in places]
         self._backend = backend
@@ -73,7 +99,8 @@ class HaproxySource:
         self._signal = signal
         self._clock = clock
         self._queue_within_s = queue_within_s
-        self._counted: _Counted | None = None
+        self._shortest_window_s = shortest_window_s
+        self._counted: dict[str, _Counted] = {}
 
     async def read(self, vms: Sequence[Vm]) -> FleetReadings:
         """Read from all processes at once.
@@ -82,56 +109,70 @@ class HaproxySource:
             SourceError: One of the processes did not answer.
         """
         now_s = self._clock.now()
-        tables = await self._tables()
+        answers = await self._answers()
+        tables = [answer.rows for answer in answers]
         if self._signal is Signal.QUEUE:
             return FleetReadings(("",), np.array([float(_waiting(tables))]), np.array([now_s]))
         if self._signal is Signal.CONCURRENCY:
             return self._concurrency(tables, vms, now_s)
         if self._signal is Signal.UTILISATION:
             return self._utilisation(tables, vms, now_s)
-        rates = self._rates(tables, now_s)
+        rates, rated_at_s = self._rates(answers, now_s)
         if self._signal is Signal.TOTAL:
-            return self._total(tables, rates, now_s)
-        return self._throughput(tables, rates, vms, now_s)
+            return self._total(tables, rates, rated_at_s)
+        return self._throughput(tables, rates, vms, rated_at_s)
 
-    async def _tables(self) -> list[list[StatRow]]:
+    async def _answers(self) -> list[_Table]:
         # Wait for all, since each is bounded, so that the error names every process that failed.
-        found = await asyncio.gather(
-            *(socket.table(self._backend) for socket in self._sockets), return_exceptions=True
-        )
-        tables, troubles = [], []
+        found = await asyncio.gather(*map(self._answer, self._sockets), return_exceptions=True)
+        answers, troubles = [], []
         for each in found:
             if isinstance(each, HaproxyError):
                 troubles.append(str(each))
             elif isinstance(each, BaseException):
                 raise each
             else:
-                tables.append(each)
+                answers.append(each)
         if troubles:
             raise SourceError("; ".join(troubles))
-        return tables
+        return answers
+
+    async def _answer(self, socket: HaproxySocket) -> _Table:
+        asked_at_s = self._clock.monotonic()
+        rows = await socket.table(self._backend)
+        return _Table((asked_at_s + self._clock.monotonic()) / 2.0, rows)
 
     async def close(self) -> None:
         """Do nothing: no connection is kept between readings."""
 
     def _rates(
-        self, tables: Sequence[Sequence[StatRow]], now_s: float
-    ) -> dict[tuple[str, str], float] | None:
-        """Work per second by process and entry; None without an earlier reading to compare with."""
-        done = {
-            (socket.place, row.name): row.arrived
-            for socket, table in zip(self._sockets, tables, strict=True)
-            for row in table
+        self, answers: Sequence[_Table], now_s: float
+    ) -> tuple[dict[tuple[str, str], float] | None, float]:
+        """Work per second by process and entry, and its time; None without an earlier reading of each process."""
+        rates: dict[tuple[str, str], float] = {}
+        times_s, are_known = [], True
+        for socket, answer in zip(self._sockets, answers, strict=True):
+            counted = self._counted[socket.place] = self._count(
+                self._counted.get(socket.place), answer, now_s
+            )
+            times_s.append(counted.read_at_s)
+            are_known = are_known and counted.rates is not None
+            rates |= {(socket.place, name): rate for name, rate in (counted.rates or {}).items()}
+        return rates if are_known else None, min(times_s, default=now_s)
+
+    def _count(self, before: _Counted | None, answer: _Table, now_s: float) -> _Counted:
+        done = {row.name: row.arrived for row in answer.rows}
+        if before is None or answer.at_s - before.at_s > MAX_WINDOW_S:
+            return _Counted(now_s, answer.at_s, done, None)
+        passed_s = answer.at_s - before.at_s
+        if passed_s <= 0 or passed_s < self._shortest_window_s:
+            return before
+        rates = {
+            name: (count - before.done[name] if count >= before.done[name] else count) / passed_s
+            for name, count in done.items()
+            if name in before.done
         }
-        before, self._counted = self._counted, _Counted(now_s, done)
-        passed_s = math.inf if before is None else now_s - before.at_s
-        if before is None or not 0 < passed_s <= MAX_WINDOW_S:
-            return None
-        return {
-            key: (count - before.done[key] if count >= before.done[key] else count) / passed_s
-            for key, count in done.items()
-            if key in before.done
-        }
+        return _Counted(now_s, answer.at_s, done, rates)
 
     def _total(
         self,

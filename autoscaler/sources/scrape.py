@@ -122,6 +122,8 @@ class ScrapeSource:
         signal: What the readings are.
         clock: Clock for the times of readings.
         limits: Bounds of a round.
+        shortest_window_s: Shortest time to compute a rate over, in seconds; a scrape that comes sooner repeats the last rate.
+            Over an instant, one request more is a burst.
     """
 
     def __init__(
@@ -132,6 +134,8 @@ class ScrapeSource:
         signal: Signal,
         clock: Clock,
         limits: Limits | None = None,
+        *,
+        shortest_window_s: float = 0.0,
     ) -> None:
         if metric is None and metric_type is not MetricType.CPU:
             raise SourceError(f"scraping a {metric_type} needs the name of a metric", retryable=False)
@@ -146,6 +150,7 @@ class ScrapeSource:
         self._some_late = False
         self._fan_out = FanOut(limits or Limits(), clock.now)
         self._seen: dict[str, _Seen] = {}
+        self._shortest_window_s = shortest_window_s
 
     async def read(self, vms: Sequence[Vm]) -> FleetReadings:
         """Scrape these VMs, or the single URL for a total.
@@ -267,6 +272,10 @@ class ScrapeSource:
             if before.rate is None:
                 raise UnreadableBodyError(FIRST)
             return before.rate, now_s
+        if before is not None and 0 < now_s - before.at_s < self._shortest_window_s:
+            if before.rate is None:
+                raise UnreadableBodyError(FIRST)
+            return before.rate, before.at_s
         now = _Seen(now_s, shown.values)
         self._seen[key] = now
         if not all(map(math.isfinite, now.values.values())):

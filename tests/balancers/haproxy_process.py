@@ -130,10 +130,13 @@ class Script:
 
     def __init__(self, path: Path, answer: bytes | None):
         self.path, self.answer = path, answer
+        self.asked = lambda: None
+        """Called before each answer."""
 
     async def __aenter__(self):
         async def serve(reader, writer):
             await reader.readline()
+            self.asked()
             if self.answer is None:
                 await reader.read()
             with suppress(ConnectionError):

@@ -6,9 +6,11 @@ import gc
 import pytest
 
 from autoscaler.balancers.haproxy_socket import HaproxySocket
+from autoscaler.config.policy import policy_from
 from autoscaler.core.types import Signal
 from autoscaler.errors import SourceError
 from autoscaler.sources.haproxy import FIRST, HaproxySource
+from autoscaler.wiring_sources import Sources
 from tests.balancers.haproxy_process import BACKEND, Haproxy, Script, Vms, until
 from tests.sources.doubles import ManualClock, vm
 
@@ -108,6 +110,66 @@ async def test_a_counter_that_begins_anew_is_not_a_negative_rate(tmp_path):
         # Over a long pause, the rate would be diluted to almost nothing.
         clock.at_s += 1000.0
         assert (await total.read([])).error == FIRST
+
+
+async def test_a_slow_answer_does_not_look_like_a_burst(tmp_path):
+    clock = ManualClock(1000.0)
+    async with Script(tmp_path / "s", TABLE.format(0).encode()) as script:
+        total = source(clock, Signal.TOTAL, str(script.path))
+        await total.read([])
+
+        def asked():
+            clock.at_s += 4.0
+
+        clock.at_s += 10.0
+        script.asked, script.answer = asked, TABLE.format(120).encode()
+        assert (await total.read([])).values.tolist() == [10.0]
+
+
+async def test_a_reading_that_comes_at_once_repeats_the_rate_of_before(tmp_path):
+    clock = ManualClock(1000.0)
+    async with Script(tmp_path / "s", TABLE.format(0).encode()) as script:
+        total = source(clock, Signal.TOTAL, str(script.path), shortest_window_s=5.0)
+        await total.read([])
+        clock.at_s += 0.05
+        script.answer = TABLE.format(1).encode()
+        assert (await total.read([])).error == FIRST
+        clock.at_s += 9.95
+        script.answer = TABLE.format(100).encode()
+        assert (await total.read([])).values.tolist() == [10.0]
+        # Two requests in a tenth of a second are not 20 per second; they count in the reading after this one.
+        clock.at_s += 0.1
+        script.answer = TABLE.format(102).encode()
+        found = await total.read([])
+        assert (found.values.tolist(), found.observed_at_s.tolist()) == ([10.0], [1010.0])
+        clock.at_s += 9.9
+        script.answer = TABLE.format(200).encode()
+        found = await total.read([])
+        assert (found.values.tolist(), found.observed_at_s.tolist()) == ([10.0], [1020.0])
+
+
+async def test_a_source_of_the_daemon_computes_no_rate_over_less_than_half_a_tick(tmp_path):
+    clock = ManualClock(1000.0)
+    async with Script(tmp_path / "s", TABLE.format(0).encode()) as script:
+        policy = policy_from(
+            {
+                "fleet": "web",
+                "signal": {
+                    "kind": "total",
+                    "source": "haproxy",
+                    "haproxy": {"sockets": [str(script.path)], "backend": "web"},
+                },
+                "vm": {"capacity": "100/s"},
+                "bounds": {"maximum": 5},
+            }
+        )
+        total = Sources(clock, tmp_path, tick_s=10.0).source_for(policy)
+        await total.read([])
+        # The first tick after a start comes at any time between two points of the grid.
+        clock.at_s, script.answer = 1000.1, TABLE.format(3).encode()
+        assert (await total.read([])).error == FIRST
+        clock.at_s, script.answer = 1010.1, TABLE.format(101).encode()
+        assert (await total.read([])).values.tolist() == [pytest.approx(10.0)]
 
 
 async def test_the_sum_over_two_processes_is_not_made_of_one(tmp_path):

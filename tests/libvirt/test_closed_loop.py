@@ -22,8 +22,9 @@ from tests.real import require_real
 
 HAPROXY = shutil.which("haproxy") or "/usr/sbin/haproxy"
 NUMBERS = (21, 22, 23)
-PER_VM, QUIET, CROWD = 10, 5, 14
-"""Requests per second: the capacity of a VM, and the load at quiet times and in a crowd."""
+PER_VM, QUIET, CROWD = 10, 5, 11
+"""Requests per second: the capacity of a VM, and the load at quiet times and in a crowd. The crowd needs two VMs, and still does
+if a slow machine sends what it held back for a second all at once."""
 
 POLICY = """fleet: web
 act: true
@@ -139,7 +140,7 @@ def test_vms_follow_the_requests_and_none_is_lost(host, front, tmp_path):
     policies.mkdir()
     (policies / "web.yaml").write_text(POLICY.format(socket=socket, port=vm_port, per_vm=PER_VM))
     settings = {
-        "libvirt_uris": host.uri, "state_dir": tmp_path / "state", "http_port": 0, "tick_s": 1, "lease": False,
+        "libvirt_uris": host.uri, "state_dir": tmp_path / "state", "http_port": 0, "tick_s": 2, "lease": False,
     }  # fmt: skip
 
     def running():
@@ -162,7 +163,7 @@ def test_vms_follow_the_requests_and_none_is_lost(host, front, tmp_path):
                 again.said,
                 alive=again.process,
             )
-            assert running() == ordered
+            assert running() == ordered, again.said()
             assert len(load.boots) == len(ordered) == 2
             for vm in ordered:
                 host.mark_started_long_ago(vm)

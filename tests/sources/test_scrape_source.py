@@ -24,8 +24,8 @@ REQUESTS = Metric("requests_total", {"code": "200"})
 async def _make(web, clock):
     made = []
 
-    def make(metric, kind, signal=Signal.THROUGHPUT, url=None, limits=LIMITS):
-        made.append(ScrapeSource(url or web.url, metric, kind, signal, clock, limits))
+    def make(metric, kind, signal=Signal.THROUGHPUT, url=None, limits=LIMITS, **more):
+        made.append(ScrapeSource(url or web.url, metric, kind, signal, clock, limits, **more))
         return made[-1]
 
     yield make
@@ -74,6 +74,24 @@ async def test_a_rate_takes_two_scrapes(web, clock, make):
     second = await source.read(on("a", "b"))
     assert (second.vm_ids, second.values.tolist(), second.error) == (("i-a", "i-b"), [20.0, 0.0], "")
     assert second.observed_at_s.tolist() == [clock.at_s, clock.at_s]
+
+
+async def test_a_scrape_that_comes_at_once_repeats_the_rate_of_before(web, clock, make):
+    source = make(REQUESTS, MetricType.COUNTER, shortest_window_s=5.0)
+    web.texts = counts(a=1000)
+    await source.read(on("a"))
+    clock.at_s += 10.0
+    web.texts = counts(a=1200)
+    assert (await source.read(on("a"))).values.tolist() == [20.0]
+    at_s = clock.at_s
+    clock.at_s += 0.1
+    web.texts = counts(a=1205)
+    found = await source.read(on("a"))
+    assert (found.values.tolist(), found.observed_at_s.tolist()) == ([20.0], [at_s])
+    clock.at_s += 9.9
+    web.texts = counts(a=1400)
+    found = await source.read(on("a"))
+    assert (found.values.tolist(), found.observed_at_s.tolist()) == ([20.0], [clock.at_s])
 
 
 async def test_a_counter_that_began_again_counts_from_zero(web, clock, make):
