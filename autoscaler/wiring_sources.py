@@ -17,6 +17,7 @@ from autoscaler.config.prometheus import FLEET, PrometheusInput
 from autoscaler.core.types import Signal
 from autoscaler.errors import ConfigError
 from autoscaler.ports import Clock, MetricSource
+from autoscaler.sources.rate_window import RateWindow
 from autoscaler.sources.trace import TraceSource
 from autoscaler.traces.trace import Trace, TraceKind
 
@@ -41,7 +42,8 @@ class Sources:
         pushed: Keeps pushed samples; None if they are not accepted.
         aws_of: Returns the CloudWatch settings for a policy; None if CloudWatch is not available.
         called: Called for every request to CloudWatch, which costs money.
-        tick_s: Seconds between two regular readings. A rate is not computed over less than half of it; 0 for any time.
+        tick_s: Seconds between two regular readings. Rates of counters are not computed over less than half
+            of it; None if there are no ticks.
     """
 
     def __init__(
@@ -52,10 +54,10 @@ class Sources:
         aws_of: CloudWatchOf | None = None,
         called: Called | None = None,
         *,
-        tick_s: float = 0.0,
+        tick_s: float | None = None,
     ) -> None:
         self.clock = clock
-        self.shortest_window_s = tick_s / 2.0
+        self.rate_window = RateWindow() if tick_s is None else RateWindow.of_ticks(tick_s)
         self.folder = folder
         self.pushed = pushed
         self._aws_of = aws_of
@@ -120,7 +122,7 @@ def _with_utilisation(source: MetricSource, url: str, sources: Sources) -> Metri
         MetricType.CPU,
         Signal.UTILISATION,
         sources.clock,
-        shortest_window_s=sources.shortest_window_s,
+        window=sources.rate_window,
     )
     if isinstance(source, HistorySource):
         return PairedHistorySource(source, busy, source)
@@ -151,7 +153,7 @@ def _scrape_source(policy: Policy, sources: Sources) -> MetricSource:
         signal_of(policy),
         sources.clock,
         Limits(timeout_s=scrape.timeout_s, deadline_s=max(4.0, 1.5 * scrape.timeout_s)),
-        shortest_window_s=sources.shortest_window_s,
+        window=sources.rate_window,
     )
 
 
@@ -213,7 +215,7 @@ def _haproxy_source(policy: Policy, sources: Sources) -> MetricSource:
         sources.clock,
         queue_within_s=asked.queue_within_s or math.inf,
         timeout_s=asked.timeout_s,
-        shortest_window_s=sources.shortest_window_s,
+        window=sources.rate_window,
     )
 
 

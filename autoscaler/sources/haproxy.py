@@ -28,10 +28,9 @@ from autoscaler.balancers.haproxy_socket import HaproxyError, HaproxySocket, Sta
 from autoscaler.core.types import Signal
 from autoscaler.errors import SourceError
 from autoscaler.ports import Clock, FleetReadings, Vm
+from autoscaler.sources.rate_window import RateWindow
 
 FIRST = "first reading (a rate takes two)"
-MAX_WINDOW_S = 300.0
-"""A counter seen longer ago than this is forgotten, in seconds: a reset during the pause would look like a rate near zero."""
 _BACKEND = "BACKEND"
 _SHOWN = 3
 
@@ -78,7 +77,7 @@ class HaproxySource:
         queue_within_s: Time within which queued work should be done, in seconds. For a total, the queue divided by it
             is added as work per second; infinite to leave out the queue.
         timeout_s: Longest time of one request, in seconds of the event loop.
-        shortest_window_s: Shortest time to compute a rate over, in seconds: over an instant, one request more is a burst.
+        window: Times over which rates are computed.
     """
 
     def __init__(
@@ -91,7 +90,7 @@ class HaproxySource:
         *,
         queue_within_s: float = math.inf,
         timeout_s: float = 2.0,
-        shortest_window_s: float = 0.0,
+        window: RateWindow | None = None,
     ) -> None:
         self._sockets = [HaproxySocket(place, timeout_s) for place in places]
         self._backend = backend
@@ -99,7 +98,7 @@ class HaproxySource:
         self._signal = signal
         self._clock = clock
         self._queue_within_s = queue_within_s
-        self._shortest_window_s = shortest_window_s
+        self._window = window or RateWindow()
         self._counted: dict[str, _Counted] = {}
 
     async def read(self, vms: Sequence[Vm]) -> FleetReadings:
@@ -162,10 +161,10 @@ class HaproxySource:
 
     def _count(self, before: _Counted | None, answer: _Table, now_s: float) -> _Counted:
         done = {row.name: row.arrived for row in answer.rows}
-        if before is None or answer.at_s - before.at_s > MAX_WINDOW_S:
+        if before is None or answer.at_s - before.at_s > self._window.longest_s:
             return _Counted(now_s, answer.at_s, done, None)
         passed_s = answer.at_s - before.at_s
-        if passed_s <= 0 or passed_s < self._shortest_window_s:
+        if passed_s <= 0 or passed_s < self._window.shortest_s:
             return before
         rates = {
             name: (count - before.done[name] if count >= before.done[name] else count) / passed_s

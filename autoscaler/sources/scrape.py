@@ -34,6 +34,7 @@ from autoscaler.sources.fan_out import (
     summary,
     url_host,
 )
+from autoscaler.sources.rate_window import RateWindow
 from autoscaler.sources.remedies import remedy
 
 CPU_METRIC = Metric("node_cpu_seconds_total")
@@ -50,8 +51,6 @@ BATCH = 200
 """Number of answers that are converted to readings in one turn of the event loop."""
 BACK_S = 1.0
 """Seconds by which a CPU counter may fall without a reset: Linux takes back a little of the time spent waiting for I/O."""
-MAX_WINDOW_S = 300.0
-"""A counter seen longer ago than this is forgotten, in seconds: a reset during the pause would look like a rate near zero."""
 
 
 class MetricType(StrEnum):
@@ -122,8 +121,7 @@ class ScrapeSource:
         signal: What the readings are.
         clock: Clock for the times of readings.
         limits: Bounds of a round.
-        shortest_window_s: Shortest time to compute a rate over, in seconds; a scrape that comes sooner repeats the last rate.
-            Over an instant, one request more is a burst.
+        window: Times over which the rates of counters are computed.
     """
 
     def __init__(
@@ -135,7 +133,7 @@ class ScrapeSource:
         clock: Clock,
         limits: Limits | None = None,
         *,
-        shortest_window_s: float = 0.0,
+        window: RateWindow | None = None,
     ) -> None:
         if metric is None and metric_type is not MetricType.CPU:
             raise SourceError(f"scraping a {metric_type} needs the name of a metric", retryable=False)
@@ -150,7 +148,7 @@ class ScrapeSource:
         self._some_late = False
         self._fan_out = FanOut(limits or Limits(), clock.now)
         self._seen: dict[str, _Seen] = {}
-        self._shortest_window_s = shortest_window_s
+        self._window = window or RateWindow()
 
     async def read(self, vms: Sequence[Vm]) -> FleetReadings:
         """Scrape these VMs, or the single URL for a total.
@@ -272,7 +270,7 @@ class ScrapeSource:
             if before.rate is None:
                 raise UnreadableBodyError(FIRST)
             return before.rate, now_s
-        if before is not None and 0 < now_s - before.at_s < self._shortest_window_s:
+        if before is not None and 0 < now_s - before.at_s < self._window.shortest_s:
             if before.rate is None:
                 raise UnreadableBodyError(FIRST)
             return before.rate, before.at_s
@@ -281,7 +279,7 @@ class ScrapeSource:
         if not all(map(math.isfinite, now.values.values())):
             del self._seen[key]
             return math.nan, now_s
-        if before is None or not 0 < now_s - before.at_s <= MAX_WINDOW_S:
+        if before is None or not 0 < now_s - before.at_s <= self._window.longest_s:
             raise UnreadableBodyError(FIRST)
         rate = self._grown(before, now)
         self._seen[key] = _Seen(now_s, now.values, rate)

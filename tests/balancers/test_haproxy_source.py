@@ -10,6 +10,7 @@ from autoscaler.config.policy import policy_from
 from autoscaler.core.types import Signal
 from autoscaler.errors import SourceError
 from autoscaler.sources.haproxy import FIRST, HaproxySource
+from autoscaler.sources.rate_window import RateWindow
 from autoscaler.wiring_sources import Sources
 from tests.balancers.haproxy_process import BACKEND, Haproxy, Script, Vms, until
 from tests.sources.doubles import ManualClock, vm
@@ -129,7 +130,7 @@ async def test_a_slow_answer_does_not_look_like_a_burst(tmp_path):
 async def test_a_reading_that_comes_at_once_repeats_the_rate_of_before(tmp_path):
     clock = ManualClock(1000.0)
     async with Script(tmp_path / "s", TABLE.format(0).encode()) as script:
-        total = source(clock, Signal.TOTAL, str(script.path), shortest_window_s=5.0)
+        total = source(clock, Signal.TOTAL, str(script.path), window=RateWindow(5.0))
         await total.read([])
         clock.at_s += 0.05
         script.answer = TABLE.format(1).encode()
@@ -148,7 +149,8 @@ async def test_a_reading_that_comes_at_once_repeats_the_rate_of_before(tmp_path)
         assert (found.values.tolist(), found.observed_at_s.tolist()) == ([10.0], [1020.0])
 
 
-async def test_a_source_of_the_daemon_computes_no_rate_over_less_than_half_a_tick(tmp_path):
+@pytest.mark.parametrize("tick_s", [1.0, 10.0, 300.0])
+async def test_a_source_of_the_daemon_computes_rates_over_half_a_tick_to_two_ticks(tmp_path, tick_s):
     clock = ManualClock(1000.0)
     async with Script(tmp_path / "s", TABLE.format(0).encode()) as script:
         policy = policy_from(
@@ -163,13 +165,14 @@ async def test_a_source_of_the_daemon_computes_no_rate_over_less_than_half_a_tic
                 "bounds": {"maximum": 5},
             }
         )
-        total = Sources(clock, tmp_path, tick_s=10.0).source_for(policy)
+        total = Sources(clock, tmp_path, tick_s=tick_s).source_for(policy)
         await total.read([])
         # The first tick after a start comes at any time between two points of the grid.
-        clock.at_s, script.answer = 1000.1, TABLE.format(3).encode()
+        clock.at_s, script.answer = 1000.0 + 0.1 * tick_s, TABLE.format(3).encode()
         assert (await total.read([])).error == FIRST
-        clock.at_s, script.answer = 1010.1, TABLE.format(101).encode()
-        assert (await total.read([])).values.tolist() == [pytest.approx(10.0)]
+        # One reading may fail in between.
+        clock.at_s, script.answer = 1000.0 + 2.1 * tick_s, TABLE.format(2100).encode()
+        assert (await total.read([])).values.tolist() == [pytest.approx(1000.0 / tick_s)]
 
 
 async def test_the_sum_over_two_processes_is_not_made_of_one(tmp_path):

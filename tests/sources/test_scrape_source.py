@@ -13,7 +13,8 @@ from autoscaler.core.types import Signal
 from autoscaler.errors import SourceError
 from autoscaler.sources.exposition import Metric
 from autoscaler.sources.fan_out import FanOut, Limits, summary
-from autoscaler.sources.scrape import MAX_WINDOW_S, MetricType, ScrapeSource
+from autoscaler.sources.rate_window import RateWindow
+from autoscaler.sources.scrape import MetricType, ScrapeSource
 from tests.sources.doubles import on, vm
 
 LIMITS = Limits(timeout_s=1.0, deadline_s=10.0, at_once=8)
@@ -77,7 +78,7 @@ async def test_a_rate_takes_two_scrapes(web, clock, make):
 
 
 async def test_a_scrape_that_comes_at_once_repeats_the_rate_of_before(web, clock, make):
-    source = make(REQUESTS, MetricType.COUNTER, shortest_window_s=5.0)
+    source = make(REQUESTS, MetricType.COUNTER, window=RateWindow(5.0))
     web.texts = counts(a=1000)
     await source.read(on("a"))
     clock.at_s += 10.0
@@ -158,7 +159,7 @@ async def test_a_counter_seen_long_ago_is_forgotten(web, clock, make):
     for value, expected in ((1000, ()), (50, ())):
         web.texts = counts(a=value)
         assert (await source.read(on("a"))).vm_ids == expected
-        clock.at_s += MAX_WINDOW_S + 1.0
+        clock.at_s += RateWindow().longest_s + 1.0
 
 
 async def test_a_clock_set_back_starts_again_and_a_clock_that_stands_waits(web, clock, make):
