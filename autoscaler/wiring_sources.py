@@ -105,10 +105,15 @@ class Sources:
 
 
 def source_for(
-    policy: Policy, clock: Clock, folder: Path, aws_of: CloudWatchOf | None = None
+    policy: Policy,
+    clock: Clock,
+    folder: Path,
+    aws_of: CloudWatchOf | None = None,
+    *,
+    tick_s: float | None = None,
 ) -> MetricSource:
     """Make one source that shares nothing; see `Sources`."""
-    return Sources(clock, folder, aws_of=aws_of).source_for(policy)
+    return Sources(clock, folder, aws_of=aws_of, tick_s=tick_s).source_for(policy)
 
 
 def _with_utilisation(source: MetricSource, url: str, sources: Sources) -> MetricSource:

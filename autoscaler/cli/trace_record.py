@@ -113,7 +113,9 @@ async def _sample(
     clock, stop = SystemClock(), asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
     async with AsyncExitStack() as stack:
-        source = source_for(policy, clock, folder, lambda each: clouds_of(settings).cloudwatch_of(each))
+        source = source_for(
+            policy, clock, folder, lambda each: clouds_of(settings).cloudwatch_of(each), tick_s=tick_s
+        )
         stack.push_async_callback(source.close)
         provider: Provider | None = None
         if not addresses and not policy.signal.of_the_fleet:

@@ -149,7 +149,7 @@ async def test_a_reading_that_comes_at_once_repeats_the_rate_of_before(tmp_path)
         assert (found.values.tolist(), found.observed_at_s.tolist()) == ([10.0], [1020.0])
 
 
-@pytest.mark.parametrize("tick_s", [1.0, 10.0, 300.0])
+@pytest.mark.parametrize("tick_s", [1.0, 10.0, 300.0, 900.0])
 async def test_a_source_of_the_daemon_computes_rates_over_half_a_tick_to_two_ticks(tmp_path, tick_s):
     clock = ManualClock(1000.0)
     async with Script(tmp_path / "s", TABLE.format(0).encode()) as script:
