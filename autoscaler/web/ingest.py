@@ -6,7 +6,11 @@
 
     200, 204   all samples were accepted        401, 403   no token, an expired one, or one for other fleets
     400        malformed (nothing was accepted), or some samples were refused (the others were accepted)
-    408, 413, 415   too slow, too large, of another type            429, 503   try again later: Retry-After
+    408, 413, 415   too slow, too large, of another type
+    429, 503   nothing was taken; send the same request again after Retry-After
+
+Only 429 and 503 make a sender repeat a request, as Prometheus does: it keeps everything else waiting meanwhile. So neither is given for
+a request whose samples were judged one by one: the accepted ones would come again, and the refused ones would be too old by then.
 
 Rules of this file: the sender is told what is wrong, where, and what to do. The operator learns it too, from the status, metrics
 and log. Requests are bounded in number, and each in size (compressed and decompressed), time, and samples per second, so
@@ -381,8 +385,8 @@ def _unpacked(packed: bytes, most: int) -> bytes:
 def _answer(taken: Taken, unasked: int, *, empty: bool) -> web.Response:
     """Return the response to the sender.
 
-    The status is 403 if the token may push none of the samples, 429 if samples were refused only for lack of room, and 400 if any
-    was refused otherwise.
+    The status is 403 if the token may push none of the samples, and 400 if any was refused otherwise, even for lack of room: the
+    sender's next samples of that VM may find room, these should not be repeated.
     """
     refused = {result for result in taken.results if result.refused}
     if not refused and empty:
@@ -399,6 +403,4 @@ def _answer(taken: Taken, unasked: int, *, empty: bool) -> web.Response:
     alone = len(refused) == len([count for count in taken.results.values() if count])
     if alone and refused == {Result.NOT_ALLOWED}:
         return web.json_response(said, status=403)
-    if refused == {Result.FULL}:
-        return web.json_response(said, status=429, headers={"Retry-After": "60"})
     return web.json_response(said, status=400)

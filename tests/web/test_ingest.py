@@ -336,10 +336,20 @@ async def test_only_so_many_requests_are_under_way(pushing):
         assert (await p.post([sample()]))[0] == 200
 
 
-async def test_when_no_more_vms_fit_the_sender_is_told_to_wait(pushing):
-    async with pushing(kept=PushLimits(vms=0)) as p:
-        status, answer = await p.post([sample()])
-        assert (status, p.headers["Retry-After"], answer["refused"][0]["reason"]) == (429, "60", "full")
+async def test_samples_for_which_there_is_no_room_are_refused_and_not_asked_for_again(pushing):
+    async with pushing(kept=PushLimits(vms=1)) as p:
+        # A status that means "again" would repeat the accepted sample, and hold up Prometheus' whole queue.
+        both = [sample(), sample(fleet="queue")]
+        p.pushed.source(Intake("queue", Signal.TOTAL, 30.0, series=SeriesRule("work", (("job", "lb"),))))
+        status, answer = await p.post(both)
+        assert (status, answer["taken"], answer["full"]) == (400, 1, 1)
+        assert (answer["refused"][0]["reason"], "Retry-After" in p.headers) == ("full", False)
+        assert "raise push_max_vms" in answer["refused"][0]["text"]
+        assert (await p.post(both[1:]))[0] == 400
+        series = [(labels(fleet=name), [(5.0, ORIGIN_S + 1)]) for name in ("web", "queue")]
+        status, answer = await p.remote_write(*series)
+        assert (status, answer["taken"], answer["full"]) == (400, 1, 1)
+        assert "Retry-After" not in p.headers
 
 
 # ── remote write ────────────────────────────────────────────────────────────────────────────────────────
