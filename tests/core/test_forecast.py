@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from autoscaler.core.forecast import SeriesState, learn, step
+from autoscaler.core.forecast.judging import MOST_SQUARE
+from autoscaler.core.forecast.settings import DOUBT_S
 from autoscaler.core.types import QUANTILE_LEVELS, Freshness, Horizon, Outlook
 from tests.core.builders import UNSAID, arrays_of, samples, series_params
 from tests.core.law_reader import LawReader
@@ -193,6 +195,20 @@ def test_a_second_call_in_one_tick_replaces_the_sample_and_learns_once():
     outlook = step(params, state, samples(44.0, 700.0))
     assert state.totals[0, -1, 0] == total
     assert outlook.at_lead[0, 0] == pytest.approx(700.0, rel=0.15)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_sudden_factor_of_a_thousand_counts_as_one_of_four_in_the_squared_errors(at_once):
+    params, seen = (
+        series_params(lead=1),
+        [samples(at * TICK_S, 1e5 if at == 9 else 100.0) for at in range(10)],
+    )
+    state = SeriesState.empty(params)
+    for part in [seen] if at_once else [[one] for one in seen]:
+        learn(params, state, *part)
+    by_last = state.doubt[0, 1] / -np.expm1(-TICK_S / DOUBT_S)
+    assert by_last == pytest.approx(np.log(4.0) ** 2, rel=0.05)
+    assert by_last == pytest.approx(MOST_SQUARE)
 
 
 def everything(outlook):

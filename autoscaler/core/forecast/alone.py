@@ -34,6 +34,7 @@ _LOW, _MIDDLE, _HIGH = issuing.LEVELS.tolist()
 _LEAST_SPREAD, _MOST_SPREAD = float(issuing.LEAST_SPREAD), float(issuing.MOST_SPREAD)
 _LEAST_LOG, _MOST_LOG, _QUIET = float(level.LEAST_LOG), float(level.MOST_LOG), float(level.QUIET)
 _MOST_SIZE, _LEAST_SHIFT = float(judging.MOST_SIZE), float(judging.LEAST_SHIFT)
+_MOST_SQUARE = float(judging.MOST_SQUARE)
 _FIRST_WEIGHT, _MOST_WEIGHT = float(judging.FIRST_WEIGHT), float(judging.MOST_WEIGHT)
 _HUBER = float(judging.HUBER)
 
@@ -118,8 +119,8 @@ def _judging(one: _Numbers, settings: Settings) -> Callable[[int], None]:
         outcome = aheads[then] + error
         off = outcome - fitted[then]
         by_fit, by_last = doubt
-        doubt[0] = by_fit + (min(off * off, _MOST_SIZE) - by_fit) * doubt_alpha
-        doubt[1] = by_last + (min(outcome * outcome, _MOST_SIZE) - by_last) * doubt_alpha
+        doubt[0] = by_fit + (min(off * off, _MOST_SQUARE) - by_fit) * doubt_alpha
+        doubt[1] = by_last + (min(outcome * outcome, _MOST_SQUARE) - by_last) * doubt_alpha
         limit = _HUBER * spread
         outcome = aheads[then] + min(max(error, -limit), limit)
         share = min(one_weighs / (totals[lead] + 1.0), 1.0)

@@ -21,7 +21,9 @@ from autoscaler.core.types import LAW_LOW, LAW_STEP, Bool, Float, Int, SmallFloa
 
 _NOTHING, _ONE = np.array(0.0), np.array(1.0)
 MOST_SIZE, LEAST_SHIFT = np.array(2.0), np.array(-2.0)
-"""Bounds of a log error in the mean sizes and shifts. `MOST_SIZE` also bounds a squared log error in `SeriesState.doubt`."""
+"""Bounds of a log error in the mean sizes and shifts."""
+MOST_SQUARE = np.array(2.0)
+"""Bound of a squared log error in `SeriesState.doubt`, not of the error itself, which therefore counts as at most 1.41, a factor of 4."""
 HUBER = np.array(12.0)
 """The level is fitted to outcomes as if they were at most this many spreads from the forecast (bounded influence, Huber
 1964)."""
@@ -231,7 +233,7 @@ def _compare(group: Group, state: SeriesState, lesson: FitOutcome) -> None:
     np.subtract(outcome, slots_first(state.fitted).reshape(-1).take(lesson.place), out=squares[:, 0])
     squares[:, 1] = outcome
     squares *= squares
-    np.minimum(squares, MOST_SIZE, out=squares)
+    np.minimum(squares, MOST_SQUARE, out=squares)
     squares -= state.doubt
     squares *= group.doubt_alpha
     if lesson.known is not None:
