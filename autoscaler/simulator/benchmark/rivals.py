@@ -141,7 +141,7 @@ RIVALS: tuple[Rival, ...] = (
     ),
     Rival(
         "kubernetes", "Kubernetes HPA",
-        "Scales in proportion to work, with 10% tolerance: out to at most double in 15 s, in to the highest wish of 5 minutes.",
+        "Scales in proportion to work, with 10% tolerance: out in 15 s to at most double or 4 more, whichever is more, in to the highest wish of 5 minutes.",
         "target utilisation", UTILISATIONS, lambda p, s: Kubernetes(p, utilisation=s.knob, external=True),
     ),
     Rival(

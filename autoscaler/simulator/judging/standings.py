@@ -70,7 +70,7 @@ RIVALS: tuple[Rival, ...] = (
     ),
     Rival(
         "kubernetes", "Kubernetes autoscaler",
-        "Target 77%. Scales in proportion, with 10% tolerance: out to at most double in 15 s, in to the highest wish of 5 minutes.",
+        "Target 77%. Scales in proportion, with 10% tolerance: out in 15 s to at most double or 4 more, whichever is more, in to the highest wish of 5 minutes.",
         lambda params, _: Kubernetes(params),
     ),
     Rival(
