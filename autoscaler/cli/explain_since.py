@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from autoscaler.cli.json_keys import FORM
 from autoscaler.cli.output import print_json, say, utc, work
 from autoscaler.core.types import Freshness
 from autoscaler.ports import OutcomeKind, Verb
@@ -151,7 +152,7 @@ def tell_all_since(reader: JournalReader, begin_s: float, end_s: float, *, as_js
     told = sorted((each for each in found if each[1].decisions), key=lambda each: -each[1].short_s)
     if as_json and told:
         fleets = [_document(story, fleet, begin_s, end_s) for fleet, story in told]
-        print_json({"version": 1, "from_s": begin_s, "to_s": end_s, "fleets": fleets})
+        print_json({"version": FORM, "from_s": begin_s, "to_s": end_s, "fleets": fleets})
     elif told:
         for fleet, story in told:
             typer.echo(_summary(story, fleet))
@@ -239,7 +240,7 @@ def _summary(story: Story, fleet: str) -> str:
 
 def _document(story: Story, fleet: str, begin_s: float, end_s: float) -> dict[str, Any]:
     return {
-        "version": 1,
+        "version": FORM,
         "fleet": fleet,
         "from_s": begin_s,
         "to_s": end_s,

@@ -9,28 +9,25 @@ Rules of this file: pure; one small function per subject; every finding has advi
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from zoneinfo import ZoneInfo, available_timezones
 
 import numpy as np
 
 from autoscaler.config.checks_learning import check_kind, check_learning
 from autoscaler.config.checks_pool import check_pool
-from autoscaler.config.checks_signal import ADDRESS, check_signal
+from autoscaler.config.checks_signal import check_signal
 from autoscaler.config.compiling import quantile_index
+from autoscaler.config.compiling_objective import BILLING_FLOOR_S
 from autoscaler.config.documents import Severity, YamlPath
-from autoscaler.config.finding import Finding
+from autoscaler.config.finding import Finding, check_time_zone
 from autoscaler.config.finding import seconds_text as _s
 from autoscaler.config.policy import Policy
 from autoscaler.config.quantities import PERCENT, PRICE
 from autoscaler.config.section import DAY_S
 from autoscaler.config.wishes import StepRule
 from autoscaler.core.types import QUANTILE_LEVELS
-
-BILLING_FLOOR_S = 60.0
-"""Every start is billed for at least this long, seconds."""
+from autoscaler.ports.sources import ADDRESS
 
 
 def check_policy(policy: Policy, tick_s: float, now_s: float | None = None) -> tuple[Finding, ...]:
@@ -253,13 +250,7 @@ def _check_hunting(policy: Policy, at: int) -> Iterator[Finding]:
 
 def _check_schedule(policy: Policy) -> Iterator[Finding]:
     for at, window in enumerate(policy.schedule):
-        zone = unknown_zone(window.time_zone)
-        if zone is not None:
-            yield Finding(
-                (("schedule", at, "time_zone"), ("schedule", at)),
-                f"there is no time zone `{window.time_zone[:60]}`",
-                zone,
-            )
+        yield from check_time_zone(window.time_zone, ("schedule", at))
         if window.from_ is None or window.from_ == window.to:
             yield Finding(
                 (("schedule", at, "from"),),
@@ -282,13 +273,7 @@ def _check_events(policy: Policy, now_s: float | None) -> Iterator[Finding]:
                 f"event `{event.name}` must either begin once or recur",
                 'write `begins: 2026-03-01T08:00:00Z`, or `days: mon-fri` and `at: "08:00"`',
             )
-        zone = unknown_zone(event.time_zone)
-        if zone is not None:
-            yield Finding(
-                (("events", at, "time_zone"), ("events", at)),
-                f"there is no time zone `{event.time_zone[:60]}`",
-                zone,
-            )
+        yield from check_time_zone(event.time_zone, ("events", at))
         if now_s is not None and event.begins is not None:
             end_s = event.begins.timestamp() + event.lasts_s
             if end_s <= now_s:
@@ -306,16 +291,6 @@ def _check_events(policy: Policy, now_s: float | None) -> Iterator[Finding]:
             "switch on `forecast`, or give the fleet an `objective`",
             Severity.WARNING,
         )
-
-
-def unknown_zone(name: str) -> str | None:
-    """Return advice if there is no time zone of this name; None if there is one."""
-    try:
-        ZoneInfo(name)
-    except (ValueError, OSError, KeyError):
-        close = difflib.get_close_matches(name, sorted(available_timezones()), 1)
-        return f"did you mean `{close[0]}`?" if close else "write a name such as Europe/Berlin or UTC"
-    return None
 
 
 # ── Guards and supply ───────────────────────────────────────────────────────────────────────────────────

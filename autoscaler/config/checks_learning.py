@@ -9,8 +9,7 @@ from collections.abc import Iterator
 
 from autoscaler.config.finding import Finding
 from autoscaler.config.policy import Policy
-
-ADDRESS = "{address}"
+from autoscaler.ports.sources import ADDRESS
 
 
 def check_kind(policy: Policy) -> Iterator[Finding]:

@@ -5,12 +5,10 @@ The rules of `checks` apply.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
-from zoneinfo import ZoneInfo, available_timezones
 
 from autoscaler.config.documents import Severity, YamlPath
-from autoscaler.config.finding import Finding, seconds_text
+from autoscaler.config.finding import Finding, check_time_zone, seconds_text
 from autoscaler.config.freshness import QuietWindow
 from autoscaler.config.policy import Policy
 
@@ -82,15 +80,7 @@ def _check_refill(policy: Policy) -> Iterator[Finding]:
 
 
 def _check_window(window: QuietWindow, path: YamlPath) -> Iterator[Finding]:
-    try:
-        ZoneInfo(window.time_zone)
-    except (ValueError, OSError, KeyError):
-        close = difflib.get_close_matches(window.time_zone, sorted(available_timezones()), 1)
-        yield Finding(
-            ((*path, "time_zone"), path),
-            f"there is no time zone `{window.time_zone[:60]}`",
-            f"did you mean `{close[0]}`?" if close else "write a name such as Europe/Berlin or UTC",
-        )
+    yield from check_time_zone(window.time_zone, path)
     if window.from_ is None or window.from_ == window.to:
         yield Finding(
             ((*path, "from"), path),

@@ -15,8 +15,8 @@ from autoscaler.config.finding import Finding, seconds_text
 from autoscaler.config.policy import Policy
 from autoscaler.config.prometheus import PrometheusInput
 from autoscaler.config.quantities import DURATION
+from autoscaler.ports.sources import ADDRESS
 
-ADDRESS = "{address}"
 LONG_RANGE_S = 300.0
 """Shortest range of a query, in seconds, with which a burst shows minutes late."""
 _RANGE = re.compile(r"\[\s*([0-9a-z]+)\s*(?::[^\]]*)?\]")

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from autoscaler.ports.provider import Vm
 
+ADDRESS = "{address}"
+"""Placeholder for a VM's private address in the URL templates of policies."""
+
 
 @dataclass(frozen=True, slots=True)
 class FleetReadings:

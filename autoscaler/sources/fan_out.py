@@ -29,8 +29,6 @@ KEPT_S = 90.0
 """How long a connection is kept for the next round, in seconds. A new connection costs more than the request itself."""
 BEGUN_PER_TURN = 16
 """Most requests that begin in one turn of the event loop; they take 2 to 4 ms."""
-ADDRESS = "{address}"
-"""Placeholder for a VM's private address in a URL template."""
 
 
 class UnreadableBodyError(ValueError):

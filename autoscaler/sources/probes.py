@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autoscaler.ports import Clock, Vm
-from autoscaler.sources.fan_out import ADDRESS, FanOut, Limits, url_host
+from autoscaler.ports.sources import ADDRESS
+from autoscaler.sources.fan_out import FanOut, Limits, url_host
 
 PENDING_AT_MOST_S = 300.0
 """Longest time from launch to running, in seconds. A VM launched this long plus `after_s` ago has surely run for `after_s`."""

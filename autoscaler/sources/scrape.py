@@ -22,9 +22,9 @@ import numpy as np
 from autoscaler.core.types import Signal
 from autoscaler.errors import SourceError
 from autoscaler.ports import Clock, FleetReadings, Vm
+from autoscaler.ports.sources import ADDRESS
 from autoscaler.sources.exposition import Labels, Metric, Series, parse
 from autoscaler.sources.fan_out import (
-    ADDRESS,
     Answer,
     FanOut,
     Limits,
