@@ -70,7 +70,7 @@ def doctor(
     if as_json:
         typer.echo(json.dumps([asdict(each) for each in findings], indent=2))
     else:
-        _show(findings, everything=all_)
+        print_findings(findings, everything=all_)
     if any(each.level == "problem" for each in findings):
         raise typer.Exit(FAILED)
 
@@ -254,14 +254,14 @@ async def _asked_hosts(
             if policy.provision
             else (),
             hibernates=policy.warm_pool.hibernate is not None,
-            only_on_aws=_only_on_aws(policy),
+            only_on_aws=fields_only_on_aws(policy),
         )
         for policy in policies
     ]
     return await examine(settings, fleets, clock)
 
 
-def _only_on_aws(policy: Policy) -> tuple[str, ...]:
+def fields_only_on_aws(policy: Policy) -> tuple[str, ...]:
     """Return the names of policy fields that work only on AWS."""
     balancer, tried = policy.balancer, policy.freshness.exercise
     asked = {
@@ -408,7 +408,8 @@ async def _read_twice(
     return count, why
 
 
-def _show(findings: Sequence[Finding], *, everything: bool) -> None:
+def print_findings(findings: Sequence[Finding], *, everything: bool) -> None:
+    """Print findings as a table, and how many there are of each level; those that are well only if `everything`."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -138,7 +138,7 @@ def compare(
                         _refuse_empty(runs[name][1], one)
                         _replace(folder, journal_dir, force=force)
                 own = next((ran.own for _, ran in runs.values()), None)
-                runs = _begun(runs)
+                runs = begun(runs)
                 _replace(out, None, force=force)
                 lines = _write_timelines(out, runs, form)
                 with Bar("replaying what else could have served", quiet=as_json) as bar:
@@ -158,7 +158,7 @@ def compare(
         end_of_part(interrupted)
 
 
-def _begun(runs: dict[str, tuple[Replay, ReplayResult]]) -> dict[str, tuple[Replay, ReplayResult]]:
+def begun(runs: dict[str, tuple[Replay, ReplayResult]]) -> dict[str, tuple[Replay, ReplayResult]]:
     """Return the runs, limited to the ticks that all of them have.
 
     Raises:

@@ -143,7 +143,7 @@ async def _run(
         tick_s=settings.tick_s,
     )
     balancer_of, hook_of = real_balancer(clock, clouds.ec2_of), real_hook(clock, clouds.ec2_of)
-    made, left_out = _sources(policies, sources.source_for, (clouds.name_of, balancer_of, hook_of))
+    made, left_out = sources_of(policies, sources.source_for, (clouds.name_of, balancer_of, hook_of))
     async with AsyncExitStack() as stack:
         journal = open_journal(
             settings.state_dir, clock.now, lambda text: telemetry.log.error("journal_recovered", text=text)
@@ -207,7 +207,7 @@ def _leasing(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Leasing
     return leasing
 
 
-def _sources(
+def sources_of(
     policies: PolicySet,
     source_of: Callable[[Policy], MetricSource],
     others_of: Sequence[Callable[[Policy], object]],

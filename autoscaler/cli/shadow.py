@@ -145,7 +145,7 @@ def conclusion(report: ShadowReport) -> str:
 def _misses(report: ShadowReport) -> str:
     t, longest = report.total, report.longest
     real = t.missed_share(t.real)
-    beside = "" if math.isnan(real) else f" What really ran missed {_share(real)}."
+    beside = "" if math.isnan(real) else f" What really ran missed {share_text(real)}."
     if longest is None:
         return f"no work.{beside}"
     many = counted(report.episodes, "episode")
@@ -158,7 +158,7 @@ def _misses(report: ShadowReport) -> str:
         else f"{_span(longest.end_s - longest.start_s)} from {utc(longest.start_s)}"
     )
     return (
-        f"{_share(t.missed_share(t.policy))} of the work in {many}; {lasted} {when}, short by up to "
+        f"{share_text(t.missed_share(t.policy))} of the work in {many}; {lasted} {when}, short by up to "
         f"{_amount(longest.worst_per_s)}/s.{beside}"
     )
 
@@ -241,10 +241,11 @@ def _episode(e: Episode) -> str:
 
 def _missed(row: ShadowComparison, side: Side) -> str:
     share = row.missed_share(side)
-    return "?" if math.isnan(share) else _share(share)
+    return "?" if math.isnan(share) else share_text(share)
 
 
-def _share(share: float) -> str:
+def share_text(share: float) -> str:
+    """Return a share as a percentage with two digits: `0.12 %`."""
     percent = 100.0 * share
     if percent == 0:
         return "0 %"

@@ -200,7 +200,7 @@ def _change_lines() -> Show:
     before: dict[str, object] = {}
 
     def show(found: dict[str, Any] | None, trouble: str) -> None:
-        lines = _lines(found) if found else {"": (trouble, trouble)}
+        lines = status_lines(found) if found else {"": (trouble, trouble)}
         stamp = utc(found["at_s"]) if found else "-"
         for name, (key, line) in lines.items():
             if before.get(name) != key:
@@ -211,7 +211,7 @@ def _change_lines() -> Show:
     return show
 
 
-def _lines(found: dict[str, Any]) -> dict[str, tuple[object, str]]:
+def status_lines(found: dict[str, Any]) -> dict[str, tuple[object, str]]:
     """Return the lines to print, by subject. Each has a key; the line is printed again only when its key changes."""
     lines: dict[str, tuple[object, str]] = {
         f"unhealthy {text}": (text, f"unhealthy: {text}") for text in found["problems"]

@@ -84,10 +84,10 @@ def sweep(
         if out is not None:
             make_place(out, force=force, with_page=not no_page)
         tried = tried_on(policy, trace, played.kind, played.wanted(seed), vary, random)
-        found = _run(tried, executor, max(processes, 1), quiet=as_json)
+        found = run_variants(tried, executor, max(processes, 1), quiet=as_json)
         if out is not None:
             make_way(out, force=force)
-        _tell(tried, found, out, form, with_page=not no_page, as_json=as_json)
+        tell(tried, found, out, form, with_page=not no_page, as_json=as_json)
         if found.interrupted:
             typer.echo(
                 f"interrupted: {len(found.variants)} of {len(tried.variants)} variants had finished", err=True
@@ -234,7 +234,12 @@ def make_way(out: Path, *, force: bool) -> None:
     replace_run(out, force=force)
 
 
-def _run(tried: Tried, executor: Executor | None, processes: int, *, quiet: bool) -> SweepResult:
+def run_variants(tried: Tried, executor: Executor | None, processes: int, *, quiet: bool) -> SweepResult:
+    """Return the results of all variants, or of those that were done when the user interrupted.
+
+    Raises:
+        KeyboardInterrupt: The user interrupted before any was done.
+    """
     from autoscaler.cli.progress import Bar
     from autoscaler.errors import ConfigError
     from autoscaler.simulator.search.sweep import Course, run_sweep
@@ -259,9 +264,10 @@ def _run(tried: Tried, executor: Executor | None, processes: int, *, quiet: bool
     return found
 
 
-def _tell(
+def tell(
     tried: Tried, found: SweepResult, out: Path | None, form: Form, *, with_page: bool, as_json: bool
 ) -> None:
+    """Write the results to the folder `out` if there is one, and print them."""
     from autoscaler.simulator.search.landscape import landscape, write_results
 
     judged = landscape(found, tried.current)

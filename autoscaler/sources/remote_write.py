@@ -48,7 +48,7 @@ def unpacked(body: bytes, most_bytes: int) -> Any:
         SourceError: The body is not a WriteRequest; the message says why.
         OversizedError: It unpacks to more than `most_bytes`.
     """
-    snappy, packed_badly, request, written_badly = _libraries()
+    snappy, packed_badly, request, written_badly = libraries()
     try:
         size = snappy.decompress_raw_len(body)
     except packed_badly as error:
@@ -139,7 +139,7 @@ def _short(error: BaseException) -> str:
 
 
 @cache
-def _libraries() -> tuple[Any, type[Exception], Any, type[Exception]]:
+def libraries() -> tuple[Any, type[Exception], Any, type[Exception]]:
     """The snappy module and its error class; a WriteRequest class built as the specification numbers its fields, and its error."""
     from cramjam import DecompressionError, snappy
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory

@@ -74,7 +74,7 @@ class RecordedPast:
                     ).fetchone()
                     rosters[roster] = _places(json.loads(names), fleets)
                 times.append(np.array([row[1] for row in rows], np.float64))
-                parts.append(_demand(rows, rosters, len(fleets)))
+                parts.append(demand_of(rows, rosters, len(fleets)))
         if not parts:
             return np.empty(0), np.empty((0, len(fleets)), np.float32)
         return np.concatenate(times), np.concatenate(parts)
@@ -87,11 +87,18 @@ def _places(names: Sequence[str], fleets: Sequence[str]) -> tuple[NDArray[np.int
     return np.array([at for at, _ in found], np.int64), np.array([at for _, at in found], np.int64)
 
 
-def _demand(
+def demand_of(
     rows: Sequence[tuple[int, float, int, bytes, int]],
     rosters: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]],
     fleets: int,
 ) -> NDArray[np.float32]:
+    """Return the demand in recorded ticks: float32 (ticks, fleets), NaN where it was hidden or the tick is damaged.
+
+    Args:
+        rows: Id, time, format, body and roster of each tick.
+        rosters: By id, places of the fleets in the body, and in the result.
+        fleets: Number of fleets.
+    """
     found = np.full((len(rows), fleets), np.nan, np.float32)
     for at, (_, _, number, body, roster) in enumerate(rows):
         here, there = rosters[roster]

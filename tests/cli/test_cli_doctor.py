@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from autoscaler.cli.doctor import _show, room
+from autoscaler.cli.doctor import print_findings, room
 from autoscaler.cli.main import app
 from autoscaler.cloud.endpoint_process import EndpointProcess
 from autoscaler.cloud.setup import CloudSetup, FleetSetup
@@ -176,7 +176,9 @@ def test_what_is_wrong_in_the_same_way_with_many_fleets_is_told_once(capsys):
         )
         for at in range(5)
     ]
-    _show([*same, Finding("metrics", Level.PROBLEM, "nothing came", "look there", "web")], everything=False)
+    print_findings(
+        [*same, Finding("metrics", Level.PROBLEM, "nothing came", "look there", "web")], everything=False
+    )
     said = capsys.readouterr().out
     assert said.count("not seen") == 1
     assert "fleet-0," in said

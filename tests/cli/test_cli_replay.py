@@ -247,10 +247,10 @@ def test_policies_are_compared_on_the_same_luck(here):
 
 
 def test_a_comparison_that_is_ended_before_it_began_says_so(here):
-    from autoscaler.cli.replay import _begun
+    from autoscaler.cli.replay import begun
 
     with pytest.raises(KeyboardInterrupt):
-        _begun({})
+        begun({})
 
 
 def test_equal_policies_decide_alike(here):

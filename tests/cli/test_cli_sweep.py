@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from autoscaler.cli.sweep import _run, _tell, tried_on
+from autoscaler.cli.sweep import run_variants, tell, tried_on
 from autoscaler.simulator.replay.preparing import Wanted
 from autoscaler.simulator.report.wording import each_unit
 from tests.cli.conftest import call, strict_json
@@ -175,9 +175,9 @@ def test_what_is_wrong_with_a_recommendation_is_said(here, arguments, words):
 def test_what_was_finished_before_ctrl_c_is_written_and_said_to_be_a_part(here, capsys):
     vary = ["reactive.headroom=0%..100%/200"]
     tried = tried_on(here / "web.yaml", here / "day.csv", "gauge", Wanted(), vary, None)
-    found = _run(tried, Interrupted(), 1, quiet=True)
+    found = run_variants(tried, Interrupted(), 1, quiet=True)
     assert found.interrupted
-    _tell(tried, found, here / "out", "csv", with_page=False, as_json=False)
+    tell(tried, found, here / "out", "csv", with_page=False, as_json=False)
     rows = rows_of(here / "out" / "results.csv")
     assert len(rows) == len(found.variants) == 128
     document = strict_json((here / "out" / "report.json").read_text())

@@ -13,7 +13,7 @@ import termios
 import pytest
 from aiohttp import web
 
-from autoscaler.cli.status import _lines
+from autoscaler.cli.status import status_lines
 from tests.cli.conftest import COMMAND, INTERRUPT, Program, call, environment, until
 
 
@@ -189,7 +189,7 @@ async def test_what_needs_a_look_stands_first_and_the_same_trouble_is_told_once(
 
 
 def test_how_short_a_fleet_is_makes_no_line_at_every_tick():
-    first, second = (_lines(answer(tick, shortage=short)) for tick, short in ((1, 57.0), (2, 58.0)))
+    first, second = (status_lines(answer(tick, shortage=short)) for tick, short in ((1, 57.0), (2, 58.0)))
     assert first["web short"][0] == second["web short"][0]
     assert first["web short"][1] == "web: short: 57/s of its demand find no VM"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from autoscaler.cli.run import _sources
+from autoscaler.cli.run import sources_of
 from autoscaler.clock import VirtualClock
 from autoscaler.config.loading import PolicySet
 from autoscaler.errors import ConfigError
@@ -19,7 +19,7 @@ TRIED = policy("tried", freshness={"exercise": {"every": "1d", "ssm": {"document
 def found(*policies):
     clock = VirtualClock(0.0)
     others = real_balancer(clock, lambda _: None), real_hook(clock, lambda _: None)
-    return _sources(PolicySet(policies=policies), lambda each: f"source of {each.fleet}", others)
+    return sources_of(PolicySet(policies=policies), lambda each: f"source of {each.fleet}", others)
 
 
 def test_what_only_aws_has_leaves_its_own_fleet_out_where_vms_are_elsewhere():

@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from autoscaler.cli.control_client import ask
-from autoscaler.cli.doctor import _show
+from autoscaler.cli.doctor import print_findings
 from autoscaler.cli.output import errors_in_words, set_up_logging
 from autoscaler.core.types import Freshness
 from autoscaler.errors import SourceError
@@ -86,7 +86,7 @@ def test_what_a_daemon_says_of_its_vms_holds_none_of_it(tmp_path):
 
 def test_the_doctor_shows_none_of_it_and_takes_no_bracket_for_a_colour(capsys):
     text = f"[providers.rack] and [/bold] {EVIL}"
-    _show([Finding("metrics", Level.PROBLEM, text, "see [red]", "web")], everything=False)
+    print_findings([Finding("metrics", Level.PROBLEM, text, "see [red]", "web")], everything=False)
     said = capsys.readouterr().out
     assert "\x1b" not in said
     assert "[providers.rack]" in said

@@ -214,7 +214,7 @@ def test_hidden_demand_and_damaged_ticks_are_unknown(tmp_path):
     (row,) = bench.records[-1].fleets
     both = encode([row, replace(row, fleet="other", censored=True)])
     rosters = {7: (np.array([0, 1]), np.array([1, 0]))}
-    found = recorded_demand._demand([(1, 0.0, FORMAT, both, 7), (2, 1.0, FORMAT, both[:-9], 7)], rosters, 2)
+    found = recorded_demand.demand_of([(1, 0.0, FORMAT, both, 7), (2, 1.0, FORMAT, both[:-9], 7)], rosters, 2)
     assert found[0, 1] == row.demand == demand(10)
     assert np.isnan(found[[0, 1, 1], [0, 0, 1]]).all()
 

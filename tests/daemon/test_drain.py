@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from autoscaler.balancers.simulated import SimulatedBalancer
-from autoscaler.cli.status import _lines
+from autoscaler.cli.status import status_lines
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.daemon.fleets import FleetSetup
 from autoscaler.daemon.vms.tracked import PROTECTED_TAG, Phase
@@ -197,7 +197,9 @@ async def test_a_vm_that_cannot_be_cordoned_serves_on_and_it_is_said():
     (told,) = {text for _, kind, text in bench.events() if kind == "drain_failed"}
     assert told.endswith(": the socket is gone")
     assert bench.log.texts("balancer_failed") == ["the socket is gone"]
-    assert _lines(status(bench.daemon))["web load balancer"][1] == "web: load balancer: the socket is gone"
+    assert (
+        status_lines(status(bench.daemon))["web load balancer"][1] == "web: load balancer: the socket is gone"
+    )
 
 
 @virtual
@@ -287,7 +289,9 @@ async def test_a_new_vm_that_the_balancer_does_not_admit_is_told_of():
     assert set(bench.column("in_service")) == {0}
     assert bench.log.texts("balancer_failed") == ["the socket is gone"]
     assert bench.log.texts("balancer_recovered") == []
-    assert _lines(status(bench.daemon))["web load balancer"][1] == "web: load balancer: the socket is gone"
+    assert (
+        status_lines(status(bench.daemon))["web load balancer"][1] == "web: load balancer: the socket is gone"
+    )
     bench.balancer.failures.clear()
     bench.records.clear()
     await bench.run(20)
@@ -303,7 +307,7 @@ async def test_a_balancer_that_is_well_again_is_told_of():
     assert bench.column("in_service")[-1] == 1
     assert bench.log.texts("balancer_failed") == ["the socket is gone"]
     assert bench.log.texts("balancer_recovered") == ["the balancer does what it is asked again"]
-    assert "web load balancer" not in _lines(status(bench.daemon))
+    assert "web load balancer" not in status_lines(status(bench.daemon))
 
 
 @virtual

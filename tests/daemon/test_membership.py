@@ -3,7 +3,7 @@
 import asyncio
 
 from autoscaler.balancers.simulated import SimulatedBalancer
-from autoscaler.cli.status import _lines
+from autoscaler.cli.status import status_lines
 from autoscaler.ports import Verb
 from autoscaler.web.status import status
 from tests.daemon.builders import steady, virtual
@@ -41,7 +41,7 @@ async def test_another_balancer_that_has_none_of_the_vms_stops_none_and_it_is_to
     assert told(bench) == [(20, "balancer_lacks_vms")]
     (text,) = {text for _, kind, text in bench.events() if kind == "balancer_lacks_vms"}
     assert text.startswith("the load balancer has 0 of the 4 VMs in service; check `balancer` in the policy")
-    shown = _lines(status(bench.daemon))["web load balancer"][1]
+    shown = status_lines(status(bench.daemon))["web load balancer"][1]
     assert "the load balancer has 1 of the 5 VMs in service" in shown
     assert bench.rows()[5].sentence.startswith("no VM leaves, since the load balancer has too few of them: ")
     assert other.lacks == set(bench.ids[:4])

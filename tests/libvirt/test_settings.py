@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from autoscaler.cli.doctor import _only_on_aws
+from autoscaler.cli.doctor import fields_only_on_aws
 from autoscaler.clock import SystemClock
 from autoscaler.config.loading import require_policy
 from autoscaler.errors import ConfigError
@@ -115,6 +115,6 @@ def test_what_only_aws_has_is_refused_elsewhere(more, make, words, tmp_path):
     (tmp_path / "web.yaml").write_text(POLICY + more + "\n")
     (tmp_path / "day.csv").write_text("timestamp,value\n2026-01-01T00:00:00Z,1\n2026-01-01T00:01:00Z,1\n")
     policy = require_policy(tmp_path / "web.yaml")
-    assert _only_on_aws(policy) == (words.removesuffix(" is AWS's"),)
+    assert fields_only_on_aws(policy) == (words.removesuffix(" is AWS's"),)
     with pytest.raises(ConfigError, match=words):
         make(SystemClock(), lambda _: None)(policy)

@@ -233,7 +233,7 @@ def test_accepted_orders_of_ticks_in_shadow_are_counted():
     [(0, "0 %"), (1e-6, "<0.01 %"), (0.00123, "0.12 %"), (0.0996, "10 %"), (0.613, "61 %"), (0.9996, "100 %"), (1, "100 %")],
 )  # fmt: skip
 def test_a_share_is_written_as_people_write_it(share, text):
-    assert words._share(share) == text
+    assert words.share_text(share) == text
 
 
 @pytest.mark.parametrize("ticks", [(), (tick(0),), (tick(0, real=None), tick(1, real=None))])

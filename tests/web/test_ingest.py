@@ -109,7 +109,7 @@ def _pushing(tmp_path):
 
 def written(*series):
     """A remote write body of (labels, [(value, seconds)])."""
-    request = remote_write._libraries()[2]()
+    request = remote_write.libraries()[2]()
     for labels, samples in series:
         one = request.timeseries.add()
         for name, value in labels.items():

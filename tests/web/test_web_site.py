@@ -11,7 +11,7 @@ from contextlib import closing
 import aiohttp
 import pytest
 
-from autoscaler.cli.status import _lines
+from autoscaler.cli.status import status_lines
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.daemon.lifecycle import run_to_the_end
 from autoscaler.daemon.loop import Daemon
@@ -65,11 +65,13 @@ async def test_a_journal_that_cannot_be_written_is_told_until_it_can(bench):
     await daemon.tick(TICK_0)
     found = status(daemon)
     assert found["journal"]["error"] == "the disk is full"
-    assert "nothing is started or stopped until it can be written: the disk is full" in str(_lines(found))
+    assert "nothing is started or stopped until it can be written: the disk is full" in str(
+        status_lines(found)
+    )
     bench.journal.broken = False
     await daemon.tick(TICK_0 + 1)
     assert status(daemon)["journal"]["error"] == ""
-    assert "journal" not in str(_lines(status(daemon)))
+    assert "journal" not in str(status_lines(status(daemon)))
     await bench.journal.close()
 
 

@@ -123,7 +123,7 @@ class Law(NamedTuple):
     def bins_over(self, share: SmallFloat) -> Int:
         """Return how many bins have at least these odds, int64 (k,): where bisection would end."""
         if len(share) > _MANY:
-            return self._halved(share)
+            return self.halved(share)
         cell = _BINS + self.base
         fall = self.excess.take(cell)
         cell += 1
@@ -134,11 +134,11 @@ class Law(NamedTuple):
         enough = fall >= width
         # If the odds pass the share only once, bisection ends there.
         if np.count_nonzero(enough[1:] > enough[:-1]):
-            return self._halved(share)
+            return self.halved(share)
         count: Int = np.add.reduce(enough, axis=0)
         return np.minimum(count, LAW_BINS - 1)
 
-    def _halved(self, share: SmallFloat) -> Int:
+    def halved(self, share: SmallFloat) -> Int:
         """Return the result of `bins_over` by bisection."""
         count = np.zeros(np.broadcast_shapes(share.shape, self.base.shape), np.int64)
         for half in _HALVES:
