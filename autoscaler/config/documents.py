@@ -29,6 +29,9 @@ MAX_VALUES = 20_000
 MAX_BRACKETS = 100
 MAX_DIGITS = 100
 """Limits of one file. A policy has a few hundred values; more is a mistake or an attack (nested aliases)."""
+MOST_PROBLEMS = 50
+"""Most problems of one kind in a file that are described; the others are counted. A suggestion takes a millisecond, and the daemon
+checks policies too."""
 
 YamlPath: TypeAlias = tuple[str | int, ...]
 
@@ -149,7 +152,17 @@ def read_document(file: Path, instead: bytes | None = None) -> Document:
     text = _read_text(document, instead)
     if text is not None:
         _fill(document, text)
+        shown = document.problems[:MOST_PROBLEMS]
+        document.problems = with_rest(shown, len(document.problems) - len(shown))
     return document
+
+
+def with_rest(problems: list[Problem], left: int) -> list[Problem]:
+    """Return the problems of a file, followed by one that says how many more there are, if any are left."""
+    if not left:
+        return problems
+    last = max((problem.mark for problem in problems), key=lambda mark: (mark.line, mark.column))
+    return [*problems, Problem(last, f"{left:,} more problems in this file", "correct those above first")]
 
 
 def _read_text(document: Document, instead: bytes | None) -> str | None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from autoscaler.config.documents import Document, Mark, Problem, YamlPath
+from autoscaler.config.documents import MOST_PROBLEMS, Document, Mark, Problem, YamlPath, with_rest
 from autoscaler.config.policy import Policy
 from autoscaler.config.quantities import Quantity, Text, shown
 
@@ -25,7 +25,8 @@ def validation_problems(
 ) -> list[Problem]:
     """Return one problem per finding, placed in the (merged) document.
 
-    An unknown key that is probably a misspelt required key is reported as one problem, at the misspelt key.
+    An unknown key that is probably a misspelt required key is reported as one problem, at the misspelt key. Beyond `MOST_PROBLEMS`
+    unknown keys, and as many other findings, the rest is only counted.
 
     Args:
         error: The findings of pydantic.
@@ -36,18 +37,19 @@ def validation_problems(
     findings = error.errors(include_url=False)
     missing = {tuple(found["loc"]) for found in findings if _is_missing(found)} if whole else set()
     problems, told = [], set()
-    for found in findings:
-        if found["type"] == "extra_forbidden":
-            joined = _in_place_of(tuple(found["loc"]), missing, root)
-            told |= joined
-            problems.append(_problem(found, document, root, joined))
-    problems += [
-        _problem(found, document, root)
+    unknown = [found for found in findings if found["type"] == "extra_forbidden"]
+    for found in unknown[:MOST_PROBLEMS]:
+        joined = _in_place_of(tuple(found["loc"]), missing, root)
+        told |= joined
+        problems.append(_problem(found, document, root, joined))
+    others = [
+        found
         for found in findings
         if found["type"] != "extra_forbidden"
         and not (_is_missing(found) and (not whole or tuple(found["loc"]) in told))
     ]
-    return problems
+    problems += [_problem(found, document, root) for found in others[:MOST_PROBLEMS]]
+    return with_rest(problems, len(unknown) + len(others) - len(problems))
 
 
 def _is_missing(found: ErrorDetails) -> bool:

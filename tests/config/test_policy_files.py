@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from autoscaler.config.documents import Problem, Severity
+from autoscaler.config.documents import MOST_PROBLEMS, Problem, Severity
 from autoscaler.config.loading import load_policies, load_policy, require_policy
 from autoscaler.config.policy import Policy, policy_from
 from autoscaler.config.rendering import effective_data
@@ -444,6 +444,28 @@ def test_require_policy_raises_all_errors_as_lines(tmp_path):
     with pytest.raises(ConfigError, match=re.escape(f"{path}:6:6: error")) as refused:
         require_policy(path)
     assert len(str(refused.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("lines", "described", "more"),
+    [
+        ("".join(f"k{at}: 1\n" for at in range(300)), MOST_PROBLEMS, 250),
+        ("k: 1\n" * 301, MOST_PROBLEMS, 250),
+        ("k1: 1\n" * 2 + "steps:\n" + "- {}\n" * 300, 1, 0),
+        ("k0: 1\nsteps:\n" + "- {}\n" * 300, MOST_PROBLEMS + 1, 250),
+        ("".join(f"k{at}: 1\n" for at in range(MOST_PROBLEMS)), MOST_PROBLEMS, 0),
+    ],
+    ids=["unknown", "twice", "of the text", "both", "just all"],
+)
+def test_of_very_many_problems_in_a_file_the_first_are_described_and_the_others_counted(
+    tmp_path, lines, described, more
+):
+    errors = load_policy(write(tmp_path, WEB + lines)).errors
+    if more:
+        *errors, last = errors
+        assert f"{more} more problems in this file; correct those above first" in str(last)
+    assert len(errors) == described
+    assert not any("more problems" in str(error) for error in errors)
 
 
 # ── Anything at all ─────────────────────────────────────────────────────────────────────────────────────
