@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from autoscaler.core.types import Float
-from autoscaler.simulator.judging.clairvoyant import Front, Terms, cheapest, cheapest_serving
+from autoscaler.simulator.judging.clairvoyant import Front, Terms, cheapest
 from benchmarks.calibration import Result, kernel_s, worked
 
 DAYS, LEVELS, VM = 30, 60, 100.0
@@ -48,7 +48,7 @@ def run() -> list[Result]:
     cases = (
         ("at a price of shortage", lambda: cheapest(work, TERMS, 0.096 / 3600 / VM * 5)),
         ("everything served", lambda: cheapest(work, TERMS, math.inf)),
-        ("99.9 % served", lambda: cheapest_serving(work, TERMS, 0.999)),
+        ("99.9 % served", lambda: Front(work, TERMS).serving(0.999)),
         ("costs of eight served shares", lambda: Front(work, TERMS, precision=1e-4).costs_serving(SHARES)),
     )
     for name, case in cases:

@@ -204,7 +204,11 @@ class JournalReader:
             return read_actions(self._connection, "a.tick = ?", tick)
 
     def open_actions(self) -> tuple[ActionRecord, ...]:
-        """Actions without recorded outcomes (not yet written, or lost in a crash)."""
+        """Actions without recorded outcomes (not yet written, or lost in a crash).
+
+        The daemon asks its journal (`recent_actions`). This is for those who look from outside at what a daemon left open, running
+        or dead, as the tests of crashes do.
+        """
         with schema.translated(self._name, "read"):
             return read_actions(self._connection, OPEN)
 

@@ -16,7 +16,6 @@ from autoscaler.simulator.judging.clairvoyant import (
     Optimum,
     Terms,
     cheapest,
-    cheapest_serving,
     peak_vms,
     warm_pool,
 )
@@ -194,7 +193,7 @@ def test_nothing_wanted_needs_nothing_and_an_unknown_share() -> None:
     assert found.vms.tolist() == [0, 0, 0, 0]
     assert found.cost == 0.0
     assert math.isnan(found.unserved_share)
-    assert cheapest_serving(np.zeros(4), TERMS, 0.999).cost == 0.0
+    assert Front(np.zeros(4), TERMS).serving(0.999).cost == 0.0
 
 
 def two_days() -> np.ndarray:
@@ -241,7 +240,7 @@ def test_no_schedule_lies_below_the_front(demand: np.ndarray, terms: Terms, shar
 
 
 def test_a_share_out_of_reach_is_answered_with_the_most_that_can_be_served() -> None:
-    found = cheapest_serving(np.full(10, 500.0), replace(TERMS, ceiling=3), 0.999)
+    found = Front(np.full(10, 500.0), replace(TERMS, ceiling=3)).serving(0.999)
     assert found.vms.tolist() == [3] * 10
     assert found.unserved_share == pytest.approx(0.4)
 
@@ -298,7 +297,7 @@ def test_impossible_questions_are_refused_in_words() -> None:
     with pytest.raises(ValueError, match="prices must be at least 0"):
         cheapest(np.ones(3), TERMS, math.nan)
     with pytest.raises(ValueError, match="between 0 and 1"):
-        cheapest_serving(np.ones(3), TERMS, 99.9)
+        Front(np.ones(3), TERMS).serving(99.9)
 
 
 def test_sizing_for_the_peak_keeps_to_the_bounds() -> None:

@@ -276,26 +276,6 @@ class Front:
         return self._corners[at - 1], self._corners[at]
 
 
-def cheapest_serving(demand: Float, terms: Terms, served_share: float, *, program: bool = False) -> Optimum:
-    """Return the cheapest schedule that serves at least a share of the work, among those optimal at some price.
-
-    If even serving all that can be served does not reach the share, that schedule is returned; its `unserved_share` shows
-    it.
-
-    Args:
-        demand: float64 (T,), work per second; NaN if unknown.
-        terms: Prices, times and bounds.
-        served_share: Share of the work to be served, 0..1.
-        program: As in `cheapest`; the linear program is solved once, for the price that was found.
-
-    Raises:
-        ValueError: There are no ticks, or the share is not within 0..1.
-        ConfigError: The linear program is needed and SciPy is not installed.
-    """
-    best = Front(demand, terms).serving(served_share)
-    return cheapest(demand, terms, best.shortage_price) if program else best
-
-
 def peak_vms(demand: Float, terms: Terms) -> int:
     """Return the VMs that the highest demand needs, within the bounds: sizing by hand with the peak known.
 
