@@ -9,6 +9,7 @@ Rules of this file: pure. A body without the metric is an error, not a zero.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -54,23 +55,37 @@ class Series:
     stamp_s: float | None
 
 
-def parse(body: bytes, metric: Metric) -> tuple[Series, ...]:
+def parse(body: bytes, metric: Metric, most_labels: float = math.inf) -> tuple[Series, ...]:
     """Parse all series of the metric.
 
+    Args:
+        body: Text in Prometheus' format.
+        metric: Selects the series.
+        most_labels: Most labels that all series together may have.
+
     Raises:
-        UnreadableBodyError: There is no such series, or one of its lines cannot be read.
+        UnreadableBodyError: There is no such series, they have too many labels, or one of their lines cannot be read.
     """
     found: list[Series] = []
-    some = False
+    some, labels = False, 0
     try:
         for line in _lines(body, metric.name.encode()):
             some = True
-            found += [one for one in _read(line) if metric.labels.items() <= one.labels]
+            for one in _read(line):
+                if metric.labels.items() <= one.labels:
+                    found.append(one)
+                    labels += len(one.labels) or 1
+            if labels > most_labels:
+                break
     except (ValueError, IndexError, KeyError, TypeError):
         raise UnreadableBodyError(f"metric {metric.name} cannot be read") from None
     if not some:
         raise UnreadableBodyError(
             f"no metric {metric.name}" + (" (a web page came)" if _looks_like_html(body) else "")
+        )
+    if labels > most_labels:
+        raise UnreadableBodyError(
+            f"metric {metric.name} has series with more than {most_labels:,} labels in all"
         )
     if not found:
         raise UnreadableBodyError(f"metric {metric.name} has no series with these labels")

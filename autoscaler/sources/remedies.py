@@ -33,6 +33,10 @@ REMEDIES = tuple(
             r"metric .* with these labels",
             "check with curl and fix the labels in `signal.scrape.metric`",
         ),
+        (
+            r"metric .* has series with more",
+            'select fewer by labels in `signal.scrape.metric`, for example `requests_total{job="web"}`',
+        ),
         (r"metric .* cannot be read", "check with curl: its lines are not Prometheus text"),
         (r"numbers too large", "check with curl: these are not counts of work"),
         (r"CPU counters", "they are not those of a node_exporter on Linux, so fix `signal.scrape.url`"),

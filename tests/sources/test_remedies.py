@@ -76,6 +76,9 @@ REASONS = {
     "metric load has no series with these labels": Scrape(
         "fix the labels", texts=("load 1\n",), metric=CODED
     ),
+    "metric load has series with more than 20,000 labels in all": Scrape(
+        "select fewer", texts=('load{a="1",b="2"} 1\n' * 10_001,)
+    ),
     "metric load cannot be read": Scrape("not Prometheus text", texts=("load one\n",)),
     "numbers too large to add up": Scrape(
         "not counts of work", texts=('load{x="1"} 1e308\nload{x="2"} 1e308\n',)

@@ -14,7 +14,7 @@ from autoscaler.errors import SourceError
 from autoscaler.sources.exposition import Metric
 from autoscaler.sources.fan_out import FanOut, Limits, summary
 from autoscaler.sources.rate_window import RateWindow
-from autoscaler.sources.scrape import MetricType, ScrapeSource
+from autoscaler.sources.scrape import MOST_LABELS, MetricType, ScrapeSource
 from tests.sources.doubles import on, vm
 
 LIMITS = Limits(timeout_s=1.0, deadline_s=10.0, at_once=8)
@@ -56,6 +56,22 @@ async def test_a_gauge_that_is_not_a_number_is_passed_on_as_such(web, make):
     found = await make(Metric("load"), MetricType.GAUGE).read(on("a", "b"))
     assert math.isnan(found.values[0])
     assert math.isinf(found.values[1])
+
+
+@pytest.mark.parametrize("kind", [MetricType.GAUGE, MetricType.COUNTER])
+async def test_a_vm_that_makes_up_labels_fails_alone_and_keeps_nothing(web, make, kind, clock):
+    lines = [f'load{{path="/{at}",code="200"}} 1\n' for at in range(MOST_LABELS // 2 + 1)]
+    web.texts = {"a": "".join(lines), "b": "".join(lines[1:])}
+    source = make(Metric("load"), kind)
+    for _ in range(2):
+        clock.at_s += 10.0
+        found = await source.read(on("a", "b"))
+    assert found.vm_ids == ("i-b",)
+    assert "has series with more than 20,000 labels in all" in found.error
+    assert "select fewer by labels in `signal.scrape.metric`" in found.error
+    assert "i-a" not in source._seen
+    narrow = make(Metric("load", {"path": "/7"}), MetricType.GAUGE)
+    assert (await narrow.read(on("a"))).values.tolist() == [1.0]
 
 
 # ── Counters ────────────────────────────────────────────────────────────────────────────────────────────
