@@ -55,7 +55,13 @@ def import_trace(
             metavar="DURATION",
         ),
     ] = None,
-    time: Annotated[str, typer.Option(help="Column of times.", metavar="COLUMN")] = "",
+    time: Annotated[
+        str,
+        typer.Option(
+            help="Column of times; two columns if the date is in one of its own: 'date time'.",
+            metavar="COLUMN",
+        ),
+    ] = "",
     value: Annotated[
         str, typer.Option(help="Column of values; for CloudWatch, a statistic or an Id.", metavar="COLUMN")
     ] = "",

@@ -33,6 +33,7 @@ from autoscaler.traces.tables import (
     Wanted,
     declared,
     is_parquet,
+    joined,
     read_table,
 )
 from autoscaler.traces.trace import GRID_TOLERANCE_S, Float, RowError, Trace, TraceKind
@@ -120,7 +121,7 @@ def told_shape(
     if {of_vms.vm, of_vms.utilisation} <= set(names):
         return Shape.PER_VM
     asked = columns or SeriesColumns()
-    times = (asked.time.lower(), *TIME_NAMES)
+    times = (asked.time.lower(), *map(str.lower, joined(asked.time, names)), *TIME_NAMES)
     # Logs first, because one comma in a user agent makes a log line look like two columns.
     if not (is_parquet(path) or logged) and access_logs.told_format(path):
         return Shape.ACCESS_LOG
@@ -345,7 +346,7 @@ def _covered(trace: Trace, tables: Sequence[Table]) -> Trace:
 def _series_choice(columns: SeriesColumns, form: Form) -> Choose:
     def choose(names: list[str]) -> tuple[Wanted, ...]:
         time = time_column(columns.time)(names)
-        others = [name for name in names if name not in {time, CENSORED_NAME}]
+        others = [name for name in names if name not in {*joined(time, names), CENSORED_NAME}]
         value = others[0] if len(others) == 1 and not columns.value else ""
         value = value or _named(others, columns.value, VALUE_NAMES, "value", "--value")
         marks = [Wanted(CENSORED_NAME, Form.NUMBER)] if CENSORED_NAME in names else []
@@ -376,7 +377,7 @@ def _named(names: list[str], given: str, usual: tuple[str, ...], what: str, opti
         twice = next(name for name in names if names.count(name) > 1)
         raise TraceError(f"the header has the column `{twice}` twice; rename one")
     if given:
-        if given in names:
+        if given in names or (what == "time" and joined(given, names)):
             return given
         raise TraceError(
             f"there is no column `{given}` (`{option}`); the columns are: {', '.join(names)[:200]}"

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from autoscaler.errors import TraceError
 from autoscaler.traces.blocks import Progress
 from autoscaler.traces.reading import trace_name
-from autoscaler.traces.tables import PLAIN, Choose, Form, Layout, Table, Wanted, read_table
+from autoscaler.traces.tables import PLAIN, Choose, Form, Layout, Table, Wanted, joined, read_table
 from autoscaler.traces.trace import Float, RowError, Trace, TraceKind, check_values, grid_interval
 
 Index: TypeAlias = NDArray[np.int64]
@@ -197,7 +197,11 @@ def _choice(columns: PerVmColumns) -> Choose:
         wanted.append(Wanted(columns.capacity, Form.NUMBER))
 
     def choose(names: list[str]) -> tuple[Wanted, ...]:
-        missing = [column.name for column in wanted if column.name not in names]
+        missing = [
+            column.name
+            for column in wanted
+            if column.name not in names and not (column.form is Form.TIME and joined(column.name, names))
+        ]
         if missing:
             raise TraceError(
                 f"the header is `{','.join(names)[:120]}`, wanted are the columns "

@@ -11,6 +11,7 @@ Both give the same result.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -31,6 +32,7 @@ LATEST_S = 3e11
 
 _QUARTER_S = 900.0
 """Since 1972, where recorded epoch times begin, clocks have changed only at whole quarters of an hour."""
+_TIME_OF_DAY = re.compile(r"\d{1,2}:\d\d\b")
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  naive on purpose: local seconds are counted from it
 
 
@@ -111,9 +113,7 @@ class StampReader:
             try:
                 seconds[row], local[row] = parse(text)
             except (ValueError, OverflowError):
-                raise RowError(
-                    row, f"timestamp `{text[:40]}` is not a time; wanted is {self._like(style)}"
-                ) from None
+                raise RowError(row, self._not_a_time(text, style)) from None
         if (late := _too_late(seconds)) is not None:
             raise RowError(late, self._other_unit(texts[late], seconds[late]))
         self._local.append(local)
@@ -205,6 +205,14 @@ class StampReader:
             return at.timestamp(), False
 
         return parse
+
+    def _not_a_time(self, text: str, style: str) -> str:
+        if style == ISO and _TIME_OF_DAY.match(text):
+            return (
+                f"timestamp `{text[:40]}` is a time of day; if another column has the date, name both "
+                '(`--time "date time"` where it is imported)'
+            )
+        return f"timestamp `{text[:40]}` is not a time; wanted is {self._like(style)}"
 
     def _like(self, style: str) -> str:
         if style == ISO:

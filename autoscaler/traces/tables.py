@@ -54,7 +54,7 @@ class Wanted:
     """A column to read.
 
     Attributes:
-        name: Name in the header. Without a header, its number from 1.
+        name: Name in the header. Without a header, its number from 1. Of times, it may be two names (`joined`).
         form: Form of its texts.
     """
 
@@ -86,6 +86,20 @@ class Layout:
 
 
 PLAIN = Layout()
+
+
+def joined(name: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns that a name stands for: that column, or two whose names, with a space between them, are this name.
+
+    A date and a time of day in two columns are read as one text with a space. Empty if there are no such columns.
+    """
+    if name in names:
+        return (name,)
+    words = name.split(" ")
+    pairs = ((" ".join(words[:at]), " ".join(words[at:])) for at in range(1, len(words)))
+    return next((pair for pair in pairs if {*pair} <= {*names}), ())
+
+
 Choose: TypeAlias = Callable[[list[str]], tuple[Wanted, ...]]
 """Chooses the columns to read, given the names in the header. Raises TraceError with what is wrong."""
 
@@ -174,15 +188,30 @@ def read_table(path: Path, choose: Choose, layout: Layout = PLAIN, progress: Pro
     if is_parquet(path):
         from autoscaler.traces.parquet import read_parquet
 
-        numbers, texts, rows = read_parquet(path, choose, layout.times)
+        numbers, texts, rows = read_parquet(path, _single(choose), layout.times)
         table = Table(path, numbers, texts, rows, layout, {})
     elif is_json_lines(path):
-        table = read_json_lines(path, choose, layout, progress)
+        table = read_json_lines(path, _single(choose), layout, progress)
     else:
         table = _Reading(path, choose, layout, progress).table()
     if not table.rows:
         raise TraceError(f"{path}: there are no rows below the header; was the recording empty?")
     return table
+
+
+def _single(choose: Choose) -> Choose:
+    """Return the choice, for files in which a time is one value."""
+
+    def chosen(names: list[str]) -> tuple[Wanted, ...]:
+        wanted = choose(names)
+        for column in wanted:
+            if len(joined(column.name, names)) > 1:
+                raise TraceError(
+                    f"`{column.name}` are two columns; only of CSV files can they be read as one time (`--time`)"
+                )
+        return wanted
+
+    return chosen
 
 
 # ── Fields ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -194,6 +223,8 @@ class _Column:
 
     wanted: Wanted
     place: int
+    second: int | None
+    """Place of the time of day if `place` is that of the date only."""
     stamps: StampReader
     decimal: str = "."
     parts: list[NDArray[np.float64] | NDArray[np.int64]] = field(default_factory=list)
@@ -282,13 +313,17 @@ class _Reading:
         except TraceError as error:
             raise TraceError(f"{self._path}:{self._line + 1}: {error}") from None
         self._columns = [
-            _Column(wanted, names.index(wanted.name), StampReader(self._layout.times), self._layout.decimal)
+            self._column(wanted, [names.index(name) for name in joined(wanted.name, names)])
             for wanted in chosen
         ]
         if self._layout.header:
             self._line += 1
             return block[end:]
         return block
+
+    def _column(self, wanted: Wanted, places: Sequence[int]) -> _Column:
+        second = places[1] if len(places) > 1 else None
+        return _Column(wanted, places[0], second, StampReader(self._layout.times), self._layout.decimal)
 
     def _made(self, rows: int) -> Table:
         places = {column.wanted.name: column.place for column in self._columns}
@@ -314,6 +349,8 @@ class _Reading:
         rows = self._split_slow(block)
         for column in self._columns:
             texts = [row[column.place] for row in rows]
+            if column.second is not None:
+                texts = [f"{text} {row[column.second]}" for text, row in zip(texts, rows, strict=True)]
             try:
                 column.add_slow(texts)
             except RowError as error:
@@ -344,6 +381,9 @@ class _Reading:
         done: list[_Column] = []
         for column in self._columns:
             texts = _field(data, starts[:, column.place], by_line[:, column.place])
+            if texts is not None and column.second is not None:
+                times = _field(data, starts[:, column.second], by_line[:, column.second])
+                texts = None if times is None else np.strings.add(np.strings.add(texts, b" "), times)
             if texts is None or not _added(column, texts):
                 for other in done:  # the csv module reads this block anew, for all columns
                     other.forget_block()

@@ -20,7 +20,7 @@ from autoscaler.errors import TraceError
 from autoscaler.traces.blocks import Progress
 from autoscaler.traces.per_vm import FLOOR_NEEDS_INTERVAL, PerVmTrace
 from autoscaler.traces.reading import trace_name
-from autoscaler.traces.tables import Form, Layout, Table, Wanted, read_table
+from autoscaler.traces.tables import Form, Layout, Table, Wanted, joined, read_table
 from autoscaler.traces.trace import Float, RowError, Trace, TraceKind, check_stamps, grid_interval
 
 CENSORED_NAME = "censored"
@@ -98,7 +98,7 @@ def read_wide(
 
     def choose(names: list[str]) -> Sequence[Wanted]:
         found[:] = [time(names)]
-        others = [name for name in names if name not in (found[0], CENSORED_NAME)]
+        others = [name for name in names if name not in (*joined(found[0], names), CENSORED_NAME)]
         parts = [name for name in others if fnmatchcase(name, pattern)]
         if not parts:
             raise TraceError(

@@ -99,6 +99,48 @@ def test_what_is_refused_with_the_way_out(tmp_path, text, options, message):
         import_files([put(tmp_path, text)], options)
 
 
+DATE_AND_TIME = SeriesColumns(time="date time")
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("date,time,value\n1970-01-01,00:00:00,1\n1970-01-01,00:01:00,2\n", replace(GAUGE, series=DATE_AND_TIME)),
+        ("date,time,kWh\n1970-01-01,00:00,1\n1970-01-01,00:01,2\n", replace(GAUGE, series=DATE_AND_TIME)),
+        ('time,note,date,value\n00:00:00,"a, b",1970-01-01,1\n00:01:00,c,1970-01-01,2\n', replace(GAUGE, series=DATE_AND_TIME)),
+        ("1970-01-01;00:00:00;1\n1970-01-01;00:01:00;2\n", replace(GAUGE, shape=Shape.SERIES, separator=";", header=False, series=SeriesColumns(time="1 2", value="3"))),
+        ("Datum;Uhr zeit;Wert\n01.01.1970;00:00;1\n01.01.1970;00:01;2\n", replace(GAUGE, separator=";", time_style="%d.%m.%Y %H:%M", series=SeriesColumns(time="Datum Uhr zeit"))),
+        ("date,time,a,b\n1970-01-01,00:00:00,1,0\n1970-01-01,00:01:00,0,2\n", replace(GAUGE, shape=Shape.WIDE, series=DATE_AND_TIME)),
+        ("date time,time,value\n1970-01-01 00:00:00,x,1\n1970-01-01 00:01:00,x,2\n", replace(GAUGE, series=SeriesColumns("date time", "value"))),
+    ],
+)  # fmt: skip
+def test_a_date_and_a_time_in_two_columns_are_one_time(tmp_path, text, options):
+    assert rows(import_files([put(tmp_path, text)], options)) == [(0.0, 1.0), (60.0, 2.0)]
+
+
+def test_a_date_and_a_time_of_events_and_vms_may_be_two_columns_too(tmp_path):
+    events = put(tmp_path, "date,time,duration\n1970-01-01,00:00:30,60\n1970-01-01,00:00:30,60\n", "e.csv")
+    options = replace(GAUGE, interval_s=60.0, series=DATE_AND_TIME)
+    assert rows(import_files([events], options)) == [(0.0, 1.0)]
+    vms = "date,time,vm,cpu_percent\n1970-01-01,00:00:00,a,50\n1970-01-01,00:01:00,a,100\n"
+    options = ImportOptions(shape=Shape.PER_VM, per_vm=PerVmColumns("date time"))
+    assert rows(import_files([put(tmp_path, vms)], options)) == [(0.0, 0.5), (60.0, 1.0)]
+
+
+def test_a_date_and_a_time_in_two_columns_are_asked_for_or_refused_in_words(tmp_path):
+    text = "date,time,value\n1970-01-01,00:00:00,1\n1970-01-01,00:01:00,2\n"
+    with pytest.raises(
+        TraceError, match=r":2:12: .*`00:00:00` is a time of day; .*--time .date time.. where it"
+    ):
+        import_files([put(tmp_path, text)], replace(GAUGE, series=SeriesColumns(value="value")))
+    asked = replace(GAUGE, series=DATE_AND_TIME)
+    with pytest.raises(TraceError, match=r":3:1: timestamp `1970-01-01 25:00:00` is not a time"):
+        import_files([put(tmp_path, text.replace("00:01", "25:00"))], asked)
+    logged = '{"date": "1970-01-01", "time": "00:00:00", "value": 1}\n' * 2
+    with pytest.raises(TraceError, match="`date time` are two columns; only of CSV"):
+        import_files([put(tmp_path, logged, "t.json")], replace(asked, shape=Shape.SERIES))
+
+
 def test_several_files_are_one_only_where_they_are_logs(tmp_path):
     files = [put(tmp_path, "time,value\n0,1\n60,2\n", name) for name in ("a.csv", "b.csv")]
     with pytest.raises(TraceError, match=r"and .*a\.csv is series; .*trace merge"):
