@@ -33,6 +33,8 @@ EVENTS = {
     "listing_recovered": "The provider's listing is complete again.",
     "provider_failed": "A place could not be used at startup; its fleets are held, and it is retried at growing intervals.",
     "provider_recovered": "A place that could not be used can be used now; its fleets continue.",
+    "credentials_not_renewed": "The cloud's credentials could not be renewed; those in use are used until they end.",
+    "credentials_renewed": "The cloud's credentials could be renewed again.",
     "source_failed": "A fleet's metrics could not be read.",
     "source_recovered": "A fleet's metrics can be read again.",
     "journal_failed": "The journal cannot be written; nothing is started or stopped until it can.",

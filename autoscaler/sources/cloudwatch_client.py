@@ -15,10 +15,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from aiobotocore.config import AioConfig
-from aiobotocore.session import AioSession
 from botocore import exceptions as aws
 from botocore.parsers import ResponseParserError
 
+from autoscaler.aws_session import CredentialsError, open_aws_session
 from autoscaler.errors import SourceError
 
 MOST_PAGES = 50
@@ -183,7 +183,7 @@ class CloudWatchClient:
                     proxies={} if host in {"localhost", "::1"} or host.startswith("127.") else None,
                 )
                 self._client = await (
-                    AioSession(profile=s.profile)
+                    open_aws_session(s.profile)
                     .create_client(
                         "cloudwatch",
                         region_name=s.region,
@@ -220,6 +220,8 @@ class CloudWatchClient:
     def _unanswered(self, error: Exception) -> str:
         if isinstance(error, aws.NoCredentialsError | aws.PartialCredentialsError | aws.ProfileNotFound):
             return f"no AWS credentials for CloudWatch: {_short(str(error))}; give the machine an instance profile, or set aws_profile"
+        if isinstance(error, CredentialsError):
+            return f"CloudWatch: {_short(str(error))}; check what supplies them: the role of this machine, or the profile"
         if isinstance(error, ResponseParserError):
             return f"the answer of {self._where} cannot be read; does something else answer in its place (a proxy)?"
         return f"cannot reach {self._where}: {_short(str(error))}; check the network, the Region and the endpoint"

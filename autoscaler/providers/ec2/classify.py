@@ -20,6 +20,9 @@ from autoscaler.providers.failing import Failure, shorten
 NOT_IN_REPLY: Final = "NotInReply"
 """Our own code: the call was accepted, but the reply does not mention this VM."""
 
+NO_CREDENTIALS: Final = "NoCredentials"
+"""Our own code: nothing was sent, because there are no valid credentials."""
+
 UNREADABLE: Final = "UnreadableAnswer"
 """Our own code: an answer came that is not one of EC2's."""
 
@@ -134,6 +137,8 @@ def failure(code: str, message: str, status: int | None) -> Failure:
 
 def advice(failed: Failure) -> str:
     """What a person can do about a failure, to append to its message; empty if waiting is all."""
+    if failed.code == NO_CREDENTIALS:
+        return "; nothing was sent. Check what supplies them: the role of this machine, or the profile"
     if failed.kind is OutcomeKind.DENIED:
         return "; check the credentials, their permissions (deploy/iam-policy.json) and this machine's clock"
     if failed.code == UNREADABLE or failed.code.startswith("HTTP"):

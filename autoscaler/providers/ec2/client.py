@@ -33,9 +33,10 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from autoscaler.aws_session import Told, open_aws_session
 from autoscaler.errors import ConfigError, InvariantError, ProviderError
 from autoscaler.ports import OutcomeKind
-from autoscaler.providers.ec2.classify import UNREADABLE, failure, may_be_read_again
+from autoscaler.providers.ec2.classify import NO_CREDENTIALS, UNREADABLE, failure, may_be_read_again
 from autoscaler.providers.ec2.operations import CHANGES, READS, Operation
 from autoscaler.providers.ec2.settings import Ec2Settings
 from autoscaler.providers.ec2.wire import UnreadableError, read_launched, read_page, request_id
@@ -138,7 +139,7 @@ class Ec2Client:
 
     def _unanswered(self, operation: Operation, error: aws.BotoCoreError) -> Failure:
         if isinstance(error, _NO_CREDENTIALS):
-            return Failure(OutcomeKind.DENIED, "NoCredentials", shorten(str(error)))
+            return Failure(OutcomeKind.DENIED, NO_CREDENTIALS, shorten(str(error)))
         if _never_sent(error):
             raise ProviderError(
                 f"{operation}: cannot reach {self._where}: {shorten(str(error))}. Nothing was sent; "
@@ -148,28 +149,32 @@ class Ec2Client:
         return Failure(OutcomeKind.UNKNOWN, type(error).__name__, shorten(str(error)))
 
 
-async def open_session(settings: Ec2Settings) -> AioSession:
+async def open_session(settings: Ec2Settings, told: Told | None = None) -> AioSession:
     """Find the credentials, and return a session that all clients of the process share.
+
+    Args:
+        settings: Profile or keys.
+        told: See `open_aws_session`.
 
     Raises:
         ConfigError: The profile is unknown, or no credentials were found.
     """
     try:
-        session = _session(settings)
+        session = _session(settings, told)
         found = settings.access_key_id is not None or await session.get_credentials() is not None
     except aws.BotoCoreError as error:
         raise ConfigError(f"EC2: cannot set up credentials: {shorten(str(error))}") from error
     if not found:
         raise ConfigError(
-            "EC2: no credentials found. Give the machine an instance profile, or set AWS_PROFILE, or "
+            "EC2: no credentials found, and the metadata service of this machine gives none. Give the machine an instance profile, or set AWS_PROFILE, or "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
     return session
 
 
-def _session(settings: Ec2Settings) -> AioSession:
+def _session(settings: Ec2Settings, told: Told | None = None) -> AioSession:
     """Return a session that shares loaded service models with the others of this process: EC2's is 100,000 objects."""
-    session = AioSession(profile=settings.profile)
+    session = open_aws_session(settings.profile, told)
     session.register_component("data_loader", _models_in(session.get_config_variable("data_path")))
     return session
 

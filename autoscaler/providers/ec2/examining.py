@@ -21,6 +21,7 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore import exceptions as aws
 
+from autoscaler.aws_session import CredentialsError
 from autoscaler.ports import FLEET_TAG, Clock, ProvisionSpec
 from autoscaler.ports.findings import Finding, Level
 from autoscaler.providers.budget import CallBudget
@@ -366,6 +367,9 @@ class Examination:
         except TimeoutError:
             text = f"no answer within {self._settings.call_deadline_s:g} s"
             return Finding("reach", Level.PROBLEM, text, "check the network and the Region")
+        except CredentialsError as error:
+            fix = "check what supplies them: the role of this machine, or the profile"
+            return Finding("reach", Level.PROBLEM, shorten(str(error)), fix)
         except aws.BotoCoreError as error:
             fix = "check the network, the Region and the endpoint"
             return Finding("reach", Level.PROBLEM, shorten(str(error)), fix)

@@ -17,6 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Final, Self
 
+import structlog
+
 from autoscaler.errors import InvariantError, ProviderError
 from autoscaler.ports import (
     BATCH_REFUSED,
@@ -77,7 +79,7 @@ class Ec2Provider:
         Raises:
             ConfigError: The profile is unknown, the endpoint is malformed, or no credentials were found.
         """
-        session = await open_session(settings)
+        session = await open_session(settings, _CredentialNews())
         reads = await open_client(session, settings, changes=False)
         try:
             changes = await open_client(session, settings, changes=True)
@@ -299,6 +301,20 @@ def named_template(spec: ProvisionSpec) -> dict[str, str]:
     """Parameter that names the launch template, by id or by name."""
     by = "LaunchTemplateId" if _TEMPLATE_ID.fullmatch(spec.launch_template) else "LaunchTemplateName"
     return {by: spec.launch_template}
+
+
+class _CredentialNews:
+    """Logs that credentials cannot be renewed, while those in use have not ended, and that they could again."""
+
+    def __init__(self) -> None:
+        self.log = structlog.get_logger("autoscaler")
+
+    def __call__(self, why: str) -> None:
+        if why:
+            text = f"EC2: the credentials cannot be renewed; those in use are used until they end: {why}"
+            self.log.warning("credentials_not_renewed", text=text)
+        else:
+            self.log.info("credentials_renewed", text="EC2: the credentials were renewed")
 
 
 def _wire_tags(tags: Mapping[str, str]) -> list[dict[str, str]]:
