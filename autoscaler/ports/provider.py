@@ -129,6 +129,10 @@ BUDGET_SPENT = "BudgetSpent"
 budget that we keep ourselves is spent for now. If other VMs of the call were requested, the call may be made again
 at once without them."""
 
+ROOM_REFUSED = "RoomRefused"
+"""Our own code of a NO_CAPACITY outcome: no call was made for this VM by itself, because another one for no more VMs of its
+type in its zone has just been refused for lack of room."""
+
 
 NO_HIBERNATION = "UnsupportedHibernationConfiguration"
 """The provider's code for a VM that can never hibernate."""

@@ -31,6 +31,7 @@ from autoscaler.ports import (
 from autoscaler.providers.budget import CallBudget, Priority
 from autoscaler.providers.ec2.classify import says_throttled
 from autoscaler.providers.riding import CallCombiner, tell_budget
+from autoscaler.providers.vm_places import VmPlaces
 
 WAIT_S = 9.0
 """Longest time for one call, including waits and retries, in seconds of the Clock: it must end before the next tick."""
@@ -59,7 +60,8 @@ class BudgetedProvider:
         self.budget = budget
         self._clock = clock
         self._demand = Priority.DEMAND
-        self._riding: dict[tuple[str, ...], CallCombiner] = {}
+        self._riding: dict[tuple[str | int, ...], CallCombiner] = {}
+        self._places = VmPlaces()
         self._random = np.random.default_rng(seed)
         self.answers_at_once = answers_at_once(provider)
 
@@ -67,6 +69,8 @@ class BudgetedProvider:
         """Return this provider for orders that can wait: its provisions and starts come after all orders for demand."""
         other = BudgetedProvider(self._provider, self.budget, self._clock)
         other._demand = Priority.REFILL
+        # A provider of its own for each order must not mean a queue of its own.
+        other._riding, other._places = self._riding, self._places
         return other
 
     async def list_vms(self) -> Listing:
@@ -80,6 +84,7 @@ class BudgetedProvider:
         listing = await self._provider.list_vms()
         self.budget.heard("DescribeInstances", refused=says_throttled(listing.error))
         self.budget.spent("DescribeInstances", len(listing.vms) // _PAGE_VMS)
+        self._places.listed(listing)
         return listing
 
     async def checked(self, vm_ids: Sequence[str]) -> frozenset[str]:
@@ -121,6 +126,8 @@ class BudgetedProvider:
         outcomes: list[Outcome] = []
         for vm_id in vm_ids:
             outcomes += await self._within("ModifyInstanceAttribute", self._demand, call, [vm_id])
+            if outcomes[-1].kind is OutcomeKind.ACCEPTED:
+                self._places.retyped(vm_id, vm_type)
         return tuple(outcomes)
 
     async def provision(self, spec: ProvisionSpec, count: int, token: str) -> tuple[Outcome, ...]:
@@ -153,9 +160,11 @@ class BudgetedProvider:
 
     def _together(self, action: str, priority: Priority, **how: bool) -> CallCombiner:
         """Return the queue in which calls of this action with the same options are combined."""
-        key = (action, *(name for name, given in how.items() if given))
+        key = (action, priority, *(name for name, given in how.items() if given))
         if key not in self._riding:
-            self._riding[key] = CallCombiner(action, priority, self.budget, self._clock)
+            # Stops need no room anywhere, so all of them can be combined.
+            place_of = self._places.place_of if action == "StartInstances" else _anywhere
+            self._riding[key] = CallCombiner(action, priority, self.budget, self._clock, place_of)
         return self._riding[key]
 
     async def _within(
@@ -202,6 +211,10 @@ class BudgetedProvider:
         )
         result: tuple[Outcome, ...] = await retrying(attempt)
         return result
+
+
+def _anywhere(_: Sequence[str]) -> tuple[str, str]:
+    return "", ""
 
 
 def _refused_as_a_whole(outcomes: tuple[Outcome, ...]) -> bool:

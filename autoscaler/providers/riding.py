@@ -1,51 +1,95 @@
 """Combines calls that wait for the API budget: the next call in turn includes the VMs of the others that wait.
 
 Why: EC2 allows an account five start calls at once and two a second, however many VMs each call names. If three hundred fleets open
-in the same minute, separate calls per fleet and zone take seven minutes, although a dozen calls could name all VMs.
+in the same minute, separate calls per fleet and zone take seven minutes, although a dozen calls could name all VMs. But EC2 carries
+out a call for all of its VMs or for none, and when many fleets start, some place (a machine type in a zone) may have no room. That
+must not delay the fleets that start elsewhere.
 
-Rules of this file: a call that need not wait is made alone. If the provider refuses a combined call, the refusal cannot be
-attributed: each fleet then calls for itself, and for a while no calls are combined.
+Rules of this file: a call that need not wait is made alone. Others name one place each, or several if many places wait. When a
+combined call is refused, nobody is told what may be due to another:
+
+- VMs that the provider names: only their own requests are told, and all others are called again.
+- A lack of room in several places: each place is called for separately, for a while.
+- A lack of room in one place: the next call there is for one request alone. If that fits, combined calls there become smaller. If
+  not even that fits, the others that want as many VMs or more there are told so, without calls of their own.
+- Anything else is due to one VM or one request: the requests are called for in halves until it is found.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from autoscaler.ports import Clock, Outcome, OutcomeKind
+from autoscaler.ports import BATCH_REFUSED, ROOM_REFUSED, Clock, Outcome, OutcomeKind
 from autoscaler.providers.budget import CallBudget, Priority
 
 MOST_VMS = 200
 """Most VMs in one combined call."""
-ALONE_S = 20.0
-"""How long calls are made alone after the provider refused a combined call, in seconds."""
+FEW_PLACES = 4
+"""If no more places wait, a combined call names only one; if more wait, each call names one in so many of them, because
+separate calls for dozens of places would take longer than a tick."""
+APART_S = 20.0
+"""How long a place that had no room, or was in a call that was refused for lack of room, is called for separately, in seconds."""
+SMALLER = 4
+"""How many times smaller calls in a place become after one that had no room there. With halves, too many calls would be made until
+the last room is found, while the fleets could start elsewhere."""
 _ABOUT_ONE = frozenset({OutcomeKind.REFUSED, OutcomeKind.NO_CAPACITY, OutcomeKind.DENIED})
 """Outcomes of a call that are caused by one of its VMs, or by their place."""
 
 Call = Callable[[Sequence[str]], Awaitable[tuple[Outcome, ...]]]
+Place: TypeAlias = tuple[str, str]
+"""A machine type and a zone."""
 Sent: TypeAlias = tuple[Sequence[str], tuple[Outcome, ...]]
 """The VMs that a call was made for, and their outcomes."""
 
 
 @dataclass(slots=True, eq=False)
-class _WaitingRequest:
-    """A request that waits for the budget.
+class _Request:
+    """A request for some VMs.
 
     Attributes:
         vm_ids: Its VMs.
-        turn: How many of them the budget admits, once it is this request's own turn.
-        said: The outcomes, if another request's call included these VMs; None if they must be requested separately.
-        aboard: Whether another request's call included them.
+        place: Where they are.
+        turn: While it waits for the budget: how many of its VMs the budget admits, once it is this request's own turn.
+        said: The answer, or an exception; None if the call must be made again.
+        answered: Whether another request's call includes these VMs, or tells the answer.
+        part: The part of a refused call that it belongs to. Only requests of the same part are combined.
     """
 
     vm_ids: Sequence[str]
-    turn: asyncio.Task[int]
-    said: asyncio.Future[tuple[Outcome, ...] | BaseException | None] = field(
+    place: Place
+    turn: asyncio.Task[int] | None = None
+    said: asyncio.Future[Sent | BaseException | None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
-    aboard: bool = False
+    answered: bool = False
+    part: object = None
+
+
+@dataclass(slots=True)
+class _Scarce:
+    """A place that had no room for some call, or may have caused the refusal of one.
+
+    Attributes:
+        until_s: Until when it is called for separately.
+        most: Most VMs in a combined call.
+        fits: Whether a call for this place alone has been accepted since.
+        refused: Fewest VMs for which such a call was refused since the last one that was accepted.
+    """
+
+    until_s: float
+    most: int = MOST_VMS
+    fits: bool = False
+    refused: float = math.inf
+
+    @property
+    def most_now(self) -> int:
+        """Most VMs in the next combined call: none until a request alone has shown that anything fits."""
+        return self.most if self.fits or self.refused == math.inf else 0
 
 
 class CallCombiner:
@@ -56,13 +100,22 @@ class CallCombiner:
         priority: Priority among all requests that wait for the action.
         budget: The account's budget.
         clock: Clock for time limits.
+        place_of: Returns the place that all of these VMs share; None if they do not, or it is unknown.
     """
 
-    def __init__(self, action: str, priority: Priority, budget: CallBudget, clock: Clock) -> None:
+    def __init__(
+        self,
+        action: str,
+        priority: Priority,
+        budget: CallBudget,
+        clock: Clock,
+        place_of: Callable[[Sequence[str]], Place | None],
+    ) -> None:
         self._action, self._priority = action, priority
         self._budget, self._clock = budget, clock
-        self._waiting: list[_WaitingRequest] = []
-        self._alone_until_s = float("-inf")
+        self._place_of = place_of
+        self._waiting: list[_Request] = []
+        self._scarce: dict[Place, _Scarce] = {}
 
     async def send(self, call: Call, vm_ids: Sequence[str], until_s: float) -> Sent:
         """Make the call once the budget admits it, if possible combined with other waiting calls.
@@ -75,80 +128,164 @@ class CallCombiner:
         Returns:
             The VMs that the call was made for, and their outcomes. VMs without room in the budget are missing.
         """
+        # A request whose place is unknown has a place of its own.
+        me = _Request(vm_ids, self._place_of(vm_ids) or ("", vm_ids[0]))
         granted = self._budget.admit_now(self._action, len(vm_ids))
-        if granted is None:
-            me = _WaitingRequest(vm_ids, asyncio.create_task(self._admit(vm_ids, until_s)))
-            either: set[asyncio.Future[Any]] = {me.turn, me.said}
-            self._waiting.append(me)
-            try:
-                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-                if me.aboard:
-                    said = await me.said
-                    if isinstance(said, BaseException):
-                        raise said
-                    return await self._by_itself(call, vm_ids, until_s) if said is None else (vm_ids, said)
-                granted = me.turn.result()
-            finally:
-                me.turn.cancel()
-                if me in self._waiting:
-                    self._waiting.remove(me)
-        riders = self._taken_along(granted) if granted == len(vm_ids) else []
-        if not riders:
-            return await self._sent(call, vm_ids[:granted])
-        return await self._together(call, vm_ids, riders, until_s)
+        while True:
+            if granted is None:
+                granted = await self._turn_of(me, until_s)
+            if granted == 0:
+                return (), ()
+            if granted is not None:
+                riders = self._taken_along(me) if granted == len(vm_ids) else []
+                await self._make(call, vm_ids[:granted], [me, *riders])
+            said = me.said.result()
+            if isinstance(said, BaseException):
+                raise said
+            if said is not None:
+                return said
+            me.said, me.answered, granted = asyncio.get_running_loop().create_future(), False, None
 
-    async def _admit(self, vm_ids: Sequence[str], until_s: float) -> int:
+    async def _turn_of(self, me: _Request, until_s: float) -> int | None:
+        """Wait until the budget admits a request, and return for how many VMs; None once another call has answered it."""
         left_s = max(until_s - self._clock.now(), 0.0)
-        return await self._budget.admit(self._action, len(vm_ids), self._priority, left_s)
+        turn = self._budget.admit(self._action, len(me.vm_ids), self._priority, left_s)
+        me.turn = asyncio.create_task(turn)
+        self._waiting.append(me)
+        try:
+            await asyncio.wait({me.turn})
+            if me.answered:
+                await asyncio.wait({me.said})
+                return None
+            return me.turn.result()
+        finally:
+            me.turn.cancel()
+            if me in self._waiting:
+                self._waiting.remove(me)
 
-    async def _by_itself(self, call: Call, vm_ids: Sequence[str], until_s: float) -> Sent:
-        return await self._sent(call, vm_ids[: await self._admit(vm_ids, until_s)])
-
-    async def _sent(self, call: Call, vm_ids: Sequence[str]) -> Sent:
-        if not vm_ids:
-            return (), ()
-        outcomes = await call(vm_ids)
-        tell_budget(self._budget, self._action, outcomes, len(vm_ids))
-        return vm_ids, outcomes
-
-    def _taken_along(self, vms: int) -> list[_WaitingRequest]:
-        """The waiting requests whose VMs fit into a call that already names `vms` VMs."""
-        if self._clock.now() < self._alone_until_s:
-            return []
-        found = []
-        for rider in sorted(self._waiting, key=lambda each: -len(each.vm_ids)):
+    def _taken_along(self, me: _Request) -> list[_Request]:
+        """Take the waiting requests that fit into the call of this one."""
+        scarce = self._scarce_in(me.place)
+        most = MOST_VMS if scarce is None else scarce.most_now
+        mates = [each for each in self._waiting if each.part is me.part and not _has_turn(each)]
+        order = {place: n for n, place in enumerate(self._places_of_call(me, mates))}
+        mates = [each for each in mates if each.place in order]
+        vms, found = len(me.vm_ids), []
+        for rider in sorted(mates, key=lambda each: (order[each.place], -len(each.vm_ids))):
             more = len(rider.vm_ids)
-            if rider.turn.done() or vms + more > MOST_VMS or not self._budget.more(self._action, more):
-                continue
-            vms += more
-            rider.aboard = True
-            rider.turn.cancel()
-            self._waiting.remove(rider)
-            found.append(rider)
+            if vms + more <= most and self._budget.more(self._action, more):
+                vms += more
+                self._take_out(rider)
+                found.append(rider)
         return found
 
-    async def _together(
-        self, call: Call, vm_ids: Sequence[str], riders: Sequence[_WaitingRequest], until_s: float
-    ) -> Sent:
-        everybody = [*vm_ids, *(vm_id for rider in riders for vm_id in rider.vm_ids)]
-        said: tuple[Outcome, ...] | BaseException = TimeoutError()
+    def _places_of_call(self, me: _Request, mates: Sequence[_Request]) -> list[Place]:
+        """Return the places that the call of this request may name, its own first, then those with most VMs."""
+        if self._scarce_in(me.place) is not None:
+            return [me.place]
+        vms: Counter[Place] = Counter()
+        for each in mates:
+            vms[each.place] += len(each.vm_ids)
+        others = [p for p, _ in vms.most_common() if p != me.place and self._scarce_in(p) is None]
+        share = -(-(1 + len(others)) // FEW_PLACES)
+        return [me.place, *others[: share - 1]]
+
+    def _take_out(self, request: _Request) -> None:
+        """Take a request out of the queue; whoever does so answers it."""
+        assert request.turn is not None
+        request.answered = True
+        request.turn.cancel()
+        self._waiting.remove(request)
+
+    async def _make(self, call: Call, own: Sequence[str], requests: Sequence[_Request]) -> None:
+        """Make one call for the VMs `own` of the first request and all VMs of the others, and answer them all."""
+        vm_ids = [*own, *(vm_id for each in requests[1:] for vm_id in each.vm_ids)]
+        # If this call is abandoned, its outcome is unknown to the other requests, too.
+        said: tuple[Outcome, ...] | Exception = TimeoutError()
         try:
-            _, said = await self._sent(call, everybody)
-        except Exception as error:
+            said = await call(vm_ids)
+            tell_budget(self._budget, self._action, said, len(vm_ids))
+        except Exception as error:  # noqa: BLE001  each request raises it
             said = error
-            raise
         finally:
-            # If this call is abandoned, its outcome is unknown to the other requests, too.
-            against = not isinstance(said, BaseException) and any(o.kind in _ABOUT_ONE for o in said)
-            if against:
-                self._alone_until_s = self._clock.now() + ALONE_S
-            for rider in riders:
-                if not rider.said.done():
-                    rider.said.set_result(
-                        said if isinstance(said, BaseException) else _part(said, rider.vm_ids)
-                    )
-        mine = _part(said, vm_ids)
-        return await self._by_itself(call, vm_ids, until_s) if mine is None else (vm_ids, mine)
+            again = () if isinstance(said, Exception) else self._unclear(requests, len(vm_ids), said)
+            for each in requests:
+                if not each.said.done():
+                    ids = own if each is requests[0] else each.vm_ids
+                    answer = said if isinstance(said, Exception) else (ids, _part(said, ids))
+                    each.said.set_result(None if each in again else answer)
+
+    # ── refusals ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _unclear(
+        self, requests: Sequence[_Request], vms: int, outcomes: Sequence[Outcome]
+    ) -> Sequence[_Request]:
+        """Learn from the answer to a call for so many VMs; return the requests that it says nothing about."""
+        against = [outcome for outcome in outcomes if outcome.kind in _ABOUT_ONE]
+        if not against:
+            scarce = self._scarce_in(requests[0].place)
+            if scarce is not None and any(o.kind is OutcomeKind.ACCEPTED for o in outcomes):
+                scarce.fits, scarce.refused = True, math.inf
+            return ()
+        refused = {outcome.vm_id for outcome in against}
+        blamed = {outcome.vm_id for outcome in against if outcome.code != BATCH_REFUSED}
+        met = [each for each in requests if not refused.isdisjoint(each.vm_ids)]
+        if blamed < refused:
+            return [each for each in met if blamed.isdisjoint(each.vm_ids)]
+        if against[0].kind is OutcomeKind.NO_CAPACITY:
+            return self._without_room(met, vms, against[0])
+        if len(met) < 2:
+            return ()
+        for half in (met[: len(met) // 2], met[len(met) // 2 :]):
+            part = object()
+            for each in half:
+                each.part = part
+        return met
+
+    def _without_room(self, requests: Sequence[_Request], vms: int, said: Outcome) -> Sequence[_Request]:
+        """Note that a call for so many VMs was refused for lack of room; return the requests to call for again."""
+        until_s = self._clock.now() + APART_S
+        places = {each.place for each in requests}
+        if len(places) > 1:
+            for place in places:
+                known = self._scarce_in(place) or _Scarce(until_s)
+                known.until_s = until_s
+                self._scarce[place] = known
+            return requests
+        place = requests[0].place
+        known = self._scarce_in(place)
+        fewest = vms if known is None else min(vms, known.refused)
+        fits = known is not None and known.fits
+        self._scarce[place] = _Scarce(until_s, vms // SMALLER, fits, fewest)
+        waiting = [each for each in self._waiting if each.place == place and not _has_turn(each)]
+        for each in waiting:
+            if len(each.vm_ids) >= fewest:
+                self._take_out(each)
+                each.said.set_result(_told(each, said))
+        if len(requests) == 1:
+            return ()
+        for each in requests:
+            if len(each.vm_ids) >= fewest and not each.said.done():
+                each.said.set_result(_told(each, said))
+        return requests
+
+    def _scarce_in(self, place: Place) -> _Scarce | None:
+        """Return what is known of a place without room; None if it is like any other."""
+        known = self._scarce.get(place)
+        if known is not None and known.until_s <= self._clock.now():
+            del self._scarce[place]
+            return None
+        return known
+
+
+def _told(request: _Request, said: Outcome) -> Sent:
+    """The answer to a request in whose place a call for no more VMs was refused like this."""
+    why = f"a call for no more VMs in this place was refused: {said.code} {said.message}"
+    return request.vm_ids, tuple(Outcome(vm_id, said.kind, ROOM_REFUSED, why) for vm_id in request.vm_ids)
+
+
+def _has_turn(request: _Request) -> bool:
+    return request.turn is None or request.turn.done()
 
 
 def tell_budget(budget: CallBudget, action: str, outcomes: Sequence[Outcome], vms: int) -> None:
@@ -157,8 +294,7 @@ def tell_budget(budget: CallBudget, action: str, outcomes: Sequence[Outcome], vm
     budget.heard(action, refused=refused, vms=vms)
 
 
-def _part(said: Sequence[Outcome], vm_ids: Sequence[str]) -> tuple[Outcome, ...] | None:
-    """The outcomes of some VMs of a combined call; None if they must be requested separately."""
+def _part(said: Sequence[Outcome], vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
+    """The outcomes of some VMs of a combined call."""
     own = set(vm_ids)
-    part = tuple(outcome for outcome in said if outcome.vm_id in own)
-    return None if any(outcome.kind in _ABOUT_ONE for outcome in part) else part
+    return tuple(outcome for outcome in said if outcome.vm_id in own)

@@ -77,6 +77,7 @@ def run(test, *arguments, **options):
 
 def test_calls_within_the_budget_do_not_wait_and_those_beyond_wait_their_turn():
     async def test(account):
+        await account.provider.list_vms()
         await asyncio.gather(*(account.provider.start([i]) for i in account.ids))
         return [(at, vms) for at, vms, code in account.calls("StartInstances") if not code]
 

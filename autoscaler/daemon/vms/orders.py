@@ -21,7 +21,7 @@ from autoscaler.daemon.vms.quarantine import (
     verdict_of,
 )
 from autoscaler.daemon.vms.tracked import MADE_BY_TAG, Order, Patience, Phase, TrackedVm
-from autoscaler.ports import NOT_YET, Note, Outcome, OutcomeKind, Verb, Vm, VmState
+from autoscaler.ports import NOT_YET, ROOM_REFUSED, Note, Outcome, OutcomeKind, Verb, Vm, VmState
 from autoscaler.words import some
 
 STATES_BEFORE = {
@@ -186,7 +186,8 @@ class Orders(Holdings):
             self.places.give_back(vm_type, t.vm.zone, sent_s, now_s)
         verdict = verdict_of(outcome)
         if verdict is not None:
-            self._failed(t, verdict, now_s, f"{outcome.code}: {outcome.message}", vm_type)
+            sent = outcome.code != ROOM_REFUSED
+            self._failed(t, verdict, now_s, f"{outcome.code}: {outcome.message}", vm_type, sent=sent)
         if t.order is not None and not t.order.confirmed:
             t.order, t.ordered_at_s = None, None
             t.move(Phase.STOPPED, now_s)
@@ -231,10 +232,15 @@ class Orders(Holdings):
     def _note(self, kind: str, text: str) -> Note:
         return Note(kind, self.fleet, text)
 
-    def _failed(self, t: TrackedVm, verdict: Verdict, now_s: float, why: str, vm_type: str = "") -> None:
-        """Apply a failed start: its place has no room, or the VM is left alone for a while, or neither is to blame."""
+    def _failed(
+        self, t: TrackedVm, verdict: Verdict, now_s: float, why: str, vm_type: str = "", *, sent: bool = True
+    ) -> None:
+        """Apply a failed start: its place has no room, or the VM is left alone for a while, or neither is to blame.
+
+        A start that was not sent does not count in the odds of its place.
+        """
         place = vm_type or t.vm.vm_type, t.vm.zone
-        if verdict.blame is not FailureCause.PERSON:
+        if sent and verdict.blame is not FailureCause.PERSON:
             self.places.tell(*place, now_s, tried=1, failed=1)
         if verdict.blame in (FailureCause.PLACE, FailureCause.QUOTA):
             self.places.found_dry(*place, now_s, quota=verdict.blame is FailureCause.QUOTA)
