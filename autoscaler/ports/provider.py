@@ -180,6 +180,15 @@ class ProvisionSpec:
     subnet: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """Machine type and subnet of new VMs, in words where only the template determines them.
+
+        Another template may have another type and subnet, so what is known of this place says nothing about that one.
+        """
+        of_template = f"of template {self.launch_template}"
+        return self.vm_type or f"the type {of_template}", self.subnet or f"the subnet {of_template}"
+
 
 FLEET_TAG = "autoscaler:fleet"
 """Only VMs with this tag are seen; its value names the fleet."""

@@ -1,12 +1,15 @@
 """Several fleets and a place without room: one VM tries it for all fleets, whatever is needed, and then the rest follow."""
 
+from dataclasses import replace
+
 import pytest
 
 from autoscaler.cloud.faults import Fault, FaultKind
+from autoscaler.cloud.vms import LaunchData
 from autoscaler.daemon.vms.inventory import FleetInventory, Patience
 from autoscaler.daemon.warm.refill import batches
 from autoscaler.ports import VmState
-from tests.daemon.builders import ORIGIN_S, Bench, listing, policy, reconcile, virtual, vm
+from tests.daemon.builders import ORIGIN_S, Bench, listing, policy, reconcile, steady, virtual, vm
 from tests.daemon.pools import fleet_in_two_subnets, pool_bench
 from tests.daemon.test_loop_bounds import Hung
 
@@ -76,6 +79,43 @@ def test_a_try_that_was_never_sent_is_made_in_the_next_tick(way, made_anew):
     run()
 
 
+@pytest.mark.parametrize("code", ["InvalidParameterValue", "UnauthorizedOperation"])
+@pytest.mark.parametrize("made_anew", [True, False])
+def test_a_try_that_says_nothing_about_the_place_leaves_it_to_the_other_fleets(code, made_anew):
+    @virtual
+    async def run():
+        bench = Bench(vms=0, zones="a", limits=None)
+        bench.world.add_fault(Fault(FaultKind.NO_CAPACITY, end_s=175))
+        # The fleet that tries first is refused for a reason of its own.
+        actions = ("RunInstances", "StartInstances")
+        bench.world.add_fault(Fault(FaultKind.API_ERROR, 175, code=code, fleet="web", actions=actions))
+        if made_anew:
+            with_new_vms(bench)
+        for name in () if made_anew else FLEETS:
+            bench.place(name, 3)
+            bench.add(policy(name, signal=TOTAL), 300)
+        await bench.run(260)
+        assert [bench.column("in_service", name)[-1] for name in FLEETS] == [0, 3, 3]
+
+    run()
+
+
+@virtual
+async def test_what_one_template_lacks_does_not_hold_up_those_made_from_another():
+    bench = Bench(vms=0, zones="ab", limits=None)
+    bench.world.add_fault(Fault(FaultKind.NO_CAPACITY, vm_type=OTHER))
+    for name, vm_type in (("web", OTHER), ("api", OWN)):
+        template = LaunchData(image="ami-0000000a", vm_type=vm_type)
+        bench.world.templates.create(bench.world.new_id("lt"), f"{name}-template", template, ORIGIN_S)
+        section = {"launch_template": f"{name}-template", "maximum": 9}
+        bench.add(
+            policy(name, signal=TOTAL, provision=section), steady((0, 300 if name == "web" else 0), (30, 300))
+        )
+    await bench.run(80)
+    assert bench.column("in_service", "api")[-1] == 3
+    assert {code for *_, code in made(bench) if code} == {SHORT}
+
+
 @virtual
 async def test_a_refill_that_was_throttled_leaves_a_place_to_whoever_tries_it_next():
     faults = (
@@ -114,7 +154,7 @@ def test_refills_try_a_dry_place_with_one_vm_and_leave_it_to_one_fleet():
     one, other = fleet_in_two_subnets(), fleet_in_two_subnets()
     places = other.inventory.places = one.inventory.places
     for subnet in ("subnet-a", "subnet-b"):
-        places.found_dry("", subnet, ORIGIN_S)
+        places.found_dry(*replace(one.spec, subnet=subnet).place, ORIGIN_S)
 
     def counts(fleet, at_s):
         return [(b.spec.subnet, b.intent.count) for b in batches(fleet, 4, "x", 1, ORIGIN_S + at_s)]
@@ -122,7 +162,7 @@ def test_refills_try_a_dry_place_with_one_vm_and_leave_it_to_one_fleet():
     assert counts(one, 10) == []
     assert counts(one, 180) == [("subnet-a", 1), ("subnet-b", 1)]
     assert counts(other, 180) == []
-    places.found_room("", "subnet-b")
+    places.found_room(*replace(one.spec, subnet="subnet-b").place)
     assert counts(other, 181) == [("subnet-b", 4)]
 
 

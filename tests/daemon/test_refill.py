@@ -112,7 +112,7 @@ def test_a_place_without_room_is_left_for_the_next_and_the_pool_is_spread():
     fleet = fleet_in_two_subnets()
     found = batches(fleet, 4, "x", 1, ORIGIN_S)
     assert [(b.spec.subnet, b.intent.count) for b in found] == [("subnet-a", 2), ("subnet-b", 2)]
-    fleet.inventory.places.found_dry("", "subnet-a", ORIGIN_S)
+    fleet.inventory.places.found_dry(*fleet.spec.place, ORIGIN_S)
     found = batches(fleet, 4, "x", 1, ORIGIN_S + 1)
     assert [(b.spec.subnet, b.intent.count) for b in found] == [("subnet-b", 4)]
     assert len({b.intent.token for b in batches(fleet, 4, "x", 1, ORIGIN_S + 2)}) == 1

@@ -21,7 +21,6 @@ from autoscaler.daemon.acts.ladder import (
     lacking,
     retryable_failures,
 )
-from autoscaler.daemon.acts.planning import place_of
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.telemetry import Telemetry
@@ -332,15 +331,17 @@ class IntentExecutor:
     def _learn(fleet: Fleet, done: ActionResult, *, made: bool) -> None:
         """Note where new VMs found room, where they did not, and whether their template was refused."""
         places, now_s = fleet.inventory.places, done.received_s
-        place = ("", "") if done.how.spec is None else place_of(done.how.spec)
-        kinds = {o.kind for o in done.outcomes}
-        if made:
-            places.found_room(*place)
+        spec, kinds = done.how.spec, {o.kind for o in done.outcomes}
+        if spec is None:
+            pass
+        elif made:
+            places.found_room(*spec.place)
         elif OutcomeKind.NO_CAPACITY in kinds:
             quota = any(o.code in QUOTAS for o in done.outcomes)
-            places.found_dry(*place, now_s, quota=quota)
-        elif kinds == {OutcomeKind.THROTTLED}:
-            places.give_back(*place, done.sent_s, now_s)
+            places.found_dry(*spec.place, now_s, quota=quota)
+        elif OutcomeKind.UNKNOWN not in kinds:
+            # The answer says nothing about the place, so another fleet may try it.
+            places.give_back(*spec.place, done.sent_s, now_s)
         if OutcomeKind.REFUSED in kinds:
             fleet.provision_held_until_s = now_s + _PROVISION_HOLD_S
 

@@ -17,7 +17,7 @@ from functools import partial
 
 from autoscaler.core.types import Reason, Stage
 from autoscaler.daemon.acts.actuator import NOT_SENT, ActionResult
-from autoscaler.daemon.acts.planning import WantedVms, marked, place_of, plan
+from autoscaler.daemon.acts.planning import WantedVms, marked, plan
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.ports import (
     BATCH_REFUSED,
@@ -117,7 +117,7 @@ def provisionable_now(fleet: Fleet, now_s: float) -> float:
     if now_s < fleet.provision_held_until_s:
         return 0.0
     places = fleet.inventory.places
-    return sum(places.at_most(*place_of(spec), now_s) for spec in specs(fleet))
+    return sum(places.at_most(*spec.place, now_s) for spec in specs(fleet))
 
 
 # ── what cannot be had ─────────────────────────────────────────────────────────────────────────────────

@@ -103,11 +103,6 @@ def marked(intents: Iterable[ActionIntent], *, acts: bool) -> list[ActionIntent]
     return [*intents] if acts else [intent.in_shadow() for intent in intents]
 
 
-def place_of(spec: ProvisionSpec) -> tuple[str, str]:
-    """Return the place of a new VM, as far as the policy determines it."""
-    return spec.vm_type or "", spec.subnet or ""
-
-
 def _provisions(
     inventory: FleetInventory,
     wanted: WantedVms,
@@ -122,10 +117,10 @@ def _provisions(
     places, left = inventory.places, float(wanted.provision)
     shares: list[tuple[ProvisionSpec, int]] = []
     for spec in specs:
-        taken = int(min(left, places.at_most(*place_of(spec), now_s)))
+        taken = int(min(left, places.at_most(*spec.place, now_s)))
         if taken >= 1:
             # The trial is for all fleets, so no other fleet tries this place, as with starts.
-            places.claim(*place_of(spec), now_s)
+            places.claim(*spec.place, now_s)
             shares.append((spec, taken))
             left -= taken
     # Earlier plans have been carried out or given up.

@@ -182,7 +182,8 @@ class Orders(Holdings):
         if outcome.kind is OutcomeKind.ACCEPTED:
             self.places.found_room(vm_type, t.vm.zone)
             return
-        if outcome.kind is OutcomeKind.THROTTLED:
+        if outcome.kind is not OutcomeKind.NO_CAPACITY:
+            # The answer says nothing about the place, so another VM may try it.
             self.places.give_back(vm_type, t.vm.zone, sent_s, now_s)
         verdict = verdict_of(outcome)
         if verdict is not None:

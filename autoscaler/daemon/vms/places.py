@@ -256,6 +256,9 @@ _STANDARD = frozenset({"a", "c", "d", "h", "i", "im", "is", "m", "r", "t", "z"})
 
 def family(vm_type: str) -> str:
     """Return the family of types that shares one EC2 quota: the standard types together, others by their letters."""
+    if " " in vm_type:
+        # Only a template determines the type (`ProvisionSpec.place`); its family may be any.
+        return vm_type
     letters = ""
     for letter in vm_type:
         if not letter.isalpha():

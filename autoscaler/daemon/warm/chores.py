@@ -17,7 +17,6 @@ from typing import TypeAlias
 from autoscaler.daemon.acts.actuator import NO_ANSWER, NOT_SENT, TIMED_OUT, CallParameters, delete, stop
 from autoscaler.daemon.acts.calls import Calls, may_delay_tick
 from autoscaler.daemon.acts.drain import NOT_CORDONED
-from autoscaler.daemon.acts.planning import place_of
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.recording import Recorder
@@ -291,9 +290,8 @@ def _refilled(fleet: Fleet, pool: WarmPool, done: ChoreResult) -> list[Note]:
         t.order = Order(Verb.PROVISION, now_s, done.action_id, answered_at_s=now_s)
         if vm_id not in inventory.vms:
             inventory.await_vm(t)
-    place = ("", "") if spec is None else place_of(spec)
-    if accepted:
-        inventory.places.found_room(*place)
+    if accepted and spec is not None:
+        inventory.places.found_room(*spec.place)
     if any(o.kind is OutcomeKind.UNKNOWN for o in failed):
         # A listing shows by their token which of them exist.
         return []
@@ -301,10 +299,11 @@ def _refilled(fleet: Fleet, pool: WarmPool, done: ChoreResult) -> list[Note]:
     pool.specs.pop(intent.token, None)
     if not failed:
         return []
-    if any(o.kind is OutcomeKind.NO_CAPACITY for o in failed):
-        inventory.places.found_dry(*place, now_s)
-    elif all(o.kind is OutcomeKind.THROTTLED for o in done.outcomes):
-        inventory.places.give_back(*place, done.sent_s, now_s)
+    if spec is not None and any(o.kind is OutcomeKind.NO_CAPACITY for o in failed):
+        inventory.places.found_dry(*spec.place, now_s)
+    elif spec is not None:
+        # The answer says nothing about the place, so another fleet may try it.
+        inventory.places.give_back(*spec.place, done.sent_s, now_s)
     pool.failures += 1
     pool.held_until_s = now_s + hold_s(pool.failures)
     first = failed[0]

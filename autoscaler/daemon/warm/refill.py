@@ -15,7 +15,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from autoscaler.daemon.acts.ladder import specs
-from autoscaler.daemon.acts.planning import place_of
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.vms.marks import SUBNET_TAG
 from autoscaler.daemon.vms.tracked import Phase, TrackedVm
@@ -94,7 +93,7 @@ def batches(fleet: Fleet, count: int, why: str, tick: int, now_s: float) -> list
         open_specs = [
             at
             for at, spec in enumerate(base)
-            if weight_of[spec.vm_type] and fleet.inventory.places.at_most(*place_of(spec), now_s) >= 1.0
+            if weight_of[spec.vm_type] and fleet.inventory.places.at_most(*spec.place, now_s) >= 1.0
         ]
         if not open_specs:
             break
@@ -108,7 +107,7 @@ def batches(fleet: Fleet, count: int, why: str, tick: int, now_s: float) -> list
         )
         found[best] += 1
         # The trial of a place whose time is over is for all fleets, with one VM.
-        fleet.inventory.places.claim(*place_of(base[best]), now_s)
+        fleet.inventory.places.claim(*base[best].place, now_s)
         of_type[base[best].vm_type] += 1
         in_subnet[base[best].subnet or ""] += 1
     return [_batch(fleet.name, base[at], made, why, tick, now_s) for at, made in found.items()]
