@@ -2,8 +2,9 @@
 
 Rules of this file: a call that the budget does not admit in time is not made, and its outcome is BUDGET_SPENT. A call for
 more VMs than the budget admits is made for those that fit; the others get BUDGET_SPENT, and the caller may request them
-again at once. Starts and stops that wait are combined (`riding`). A call that the provider throttled did nothing, and is
-repeated here, with full jitter, until its time is over; nothing else is repeated.
+again at once. Starts and stops that wait are combined, and a provision that waits is not sent if another just found no room
+there (`riding`). A call that the provider throttled did nothing, and is repeated here, with full jitter, until its time is
+over; nothing else is repeated.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from autoscaler.ports import (
 )
 from autoscaler.providers.budget import CallBudget, Priority
 from autoscaler.providers.ec2.classify import says_throttled
-from autoscaler.providers.riding import CallCombiner, tell_budget
+from autoscaler.providers.riding import Call, CallCombiner, Place, Sent, tell_budget
 from autoscaler.providers.vm_places import VmPlaces
 
 WAIT_S = 9.0
@@ -39,8 +40,6 @@ LISTING_WAIT_S = 2.0
 """Longest wait of a read, in seconds of the Clock; shorter, because the tick waits for it."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 4.0
 _PAGE_VMS, _CHECKED_VMS = 1000, 100
-
-Call = Callable[[Sequence[str]], Awaitable[tuple[Outcome, ...]]]
 
 
 class BudgetedProvider:
@@ -96,9 +95,8 @@ class BudgetedProvider:
 
     async def start(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
         """See `Provider.start`."""
-        together = self._together("StartInstances", self._demand)
-        return await self._within(
-            "StartInstances", self._demand, self._provider.start, vm_ids, together=together
+        return await self._together(
+            "StartInstances", self._demand, self._provider.start, vm_ids, self._places.place_of(vm_ids)
         )
 
     async def stop(
@@ -108,24 +106,25 @@ class BudgetedProvider:
         call: Call = self._provider.stop
         if force or hibernate:
             call = partial(self._provider.stop, force=force, hibernate=hibernate)
-        together = self._together("StopInstances", Priority.STOP, force=force, hibernate=hibernate)
-        return await self._within("StopInstances", Priority.STOP, call, vm_ids, together=together)
+        # Stops need no room anywhere, so they are combined as if all VMs were in one place.
+        how = {"force": force, "hibernate": hibernate}
+        return await self._together("StopInstances", Priority.STOP, call, vm_ids, ("", ""), **how)
 
     async def terminate(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
         """See `Provider.terminate`."""
-        return await self._within("TerminateInstances", Priority.STOP, self._provider.terminate, vm_ids)
+        return await self._alone("TerminateInstances", Priority.STOP, self._provider.terminate, vm_ids)
 
     async def tag(self, vm_ids: Sequence[str], tags: Mapping[str, str]) -> tuple[Outcome, ...]:
         """See `Provider.tag`."""
         call = partial(self._provider.tag, tags=tags)
-        return await self._within("CreateTags", Priority.TAG, call, vm_ids)
+        return await self._alone("CreateTags", Priority.TAG, call, vm_ids)
 
     async def retype(self, vm_ids: Sequence[str], vm_type: str) -> tuple[Outcome, ...]:
         """See `Provider.retype`."""
         call = partial(self._provider.retype, vm_type=vm_type)
         outcomes: list[Outcome] = []
         for vm_id in vm_ids:
-            outcomes += await self._within("ModifyInstanceAttribute", self._demand, call, [vm_id])
+            outcomes += await self._alone("ModifyInstanceAttribute", self._demand, call, [vm_id])
             if outcomes[-1].kind is OutcomeKind.ACCEPTED:
                 self._places.retyped(vm_id, vm_type)
         return tuple(outcomes)
@@ -142,7 +141,7 @@ class BudgetedProvider:
         async def call(_: Sequence[str]) -> tuple[Outcome, ...]:
             return await self._provider.provision(spec, count, token)
 
-        return await self._within("RunInstances", self._demand, call, ("",), vms=count)
+        return await self._together("RunInstances", self._demand, call, ("",), spec.place, vms=count)
 
     async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | UnreadableTemplate | None:
         """See `TemplateReader.launch_spec`; `UnreadableTemplate` if the budget has no room for it."""
@@ -158,24 +157,44 @@ class BudgetedProvider:
         """See `Provider.close`."""
         await self._provider.close()
 
-    def _together(self, action: str, priority: Priority, **how: bool) -> CallCombiner:
-        """Return the queue in which calls of this action with the same options are combined."""
-        key = (action, priority, *(name for name, given in how.items() if given))
-        if key not in self._riding:
-            # Stops need no room anywhere, so all of them can be combined.
-            place_of = self._places.place_of if action == "StartInstances" else _anywhere
-            self._riding[key] = CallCombiner(action, priority, self.budget, self._clock, place_of)
-        return self._riding[key]
-
-    async def _within(
+    async def _together(
         self,
         action: str,
         priority: Priority,
         call: Call,
         vm_ids: Sequence[str],
+        place: Place | None,
         *,
         vms: int | None = None,
-        together: CallCombiner | None = None,
+        **how: bool,
+    ) -> tuple[Outcome, ...]:
+        """Make a call in the queue in which calls of this action, priority and options wait, and may be combined."""
+        key = (action, priority, *(name for name, given in how.items() if given))
+        if key not in self._riding:
+            self._riding[key] = CallCombiner(
+                action, priority, self.budget, self._clock, whole=vms is not None
+            )
+        queue = self._riding[key]
+        return await self._within(
+            action, vm_ids, lambda until_s: queue.send(call, vm_ids, until_s, place, vms)
+        )
+
+    async def _alone(
+        self, action: str, priority: Priority, call: Call, vm_ids: Sequence[str]
+    ) -> tuple[Outcome, ...]:
+        """Make a call of an action whose calls are never combined."""
+
+        async def send(until_s: float) -> Sent:
+            left_s = max(until_s - self._clock.now(), 0.0)
+            sent = vm_ids[: await self.budget.admit(action, len(vm_ids), priority, left_s)]
+            outcomes = await call(sent) if sent else ()
+            tell_budget(self.budget, action, outcomes, len(sent))
+            return sent, outcomes
+
+        return await self._within(action, vm_ids, send)
+
+    async def _within(
+        self, action: str, vm_ids: Sequence[str], send: Callable[[float], Awaitable[Sent]]
     ) -> tuple[Outcome, ...]:
         """Make a call once the budget admits it, and repeat it while it is throttled, for at most WAIT_S."""
         if not vm_ids:
@@ -183,15 +202,7 @@ class BudgetedProvider:
         until_s = self._clock.now() + WAIT_S
 
         async def attempt() -> tuple[Outcome, ...]:
-            if together is not None:
-                sent, outcomes = await together.send(call, vm_ids, until_s)
-            else:
-                asked = len(vm_ids) if vms is None else vms
-                left_s = max(until_s - self._clock.now(), 0.0)
-                granted = await self.budget.admit(action, asked, priority, left_s, whole=vms is not None)
-                sent = vm_ids[:granted] if vms is None or not granted else vm_ids
-                outcomes = await call(sent) if sent else ()
-                tell_budget(self.budget, action, outcomes, asked if vms is not None else len(sent))
+            sent, outcomes = await send(until_s)
             rest = [vm_id for vm_id in vm_ids if vm_id not in set(sent)]
             return (*outcomes, *(_left_out(vm_id, action) for vm_id in rest))
 
@@ -211,10 +222,6 @@ class BudgetedProvider:
         )
         result: tuple[Outcome, ...] = await retrying(attempt)
         return result
-
-
-def _anywhere(_: Sequence[str]) -> tuple[str, str]:
-    return "", ""
 
 
 def _refused_as_a_whole(outcomes: tuple[Outcome, ...]) -> bool:

@@ -13,6 +13,8 @@ combined call is refused, nobody is told what may be due to another:
 - A lack of room in one place: the next call there is for one request alone. If that fits, combined calls there become smaller. If
   not even that fits, the others that want as many VMs or more there are told so, without calls of their own.
 - Anything else is due to one VM or one request: the requests are called for in halves until it is found.
+
+Calls that make VMs are never combined, because each has a token of its own; those that wait are told in the same way.
 """
 
 from __future__ import annotations
@@ -53,6 +55,7 @@ class _Request:
 
     Attributes:
         vm_ids: Its VMs.
+        vms: How many they are, or how many VMs are to be made.
         place: Where they are.
         turn: While it waits for the budget: how many of its VMs the budget admits, once it is this request's own turn.
         said: The answer, or an exception; None if the call must be made again.
@@ -61,6 +64,7 @@ class _Request:
     """
 
     vm_ids: Sequence[str]
+    vms: int
     place: Place
     turn: asyncio.Task[int] | None = None
     said: asyncio.Future[Sent | BaseException | None] = field(
@@ -100,7 +104,7 @@ class CallCombiner:
         priority: Priority among all requests that wait for the action.
         budget: The account's budget.
         clock: Clock for time limits.
-        place_of: Returns the place that all of these VMs share; None if they do not, or it is unknown.
+        whole: Whether each request is a call of its own, for all of its VMs or none.
     """
 
     def __init__(
@@ -109,36 +113,40 @@ class CallCombiner:
         priority: Priority,
         budget: CallBudget,
         clock: Clock,
-        place_of: Callable[[Sequence[str]], Place | None],
+        *,
+        whole: bool = False,
     ) -> None:
         self._action, self._priority = action, priority
-        self._budget, self._clock = budget, clock
-        self._place_of = place_of
+        self._budget, self._clock, self._whole = budget, clock, whole
         self._waiting: list[_Request] = []
         self._scarce: dict[Place, _Scarce] = {}
 
-    async def send(self, call: Call, vm_ids: Sequence[str], until_s: float) -> Sent:
+    async def send(
+        self, call: Call, vm_ids: Sequence[str], until_s: float, place: Place | None, vms: int | None = None
+    ) -> Sent:
         """Make the call once the budget admits it, if possible combined with other waiting calls.
 
         Args:
             call: The provider's method for the action.
             vm_ids: VMs to name; at least one.
             until_s: Time on the Clock at which to give up waiting.
+            place: The place that all of these VMs share; None if they do not, or it is unknown.
+            vms: Number of VMs, if not that of `vm_ids`.
 
         Returns:
             The VMs that the call was made for, and their outcomes. VMs without room in the budget are missing.
         """
         # A request whose place is unknown has a place of its own.
-        me = _Request(vm_ids, self._place_of(vm_ids) or ("", vm_ids[0]))
-        granted = self._budget.admit_now(self._action, len(vm_ids))
+        me = _Request(vm_ids, len(vm_ids) if vms is None else vms, place or ("", vm_ids[0]))
+        granted = self._budget.admit_now(self._action, me.vms, whole=self._whole)
         while True:
             if granted is None:
                 granted = await self._turn_of(me, until_s)
             if granted == 0:
                 return (), ()
             if granted is not None:
-                riders = self._taken_along(me) if granted == len(vm_ids) else []
-                await self._make(call, vm_ids[:granted], [me, *riders])
+                riders = self._taken_along(me) if granted == me.vms and not self._whole else []
+                await self._make(call, granted, [me, *riders])
             said = me.said.result()
             if isinstance(said, BaseException):
                 raise said
@@ -149,8 +157,9 @@ class CallCombiner:
     async def _turn_of(self, me: _Request, until_s: float) -> int | None:
         """Wait until the budget admits a request, and return for how many VMs; None once another call has answered it."""
         left_s = max(until_s - self._clock.now(), 0.0)
-        turn = self._budget.admit(self._action, len(me.vm_ids), self._priority, left_s)
-        me.turn = asyncio.create_task(turn)
+        me.turn = asyncio.create_task(
+            self._budget.admit(self._action, me.vms, self._priority, left_s, whole=self._whole)
+        )
         self._waiting.append(me)
         try:
             await asyncio.wait({me.turn})
@@ -170,11 +179,10 @@ class CallCombiner:
         mates = [each for each in self._waiting if each.part is me.part and not _has_turn(each)]
         order = {place: n for n, place in enumerate(self._places_of_call(me, mates))}
         mates = [each for each in mates if each.place in order]
-        vms, found = len(me.vm_ids), []
-        for rider in sorted(mates, key=lambda each: (order[each.place], -len(each.vm_ids))):
-            more = len(rider.vm_ids)
-            if vms + more <= most and self._budget.more(self._action, more):
-                vms += more
+        vms, found = me.vms, []
+        for rider in sorted(mates, key=lambda each: (order[each.place], -each.vms)):
+            if vms + rider.vms <= most and self._budget.more(self._action, rider.vms):
+                vms += rider.vms
                 self._take_out(rider)
                 found.append(rider)
         return found
@@ -185,7 +193,7 @@ class CallCombiner:
             return [me.place]
         vms: Counter[Place] = Counter()
         for each in mates:
-            vms[each.place] += len(each.vm_ids)
+            vms[each.place] += each.vms
         others = [p for p, _ in vms.most_common() if p != me.place and self._scarce_in(p) is None]
         share = -(-(1 + len(others)) // FEW_PLACES)
         return [me.place, *others[: share - 1]]
@@ -197,22 +205,25 @@ class CallCombiner:
         request.turn.cancel()
         self._waiting.remove(request)
 
-    async def _make(self, call: Call, own: Sequence[str], requests: Sequence[_Request]) -> None:
-        """Make one call for the VMs `own` of the first request and all VMs of the others, and answer them all."""
+    async def _make(self, call: Call, granted: int, requests: Sequence[_Request]) -> None:
+        """Make one call for so many VMs of the first request and all VMs of the others, and answer them all."""
+        own = requests[0].vm_ids[:granted]
         vm_ids = [*own, *(vm_id for each in requests[1:] for vm_id in each.vm_ids)]
+        vms = granted + sum(each.vms for each in requests[1:])
         # If this call is abandoned, its outcome is unknown to the other requests, too.
         said: tuple[Outcome, ...] | Exception = TimeoutError()
         try:
             said = await call(vm_ids)
-            tell_budget(self._budget, self._action, said, len(vm_ids))
+            tell_budget(self._budget, self._action, said, vms)
         except Exception as error:  # noqa: BLE001  each request raises it
             said = error
         finally:
-            again = () if isinstance(said, Exception) else self._unclear(requests, len(vm_ids), said)
+            again = () if isinstance(said, Exception) else self._unclear(requests, vms, said)
             for each in requests:
                 if not each.said.done():
                     ids = own if each is requests[0] else each.vm_ids
-                    answer = said if isinstance(said, Exception) else (ids, _part(said, ids))
+                    part = said if isinstance(said, Exception) or not requests[1:] else _part(said, ids)
+                    answer = part if isinstance(part, Exception) else (ids, part)
                     each.said.set_result(None if each in again else answer)
 
     # ── refusals ───────────────────────────────────────────────────────────────────────────────────────
@@ -259,13 +270,13 @@ class CallCombiner:
         self._scarce[place] = _Scarce(until_s, vms // SMALLER, fits, fewest)
         waiting = [each for each in self._waiting if each.place == place and not _has_turn(each)]
         for each in waiting:
-            if len(each.vm_ids) >= fewest:
+            if each.vms >= fewest:
                 self._take_out(each)
                 each.said.set_result(_told(each, said))
         if len(requests) == 1:
             return ()
         for each in requests:
-            if len(each.vm_ids) >= fewest and not each.said.done():
+            if each.vms >= fewest and not each.said.done():
                 each.said.set_result(_told(each, said))
         return requests
 

@@ -1,8 +1,8 @@
 """A place without room costs the fleets that start elsewhere next to nothing, whatever is combined."""
 
 import asyncio
+import itertools
 from collections import Counter
-from itertools import count
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +16,7 @@ from autoscaler.ports import (
     Listing,
     Outcome,
     OutcomeKind,
+    ProvisionSpec,
     Vm,
     VmState,
 )
@@ -76,7 +77,7 @@ class Cloud:
 
 def asked(requests_of):
     """Requests of 0 or more VMs, as (place, ids), from (place, number of VMs)."""
-    numbers = count()
+    numbers = itertools.count()
     return [(place, [f"i-{next(numbers)}" for _ in range(vms)]) for place, vms in requests_of]
 
 
@@ -217,6 +218,48 @@ def test_orders_that_can_wait_are_combined_with_each_other():
         return world.calls
 
     assert [len(vm_ids) for _, vm_ids, _ in run_virtual(main)] == [1] * 4 + [56]
+
+
+class Making:
+    """A cloud that makes VMs, except in one subnet, where there is room for one call with a single VM only."""
+
+    answers_at_once = False
+
+    def __init__(self, clock):
+        self.clock, self.calls = clock, []
+
+    async def provision(self, spec, count, token):
+        fits = spec.subnet != "a" or count == 1
+        self.calls.append((self.clock.monotonic(), spec.subnet, count))
+        await self.clock.sleep_until(self.clock.monotonic() + 0.5)
+        if not fits:
+            return (Outcome("", NO_CAPACITY, DRY_CODE, "no room"),)
+        return tuple(Outcome(f"i-{token}-{n}", ACCEPTED) for n in range(count))
+
+
+def test_new_vms_that_wait_are_not_asked_for_where_there_was_just_no_room_for_as_many():
+    async def main():
+        clock = VirtualClock(1e9)
+        world = Making(clock)
+        near = BudgetedProvider(world, CallBudget(clock), clock, seed=1)
+
+        async def ask(subnet, count, token):
+            spec = ProvisionSpec("web", "web", vm_type="m", subnet=subnet)
+            outcomes = await near.provision(spec, count, token)
+            return subnet, count, outcomes, clock.monotonic()
+
+        wanted = [("a", 2)] * 40 + [("b", 2)] * 8 + [("a", 1)]
+        return world, await asyncio.gather(*(ask(*each, f"t{n}") for n, each in enumerate(wanted)))
+
+    world, said = run_virtual(main)
+    assert len([1 for _, subnet, count in world.calls if (subnet, count) == ("a", 2)]) <= 5
+    for subnet, count, outcomes, at_s in said:
+        if (subnet, count) == ("a", 2):
+            assert [(o.vm_id, o.kind) for o in outcomes] == [("", NO_CAPACITY)]
+            assert at_s < 1.5
+        else:
+            assert [o.kind for o in outcomes] == [ACCEPTED] * count
+            assert at_s < 7.0
 
 
 def test_a_place_is_combined_with_others_again_after_a_while():
