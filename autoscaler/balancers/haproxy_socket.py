@@ -19,6 +19,8 @@ COMMANDS_AT_ONCE = 100
 """Most commands in one line, because HAProxy reads a line into one buffer of 16 kB."""
 _READ = 1 << 16
 _SHOWN = 80
+_PID = re.compile(r"^Pid: (\d+)\r?$", re.MULTILINE)
+_UPTIME = re.compile(r"^Uptime_sec: (\d+)\r?$", re.MULTILINE)
 
 
 class HaproxyError(Exception):
@@ -49,6 +51,21 @@ class StatRow:
     address: str
 
 
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Counters of one HAProxy process.
+
+    Attributes:
+        pid: Its number. Processes in containers may all have the same.
+        up_s: For how long it has run, in whole seconds: counters begin at zero with each process.
+        rows: The backend and its entries.
+    """
+
+    pid: int
+    up_s: int
+    rows: list[StatRow]
+
+
 class HaproxySocket:
     """The runtime socket of one HAProxy process.
 
@@ -67,8 +84,22 @@ class HaproxySocket:
         Raises:
             HaproxyError: HAProxy does not answer, or not with this table.
         """
-        (text,) = await self.ask([f"show stat {backend} 6 -1"])
+        (text,) = await self.ask([_table_of(backend)])
         return read_table(text, backend, self.place)
+
+    async def counters(self, backend: str) -> Counters:
+        """Return the rows of the backend and its entries, and since when their process counts.
+
+        Raises:
+            HaproxyError: HAProxy does not answer, or not with this.
+        """
+        # In one connection: a reload between two would give the age of one process and the counters of another.
+        info, text = await self.ask(["show info", _table_of(backend)])
+        pid, up_s = _PID.search(info), _UPTIME.search(info)
+        if pid is None or up_s is None:
+            shown = info.strip().splitlines()[0][:_SHOWN] if info.strip() else "nothing"
+            raise HaproxyError(f"HAProxy at {self.place} does not say for how long it has run, but {shown!r}")
+        return Counters(int(pid[1]), int(up_s[1]), read_table(text, backend, self.place))
 
     async def ask(self, commands: Sequence[str]) -> list[str]:
         """Send commands and return their answers, in order, without line feeds at the end.
@@ -121,6 +152,11 @@ class HaproxySocket:
         if colon and port.isdecimal() and "/" not in self.place:
             return await asyncio.open_connection(host.strip("[]"), int(port))
         return await asyncio.open_unix_connection(self.place.removeprefix("unix:"))
+
+
+def _table_of(backend: str) -> str:
+    """The command that shows a backend and its entries."""
+    return f"show stat {backend} 6 -1"
 
 
 def _split(text: str, commands: int) -> list[str]:

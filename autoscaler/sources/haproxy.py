@@ -8,9 +8,10 @@ The values read depend on the fleet's kind of signal:
 - utilisation: sessions of a VM as a share of its `maxconn`;
 - concurrency: sessions of a VM; queue: requests waiting at the backend.
 
-Rules of this file: rates take two readings, and a counter that falls was reset. A rate belongs to the time between the
-moments at which a process was asked, not to a tick: a slow answer must not look like a burst. For the same reason, a reading that
-comes too soon after the last one repeats its rates. If one of several HAProxy processes does not answer, the sum is unknown: no
+Rules of this file: rates take two readings. A rate belongs to the time between the moments at which a process was asked, not to a tick:
+a slow answer must not look like a burst. For the same reason, a reading that comes too soon after the last one repeats its rates. A
+process that began after the last reading (a restart, a reload) has counted since then only: its rate is over its own age, and while it
+is too young for that, the rates of before are repeated. If one of several HAProxy processes does not answer, the sum is unknown: no
 reading is made from the others.
 """
 
@@ -33,6 +34,25 @@ from autoscaler.sources.rate_window import RateWindow
 FIRST = "first reading (a rate takes two)"
 _BACKEND = "BACKEND"
 _SHOWN = 3
+_LEAST_AGE_S = 5.0
+"""Shortest age of a process to compute a rate over, in seconds. HAProxy tells it in whole seconds: an error of a tenth at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    """A HAProxy process: its number, and for how long it has run, in whole seconds."""
+
+    pid: int
+    up_s: int
+
+    @property
+    def age_s(self) -> float:
+        """For how long it has run, in seconds, to half a second."""
+        return self.up_s + 0.5
+
+    def follows(self, other: _Process) -> bool:
+        """Whether this is not that process, seen later."""
+        return self.pid != other.pid or self.up_s < other.up_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +61,12 @@ class _Table:
 
     Attributes:
         at_s: Monotonic time, in seconds: the middle between request and answer, which halves the error of a slow one.
+        process: Its number, and for how long it has run.
         rows: The backend and its entries.
     """
 
     at_s: float
+    process: _Process
     rows: list[StatRow]
 
 
@@ -55,12 +77,14 @@ class _Counted:
     Attributes:
         read_at_s: Time of the reading, in Unix seconds.
         at_s: Monotonic time of the counters, in seconds.
+        process: The process that counted.
         done: Work counted so far.
-        rates: Work per second over the time before; None if no reading came before.
+        rates: Work per second over the time before `read_at_s`; None if no reading came before.
     """
 
     read_at_s: float
     at_s: float
+    process: _Process
     done: dict[str, int]
     rates: dict[str, float] | None
 
@@ -138,8 +162,10 @@ class HaproxySource:
 
     async def _answer(self, socket: HaproxySocket) -> _Table:
         asked_at_s = self._clock.monotonic()
-        rows = await socket.table(self._backend)
-        return _Table((asked_at_s + self._clock.monotonic()) / 2.0, rows)
+        found = await socket.counters(self._backend)
+        return _Table(
+            (asked_at_s + self._clock.monotonic()) / 2.0, _Process(found.pid, found.up_s), found.rows
+        )
 
     async def close(self) -> None:
         """Do nothing: no connection is kept between readings."""
@@ -160,18 +186,28 @@ class HaproxySource:
         return rates if are_known else None, min(times_s, default=now_s)
 
     def _count(self, before: _Counted | None, answer: _Table, now_s: float) -> _Counted:
-        done = {row.name: row.arrived for row in answer.rows}
-        if before is None or answer.at_s - before.at_s > self._window.longest_s:
-            return _Counted(now_s, answer.at_s, done, None)
-        passed_s = answer.at_s - before.at_s
+        at_s, process, done = answer.at_s, answer.process, {row.name: row.arrived for row in answer.rows}
+        if before is None or at_s - before.at_s > self._window.longest_s:
+            return _Counted(now_s, at_s, process, done, None)
+        passed_s = at_s - before.at_s
         if passed_s <= 0 or passed_s < self._window.shortest_s:
             return before
+        if process.follows(before.process):
+            # What the process before it counted last is not known; this one has counted since it began.
+            if process.age_s < max(_LEAST_AGE_S, self._window.shortest_s):
+                return _Counted(before.read_at_s, at_s, process, done, before.rates)
+            rates = {name: count / process.age_s for name, count in done.items()}
+            return _Counted(now_s, at_s, process, done, rates)
+        if done.get(_BACKEND, 0) < before.done.get(_BACKEND, 0):
+            # `clear counters all`: nobody knows when.
+            return _Counted(before.read_at_s, at_s, process, done, before.rates)
+        # An entry whose counter fell was deleted and added again.
         rates = {
-            name: (count - before.done[name] if count >= before.done[name] else count) / passed_s
+            name: (count - before.done[name]) / passed_s
             for name, count in done.items()
-            if name in before.done
+            if count >= before.done.get(name, math.inf)
         }
-        return _Counted(now_s, answer.at_s, done, rates)
+        return _Counted(now_s, at_s, process, done, rates)
 
     def _total(
         self,

@@ -97,15 +97,21 @@ async def nobody_there(place):
     return not any(row.sessions for row in await HaproxySocket(place, 5.0).table(BACKEND))
 
 
+INFO = "Name: HAProxy\nPid: {}\nUptime_sec: {}\n\n"
 TABLE = "# pxname,svname,qcur,scur,slim,stot,status,addr,\nweb,BACKEND,0,0,,{},UP,,\n"
 
 
-async def test_a_counter_that_begins_anew_is_not_a_negative_rate(tmp_path):
+def shown(count, up_s=1_000_000, pid=7):
+    """What a process shows that has run for `up_s` seconds."""
+    return (INFO.format(pid, up_s) + TABLE.format(count)).encode()
+
+
+async def test_a_counter_seen_long_ago_is_forgotten(tmp_path):
     clock = ManualClock(1000.0)
-    async with Script(tmp_path / "s", TABLE.format(900).encode()) as script:
+    async with Script(tmp_path / "s", shown(900)) as script:
         total = source(clock, Signal.TOTAL, str(script.path))
         await total.read([])
-        script.answer = TABLE.format(50).encode()
+        script.answer = shown(950)
         clock.at_s += 10.0
         assert (await total.read([])).values.tolist() == [5.0]
         # Over a long pause, the rate would be diluted to almost nothing.
@@ -113,9 +119,57 @@ async def test_a_counter_that_begins_anew_is_not_a_negative_rate(tmp_path):
         assert (await total.read([])).error == FIRST
 
 
+async def test_a_process_that_began_after_the_last_reading_is_rated_over_its_own_age(tmp_path):
+    clock = ManualClock(1000.0)
+    async with Script(tmp_path / "s", shown(0)) as script:
+        total = source(clock, Signal.TOTAL, str(script.path))
+        told = []
+        # At 100 requests per second: a reload; half a minute without a process, and one that has counted more than the one before
+        # it; and a container whose process has the same number.
+        for after_s, count, up_s, pid in (
+            (0, 50_000, 500, 1),
+            (10, 51_000, 510, 1),
+            (10, 750, 7, 2),
+            (30, 2050, 20, 3),
+            (10, 750, 7, 3),
+        ):
+            clock.at_s += after_s
+            script.answer = shown(count, up_s, pid)
+            told += (await total.read([])).values.tolist()
+    assert told == [100.0] * 4
+
+
+async def test_while_a_process_is_too_young_for_a_rate_the_last_one_stands_with_its_time(tmp_path):
+    clock = ManualClock(1000.0)
+    async with Script(tmp_path / "s", shown(0)) as script:
+        total = source(clock, Signal.TOTAL, str(script.path))
+        told = []
+        # The second reading after a reload rates the same process again; the last one follows `clear counters all`.
+        for count, up_s in ((50_000, 500), (51_000, 510), (3, 0), (1003, 10), (2003, 20), (70, 30)):
+            script.answer = shown(count, up_s)
+            found = await total.read([])
+            told += [*zip(found.values.tolist(), found.observed_at_s.tolist(), strict=True)]
+            clock.at_s += 10.0
+    assert told == [(100.0, 1010.0), (100.0, 1010.0), (100.0, 1030.0), (100.0, 1040.0), (100.0, 1040.0)]
+
+
+async def test_the_age_of_a_real_process_is_read_with_its_counters(tmp_path):
+    async with Vms(1) as vms, Haproxy(tmp_path, vms) as haproxy:
+        found = await HaproxySocket(haproxy.place, 5.0).counters(BACKEND)
+        assert found.pid > 0
+        assert 0 <= found.up_s < 60
+        assert {row.name for row in found.rows} == {"i-0", "BACKEND"}
+
+
+async def test_something_that_does_not_tell_its_age_is_not_taken_for_haproxy(tmp_path):
+    async with Script(tmp_path / "s", b"Unknown command\n\n" + TABLE.format(1).encode()) as script:
+        with pytest.raises(SourceError, match="does not say for how long it has run, but 'Unknown command'"):
+            await source(ManualClock(), Signal.TOTAL, str(script.path)).read([])
+
+
 async def test_a_slow_answer_does_not_look_like_a_burst(tmp_path):
     clock = ManualClock(1000.0)
-    async with Script(tmp_path / "s", TABLE.format(0).encode()) as script:
+    async with Script(tmp_path / "s", shown(0)) as script:
         total = source(clock, Signal.TOTAL, str(script.path))
         await total.read([])
 
@@ -123,28 +177,28 @@ async def test_a_slow_answer_does_not_look_like_a_burst(tmp_path):
             clock.at_s += 4.0
 
         clock.at_s += 10.0
-        script.asked, script.answer = asked, TABLE.format(120).encode()
+        script.asked, script.answer = asked, shown(120)
         assert (await total.read([])).values.tolist() == [10.0]
 
 
 async def test_a_reading_that_comes_at_once_repeats_the_rate_of_before(tmp_path):
     clock = ManualClock(1000.0)
-    async with Script(tmp_path / "s", TABLE.format(0).encode()) as script:
+    async with Script(tmp_path / "s", shown(0)) as script:
         total = source(clock, Signal.TOTAL, str(script.path), window=RateWindow(5.0))
         await total.read([])
         clock.at_s += 0.05
-        script.answer = TABLE.format(1).encode()
+        script.answer = shown(1)
         assert (await total.read([])).error == FIRST
         clock.at_s += 9.95
-        script.answer = TABLE.format(100).encode()
+        script.answer = shown(100)
         assert (await total.read([])).values.tolist() == [10.0]
         # Two requests in a tenth of a second are not 20 per second; they count in the reading after this one.
         clock.at_s += 0.1
-        script.answer = TABLE.format(102).encode()
+        script.answer = shown(102)
         found = await total.read([])
         assert (found.values.tolist(), found.observed_at_s.tolist()) == ([10.0], [1010.0])
         clock.at_s += 9.9
-        script.answer = TABLE.format(200).encode()
+        script.answer = shown(200)
         found = await total.read([])
         assert (found.values.tolist(), found.observed_at_s.tolist()) == ([10.0], [1020.0])
 
@@ -152,7 +206,7 @@ async def test_a_reading_that_comes_at_once_repeats_the_rate_of_before(tmp_path)
 @pytest.mark.parametrize("tick_s", [1.0, 10.0, 300.0, 900.0])
 async def test_a_source_of_the_daemon_computes_rates_over_half_a_tick_to_two_ticks(tmp_path, tick_s):
     clock = ManualClock(1000.0)
-    async with Script(tmp_path / "s", TABLE.format(0).encode()) as script:
+    async with Script(tmp_path / "s", shown(0)) as script:
         policy = policy_from(
             {
                 "fleet": "web",
@@ -168,15 +222,15 @@ async def test_a_source_of_the_daemon_computes_rates_over_half_a_tick_to_two_tic
         total = Sources(clock, tmp_path, tick_s=tick_s).source_for(policy)
         await total.read([])
         # The first tick after a start comes at any time between two points of the grid.
-        clock.at_s, script.answer = 1000.0 + 0.1 * tick_s, TABLE.format(3).encode()
+        clock.at_s, script.answer = 1000.0 + 0.1 * tick_s, shown(3)
         assert (await total.read([])).error == FIRST
         # One reading may fail in between.
-        clock.at_s, script.answer = 1000.0 + 2.1 * tick_s, TABLE.format(2100).encode()
+        clock.at_s, script.answer = 1000.0 + 2.1 * tick_s, shown(2100)
         assert (await total.read([])).values.tolist() == [pytest.approx(1000.0 / tick_s)]
 
 
 async def test_the_sum_over_two_processes_is_not_made_of_one(tmp_path):
-    async with Script(tmp_path / "a", TABLE.format(900).encode()) as script:
+    async with Script(tmp_path / "a", shown(900)) as script:
         total = source(ManualClock(), Signal.TOTAL, str(script.path), str(tmp_path / "nobody"))
         with pytest.raises(SourceError, match="nobody cannot be reached"):
             await total.read([])
