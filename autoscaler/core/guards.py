@@ -22,7 +22,9 @@ _EMPTY: Int = np.zeros(0, np.int64)
 def stabilisation(params: LaneParams, counts: CountType) -> Rule | None:
     """Scale in only to the highest wish of the window (the Kubernetes horizontal autoscaler's rule).
 
-    In a tick without fresh demand, a lane that needs its signal notes no wish.
+    A lane that needs its signal has no wish in a tick without fresh demand. The data guard holds it then, and what counts in the window is
+    its last good wish: otherwise a loss of data that is longer than the window would leave nothing to compare with, and the first
+    reading afterwards, which may be of a part only, would stop VMs at once.
     """
     if (params.stabilisation_ticks <= 1).all():
         return None
@@ -31,11 +33,15 @@ def stabilisation(params: LaneParams, counts: CountType) -> Rule | None:
     reasons = pair(Reason.STABILISATION, Reason.NONE)
 
     def rule(seen: RuleInputs, wish: Int) -> tuple[Int, Why]:
-        known = seen.fresh
-        if known is not None and needs_none is not None:
-            known = known | needs_none
-        highest = seen.state.wishes.push_and_max(seen.snapshot.tick, wish, known)
+        known, noted = seen.fresh, wish
+        if known is not None:
+            if needs_none is not None:
+                known = known | needs_none
+            noted = np.where(known, wish, np.maximum(seen.state.trusted.good, 0))
+        highest = seen.state.wishes.push_and_max(seen.snapshot.tick, noted)
         kept = np.minimum(highest, seen.ordered).astype(counts, copy=False)
+        if known is not None:
+            kept = kept * known
         return np.maximum(wish, kept), reasons
 
     return rule

@@ -88,10 +88,10 @@ def decide_plainly(p, memory, s, at_lead, peak):
     stage(wish, Reason.NONE)
     asked = wish
 
-    if not p["uses_signal"] or s["freshness"] == Freshness.FRESH:
-        memory.wishes.append((s["tick"], wish))
+    known = not p["uses_signal"] or s["freshness"] == Freshness.FRESH
+    memory.wishes.append((s["tick"], wish if known else max(memory.good, 0)))
     window = p["stabilisation_ticks"]
-    highest = highest_of(memory.wishes, s["tick"], window) if window > 1 else 0
+    highest = highest_of(memory.wishes, s["tick"], window) if window > 1 and known else 0
     propose(min(highest, now), Reason.STABILISATION)
 
     stage(*trusted(p, s, memory, wish, now, at_lead))
