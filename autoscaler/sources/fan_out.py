@@ -42,7 +42,8 @@ class Answer(Generic[T]):
     Attributes:
         value: The value parsed from the body of a 2xx answer; None if `error` is set.
         error: A few words without the address; empty if there was no error.
-        at_s: When the body was complete, by the FanOut's `stamp`; 0 without one.
+        at_s: The middle between the request and the complete body, by the FanOut's `stamp`; 0 without one. It halves the error of a
+            slow answer, which may be as old as the request.
         late: Whether the round ended before the answer came.
     """
 
@@ -219,12 +220,13 @@ class FanOut:
     async def _get(
         self, session: aiohttp.ClientSession, url: str, make: Callable[[bytes], T], turns: SharedTurns
     ) -> Answer[T]:
+        asked_s = self._stamp() if self._stamp else 0.0
         try:
             async with session.get(url, allow_redirects=False) as response:
                 if not 200 <= response.status < 300:
                     return Answer(error=f"HTTP {response.status}")
                 body = await self._body(response)
-                at_s = self._stamp() if self._stamp else 0.0
+                at_s = (asked_s + self._stamp()) / 2.0 if self._stamp else 0.0
             async with turns.alone():  # one body per turn of the loop: dozens arrive at once
                 value = make(body)
             return Answer(value, at_s=at_s)

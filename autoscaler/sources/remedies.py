@@ -15,6 +15,10 @@ REMEDIES = tuple(
     for reason, remedy in (
         # For a round that ended too early, the source itself says what to do.
         (r"first scrape|scraped twice|no answer when the round ended", ""),
+        (
+            r"its counters began anew",
+            "if that repeats, see why the exporter restarts; a value that may fall takes `type: gauge`",
+        ),
         (r"no address", "a VM has a private address once it runs; is this one in your network?"),
         (
             r"no answer within",

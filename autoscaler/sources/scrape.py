@@ -6,8 +6,9 @@ between two scrapes, or CPU use from node_cpu_seconds_total.
 Rules of this file: a VM that fails is absent from the readings and named in `error`; one that is scraped for the first time is absent
 and has not failed. A VM that fails repeatedly is scraped less often, unless most do: then the fault is ours, or the network's. If a
 round ends before all VMs were reached, the last readings of the others stand, with their times, and these VMs come first in the next
-round. A rate takes two scrapes of the same VM; nothing replaces the first. If the exporter stamps its values, its times count. State
-is kept only for the VMs of the last request.
+round. A rate takes two scrapes of the same VM; nothing replaces the first. A VM whose counters began anew is absent for one round: what
+was counted before is lost, and the rest over the whole time would look as if demand had vanished. If the exporter stamps its values,
+its times count; otherwise rates are over monotonic time, because the clock may be set. State is kept only for the VMs of the last request.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ from autoscaler.sources.remedies import remedy
 
 CPU_METRIC = Metric("node_cpu_seconds_total")
 FIRST = "first scrape (a rate takes two)"
+ANEW = "its counters began anew (a rate takes two scrapes)"
+_BEGINNINGS = (FIRST, ANEW)
 LATE = (
     "the round ended before all VMs were reached, so last readings of some count; allow longer rounds by "
     "`signal.scrape.timeout` and the setting observe_timeout_s"
@@ -98,9 +101,17 @@ NO_ADDRESS: Answer[_Shown] = Answer(error="no address")
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """Counters of one VM at its last scrape, and the rate at that time."""
+    """Counters of one VM at its last scrape, and the rate at that time.
+
+    Attributes:
+        at_s: Time of the values, in Unix seconds.
+        read_s: Monotonic time of the scrape, in seconds.
+        values: Values by labels.
+        rate: Work per second, or share of CPU time, until `at_s`; None if it is not known.
+    """
 
     at_s: float
+    read_s: float
     values: dict[Labels, float]
     rate: float | None = None
 
@@ -149,7 +160,7 @@ class ScrapeSource:
         self._last: dict[str, tuple[float, float]] = {}
         """The last reading and its time, by VM."""
         self._some_late = False
-        self._fan_out = FanOut(limits or Limits(), clock.now)
+        self._fan_out = FanOut(limits or Limits(), clock.monotonic)
         self._seen: dict[str, _Seen] = {}
         self._window = window or RateWindow()
 
@@ -187,11 +198,11 @@ class ScrapeSource:
             if answer.late and key in self._last:
                 value, stamp_s = self._last[key]
             else:
-                is_new = key not in self._seen
+                before = self._seen.get(key)
                 try:
                     value, stamp_s = self._last[key] = self._reading(key, answer)
                 except UnreadableBodyError as error:
-                    if is_new and str(error) == FIRST:
+                    if str(error) in _BEGINNINGS and (before is None or before.rate is not None):
                         beginning = True
                         continue
                     # The query part of a URL may hold a key, and this text is logged.
@@ -203,7 +214,7 @@ class ScrapeSource:
         text = "; ".join(filter(None, (summary(errors, len(places)), remedy(errors))))
         if self._some_late:
             text = f"{LATE}; {text}" if text else LATE
-        if errors and not ids and not beginning and FIRST not in errors.values():
+        if errors and not ids and not beginning and not set(_BEGINNINGS) & set(errors.values()):
             raise SourceError(text)
         return FleetReadings(tuple(ids), np.array(values, np.float64), np.array(stamps, np.float64), text)
 
@@ -256,46 +267,58 @@ class ScrapeSource:
         shown = answer.value
         if shown is None:
             raise UnreadableBodyError(answer.error)
+        read_at_s = answer.at_s + self._clock.now() - self._clock.monotonic()
         if self._type is MetricType.GAUGE:
-            return shown.total, shown.at_s(answer.at_s)
-        return self._rate(key, shown, answer.at_s)
+            return shown.total, shown.at_s(read_at_s)
+        return self._rate(key, shown, shown.at_s(read_at_s), answer.at_s)
 
     def _make(self, body: bytes) -> _Shown:
         return _Shown.of(parse(body, self._metric, MOST_LABELS))
 
-    def _rate(self, key: str, shown: _Shown, read_at_s: float) -> tuple[float, float]:
-        now_s = shown.at_s(read_at_s)
+    def _rate(self, key: str, shown: _Shown, now_s: float, read_s: float) -> tuple[float, float]:
+        is_stamped = shown.stamp_s is not None
         before = self._seen.get(key)
-        if before is not None and now_s == before.at_s:
-            if now_s == read_at_s:
+        passed_s = math.inf
+        if before is not None:
+            passed_s = now_s - before.at_s if is_stamped else read_s - before.read_s
+        if before is not None and passed_s == 0.0:
+            if not is_stamped:
                 raise UnreadableBodyError("scraped twice at the same time")
             # The exporter's timestamp has not moved, so nothing new has been counted; that is not a rate of zero.
             if before.rate is None:
                 raise UnreadableBodyError(FIRST)
             return before.rate, now_s
-        if before is not None and 0 < now_s - before.at_s < self._window.shortest_s:
+        if before is not None and 0 < passed_s < self._window.shortest_s:
             if before.rate is None:
                 raise UnreadableBodyError(FIRST)
             return before.rate, before.at_s
-        now = _Seen(now_s, shown.values)
+        now = _Seen(now_s, read_s, shown.values)
         self._seen[key] = now
         if not all(map(math.isfinite, now.values.values())):
             del self._seen[key]
             return math.nan, now_s
-        if before is None or not 0 < now_s - before.at_s <= self._window.longest_s:
+        if before is None or not 0 < passed_s <= self._window.longest_s:
             raise UnreadableBodyError(FIRST)
-        rate = self._grown(before, now)
-        self._seen[key] = _Seen(now_s, now.values, rate)
+        rate = self._grown(before, now, passed_s)
+        self._seen[key] = _Seen(now_s, read_s, now.values, rate)
         return rate, now_s
 
-    def _grown(self, before: _Seen, now: _Seen) -> float:
+    def _grown(self, before: _Seen, now: _Seen, passed_s: float) -> float:
         both = now.values.keys() & before.values.keys()
         if not both:
             raise UnreadableBodyError(FIRST)
         if self._type is MetricType.CPU:
             return _cpu_use({labels: now.values[labels] - before.values[labels] for labels in both})
+        if _began_anew(before.values, now.values):
+            raise UnreadableBodyError(ANEW)
         grown = _sum(_growth(before.values[labels], now.values[labels]) for labels in both)
-        return grown / (now.at_s - before.at_s)
+        return grown / passed_s
+
+
+def _began_anew(before: Mapping[Labels, float], now: Mapping[Labels, float]) -> bool:
+    """Whether most of what was counted is gone, as after a restart. That of a few series may go while the others count on."""
+    gone = _sum(count for labels, count in before.items() if now.get(labels, -math.inf) < count)
+    return 2.0 * gone > _sum(before.values())
 
 
 def _sum(numbers: Iterable[float]) -> float:
@@ -322,7 +345,7 @@ def _cpu_use(grown: dict[Labels, float]) -> float:
         UnreadableBodyError: The counters were reset, did not move, or have no idle time.
     """
     if min(grown.values()) < -BACK_S:
-        raise UnreadableBodyError(FIRST)
+        raise UnreadableBodyError(ANEW)
     grown = {labels: max(seconds, 0.0) for labels, seconds in grown.items()}
     idle = [seconds for labels, seconds in grown.items() if ("mode", "idle") in labels]
     total = _sum(grown.values())

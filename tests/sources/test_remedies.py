@@ -53,7 +53,10 @@ def cpu(idle, user):
 
 BUSY = 'node_cpu_seconds_total{{cpu="0",mode="user"}} {}\n'
 REASONS = {
-    "first scrape (a rate takes two)": Scrape("", texts=(cpu(500, 100), cpu(1, 1)), metric=CPU),
+    "first scrape (a rate takes two)": Scrape("", texts=("load 1 1000\n",) * 2, counter=True),
+    "its counters began anew (a rate takes two scrapes)": Scrape(
+        "why the exporter restarts", texts=(cpu(500, 100), cpu(100, 10), cpu(1, 1)), metric=CPU
+    ),
     "scraped twice at the same time": Scrape("", texts=("load 1\n",) * 2, counter=True, seconds=0.0),
     "no answer when the round ended after 0.2 s": Scrape(
         "", "hang", limits=Limits(timeout_s=5.0, deadline_s=0.2)

@@ -15,7 +15,7 @@ from autoscaler.sources.exposition import Metric
 from autoscaler.sources.fan_out import FanOut, Limits, summary
 from autoscaler.sources.rate_window import RateWindow
 from autoscaler.sources.scrape import MOST_LABELS, MetricType, ScrapeSource
-from tests.sources.doubles import on, vm
+from tests.sources.doubles import ManualClock, on, vm
 
 LIMITS = Limits(timeout_s=1.0, deadline_s=10.0, at_once=8)
 REQUESTS = Metric("requests_total", {"code": "200"})
@@ -77,6 +77,15 @@ async def test_a_vm_that_makes_up_labels_fails_alone_and_keeps_nothing(web, make
 # ── Counters ────────────────────────────────────────────────────────────────────────────────────────────
 
 
+class SetClock(ManualClock):
+    """A clock that is set: its time of day is ahead of its monotonic time."""
+
+    ahead_s = 0.0
+
+    def now(self):
+        return self.at_s + self.ahead_s
+
+
 def counts(**by_vm):
     return {address: f'requests_total{{code="200"}} {value}\n' for address, value in by_vm.items()}
 
@@ -111,13 +120,63 @@ async def test_a_scrape_that_comes_at_once_repeats_the_rate_of_before(web, clock
     assert (found.values.tolist(), found.observed_at_s.tolist()) == ([20.0], [clock.at_s])
 
 
-async def test_a_counter_that_began_again_counts_from_zero(web, clock, make):
+async def test_a_vm_whose_counters_began_anew_is_absent_once_because_a_rate_of_the_rest_would_be_near_zero(
+    web, clock, make
+):
     source = make(REQUESTS, MetricType.COUNTER)
-    web.texts = counts(a=1_000_000)
+    told = []
+    for value in (1_000_000, 1_000_200, 30, 230, 0):
+        web.texts = {"a": f'requests_total{{code="200"}} {value}\nrequests_total{{code="500"}} 3\n'}
+        found = await source.read(on("a"))
+        told.append((found.values.tolist(), found.error))
+        clock.at_s += 10.0
+    assert told == [([], ""), ([20.0], ""), ([], ""), ([20.0], ""), ([], "")]
+
+
+async def test_a_counter_that_falls_again_and_again_is_told_of(web, clock, make):
+    source = make(REQUESTS, MetricType.COUNTER)
+    for value in (50, 40):
+        web.texts = counts(a=value)
+        await source.read(on("a"))
+        clock.at_s += 10.0
+    web.texts = counts(a=30)
+    found = await source.read(on("a"))
+    assert found.error == (
+        "1 of 1 gave no reading: its counters began anew (a rate takes two scrapes) at a; if that repeats, see why the exporter "
+        "restarts; a value that may fall takes `type: gauge`"
+    )
+
+
+async def test_a_slow_answer_does_not_look_like_a_burst(web, clock, make):
+    class Slow(dict):
+        def __getitem__(self, address):
+            clock.at_s += 4.0
+            return super().__getitem__(address)
+
+    source = make(REQUESTS, MetricType.COUNTER)
+    web.texts = counts(a=0)
     await source.read(on("a"))
     clock.at_s += 10.0
-    web.texts = counts(a=30)
-    assert (await source.read(on("a"))).values.tolist() == [3.0]
+    web.texts = Slow(counts(a=120))
+    found = await source.read(on("a"))
+    assert (found.values.tolist(), found.observed_at_s.tolist()) == ([10.0], [clock.at_s - 2.0])
+    clock.at_s += 6.0
+    web.texts = counts(a=200)
+    assert (await source.read(on("a"))).values.tolist() == [10.0]
+
+
+async def test_a_clock_that_is_set_changes_no_rate(web):
+    clock = SetClock()
+    source = ScrapeSource(web.url, REQUESTS, MetricType.COUNTER, Signal.THROUGHPUT, clock, LIMITS)
+    told = []
+    for value, ahead_s in ((0, 0.0), (100, 90.0), (200, 86.0), (300, -3600.0)):
+        clock.ahead_s = ahead_s
+        web.texts = counts(a=value)
+        found = await source.read(on("a"))
+        told += [*zip(found.values.tolist(), (found.observed_at_s - clock.now()).tolist(), strict=True)]
+        clock.at_s += 10.0
+    await source.close()
+    assert told == [(10.0, 0.0)] * 3
 
 
 async def test_a_reset_of_one_series_is_seen_although_the_sum_grows(web, clock, make):
