@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -149,9 +149,12 @@ class HaproxySource:
         # Wait for all, since each is bounded, so that the error names every process that failed.
         found = await asyncio.gather(*map(self._answer, self._sockets), return_exceptions=True)
         answers, troubles = [], []
-        for each in found:
+        for socket, each in zip(self._sockets, found, strict=True):
             if isinstance(each, HaproxyError):
                 troubles.append(str(each))
+                if before := self._counted.get(socket.place):
+                    # Its rates are those of a time before the trouble, and must not be repeated after it.
+                    self._counted[socket.place] = replace(before, rates=None)
             elif isinstance(each, BaseException):
                 raise each
             else:

@@ -34,6 +34,13 @@ HOLD_S = 15.0
 LONGEST_HOLD_S = 60.0
 """Seconds without queries after an address has answered 429: the default if it names no time, and the longest."""
 
+_GATEWAY = "; a proxy in front of it does not reach it, or not in time"
+_CAUSES = {
+    502: _GATEWAY,
+    503: "; after a start, it reads its log first, which may take minutes; later, see whether it is overloaded",
+    504: _GATEWAY,
+}
+
 Stat: TypeAlias = tuple[int, int, int]
 
 
@@ -156,7 +163,12 @@ class PrometheusAccess:
             raise SourceError(
                 f"{where}: {plain_reason(error.os_error)}; is it running, and is `{section}.url` right?"
             ) from None
-        except (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, ConnectionError):
+        except (
+            aiohttp.ClientPayloadError,
+            aiohttp.ClientOSError,
+            aiohttp.ServerDisconnectedError,
+            ConnectionError,
+        ):
             raise SourceError(f"{where}: the connection was closed before the answer was complete") from None
         except aiohttp.InvalidURL:
             raise SourceError(f"{where} is not an address (`{section}.url`)", retryable=False) from None
@@ -179,8 +191,10 @@ class PrometheusAccess:
         headers = self._authorization()
         try:
             return await self._post(session, url, form, headers)
-        except aiohttp.ServerDisconnectedError:
-            # The other side had closed a kept connection. A query can safely be repeated.
+        except aiohttp.ClientConnectorError:
+            raise
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            # The other side had closed or reset a kept connection. A query can safely be repeated.
             return await self._post(session, url, form, headers)
 
     async def _post(
@@ -249,7 +263,11 @@ class PrometheusAccess:
                 f"nothing is there (404); does `{section}.url` need a path, such as /prometheus?"
             )
         if status >= 500:
-            return self._error(f"it is in trouble (status {status})")
+            return self._error(f"it is in trouble (status {status}){_CAUSES.get(status, '')}")
+        if status == 200 and head.startswith(b'{"status"'):
+            return self._error(
+                "the answer ends in the middle; does a proxy in front of it cut answers, or did it stop just then?"
+            )
         if head.startswith((b"<html", b"<!doctype")) or b"<html" in head:
             return self._error(
                 f"a web page came instead of an answer (status {status}); is that the address of Prometheus itself, or "

@@ -153,6 +153,25 @@ async def test_while_a_process_is_too_young_for_a_rate_the_last_one_stands_with_
     assert told == [(100.0, 1010.0), (100.0, 1010.0), (100.0, 1030.0), (100.0, 1040.0), (100.0, 1040.0)]
 
 
+async def test_after_a_time_without_a_process_no_rate_of_before_is_repeated(tmp_path):
+    clock = ManualClock(1000.0)
+    async with Script(tmp_path / "s", shown(0)) as script:
+        total = source(clock, Signal.TOTAL, str(script.path))
+        for count in (0, 1000):
+            script.answer = shown(count)
+            await total.read([])
+            clock.at_s += 10.0
+        script.answer = b""
+        with pytest.raises(SourceError, match="without an answer"):
+            await total.read([])
+        clock.at_s += 10.0
+        script.answer = shown(5, 0)
+        assert (await total.read([])).error == FIRST
+        clock.at_s += 10.0
+        script.answer = shown(1005, 10)
+        assert (await total.read([])).values.tolist() == [100.0]
+
+
 async def test_the_age_of_a_real_process_is_read_with_its_counters(tmp_path):
     async with Vms(1) as vms, Haproxy(tmp_path, vms) as haproxy:
         found = await HaproxySocket(haproxy.place, 5.0).counters(BACKEND)

@@ -75,12 +75,8 @@ class PrometheusOverHttp:
                 return web.Response(body=b'{"status":"success","data":"' + b"x" * (10 << 20))
             case "bomb":
                 return web.Response(body=BOMB, headers={"Content-Encoding": "gzip"})
-            case "cut":
-                response = web.StreamResponse(headers={"Content-Length": "1000"})
-                await response.prepare(request)
-                await response.write(b'{"status":"success"')
-                request.transport.close()
-                return response
+            case "cut" | "half" | "reset" | "reset once":
+                return await self._broken(request)
             case "moved":
                 return web.Response(status=302, headers={"Location": "http://127.0.0.1:9/"})
             case "partial":
@@ -103,6 +99,18 @@ class PrometheusOverHttp:
             case mood if mood.isdecimal():
                 return web.Response(status=int(mood), text="no", headers=self.headers)
         return self._vector(form["query"])
+
+    async def _broken(self, request):
+        if self.mood.startswith("reset"):
+            self.mood = self.mood.removesuffix("reset once")
+            request.transport.abort()
+            return web.Response()
+        response = web.StreamResponse(headers={"Content-Length": "1000"} if self.mood == "cut" else {})
+        await response.prepare(request)
+        await response.write(b'{"status":"success"')
+        if self.mood == "cut":
+            request.transport.close()
+        return response
 
     def _vector(self, query):
         at_s = self.clock.now() if self.at_s is None else self.at_s

@@ -272,6 +272,8 @@ TROUBLES = {
     "huge": ("larger than 8 MiB", "sum by"),
     "bomb": ("larger than 8 MiB",),
     "cut": ("closed before the answer was complete",),
+    "reset": ("closed before the answer was complete",),
+    "half": ("ends in the middle", "a proxy"),
     "moved": ("redirects elsewhere (302)",),
     "partial": ("partial", "less demand"),
     "shape": ("no plain numbers",),
@@ -283,7 +285,8 @@ TROUBLES = {
     "404": ("nothing is there (404)", "/prometheus"),
     "429": ("fewer queries (429)", "share one query"),
     "500": ("in trouble (status 500)",),
-    "503": ("in trouble (status 503)",),
+    "502": ("in trouble (status 502)", "a proxy"),
+    "503": ("in trouble (status 503)", "after a start"),
 }
 
 
@@ -297,6 +300,14 @@ async def test_each_trouble_is_named_with_what_to_do_and_heals(web, clock, make,
     assert len(text) < 400
     web.mood = ""
     clock.at_s += 61.0
+    assert (await source.read(())).values.tolist() == [5.0]
+
+
+async def test_a_connection_that_was_reset_since_the_last_query_costs_no_reading(web, make):
+    source = make(signal=Signal.TOTAL)
+    web.vectors[RATE] = [({}, 5)]
+    await source.read(())
+    web.mood = "reset once"
     assert (await source.read(())).values.tolist() == [5.0]
 
 
