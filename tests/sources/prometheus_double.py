@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import socket
+import struct
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -103,6 +105,11 @@ class PrometheusOverHttp:
     async def _broken(self, request):
         if self.mood.startswith("reset"):
             self.mood = self.mood.removesuffix("reset once")
+            # With this, closing sends RST, as a process does that ends with unread data.
+            at_once = struct.pack("ii", 1, 0)
+            request.transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, at_once
+            )
             request.transport.abort()
             return web.Response()
         response = web.StreamResponse(headers={"Content-Length": "1000"} if self.mood == "cut" else {})
