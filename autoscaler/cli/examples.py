@@ -6,8 +6,6 @@ the commands.
 
 from __future__ import annotations
 
-import typer
-
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "benchmark": ("benchmark --generated --vms 8 --out bench", "benchmark recordings --only web --out bench"),
     "check": ("check policies/web.yaml",),
@@ -69,16 +67,3 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "version": ("version", "version --json"),
 }  # fmt: skip
 """The text after `autoscaler`, by command."""
-
-
-def show_examples(app: typer.Typer, above: str = "") -> None:
-    """Add the examples to the end of each command's help."""
-    for command in app.registered_commands:
-        assert command.callback is not None
-        name = above + (command.name or command.callback.__name__.replace("_", "-"))
-        lines = [f"autoscaler {example}" for example in EXAMPLES.get(name, ())]
-        # Typer joins lines that have no empty line between them.
-        command.epilog = "\n\n".join(["For example:", *lines]) if lines else None
-    for group in app.registered_groups:
-        if group.typer_instance is not None:
-            show_examples(group.typer_instance, f"{above}{group.name or group.typer_instance.info.name} ")

@@ -19,14 +19,11 @@ if TYPE_CHECKING:
     from autoscaler.simulator.scenarios.judging import Verdict
     from autoscaler.simulator.scenarios.playing import ScenarioResult
 
-app = typer.Typer(no_args_is_help=True, help="Play bad days and check the outcome.")
-
 PLACES = Annotated[
     list[Path], typer.Argument(help="Scenario files, or folders of them.", metavar="FILE|DIR...")
 ]
 
 
-@app.command("run")
 def scenario_run(
     places: PLACES,
     out: Annotated[
@@ -57,7 +54,6 @@ def scenario_run(
             raise typer.Exit(FAILED)
 
 
-@app.command("results")
 def scenario_results(
     folder: Annotated[Path, typer.Argument(help="Folder of scenarios.", metavar="DIR")] = Path("simulations"),
     out: Annotated[

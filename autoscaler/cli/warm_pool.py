@@ -18,8 +18,6 @@ from autoscaler.cli.operate import JsonOption, ReasonOption, SocketOption, print
 from autoscaler.cli.output import errors_in_words, seconds
 from autoscaler.words import counted
 
-app = typer.Typer(no_args_is_help=True, help="Inspect single VMs, and maintain the warm pool.")
-
 FleetArgument = Annotated[str, typer.Argument(help="Name of the fleet.")]
 VmsArgument = Annotated[list[str], typer.Argument(help="Ids of VMs.", metavar="VM...")]
 SomeVmsArgument = Annotated[
@@ -27,7 +25,6 @@ SomeVmsArgument = Annotated[
 ]
 
 
-@app.command("list")
 def list_vms(
     fleet: Annotated[
         str | None, typer.Option("--fleet", "-f", help="Only this fleet.", metavar="FLEET")
@@ -79,7 +76,6 @@ def list_vms(
     _show(found["vms"])
 
 
-@app.command()
 def exercise(
     fleet: FleetArgument,
     reason: ReasonOption,
@@ -91,7 +87,6 @@ def exercise(
     _tell("exercise", fleet, vms or [], reason, socket, as_json)
 
 
-@app.command()
 def refresh(
     fleet: FleetArgument, reason: ReasonOption, socket: SocketOption = None, as_json: JsonOption = False
 ) -> None:
@@ -99,7 +94,7 @@ def refresh(
     _tell("refresh", fleet, [], reason, socket, as_json)
 
 
-def _of_vms(what: str) -> Callable[..., None]:
+def _of_vms(what: str, does: str) -> Callable[..., None]:
     def asked(
         fleet: FleetArgument,
         vms: VmsArgument,
@@ -109,17 +104,15 @@ def _of_vms(what: str) -> Callable[..., None]:
     ) -> None:
         _tell(what, fleet, vms, reason, socket, as_json)
 
+    asked.__doc__ = does
     return asked
 
 
-for _what, _does in (
-    ("evict", "Delete stopped VMs for good, whoever made them."),
-    ("quarantine", "Bar VMs from being started until they are released."),
-    ("release", "Allow VMs to be started again, whatever barred them."),
-    ("adopt", "Assign VMs to a fleet by the ownership tag."),
-    ("disown", "Release VMs from their fleet; they stay as they are."),
-):
-    app.command(_what, help=_does)(_of_vms(_what))
+evict = _of_vms("evict", "Delete stopped VMs for good, whoever made them.")
+quarantine = _of_vms("quarantine", "Bar VMs from being started until they are released.")
+release = _of_vms("release", "Allow VMs to be started again, whatever barred them.")
+adopt = _of_vms("adopt", "Assign VMs to a fleet by the ownership tag.")
+disown = _of_vms("disown", "Release VMs from their fleet; they stay as they are.")
 
 
 def _tell(what: str, fleet: str, vms: list[str], reason: str, socket: Path | None, as_json: bool) -> None:
