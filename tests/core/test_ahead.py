@@ -12,7 +12,7 @@ from autoscaler.core.laws import LawPage, PagedLaws
 from autoscaler.core.objective.ahead import AHEAD
 from autoscaler.core.objective.charging import CHARGES
 from autoscaler.core.objective.habits import DAY_S, Habits, note, note_page
-from autoscaler.core.objective.noting import NOTES
+from autoscaler.core.objective.noting import BUFFERED_DEMAND
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import Freshness
 from tests.core.builders import DECIDED, arrays_of, snapshot
@@ -191,7 +191,7 @@ def test_charged_and_noted_together_is_charged_and_noted_tick_by_tick(lanes):
         single.trial.settle()
         assert not single.trial.owed
         owed |= set(together.trial.owed)
-    assert owed == {CHARGES, NOTES}
+    assert owed == {CHARGES, BUFFERED_DEMAND}
     theirs = arrays_of(single.trial)
     for name, array in arrays_of(together.trial).items():
         np.testing.assert_array_equal(array, theirs[name], err_msg=name)

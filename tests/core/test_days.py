@@ -68,7 +68,7 @@ def test_it_is_what_was_noted_of_each_day(tick_s, longest_s):
         for _ in range(int(story.rng.integers(1, 8))):
             story.tick()
             asked = story.expected(leads_s)
-            assert days.is_over(story.habits, story.now_s)
+            assert days.is_complete(story.habits, story.now_s)
             np.testing.assert_allclose(days.at(story.habits, story.now_s), asked, rtol=1e-12)
             known += int(np.count_nonzero(~np.isnan(asked)))
         # From gap to gap through ten days, so that days are forgotten.
@@ -103,7 +103,7 @@ def test_what_is_not_noted_yet_is_asked_for_first():
     for _ in range(20):
         story.tick()
     later_s = story.now_s + DAY_S
-    assert not days.is_over(story.habits, later_s)
+    assert not days.is_complete(story.habits, later_s)
     assert days.page(story.habits, [later_s], ColumnGroups(np.zeros(COLUMNS))) is None
 
 

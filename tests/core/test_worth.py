@@ -172,7 +172,7 @@ def test_few_questions_look_at_all_bins_and_end_where_halving_does(seed, rough):
         rng.uniform(0.01, 0.5, laws),
     )
     share = 1.0 / np.exp(rng.uniform(-0.1, 8.0, laws))
-    halved = law.halved(share)
+    halved = law.bisected(share)
     np.testing.assert_array_equal(law.bins_over(share), halved)
     assert len(np.unique(halved)) > 5
 

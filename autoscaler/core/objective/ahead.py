@@ -49,14 +49,14 @@ class Ahead:
         price: Float,
         want: SmallInt,
         work: Float,
-        passed: DemandAfterPage,
+        demand_after: DemandAfterPage,
         shadows: Shadows | None,
     ) -> None:
-        self._page, self._row, self._now_s, self._passed = page, row, now_s, passed
+        self._page, self._row, self._now_s, self._demand_after = page, row, now_s, demand_after
         self._first_tick = page.first_tick + row
-        self._price, self._same_price = price.copy(), price
+        self._price, self._last_price = price.copy(), price
         self.used, self._valid = 0, True
-        self._looked = self._calm = 0
+        self._recorded = self._calm_until = 0
         self.want, self.work, self.shadows = want, work, shadows
 
     def goes_on(self, page: LawPage, row: int, now_s: float, price: Float) -> bool:
@@ -64,10 +64,10 @@ class Ahead:
         at = self.used
         if not (self._valid and page is self._page and row == self._row + at and at < len(self.want)):
             return False
-        if price is not self._same_price:
+        if price is not self._last_price:
             if not np.array_equal(price, self._price):
                 return False
-            self._same_price = price
+            self._last_price = price
         return now_s == self._now_s[at]
 
     def next(self) -> int:
@@ -87,20 +87,20 @@ class Ahead:
             price: float64 (n,), price of shortage.
         """
         at = self.used - 1
-        if at < self._calm:
+        if at < self._calm_until:
             return None
         self._catch_up(falls, at)
         tick = self._first_tick + at
         held = doubted(falls, tick, tick_s, self.work[at], lead_ticks, price)
-        self._looked = self._calm = at + 1
+        self._recorded = self._calm_until = at + 1
         if held is None:
-            self._calm += calm(falls, tick + 1, tick_s, self.work[at + 1 :])
+            self._calm_until += calm(falls, tick + 1, tick_s, self.work[at + 1 :])
         return held
 
     def _catch_up(self, falls: Falls, end: int) -> None:
         """Record the calm ticks before tick `end` in `falls`."""
-        pass_calm(falls, self._first_tick + self._looked, self.work[self._looked : end])
-        self._looked = max(self._looked, end)
+        pass_calm(falls, self._first_tick + self._recorded, self.work[self._recorded : end])
+        self._recorded = max(self._recorded, end)
 
     def settle(self, trial: Trial) -> None:
         """Record the demand of the ticks that were used in the trial, and discard the others."""
@@ -108,4 +108,4 @@ class Ahead:
         if not self.used:
             return
         self._catch_up(trial.falls, self.used)
-        self._passed.remember(trial, self._first_tick, self.used)
+        self._demand_after.remember(trial, self._first_tick, self.used)

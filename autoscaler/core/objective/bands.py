@@ -25,7 +25,7 @@ from autoscaler.core.types import Bool, Float, Int, SmallFloat, SmallInt
 EVERY_S = 180.0
 """Length of a turn, in seconds. Bands are charged in one tick of each turn. Its place differs from turn to turn, so that
 demand which comes at certain minutes counts for its share of the time."""
-_TURN = math.sqrt(3.0)
+_TURN_STEP = math.sqrt(3.0)
 """The place of that tick in turn k is the fractional part of k times this number. Such fractions are evenly distributed for
 an irrational number (Weyl 1916). For this one they are also even over the turns at the same minute of each hour, day or
 week, which are 20, 480 and 3,360 turns apart."""
@@ -51,39 +51,39 @@ class Bands:
 
     def __init__(self, most: Int, start_cost: SmallFloat, promised: Bool, tick_s: float, models: int) -> None:
         tops, columns = np.array(BAND_TOPS)[:, np.newaxis], len(most)
-        self._columns = np.arange(columns)
-        self._used = 1 + int(np.count_nonzero(tops < most.max()))
+        self._indices = np.arange(columns)
+        self._bands_used = 1 + int(np.count_nonzero(tops < most.max()))
         # A column has no bands beyond its maximum: its last band has no upper end.
-        self._tops = np.where(tops < most, tops, np.inf)[: self._used].astype(np.float32)
+        self._tops = np.where(tops < most, tops, np.inf)[: self._bands_used].astype(np.float32)
         self._limits = one_of(self._tops)
-        self._whole_tops: SmallInt = np.zeros(0, np.uint8)
+        self._integer_tops: SmallInt = np.zeros(0, np.uint8)
         self._ends = np.minimum(self._tops, most).astype(np.int64)
         self._starts = np.concatenate([np.zeros_like(self._ends[:1]), self._ends[:-1]])
         self._start_cost, self._tick_s = start_cost, tick_s
-        self._starts_cost, self._each_costs_one = bool(start_cost.any()), bool((start_cost == 1.0).all())
+        self._has_start_cost, self._unit_start_cost = bool(start_cost.any()), bool((start_cost == 1.0).all())
         self._promised = promised
-        self._every = 0 if promised.all() else max(1, round(EVERY_S / tick_s))
+        self._every_ticks = 0 if promised.all() else max(1, round(EVERY_S / tick_s))
         self._part, self._cost, self._under = (np.empty((models, columns), np.float32) for _ in range(3))
-        self._nothing = np.zeros((models, columns), np.float32)
+        self._zeros = np.zeros((models, columns), np.float32)
 
     def due(self, tick: int) -> bool:
         """Return whether bands are charged at this tick."""
-        if not self._every:
+        if not self._every_ticks:
             return False
-        turn, place = divmod(tick, self._every)
-        return place == int(turn * _TURN % 1.0 * self._every)
+        turn, place = divmod(tick, self._every_ticks)
+        return place == int(turn * _TURN_STEP % 1.0 * self._every_ticks)
 
     def due_of(self, first_tick: int, ticks: int) -> Int:
         """Return the ticks at which bands are charged, of `ticks` ticks, as offsets from the first: int64 (k,)."""
-        if not self._every:
+        if not self._every_ticks:
             return np.zeros(0, np.int64)
-        turn, place = np.divmod(first_tick + np.arange(ticks), self._every)
-        found: Int = np.flatnonzero(place == (turn * _TURN % 1.0 * self._every).astype(np.int64))
+        turn, place = np.divmod(first_tick + np.arange(ticks), self._every_ticks)
+        found: Int = np.flatnonzero(place == (turn * _TURN_STEP % 1.0 * self._every_ticks).astype(np.int64))
         return found
 
     def may_change(self, before: int, tick: int) -> bool:
         """Return whether drivers of bands may change in the ticks after `before` up to and including `tick`."""
-        return self._every > 0 and int(tick * self._tick_s // CHOICE_S) != int(
+        return self._every_ticks > 0 and int(tick * self._tick_s // CHOICE_S) != int(
             before * self._tick_s // CHOICE_S
         )
 
@@ -103,18 +103,18 @@ class Bands:
                 are not charged. (1,) if all columns have the same.
             lacks: float32 (M, n) each, the parts of these two that found no VM.
         """
-        last = self._used - 1
-        full = self._full(vms)
-        for band, paid in enumerate(below[0, : self._used]):
+        last = self._bands_used - 1
+        filled = self._filled_bands(vms)
+        for band, paid in enumerate(below[0, : self._bands_used]):
             top = self._limits[band]
             # The last band has no upper end.
-            held = vms if band == last else top if full[band] else np.minimum(vms, top, out=self._part)
+            held = vms if band == last else top if filled[band] else np.minimum(vms, top, out=self._part)
             np.add(paid, held, out=paid)
-        for need, of_all, missed in zip(needs, lacks, below[1:], strict=True):
-            missed[last] += of_all
-            lack = of_all
+        for need, whole_lack, missed in zip(needs, lacks, below[1:], strict=True):
+            missed[last] += whole_lack
+            lack = whole_lack
             for band in range(last - 1, -1, -1):
-                if full[band]:
+                if filled[band]:
                     break
                 top = self._limits[band]
                 # If no need exceeds the band's top, the lack is the same as in the band above.
@@ -123,7 +123,7 @@ class Bands:
                     lack -= vms
                 missed[band] += lack
 
-    def _full(self, vms: SmallFloat) -> list[bool]:
+    def _filled_bands(self, vms: SmallFloat) -> list[bool]:
         """Return for each band whether all VM counts reach its top, so that no work up to it lacks a VM."""
         least = np.minimum.reduce(vms, axis=None, initial=np.float32(np.inf))
         found: list[bool] = np.logical_and.reduce(self._limits <= least, axis=1).tolist()
@@ -131,10 +131,10 @@ class Bands:
 
     def _tops_of(self, counts: ShadowType) -> SmallInt:
         """Return the tops of bands in the type of counts, int (bands, n); the type's maximum for bands without an upper end."""
-        if self._whole_tops.dtype != counts:
+        if self._integer_tops.dtype != counts:
             most = float(np.iinfo(counts).max)
-            self._whole_tops = np.minimum(self._tops.astype(np.float64), most).astype(counts)
-        return self._whole_tops
+            self._integer_tops = np.minimum(self._tops.astype(np.float64), most).astype(counts)
+        return self._integer_tops
 
     def charge_page(
         self,
@@ -153,23 +153,23 @@ class Bands:
             ordered: int (D, n), VMs ordered in each tick.
             held: int (D, n), VMs in service or on their way after each tick.
         """
-        ticks, last = len(serving), self._used - 1
+        ticks, last = len(serving), self._bands_used - 1
         vms, tops = serving.astype(np.float32), self._tops_of(serving.dtype)
-        before, starts = held - ordered, self._starts_cost and np.count_nonzero(ordered) > 0
+        before, starts = held - ordered, self._has_start_cost and np.count_nonzero(ordered) > 0
         terms = np.empty((1 + ticks * (1 + starts), vms.shape[1]), np.float32)
-        for band, paid in enumerate(below[0, : self._used]):
+        for band, paid in enumerate(below[0, : self._bands_used]):
             # Tops as whole numbers in full-size arrays, because numpy compares two integer arrays much faster than
             # other operands.
             terms[0], top = paid, tops[band]
             terms[1 :: 1 + starts] = vms if band == last else np.minimum(serving, top)
             if starts:
                 more = ordered if band == last else np.minimum(held, top) - np.minimum(before, top)
-                terms[2::2] = more if self._each_costs_one else more * self._start_cost
+                terms[2::2] = more if self._unit_start_cost else more * self._start_cost
             np.add.reduce(terms, axis=0, out=paid)
-        lacks, full = terms[: ticks + 1], self._full(vms)
+        lacks, filled = terms[: ticks + 1], self._filled_bands(vms)
         for need, missed in zip(needs, below[1:], strict=True):
             for band in range(last, -1, -1):
-                if full[band]:
+                if filled[band]:
                     break
                 top = self._limits[band]
                 # If no need exceeds the band's top, the lack is the same as in the band above.
@@ -190,7 +190,7 @@ class Bands:
         """
         # numpy finds the true values of a mask ten times as fast as the nonzero values of counts.
         at = np.flatnonzero(ordered != 0)
-        lane = at % len(self._columns)
+        lane = at % len(self._indices)
         after = held.take(at).astype(np.float32)
         before = after - ordered.take(at).astype(np.float32)
         tops = self._tops.take(lane, axis=1)
@@ -226,12 +226,12 @@ class Bands:
             days: float64 (n,), days seen.
         """
         faded = (state.below_weight / state.weight).astype(np.float32)
-        state.below[:, : self._used] *= faded
+        state.below[:, : self._bands_used] *= faded
         state.below_weight = state.weight.copy()
         since = state.ticks - state.below_ticks
         state.below_ticks = state.ticks.copy()
-        self._charge_crowd(state, left, highest, since * fear / (doubt * state.weight * self._every))
-        least = avoidable * (SAVED + EARLY_SAVED / days**2) / (state.weight * self._every)
+        self._charge_crowd(state, left, highest, since * fear / (doubt * state.weight * self._every_ticks))
+        least = avoidable * (SAVED + EARLY_SAVED / days**2) / (state.weight * self._every_ticks)
         least[self._promised] = np.inf
         self._choose(state, shortage.astype(np.float32), doubt.astype(np.float32), least)
 
@@ -247,17 +247,17 @@ class Bands:
             beyond = np.log(np.maximum(np.float32(CROWD) * highest / above, np.float32(1.0))) * highest
             beyond += np.maximum(highest - top, np.float32(0.0))
             np.subtract(left, beyond, out=part)
-            np.maximum(part, self._nothing, out=part)
+            np.maximum(part, self._zeros, out=part)
             np.add(nearly, np.multiply(part, share, out=part), out=nearly)
 
     def _choose(self, state: Trial, shortage: SmallFloat, doubt: SmallFloat, least: Float) -> None:
         """Choose drivers by the cost within each band, which is the cost up to its top minus the cost up to the band below."""
         # A later policy may allow more VMs. Its higher bands then begin with the costs of this one.
-        state.below[:, self._used :] = state.below[:, self._used - 1 : self._used]
+        state.below[:, self._bands_used :] = state.below[:, self._bands_used - 1 : self._bands_used]
         drivers = np.full_like(state.drivers, AS_THE_WHOLE)
         cost, under = self._cost, self._under
         under.fill(0.0)
-        for band in range(self._used):
+        for band in range(self._bands_used):
             paid, missed, nearly = state.below[:, band]
             np.multiply(nearly, doubt, out=cost)
             cost += missed
@@ -265,7 +265,7 @@ class Bands:
             cost += paid
             under -= cost
             best = under.argmax(axis=0)
-            saved = under[best, self._columns] - under[state.driver, self._columns]
+            saved = under[best, self._indices] - under[state.driver, self._indices]
             drivers[band] = np.where(saved > least, best, AS_THE_WHOLE)
             under, cost = cost, under
         state.drivers = drivers
@@ -281,22 +281,22 @@ class Bands:
         Returns:
             The model that drives the last VM wanted, int64 (..., n), and lower and upper numbers of VMs, int64 (..., 2, n).
         """
-        models = state.drivers[: self._used]
-        whole = models == AS_THE_WHOLE
-        if np.count_nonzero(whole) == whole.size:
-            return state.driver, self._of(want, state.driver, cell)
-        models = np.where(whole, state.driver, models)
-        wanted = self._of(want, models, cell)
+        models = state.drivers[: self._bands_used]
+        by_fleet = models == AS_THE_WHOLE
+        if np.count_nonzero(by_fleet) == by_fleet.size:
+            return state.driver, self._wishes_of(want, state.driver, cell)
+        models = np.where(by_fleet, state.driver, models)
+        wanted = self._wishes_of(want, models, cell)
         np.minimum(wanted, self._ends, out=wanted)
         wanted -= self._starts
         np.maximum(wanted, 0, out=wanted)
         last = np.maximum(np.count_nonzero(wanted[..., 0, :, :], axis=-2) - 1, 0)
-        return models[last, self._columns], np.add.reduce(wanted, axis=-2)
+        return models[last, self._indices], np.add.reduce(wanted, axis=-2)
 
-    def _of(self, want: SmallInt, models: Int, cell: Int | None) -> Int:
+    def _wishes_of(self, want: SmallInt, models: Int, cell: Int | None) -> Int:
         """Return what the given models want in each column: int64 (..., 2, [bands,] n)."""
-        place = models * len(self._columns)
-        place += self._columns
+        place = models * len(self._indices)
+        place += self._indices
         if cell is None:
             want = want.reshape(*want.shape[:-2], -1)
         else:

@@ -21,8 +21,8 @@ MORE = 2.0
 of that work."""
 CHARGES = "charges"
 """Name of the charges in `Trial.owed`."""
-_MOST_KEPT, _MOST_TICKS, _FEWEST_TICKS = 65_536, 5, 3
-"""At most `_MOST_KEPT` numbers of shadows and `_MOST_TICKS` ticks are kept, because one tick has to apply them all. If fewer
+_MOST_NUMBERS, _MOST_TICKS, _FEWEST_TICKS = 65_536, 5, 3
+"""At most `_MOST_NUMBERS` numbers of shadows and `_MOST_TICKS` ticks are kept, because one tick has to apply them all. If fewer
 than `_FEWEST_TICKS` ticks fit, charging tick by tick is as fast."""
 
 
@@ -47,16 +47,16 @@ class ShadowCharges:
         short: SmallFloat,
     ) -> None:
         self._least, self._start_cost, self._growth, self._bands = least, start_cost, growth, bands
-        self._starts_cost = bool(start_cost.any())
-        self._vms, self._short, self._shorter = vms, short, np.empty_like(short)
-        ticks = min(_MOST_KEPT // max(1, vms.size), _MOST_TICKS)
+        self._has_start_cost = bool(start_cost.any())
+        self._vms, self._short, self._short_if_more = vms, short, np.empty_like(short)
+        ticks = min(_MOST_NUMBERS // max(1, vms.size), _MOST_TICKS)
         self._ticks = ticks if ticks >= _FEWEST_TICKS else 0
-        self._kept, self._last_tick = 0, -1
+        self._buffered, self._last_tick = 0, -1
         self._due, self._started = [False] * self._ticks, [False] * self._ticks
         columns = self._ticks, len(least)
         self._work, self._price = np.empty(columns), np.empty(columns)
         self._sums = np.empty((4, self._ticks + 1, len(least)))
-        self._each = np.empty((self._ticks, *vms.shape), np.float32)
+        self._vms_by_tick = np.empty((self._ticks, *vms.shape), np.float32)
         self._lacks = np.empty((2, self._ticks + 1, *vms.shape), np.float32)
         self.count_in(np.dtype(np.int32))
 
@@ -82,22 +82,22 @@ class ShadowCharges:
             state.settle(CHARGES)
             self._charge(state, tick, work, counts, price)
             return
-        if self._kept == self._ticks or state.owed.get(CHARGES) is not self:
+        if self._buffered == self._ticks or state.owed.get(CHARGES) is not self:
             state.settle(CHARGES)
             # Charges kept for another trial were dropped with it.
-            self._kept = 0
+            self._buffered = 0
             state.owed[CHARGES] = self
-        at = self._kept
+        at = self._buffered
         self._serving[at], self._work[at], self._price[at] = state.serving, work, price
         self._due[at], self._started[at] = self._bands.due(tick), False
-        self._kept, self._last_tick = at + 1, tick
+        self._buffered, self._last_tick = at + 1, tick
 
     def charge_starts(self, state: Trial, tick: int, ordered: SmallInt) -> None:
         """Charge for the VMs that were just ordered, int (M, n), which the state already counts as coming."""
-        if not self._starts_cost or not np.count_nonzero(ordered):
+        if not self._has_start_cost or not np.count_nonzero(ordered):
             return
-        if self._kept and self._last_tick == tick:
-            at = self._kept - 1
+        if self._buffered and self._last_tick == tick:
+            at = self._buffered - 1
             self._ordered[at], self._started[at] = ordered, True
             if self._due[at]:
                 np.add(state.serving, state.coming, out=self._held[at])
@@ -121,25 +121,25 @@ class ShadowCharges:
             weight = state.weight * counts
         else:
             weight = state.weight = state.weight * self._growth
-        paid, *lacking = state.lately
+        paid, *unserved = state.lately
         due = self._bands.due(tick)
-        vms, lacks = self._vms, (self._short, self._shorter if due else self._short)
+        vms, lacks = self._vms, (self._short, self._short_if_more if due else self._short)
         vms[...] = state.serving
         needs = needs_of(work)
-        for missed, need, lack in zip(lacking, needs, lacks, strict=True):
-            found = np.maximum(need, vms, out=lack)
-            found -= vms
-            np.add(missed, found, out=missed)
+        for missed, need, lack in zip(unserved, needs, lacks, strict=True):
+            unmet = np.maximum(need, vms, out=lack)
+            unmet -= vms
+            np.add(missed, unmet, out=missed)
         if counts is not None:
             vms *= counts
         paid += vms
         state.wanted = state.wanted + work * weight
-        state.needed = state.needed + self._needed(work, price) * weight
+        state.needed = state.needed + self._least_cost(work, price) * weight
         state.ticks = state.ticks + weight
         if due:
             self._bands.charge(state.below, vms, needs, lacks)
 
-    def _needed(self, work: Float, price: Float) -> Float:
+    def _least_cost(self, work: Float, price: Float) -> Float:
         """Return the least cost of a tick in hindsight, starts excluded, in VM-ticks: (..., n), like the arguments."""
         # A VM for every VM-tick of work that fills one. The rest is cheaper either with one more VM or unserved.
         filled = np.floor(work)
@@ -162,20 +162,20 @@ class ShadowCharges:
         of_ticks = weights[1:]
         sums[0, 0], sums[1, 0], sums[2, 0] = state.wanted, state.needed, state.ticks
         np.multiply(work, of_ticks, out=sums[0, 1:])
-        np.multiply(self._needed(work, price), of_ticks, out=sums[1, 1:])
+        np.multiply(self._least_cost(work, price), of_ticks, out=sums[1, 1:])
         sums[2, 1:] = of_ticks
         np.add.accumulate(sums, axis=1, out=sums)
 
     def settle(self, state: Trial) -> None:
         """Charge for all ticks that were kept."""
-        kept, self._kept = self._kept, 0
-        if not kept:
+        buffered, self._buffered = self._buffered, 0
+        if not buffered:
             return
-        work, sums = self._work[:kept], self._sums[:, : kept + 1]
-        self.add_up(state, work, self._price[:kept], sums)
-        state.weight, state.wanted, state.needed, state.ticks = sums[:, kept].copy()
-        vms, lacks = self._each[:kept], self._lacks[:, : kept + 1]
-        vms[...] = self._serving[:kept]
+        work, sums = self._work[:buffered], self._sums[:, : buffered + 1]
+        self.add_up(state, work, self._price[:buffered], sums)
+        state.weight, state.wanted, state.needed, state.ticks = sums[:, buffered].copy()
+        vms, lacks = self._vms_by_tick[:buffered], self._lacks[:, : buffered + 1]
+        vms[...] = self._serving[:buffered]
         needs = needs_of(work)
         for missed, need, lack in zip(state.lately[1:], needs, lacks, strict=True):
             lack[0] = missed
@@ -183,11 +183,13 @@ class ShadowCharges:
             lack[1:] -= vms
             np.add.reduce(lack, axis=0, out=missed)
         paid = state.lately[0]
-        for at in range(kept):
+        for at in range(buffered):
             paid += vms[at]
             if self._due[at]:
-                few, many = lacks[:, at + 1]
-                self._bands.charge(state.below, vms[at], (needs[0][at], needs[1][at]), (few, many))
+                lack_now, lack_if_more = lacks[:, at + 1]
+                self._bands.charge(
+                    state.below, vms[at], (needs[0][at], needs[1][at]), (lack_now, lack_if_more)
+                )
             if self._started[at]:
                 self._pay_starts(state, self._ordered[at])
                 if self._due[at]:

@@ -32,7 +32,7 @@ from autoscaler.core.objective.habits import (
 )
 from autoscaler.core.objective.models import AHEAD as WINDOWS
 from autoscaler.core.objective.models import CAREFUL, MODELS, PRICE_FACTORS, Kind, Model, Window, rows_of
-from autoscaler.core.objective.noting import NOTES, DemandBuffer
+from autoscaler.core.objective.noting import BUFFERED_DEMAND, DemandBuffer
 from autoscaler.core.objective.plain import PLAIN, USUAL, not_below
 from autoscaler.core.objective.trial import Trial
 from autoscaler.core.objective.worth import Worth
@@ -53,17 +53,17 @@ _MOST_AHEAD, _FEWEST_AHEAD = 680_000, 4
 fast."""
 
 
-def _as_it_is(value: Int) -> Int:
+def _unchanged(value: Int) -> Int:
     """Return the value itself."""
     return value
 
 
-def _by_both(want: SmallInt) -> None:
+def _fill_both(want: SmallInt) -> None:
     """Fill in what BOTH models want from what YESTERDAY and WORTH models want, in the rows of (..., M, n)."""
-    _more_of_both(want[..., _YESTERDAY, :], want[..., _FORECASTS, :], want[..., _BOTH, :])
+    _fill_larger(want[..., _YESTERDAY, :], want[..., _FORECASTS, :], want[..., _BOTH, :])
 
 
-def _more_of_both(days: SmallInt, forecasts: SmallInt, both: SmallInt) -> None:
+def _fill_larger(days: SmallInt, forecasts: SmallInt, both: SmallInt) -> None:
     """Fill `both`, (..., d * f, n), with the larger of each of `days`, (..., d, n), and each of `forecasts`, (..., f, n)."""
     days, forecasts = days[..., np.newaxis, :], forecasts[..., np.newaxis, :, :]
     shape = *both.shape[:-2], days.shape[-3], forecasts.shape[-2], both.shape[-1]
@@ -118,29 +118,29 @@ class Columns:
         noted: The last tick whose demand was recorded.
     """
 
-    def __init__(self, params: LaneParams, lanes: Int, column: Int, noted: int = -1) -> None:
-        self.column, self.alike, self.noted = column, ColumnGroups(column), noted
+    def __init__(self, params: LaneParams, lanes: Int, column: Int, recorded_tick: int = -1) -> None:
+        self.column, self.alike, self.recorded_tick = column, ColumnGroups(column), recorded_tick
         self.shared = len(self.alike.first) < len(lanes)
         self._all_series = params.series[lanes]
         lanes = lanes[self.alike.first]
-        self._at = np.arange(len(lanes))
-        self._least, self._most = params.minimum[lanes], params.maximum[lanes]
+        self._indices = np.arange(len(lanes))
+        self._minimum, self._maximum = params.minimum[lanes], params.maximum[lanes]
         self.contest = ModelCompetition(params, lanes)
         self._series = params.series[lanes]
         self._at_lead = self._series * len(Horizon) + int(Horizon.LEAD)
         capacity = self._capacity = params.vm_capacity[lanes]
         self._tick_s = params.tick_s
-        self._lead = params.lead_ticks[lanes].astype(np.float64)
-        self._notes = DemandBuffer(len(lanes), params.tick_s)
-        self._usual = np.ones(len(lanes)) / np.array(PRICE_FACTORS)[:, np.newaxis]
-        self._ahead_s = params.tick_s * params.lead_ticks[lanes].astype(np.float64)
-        self._ahead_of, self._hours = np.unique(self._ahead_s).tolist(), [-1.0]
+        self._lead_ticks = params.lead_ticks[lanes].astype(np.float64)
+        self._demand_buffer = DemandBuffer(len(lanes), params.tick_s)
+        self._usual_shares = np.ones(len(lanes)) / np.array(PRICE_FACTORS)[:, np.newaxis]
+        self._lead_s = params.tick_s * params.lead_ticks[lanes].astype(np.float64)
+        self._distinct_leads_s, self._hours = np.unique(self._lead_s).tolist(), [-1.0]
         windows_s = [
             (
-                (ahead_s + params.tick_s, ahead_s + params.tick_s + max(300.0, params.tick_s)),
-                self._ahead_s == ahead_s,
+                (lead_s + params.tick_s, lead_s + params.tick_s + max(300.0, params.tick_s)),
+                self._lead_s == lead_s,
             )
-            for ahead_s in self._ahead_of
+            for lead_s in self._distinct_leads_s
         ]
         tick_s = params.tick_s
         self._days = (
@@ -157,16 +157,21 @@ class Columns:
         cost /= np.tile(PRICE_FACTORS, 3)[:, np.newaxis]
         self._cost: Float = cost
         # Prices that are found differ as soon as fleets miss different work, so such columns are never grouped.
-        found = np.where(params.unserved_target[lanes] > 0.0, 1 + self._at, 0)
-        self._same = ColumnGroups(self._series, capacity, cost[0], params.shortage_price[lanes], found)
-        some = self._same.first
-        self._few_cost, self._few_worth = cost[:, some], Worth(self._series[some], capacity[some], asked)
+        found_price = np.where(params.unserved_target[lanes] > 0.0, 1 + self._indices, 0)
+        self._price_groups = ColumnGroups(
+            self._series, capacity, cost[0], params.shortage_price[lanes], found_price
+        )
+        first = self._price_groups.first
+        self._group_cost, self._group_worth = (
+            cost[:, first],
+            Worth(self._series[first], capacity[first], asked),
+        )
         self._worth = Worth(self._series, capacity, asked)
         self._paged: _Paged | None = None
         self._ahead: Ahead | None = None
-        self._gave_up: LawPage | None = None
-        self._run: tuple[int, Int, Int] = (0, self._at, self._at)
-        self._price, self._price_of_all = self._ahead_s, np.zeros(0)
+        self._abandoned_page: LawPage | None = None
+        self._cached_wishes: tuple[int, Int, Int] = (0, self._indices, self._indices)
+        self._price, self._lane_price = self._lead_s, np.zeros(0)
 
     def first(self, value: Number) -> Number:
         """Return the values of the columns, (..., n), from those of the lanes, (..., k)."""
@@ -196,14 +201,14 @@ class Columns:
             trial.settle(AHEAD)
             self._ahead = None
             # This page was wrong once, so it is not computed ahead again.
-            self._gave_up = laws.page if isinstance(laws, PagedLaws) else None
+            self._abandoned_page = laws.page if isinstance(laws, PagedLaws) else None
         contest.fit(trial)
         want = contest.want
-        self._by_worth(laws, price, want)
-        self._note(trial, view, demand / self._capacity, known)
-        self._usually(trial, view.now_s, price, want)
-        contest.plain(trial, view.tick, demand, self._before(trial, view.now_s))
-        _by_both(want)
+        self._fill_worth(laws, price, want)
+        self._record_demand(trial, view, demand / self._capacity, known)
+        self._fill_usual(trial, view.now_s, price, want)
+        contest.plain(trial, view.tick, demand, self._earlier_demand(trial, view.now_s))
+        _fill_both(want)
         if np.count_nonzero(fresh) < len(fresh):
             blind = np.flatnonzero(~fresh)
             want[0][:, blind], want[1][:, blind] = 0, contest.most
@@ -228,27 +233,27 @@ class Columns:
         work = self.first(demand) / self._capacity
         if np.count_nonzero(known) < len(known):
             work = np.where(self.first(known), work, np.nan)
-        held = doubted(trial.falls, tick, self._tick_s, work, self._lead, self.first(price))
+        held = doubted(trial.falls, tick, self._tick_s, work, self._lead_ticks, self.first(price))
         return None if held is None else self.spread(held)
 
     def doubted_ahead(self, trial: Trial) -> Int | None:
         """Return the result of `doubted` for the tick that `step_ahead` has just used."""
         assert self._ahead is not None
-        held = self._ahead.doubted(trial.falls, self._tick_s, self._lead, self._price)
+        held = self._ahead.doubted(trial.falls, self._tick_s, self._lead_ticks, self._price)
         return None if held is None else self.spread(held)
 
-    def _note(self, trial: Trial, view: Snapshot, need: Float, known: Bool) -> None:
+    def _record_demand(self, trial: Trial, view: Snapshot, need: Float, known: Bool) -> None:
         """Record a tick of demand, float64 (n,) in VMs, where it is known."""
-        if view.tick > self.noted:
-            self._notes.keep(trial, view.now_s - self._tick_s, need, known)
-            self.noted = view.tick
+        if view.tick > self.recorded_tick:
+            self._demand_buffer.keep(trial, view.now_s - self._tick_s, need, known)
+            self.recorded_tick = view.tick
 
-    def _usually(self, trial: Trial, now_s: float, price: Float, want: SmallInt) -> None:
+    def _fill_usual(self, trial: Trial, now_s: float, price: Float, want: SmallInt) -> None:
         """Fill in what is usually needed, in the rows of (..., M, n); computed once an hour."""
         hours = self._hours_of(now_s)
         if hours != self._hours:
-            trial.settle(NOTES)
-            revise(trial.habits, now_s, self._ahead_s, self._usual / price)
+            trial.settle(BUFFERED_DEMAND)
+            revise(trial.habits, now_s, self._lead_s, self._usual_shares / price)
             self._hours = hours
         usual = np.minimum(trial.habits.wanted, self.contest.most)
         rows = want[..., USUAL, :]
@@ -256,33 +261,33 @@ class Columns:
 
     def _hours_of(self, now_s: float) -> list[float]:
         """Return the hours since the epoch in which a start ordered now serves, one for each lead time."""
-        return [(now_s + ahead_s) // HOUR_S for ahead_s in self._ahead_of]
+        return [(now_s + lead_s) // HOUR_S for lead_s in self._distinct_leads_s]
 
-    def _before(self, trial: Trial, now_s: float) -> Before:
+    def _earlier_demand(self, trial: Trial, now_s: float) -> Before:
         """Return the demand around this time on earlier days."""
         (day, week), days, habits = self._days, self._all_days, trial.habits
         if not (
-            day.is_over(habits.day, habits.slot, now_s)
-            and week.is_over(habits.week, habits.week_slot, now_s)
-            and days.is_over(habits, now_s)
+            day.is_complete(habits.day, habits.slot, now_s)
+            and week.is_complete(habits.week, habits.week_slot, now_s)
+            and days.is_complete(habits, now_s)
         ):
-            trial.settle(NOTES)
+            trial.settle(BUFFERED_DEMAND)
         return Before(
             day.at(habits, habits.day, habits.slot, now_s),
             week.at(habits, habits.week, habits.week_slot, now_s),
             days.at(habits, now_s),
         )
 
-    def _by_worth(self, laws: Laws, price: Float, want: SmallInt) -> None:
+    def _fill_worth(self, laws: Laws, price: Float, want: SmallInt) -> None:
         """Fill in what the economic models want, in their rows of (2, M, n)."""
         mine = want[:, _WORTH]
         if isinstance(laws, PagedLaws):
-            first, vms = self._part_of(laws.page, laws.row, price)
+            first, vms = self._page_part(laws.page, laws.row, price)
             mine[...] = vms[laws.row - first]
         else:
-            self._ask(laws, price, mine[np.newaxis])
+            self._evaluate_laws(laws, price, mine[np.newaxis])
 
-    def _part_of(self, page: LawPage, row: int, price: Float) -> tuple[int, SmallInt]:
+    def _page_part(self, page: LawPage, row: int, price: Float) -> tuple[int, SmallInt]:
         """Return the economic models' wishes in the part of a page that contains a row: its first row, and int (T, 2, m, n)."""
         paged, kind = self._paged, self.contest.want.dtype
         same = paged is not None and paged.want.dtype == kind and np.array_equal(paged.price, price)
@@ -299,7 +304,7 @@ class Columns:
                 (min(length, page.ticks - first), 2, _WORTH.stop - _WORTH.start, len(price)), kind
             )
             paged = self._paged = _Paged(page, first, length, price.copy(), want)
-            self._ask(page, price, want, first)
+            self._evaluate_laws(page, price, want, first)
         return paged.first, paged.want
 
     def foreseen(self, laws: Laws, tick: int, demand: Float) -> PagedLaws | None:
@@ -329,33 +334,35 @@ class Columns:
         Returns:
             The wishes of all lanes, within the policies' bounds; None if the tick cannot be computed in advance.
         """
-        if price is not self._price_of_all:
-            self._price_of_all, self._price = price, self.first(price)
+        if price is not self._lane_price:
+            self._lane_price, self._price = price, self.first(price)
         price, tick, page = self._price, view.tick, laws.page
         ahead = self._ahead
         if ahead is None or not (
             ahead.goes_on(page, laws.row, view.now_s, price)
             and (ahead.shadows is None or trial.owed.get(CHARGES) is ahead.shadows)
         ):
-            if page is self._gave_up or trial.last_tick != tick - 1 or tick <= self.noted:
+            if page is self._abandoned_page or trial.last_tick != tick - 1 or tick <= self.recorded_tick:
                 return None
-            self._notes.keep(trial, view.now_s - self._tick_s, self.first(demand) / self._capacity, None)
-            self.noted = tick
-            ahead = self._ahead = self._look_ahead(trial, view, laws, price)
+            self._demand_buffer.keep(
+                trial, view.now_s - self._tick_s, self.first(demand) / self._capacity, None
+            )
+            self.recorded_tick = tick
+            ahead = self._ahead = self._compute_ahead(trial, view, laws, price)
             if ahead is None:
-                self._gave_up = page
+                self._abandoned_page = page
                 return None
         else:
-            self._notes.keep_next(trial)
-            self.noted = tick
+            self._demand_buffer.keep_next(trial)
+            self.recorded_tick = tick
         at = ahead.next()
         if ahead.shadows is None:
             self.contest.move(trial, tick, ahead.work[at], None, ahead.want[at], price)
         else:
             self.contest.move_through(trial, tick, ahead.shadows, price)
-        first, model, wished = self._run
+        first, model, wished = self._cached_wishes
         if not first <= at < first + len(wished):
-            first, model, wished = self._run = at, *self._wishes_from(trial, ahead, at, tick)
+            first, model, wished = self._cached_wishes = at, *self._wishes_from(trial, ahead, at, tick)
         low, high = wished[at - first]
         return Wishes(model if model.ndim == 1 else model[at - first], low, high)
 
@@ -370,11 +377,11 @@ class Columns:
             end += 1
         cell = None if ahead.shadows is None else ahead.shadows.cells.cell
         model, wished = self.contest.bands.wishes(trial, ahead.want[at:end], cell)
-        np.maximum(wished, self._least, out=wished)
-        np.minimum(wished, self._most, out=wished)
+        np.maximum(wished, self._minimum, out=wished)
+        np.minimum(wished, self._maximum, out=wished)
         return self.spread(model), self.spread(wished)
 
-    def _look_ahead(self, trial: Trial, view: Snapshot, laws: PagedLaws, price: Float) -> Ahead | None:
+    def _compute_ahead(self, trial: Trial, view: Snapshot, laws: PagedLaws, price: Float) -> Ahead | None:
         """Compute what all models want until the page or the hour ends; None if something it depends on is not known yet."""
         page, row, contest = laws.page, laws.row, self.contest
         trial.settle(AHEAD)
@@ -391,49 +398,49 @@ class Columns:
             now_s.append(later_s)
         ticks = len(now_s)
         demand = page.demand[row : row + ticks].take(self._series, axis=1)
-        before = self._before_page(trial, now_s)
+        before = self._earlier_demand_of_page(trial, now_s)
         if before is None or np.count_nonzero(np.isnan(demand)):
             return None
         shadows = contest.shadows(trial, before)
         if shadows is None:
             want = np.empty((ticks, *contest.want.shape), contest.want.dtype)
-            self._worth_ahead(page, row, price, want)
-            self._usually(trial, view.now_s, price, want)
+            self._fill_worth_page(page, row, price, want)
+            self._fill_usual(trial, view.now_s, price, want)
             passed = contest.plain_page(trial, view.tick, demand, before, want)
             lasted = passed.lasted if passed.of is None else passed.lasted.take(passed.of, axis=-1)
             not_below(want, lasted[:, np.newaxis, np.newaxis])
-            _by_both(want)
+            _fill_both(want)
             contest.bound(want)
         else:
             want = np.empty((ticks, 2, len(shadows.cells.first)), contest.want.dtype)
             odds, plain, both = shadows.cells.parts(want)
-            self._worth_ahead(page, row, price, odds)
-            self._usually(trial, view.now_s, price, odds)
+            self._fill_worth_page(page, row, price, odds)
+            self._fill_usual(trial, view.now_s, price, odds)
             groups = shadows.cells.alike
             rows = np.empty((ticks, 2, PLAIN.stop, len(groups.first)), want.dtype)
             passed = contest.plain_page(trial, view.tick, demand, before, rows)
             plain[...] = rows[:, :, PLAIN]
             not_below(odds, passed.lasted[:, np.newaxis, np.newaxis])
-            _more_of_both(groups.spread(rows[:, :, _YESTERDAY]), odds[:, :, _FORECASTS], both)
+            _fill_larger(groups.spread(rows[:, :, _YESTERDAY]), odds[:, :, _FORECASTS], both)
             shadows.cells.bound(want)
-        self._run = 0, self._at[:0], self._at[:0]
+        self._cached_wishes = 0, self._indices[:0], self._indices[:0]
         work = demand / self._capacity
         if shadows is not None:
             shadows.go_through(trial, want, work, price)
-        self._notes.foresee(trial, [later_s - self._tick_s for later_s in now_s[1:]], work[1:])
+        self._demand_buffer.foresee(trial, [later_s - self._tick_s for later_s in now_s[1:]], work[1:])
         found = trial.owed[AHEAD] = Ahead(page, row, now_s, price, want, work, passed, shadows)
         return found
 
-    def _worth_ahead(self, page: LawPage, row: int, price: Float, want: SmallInt) -> None:
+    def _fill_worth_page(self, page: LawPage, row: int, price: Float, want: SmallInt) -> None:
         """Fill in what the economic models want on consecutive ticks of a page, in their rows of (T, 2, ..., n)."""
         at = 0
         while at < len(want):
-            first, vms = self._part_of(page, row + at, price)
+            first, vms = self._page_part(page, row + at, price)
             some = vms[row + at - first :][: len(want) - at]
             want[at : at + len(some), :, _WORTH] = some
             at += len(some)
 
-    def _before_page(self, trial: Trial, now_s: list[float]) -> Before | None:
+    def _earlier_demand_of_page(self, trial: Trial, now_s: list[float]) -> Before | None:
         """Return the demand on earlier days for several ticks, (T, 2, n) each, or (T, 2, G) for groups of equal columns.
 
         None if it depends on ticks that are not over yet.
@@ -445,15 +452,15 @@ class Columns:
             days = self._all_days.page(habits, now_s, alike)
             if yesterday is not None and last_week is not None and days is not None:
                 return Before(yesterday, last_week, days)
-            trial.settle(NOTES)
+            trial.settle(BUFFERED_DEMAND)
         return None
 
-    def _ask(self, laws: Laws | LawPage, price: Float, want: SmallInt, first: int = 0) -> None:
+    def _evaluate_laws(self, laws: Laws | LawPage, price: Float, want: SmallInt, first: int = 0) -> None:
         """Fill in what the economic models want at one tick, or at consecutive ticks of a page from `first` on: (T, 2, m, n)."""
-        same = self._same.hold(price)
+        grouped = self._price_groups.hold(price)
         worth, cost, at = (
-            (self._few_worth, self._few_cost, self._same.of_first(price))
-            if same
+            (self._group_worth, self._group_cost, self._price_groups.of_first(price))
+            if grouped
             else (self._worth, self._cost, price)
         )
         share, ticks = cost / at, len(want)
@@ -466,7 +473,7 @@ class Columns:
         np.maximum(keep, low, out=keep)
         np.maximum(hold, low, out=hold)
         by_window = want.reshape(ticks, 2, _FACTORS, len(WINDOWS), -1)
-        spread = self._same.spread if same else _as_it_is
+        spread = self._price_groups.spread if grouped else _unchanged
         by_window[:, 0] = spread(low)[:, :, np.newaxis]
         for window, of in enumerate((low, keep, hold)):
             by_window[:, 1, :, window] = spread(of)

@@ -36,14 +36,14 @@ class EarlierDays:
     """
 
     def __init__(self, ahead_s: Sequence[tuple[float, Bool]], tick_s: float) -> None:
-        self._ahead_s, self._tick_s, self._slot_s = ahead_s, tick_s, week_slot_s(tick_s)
+        self._leads_s, self._tick_s, self._slot_s = ahead_s, tick_s, week_slot_s(tick_s)
         self._ring: SmallFloat | None = None
         # If a day is a whole number of slots, the slots to read change only when a boundary is crossed.
-        self._of_a_day = DAY_S % self._slot_s == 0.0
+        self._day_is_whole_slots = DAY_S % self._slot_s == 0.0
         self._later_s = [lead_s + late_s for lead_s, _ in ahead_s for late_s in (AROUND_S, WIDELY_S)]
-        self._asked: list[float] = []
-        self._looked: Int = np.zeros(0, np.int64)
-        self._looks: Int = np.zeros(0, np.int64)
+        self._bounds_key: list[float] = []
+        self._read_bounds: Int = np.zeros(0, np.int64)
+        self._bounds: Int = np.zeros(0, np.int64)
         self._found: Float = np.empty((2, len(ahead_s[0][1])))
 
     def at(self, habits: Habits, now_s: float) -> Float:
@@ -52,18 +52,18 @@ class EarlierDays:
         NaN where no day is known.
 
         Args:
-            habits: Must have recorded all slots that are read (`is_over`).
+            habits: Must have recorded all slots that are read (`is_complete`).
             now_s: Time of the tick.
         """
-        looks = self._looks_at(habits, now_s)
-        if looks is not self._looked or habits.week is not self._ring:
-            self._looked, self._ring = looks, habits.week
-            self._found = self._of_looks(habits.week, looks, None)[0]
+        bounds = self._slots_to_read(habits, now_s)
+        if bounds is not self._read_bounds or habits.week is not self._ring:
+            self._read_bounds, self._ring = bounds, habits.week
+            self._found = self._read_slots(habits.week, bounds, None)[0]
         return self._found
 
-    def is_over(self, habits: Habits, now_s: float) -> bool:
+    def is_complete(self, habits: Habits, now_s: float) -> bool:
         """Return whether all slots that `at` reads are complete."""
-        return int(self._looks_at(habits, now_s)[..., -1].max()) <= habits.week_slot
+        return int(self._slots_to_read(habits, now_s)[..., -1].max()) <= habits.week_slot
 
     def page(self, habits: Habits, now_s: Sequence[float], alike: ColumnGroups) -> Float | None:
         """Return the results of `at` for several ticks, float64 (T, 2, n); None if they read slots that are not recorded yet.
@@ -75,28 +75,28 @@ class EarlierDays:
                 result is (T, 2, G), one column per group.
         """
         ring = habits.week
-        looks = self._looks_of(np.array(now_s), len(ring))
-        if int(looks[..., -1].max()) > habits.week_slot:
+        bounds = self._slot_bounds(np.array(now_s), len(ring))
+        if int(bounds[..., -1].max()) > habits.week_slot:
             return None
-        new = np.ones(len(looks), np.bool_)
-        new[1:] = (looks[1:] != looks[:-1]).any(axis=(1, 2, 3))
-        some = looks[new]
-        few = alike.hold_bits(ring.take(np.unique(_slots(some)[0] % len(ring)), axis=0))
-        if few:
+        new = np.ones(len(bounds), np.bool_)
+        new[1:] = (bounds[1:] != bounds[:-1]).any(axis=(1, 2, 3))
+        distinct = bounds[new]
+        grouped = alike.hold_bits(ring.take(np.unique(_slots(distinct)[0] % len(ring)), axis=0))
+        if grouped:
             ring = alike.of_first(ring)
-        return self._of_looks(ring, some, alike if few else None).take(np.cumsum(new) - 1, axis=0)
+        return self._read_slots(ring, distinct, alike if grouped else None).take(np.cumsum(new) - 1, axis=0)
 
-    def _looks_at(self, habits: Habits, now_s: float) -> Int:
-        """Return `_looks_of` for one time; the very same array as long as the same slots are read."""
-        each_s, asked = self._slot_s, [now_s]
-        if self._of_a_day:
-            asked = [(now_s - ago_s) // each_s for ago_s in (self._tick_s, AROUND_S, WIDELY_S)]
-            asked += [math.ceil((now_s + later_s) / each_s - 1e-9) for later_s in self._later_s]
-        if asked != self._asked:
-            self._asked, self._looks = asked, self._looks_of(np.array([now_s]), len(habits.week))
-        return self._looks
+    def _slots_to_read(self, habits: Habits, now_s: float) -> Int:
+        """Return `_slot_bounds` for one time; the very same array as long as the same slots are read."""
+        slot_s, key = self._slot_s, [now_s]
+        if self._day_is_whole_slots:
+            key = [(now_s - ago_s) // slot_s for ago_s in (self._tick_s, AROUND_S, WIDELY_S)]
+            key += [math.ceil((now_s + later_s) / slot_s - 1e-9) for later_s in self._later_s]
+        if key != self._bounds_key:
+            self._bounds_key, self._bounds = key, self._slot_bounds(np.array([now_s]), len(habits.week))
+        return self._bounds
 
-    def _looks_of(self, now_s: Float, slots: int) -> Int:
+    def _slot_bounds(self, now_s: Float, slots: int) -> Int:
         """Return the bounds of the slots to read: int64 (T, leads, DAYS, 4), counted from the epoch.
 
         The four are the first slot within `WIDELY_S`, the first within `AROUND_S`, the first after `AROUND_S` and the first
@@ -106,64 +106,64 @@ class EarlierDays:
             now_s: float64 (T,), times of ticks.
             slots: Number of slots in the ring.
         """
-        each_s = self._slot_s
+        slot_s = self._slot_s
         then_s = now_s[:, np.newaxis, np.newaxis] - np.arange(1, DAYS + 1) * DAY_S
-        ahead_s = np.array([ahead_s for ahead_s, _ in self._ahead_s])[:, np.newaxis]
+        ahead_s = np.array([ahead_s for ahead_s, _ in self._leads_s])[:, np.newaxis]
         found = np.empty((len(now_s), len(ahead_s), DAYS, 4), np.int64)
         for at, around_s in ((0, WIDELY_S), (1, AROUND_S)):
-            found[..., at] = (then_s - around_s) // each_s
-            found[..., 3 - at] = np.ceil((then_s + ahead_s + around_s) / each_s - 1e-9)
+            found[..., at] = (then_s - around_s) // slot_s
+            found[..., 3 - at] = np.ceil((then_s + ahead_s + around_s) / slot_s - 1e-9)
         # Slots that are not complete, or that the ring no longer holds, are left out.
-        under_way = ((now_s - self._tick_s) // each_s).astype(np.int64)[:, np.newaxis, np.newaxis, np.newaxis]
+        under_way = ((now_s - self._tick_s) // slot_s).astype(np.int64)[:, np.newaxis, np.newaxis, np.newaxis]
         np.maximum(found, under_way - slots + 1, out=found)
         return np.minimum(found, under_way, out=found)
 
-    def _of_looks(self, ring: SmallFloat, looks: Int, alike: ColumnGroups | None) -> Float:
-        """Return average and maximum over days from the slots of `_looks_of`: float64 (T, 2, n), or (T, 2, G) for groups."""
-        found = np.empty((len(looks), 2, ring.shape[1]))
-        for number, (_, mine) in enumerate(self._ahead_s):
-            of_days = _of_days(ring, looks[:, number])
+    def _read_slots(self, ring: SmallFloat, bounds: Int, alike: ColumnGroups | None) -> Float:
+        """Return average and maximum over days from the slots of `_slot_bounds`: float64 (T, 2, n), or (T, 2, G) for groups."""
+        found = np.empty((len(bounds), 2, ring.shape[1]))
+        for number, (_, columns) in enumerate(self._leads_s):
+            statistics = _day_statistics(ring, bounds[:, number])
             if number:
-                np.copyto(found, of_days, where=mine if alike is None else alike.of_first(mine))
+                np.copyto(found, statistics, where=columns if alike is None else alike.of_first(columns))
             else:
-                found = of_days
+                found = statistics
         return found
 
 
-def _slots(looks: Int) -> tuple[Int, Int, Int, Int, Int]:
+def _slots(bounds: Int) -> tuple[Int, Int, Int, Int, Int]:
     """Return the slots to read and their bounds.
 
     Returns:
-        Every slot from the first on, int64 (..., DAYS, W), W being the widest range, and the four bounds of `looks`, (...,
+        Every slot from the first on, int64 (..., DAYS, W), W being the widest range, and the four bounds of `bounds`, (...,
         DAYS, 1) each.
     """
-    first, near, near_end, end = (looks[..., at, np.newaxis] for at in range(4))
+    first, near, near_end, end = (bounds[..., at, np.newaxis] for at in range(4))
     return first + np.arange(max(int((end - first).max()), 1)), first, near, near_end, end
 
 
-def _of_days(ring: SmallFloat, looks: Int) -> Float:
+def _day_statistics(ring: SmallFloat, bounds: Int) -> Float:
     """Return the mean over days of each day's widest-range maximum, and the maximum over days of the narrow range.
 
     Args:
         ring: float32 (slots, n), demand in VMs.
-        looks: int64 (T, DAYS, 4), bounds of slots.
+        bounds: int64 (T, DAYS, 4), bounds of slots.
 
     Returns:
         float64 (T, 2, n); NaN where no day is known.
     """
-    at, _, near, near_end, end = _slots(looks)
+    at, _, near, near_end, end = _slots(bounds)
     rows = ring.take(at % len(ring), axis=0)
-    beyond = at >= end
-    if np.count_nonzero(beyond):
-        rows[beyond] = np.nan
-    widely = np.fmax.reduce(rows, axis=2)
+    after = at >= end
+    if np.count_nonzero(after):
+        rows[after] = np.nan
+    highest = np.fmax.reduce(rows, axis=2)
     rows[(at < near) | (at >= near_end)] = np.nan
-    unknown = np.isnan(widely)
-    widely[unknown] = 0.0
-    found = np.zeros((len(looks), 2, ring.shape[1]))
-    known = np.zeros((len(looks), ring.shape[1]), np.int64)
+    unknown = np.isnan(highest)
+    highest[unknown] = 0.0
+    found = np.zeros((len(bounds), 2, ring.shape[1]))
+    known = np.zeros((len(bounds), ring.shape[1]), np.int64)
     for day in range(DAYS):
-        found[:, 0] += widely[:, day]
+        found[:, 0] += highest[:, day]
         known += ~unknown[:, day]
     found[:, 0] /= np.maximum(known, 1)
     found[:, 0][known == 0] = np.nan

@@ -49,18 +49,18 @@ class EarlierDay:
 
     def __init__(
         self,
-        then: Callable[[Habits, float, tuple[float, float], float], Float],
+        read_day: Callable[[Habits, float, tuple[float, float], float], Float],
         ago_s: float,
         slot_s: float,
         windows_s: Sequence[tuple[tuple[float, float], Bool]],
         tick_s: float,
     ) -> None:
-        self._then, self._ago_s, self._slot_s, self._tick_s = then, ago_s, slot_s, tick_s
+        self._read_day, self._ago_s, self._slot_s, self._tick_s = read_day, ago_s, slot_s, tick_s
         self._windows_s = windows_s
         self._ring: SmallFloat | None = None
-        self._looked: tuple[tuple[int, ...], ...] = ()
-        self._looks: tuple[tuple[int, ...], ...] = ()
-        self._asked_s = math.nan
+        self._read_bounds: tuple[tuple[int, ...], ...] = ()
+        self._bounds: tuple[tuple[int, ...], ...] = ()
+        self._bounds_now_s = math.nan
         self._found: Float = np.empty((2, len(windows_s[0][1])))
 
     def at(self, habits: Habits, ring: SmallFloat, slot: int, now_s: float) -> Float:
@@ -72,31 +72,31 @@ class EarlierDay:
             slot: The present slot.
             now_s: Time of the tick.
         """
-        looked = self._looks_at(ring, now_s)
+        bounds = self._slots_to_read(ring, now_s)
         # Slots that are complete do not change any more.
-        over = all(ends[-1] <= slot for ends in looked)
-        if looked != self._looked or ring is not self._ring or not over:
-            self._looked, self._ring = looked, ring
-            for number, (pair_s, mine) in enumerate(self._windows_s):
-                found = self._then(habits, now_s, pair_s, self._tick_s)
+        complete = all(ends[-1] <= slot for ends in bounds)
+        if bounds != self._read_bounds or ring is not self._ring or not complete:
+            self._read_bounds, self._ring = bounds, ring
+            for number, (pair_s, columns) in enumerate(self._windows_s):
+                found = self._read_day(habits, now_s, pair_s, self._tick_s)
                 if number:
-                    found = np.where(mine, found, self._found)
+                    found = np.where(columns, found, self._found)
                 self._found = found
         return self._found
 
-    def is_over(self, ring: SmallFloat, slot: int, now_s: float) -> bool:
+    def is_complete(self, ring: SmallFloat, slot: int, now_s: float) -> bool:
         """Return whether all slots that `at` reads are complete."""
-        return all(ends[-1] <= slot for ends in self._looks_at(ring, now_s))
+        return all(ends[-1] <= slot for ends in self._slots_to_read(ring, now_s))
 
-    def _looks_at(self, ring: SmallFloat, now_s: float) -> tuple[tuple[int, ...], ...]:
+    def _slots_to_read(self, ring: SmallFloat, now_s: float) -> tuple[tuple[int, ...], ...]:
         """Return the first slot and the first slots after each window, for each pair of windows."""
-        if now_s != self._asked_s:
+        if now_s != self._bounds_now_s:
             then_s, slots = now_s - self._ago_s, len(ring)
-            self._asked_s = now_s
-            self._looks = tuple(
+            self._bounds_now_s = now_s
+            self._bounds = tuple(
                 slots_of(then_s, pair_s, self._slot_s, slots) for pair_s, _ in self._windows_s
             )
-        return self._looks
+        return self._bounds
 
     def page(self, ring: SmallFloat, slot: int, now_s: Sequence[float], alike: ColumnGroups) -> Float | None:
         """Return the results of `at` for several ticks, float64 (T, 2, n); None if they read slots that are not recorded yet.
@@ -109,35 +109,35 @@ class EarlierDay:
                 result is (T, 2, G), one column per group.
         """
         slots, then_s = len(ring), np.array(now_s) - self._ago_s
-        looks = [slots_of_page(then_s, pair_s, self._slot_s, slots) for pair_s, _ in self._windows_s]
-        first, end = min(int(each[0, 0]) for each in looks), max(int(each[-1, -1]) for each in looks)
+        bounds = [slots_of_page(then_s, pair_s, self._slot_s, slots) for pair_s, _ in self._windows_s]
+        first, end = min(int(each[0, 0]) for each in bounds), max(int(each[-1, -1]) for each in bounds)
         if end > slot:
             return None
         rows = ring.take(np.arange(first, end) % slots, axis=0)
-        few = alike.hold_bits(rows)
-        if few:
+        grouped = alike.hold_bits(rows)
+        if grouped:
             rows = alike.of_first(rows)
         found = np.empty((len(now_s), 2, rows.shape[1]))
-        for number, (looked, (_, mine)) in enumerate(zip(looks, self._windows_s, strict=True)):
-            highest = _highest(rows, looked - first)
+        for number, (window_bounds, (_, columns)) in enumerate(zip(bounds, self._windows_s, strict=True)):
+            highest = _highest(rows, window_bounds - first)
             if number:
-                np.copyto(found, highest, where=alike.of_first(mine) if few else mine)
+                np.copyto(found, highest, where=alike.of_first(columns) if grouped else columns)
             else:
                 found[...] = highest
         return found
 
 
-def _highest(ring: SmallFloat, looked: Int) -> SmallFloat:
+def _highest(ring: SmallFloat, bounds: Int) -> SmallFloat:
     """Return the highest demand in both windows at each tick: float32 (T, 2, n).
 
     Args:
         ring: float32 (rows, n), demand of consecutive slots.
-        looked: int64 (T, 3), the first row of the windows, and the first row after each.
+        bounds: int64 (T, 3), the first row of the windows, and the first row after each.
     """
-    if len(looked) > 1 and (looked == looked[0]).all():
-        return _highest(ring, looked[:1])
-    first, ends = looked[:, 0], looked[:, 1:]
-    found = np.full((len(looked), 2, ring.shape[1]), np.nan, np.float32)
+    if len(bounds) > 1 and (bounds == bounds[0]).all():
+        return _highest(ring, bounds[:1])
+    first, ends = bounds[:, 0], bounds[:, 1:]
+    found = np.full((len(bounds), 2, ring.shape[1]), np.nan, np.float32)
     for ahead in range(int((ends[:, 1] - first).max())):
         at = first + ahead
         rows = ring.take(at, axis=0, mode="clip")
@@ -161,11 +161,11 @@ class WholeVms:
 
     def __init__(self, headroom: Float, columns: int, most: int) -> None:
         self._headroom = headroom
-        self._none, self._most = (np.full((2, columns), number) for number in (0.0, float(most)))
-        self._of: Int = np.zeros((2, columns), np.int64)
-        self._kept: SmallInt = np.zeros(0, np.int32)
+        self._zeros, self._most = (np.full((2, columns), number) for number in (0.0, float(most)))
+        self._demand_bits: Int = np.zeros((2, columns), np.int64)
+        self._whole: SmallInt = np.zeros(0, np.int32)
         self._unknown: Bool | None = None
-        self._everywhere = False
+        self._all_unknown = False
 
     def fill(self, vms: Float, now: SmallInt, out: SmallInt) -> None:
         """Fill in whole VMs, with the second window needing no fewer than the first.
@@ -178,16 +178,16 @@ class WholeVms:
         # Compared as bits, because NaN is not equal to itself.
         bits = vms.view(np.int64)
         if (
-            self._kept.dtype != out.dtype
-            or self._kept.shape != out.shape
-            or np.count_nonzero(bits != self._of)
+            self._whole.dtype != out.dtype
+            or self._whole.shape != out.shape
+            or np.count_nonzero(bits != self._demand_bits)
         ):
-            self._work_out(vms, out)
+            self._compute(vms, out)
         now = now[: out.shape[1]]
-        if self._everywhere:
+        if self._all_unknown:
             out[...] = now
             return
-        out[...] = self._kept
+        out[...] = self._whole
         if self._unknown is not None:
             np.copyto(out, now, where=self._unknown)
             np.maximum(out[0], out[1], out=out[1])
@@ -200,30 +200,30 @@ class WholeVms:
             np.copyto(out, now[:, np.newaxis, : out.shape[2]], where=unknown[:, :, np.newaxis])
         np.maximum(out[:, 0], out[:, 1], out=out[:, 1])
 
-    def _work_out(self, vms: Float, like: SmallInt) -> None:
+    def _compute(self, vms: Float, like: SmallInt) -> None:
         """Compute and keep the whole VMs for `vms`."""
-        self._of = vms.view(np.int64).copy()
-        self._kept = np.empty_like(like)
-        whole(vms, self._headroom, self._none, self._most, self._kept)
+        self._demand_bits = vms.view(np.int64).copy()
+        self._whole = np.empty_like(like)
+        whole(vms, self._headroom, self._zeros, self._most, self._whole)
         unknown = np.isnan(vms)
         count = np.count_nonzero(unknown)
-        self._everywhere = count == unknown.size
+        self._all_unknown = count == unknown.size
         self._unknown = unknown[:, np.newaxis] if count else None
         if not count:
-            np.maximum(self._kept[0], self._kept[1], out=self._kept[1])
+            np.maximum(self._whole[0], self._whole[1], out=self._whole[1])
 
 
-def whole(vms: Float, headroom: Float, none: Float, most: Float, out: SmallInt) -> None:
+def whole(vms: Float, headroom: Float, zeros: Float, most: Float, out: SmallInt) -> None:
     """Fill in whole VMs with headroom, rounded up: 0 where unknown, and for no more demand than `most`.
 
     Args:
         vms: float64 (a, n), demand in VMs, NaN if unknown.
         headroom: float64 (h, 1), factors on demand.
-        none: float64 (a, n), zeros.
+        zeros: float64 (a, n), zeros.
         most: float64 (a, n), upper bounds of demand.
         out: int (a, h, n), filled in.
     """
-    known = np.fmax(vms, none)
+    known = np.fmax(vms, zeros)
     np.minimum(known, most, out=known)
     need = known[:, np.newaxis] * headroom
     need -= _LITTLE

@@ -44,11 +44,11 @@ _KEEPING = np.arange(len(Reason))
 _KEEPING[[Reason.WORTH_START, Reason.MODEL_DEMAND]] = [Reason.WORTH_KEEP, Reason.MODEL_PEAK]
 _LEAST_PRICE = 1e-9
 """Prices of shortage below this count as this, so that dividing by them is safe."""
-_HAS_COME = 0.75
+_ARRIVED_SHARE = 0.75
 """An event counts as arrived once demand reaches this share of the level at the lead time."""
 _BY_FORECAST = next(at for at, model in enumerate(MODELS) if model.kind == Kind.WORTH)
 """Place in `MODELS` of the model that is named if orders meet a known event."""
-_PARTINGS = 8
+_MOST_REGROUPINGS = 8
 """After this many ticks in which lanes diverged, no lanes share a column any more, because each divergence costs a copy."""
 _REASONS = np.array([_REASON_OF[model.kind] for model in MODELS], np.int64)
 """int64 (M,), the reason to give for each model if VMs are started."""
@@ -75,24 +75,24 @@ class Economy:
 
     def __init__(self, params: LaneParams, counts: CountType, lanes: Int) -> None:
         self._params, self._lanes, self._counts = params, lanes, counts
-        self._everywhere = len(lanes) == len(params.series)
+        self._all_lanes = len(lanes) == len(params.series)
         # Indexing by a slice is far faster than by an array.
-        self._mine = slice(None) if self._everywhere else lanes
-        self._dearness = ShortagePriceController(params, lanes)
+        self._index = slice(None) if self._all_lanes else lanes
+        self._price_controller = ShortagePriceController(params, lanes)
         self._series = params.series[lanes]
         self._at_lead = self._series * len(Horizon) + int(Horizon.LEAD)
         self._shown = Worth(self._series, params.vm_capacity[lanes], SHOWN)
-        self._success = params.start_success[lanes]
-        self._known = [
+        self._start_success = params.start_success[lanes]
+        self._event_times_s = [
             times_s[:, lanes] for times_s in (params.known_from_s, params.known_begins_s, params.known_end_s)
         ]
         self._least_worth = 1.0 + params.start_cost[lanes] / params.hold_ticks[lanes]
-        self._by_event = Worth(self._series, params.vm_capacity[lanes], (Horizon.LEAD,))
-        self._yes = np.ones(len(lanes), np.bool_)
-        self._succeeds = bool((self._success == 1.0).all())
-        self._least, self._most = params.minimum[lanes], params.maximum[lanes]
+        self._event_worth = Worth(self._series, params.vm_capacity[lanes], (Horizon.LEAD,))
+        self._all_fresh = np.ones(len(lanes), np.bool_)
+        self._starts_succeed = bool((self._start_success == 1.0).all())
+        self._minimum, self._maximum = params.minimum[lanes], params.maximum[lanes]
         self._columns: Columns | None = None
-        self._partings = 0
+        self._regroupings = 0
 
     def rule(self, seen: RuleInputs, wish: Int) -> tuple[Int, Why]:
         """Propose VMs for the lanes with an objective, and raise the wish to the proposal.
@@ -106,32 +106,32 @@ class Economy:
         laws = None if seen.outlook is None else seen.outlook.laws
         if laws is None:
             raise ValueError("A lane has an objective, so `decide` needs an Outlook with whole laws.")
-        lanes, mine = self._lanes, self._mine
-        fresh: Bool = self._yes if seen.fresh is None else seen.fresh[mine]
-        up_to, down_to, told = self._wanted(seen, laws, fresh)
-        now = seen.ordered[mine].astype(np.int64)
-        if self._succeeds:
+        lanes, index = self._lanes, self._index
+        fresh: Bool = self._all_fresh if seen.fresh is None else seen.fresh[index]
+        up_to, down_to, reasons_for = self._wanted(seen, laws, fresh)
+        now = seen.ordered[index].astype(np.int64)
+        if self._starts_succeed:
             proposal = np.maximum(now, up_to)
             np.minimum(proposal, np.maximum(down_to, up_to), out=proposal)
         else:
             proposal = np.minimum(now, np.maximum(down_to, up_to))
             # Some of the starting VMs will not arrive, so more are ordered in their place.
-            coming = seen.snapshot.starting[mine] * self._success
-            lacking = (up_to - seen.snapshot.in_service[mine] - coming) / self._success
-            more = np.floor(np.maximum(lacking, 0.0) + 0.5).astype(np.int64)
+            coming = seen.snapshot.starting[index] * self._start_success
+            shortfall = (up_to - seen.snapshot.in_service[index] - coming) / self._start_success
+            more = np.floor(np.maximum(shortfall, 0.0) + 0.5).astype(np.int64)
             proposal = np.where(more > 0, now + more, proposal)
         if seen.fresh is not None:
             proposal *= fresh
-        spread = proposal.astype(self._counts, copy=False)
-        if not self._everywhere:
-            own, spread = spread, np.zeros_like(wish)
-            spread[lanes] = own
-        value = np.maximum(wish, spread)
+        proposed = proposal.astype(self._counts, copy=False)
+        if not self._all_lanes:
+            of_economic, proposed = proposed, np.zeros_like(wish)
+            proposed[lanes] = of_economic
+        value = np.maximum(wish, proposed)
 
         def why() -> Int:
-            everyone = np.zeros(len(wish), np.int64)
-            everyone[lanes] = told(now)
-            return everyone * (value > wish)
+            reasons = np.zeros(len(wish), np.int64)
+            reasons[lanes] = reasons_for(now)
+            return reasons * (value > wish)
 
         return value, why
 
@@ -142,45 +142,45 @@ class Economy:
             `low` and `high`, int64 (n,) each, and a function that gives the reasons for a number of VMs, int64 (n,).
         """
         view, trial = seen.snapshot, seen.state.trial
-        demand = view.demand[self._mine]
+        demand = view.demand[self._index]
         if seen.fresh is not None:
             demand = np.where(fresh, demand, np.nan)
-        known = fresh if seen.censored is None else fresh & ~view.censored[self._mine]
+        known = fresh if seen.censored is None else fresh & ~view.censored[self._index]
         columns = self._columns_of(trial)
         foreseen = None
         if seen.fresh is None and seen.censored is None:
             foreseen = columns.foreseen(laws, view.tick, demand)
         if foreseen is None:
             present = demand if seen.fresh is None else np.where(fresh, demand, 0.0)
-            columns = self._parted(columns, trial, present, known, fresh)
-        price = self._dearness.step(
+            columns = self._separate_columns(columns, trial, present, known, fresh)
+        price = self._price_controller.step(
             seen.state.budget,
             view.tick,
             demand,
             known,
-            view.in_service[self._mine],
+            view.in_service[self._index],
             lambda share: columns.spread(columns.contest.price_for(trial, columns.first(share))),
         )
-        own = None if foreseen is None else columns.step_ahead(trial, view, foreseen, demand, price)
-        if own is None:
+        wishes = None if foreseen is None else columns.step_ahead(trial, view, foreseen, demand, price)
+        if wishes is None:
             first = columns.first
-            own = columns.step(trial, view, laws, first(demand), first(known), first(fresh), first(price))
-            own = Wishes(*map(columns.spread, own))
-            model, up_to, down_to = own.within(self._least, self._most)
+            wishes = columns.step(trial, view, laws, first(demand), first(known), first(fresh), first(price))
+            wishes = Wishes(*map(columns.spread, wishes))
+            model, up_to, down_to = wishes.within(self._minimum, self._maximum)
             held = columns.doubted(trial, view.tick, demand, known, price)
         else:
-            model, up_to, down_to = own
+            model, up_to, down_to = wishes
             held = columns.doubted_ahead(trial)
-        if len(self._known[0]):
+        if len(self._event_times_s[0]):
             model, up_to = self._with_events(view.now_s, laws, demand, price, model, up_to)
         worth_keeping = down_to
         if held is not None:
-            down_to = np.maximum(down_to, np.minimum(held, self._most))
+            down_to = np.maximum(down_to, np.minimum(held, self._maximum))
         seen.economics = Economics(
             self._lanes, model, price, low=up_to, high=down_to, laws=laws, shown=self._shown, doubted=held
         )
 
-        def told(now: Int) -> Int:
+        def reasons_for(now: Int) -> Int:
             unknown = np.isnan(laws.level.reshape(-1).take(self._at_lead))
             reason: Int = np.where(unknown, int(Reason.WORTH_UNKNOWN), _REASONS[model])
             reason = np.where(up_to < now, _KEEPING.take(reason), reason)
@@ -189,7 +189,7 @@ class Economy:
                 reason = np.where(only_held, int(Reason.FALL_DOUBTED), reason)
             return reason
 
-        return up_to, down_to, told
+        return up_to, down_to, reasons_for
 
     def _with_events(
         self, now_s: float, laws: Laws, demand: Float, price: Float, model: Int, up_to: Int
@@ -203,16 +203,16 @@ class Economy:
         Returns:
             The model to name, as a place in `MODELS`, and `low`: int64 (n,) each.
         """
-        from_s, begins_s, end_s = self._known
+        from_s, begins_s, end_s = self._event_times_s
         coming = (from_s < now_s) & (now_s < end_s)
         if not np.count_nonzero(coming):
             return model, up_to
-        lacks = demand < _HAS_COME * laws.level.reshape(-1).take(self._at_lead)
-        asked = np.logical_or.reduce(coming & ((now_s < begins_s) | lacks), axis=0)
+        not_arrived = demand < _ARRIVED_SHARE * laws.level.reshape(-1).take(self._at_lead)
+        applies = np.logical_or.reduce(coming & ((now_s < begins_s) | not_arrived), axis=0)
         share = self._least_worth / np.maximum(price, _LEAST_PRICE)
-        worth = np.minimum(self._by_event.vms(laws, share[np.newaxis])[0], self._most)
-        more = asked & (worth > up_to)
-        return np.where(more, _BY_FORECAST, model), np.where(more, worth, up_to)
+        by_forecast = np.minimum(self._event_worth.vms(laws, share[np.newaxis])[0], self._maximum)
+        raised = applies & (by_forecast > up_to)
+        return np.where(raised, _BY_FORECAST, model), np.where(raised, by_forecast, up_to)
 
     def _columns_of(self, trial: Trial) -> Columns:
         """Return the compiled columns of the state; lanes that have seen the same inputs share one."""
@@ -221,7 +221,9 @@ class Economy:
             columns = self._columns = Columns(self._params, self._lanes, trial.column)
         return columns
 
-    def _parted(self, columns: Columns, trial: Trial, present: Float, known: Bool, fresh: Bool) -> Columns:
+    def _separate_columns(
+        self, columns: Columns, trial: Trial, present: Float, known: Bool, fresh: Bool
+    ) -> Columns:
         """Give lanes that now see something different from the others in their column a column of their own.
 
         Returns:
@@ -230,7 +232,9 @@ class Economy:
         if columns.shared:
             apart = columns.alike.part(fresh, known, present)
             if np.count_nonzero(apart):
-                self._partings += 1
-                trial.part(apart if self._partings < _PARTINGS else np.ones_like(apart))
-                columns = self._columns = Columns(self._params, self._lanes, trial.column, columns.noted)
+                self._regroupings += 1
+                trial.part(apart if self._regroupings < _MOST_REGROUPINGS else np.ones_like(apart))
+                columns = self._columns = Columns(
+                    self._params, self._lanes, trial.column, columns.recorded_tick
+                )
         return columns

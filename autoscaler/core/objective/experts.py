@@ -27,7 +27,7 @@ from autoscaler.core.objective.charging import CHARGES, ShadowCharges
 from autoscaler.core.objective.earlier_days import Before
 from autoscaler.core.objective.habits import CROWD, DAY_S, lasting_ticks
 from autoscaler.core.objective.models import MODELS
-from autoscaler.core.objective.noting import NOTES, DemandBuffer
+from autoscaler.core.objective.noting import BUFFERED_DEMAND, DemandBuffer
 from autoscaler.core.objective.plain import PLAIN, DemandAfterPage, Plain
 from autoscaler.core.objective.proving import KNOWN_DAYS, change_driver, unproven
 from autoscaler.core.objective.shadows import Cells, Shadows, crowd_left
@@ -81,23 +81,23 @@ def _count_type(most: int) -> ShadowType:
     return np.dtype("i4")
 
 
-def _alike(ticks: Int, counts: ShadowType) -> list[tuple[int, SmallInt | None]]:
+def _distinct_ticks(ticks: Int, counts: ShadowType) -> list[tuple[int, SmallInt | None]]:
     """Return each distinct number of ticks, with a mask of its lanes (1 or 0), or None if all lanes share it."""
     found = [(int(each), (ticks == each).astype(counts)) for each in np.unique(ticks)]
     return [(ticks, None) for ticks, _ in found] if len(found) == 1 else list(found)
 
 
-def _clear(slot: SmallInt, mine: SmallInt | None) -> None:
+def _clear(slot: SmallInt, mask: SmallInt | None) -> None:
     """Set a slot to 0 in the lanes of a mask, or in all lanes."""
-    if mine is None:
+    if mask is None:
         slot.fill(0)
     else:
-        slot *= 1 - mine
+        slot *= 1 - mask
 
 
 def choice_s(tick_s: float) -> float:
     """Return how often, in seconds, the driver may change."""
-    return next((each for each in (CHOICE_S, *_CHOICES_S) if each <= 5.0 * tick_s), _CHOICES_S[-1])
+    return next((each_s for each_s in (CHOICE_S, *_CHOICES_S) if each_s <= 5.0 * tick_s), _CHOICES_S[-1])
 
 
 class ModelCompetition:
@@ -125,12 +125,12 @@ class ModelCompetition:
         self._capacity = params.vm_capacity[lanes]
         self._lead_ticks = np.maximum(params.lead_ticks[lanes], 1)
         self._lead, self._billed = params.lead_ticks[lanes], params.billed_ticks[lanes]
-        self._columns = np.arange(len(lanes))
+        self._indices = np.arange(len(lanes))
         promised = params.unserved_target[lanes]
         self._most_doubt = np.where(promised > 0.0, np.minimum(promised, MOST_DOUBT), MOST_DOUBT)
-        self._given = promised <= 0.0
-        self._all_given = bool(self._given.all())
-        self._beyond_of_one = np.minimum(self._lead_ticks, lasting_ticks(params.tick_s)) * _MEAN_CROWD
+        self._price_given = promised <= 0.0
+        self._all_prices_given = bool(self._price_given.all())
+        self._beyond_per_crowd = np.minimum(self._lead_ticks, lasting_ticks(params.tick_s)) * _MEAN_CROWD
         least = np.minimum(params.minimum[lanes], MOST_VMS)
         most = np.maximum(np.minimum(params.maximum[lanes], MOST_VMS), least)
         self._bounds = least, most
@@ -141,9 +141,9 @@ class ModelCompetition:
         start_cost = params.start_cost[lanes].astype(np.float32)
         each = max(1, _BLOCK // max(1, len(lanes)))
         self._blocks = [slice(at, min(at + each, len(MODELS))) for at in range(0, len(MODELS), each)]
-        self._cost, self._shown = np.empty(shape), np.empty(shape)
+        self._cost, self._actual_cost = np.empty(shape), np.empty(shape)
         block = min(each, len(MODELS)), len(lanes)
-        self._left, self._one = np.empty(block), np.ones(block, np.float32)
+        self._left, self._ones = np.empty(block), np.ones(block, np.float32)
         self._vms, self._short = np.empty(shape, np.float32), np.empty(shape, np.float32)
         self.bands = Bands(most, start_cost, promised > 0.0, params.tick_s, len(MODELS))
         growth = 2.0 ** (params.tick_s / HALF_LIFE_S)
@@ -160,8 +160,8 @@ class ModelCompetition:
         self._least, self._most = (
             np.broadcast_to(bound.astype(counts), self._cost.shape).copy() for bound in self._bounds
         )
-        self._leads, self._bills = _alike(self._lead, counts), _alike(self._billed, counts)
-        self._over, self._old = (np.zeros(self._cost.shape, counts) for _ in range(2))
+        self._leads, self._bills = _distinct_ticks(self._lead, counts), _distinct_ticks(self._billed, counts)
+        self._excess, self._stoppable = (np.zeros(self._cost.shape, counts) for _ in range(2))
         self.want = np.zeros((2, *self._cost.shape), counts)
         self._plain.count_in(counts)
 
@@ -171,9 +171,9 @@ class ModelCompetition:
             return
         state.settle()
         # An earlier policy may have allowed more VMs.
-        ordered = int((state.serving + state.coming).max(initial=0))
-        if _count_type(ordered).itemsize > self._counts.itemsize:
-            self._count_in(_count_type(ordered))
+        most_vms = int((state.serving + state.coming).max(initial=0))
+        if _count_type(most_vms).itemsize > self._counts.itemsize:
+            self._count_in(_count_type(most_vms))
         state.count_in(self._counts)
 
     def plain(self, state: Trial, tick: int, demand: Float, before: Before) -> SmallInt:
@@ -194,9 +194,9 @@ class ModelCompetition:
             state: From now on, the returned shadows settle its charges.
             before: Demand on earlier days, as in `plain_page`.
         """
-        columns = len(self._columns)
+        columns = len(self._indices)
         same = len(self.alike.first) == 1 and all((of == of[0]).all() for of in (self._lead, self._billed))
-        if not same or self._lead[0] < 1 or not self._all_given:
+        if not same or self._lead[0] < 1 or not self._all_prices_given:
             return None
         if columns > 1 and not (all(of.shape[-1] == 1 for of in before) and self._plain.same_past(state)):
             return None
@@ -269,8 +269,8 @@ class ModelCompetition:
         else:
             for each in range(tick - passed + 1, tick + 1):
                 self._arrive(state, each)
-                for lead, mine in self._leads:
-                    _clear(state.ordered[(each + lead) % len(state.ordered)], mine)
+                for lead, mask in self._leads:
+                    _clear(state.ordered[(each + lead) % len(state.ordered)], mask)
         state.last_tick = tick
         low, high = want
         if begins:
@@ -292,25 +292,25 @@ class ModelCompetition:
 
     def _order(self, state: Trial, tick: int, low: SmallInt, high: SmallInt) -> None:
         """Let every shadow order VMs and stop VMs."""
-        over = np.add(state.serving, state.coming, out=self._over)
+        excess = np.add(state.serving, state.coming, out=self._excess)
         # If all VMs take equally long, orders go straight to the tick at which they arrive.
-        rows, (lead, all_of_them) = len(state.ordered), self._leads[0]
-        out = state.ordered[(tick + lead) % rows] if all_of_them is None else np.empty_like(low)
-        np.maximum(low, over, out=out)
-        out -= over
-        np.maximum(over, high, out=over)
-        over -= high
-        old = np.subtract(state.serving, state.young, out=self._old)
-        stop = np.minimum(over, old, out=over)
+        rows, (lead, shared_mask) = len(state.ordered), self._leads[0]
+        ordered = state.ordered[(tick + lead) % rows] if shared_mask is None else np.empty_like(low)
+        np.maximum(low, excess, out=ordered)
+        ordered -= excess
+        np.maximum(excess, high, out=excess)
+        excess -= high
+        stoppable = np.subtract(state.serving, state.young, out=self._stoppable)
+        stop = np.minimum(excess, stoppable, out=excess)
         state.serving -= stop
-        state.coming += out
-        for lead, mine in self._leads:
-            if mine is not None:
+        state.coming += ordered
+        for lead, mask in self._leads:
+            if mask is not None:
                 slot = state.ordered[(tick + lead) % rows]
-                slot += np.multiply(out, mine, out=self._old)
-        self._charging.charge_starts(state, tick, out)
+                slot += np.multiply(ordered, mask, out=self._stoppable)
+        self._charging.charge_starts(state, tick, ordered)
 
-    def _weigh(self, state: Trial, rows: Rows, weight: Float) -> None:
+    def _add_weighted(self, state: Trial, rows: Rows, weight: Float) -> None:
         """Add the recent costs of some models to their sums, with the weight of the last tick."""
         sums = state.paid, state.unserved, state.nearly
         for of, lately in zip(sums, state.lately, strict=True):
@@ -324,15 +324,15 @@ class ModelCompetition:
     def _arrive(self, state: Trial, tick: int) -> None:
         """Let the VMs due at a tick enter service, and note which are no longer billed in any case."""
         rows = len(state.ordered)
-        came = state.ordered[tick % rows]
-        state.serving += came
-        state.coming -= came
+        arrived = state.ordered[tick % rows]
+        state.serving += arrived
+        state.coming -= arrived
         if self._billed.any():
-            state.young += came
-            for billed, mine in self._bills:
+            state.young += arrived
+            for billed, mask in self._bills:
                 settled = state.ordered[(tick - billed) % rows]
-                if mine is not None:
-                    settled = np.multiply(settled, mine, out=self._over)
+                if mask is not None:
+                    settled = np.multiply(settled, mask, out=self._excess)
                 state.young -= settled
 
     def price_for(self, state: Trial, unserved: Float) -> Float:
@@ -352,7 +352,7 @@ class ModelCompetition:
             of + lately * state.weight
             for of, lately in zip((state.paid, state.unserved, state.nearly), state.lately, strict=True)
         )
-        nearly *= np.minimum(self._lead_s / self._known_s(state.ticks / state.weight), self._most_doubt)
+        nearly *= np.minimum(self._lead_s / self._seen_s(state.ticks / state.weight), self._most_doubt)
         missed += nearly
         allowed = unserved * state.wanted
         low, high = (np.full(len(unserved), np.log(end)) for end in (LOWEST_PRICE, HIGHEST_PRICE))
@@ -361,17 +361,17 @@ class ModelCompetition:
             cost = np.multiply(missed, np.exp(middle), out=self._cost)
             cost += paid
             best = cost.argmin(axis=0)
-            enough = missed[best, self._columns] <= allowed
+            enough = missed[best, self._indices] <= allowed
             high, low = np.where(enough, middle, high), np.where(enough, low, middle)
         found: Float = np.exp(high)
         return found
 
-    def _avoidable(self, state: Trial, cost: Float) -> Float:
+    def _avoidable_cost(self, state: Trial, cost: Float) -> Float:
         """Return the part of a cost beyond the least possible in hindsight, starts excluded: float64 (n,)."""
         found: Float = np.maximum(cost - state.needed, 0.0)
         return found
 
-    def _known_s(self, seen: Float) -> Float:
+    def _seen_s(self, seen: Float) -> Float:
         """Return how many seconds count as seen after this many ticks, at most `MOST_SEEN_S`: float64 (n,)."""
         found: Float = np.minimum(np.maximum(seen, _ONE) * self._tick_s, _MOST_SEEN_S)
         return found
@@ -383,7 +383,7 @@ class ModelCompetition:
         """
         vms, left = self._vms[rows], self._short[rows]
         vms[...] = state.serving[rows]
-        crowd_left(highest, vms, left, self._one[: len(vms)])
+        crowd_left(highest, vms, left, self._ones[: len(vms)])
         weighed = self._left[: len(left)]
         weighed[...] = left
         weighed *= since
@@ -395,9 +395,9 @@ class ModelCompetition:
             state.settle(CHARGES)
         else:
             shadows.charge(state)
-        notes = state.owed.get(NOTES)
+        notes = state.owed.get(BUFFERED_DEMAND)
         if isinstance(notes, DemandBuffer) and not notes.highest_known(state.habits):
-            state.settle(NOTES)
+            state.settle(BUFFERED_DEMAND)
 
     def _compare(
         self,
@@ -405,17 +405,17 @@ class ModelCompetition:
         price: Float,
         doubt: Float,
         fear: Float,
-        shown: Float | None,
+        actual: Float | None,
         shadows: Shadows | None,
     ) -> None:
-        """Fill `_cost` with the models' costs including unseen demand, and `shown`, if given, with their costs so far."""
+        """Fill `_cost` with the models' costs including unseen demand, and `actual`, if given, with their costs so far."""
         if shadows is not None:
-            shadows.compare(state, price, doubt, fear, self._cost, shown)
+            shadows.compare(state, price, doubt, fear, self._cost, actual)
             return
         highest = one_of(state.habits.highest.astype(np.float32))
         weight, since, doubt, fear = map(one_of, (state.weight, state.ticks - state.asked, doubt, fear))
         for rows in self._blocks:
-            self._weigh(state, rows, weight)
+            self._add_weighted(state, rows, weight)
             self._charge_crowd(state, rows, highest, since)
             cost, unserved, paid = self._cost[rows], state.unserved[rows], state.paid[rows]
             np.multiply(state.nearly[rows], doubt, out=cost)
@@ -423,12 +423,12 @@ class ModelCompetition:
             cost += np.multiply(state.crowd[rows], fear, out=self._left[: len(cost)])
             cost *= price
             cost += paid
-            if shown is not None:
-                so_far = np.multiply(unserved, price, out=shown[rows])
+            if actual is not None:
+                so_far = np.multiply(unserved, price, out=actual[rows])
                 so_far += paid
         state.asked = state.ticks
 
-    def _credible(self, state: Trial, fear: Float) -> Float:
+    def _credible_share(self, state: Trial, fear: Float) -> Float:
         """Return the share of the crowds allowed for that is still credible, given how many came: float64 (n,).
 
         Credible are three crowds more than came, in crowds of the expected height. This is the rule of three (Hanley and
@@ -446,42 +446,42 @@ class ModelCompetition:
         if np.count_nonzero(first):
             habits.allowed[first] = habits.beyond[first] = 0.0
         # A crowd adds to `beyond` only until its demand has lasted, because from then on that is the highest ever.
-        came = habits.beyond / self._beyond_of_one
-        share: Float = np.minimum((came + _THREE) / np.maximum(habits.allowed, _THREE), _ONE)
-        return share if self._all_given else np.where(self._given, share, 1.0)
+        crowds = habits.beyond / self._beyond_per_crowd
+        share: Float = np.minimum((crowds + _THREE) / np.maximum(habits.allowed, _THREE), _ONE)
+        return share if self._all_prices_given else np.where(self._price_given, share, 1.0)
 
     def _choose(self, state: Trial, shortage: Float, *, bands: bool, shadows: Shadows | None = None) -> None:
         """Choose the driver."""
         self._settle(state, shadows)
         seen = state.ticks / state.weight
-        known_s = self._known_s(seen)
+        seen_s = self._seen_s(seen)
         # Some unseen minutes may be like those seen, but with higher demand.
-        doubt = np.minimum(_DOUBT_S / known_s, self._most_doubt)
+        doubt = np.minimum(_DOUBT_S / seen_s, self._most_doubt)
         # Only the VMs in service can do a crowd's work until a start serves.
-        fear = np.minimum(self._lead_s / known_s, _MOST_FEAR)
-        fear *= self._credible(state, fear)
+        fear = np.minimum(self._lead_s / seen_s, _MOST_FEAR)
+        fear *= self._credible_share(state, fear)
         days = np.maximum(seen * (self._tick_s / 86400.0), 1e-3)
-        young = self._given & (days < KNOWN_DAYS)
-        shown = self._shown if np.count_nonzero(young) else None
+        young = self._price_given & (days < KNOWN_DAYS)
+        actual = self._actual_cost if np.count_nonzero(young) else None
         cost = self._cost
-        self._compare(state, shortage, doubt, fear, shown, shadows)
-        now = cost[state.driver, self._columns]
-        stays = np.minimum(HYSTERESIS + EARLY / days, MOST_HYSTERESIS) * self._avoidable(state, now)
-        if shown is not None:
+        self._compare(state, shortage, doubt, fear, actual, shadows)
+        current = cost[state.driver, self._indices]
+        margin = np.minimum(HYSTERESIS + EARLY / days, MOST_HYSTERESIS) * self._avoidable_cost(state, current)
+        if actual is not None:
             # `putmask` is five times as fast as `copyto`.
-            np.putmask(cost, unproven(state, shown, TRIAL_VM_TICKS, young), np.inf)
-            now = cost[state.driver, self._columns]
+            np.putmask(cost, unproven(state, actual, TRIAL_VM_TICKS, young), np.inf)
+            current = cost[state.driver, self._indices]
         least = np.minimum.reduce(cost, axis=0)
-        better = np.flatnonzero(least + TRIAL_VM_TICKS * state.weight < now - stays)
+        better = np.flatnonzero(least + TRIAL_VM_TICKS * state.weight < current - margin)
         if len(better):
             driver = state.driver.copy()
             driver[better] = cost[:, better].argmin(axis=0)
-            now[better] = least[better]
+            current[better] = least[better]
             if shadows is not None:
-                shadows.show(state)
+                shadows.write_sums(state)
             change_driver(state, driver, shortage)
         if bands:
-            left = self._short if shadows is None else shadows.show_bands(state)
+            left = self._short if shadows is None else shadows.write_bands(state)
             self.bands.compare(
                 state,
                 left,
@@ -489,11 +489,11 @@ class ModelCompetition:
                 shortage=shortage,
                 fear=fear,
                 doubt=doubt,
-                avoidable=self._avoidable(state, now),
+                avoidable=self._avoidable_cost(state, current),
                 days=days,
             )
             if shadows is not None:
-                shadows.see_bands(state)
+                shadows.read_bands(state)
         if np.maximum.reduce(state.weight) > _HEAVY:
             state.settle(CHARGES)
             state.lighten(np.where(state.weight > _HEAVY, state.weight, 1.0))

@@ -46,7 +46,7 @@ EDGES: Float = (2.0 ** (np.arange(BINS + 1) / PER_OCTAVE) - 1.0).astype(np.float
 _ONE, _PER_OCTAVE, _LITTLE, _LAST = (
     np.array(number) for number in (1.0, float(PER_OCTAVE), 1e-9, BINS - 1.0)
 )
-_MET = np.float32(1.0)
+_ONE_TICK = np.float32(1.0)
 _FEWEST = 1e-9
 """VMs that replace 0 in divisors."""
 _MANY = 64
@@ -179,12 +179,12 @@ def yesterday(habits: Habits, now_s: float, ahead_s: tuple[float, float], tick_s
     Returns:
         float64 (2, n), in VMs; NaN where yesterday is unknown.
     """
-    return _then(habits.day, now_s - DAY_S, ahead_s, slot_s(tick_s))
+    return _highest_in_windows(habits.day, now_s - DAY_S, ahead_s, slot_s(tick_s))
 
 
 def last_week(habits: Habits, now_s: float, ahead_s: tuple[float, float], tick_s: float) -> Float:
     """Return the highest demand of the same day a week ago, in slots of five minutes; otherwise as `yesterday`."""
-    return _then(habits.week, now_s - WEEK_S, ahead_s, week_slot_s(tick_s))
+    return _highest_in_windows(habits.week, now_s - WEEK_S, ahead_s, week_slot_s(tick_s))
 
 
 def slots_of(then_s: float, ahead_s: tuple[float, float], length_s: float, slots: int) -> tuple[int, ...]:
@@ -213,7 +213,9 @@ def slots_of_page(then_s: Float, ahead_s: tuple[float, float], length_s: float, 
     return found.astype(np.int64)
 
 
-def _then(ring: SmallFloat, then_s: float, ahead_s: tuple[float, float], length_s: float) -> Float:
+def _highest_in_windows(
+    ring: SmallFloat, then_s: float, ahead_s: tuple[float, float], length_s: float
+) -> Float:
     """Return the highest demand of each window, float64 (windows, n); NaN if unknown."""
     slots = len(ring)
     done, *ends = slots_of(then_s, ahead_s, length_s, slots)
@@ -256,9 +258,9 @@ def note(habits: Habits, now_s: float, need: Float, counts: Bool, tick_s: float)
     cell = bin_of(need if everywhere else np.where(counts, need, 0.0))
     cell *= lanes
     cell += np.arange(lanes)
-    met, hour = _MET if everywhere else counts.astype(np.float32), int(now_s // HOUR_S) % HOURS
+    ticks, hour = _ONE_TICK if everywhere else counts.astype(np.float32), int(now_s // HOUR_S) % HOURS
     for table in (habits.seen[hour], habits.seen[HOURS], habits.ever):
-        np.add.at(table.reshape(-1), cell, met)
+        np.add.at(table.reshape(-1), cell, ticks)
     _note_highest(habits, need, counts, lasting_ticks(tick_s))
     known = (need if everywhere else np.where(counts, need, np.nan)).astype(np.float32)
     habits.slot = _note_slot(habits.day, habits.slot, int(now_s // slot_s(tick_s)), known)
@@ -279,7 +281,7 @@ def note_page(habits: Habits, now_s: Sequence[float], need: Float, tick_s: float
     cell += np.arange(need.shape[1])
     for table in (habits.seen[int(now_s[0] // HOUR_S) % HOURS], habits.seen[HOURS], habits.ever):
         # `np.add.at` handles bins that occur more than once.
-        np.add.at(table.reshape(-1), cell, _MET)
+        np.add.at(table.reshape(-1), cell, _ONE_TICK)
     if np.count_nonzero(habits.above) or np.count_nonzero(np.maximum.reduce(need, axis=0) > habits.highest):
         everywhere, ticks = np.ones(need.shape[1], np.bool_), lasting_ticks(tick_s)
         for each in need:
@@ -334,15 +336,15 @@ def _note_slots(ring: SmallFloat, before: int, slots: list[int], need: SmallFloa
 
 def _note_highest(habits: Habits, need: Float, counts: Bool, ticks: int) -> None:
     """Update the highest demand ever. Demand above it must last, because a single reading may be wrong."""
-    over = counts & (need > habits.highest)
-    if not (np.count_nonzero(over) or np.count_nonzero(habits.above)):
+    exceeds = counts & (need > habits.highest)
+    if not (np.count_nonzero(exceeds) or np.count_nonzero(habits.above)):
         return
-    above = np.where(over, need, 0.0) - habits.highest
+    above = np.where(exceeds, need, 0.0) - habits.highest
     above /= np.maximum(habits.highest, _FEWEST)
     habits.beyond = habits.beyond + np.minimum(np.maximum(above, 0.0), CROWD)
-    habits.above = np.where(counts, (habits.above + 1) * over, habits.above)
+    habits.above = np.where(counts, (habits.above + 1) * exceeds, habits.above)
     lasting = np.where(habits.above > 1, np.minimum(habits.lasting, need), need)
-    habits.lasting = np.where(over, lasting, habits.lasting)
+    habits.lasting = np.where(exceeds, lasting, habits.lasting)
     lasted = habits.above >= ticks
     habits.highest = np.where(lasted, habits.lasting, habits.highest)
     habits.above = habits.above * ~lasted
@@ -363,30 +365,30 @@ def revise(habits: Habits, now_s: float, ahead_s: Float, share: Float) -> None:
         _revise(habits, late[hour[late] == due], due, share)
 
 
-def _revise(habits: Habits, some: Int, hour: int, share: Float) -> None:
+def _revise(habits: Habits, columns: Int, hour: int, share: Float) -> None:
     """Compute what some columns want in an hour, int64 (k,), after forgetting."""
-    everyone = len(some) == len(habits.hour)
-    at: Int | slice[None, None, None] = slice(None) if everyone else some
+    all_columns = len(columns) == len(habits.hour)
+    at: Int | slice[None, None, None] = slice(None) if all_columns else columns
     passed = np.where(habits.hour[at] >= 0, hour - habits.hour[at], 0)
-    slept_s = np.minimum(passed, 10_000) * HOUR_S
+    elapsed_s = np.minimum(passed, 10_000) * HOUR_S
     # Higher bins, of which there are many, are empty.
-    lately, ever_bins = _bins_of(habits.seen[HOURS]), _bins_of(habits.ever)
+    used_bins, ever_bins = _bins_of(habits.seen[HOURS]), _bins_of(habits.ever)
     for array, half_life_s in (
-        (habits.seen[:, :lately], HALF_LIFE_S),
+        (habits.seen[:, :used_bins], HALF_LIFE_S),
         (habits.ever[:ever_bins], EVER_HALF_LIFE_S),
         (habits.highest, EVER_HALF_LIFE_S),
         (habits.beyond, EVER_HALF_LIFE_S),
         (habits.allowed, EVER_HALF_LIFE_S),
     ):
-        left: Float = 0.5 ** (slept_s / half_life_s)
+        left: Float = 0.5 ** (elapsed_s / half_life_s)
         # numpy multiplies by one number much faster than by one per column.
         array[..., at] *= (left[:1] if (left == left[0]).all() else left).astype(array.dtype)
     habits.hour[at] = hour
-    everything = habits.seen[HOURS][:lately, at].astype(np.float64)
-    mine = habits.seen[hour % HOURS][:lately, at].astype(np.float64)
-    mine += everything * (BORROWED / HOURS)
+    all_hours = habits.seen[HOURS][:used_bins, at].astype(np.float64)
+    this_hour = habits.seen[hour % HOURS][:used_bins, at].astype(np.float64)
+    this_hour += all_hours * (BORROWED / HOURS)
     share, highest = share[:, at], habits.highest[at]
-    for row, table in enumerate((everything, mine)):
+    for row, table in enumerate((all_hours, this_hour)):
         habits.wanted[row][:, at] = _wanted(table, share)
     ever = habits.ever[:, at].astype(np.float64)
     # The Pareto tail, if the highest demand H was exceeded in one of the N ticks seen: P(demand > x H) = 1 / (N x).

@@ -26,9 +26,9 @@ _HALVES = tuple(LAW_BINS >> shift for shift in range(1, LAW_BINS.bit_length()))
 _EACH_HALF: Int = np.array(_HALVES, np.int64)[:, np.newaxis]
 _BINS: Int = np.arange(LAW_BINS)[:, np.newaxis]
 _ENDS = _BINS.reshape(-1)
-_LOOKED: Int = _ENDS - _ENDS % (2 * _EACH_HALF) + (_EACH_HALF - 1)
-_FOUND: Bool = _ENDS & _EACH_HALF > 0
-"""`_LOOKED` are the bins that bisection looks at if it ends at each bin, (steps, bins); `_FOUND` is whether their odds
+_PROBES: Int = _ENDS - _ENDS % (2 * _EACH_HALF) + (_EACH_HALF - 1)
+_PROBE_ANSWERS: Bool = _ENDS & _EACH_HALF > 0
+"""`_PROBES` are the bins that bisection looks at if it ends at each bin, (steps, bins); `_PROBE_ANSWERS` is whether their odds
 suffice."""
 _AROUND: Int = np.stack([np.maximum(_ENDS - 1, 0), _ENDS, _ENDS + 1])
 """The edges around the place where bisection ends: those of the bin before it and of the bin itself, (3, bins)."""
@@ -48,7 +48,7 @@ _NARROWEST = float(EDGES[_MIDDLE] - EDGES[_MIDDLE - 1])
 """Width of the narrowest bin from the first one that bisection looks at upwards, in spreads."""
 _ROUGH_BINS = np.float32(_ROUGH / _NARROWEST)
 _NARROW, _TINY = np.float32(1e-20), np.float32(1e-30)
-_LESS, _MORE = np.float32(1.0 - 2.0**-19), np.float32(1.0 + 2.0**-19)
+_ROUND_DOWN, _ROUND_UP = np.float32(1.0 - 2.0**-19), np.float32(1.0 + 2.0**-19)
 """Factors that cover rounding errors of odds and of the probabilities they are compared with; far more than these are."""
 
 
@@ -123,7 +123,7 @@ class Law(NamedTuple):
     def bins_over(self, share: SmallFloat) -> Int:
         """Return how many bins have at least these odds, int64 (k,): where bisection would end."""
         if len(share) > _MANY:
-            return self.halved(share)
+            return self.bisected(share)
         cell = _BINS + self.base
         fall = self.excess.take(cell)
         cell += 1
@@ -134,11 +134,11 @@ class Law(NamedTuple):
         enough = fall >= width
         # If the odds pass the share only once, bisection ends there.
         if np.count_nonzero(enough[1:] > enough[:-1]):
-            return self.halved(share)
+            return self.bisected(share)
         count: Int = np.add.reduce(enough, axis=0)
         return np.minimum(count, LAW_BINS - 1)
 
-    def halved(self, share: SmallFloat) -> Int:
+    def bisected(self, share: SmallFloat) -> Int:
         """Return the result of `bins_over` by bisection."""
         count = np.zeros(np.broadcast_shapes(share.shape, self.base.shape), np.int64)
         for half in _HALVES:
@@ -201,7 +201,7 @@ class _Around(NamedTuple):
             found = np.where(count > 0, found, first)
         return found
 
-    def tells(self, law: Law, share: SmallFloat) -> tuple[SmallFloat, SmallFloat]:
+    def certainty(self, law: Law, share: SmallFloat) -> tuple[SmallFloat, SmallFloat]:
         """Return how far the two bins' odds are above and below `share`, and how far they must be to exclude rounding errors."""
         gap = self.odds - share
         np.negative(gap[1], out=gap[1])
@@ -261,24 +261,24 @@ class Last:
     def around(self, law: Law, share: SmallFloat) -> tuple[Int, _Around]:
         """Return where all questions end, int64, and the bins around these places."""
         around = _Around.of(law.edges(self._spots), law.excess.take(self._cells))
-        gap, rough = around.tells(law, share)
-        told = gap >= rough
-        sure = told[0] & told[1]
+        gap, rough = around.certainty(law, share)
+        certain = gap >= rough
+        sure = certain[0] & certain[1]
         sure &= self._count >= _MIDDLE
         # Bisection never ends in a bin of demand below 0, because any probability is reached there.
         sure &= around.edges[2] > around.edges[1]
         rest = np.flatnonzero(~sure)
         if len(rest):
-            mine = self._law.take(rest)
-            some = Law(
+            laws = self._law.take(rest)
+            uncertain = Law(
                 law.excess,
                 self._base.take(rest),
-                law.unit.take(mine),
+                law.unit.take(laws),
                 law.scale.take(self._lane.take(rest)),
-                law.spread.take(mine),
+                law.spread.take(laws),
             )
-            spots, cells = self._ended_at(rest, some.bins_over(share.take(rest)))
-            found = _Around.of(some.edges(spots), some.excess.take(cells))
+            spots, cells = self._ended_at(rest, uncertain.bins_over(share.take(rest)))
+            found = _Around.of(uncertain.edges(spots), uncertain.excess.take(cells))
             around.edges.reshape(3, -1)[:, rest] = found.edges
             around.odds.reshape(2, -1)[:, rest] = found.odds
         return self._count, around
@@ -295,29 +295,29 @@ class Table:
     """
 
     def __init__(
-        self, own: ColumnGroups, series: Int, horizons: tuple[Horizon, ...], shape: tuple[int, int, int]
+        self, groups: ColumnGroups, series: Int, horizons: tuple[Horizon, ...], shape: tuple[int, int, int]
     ) -> None:
-        self._own, self._mine = own, own.of_first(series)
-        self._row = self._mine * len(Horizon) + np.array(horizons, np.int64)[:, np.newaxis, np.newaxis]
+        self._groups, self._series = groups, groups.of_first(series)
+        self._row = self._series * len(Horizon) + np.array(horizons, np.int64)[:, np.newaxis, np.newaxis]
         self._rows = self._row.reshape(-1)
-        groups, edges = len(own.first), LAW_BINS + 1
-        self._each = groups == shape[2]
-        law = np.arange(shape[0])[:, np.newaxis, np.newaxis] * groups + own.group
+        count, edges = len(groups.first), LAW_BINS + 1
+        self._one_per_lane = count == shape[2]
+        law = np.arange(shape[0])[:, np.newaxis, np.newaxis] * count + groups.group
         self._base, self._shape = law * edges, shape
         questions = shape[0] * shape[1] * shape[2]
         # If there are many questions compared to bins, results are tabulated by bin.
-        self._many = 2 * questions > len(self._rows) * LAW_BINS
-        if self._many:
-            self._of_each = np.broadcast_to(law, shape).reshape(-1)
+        self._by_bin = 2 * questions > len(self._rows) * LAW_BINS
+        if self._by_bin:
+            self._law_of_question = np.broadcast_to(law, shape).reshape(-1)
             # Places in tables of all bins, and in tables of the bins from the first one that bisection looks at
             # upwards.
-            self._begins = self._of_each * LAW_BINS, self._of_each * _UPPER_BINS
-            self._ended = self._begins[0] + _MIDDLE, self._begins[1] + 1
+            self._begins = self._law_of_question * LAW_BINS, self._law_of_question * _UPPER_BINS
+            self._last_ends = self._begins[0] + _MIDDLE, self._begins[1] + 1
             return
         self._first = np.broadcast_to(self._base, shape).reshape(-1)
         self._count = np.zeros(shape, np.int64)
-        self._looked = np.zeros((len(_HALVES), questions), np.int64)
-        self._found = np.zeros(self._looked.shape, np.bool_)
+        self._probes = np.zeros((len(_HALVES), questions), np.int64)
+        self._probe_answers = np.zeros(self._probes.shape, np.bool_)
         self._cells = np.zeros((3, questions), np.int64)
         self._ended_at(np.arange(questions), np.full(questions, _MIDDLE))
 
@@ -325,26 +325,26 @@ class Table:
         """Record where some questions ended: the bins that bisection looked at, what it found there, and three edges."""
         first = self._first.take(questions)
         self._count.reshape(-1)[questions] = count
-        self._looked[:, questions] = _LOOKED.take(count, axis=1) + first
-        self._found[:, questions] = _FOUND.take(count, axis=1)
+        self._probes[:, questions] = _PROBES.take(count, axis=1) + first
+        self._probe_answers[:, questions] = _PROBE_ANSWERS.take(count, axis=1)
         self._cells[:, questions] = _AROUND.take(count, axis=1) + first
 
     def read(self, laws: Laws) -> tuple[Law, Bool]:
         """Read the laws, laws x 1 x lanes, and compute their edges; also return which are unknown."""
-        own, row = self._own, self._row
-        unit, scale, spread, unknown = read(laws, self._mine, row)
+        groups, row = self._groups, self._row
+        unit, scale, spread, unknown = read(laws, self._series, row)
         excess = laws.excess.reshape(-1, LAW_BINS + 1).take(self._rows, axis=0).reshape(-1)
         whole = Law(excess, row, unit[..., np.newaxis], scale[:, np.newaxis], spread[..., np.newaxis])
         edged = whole.edges(_EDGES).reshape(-1)
-        if not self._each:
-            unit, spread, unknown = own.spread(unit), own.spread(spread), own.spread(unknown)
-            scale = own.spread(scale)
+        if not self._one_per_lane:
+            unit, spread, unknown = groups.spread(unit), groups.spread(spread), groups.spread(unknown)
+            scale = groups.spread(scale)
         return Law(excess, self._base, unit, scale, spread, edged), unknown
 
     def reached(self, law: Law, share: SmallFloat) -> SmallFloat:
         """Return the demands that are exceeded with these probabilities, for all questions."""
         assert law.edged is not None
-        if self._many:
+        if self._by_bin:
             return self._by_bins(law.edged, law.excess, share.reshape(-1)).reshape(self._shape)
         count, around = self._around(law.edged, law.excess, share.reshape(-1))
         return around.reached(count, share)
@@ -352,13 +352,13 @@ class Table:
     def _around(self, edged: SmallFloat, excess: SmallFloat, share: SmallFloat) -> tuple[Int, _Around]:
         """Return where all questions end, int64, and the bins around these places."""
         fall, width = excess[:-1] - excess[1:], edged[1:] - edged[:-1]
-        least = width.take(self._looked)
+        least = width.take(self._probes)
         least *= share
         # If the bins that bisection looked at last time give the same answers, it ends at the same place.
-        other = (fall.take(self._looked) >= least) != self._found
-        if np.count_nonzero(other):
-            rest = np.flatnonzero(np.logical_or.reduce(other, axis=0))
-            self._ended_at(rest, _counted(fall, width, self._first.take(rest), share.take(rest)))
+        changed = (fall.take(self._probes) >= least) != self._probe_answers
+        if np.count_nonzero(changed):
+            rest = np.flatnonzero(np.logical_or.reduce(changed, axis=0))
+            self._ended_at(rest, _count_bins(fall, width, self._first.take(rest), share.take(rest)))
         shape = 3, *self._shape
         found = _Around.of(edged.take(self._cells).reshape(shape), excess.take(self._cells).reshape(shape))
         return self._count, found
@@ -366,20 +366,20 @@ class Table:
     def _by_bins(self, edged: SmallFloat, excess: SmallFloat, share: SmallFloat) -> SmallFloat:
         """Return the demands that are exceeded with these probabilities, (k,), from results tabulated by bin."""
         edges, excess = edged.reshape(-1, LAW_BINS + 1), excess.reshape(-1, LAW_BINS + 1)
-        high = _all_above(edges, excess, share)
+        high = _all_above_middle(edges, excess, share)
         if high:
             edges, excess = edges[:, _MIDDLE - 1 :], excess[:, _MIDDLE - 1 :]
-        of, at, begins = _Bins.of(edges, excess), self._ended[high], self._begins[high]
-        told = of.least.take(at) > share
-        told &= of.most.take(at) < share
-        if np.count_nonzero(told) < told.size:
-            rest = np.flatnonzero(~told)
+        of, at, begins = _Bins.of(edges, excess), self._last_ends[high], self._begins[high]
+        certain = of.least.take(at) > share
+        certain &= of.most.take(at) < share
+        if np.count_nonzero(certain) < certain.size:
+            rest = np.flatnonzero(~certain)
             first, wanted = begins.take(rest), share.take(rest)
             at[rest], sure = of.ends(first, wanted, high=high)
             if np.count_nonzero(sure) < len(sure):
                 left = np.flatnonzero(~sure)
                 first = first.take(left)
-                at[rest[left]] = first + _counted(*of.bins, first, wanted.take(left), high=high)
+                at[rest[left]] = first + _count_bins(*of.bins, first, wanted.take(left), high=high)
         into = of.above.take(at)
         into -= share
         into /= of.between.take(at)
@@ -428,8 +428,8 @@ class _Bins(NamedTuple):
         np.minimum.accumulate(likely[:, :-1], axis=1, out=least[:, 1:])
         most[:, -1] = -np.inf
         np.maximum.accumulate(likely[:, -2::-1], axis=1, out=most[:, -2::-1])
-        least *= _LESS
-        most *= _MORE
+        least *= _ROUND_DOWN
+        most *= _ROUND_UP
         most += _TINY
         above = np.empty_like(odds)
         above[:, 0] = 1.0
@@ -451,7 +451,7 @@ class _Bins(NamedTuple):
     def ends(self, first: Int, share: SmallFloat, *, high: bool) -> tuple[Int, Bool]:
         """Return the places of the bins at which bisection ends, and whether this is certain: (k,) each.
 
-        The arguments are those of `_counted`.
+        The arguments are those of `_count_bins`.
         """
         at = first + high
         for half in _HALVES[high:]:
@@ -459,7 +459,7 @@ class _Bins(NamedTuple):
         return at, self.most.take(at) < share
 
 
-def _all_above(edges: SmallFloat, excess: SmallFloat, share: SmallFloat) -> bool:
+def _all_above_middle(edges: SmallFloat, excess: SmallFloat, share: SmallFloat) -> bool:
     """Return whether the first bin that bisection looks at has odds of at least all shares, so that it goes up from there.
 
     Args:
@@ -472,7 +472,7 @@ def _all_above(edges: SmallFloat, excess: SmallFloat, share: SmallFloat) -> bool
     return bool((more - less >= (high - low) * np.maximum.reduce(share, initial=0.0)).all())
 
 
-def _counted(
+def _count_bins(
     fall: SmallFloat, width: SmallFloat, first: Int, share: SmallFloat, *, high: bool = False
 ) -> Int:
     """Return how many bins have at least these odds, int64 (k,): where bisection would end.

@@ -14,10 +14,10 @@ from autoscaler.core.objective.habits import HOUR_S, Habits, note, note_page
 from autoscaler.core.objective.trial import Trial
 from autoscaler.core.types import Bool, Float
 
-NOTES = "notes"
+BUFFERED_DEMAND = "notes"
 """Name of the buffered ticks in `Trial.owed`."""
-_MOST_KEPT, _MOST_TICKS, _FEWEST_TICKS = 2_048, 12, 3
-"""At most `_MOST_KEPT` numbers and `_MOST_TICKS` ticks are buffered, because one tick has to record them all. If fewer than
+_MOST_NUMBERS, _MOST_TICKS, _FEWEST_TICKS = 2_048, 12, 3
+"""At most `_MOST_NUMBERS` numbers and `_MOST_TICKS` ticks are buffered, because one tick has to record them all. If fewer than
 `_FEWEST_TICKS` ticks fit, recording tick by tick is as fast."""
 
 
@@ -30,11 +30,11 @@ class DemandBuffer:
     """
 
     def __init__(self, columns: int, tick_s: float) -> None:
-        ticks = min(_MOST_KEPT // columns, _MOST_TICKS)
+        ticks = min(_MOST_NUMBERS // columns, _MOST_TICKS)
         self._tick_s, self._ticks = tick_s, ticks if ticks >= _FEWEST_TICKS else 0
-        self._room = np.empty((self._ticks, columns))
+        self._storage = np.empty((self._ticks, columns))
         self._now_s: list[float] = []
-        self._need, self._noted, self._kept = self._room, 0, 0
+        self._need, self._recorded, self._buffered = self._storage, 0, 0
 
     def keep(self, trial: Trial, now_s: float, need: Float, counts: Bool | None) -> None:
         """Record a tick of demand, now or later.
@@ -46,17 +46,21 @@ class DemandBuffer:
             counts: bool (n,), whether demand is known; None if it is everywhere.
         """
         if not self._ticks or not (counts is None or np.count_nonzero(counts) == len(counts)):
-            trial.settle(NOTES)
+            trial.settle(BUFFERED_DEMAND)
             known = np.ones(len(need), np.bool_) if counts is None else counts
             note(trial.habits, now_s, need, known, self._tick_s)
             return
-        if self._need is not self._room or self._kept == self._ticks or trial.owed.get(NOTES) is not self:
-            trial.settle(NOTES)
-            self._now_s, self._need, self._noted, self._kept = [], self._room, 0, 0
-            trial.owed[NOTES] = self
-        self._need[self._kept] = need
+        if (
+            self._need is not self._storage
+            or self._buffered == self._ticks
+            or trial.owed.get(BUFFERED_DEMAND) is not self
+        ):
+            trial.settle(BUFFERED_DEMAND)
+            self._now_s, self._need, self._recorded, self._buffered = [], self._storage, 0, 0
+            trial.owed[BUFFERED_DEMAND] = self
+        self._need[self._buffered] = need
         self._now_s.append(now_s)
-        self._kept += 1
+        self._buffered += 1
 
     def foresee(self, trial: Trial, now_s: list[float], need: Float) -> None:
         """Prepare T future ticks, so that `keep_next` only has to count them.
@@ -66,17 +70,17 @@ class DemandBuffer:
             now_s: Times of the ticks.
             need: float64 (T, n), demand in VMs, known everywhere.
         """
-        trial.settle(NOTES)
-        self._now_s, self._need, self._noted, self._kept = now_s, need, 0, 0
+        trial.settle(BUFFERED_DEMAND)
+        self._now_s, self._need, self._recorded, self._buffered = now_s, need, 0, 0
 
     def keep_next(self, trial: Trial) -> None:
         """Record the next tick of those prepared by `foresee`, now or later."""
-        self._kept += 1
-        trial.owed[NOTES] = self
+        self._buffered += 1
+        trial.owed[BUFFERED_DEMAND] = self
 
     def highest_known(self, habits: Habits) -> bool:
         """Return whether recording the buffered ticks would leave the highest demand ever as it is."""
-        need = self._need[self._noted : self._kept]
+        need = self._need[self._recorded : self._buffered]
         return not (
             np.count_nonzero(habits.above)
             or np.count_nonzero(np.maximum.reduce(need, axis=0, initial=0.0) > habits.highest)
@@ -84,10 +88,10 @@ class DemandBuffer:
 
     def settle(self, trial: Trial) -> None:
         """Record all buffered ticks."""
-        while self._noted < self._kept:
-            first, end = self._noted, self._noted + 1
+        while self._recorded < self._buffered:
+            first, end = self._recorded, self._recorded + 1
             hour = self._now_s[first] // HOUR_S
-            while end < self._kept and self._now_s[end] // HOUR_S == hour:
+            while end < self._buffered and self._now_s[end] // HOUR_S == hour:
                 end += 1
             note_page(trial.habits, self._now_s[first:end], self._need[first:end], self._tick_s)
-            self._noted = end
+            self._recorded = end

@@ -42,8 +42,8 @@ _DEMAND, _AMPLE, _FALLING, _YESTERDAY, _EITHER = map(
 )
 _HOUR = list(PAST_S).index(Window.LONG)
 _DAYS = slice(rows_of(Kind.AVERAGE_DAY).start, rows_of(Kind.ANY_DAY).stop)
-_OF_DAYS = AVERAGE_DAY_HEADROOMS, ANY_DAY_HEADROOMS
-_WITH_DAYS = sum(_OF_DAYS, ())
+_DAYS_HEADROOMS = AVERAGE_DAY_HEADROOMS, ANY_DAY_HEADROOMS
+_ALL_DAYS_HEADROOMS = sum(_DAYS_HEADROOMS, ())
 """Places in `HEADROOMS` that are tried for AVERAGE_DAY, then those for ANY_DAY."""
 PLAIN = slice(_DEMAND.start, _DAYS.stop)
 """Places of the plain models in `MODELS`."""
@@ -111,36 +111,38 @@ class Plain:
         columns = len(capacity)
         self._capacity, self._most = capacity, most
         self._headroom = (1.0 + np.array(HEADROOMS))[:, np.newaxis]
-        self._each = self._headroom / capacity
-        self._more = self._each[list(DEMAND_HEADROOMS), np.newaxis]
-        self._ample = (1.0 + np.array(AMPLE_HEADROOMS))[:, np.newaxis] / capacity
-        self._part = capacity / _SCALE
+        self._vms_per_work = self._headroom / capacity
+        self._demand_factors = self._vms_per_work[list(DEMAND_HEADROOMS), np.newaxis]
+        self._ample_factors = (1.0 + np.array(AMPLE_HEADROOMS))[:, np.newaxis] / capacity
+        self._work_per_part = capacity / _SCALE
         self._rounding, self._highest = _ROUNDING * capacity, most * capacity
         self._falls = 0.5 ** (tick_s / np.array(list(FALLS_S.values())))[:, np.newaxis]
         self._falling_headroom = self._headroom[list(FALLING_HEADROOMS)]
-        self._none, self._full = (np.full((2, columns), number) for number in (0.0, float(most)))
+        self._zeros, self._maxima = (np.full((2, columns), number) for number in (0.0, float(most)))
         self._days = tuple(
             WholeVms(self._headroom[:headrooms], columns, most)
             for headrooms in (len(HEADROOMS), EITHER_HEADROOMS)
         )
-        self._days_headroom = np.stack([self._headroom[list(headrooms)] for headrooms in _OF_DAYS])
-        self._of_days: Int = np.zeros((2, columns), np.int64)
+        self._days_headroom = np.stack([self._headroom[list(headrooms)] for headrooms in _DAYS_HEADROOMS])
+        self._days_bits: Int = np.zeros((2, columns), np.int64)
         self._past = np.empty((len(PAST_S), columns))
         self._need = np.empty((len(DEMAND_HEADROOMS), len(PAST_S), columns))
-        self._need_now = np.empty_like(self._each)
+        self._need_now = np.empty_like(self._vms_per_work)
         self._alike = alike
         self._cuts: tuple[Cut, Cut] | None = None
         self._low_cuts: tuple[Cut, Cut] | None = None
-        own = np.arange(len(alike.first))
-        self._few = Plain(alike.of_first(capacity), ColumnGroups(own), most, tick_s) if alike.few else None
+        groups = np.arange(len(alike.first))
+        self._grouped = (
+            Plain(alike.of_first(capacity), ColumnGroups(groups), most, tick_s) if alike.few else None
+        )
         self.count_in(np.dtype(np.int32))
 
     def count_in(self, counts: ShadowType) -> None:
         """Allocate arrays for counts of this type."""
-        self._now = np.zeros(self._each.shape, counts)
+        self._now = np.zeros(self._vms_per_work.shape, counts)
         self._last_week = np.zeros((2, EITHER_HEADROOMS, len(self._capacity)), counts)
-        self._by_days = np.zeros((len(_WITH_DAYS), len(self._capacity)), counts)
-        self._of_days = np.zeros_like(self._of_days)
+        self._whole_by_days = np.zeros((len(_ALL_DAYS_HEADROOMS), len(self._capacity)), counts)
+        self._days_bits = np.zeros_like(self._days_bits)
 
     def fill(self, state: Trial, tick: int, demand: Float, before: Before, want: SmallInt) -> None:
         """Fill in what plain models want, and raise models based on habits to the demand that has lasted as long as a start.
@@ -152,11 +154,11 @@ class Plain:
             before: Demand on earlier days, float64 (2, n) each.
             want: int (2, M, n), of which the rows of these models are updated.
         """
-        now, lasted = self._by_demand(state, tick, demand, want)
+        now, lasted = self._fill_demand(state, tick, demand, want)
         low, high = want[:, _FALLING]
         shape = len(FALLS_S), len(FALLING_HEADROOMS), len(demand)
         low.reshape(shape)[...] = now.take(FALLING_HEADROOMS, axis=0)
-        whole(state.falling, self._falling_headroom, self._none, self._full, high.reshape(shape))
+        whole(state.falling, self._falling_headroom, self._zeros, self._maxima, high.reshape(shape))
         vms, last_week = want[:, _YESTERDAY], self._last_week
         for day, of, to in zip(self._days, before[:2], (vms, last_week), strict=True):
             day.fill(of, now, to)
@@ -164,20 +166,22 @@ class Plain:
         not_below(want, lasted)
         either = np.maximum(last_week, vms[:, :EITHER_HEADROOMS], out=want[:, _EITHER])
         np.maximum(either, now[:1], out=either)
-        self._by_the_days(before.days, now, want)
+        self._fill_days(before.days, now, want)
 
-    def _by_the_days(self, days: Float, now: SmallInt, want: SmallInt) -> None:
+    def _fill_days(self, days: Float, now: SmallInt, want: SmallInt) -> None:
         """Fill the rows of AVERAGE_DAY and ANY_DAY. Their demand changes only every few minutes, so whole VMs are kept."""
         bits = days.view(np.int64)
-        if np.count_nonzero(bits != self._of_days):
-            self._of_days = bits.copy()
+        if np.count_nonzero(bits != self._days_bits):
+            self._days_bits = bits.copy()
             shape = 2, -1, days.shape[-1]
-            whole(days, self._days_headroom, self._none, self._full, self._by_days.reshape(shape))
+            whole(days, self._days_headroom, self._zeros, self._maxima, self._whole_by_days.reshape(shape))
         low, high = want[:, _DAYS]
-        np.maximum(self._by_days, now.take(_WITH_DAYS, axis=0), out=low)
+        np.maximum(self._whole_by_days, now.take(_ALL_DAYS_HEADROOMS, axis=0), out=low)
         high[...] = low
 
-    def _by_demand(self, state: Trial, tick: int, demand: Float, want: SmallInt) -> tuple[SmallInt, SmallInt]:
+    def _fill_demand(
+        self, state: Trial, tick: int, demand: Float, want: SmallInt
+    ) -> tuple[SmallInt, SmallInt]:
         """Fill the rows of DEMAND and AMPLE, and update the decaying maxima.
 
         Returns:
@@ -195,19 +199,19 @@ class Plain:
         lasted = _lasted(state.lows.push_and_max(tick, MOST_VMS - parts), self._most)
         past = self._past
         past[0] = present
-        np.multiply(highest.reshape(windows - 1, -1), self._part, out=past[1:])
+        np.multiply(highest.reshape(windows - 1, -1), self._work_per_part, out=past[1:])
         np.maximum(past[1:], present, out=past[1:])
         # Rounding errors and demand beyond the maximum are cut off before headroom multiplies them.
         past -= self._rounding
         np.minimum(past, self._highest, out=past)
         vms = want[1, _DEMAND].reshape(len(DEMAND_HEADROOMS), windows, -1)
-        need = np.multiply(past, self._more, out=self._need)
+        need = np.multiply(past, self._demand_factors, out=self._need)
         np.copyto(vms, np.ceil(need, out=need), casting="unsafe")
         ample = need[:2, : len(AMPLE_HEADROOMS)]
-        np.multiply(past[: _HOUR + 1 : _HOUR, np.newaxis], self._ample, out=ample)
-        np.minimum(ample, self._full[:, np.newaxis], out=ample)
+        np.multiply(past[: _HOUR + 1 : _HOUR, np.newaxis], self._ample_factors, out=ample)
+        np.minimum(ample, self._maxima[:, np.newaxis], out=ample)
         np.copyto(want[:, _AMPLE], np.ceil(ample, out=ample), casting="unsafe")
-        now, need_now = self._now, np.multiply(past[0], self._each, out=self._need_now)
+        now, need_now = self._now, np.multiply(past[0], self._vms_per_work, out=self._need_now)
         np.copyto(now, np.ceil(need_now, out=need_now), casting="unsafe")
         want[0, _DEMAND].reshape(vms.shape)[...] = vms[:, :1]
         passed = tick - state.last_tick
@@ -231,10 +235,12 @@ class Plain:
         Returns:
             What is to be remembered of the ticks.
         """
-        alike, few = self._alike, self._few
+        alike, grouped = self._alike, self._grouped
         of_groups = [of.shape[-1] < demand.shape[-1] for of in before]
-        if few is None or not all(of_groups) or not self.same_past(state):
-            each = [alike.spread(of) if few else of for of, few in zip(before, of_groups, strict=True)]
+        if grouped is None or not all(of_groups) or not self.same_past(state):
+            each = [
+                alike.spread(of) if grouped else of for of, grouped in zip(before, of_groups, strict=True)
+            ]
             found = self.follow(
                 state.peaks.twin(), state.lows.twin(), state.falling, tick, demand, Before(*each), want
             )
@@ -248,7 +254,7 @@ class Plain:
         lows = state.lows.of_lanes(alike.first, self._low_cuts[1])
         rows = np.empty((len(demand), 2, PLAIN.stop, len(alike.first)), want.dtype)
         first = alike.of_first
-        found = few.follow(peaks, lows, first(state.falling), tick, first(demand), before, rows)
+        found = grouped.follow(peaks, lows, first(state.falling), tick, first(demand), before, rows)
         plain = rows[:, :, PLAIN]
         want[:, :, PLAIN] = plain if plain.shape[-1] == 1 else alike.spread(plain)
         return DemandAfterPage(*found, alike.group)
@@ -292,10 +298,10 @@ class Plain:
         highest = peaks.push_page(tick, parts).reshape(ticks, windows - 1, -1)
         lasted = _lasted(lows.push_page(tick, lacks), self._most)
         falling = _falling(now, self._falls, work)
-        self._wish(demand, highest, falling, before, lasted, want)
+        self._fill_wishes(demand, highest, falling, before, lasted, want)
         return peaks, lows, falling, parts, lacks, lasted
 
-    def _wish(
+    def _fill_wishes(
         self,
         demand: Float,
         highest: SmallInt,
@@ -317,18 +323,18 @@ class Plain:
         ticks, columns = demand.shape
         past = np.empty((ticks, len(PAST_S), columns))
         past[:, 0] = demand
-        np.multiply(highest, self._part, out=past[:, 1:])
+        np.multiply(highest, self._work_per_part, out=past[:, 1:])
         np.maximum(past[:, 1:], demand[:, np.newaxis], out=past[:, 1:])
         past -= self._rounding
         np.minimum(past, self._highest, out=past)
-        need = past[:, np.newaxis] * self._more
+        need = past[:, np.newaxis] * self._demand_factors
         vms = want[:, 1, _DEMAND].reshape(need.shape)
         np.copyto(vms, np.ceil(need, out=need), casting="unsafe")
         want[:, 0, _DEMAND].reshape(need.shape)[...] = vms[:, :, :1]
-        ample = past[:, : _HOUR + 1 : _HOUR, np.newaxis] * self._ample
-        np.minimum(ample, self._full[:, np.newaxis], out=ample)
+        ample = past[:, : _HOUR + 1 : _HOUR, np.newaxis] * self._ample_factors
+        np.minimum(ample, self._maxima[:, np.newaxis], out=ample)
         np.copyto(want[:, :, _AMPLE], np.ceil(ample, out=ample), casting="unsafe")
-        need_now = past[:, :1] * self._each
+        need_now = past[:, :1] * self._vms_per_work
         now = np.ceil(need_now, out=need_now).astype(want.dtype)
         shape = ticks, len(FALLS_S), len(FALLING_HEADROOMS), columns
         want[:, 0, _FALLING].reshape(shape)[...] = now.take(FALLING_HEADROOMS, axis=1)[:, np.newaxis]
@@ -344,7 +350,7 @@ class Plain:
         np.maximum(either, now[:, np.newaxis, :1], out=either)
         low = want[:, 0, _DAYS]
         whole_page(before.days, self._days_headroom, self._most, low.reshape(ticks, 2, -1, columns))
-        np.maximum(low, now.take(_WITH_DAYS, axis=1), out=low)
+        np.maximum(low, now.take(_ALL_DAYS_HEADROOMS, axis=1), out=low)
         want[:, 1, _DAYS] = low
 
 

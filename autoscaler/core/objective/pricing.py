@@ -128,8 +128,8 @@ class ShortagePriceController:
         self._tick_s = params.tick_s
         self._capacity = params.vm_capacity[lanes]
         self._target = params.unserved_target[lanes]
-        self._found = self._target > 0.0
-        self._any = bool(self._found.any())
+        self._is_found = self._target > 0.0
+        self._any_found = bool(self._is_found.any())
         self._promised_ticks = PROMISED_S / params.tick_s
         self._decay = 0.5 ** (params.tick_s / HALF_LIFE_S)
 
@@ -153,7 +153,7 @@ class ShortagePriceController:
             price_for: Returns the lowest prices at which the cheapest models leave no more than a share of work
                 unserved; takes and returns float64 (n,).
         """
-        if not self._any or tick <= state.last_tick:
+        if not self._any_found or tick <= state.last_tick:
             return state.price
         last, state.last_tick = state.last_tick, tick
         if last >= 0 and tick == last + 1:
@@ -169,11 +169,15 @@ class ShortagePriceController:
         state.in_service = in_service.astype(np.float64)
         if int(tick * self._tick_s // STEP_S) != int(last * self._tick_s // STEP_S):
             known = np.minimum(state.seen / self._promised_ticks, 1.0)
-            off = known * np.maximum(state.missed / np.maximum(self._target * state.wanted, 1e-9) - 1.0, 0.0)
-            found = np.log(price_for(np.maximum(1.0 - off, LEAST_AIM) * self._target))
-            moved = STEP * known * (found - np.log(state.price))
-            moved = np.where(state.excess > 0.0, np.maximum(moved, DRIFT * np.minimum(off, MOST_OFF)), moved)
+            over_allowance = known * np.maximum(
+                state.missed / np.maximum(self._target * state.wanted, 1e-9) - 1.0, 0.0
+            )
+            found_log = np.log(price_for(np.maximum(1.0 - over_allowance, LEAST_AIM) * self._target))
+            moved = STEP * known * (found_log - np.log(state.price))
+            moved = np.where(
+                state.excess > 0.0, np.maximum(moved, DRIFT * np.minimum(over_allowance, MOST_OFF)), moved
+            )
             state.excess[:] = 0.0
             moved = np.minimum(np.maximum(state.price * np.exp(moved), LOWEST_PRICE), HIGHEST_PRICE)
-            state.price = np.where(self._found & (state.wanted > 0.0), moved, state.price)
+            state.price = np.where(self._is_found & (state.wanted > 0.0), moved, state.price)
         return state.price

@@ -30,21 +30,21 @@ AGAIN = 0.5
 """Once the premium is spent, the careful model drives until only this share of it is spent."""
 
 
-def unproven(state: Trial, shown: Float, least: float, young: Bool) -> Bool:
+def unproven(state: Trial, actual: Float, least: float, young: Bool) -> Bool:
     """Return which models may not drive: bool (M, n). The careful model always may.
 
     Args:
         state: Holds what the driving models have spent so far.
-        shown: float64 (M, n), each model's cost on the actual demand, in VM-ticks.
+        actual: float64 (M, n), each model's cost on the actual demand, in VM-ticks.
         least: VM-ticks, in present weight, that are always allowed, so that a few early ticks decide nothing.
         young: bool (n,), whether models must still prove themselves.
     """
-    careful = shown[CAREFUL]
+    careful = actual[CAREFUL]
     premium = PREMIUM * careful + least * state.weight
-    spent = state.spent + shown[state.driver, np.arange(len(careful))] - careful
+    spent = state.spent + actual[state.driver, np.arange(len(careful))] - careful
     too_much = spent > premium * np.where(state.driver == CAREFUL, AGAIN, 1.0)
     most = np.where(young, np.where(too_much, -np.inf, careful + premium), np.inf)
-    found: Bool = shown > most
+    found: Bool = actual > most
     found[CAREFUL] = False
     return found
 

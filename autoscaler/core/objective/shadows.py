@@ -167,16 +167,16 @@ class Shadows:
         self.cells, self._charging, self._bands = cells, charging, bands
         self._lead, self._billed, self._rows = lead, billed, lead + billed + 1
         count = len(cells.first)
-        self._start_cost, self._starts_cost = start_cost.take(cells.column), bool(start_cost.any())
-        self._each_costs_one = bool((start_cost == 1.0).all())
-        each = self._each = max(1, _BLOCK // count)
+        self._start_cost, self._has_start_cost = start_cost.take(cells.column), bool(start_cost.any())
+        self._unit_start_cost = bool((start_cost == 1.0).all())
+        each = self._ticks_at_once = max(1, _BLOCK // count)
         self._vms, self._lacks = (
             np.empty((each, count), np.float32),
             np.empty((2, each + 1, count), np.float32),
         )
         self._paid = np.empty((2 * each + 1, count), np.float32)
-        self._left, self._used, self._one = (np.ones(count, np.float32) for _ in range(3))
-        self._weighed, self._all = np.empty((3, count)), np.empty((2, count))
+        self._left, self._serving, self._ones = (np.ones(count, np.float32) for _ in range(3))
+        self._weighed, self._scratch = np.empty((3, count)), np.empty((2, count))
         self._lately, self._below = np.empty((3, count), np.float32), np.empty((3, 0, count), np.float32)
         self._sums, self._crowd = np.empty((3, count)), np.empty(count)
         self._outs, self._held = np.empty((self._rows, count), np.int32), np.empty(count, np.int32)
@@ -237,25 +237,25 @@ class Shadows:
             price: float64 (n,), price of shortage.
         """
         self.charge(state)
-        self._leave()
+        self._end_stretch()
         ticks, rows, window = len(want), self._rows, self._rows - 2
         outs = np.empty((rows + ticks, want.shape[-1]), want.dtype)
         held = np.empty((ticks + 1, want.shape[-1]), want.dtype)
         outs[:rows], held[0] = self._outs, self._held
         lately = np.add.reduce(outs[rows - window : rows], axis=0, dtype=want.dtype)
         each = zip(held, held[1:], outs[rows - window :], outs[rows:], want, strict=False)
-        for before, now, over, out, (low, high) in each:
+        for before, now, expired, ordered, (low, high) in each:
             np.maximum(before, low, out=now)
-            np.subtract(now, before, out=out)
+            np.subtract(now, before, out=ordered)
             np.minimum(now, high, out=now)
             # VMs that are on their way, or still billed in any case, do not stop.
             if window:
                 np.maximum(now, lately, out=now)
             if window == 1:
-                lately = out
+                lately = ordered
             elif window:
-                lately += out
-                lately -= over
+                lately += ordered
+                lately -= expired
         serving = held - outs[rows - 1 :]
         for back in range(2, self._lead + 1):
             serving -= outs[rows - back : rows - back + ticks + 1]
@@ -271,7 +271,7 @@ class Shadows:
             due=self._bands.due_of(state.last_tick + 1, ticks),
         )
 
-    def _leave(self) -> None:
+    def _end_stretch(self) -> None:
         """Charge for the ticks of the stretch that are over, and continue from there without it."""
         stretch = self._stretch
         if stretch is not None:
@@ -297,7 +297,7 @@ class Shadows:
     def _charge_to(self, stretch: _Stretch) -> None:
         """Charge for the ticks of a stretch that are over, some at a time."""
         while stretch.charged < stretch.passed:
-            end = min(stretch.passed, stretch.charged + self._each)
+            end = min(stretch.passed, stretch.charged + self._ticks_at_once)
             self._charge(stretch, stretch.charged, end)
             stretch.charged = end
 
@@ -306,18 +306,18 @@ class Shadows:
         ticks = end - first
         vms, lacks = self._vms[:ticks], self._lacks[:, : ticks + 1]
         vms[...] = stretch.serving[first:end]
-        paid, lacking, lack = self._lately[0], self._lately[1:], lacks[:, 1:]
-        lacks[:, 0] = lacking
+        paid, unserved, lack = self._lately[0], self._lately[1:], lacks[:, 1:]
+        lacks[:, 0] = unserved
         # Full-size arrays, because numpy compares two arrays much faster than an array and a number.
         lack[...] = stretch.needs[:, first:end]
         np.maximum(lack, vms, out=lack)
         lack -= vms
-        np.add.reduce(lacks, axis=1, out=lacking)
+        np.add.reduce(lacks, axis=1, out=unserved)
         outs = stretch.outs[self._rows + first : self._rows + end]
-        if self._starts_cost and np.count_nonzero(outs):
+        if self._has_start_cost and np.count_nonzero(outs):
             terms = self._paid[: 2 * ticks + 1]
             terms[0], terms[1::2] = paid, vms
-            terms[2::2] = outs if self._each_costs_one else outs * self._start_cost
+            terms[2::2] = outs if self._unit_start_cost else outs * self._start_cost
         else:
             terms = self._paid[: ticks + 1]
             terms[0], terms[1:] = paid, vms
@@ -325,7 +325,7 @@ class Shadows:
 
     def _charge_bands(self, stretch: _Stretch) -> None:
         """Charge the bands for those ticks among the ones that are over in which they are due."""
-        end, each = int(np.searchsorted(stretch.due, stretch.passed)), 3 * self._each
+        end, each = int(np.searchsorted(stretch.due, stretch.passed)), 3 * self._ticks_at_once
         while stretch.weighed < end:
             at = stretch.due[stretch.weighed : min(end, stretch.weighed + each)]
             self._bands.charge_page(
@@ -338,7 +338,7 @@ class Shadows:
             stretch.weighed += len(at)
 
     def compare(
-        self, state: Trial, price: Float, doubt: Float, fear: Float, cost: Float, shown: Float | None
+        self, state: Trial, price: Float, doubt: Float, fear: Float, cost: Float, actual: Float | None
     ) -> None:
         """Add the recent costs to the sums, and compute the models' costs as `ModelCompetition._compare` does.
 
@@ -348,7 +348,7 @@ class Shadows:
             doubt: float64 (n,), weight of the work left unserved at `charging.MORE` times the demand, equal in all columns.
             fear: float64 (n,), share of the time that an unseen crowd is assumed to take, equal in all columns.
             cost: float64 (M, n), filled in with the costs including unseen demand.
-            shown: float64 (M, n), filled in with the costs so far; None if they are not needed.
+            actual: float64 (M, n), filled in with the costs so far; None if they are not needed.
         """
         assert self._stretch is not None
         weighed = self._weighed
@@ -357,32 +357,34 @@ class Shadows:
         self._sums += weighed
         self._lately.fill(0.0)
         paid, unserved, nearly = self._sums
-        some, other = self._all
-        self._used[...] = self._stretch.serving[self._stretch.passed]
-        some[...] = crowd_left(state.habits.highest[:1].astype(np.float32), self._used, self._left, self._one)
-        some *= (state.ticks - state.asked)[:1]
-        self._crowd += some
-        np.multiply(nearly, doubt[:1], out=some)
-        some += unserved
-        some += np.multiply(self._crowd, fear[:1], out=other)
+        total, term = self._scratch
+        self._serving[...] = self._stretch.serving[self._stretch.passed]
+        total[...] = crowd_left(
+            state.habits.highest[:1].astype(np.float32), self._serving, self._left, self._ones
+        )
+        total *= (state.ticks - state.asked)[:1]
+        self._crowd += total
+        np.multiply(nearly, doubt[:1], out=total)
+        total += unserved
+        total += np.multiply(self._crowd, fear[:1], out=term)
         spread = self.cells.spread_into
-        spread(some, cost)
+        spread(total, cost)
         cost *= price
-        if shown is None:
+        if actual is None:
             cost += self.cells.spread(paid)
         else:
-            of_all = self.cells.spread(paid)
-            cost += of_all
-            spread(unserved, shown)
-            shown *= price
-            shown += of_all
+            paid_spread = self.cells.spread(paid)
+            cost += paid_spread
+            spread(unserved, actual)
+            actual *= price
+            actual += paid_spread
         state.asked = state.ticks
 
-    def show(self, state: Trial) -> None:
+    def write_sums(self, state: Trial) -> None:
         """Write what models have paid and left unserved to a trial."""
         state.paid[...], state.unserved[...] = (self.cells.spread(each) for each in self._sums[:2])
 
-    def show_bands(self, state: Trial) -> SmallFloat:
+    def write_bands(self, state: Trial) -> SmallFloat:
         """Write the costs of bands to a trial, and return the work per tick that an unseen crowd would leave: float32 (M, n)."""
         if self._stretch is not None:
             self._charge_bands(self._stretch)
@@ -390,21 +392,21 @@ class Shadows:
         found: SmallFloat = self.cells.spread(self._left)
         return found
 
-    def see_bands(self, state: Trial) -> None:
+    def read_bands(self, state: Trial) -> None:
         """Read the costs of bands back from a trial."""
         self._below = self.cells.few(state.below)
 
     def settle(self, state: Trial) -> None:
         """Write everything to a trial, which then owes nothing to this object."""
         self.charge(state)
-        self._leave()
+        self._end_stretch()
         spread = self.cells.spread
         young, coming = self._on_their_way(self._outs)
         state.serving[...], state.coming[...] = spread(self._held - coming), spread(coming)
         state.young[...], state.lately[...] = spread(young), spread(self._lately)
         state.nearly[...], state.crowd[...] = spread(self._sums[2]), spread(self._crowd)
         state.below[...] = spread(self._below)
-        self.show(state)
+        self.write_sums(state)
         at = (state.last_tick - self._billed + np.arange(self._rows)) % self._rows
         state.ordered[at] = spread(self._outs)
 

@@ -55,9 +55,9 @@ class Worth:
         self._base = self._row * (LAW_BINS + 1)
         self._kinds, self._each_most = ColumnGroups(series, capacity), 0
         self._last: Last | None = None
-        own = ColumnGroups(series)
-        few = len(asked) * len(own.first) <= most_tabled
-        self._table = Table(own, series, asked, self._shape) if few else None
+        series_groups = ColumnGroups(series)
+        few = len(asked) * len(series_groups.first) <= most_tabled
+        self._table = Table(series_groups, series, asked, self._shape) if few else None
         self._horizons = horizons
         self._by_page: dict[int, Worth] = {}
 
