@@ -26,7 +26,7 @@ def covered(demand):
     come = np.append(demand[LEAD:], np.full(LEAD, np.nan))
     for outlook in steps(PARAMS, state, samples):
         count = len(outlook.evidence)
-        found.append(outlook.said.covers(come[at : at + count]))
+        found.append(outlook.stated.covers(come[at : at + count]))
         at += count
     return np.nanmean(np.concatenate(found)[ticks // 3 :], axis=0), state.read_at[0]
 

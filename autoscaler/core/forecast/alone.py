@@ -38,10 +38,10 @@ _MOST_SQUARE = float(judging.MOST_SQUARE)
 _FIRST_WEIGHT, _MOST_WEIGHT = float(judging.FIRST_WEIGHT), float(judging.MOST_WEIGHT)
 _HUBER = float(judging.HUBER)
 
-_Row: TypeAlias = tuple[int, int, float, float, float, float]
+_Outcome: TypeAlias = tuple[int, int, float, float, float, float]
 """An outcome: its horizon, counted from the end; the place of its forecast; its logarithm; its weight; its share in the mean size
 of recent errors; the weight of a present outcome."""
-_Ground: TypeAlias = tuple[float, float, float, float, float, float | None, int, int, Bool | None]
+_Inputs: TypeAlias = tuple[float, float, float, float, float, float | None, int, int, Bool | None]
 """The inputs of a tick (`issuing.Predictors`): the parts of means and seasons, last value, usual demand, top, recent maximum of
 the farthest horizon or None, cell in a burst; then the hazard class, and whether demand is hidden, or None."""
 
@@ -57,13 +57,13 @@ class _Numbers:
         totals, sizes, shifts: As in the state, flat: (ROWS, H), and (PARENTS, H) twice.
         short, doubt: As in the state.
         levels, spreads: Logarithm of the level and spread of each forecast; a level is NaN if there is no forecast.
-        own, parents: Where each forecast's outcome counts in `totals`, and in `sizes` and `shifts`.
+        cell_places, parent_places: Where each forecast's outcome counts in `totals`, and in `sizes` and `shifts`.
         aheads, fitted: `SeriesState.ahead` and `fitted` of RING slots, followed by those of each tick of the stretch.
         rows: The outcomes of each tick, and an empty list for the tick after the last.
         errors: Errors of all outcomes so far; NaN if there was no forecast.
-        lessons: Outcomes at the lead time that the fit has not learned, `_LESSON` numbers each: slot of the forecast in
-            `aheads`, its entry of `own`, level, error, outcome for the fit, share in the mean distance, weight.
-        spoke: Totals of the rows that each tick's forecast uses, (3, H) per tick.
+        lessons: Outcomes at the lead time that the fit has not learned, `_LESSON_SIZE` numbers each: slot of the forecast in
+            `aheads`, its entry of `cell_places`, level, error, outcome for the fit, share in the mean distance, weight.
+        row_totals: Totals of the rows that each tick's forecast uses, (3, H) per tick.
     """
 
     totals: list[float]
@@ -73,14 +73,14 @@ class _Numbers:
     doubt: list[float]
     levels: list[float]
     spreads: list[float]
-    own: list[int]
-    parents: list[int]
+    cell_places: list[int]
+    parent_places: list[int]
     aheads: list[float]
     fitted: list[float]
-    rows: list[list[_Row]] = field(default_factory=list)
+    rows: list[list[_Outcome]] = field(default_factory=list)
     errors: list[float] = field(default_factory=list)
     lessons: list[float] = field(default_factory=list)
-    spoke: list[float] = field(default_factory=list)
+    row_totals: list[float] = field(default_factory=list)
 
     @classmethod
     def of(cls, state: SeriesState) -> _Numbers:
@@ -97,82 +97,105 @@ class _Numbers:
             doubt=state.doubt[0].tolist(),
             levels=log_level.tolist(),
             spreads=spread.tolist(),
-            own=(cells * horizons + horizon).tolist(),
-            parents=(tables.PARENT_OF.take(cells) * horizons + horizon).tolist(),
+            cell_places=(cells * horizons + horizon).tolist(),
+            parent_places=(tables.PARENT_OF.take(cells) * horizons + horizon).tolist(),
             aheads=state.ahead[0].tolist(),
             fitted=state.fitted[0].tolist(),
         )
 
 
-def _judging(one: _Numbers, settings: Settings) -> Callable[[int], None]:
+def _judging(numbers: _Numbers, settings: Settings) -> Callable[[int], None]:
     """Return a function that judges the forecasts whose windows end at a tick, as `judging.judge`."""
     horizons, fit_weight = settings.horizons, settings.fit_weight.item()
     doubt_alpha = next(float(group.doubt_alpha) for group in settings.groups if group.lead)
-    totals, sizes, shifts, short, doubt = one.totals, one.sizes, one.shifts, one.short, one.doubt
-    levels, spreads, own, parents = one.levels, one.spreads, one.own, one.parents
-    rows, lessons, aheads, fitted = one.rows, one.lessons, one.aheads, one.fitted
-    first_beside, lead, note = _CELLS * horizons, -horizons, one.errors.append
+    totals, sizes, shifts, short, doubt = (
+        numbers.totals,
+        numbers.sizes,
+        numbers.shifts,
+        numbers.short,
+        numbers.doubt,
+    )
+    levels, spreads, cell_places, parent_places = (
+        numbers.levels,
+        numbers.spreads,
+        numbers.cell_places,
+        numbers.parent_places,
+    )
+    rows, lessons, aheads, fitted = numbers.rows, numbers.lessons, numbers.aheads, numbers.fitted
+    first_beside, lead, note = _CELLS * horizons, -horizons, numbers.errors.append
 
-    def compare(place: int, error: float, one_weighs: float) -> None:
+    def compare(place: int, error: float, present_weight: float) -> None:
         """Update the errors of the fit (`judging._compare`), and keep what the fit learns from the outcome (`judging.learn`)."""
-        then, spread = place // horizons, spreads[place]
-        outcome = aheads[then] + error
-        off = outcome - fitted[then]
+        slot, spread = place // horizons, spreads[place]
+        outcome = aheads[slot] + error
+        off = outcome - fitted[slot]
         by_fit, by_last = doubt
         doubt[0] = by_fit + (min(off * off, _MOST_SQUARE) - by_fit) * doubt_alpha
         doubt[1] = by_last + (min(outcome * outcome, _MOST_SQUARE) - by_last) * doubt_alpha
         limit = _HUBER * spread
-        outcome = aheads[then] + min(max(error, -limit), limit)
-        share = min(one_weighs / (totals[lead] + 1.0), 1.0)
+        outcome = aheads[slot] + min(max(error, -limit), limit)
+        share = min(present_weight / (totals[lead] + 1.0), 1.0)
         weight = sizes[0] / spread
-        weight = min(weight * weight, _MOST_WEIGHT) * fit_weight * one_weighs
-        lessons.extend((then, own[place], levels[place], error, outcome, share, weight))
+        weight = min(weight * weight, _MOST_WEIGHT) * fit_weight * present_weight
+        lessons.extend((slot, cell_places[place], levels[place], error, outcome, share, weight))
 
     def judge(at: int) -> None:
         # Horizons are counted from the end, so they index the last row of the totals, that of all outcomes.
-        for horizon, place, log, mine, alpha, one_weighs in rows[at]:
+        for horizon, place, log, outcome_weight, alpha, present_weight in rows[at]:
             error = log - levels[place]
             note(error)
             if error != error:  # noqa: PLR0124 - the quickest way to ask whether it is a number
                 continue
-            parent = parents[place]
+            parent = parent_places[place]
             beside = first_beside + parent
-            totals[own[place]] += mine
-            totals[horizon] += mine
-            total = totals[beside] = totals[beside] + mine
+            totals[cell_places[place]] += outcome_weight
+            totals[horizon] += outcome_weight
+            total = totals[beside] = totals[beside] + outcome_weight
             size, shift = abs(error), error
             if size > _MOST_SIZE:
                 size, shift = _MOST_SIZE, min(max(error, _LEAST_SHIFT), _MOST_SIZE)
             was = short[horizon]
             short[horizon] = (size - was) * alpha + was
-            share = mine / (_FIRST_WEIGHT * one_weighs + total)
+            share = outcome_weight / (_FIRST_WEIGHT * present_weight + total)
             was = sizes[parent]
             sizes[parent] = (size - was) * share + was
             shifts[parent] += shift * share
             if horizon == lead:
-                compare(place, error, one_weighs)
+                compare(place, error, present_weight)
 
     return judge
 
 
 def _forecasting(
-    one: _Numbers, settings: Settings, judge: Callable[[int], None]
-) -> Callable[[int, Iterable[_Ground]], None]:
+    numbers: _Numbers, settings: Settings, judge: Callable[[int], None]
+) -> Callable[[int, Iterable[_Inputs]], None]:
     """Return a function that forecasts at some ticks, as `issuing.expect`, and judges at the tick after each."""
-    totals, sizes, shifts, short, doubt = one.totals, one.sizes, one.shifts, one.short, one.doubt
-    levels, horizons, farthest = one.levels, settings.horizons, settings.horizons - 1
-    add_level, add_spread, add_ahead = levels.append, one.spreads.append, one.aheads.append
-    add_own, add_parents, add_spoke = one.own.extend, one.parents.extend, one.spoke.extend
+    totals, sizes, shifts, short, doubt = (
+        numbers.totals,
+        numbers.sizes,
+        numbers.shifts,
+        numbers.short,
+        numbers.doubt,
+    )
+    levels, horizons, farthest = numbers.levels, settings.horizons, settings.horizons - 1
+    add_level, add_spread, add_ahead = levels.append, numbers.spreads.append, numbers.aheads.append
+    add_cells, add_parents, add_totals = (
+        numbers.cell_places.extend,
+        numbers.parent_places.extend,
+        numbers.row_totals.extend,
+    )
     # The places of each cell's forecasts: as tuples, because iterating over them is faster than over ranges.
-    own = [tuple(range(cell * horizons, (cell + 1) * horizons)) for cell in range(_CELLS)]
-    parents = [tuple(range(parent * horizons, (parent + 1) * horizons)) for parent in _PARENT_OF]
-    alone = [slice(places[0], places[-1] + 1) for places in own]
-    beside = [slice(_CELLS * horizons + places[0], _CELLS * horizons + places[-1] + 1) for places in parents]
-    every = slice(-horizons, None)
+    cell_places = [tuple(range(cell * horizons, (cell + 1) * horizons)) for cell in range(_CELLS)]
+    parent_places = [tuple(range(parent * horizons, (parent + 1) * horizons)) for parent in _PARENT_OF]
+    cell_rows = [slice(places[0], places[-1] + 1) for places in cell_places]
+    parent_rows = [
+        slice(_CELLS * horizons + places[0], _CELLS * horizons + places[-1] + 1) for places in parent_places
+    ]
+    total_row = slice(-horizons, None)
     shares: list[float] = settings.on_the_way[0].tolist()
 
-    def forecast(first: int, grounds: Iterable[_Ground]) -> None:
-        for at, (means, seasons, last, usual, top, lately, within, odds, hidden) in enumerate(grounds, first):
+    def forecast(first: int, inputs: Iterable[_Inputs]) -> None:
+        for at, (means, seasons, last, usual, top, lately, within, odds, hidden) in enumerate(inputs, first):
             by_fit, by_last = doubt
             ratio = (by_last + _QUIET) / (by_fit + _QUIET)
             way = (means if ratio >= 1.0 else means * min(ratio * ratio, 1.0)) + seasons
@@ -184,7 +207,7 @@ def _forecasting(
             if cell < 0:
                 above = way + last - usual
                 cell = (above > _LOW) + (above > _MIDDLE) + (above > _HIGH) + odds * _LEVELS
-            mine = parents[cell]
+            mine = parent_places[cell]
             for horizon, parent in enumerate(mine):
                 log_level = shares[horizon] * way + last
                 if horizon:
@@ -197,9 +220,9 @@ def _forecasting(
                     spread = min(max(spread, _LEAST_SPREAD), _MOST_SPREAD)
                 add_spread(spread)
             add_ahead(levels[-horizons] - last)
-            add_own(own[cell])
+            add_cells(cell_places[cell])
             add_parents(mine)
-            add_spoke(totals[alone[cell]] + totals[beside[cell]] + totals[every])
+            add_totals(totals[cell_rows[cell]] + totals[parent_rows[cell]] + totals[total_row])
             judge(at + 1)
 
     return forecast
@@ -228,28 +251,28 @@ class _ArrivedOutcomes:
     none: Bool
 
     @classmethod
-    def none_at_all(cls) -> _ArrivedOutcomes:
+    def nothing(cls) -> _ArrivedOutcomes:
         """Return an empty list of outcomes."""
         no, nothing = np.empty(0, np.int64), np.empty(0)
         return cls(no, no, no, nothing, nothing, nothing, np.empty(0, np.bool_))
 
     @classmethod
-    def together(cls, parts: Sequence[_ArrivedOutcomes]) -> _ArrivedOutcomes:
+    def merged(cls, parts: Sequence[_ArrivedOutcomes]) -> _ArrivedOutcomes:
         """Merge the outcomes of several groups, which are judged in turn at each tick."""
         order = np.argsort(np.concatenate([each.tick for each in parts]), kind="stable")
         names = [f.name for f in fields(cls)]
         return cls(*(np.concatenate([getattr(each, name) for each in parts]).take(order) for name in names))
 
-    def rows(self, weight: Float, horizons: int) -> list[list[_Row]]:
+    def rows(self, weight: Float, horizons: int) -> list[list[_Outcome]]:
         """Return the outcomes tick by tick, with an empty list for the tick after the last.
 
         Args:
             weight: float64 (T,), weight of an outcome at each tick.
             horizons: Number of horizons.
         """
-        one_weighs = weight.take(self.tick)
-        columns = self.horizon - horizons, self.place, self.log, self.weight, self.alpha, one_weighs
-        rows: list[_Row] = list(zip(*(each.tolist() for each in columns), strict=True))
+        present_weight = weight.take(self.tick)
+        columns = self.horizon - horizons, self.place, self.log, self.weight, self.alpha, present_weight
+        rows: list[_Outcome] = list(zip(*(each.tolist() for each in columns), strict=True))
         first = self.tick.searchsorted(np.arange(len(weight) + 2)).tolist()
         return [rows[begin:end] for begin, end in pairwise(first)]
 
@@ -268,16 +291,16 @@ class Alone:
         self._settings, self._state, self._tick, self._weight = settings, state, tick, weight[:, 0]
         self._horizons = settings.horizons
         self._samples: int | None = None if state.grown else state.ticks.item()
-        self._one = _Numbers.of(state)
-        self.judge = _judging(self._one, settings)
-        self._forecast = _forecasting(self._one, settings, self.judge)
+        self._numbers = _Numbers.of(state)
+        self.judge = _judging(self._numbers, settings)
+        self._forecast = _forecasting(self._numbers, settings, self.judge)
         self._features = np.empty((RING + len(weight), level.FEATURES))
         self._features[:RING] = state.features[0]
-        self._heard = _ArrivedOutcomes.none_at_all()
+        self._arrived = _ArrivedOutcomes.nothing()
         # Levels issued before the last change of the offset, which the list of levels no longer holds.
-        self._before: list[float] = []
+        self._earlier_levels: list[float] = []
 
-    def hear(self, outcomes: Sequence[Outcomes | None]) -> None:
+    def take_in(self, outcomes: Sequence[Outcomes | None]) -> None:
         """Take in the outcomes of the windows that end within the stretch, for each group, by the present offset."""
         found = [
             self._of_group(group, mine)
@@ -285,8 +308,8 @@ class Alone:
             if mine is not None
         ]
         if found:
-            self._heard = found[0] if len(found) == 1 else _ArrivedOutcomes.together(found)
-        self._one.rows[:] = self._heard.rows(self._weight, self._horizons)
+            self._arrived = found[0] if len(found) == 1 else _ArrivedOutcomes.merged(found)
+        self._numbers.rows[:] = self._arrived.rows(self._weight, self._horizons)
 
     def _of_group(self, group: Group, outcomes: Outcomes) -> _ArrivedOutcomes:
         """Collect the outcomes of one group."""
@@ -297,8 +320,8 @@ class Alone:
         tick += closed.first
         # Forecasts issued within the stretch are not in the ring yet.
         place = closed.issued[:, 0][known]
-        then = tick - group.ahead[0].take(column) * group.stride
-        place = np.where(then < 0, place, (then + RING) * horizons + horizon)
+        issued_at = tick - group.ahead[0].take(column) * group.stride
+        place = np.where(issued_at < 0, place, (issued_at + RING) * horizons + horizon)
         alpha = np.full(len(tick), group.pairs.short_alpha[0])
         if self._samples is not None:
             # The first outcomes are averaged with equal weights.
@@ -316,25 +339,30 @@ class Alone:
         )
 
     def forecast(
-        self, first: int, end: int, grounds: Predictors, hazard: dict[int, int], hidden: Sequence[Bool | None]
+        self,
+        first: int,
+        end: int,
+        predictors: Predictors,
+        hazard: dict[int, int],
+        hidden: Sequence[Bool | None],
     ) -> None:
         """Forecast at some ticks, the first of which was judged already, and judge at the tick after each.
 
         Args:
             first: The first of the ticks.
             end: The tick after the last.
-            grounds: Inputs of all ticks of the stretch, by the present fit and offset.
+            predictors: Inputs of all ticks of the stretch, by the present fit and offset.
             hazard: Hazard class by tick, where it is not 0.
             hidden: For all ticks of the stretch, as in `seeing.Stretch`.
         """
         some, count = slice(first, end), end - first
-        self._features[RING + first : RING + end] = grounds.features[some, 0]
-        self._one.fitted += grounds.fitted[some, 0].tolist()
-        names = grounds.means, grounds.seasons, grounds.last, grounds.usual, grounds.top
+        self._features[RING + first : RING + end] = predictors.features[some, 0]
+        self._numbers.fitted += predictors.fitted[some, 0].tolist()
+        names = predictors.means, predictors.seasons, predictors.last, predictors.usual, predictors.top
         mine = zip(
             *(each[some, 0].tolist() for each in names),
-            grounds.lately[some, 0].tolist() if len(grounds.lately) else [None] * count,
-            grounds.within[some, 0].tolist(),
+            predictors.lately[some, 0].tolist() if len(predictors.lately) else [None] * count,
+            predictors.within[some, 0].tolist(),
             [hazard.get(at, 0) for at in range(first, end)] if hazard else [0] * count,
             hidden[some],
             strict=True,
@@ -343,61 +371,63 @@ class Alone:
 
     def settle(self) -> None:
         """Let the fit learn the outcomes judged since the last call."""
-        one = self._one
-        if not one.lessons:
+        numbers = self._numbers
+        if not numbers.lessons:
             return
-        found = np.array(one.lessons).reshape(-1, _LESSON)
-        one.lessons.clear()
+        found = np.array(numbers.lessons).reshape(-1, _LESSON_SIZE)
+        numbers.lessons.clear()
         places = found[:, :2].astype(np.int64)
         cells = places[:, 1:] // self._horizons
         features = self._features.take(places[:, 0], axis=0)
-        taught = FitUpdates(
+        updates = FitUpdates(
             found[:, 2:3], found[:, 3:4], found[:, 5:6], cells, features, found[:, 4], found[:, 6]
         )
-        apply_fit_updates(self._settings, self._state, taught)
+        apply_fit_updates(self._settings, self._state, updates)
 
     def forget(self) -> None:
         """Drop all forecasts that wait for their outcome, because the offset has changed."""
-        self._before = self._levels()
-        self._one.levels[:] = [nan] * len(self._one.levels)
+        self._earlier_levels = self._levels()
+        self._numbers.levels[:] = [nan] * len(self._numbers.levels)
 
     def _levels(self) -> list[float]:
         """Return the logarithms of all levels issued in the stretch."""
-        return self._before + self._one.levels[RING * self._horizons + len(self._before) :]
+        return (
+            self._earlier_levels + self._numbers.levels[RING * self._horizons + len(self._earlier_levels) :]
+        )
 
     def issued(self) -> Float:
         """Return all forecasts of the stretch: float64 (T, 1, H, 3)."""
         first, horizons = RING * self._horizons, self._horizons
         found = np.empty((len(self._weight), 1, horizons, 3))
         found[:, 0, :, 0] = np.array(self._levels()).reshape(-1, horizons)
-        found[:, 0, :, 1] = np.array(self._one.spreads[first:]).reshape(-1, horizons)
-        found[:, 0, :, 2] = (np.array(self._one.own[first::horizons]) // horizons)[:, np.newaxis]
+        found[:, 0, :, 1] = np.array(self._numbers.spreads[first:]).reshape(-1, horizons)
+        found[:, 0, :, 2] = (np.array(self._numbers.cell_places[first::horizons]) // horizons)[:, np.newaxis]
         return found
 
-    def spoke(self) -> Float:
+    def row_totals(self) -> Float:
         """Return the sums of the rows that the forecasts use: float64 (T, 1, 3, H)."""
-        return np.array(self._one.spoke).reshape(-1, 1, 3, self._horizons)
+        return np.array(self._numbers.row_totals).reshape(-1, 1, 3, self._horizons)
 
     def added(self) -> list[tuple[int, Int, SmallFloat]]:
         """Return what to add to the flat tables, tick by tick, as `judging.count_in`."""
-        one, heard, horizons = self._one, self._heard, self._horizons
-        error = np.array(one.errors)
+        numbers, arrived, horizons = self._numbers, self._arrived, self._horizons
+        error = np.array(numbers.errors)
         some = np.flatnonzero(~np.isnan(error))
         if not len(some):
             return []
-        place, tick = heard.place.take(some), heard.tick.take(some)
+        place, tick = arrived.place.take(some), arrived.tick.take(some)
         totals = np.empty((len(some), 3), np.int64)
-        totals[:, 0] = np.array(one.own).take(place)
-        totals[:, 1] = np.array(one.parents).take(place)
+        totals[:, 0] = np.array(numbers.cell_places).take(place)
+        totals[:, 1] = np.array(numbers.parent_places).take(place)
         totals[:, 1] += _CELLS * horizons
-        totals[:, 2] = heard.horizon.take(some)
+        totals[:, 2] = arrived.horizon.take(some)
         totals[:, 2] += (_ROWS - 1) * horizons
         together = Place(
             totals=totals,
-            spread=np.array(one.spreads).take(place),
+            spread=np.array(numbers.spreads).take(place),
             error=error.take(some),
-            weight=np.repeat(heard.weight.take(some)[:, np.newaxis], 3, axis=1),
-            none=heard.none.take(some),
+            weight=np.repeat(arrived.weight.take(some)[:, np.newaxis], 3, axis=1),
+            none=arrived.none.take(some),
         )
         last = np.flatnonzero(np.append(tick[1:] != tick[:-1], True))
         return updates_by_tick(tick.take(last).tolist(), (last + 1).tolist(), together)
@@ -405,20 +435,20 @@ class Alone:
     def write(self) -> None:
         """Bring the state up to the last tick, except for its tables."""
         self.settle()
-        state, one, settings = self._state, self._one, self._settings
-        slots_first(state.totals).reshape(-1)[:] = one.totals
-        slots_first(state.sizes).reshape(-1)[:] = one.sizes
-        slots_first(state.shifts).reshape(-1)[:] = one.shifts
-        state.short[0], state.doubt[0] = one.short, one.doubt
-        issued, valid = self.issued()[:, 0], len(self._before) // self._horizons
+        state, numbers, settings = self._state, self._numbers, self._settings
+        slots_first(state.totals).reshape(-1)[:] = numbers.totals
+        slots_first(state.sizes).reshape(-1)[:] = numbers.sizes
+        slots_first(state.shifts).reshape(-1)[:] = numbers.shifts
+        state.short[0], state.doubt[0] = numbers.short, numbers.doubt
+        issued, valid = self.issued()[:, 0], len(self._earlier_levels) // self._horizons
         for group in settings.groups:
             # Of the forecasts for the same place, the last one stays.
             at = np.array(ends(group, self._tick, len(issued)), np.int64)[-RING:]
             slot = (self._tick + at) // group.stride % RING
             if group.lead:
                 state.features[0, slot] = self._features[RING + at]
-                state.ahead[0, slot] = np.array(one.aheads[RING:])[at]
-                state.fitted[0, slot] = np.array(one.fitted[RING:])[at]
+                state.ahead[0, slot] = np.array(numbers.aheads[RING:])[at]
+                state.fitted[0, slot] = np.array(numbers.fitted[RING:])[at]
             if valid:
                 slot, at = slot[at >= valid], at[at >= valid]
             mine = np.arange(group.columns.start, group.columns.stop)
@@ -427,5 +457,5 @@ class Alone:
             state.issued[0, slot[:, np.newaxis], mine] = issued[at[:, np.newaxis], mine]
 
 
-_LESSON = 7
+_LESSON_SIZE = 7
 """Numbers per entry of `_Numbers.lessons`."""

@@ -14,7 +14,7 @@ from autoscaler.core.forecast.settings import QUIET_S, Settings
 from autoscaler.core.forecast.state import SeriesState
 from autoscaler.core.types import Bool, Float, Int
 
-_RISE, _STAY = np.array(1.6), np.array(1.3)
+_RISE, _CONTINUE = np.array(1.6), np.array(1.3)
 """Factors on demand without bursts above which a burst begins, and above which it continues."""
 
 
@@ -47,10 +47,10 @@ def note(
         for tick in range(len(demand)):
             state.quiet_s = state.quiet_s + settings.params.tick_s * (1 if tick else since)
         return np.zeros(demand.shape, np.int64), None
-    stays = demand > _STAY * base + room
+    continues = demand > _CONTINUE * base + room
     if rises.size > 1 and rises.shape[1] == 1:
-        return _within_one(settings, state, rises, stays)
-    return _within(settings, state, rises, stays, since)
+        return _find_bursts_of_one(settings, state, rises, continues)
+    return _find_bursts(settings, state, rises, continues, since)
 
 
 def _base(settings: Settings, was: Float, usual: Float) -> Float:
@@ -71,8 +71,8 @@ def _base(settings: Settings, was: Float, usual: Float) -> Float:
     return found
 
 
-def _within(
-    settings: Settings, state: SeriesState, rises: Bool, stays: Bool, since: int
+def _find_bursts(
+    settings: Settings, state: SeriesState, rises: Bool, continues: Bool, since: int
 ) -> tuple[Int, Bool | None]:
     """Do the work of `note` if demand is high at some tick, or a burst is on.
 
@@ -80,7 +80,7 @@ def _within(
         settings: The settings of the series.
         state: Updated in place.
         rises: bool (T, S), whether demand is high enough for a burst to begin.
-        stays: bool (T, S), whether it is high enough for a burst to continue.
+        continues: bool (T, S), whether it is high enough for a burst to continue.
         since: Ticks from the last call to the first of these.
 
     Returns:
@@ -95,7 +95,7 @@ def _within(
             quiet = quiet + dt
         else:
             on = age > 0.0
-            above = np.where(on, stays[tick], rises[tick])
+            above = np.where(on, continues[tick], rises[tick])
             quiet = np.where(above, 0.0, quiet + dt)
             np.greater(above, on, out=onset[tick])
             age = ages[tick] = np.where(above | (on & (quiet < QUIET_S)), age + dt, 0.0)
@@ -105,12 +105,16 @@ def _within(
     return regime(settings, ages), onset if np.count_nonzero(onset) else None
 
 
-def _within_one(settings: Settings, state: SeriesState, rises: Bool, stays: Bool) -> tuple[Int, Bool | None]:
-    """Do the work of `_within` for a single series, on plain numbers."""
+def _find_bursts_of_one(
+    settings: Settings, state: SeriesState, rises: Bool, continues: Bool
+) -> tuple[Int, Bool | None]:
+    """Do the work of `_find_bursts` for a single series, on plain numbers."""
     ages, onset = np.zeros(rises.shape), np.zeros(rises.shape, np.bool_)
     age, quiet, dt = state.age_s.item(), state.quiet_s.item(), settings.params.tick_s
-    for tick, (any_rise, stay) in enumerate(zip(rises[:, 0].tolist(), stays[:, 0].tolist(), strict=True)):
-        above = stay if age > 0.0 else any_rise
+    for tick, (any_rise, goes_on) in enumerate(
+        zip(rises[:, 0].tolist(), continues[:, 0].tolist(), strict=True)
+    ):
+        above = goes_on if age > 0.0 else any_rise
         quiet = 0.0 if above else quiet + dt
         if above and not age > 0.0:
             onset[tick] = True

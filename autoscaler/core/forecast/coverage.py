@@ -128,14 +128,14 @@ def answer(settings: Settings, state: SeriesState, tick: int, demand: Float, usa
     """
     waits = state.asked_at + settings.params.lead_ticks
     waits -= tick
-    over = np.flatnonzero((waits <= 0) & (state.asked_at >= 0))
-    if not len(over):
+    expired = np.flatnonzero((waits <= 0) & (state.asked_at >= 0))
+    if not len(expired):
         return
-    state.asked_at[over] = -1
-    known = waits.take(over) == 0
+    state.asked_at[expired] = -1
+    known = waits.take(expired) == 0
     if usable is not None:
-        known &= usable.take(over)
-    some = over[known]
+        known &= usable.take(expired)
+    some = expired[known]
     if not len(some):
         return
     asked = state.asked.take(some, axis=0)
@@ -252,28 +252,28 @@ def below_each(place: Float, bins: Float) -> Float:
     return found
 
 
-def through(settings: Settings, state: SeriesState, heard: ArrivedDemand, law: AtLead) -> Float:
+def process_ticks(settings: Settings, state: SeriesState, arrived: ArrivedDemand, law: AtLead) -> Float:
     """Do the work of `answer` and `ask` for T ticks, and return the probabilities at each: float64 (T * S, Q).
 
     Args:
         settings: The settings of the series.
         state: The state before the first tick; updated in place.
-        heard: The samples of the ticks.
+        arrived: The samples of the ticks.
         law: The laws of T * S series: those of the first tick, then those of the next.
     """
-    ticks, series = heard.demand.shape
+    ticks, series = arrived.demand.shape
     read_at = np.empty((ticks, series, _COUNT))
     for one in range(series):
-        drawn = np.flatnonzero(is_asked(settings, heard.tick, state.phase[one : one + 1]))
+        drawn = np.flatnonzero(is_asked(settings, arrived.tick, state.phase[one : one + 1]))
         mine = slice(one, None, series)
         past = _Past(
             int(settings.params.lead_ticks[one]),
-            heard.tick,
-            heard.demand[:, one],
-            heard.usable[:, one],
+            arrived.tick,
+            arrived.demand[:, one],
+            arrived.usable[:, one],
             AtLead(law.beyond[:, mine], *(each[mine] for each in law[1:])),
         )
-        _go(state, one, past, drawn, read_at[:, one])
+        _process_series(state, one, past, drawn, read_at[:, one])
     return read_at.reshape(-1, _COUNT)
 
 
@@ -322,8 +322,8 @@ class _Past:
         return places
 
 
-def _go(state: SeriesState, one: int, past: _Past, drawn: Int, read_at: Float) -> None:
-    """Do the work of `through` for one series, and fill in the probabilities, float64 (T, Q)."""
+def _process_series(state: SeriesState, one: int, past: _Past, drawn: Int, read_at: Float) -> None:
+    """Do the work of `process_ticks` for one series, and fill in the probabilities, float64 (T, Q)."""
     before = int(state.asked_at[one])
     asked = past.asked(drawn, before + past.lead if before >= 0 else -1)
     # When each kept forecast's outcome arrives: first that of an earlier stretch, if there is one.

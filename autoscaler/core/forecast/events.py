@@ -62,14 +62,14 @@ def mix(settings: Settings, state: SeriesState, now_s: float, beyond: SmallFloat
     params = settings.params
     found = Measure(*(each.copy() for each in usual))
     for row in _coming(settings, now_s):
-        rows, columns = np.nonzero(_ahead(settings, now_s, row) & ~np.isnan(usual.log_level))
+        rows, columns = np.nonzero(_concerned_horizons(settings, now_s, row) & ~np.isnan(usual.log_level))
         at = rows, columns
-        level = np.log(_with(settings, state, now_s, row, usual) + state.offset)
+        level = np.log(_demand_with_event(settings, state, now_s, row, usual) + state.offset)
         shift = level[rows] - usual.log_level[at]
         # An event that raises demand never lowers what is expected without it, and one that lowers demand never raises
         # it.
-        more = params.event_factor[row, rows] > 1.0
-        shift = np.where(more, np.maximum(shift, 0.0), np.minimum(shift, 0.0))
+        raises = params.event_factor[row, rows] > 1.0
+        shift = np.where(raises, np.maximum(shift, 0.0), np.minimum(shift, 0.0))
         np.minimum(np.maximum(shift, -_MOST_SHIFT), _MOST_SHIFT, out=shift)
         share, spread = params.event_odds[row, rows], found.spread[at]
         unit = np.maximum(spread, np.abs(shift) / _MOST_SPREADS)
@@ -87,7 +87,7 @@ def has_event_at_lead(settings: Settings, now_s: float) -> Bool:
     """Return whether the policy announces an event at the lead time: bool (S,)."""
     found = np.zeros(len(settings.series), np.bool_)
     for row in _coming(settings, now_s):
-        found |= _ahead(settings, now_s, row)[:, Horizon.LEAD]
+        found |= _concerned_horizons(settings, now_s, row)[:, Horizon.LEAD]
     return found
 
 
@@ -95,18 +95,18 @@ def _coming(settings: Settings, now_s: float) -> list[int]:
     """Return the events that may concern some horizon, as rows."""
     params = settings.params
     end_s = now_s + settings.farthest_s + params.tick_s
-    coming = (now_s < _until(settings)) & (params.event_start_s < end_s)
+    coming = (now_s < _counts_until_s(settings)) & (params.event_start_s < end_s)
     found: list[int] = np.unique(np.nonzero(coming)[0]).tolist()
     return found
 
 
-def _until(settings: Settings) -> Float:
+def _counts_until_s(settings: Settings) -> Float:
     """Return when events stop counting, because they have ended or surely show in demand: float64 (E, S)."""
     params = settings.params
     return np.minimum(params.event_end_s, params.event_start_s + STILL_COMING_S)
 
 
-def _ahead(settings: Settings, now_s: float, row: int) -> Bool:
+def _concerned_horizons(settings: Settings, now_s: float, row: int) -> Bool:
     """Return which horizons an event concerns: bool (S, H).
 
     The sample at the end of a horizon describes the tick before. With whole laws, LEAD concerns the tick that a start serves
@@ -120,11 +120,13 @@ def _ahead(settings: Settings, now_s: float, row: int) -> Bool:
     first_s[:, Horizon.LEAD] = end_s[:, Horizon.LEAD] - tick_s
     begins_s, ends_s = params.event_start_s[row, :, np.newaxis], params.event_end_s[row, :, np.newaxis]
     may_come: Bool = (begins_s < end_s) & (first_s < ends_s)
-    may_come &= ((now_s < _until(settings)[row]) & (params.event_odds[row] > 0.0))[:, np.newaxis]
+    may_come &= ((now_s < _counts_until_s(settings)[row]) & (params.event_odds[row] > 0.0))[:, np.newaxis]
     return may_come
 
 
-def _with(settings: Settings, state: SeriesState, now_s: float, row: int, usual: Measure) -> Float:
+def _demand_with_event(
+    settings: Settings, state: SeriesState, now_s: float, row: int, usual: Measure
+) -> Float:
     """Return the demand that is expected with an event: float64 (S,), work per second."""
     params, last = settings.params, state.track[:, LAST]
     factor = params.event_factor[row]
@@ -134,13 +136,13 @@ def _with(settings: Settings, state: SeriesState, now_s: float, row: int, usual:
     # at one moment, the event may show in the tick in which it begins: then demand has gone more than half of the way.
     present = np.minimum(np.exp(usual.log_level[:, Horizon.LEAD]) - state.offset, last)
     half = np.sqrt(factor) * calm
-    has_come = np.where(factor > 1.0, last >= half, last <= half)
+    has_arrived = np.where(factor > 1.0, last >= half, last <= half)
     begins_s = params.event_start_s[row]
-    unseen = ((begins_s > now_s) | ((begins_s == now_s) & ~has_come)) & ~(state.age_s > 0.0)
+    unseen = ((begins_s > now_s) | ((begins_s == now_s) & ~has_arrived)) & ~(state.age_s > 0.0)
     expected = factor * np.where(unseen, np.fmax(calm, present), calm)
     # Once it has begun, no less is expected than what has come, as far as growth since then can explain it.
-    come: Float = np.fmax(expected, np.minimum(last, _GROWN * expected))
-    return np.where(unseen, expected, come)
+    at_least_arrived: Float = np.fmax(expected, np.minimum(last, _GROWN * expected))
+    return np.where(unseen, expected, at_least_arrived)
 
 
 def _mixed(beyond: Float, share: Float, shift: Float, move: Float, unit: Float) -> Float:
@@ -154,14 +156,14 @@ def _mixed(beyond: Float, share: Float, shift: Float, move: Float, unit: Float) 
         unit: float64 (N,), the new unit, in these spreads.
     """
     edges = EDGES[:-1] * unit[:, np.newaxis] + move[:, np.newaxis]
-    without, with_event = _read(beyond, edges), _read(beyond, edges - shift[:, np.newaxis])
+    without, with_event = _read_at(beyond, edges), _read_at(beyond, edges - shift[:, np.newaxis])
     found = without + share[:, np.newaxis] * (with_event - without)
     # Outcomes below the first edge are in the first bin; only no demand at all stays as it was.
     found[:, 0] = beyond[:, 0]
     return found
 
 
-def _read(beyond: Float, spreads: Float) -> Float:
+def _read_at(beyond: Float, spreads: Float) -> Float:
     """Return the probability of more than the given log ratios, in spreads: float64 (N, LAW_BINS), interpolated linearly."""
     place = np.arcsinh(spreads)
     place -= LAW_LOW

@@ -29,7 +29,7 @@ _WINDOWS = np.arange(MOST_ALONE)[:, np.newaxis] + np.arange(MEDIAN_SLOTS)
 """Row t holds the places of the slots whose median is taken at tick t, in a run of slots."""
 
 
-class _Looked(NamedTuple):
+class _ReadCodes(NamedTuple):
     """Codes that are read at each of N beginnings of a slot.
 
     Attributes:
@@ -42,13 +42,13 @@ class _Looked(NamedTuple):
     others: Code
 
     @classmethod
-    def room(cls, settings: Settings, beginnings: int) -> _Looked:
-        """Allocate arrays, which `look` fills in."""
+    def allocate(cls, settings: Settings, beginnings: int) -> _ReadCodes:
+        """Allocate arrays, which `read` fills in."""
         series = len(settings.series)
         others = np.empty((beginnings, settings.looks.shape[1], series), np.uint16)
         return cls(np.empty((beginnings, series, MEDIAN_SLOTS), np.uint16), others)
 
-    def look(self, at: int, settings: Settings, state: SeriesState, slot: int, places: Int) -> None:
+    def read(self, at: int, settings: Settings, state: SeriesState, slot: int, places: Int) -> None:
         """Fill in the codes for beginning `at`, at which `slot` opens; `places` is from `_places`."""
         codes, recent, others = slots_first(state.codes), self.recent[at], self.others[at]
         end = (slot + settings.newest) % settings.slots + 1
@@ -95,16 +95,16 @@ def note(
     before = [state.slot, *slots[:-1]]
     begins = [tick for tick, slot in enumerate(slots) if slot != before[tick]]
     median, season = state.median, state.track[:, SEASONS]
-    by = _by_tick if settings.slot_s <= settings.params.tick_s else _by_slot
-    found = by(settings, state, slots, demand, usable)
+    add = _by_tick if settings.slot_s <= settings.params.tick_s else _by_slot
+    found = add(settings, state, slots, demand, usable)
     if len(slots) == 1:
         if not begins:
             return median[np.newaxis], season[np.newaxis]
-        medians, seasons = _look_back(settings, state, found)
+        medians, seasons = _medians_and_seasons(settings, state, found)
         return median[np.newaxis], seasons
     if not begins:
         return median[np.newaxis].repeat(len(slots), axis=0), season[np.newaxis].repeat(len(slots), axis=0)
-    new_medians, new_seasons = _look_back(settings, state, found)
+    new_medians, new_seasons = _medians_and_seasons(settings, state, found)
     if len(begins) == len(slots):
         return np.concatenate([median[np.newaxis], new_medians[:-1]]), new_seasons
     # The number of slots that have begun by each tick.
@@ -116,28 +116,28 @@ def note(
 
 def _by_tick(
     settings: Settings, state: SeriesState, slots: Sequence[int], demand: Float, usable: Bool | None
-) -> _Looked:
+) -> _ReadCodes:
     """Add samples to slots of one tick each, and return what is read at the N beginnings of a slot."""
     code = encoded(
         np.log1p((demand if usable is None else np.where(usable, demand, 0.0)) / settings.params.scale)
     )
     if usable is not None:
         code *= usable
-    if _are_apart(settings, state, slots):
-        return _all_at_once(settings, state, slots, code)
-    places, found, seen = _places(settings, slots), _Looked.room(settings, len(slots)), 0
+    if _are_independent(settings, state, slots):
+        return _write_and_read(settings, state, slots, code)
+    places, found, count = _places(settings, slots), _ReadCodes.allocate(settings, len(slots)), 0
     for tick, slot in enumerate(slots):
         begins = slot != state.slot
         if begins:
             _open(state, slot)
         slots_first(state.codes)[slot % settings.slots] = code[tick]
         if begins:
-            found.look(seen, settings, state, slot, places[tick])
-            seen += 1
-    return _Looked(found.recent[:seen], found.others[:seen])
+            found.read(count, settings, state, slot, places[tick])
+            count += 1
+    return _ReadCodes(found.recent[:count], found.others[:count])
 
 
-def _are_apart(settings: Settings, state: SeriesState, slots: Sequence[int]) -> bool:
+def _are_independent(settings: Settings, state: SeriesState, slots: Sequence[int]) -> bool:
     """Return whether the slots follow the open one, and are so few that none reads another one as an earlier day's."""
     count = len(slots)
     if count == 1 or state.slot < 0 or slots[0] - state.slot != 1 or slots[-1] - state.slot != count:
@@ -148,28 +148,28 @@ def _are_apart(settings: Settings, state: SeriesState, slots: Sequence[int]) -> 
     )
 
 
-def _all_at_once(settings: Settings, state: SeriesState, slots: Sequence[int], code: Code) -> _Looked:
+def _write_and_read(settings: Settings, state: SeriesState, slots: Sequence[int], code: Code) -> _ReadCodes:
     """Write the codes of slots that are apart, uint16 (T, S), and return what is read at their beginnings."""
     count, newest = len(slots), np.arange(slots[0] + 1 - MEDIAN_SLOTS, slots[-1] + 1) % settings.slots
-    found, places = _Looked.room(settings, count), _places(settings, slots)
+    found, places = _ReadCodes.allocate(settings, count), _places(settings, slots)
     codes = slots_first(state.codes)
     _fetch(codes, places, found.others)
     found.others[:, 0] = code
     codes[newest[MEDIAN_SLOTS - 1 :]] = code
     recent = codes.take(newest, axis=0).take(_WINDOWS[:count], axis=0)
-    found = _Looked(recent.swapaxes(1, 2).copy(), found.others)
+    found = _ReadCodes(recent.swapaxes(1, 2).copy(), found.others)
     state.slot = slots[-1]
     return found
 
 
 def _by_slot(
     settings: Settings, state: SeriesState, slots: Sequence[int], demand: Float, usable: Bool | None
-) -> _Looked:
+) -> _ReadCodes:
     """Add samples to slots longer than a tick, and return what is read at the beginnings of slots."""
     if usable is not None:
         demand = np.where(usable, demand, 0.0)
     ends = [tick for tick in range(1, len(slots)) if slots[tick] != slots[tick - 1]]
-    found, seen = _Looked.room(settings, 1 + len(ends)), 0
+    found, count = _ReadCodes.allocate(settings, 1 + len(ends)), 0
     for first, end in zip([0, *ends], [*ends, len(slots)], strict=True):
         slot = slots[first]
         if slot != state.slot:
@@ -178,12 +178,12 @@ def _by_slot(
             _open(state, slot)
             state.slot_sum.fill(0.0)
             state.slot_count.fill(0.0)
-            found.look(seen, settings, state, slot, _places(settings, [slot])[0])
-            seen += 1
+            found.read(count, settings, state, slot, _places(settings, [slot])[0])
+            count += 1
         for tick in range(first, end):
             state.slot_sum += demand[tick]
             state.slot_count += 1.0 if usable is None else usable[tick]
-    return _Looked(found.recent[:seen], found.others[:seen])
+    return _ReadCodes(found.recent[:count], found.others[:count])
 
 
 def _places(settings: Settings, slots: Sequence[int]) -> Int:
@@ -228,7 +228,7 @@ def _write(settings: Settings, state: SeriesState) -> None:
     slots_first(state.codes)[state.slot % settings.slots] = code
 
 
-def _look_back(settings: Settings, state: SeriesState, found: _Looked) -> tuple[Float, Float]:
+def _medians_and_seasons(settings: Settings, state: SeriesState, found: _ReadCodes) -> tuple[Float, Float]:
     """Compute medians, (N, S), and seasons, (N, S, 3), from the codes that were read."""
     recent = found.recent
     recent.sort(axis=-1)
@@ -247,7 +247,7 @@ def _look_back(settings: Settings, state: SeriesState, found: _Looked) -> tuple[
 
     count = state.paces.shape[1]
     days = _days_known(found.others, count - 1)
-    others = found.others if days == count - 1 else _of_days(found.others, count, days)
+    others = found.others if days == count - 1 else _first_days(found.others, count, days)
     logs = others.astype(np.float64)
     known = logs > 0.0
     logs -= 1.0
@@ -269,8 +269,8 @@ def _days_known(others: Code, days: int) -> int:
     return days
 
 
-def _of_days(others: Code, count: int, days: int) -> Code:
-    """Return the part of `_Looked.others` that concerns the first `days` of the earlier days."""
+def _first_days(others: Code, count: int, days: int) -> Code:
+    """Return the part of `_ReadCodes.others` that concerns the first `days` of the earlier days."""
     return np.concatenate([others[:, : 1 + days], others[:, count : count + 3 * days]], axis=1)
 
 

@@ -60,12 +60,12 @@ class Predictors:
         cls,
         settings: Settings,
         state: SeriesState,
-        seen: Tracks,
+        tracks: Tracks,
         ticks: slice[int, int | None, None] = _ALL,
         some: Int | None = None,
     ) -> Predictors:
         """Compute the inputs for all or some of the ticks, and for all or some of the series, int64 (N,)."""
-        track, regime = seen.track[ticks], seen.regime[ticks]
+        track, regime = tracks.track[ticks], tracks.regime[ticks]
         offset = state.offset
         if some is not None:
             track, regime = track[:, some], regime[:, some]
@@ -77,17 +77,17 @@ class Predictors:
         features = _features(logs)
         means, seasons, fitted = _parts(settings, state, regime, features, some)
         lately = np.empty((0, len(offset)))
-        if seen.lately is not None:
-            high = seen.lately[ticks] if some is None else seen.lately[ticks, some]
+        if tracks.lately is not None:
+            high = tracks.lately[ticks] if some is None else tracks.lately[ticks, some]
             lately = np.log(np.where(high < np.inf, high, 0.0) + offset)
         if np.count_nonzero(regime):
             bursts = regime > 0
-            within = regime * tables.GROWTHS + (tables.LEVELS * tables.HAZARDS - tables.GROWTHS)
-            within += _GROWTHS.searchsorted(-features[..., 1])
-            within = np.where(bursts, within, -1)
+            burst_cell = regime * tables.GROWTHS + (tables.LEVELS * tables.HAZARDS - tables.GROWTHS)
+            burst_cell += _GROWTHS.searchsorted(-features[..., 1])
+            burst_cell = np.where(bursts, burst_cell, -1)
             bursting = np.logical_or.reduce(bursts, axis=1).tolist()
         else:
-            within = regime - _ONE
+            burst_cell = regime - _ONE
             bursting = [False] * len(regime)
         return cls(
             last=logs[..., LAST],
@@ -98,15 +98,15 @@ class Predictors:
             means=means,
             seasons=seasons,
             fitted=fitted,
-            within=within,
+            within=burst_cell,
             bursting=bursting,
         )
 
     def fit(
-        self, settings: Settings, state: SeriesState, seen: Tracks, ticks: slice[int, int | None, None]
+        self, settings: Settings, state: SeriesState, tracks: Tracks, ticks: slice[int, int | None, None]
     ) -> None:
         """Recompute the parts of the fit for some ticks and all series."""
-        found = _parts(settings, state, seen.regime[ticks], self.features[ticks], None)
+        found = _parts(settings, state, tracks.regime[ticks], self.features[ticks], None)
         self.means[ticks], self.seasons[ticks], self.fitted[ticks] = found
 
     def change(self, first: int, some: Int, new: Predictors) -> None:
@@ -148,7 +148,7 @@ def _features(logs: Float) -> Float:
 def expect(
     settings: Settings,
     state: SeriesState,
-    grounds: Predictors,
+    predictors: Predictors,
     marks: Marks | None,
     tick: int,
     hidden: Bool | None,
@@ -162,7 +162,7 @@ def expect(
     Args:
         settings: The settings of the series.
         state: Its forecasts that wait for their outcome are updated.
-        grounds: Inputs of the stretch's ticks.
+        predictors: Inputs of the stretch's ticks.
         marks: Lattice points of the ticks; None if no series has a lattice.
         tick: The tick, counted from the first of the stretch; it must be the state's last tick.
         hidden: bool (S,), whether demand is censored, so that no fall from the last value is expected; None if it is nowhere.
@@ -170,56 +170,58 @@ def expect(
     Returns:
         float64 (S, H, 3): logarithm of level plus offset, spread, cell.
     """
-    ahead = level.believed(grounds.means[tick], grounds.seasons[tick], state.doubt)
+    ahead = level.believed(predictors.means[tick], predictors.seasons[tick], state.doubt)
     if hidden is not None:
         np.copyto(ahead, np.maximum(ahead, _NOTHING), where=hidden)
-    last = grounds.last[tick]
+    last = predictors.last[tick]
     issued = np.empty((len(ahead), settings.horizons, 3))
     log_level = issued[..., 0]
     # Windows whose middle is before the lead time have gone part of the way.
     np.multiply(settings.on_the_way, ahead[:, np.newaxis], out=log_level)
     log_level += last[:, np.newaxis]
     ahead += last
-    if len(grounds.lately):
-        np.fmax(log_level[:, -1], grounds.lately[tick], out=log_level[:, -1])
-    cell = _cell(settings, state, grounds, marks, tick, ahead)
+    if len(predictors.lately):
+        np.fmax(log_level[:, -1], predictors.lately[tick], out=log_level[:, -1])
+    cell = _cell(settings, state, predictors, marks, tick, ahead)
     issued[..., 2] = cell[:, np.newaxis]
     parent = settings.parent_of.take(cell)
     parent += settings.series
     shifts = slots_first(state.shifts).reshape(-1, settings.horizons).take(parent, axis=0)
     log_level[:, 1:] += shifts[:, 1:]
-    shifts[:] = grounds.top[tick][:, np.newaxis]
+    shifts[:] = predictors.top[tick][:, np.newaxis]
     np.minimum(log_level, shifts, out=log_level)
     spread = slots_first(state.sizes).reshape(-1, settings.horizons).take(parent, axis=0)
     spread *= state.short
     np.sqrt(spread, out=spread)
     np.maximum(spread, LEAST_SPREAD, out=spread)
     np.minimum(spread, MOST_SPREAD, out=issued[..., 1])
-    _remember(settings, state, grounds, tick, issued)
+    _remember(settings, state, predictors, tick, issued)
     return issued
 
 
 def _cell(
     settings: Settings,
     state: SeriesState,
-    grounds: Predictors,
+    predictors: Predictors,
     marks: Marks | None,
     tick: int,
     log_level: Float,
 ) -> Int:
     """Return the cell of each series: by the regime and its growth in a burst, else by level and hazard class."""
-    cell: Int = LEVELS.searchsorted(log_level - grounds.usual[tick])
+    cell: Int = LEVELS.searchsorted(log_level - predictors.usual[tick])
     odds = None if marks is None else hazard(settings, state, marks, tick)
     if odds is not None:
         odds *= tables.LEVELS
         cell += odds
-    if grounds.bursting[tick]:
-        within = grounds.within[tick]
+    if predictors.bursting[tick]:
+        within = predictors.within[tick]
         cell = np.where(within >= 0, within, cell)
     return cell
 
 
-def _remember(settings: Settings, state: SeriesState, grounds: Predictors, tick: int, issued: Float) -> None:
+def _remember(
+    settings: Settings, state: SeriesState, predictors: Predictors, tick: int, issued: Float
+) -> None:
     """Keep the forecast until its outcome arrives, for the groups whose block ends now."""
     now, ring = state.last_tick, state.issued.shape[1]
     for group in settings.groups:
@@ -232,13 +234,13 @@ def _remember(settings: Settings, state: SeriesState, grounds: Predictors, tick:
         else:
             np.copyto(kept, issued[:, columns], where=group.mine[..., np.newaxis])
         if group.lead:
-            ahead = issued[:, 0, 0] - grounds.last[tick]
+            ahead = issued[:, 0, 0] - predictors.last[tick]
             if group.mine is None:
-                state.features[:, slot] = grounds.features[tick]
+                state.features[:, slot] = predictors.features[tick]
                 state.ahead[:, slot] = ahead
-                state.fitted[:, slot] = grounds.fitted[tick]
+                state.fitted[:, slot] = predictors.fitted[tick]
             else:
                 mine = group.mine[:, 0]
-                state.features[mine, slot] = grounds.features[tick, mine]
+                state.features[mine, slot] = predictors.features[tick, mine]
                 state.ahead[mine, slot] = ahead[mine]
-                state.fitted[mine, slot] = grounds.fitted[tick, mine]
+                state.fitted[mine, slot] = predictors.fitted[tick, mine]

@@ -55,7 +55,7 @@ class FitOutcome:
     Attributes:
         place: int64 (S,), place of the forecast's features in a flat (RING, S).
         error: float64 (S,), log of outcome over level.
-        was: float64 (S, 3), the forecast: logarithm of the level, spread, cell.
+        forecast: float64 (S, 3), the forecast: logarithm of the level, spread, cell.
         known: bool (S,), whether there is an outcome; None if there is everywhere.
         size: float64 (S,), mean size of the log error without a burst.
         evidence: float64 (S,), weight of all outcomes so far.
@@ -64,7 +64,7 @@ class FitOutcome:
 
     place: Int
     error: Float
-    was: Float
+    forecast: Float
     known: Bool | None
     size: Float
     evidence: Float
@@ -129,22 +129,27 @@ def judge(
     closed = outcomes.closed
     at = (tick - closed.first) // group.stride
     places = closed.issued[at]
-    was = slots_first(state.issued).reshape(-1, 3).take(places, axis=0)
-    known = was[..., 0] == was[..., 0]
+    forecast = slots_first(state.issued).reshape(-1, 3).take(places, axis=0)
+    known = forecast[..., 0] == forecast[..., 0]
     known &= closed.known[at]
     count = np.count_nonzero(known)
     if not count:
         return
-    error = outcomes.logs[at] - was[..., 0]
+    error = outcomes.logs[at] - forecast[..., 0]
     none = closed.outcome[at] <= _NOTHING
     if count == known.size:
-        pairs, errors, issued, nothing = group.pairs, error.reshape(-1), was.reshape(-1, 3), none.reshape(-1)
+        pairs, errors, issued, nothing = (
+            group.pairs,
+            error.reshape(-1),
+            forecast.reshape(-1, 3),
+            none.reshape(-1),
+        )
     else:
         some = np.flatnonzero(known)
         pairs, errors, issued, nothing = (
             group.pairs.some(some),
             error.reshape(-1).take(some),
-            was.reshape(-1, 3).take(some, axis=0),
+            forecast.reshape(-1, 3).take(some, axis=0),
             none.reshape(-1).take(some),
         )
     lessons.places.append((tick, _count(settings, pairs, state, errors, issued, nothing)))
@@ -152,32 +157,32 @@ def judge(
     if group.lead:
         at_lead = len(known) if count == known.size else int(np.count_nonzero(known[:, 0]))
     if at_lead:
-        lesson = FitOutcome(
+        fit_outcome = FitOutcome(
             place=places[:, 0] // state.open.shape[1],
             error=error[:, 0],
-            was=was[:, 0],
+            forecast=forecast[:, 0],
             known=None if at_lead == len(known) else known[:, 0],
             size=state.sizes[:, 0, 0].copy(),
             evidence=state.totals[:, -1, 0].copy(),
             weight=state.weight,
         )
-        _compare(group, state, lesson)
+        _compare(group, state, fit_outcome)
         if not lessons.fits:
             lessons.begun = state.last_tick
-        lessons.fits.append(lesson)
+        lessons.fits.append(fit_outcome)
 
 
 def _count(
-    settings: Settings, pairs: Pairs, state: SeriesState, error: Float, was: Float, none: Bool
+    settings: Settings, pairs: Pairs, state: SeriesState, error: Float, forecast: Float, none: Bool
 ) -> Place:
     """Add outcomes of different pairs of series and horizon to totals, mean sizes and mean shifts.
 
     Returns:
         The outcomes, to be counted in the tables.
     """
-    at, cell = pairs.at, was[:, 2].astype(np.int64)
-    one = state.weight.take(pairs.series)
-    weight = one * pairs.weight
+    at, cell = pairs.at, forecast[:, 2].astype(np.int64)
+    outcome_weight = state.weight.take(pairs.series)
+    weight = outcome_weight * pairs.weight
     places = settings.totals_of.take(cell, axis=0)
     places += pairs.first_total
     totals = slots_first(state.totals).reshape(-1)
@@ -205,7 +210,7 @@ def _count(
     at = settings.parents_of.take(cell)
     at += pairs.first_parent
     # The initial sizes weigh as much as `FIRST_WEIGHT` outcomes.
-    share = FIRST_WEIGHT * one[:, 0]
+    share = FIRST_WEIGHT * outcome_weight[:, 0]
     share += found[:, 1]
     np.divide(weight[:, 0], share, out=share)
     was_size = sizes.take(at)
@@ -218,26 +223,26 @@ def _count(
     shift *= share
     shift += shifts.take(at)
     shifts.put(at, shift)
-    return Place(places, was[:, 1], error, weight, none)
+    return Place(places, forecast[:, 1], error, weight, none)
 
 
 FIRST_WEIGHT = np.array(5.0)
 """Weight of the initial sizes, in outcomes."""
 
 
-def _compare(group: Group, state: SeriesState, lesson: FitOutcome) -> None:
+def _compare(group: Group, state: SeriesState, fit_outcome: FitOutcome) -> None:
     """Update the mean squared errors of the fit alone and of the last value, in log ratios to the last value."""
-    outcome = slots_first(state.ahead).reshape(-1).take(lesson.place)
-    outcome += lesson.error
+    outcome = slots_first(state.ahead).reshape(-1).take(fit_outcome.place)
+    outcome += fit_outcome.error
     squares = np.empty((len(outcome), 2))
-    np.subtract(outcome, slots_first(state.fitted).reshape(-1).take(lesson.place), out=squares[:, 0])
+    np.subtract(outcome, slots_first(state.fitted).reshape(-1).take(fit_outcome.place), out=squares[:, 0])
     squares[:, 1] = outcome
     squares *= squares
     np.minimum(squares, MOST_SQUARE, out=squares)
     squares -= state.doubt
     squares *= group.doubt_alpha
-    if lesson.known is not None:
-        squares = np.where(lesson.known[:, np.newaxis], squares, 0.0)
+    if fit_outcome.known is not None:
+        squares = np.where(fit_outcome.known[:, np.newaxis], squares, 0.0)
     state.doubt += squares
 
 
@@ -293,7 +298,7 @@ def learn_fit(settings: Settings, state: SeriesState, lessons: Updates) -> None:
     together = FitOutcome(
         place=stacked([each.place for each in some]),
         error=stacked([each.error for each in some]),
-        was=stacked([each.was for each in some]),
+        forecast=stacked([each.forecast for each in some]),
         known=known,
         size=stacked([each.size for each in some]),
         evidence=stacked([each.evidence for each in some]),
@@ -302,7 +307,7 @@ def learn_fit(settings: Settings, state: SeriesState, lessons: Updates) -> None:
     learn(settings, state, together)
 
 
-def learn(settings: Settings, state: SeriesState, lesson: FitOutcome) -> None:
+def learn(settings: Settings, state: SeriesState, fit_outcomes: FitOutcome) -> None:
     """Apply outcomes to the sums of the fit and to the mean distance from the level.
 
     Outcomes are bounded by `HUBER`. They are weighted by the inverse square of the spread at that time, relative to the mean
@@ -311,36 +316,40 @@ def learn(settings: Settings, state: SeriesState, lesson: FitOutcome) -> None:
     Args:
         settings: The settings of the series.
         state: Updated in place.
-        lesson: Outcomes of T ticks in order, with arrays (T, ...).
+        fit_outcomes: Outcomes of T ticks in order, with arrays (T, ...).
     """
-    known, error, was = lesson.known, lesson.error, lesson.was
-    features = slots_first(state.features).reshape(-1, level.FEATURES).take(lesson.place.reshape(-1), axis=0)
-    outcome = slots_first(state.ahead).reshape(-1).take(lesson.place)
+    known, error, forecast = fit_outcomes.known, fit_outcomes.error, fit_outcomes.forecast
+    features = (
+        slots_first(state.features).reshape(-1, level.FEATURES).take(fit_outcomes.place.reshape(-1), axis=0)
+    )
+    outcome = slots_first(state.ahead).reshape(-1).take(fit_outcomes.place)
     if known is not None:
         # The features of a series without a sample are NaN, which no weight would remove.
         features = np.where(known.reshape(-1)[:, np.newaxis], features, 0.0)
-        was = np.where(known[..., np.newaxis], was, _HARMLESS)
+        forecast = np.where(known[..., np.newaxis], forecast, _HARMLESS)
         error = np.where(known, error, 0.0)
         outcome = np.where(known, outcome, 0.0)
-    spread = was[..., 1]
+    spread = forecast[..., 1]
     # The log of outcome over last value: that of level over last value, plus the error.
     limit = HUBER * spread
     bounded = np.minimum(np.maximum(error, -limit), limit)
     outcome += bounded
-    share = lesson.evidence + _ONE
-    np.divide(lesson.weight, share, out=share)
+    share = fit_outcomes.evidence + _ONE
+    np.divide(fit_outcomes.weight, share, out=share)
     np.minimum(share, _ONE, out=share)
-    weight = lesson.size / spread
+    weight = fit_outcomes.size / spread
     weight *= weight
     np.minimum(weight, MOST_WEIGHT, out=weight)
     weight *= settings.fit_weight
-    weight *= lesson.weight
+    weight *= fit_outcomes.weight
     if known is not None:
         share *= known
         weight *= known
-    cells = was[..., 2].astype(np.int64)
-    taught = FitUpdates(was[..., 0], error, share, cells, features, outcome.reshape(-1), weight.reshape(-1))
-    apply_fit_updates(settings, state, taught)
+    cells = forecast[..., 2].astype(np.int64)
+    updates = FitUpdates(
+        forecast[..., 0], error, share, cells, features, outcome.reshape(-1), weight.reshape(-1)
+    )
+    apply_fit_updates(settings, state, updates)
 
 
 class FitUpdates(NamedTuple):
@@ -363,16 +372,16 @@ class FitUpdates(NamedTuple):
     weight: Float
 
 
-def apply_fit_updates(settings: Settings, state: SeriesState, taught: FitUpdates) -> None:
+def apply_fit_updates(settings: Settings, state: SeriesState, updates: FitUpdates) -> None:
     """Add outcomes to the sums of their regimes and to the mean distance from the level."""
-    off = np.exp(taught.log_level)
-    off *= np.expm1(taught.error)
-    np.abs(off, out=off)
-    _miss(state, off, taught.share)
-    row = settings.regime_of.take(taught.cell)
+    distance = np.exp(updates.log_level)
+    distance *= np.expm1(updates.error)
+    np.abs(distance, out=distance)
+    _miss(state, distance, updates.share)
+    row = settings.regime_of.take(updates.cell)
     row += settings.series
-    both = level.products(taught.features, taught.outcome, taught.weight)
-    _sum_up(state, row, both.reshape(*row.shape, -1))
+    products = level.products(updates.features, updates.outcome, updates.weight)
+    _sum_up(state, row, products.reshape(*row.shape, -1))
 
 
 def _miss(state: SeriesState, off: Float, share: Float) -> None:

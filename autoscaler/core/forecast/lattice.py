@@ -103,7 +103,7 @@ def hazard(settings: Settings, state: SeriesState, marks: Marks, tick: int) -> I
     return _CLASSES.searchsorted(odds)
 
 
-def by_then(settings: Settings, state: SeriesState, marks: Marks | None) -> BurstOdds:
+def burst_odds(settings: Settings, state: SeriesState, marks: Marks | None) -> BurstOdds:
     """Return how likely a burst is to run or begin by the time that a start ordered now serves.
 
     A running burst counts as certain. Otherwise, a burst at the next lattice point and one off the lattice, whose odds are
@@ -153,9 +153,9 @@ def choose(settings: Settings, state: SeriesState, series: Int, now_s: float) ->
     onsets = state.onsets.take(series, axis=0)
     remembered = onsets > now_s - REMEMBERED_S
     count = np.add.reduce(remembered, axis=1)
-    over_s = np.minimum(state.ticks.take(series) * tick_s, REMEMBERED_S) + DAY_S
+    observed_s = np.minimum(state.ticks.take(series) * tick_s, REMEMBERED_S) + DAY_S
     state.period_s[series] = 0.0
-    state.stray[series] = (count + 0.5) / over_s
+    state.stray[series] = (count + 0.5) / observed_s
     enough = np.flatnonzero(count >= _LEAST_ONSETS)
     if len(enough):
         for place, (period_s, phase_s) in _best(onsets[enough], remembered[enough], tick_s).items():
@@ -163,7 +163,7 @@ def choose(settings: Settings, state: SeriesState, series: Int, now_s: float) ->
             at = int(series[row])
             state.period_s[at], state.phase_s[at] = period_s, phase_s
             times = np.sort(onsets[row][remembered[row]])
-            _learn_odds(state, at, times, now_s, tick_s, float(over_s[row]))
+            _learn_odds(state, at, times, now_s, tick_s, float(observed_s[row]))
     state.lattices = int(np.count_nonzero(state.period_s))
 
 
@@ -223,7 +223,7 @@ def _gain(count: int, share: float, chance: float) -> float:
 
 
 def _learn_odds(
-    state: SeriesState, at: int, times: Float, now_s: float, tick_s: float, over_s: float
+    state: SeriesState, at: int, times: Float, now_s: float, tick_s: float, observed_s: float
 ) -> None:
     """Learn the odds of the points of a series' lattice.
 
@@ -237,18 +237,18 @@ def _learn_odds(
         times: float64, times of its onsets, ascending.
         now_s: The present time.
         tick_s: Length of a tick.
-        over_s: For how long onsets have been observed, in seconds.
+        observed_s: For how long onsets have been observed, in seconds.
     """
     period_s, phase_s = float(state.period_s[at]), float(state.phase_s[at])
     early = _bin_s(tick_s)
     since = times + early - phase_s
     point = np.floor(since / period_s)
     into = since - point * period_s
-    there = into < _window_s(tick_s) + 3.0 * early
-    points = np.unique(point[there])
+    on_lattice = into < _window_s(tick_s) + 3.0 * early
+    points = np.unique(point[on_lattice])
     if len(points):
-        state.behind_s[at] = max(float(np.median(into[there])) - early, 0.0)
-    state.stray[at] = (np.count_nonzero(~there) + 0.5) / over_s
+        state.behind_s[at] = max(float(np.median(into[on_lattice])) - early, 0.0)
+    state.stray[at] = (np.count_nonzero(~on_lattice) + 0.5) / observed_s
     first, last = math.floor(times[0] / period_s), math.floor((now_s - phase_s) / period_s)
     tried = max(last - first + 1.0, len(points) + 1.0)
     rate = (len(points) + 0.5) / (tried + 1.0)

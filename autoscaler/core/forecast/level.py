@@ -174,7 +174,7 @@ def fitted(sums: Float, prior: Float) -> Float:
     whole = _solved(_with_prior(pooled, prior)).T
     # Pseudo-outcomes with the mean products of all bursts, for which the weights of all bursts are best.
     matrix, side = _parts(pooled / np.maximum(pooled[:, _ONES], 1e-300)[:, np.newaxis])
-    matrix[:, _DIAGONAL] += matrix[:, _DIAGONAL] * _OWN + 1e-6
+    matrix[:, _DIAGONAL] += matrix[:, _DIAGONAL] * _SHRINKAGE + 1e-6
     terms = matrix.take(_PAIR, axis=1)
     terms *= whole[:, np.newaxis]
     side[:] = np.add.accumulate(terms, axis=-1)[..., -1]
@@ -209,7 +209,7 @@ def _solved_once(systems: Float, own: Bool) -> Float:
 _DIAGONAL = _PAIR[np.arange(FEATURES), np.arange(FEATURES)]
 _ONES = int(_PAIR[-1, -1])
 """The square of the last feature is 1, so this sum counts the outcomes."""
-_OWN = 0.5
+_SHRINKAGE = 0.5
 """Additional weight of the squares of features in those pseudo-outcomes: it shrinks the weights of a regime one by one,
 beyond their joint effect."""
 

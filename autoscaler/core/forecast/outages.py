@@ -21,7 +21,7 @@ from autoscaler.core.forecast.settings import Settings
 from autoscaler.core.forecast.state import MEANS, SEASONS, USUAL, SeriesState
 from autoscaler.core.types import Bool, Float, Int
 
-_LATELY = ("track", "paces", "base", "median", "short", "doubt")
+_RECENT_FIELDS = ("track", "paces", "base", "median", "short", "doubt")
 """Fields that are set aside, in `SeriesState.aside_...`."""
 _OF_TRACK, _NEXT_STEP = slice(USUAL, MEANS.stop), SEASONS.stop - 1
 
@@ -46,7 +46,7 @@ def note(settings: Settings, state: SeriesState, samples: Stretch) -> int:
         back = came_back(falls, tick, tick_s, _work(settings, state, samples, slice(1))[0])
         back = back[(state.aside_slot[back] >= 0) & ~_is_high_next(settings, state, back)]
         if len(back):
-            _put_back(settings, state, back, tick)
+            _restore(settings, state, back, tick)
     if len(samples.now_s) == 1:
         return 1
     return 1 + uneventful(falls, tick + 1, tick_s, _work(settings, state, samples, slice(1, None)))
@@ -76,22 +76,22 @@ def _set_aside(settings: Settings, state: SeriesState, series: Int, slot: int) -
     """Set recent state aside; it will not be restored for series in which earlier days expected the fall."""
     by_clock = ~np.isnan(state.track[series, _NEXT_STEP]) & ~_is_high_next(settings, state, series)
     state.aside_slot[series] = np.where(by_clock, -1, slot)
-    for name in _LATELY:
+    for name in _RECENT_FIELDS:
         getattr(state, f"aside_{name}")[series] = getattr(state, name)[series]
 
 
-def _put_back(settings: Settings, state: SeriesState, series: Int, tick: int) -> None:
+def _restore(settings: Settings, state: SeriesState, series: Int, tick: int) -> None:
     """Restore what was set aside, moved by what earlier days did meanwhile, and make the slots of the outage unknown."""
     paces = state.paces[series]
     state.track[series, _OF_TRACK] = state.aside_track[series, _OF_TRACK]
-    for name in _LATELY[1:]:
+    for name in _RECENT_FIELDS[1:]:
         getattr(state, name)[series] = getattr(state, f"aside_{name}")[series]
     moved = _moved_meanwhile(state.paces[series], paces)
     paces[:, 0] = state.paces[series, 0] + moved
     state.paces[series] = paces
-    scale, by = settings.params.scale[series], np.exp(moved)
+    scale, factor = settings.params.scale[series], np.exp(moved)
     for array in (*state.track.T[MEANS], state.base, state.median):
-        array[series] = np.maximum((array[series] + scale) * by - scale, 0.0)
+        array[series] = np.maximum((array[series] + scale) * factor - scale, 0.0)
     state.age_s[series] = 0.0
     state.slot_sum[series] = state.slot_count[series] = 0.0
     ring = state.issued.shape[1]

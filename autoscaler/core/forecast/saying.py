@@ -108,7 +108,7 @@ class Readouts:
 
     def __init__(self, settings: Settings, most: int) -> None:
         series, horizons = len(settings.series), settings.horizons
-        self._settings, self._most = settings, most
+        self._settings, self._most_ticks = settings, most
         self._issued = np.empty((most, series, horizons, 3))
         self._tables = np.empty((most, series, 3, horizons, LAW_BINS), np.float32)
         self._totals = np.empty((most, series, 3, horizons))
@@ -118,7 +118,7 @@ class Readouts:
 
     def has_room(self, ticks: int) -> bool:
         """Return whether this many more ticks fit."""
-        return self.ticks + ticks <= self._most
+        return self.ticks + ticks <= self._most_ticks
 
     def begin(self, facts: Stretch) -> None:
         """Begin a stretch of ticks with these samples."""
@@ -181,15 +181,15 @@ class Readouts:
                 done += 1
             by_row.take(mine, axis=0, out=kept, mode="clip")
 
-    def said(self, state: SeriesState) -> Outlook:
-        """Return the Outlooks of all ticks; outcomes that arrived meanwhile correct the quantiles (`coverage.through`)."""
+    def outlook(self, state: SeriesState) -> Outlook:
+        """Return the Outlooks of all ticks; outcomes that arrived meanwhile correct the quantiles (`coverage.process_ticks`)."""
         settings, some = self._settings, slice(self.ticks)
-        heard = coverage.ArrivedDemand(self._tick[some], self._demand[some], self._usable[some])
+        arrived = coverage.ArrivedDemand(self._tick[some], self._demand[some], self._usable[some])
 
         def read_at(law: coverage.AtLead) -> Float:
-            return coverage.through(settings, state, heard, law)
+            return coverage.process_ticks(settings, state, arrived, law)
 
-        return said(settings, self.basis(), read_at)
+        return read_outlook(settings, self.basis(), read_at)
 
     def basis(self) -> ReadoutBasis:
         """Return the inputs of all ticks, tick by tick."""
@@ -211,7 +211,7 @@ class Readouts:
         )
 
 
-def say(
+def issue_outlook(
     settings: Settings,
     state: SeriesState,
     basis: ReadoutBasis,
@@ -220,32 +220,32 @@ def say(
     tick: int,
 ) -> Outlook:
     """Return the Outlook of a single tick."""
-    likely = lattice.by_then(settings, state, marks)
+    bursts = lattice.burst_odds(settings, state, marks)
 
     def read_at(law: coverage.AtLead) -> Float:
         return coverage.ask(settings, state, tick, law)
 
     if not len(settings.params.event_odds):
-        return said(settings, basis, read_at, likely)
+        return read_outlook(settings, basis, read_at, bursts)
 
-    def read_beside_events(law: coverage.AtLead) -> Float:
+    def read_without_events(law: coverage.AtLead) -> Float:
         # The law is not judged by outcomes during known events.
-        told = events.has_event_at_lead(settings, now_s)
-        return read_at(law._replace(log_level=np.where(told, np.nan, law.log_level)))
+        has_event = events.has_event_at_lead(settings, now_s)
+        return read_at(law._replace(log_level=np.where(has_event, np.nan, law.log_level)))
 
     def mixed(beyond: SmallFloat) -> ReadoutBasis:
         usual = events.Measure(basis.log_level, basis.spread, basis.room)
         found = events.mix(settings, state, now_s, np.moveaxis(beyond, 0, -1), usual)
         return replace(basis, log_level=found.log_level, spread=found.spread, room=found.room)
 
-    return said(settings, basis, read_beside_events, likely, mixed)
+    return read_outlook(settings, basis, read_without_events, bursts, mixed)
 
 
-def said(
+def read_outlook(
     settings: Settings,
     basis: ReadoutBasis,
     read_at: Callable[[coverage.AtLead], Float],
-    likely: BurstOdds | None = None,
+    bursts: BurstOdds | None = None,
     mixed: Callable[[SmallFloat], ReadoutBasis] | None = None,
 ) -> Outlook:
     """Read an Outlook from its inputs.
@@ -254,7 +254,7 @@ def said(
         settings: The settings of the series.
         basis: The inputs.
         read_at: Returns the probabilities at which quantiles at the lead time are read from their laws, float64 (N, Q).
-        likely: How likely bursts are, for people to read.
+        bursts: How likely bursts are, for people to read.
         mixed: Makes the probabilities above each edge take known events into account, in place, and returns the inputs that
             then apply.
     """
@@ -280,7 +280,7 @@ def said(
     if settings.horizons > Horizon.KEEP + 1:
         laws = _no_laws(*basis.spread.shape)
         _fill_in(laws, offset, beyond, basis.log_level, basis.spread, basis.room)
-    return Issued(quantiles, coverage.StatedQuantiles(law, shares), basis.evidence, laws, likely)
+    return Issued(quantiles, coverage.StatedQuantiles(law, shares), basis.evidence, laws, bursts)
 
 
 _Part: TypeAlias = "tuple[SmallFloat, Float, Float, Float, Float, Float]"
@@ -299,26 +299,26 @@ class Issued(Outlook):
         said: The laws at the lead time, and where their quantiles are read.
     """
 
-    __slots__ = ("_both", "_parts", "said")
+    __slots__ = ("_cached", "_parts", "stated")
     _parts: Sequence[_Part]
-    said: coverage.StatedQuantiles
-    _both: tuple[Float, Float] | None
+    stated: coverage.StatedQuantiles
+    _cached: tuple[Float, Float] | None
 
     def __init__(
         self,
         parts: Sequence[_Part],
-        at_lead_said: coverage.StatedQuantiles,
+        stated: coverage.StatedQuantiles,
         evidence: Float,
         laws: Laws | None,
         bursts: BurstOdds | None,
     ) -> None:
-        note = object.__setattr__
-        note(self, "_parts", parts)
-        note(self, "_both", None)
-        note(self, "said", at_lead_said)
-        note(self, "evidence", evidence)
-        note(self, "laws", laws)
-        note(self, "bursts", bursts)
+        set_field = object.__setattr__
+        set_field(self, "_parts", parts)
+        set_field(self, "_cached", None)
+        set_field(self, "stated", stated)
+        set_field(self, "evidence", evidence)
+        set_field(self, "laws", laws)
+        set_field(self, "bursts", bursts)
 
     def __reduce__(self) -> tuple[type[Outlook], tuple[object, ...]]:
         """Pickle as a plain Outlook, without the inputs of the quantiles."""
@@ -326,16 +326,16 @@ class Issued(Outlook):
 
     def _quantiles(self) -> tuple[Float, Float]:
         """Return quantiles at the lead time and of the keep window's peak, float64 (Q, S) each."""
-        both = self._both
-        if both is None:
+        cached = self._cached
+        if cached is None:
             found = [_quantiles(*part) for part in self._parts]
             quantiles = found[0] if len(found) == 1 else np.concatenate(found)
             at_lead = quantiles[:, 0].T.copy()
-            both = at_lead, np.maximum(quantiles[:, 1].T, at_lead)
-            note = object.__setattr__
-            note(self, "_both", both)
-            note(self, "_parts", ())
-        return both
+            cached = at_lead, np.maximum(quantiles[:, 1].T, at_lead)
+            set_field = object.__setattr__
+            set_field(self, "_cached", cached)
+            set_field(self, "_parts", ())
+        return cached
 
     @property
     def at_lead(self) -> Float:

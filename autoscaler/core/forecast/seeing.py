@@ -25,9 +25,9 @@ CHILDHOOD = 20.0
 counts."""
 _MANY = 64
 """From this many series on, going block by block is faster."""
-_NOTHING_AT_ALL, _ONE, _TWO = np.array(0.0), np.array(1.0), np.array(2.0)
+_ZERO, _ONE, _TWO = np.array(0.0), np.array(1.0), np.array(2.0)
 _MOST_DEMAND, _CHILDHOOD, _CLIP = np.array(1e15), np.array(CHILDHOOD), np.array(CLIP)
-_LESS_THAN_ANY, _UNKNOWN = np.array(-np.inf), np.array(np.nan)
+_MINUS_INFINITY, _UNKNOWN = np.array(-np.inf), np.array(np.nan)
 
 
 class SampleRows(NamedTuple):
@@ -122,28 +122,28 @@ class Tracks:
 def read(state: SeriesState, tick: int, samples: SampleRows) -> Stretch:
     """Check the samples of consecutive ticks."""
     demand, freshness = samples.demand, samples.freshness
-    possible = demand >= _NOTHING_AT_ALL
+    possible = demand >= _ZERO
     possible &= demand < _MOST_DEMAND
     if np.count_nonzero(freshness):
         possible &= freshness == int(Freshness.FRESH)
     known = None if np.count_nonzero(possible) == possible.size else possible
     if known is not None:
-        was, demand = state.track[:, LAST], demand.copy()
-        for at, here in enumerate(known):
-            was = demand[at] = np.where(here, demand[at], was)
+        last, demand = state.track[:, LAST], demand.copy()
+        for at, is_known in enumerate(known):
+            last = demand[at] = np.where(is_known, demand[at], last)
     usable = known
     hidden: list[Bool | None] = []
     latest: Bool | None = None
-    some = False
+    any_censored = False
     for each in samples.censored:
         # In a replay, all ticks often share one array.
         if each is not latest:
             latest = each
-            some = bool(np.count_nonzero(latest))
-        hidden.append(latest if some else None)
+            any_censored = bool(np.count_nonzero(latest))
+        hidden.append(latest if any_censored else None)
     if any(each is not None for each in hidden):
-        shown = ~np.array(samples.censored)
-        usable = shown if known is None else known & shown
+        uncensored = ~np.array(samples.censored)
+        usable = uncensored if known is None else known & uncensored
     return Stretch(tick, samples.now_s, demand, known, usable, hidden)
 
 
@@ -178,7 +178,7 @@ def weights(settings: Settings, state: SeriesState, ticks: int, since: int) -> F
     return found[1:]
 
 
-def see(settings: Settings, state: SeriesState, samples: Stretch, since: int) -> Tracks:
+def track_demand(settings: Settings, state: SeriesState, samples: Stretch, since: int) -> Tracks:
     """Compute what follows from demand alone.
 
     Args:
@@ -187,19 +187,21 @@ def see(settings: Settings, state: SeriesState, samples: Stretch, since: int) ->
         samples: Consecutive ticks.
         since: Ticks since the last step; more than 1 only if there is one tick.
     """
-    value = _to_learn(samples)
+    value = _learnable(samples)
     far = settings.horizons > Horizon.REFILL
     under_way = state.open[:, Horizon.REFILL].copy() if far else None
-    closed = tuple(_close(group, state, samples, value) for group in settings.groups)
-    lately = None if under_way is None else _lately(settings, state, under_way, closed, value)
-    track = _follow(settings, state, samples.demand, since)
+    closed = tuple(_close_blocks(group, state, samples, value) for group in settings.groups)
+    lately = None if under_way is None else _recent_highest(settings, state, under_way, closed, value)
+    track = _advance_means(settings, state, samples.demand, since)
     medians, seasons = history.note(settings, state, samples.now_s, samples.demand, samples.usable)
     track[..., SEASONS] = seasons
-    regime, onset = bursts.note(settings, state, _swift(settings, state, samples.demand), medians, since)
+    regime, onset = bursts.note(
+        settings, state, _short_average(settings, state, samples.demand), medians, since
+    )
     return Tracks(track, regime, onset, lately, closed)
 
 
-def again(settings: Settings, state: SeriesState, samples: Stretch) -> Tracks:
+def retrack(settings: Settings, state: SeriesState, samples: Stretch) -> Tracks:
     """Return what is seen if another sample replaces that of the last tick; only the last value and the maximum change."""
     demand, track = samples.demand[0], state.track
     track[:, LAST] = demand
@@ -212,7 +214,7 @@ def again(settings: Settings, state: SeriesState, samples: Stretch) -> Tracks:
     )
 
 
-def _to_learn(samples: Stretch) -> Float:
+def _learnable(samples: Stretch) -> Float:
     """Return demand for learning, float64 (T, S): NaN if unknown, infinite if hidden."""
     if samples.usable is None:
         return samples.demand
@@ -225,44 +227,44 @@ def ends(group: Group, tick: int, ticks: int) -> range:
     return range((-tick - 1) % group.stride, ticks, group.stride)
 
 
-def _close(group: Group, state: SeriesState, samples: Stretch, value: Float) -> ClosedBlocks | None:
+def _close_blocks(group: Group, state: SeriesState, samples: Stretch, value: Float) -> ClosedBlocks | None:
     """Record the blocks that end, and find the highest demand of each window that ends with them."""
     last, ring = ends(group, samples.tick, len(value)), state.blocks.shape[1]
     if not last:
-        _fill(group, state, value, last, 0)
+        _record_blocks(group, state, value, last, 0)
         return None
     number = (samples.tick + last.start) // group.stride
     if len(last) == 1:
-        one = number % ring
-        _fill(group, state, value, last, one)
-        places, issued = group.recent[one : one + 1], group.issued[one : one + 1]
-        outcome = _in_windows(group, state, places)
+        row = number % ring
+        _record_blocks(group, state, value, last, row)
+        places, issued = group.recent[row : row + 1], group.issued[row : row + 1]
+        outcome = _highest_in_windows(group, state, places)
     else:
         at = (number + np.arange(len(last))) % ring
         issued = group.issued[at]
         if value.shape[1] == 1:
-            outcome = _in_a_row(group, state, value[:, 0], last, number)[:, np.newaxis]
+            outcome = _close_blocks_of_one(group, state, value[:, 0], last, number)[:, np.newaxis]
         else:
-            _fill(group, state, value, last, at)
-            outcome = _in_windows(group, state, group.recent[at])
+            _record_blocks(group, state, value, last, at)
+            outcome = _highest_in_windows(group, state, group.recent[at])
     if group.lead:
-        those = slice(last.start, None, last.step)
-        outcome[..., 0] = samples.demand[those]
+        ends_at = slice(last.start, None, last.step)
+        outcome[..., 0] = samples.demand[ends_at]
         if samples.usable is not None:
-            np.copyto(outcome[..., 0], _UNKNOWN, where=~samples.usable[those])
+            np.copyto(outcome[..., 0], _UNKNOWN, where=~samples.usable[ends_at])
     known = np.isfinite(outcome)
     if group.mine is not None:
         known &= group.mine
     return ClosedBlocks(last.start, issued, outcome, known)
 
 
-def _in_a_row(group: Group, state: SeriesState, value: Float, last: range, number: int) -> Float:
+def _close_blocks_of_one(group: Group, state: SeriesState, value: Float, last: range, number: int) -> Float:
     """Record the blocks of a single series that end within a stretch; there may be more than the ring holds.
 
     Args:
         group: The group of the blocks.
         state: Updated in place.
-        value: float64 (T,), demand as from `_to_learn`.
+        value: float64 (T,), demand as from `_learnable`.
         last: The N ticks at which blocks end.
         number: Number of the first of these blocks.
 
@@ -288,12 +290,12 @@ def _in_a_row(group: Group, state: SeriesState, value: Float, last: range, numbe
     if group.stride > 1:
         state.open[0, columns[mine]] = np.fmax.reduce(value[end:]) if end < len(value) else np.nan
     recent = every.take(np.arange(count)[:, np.newaxis] + (older - np.arange(group.most)), axis=0)
-    np.copyto(recent, _LESS_THAN_ANY, where=group.outside[:, 0])
+    np.copyto(recent, _MINUS_INFINITY, where=group.outside[:, 0])
     found: Float = np.maximum.reduce(recent, axis=1)
     return found
 
 
-def _fill(group: Group, state: SeriesState, value: Float, last: range, at: int | Int) -> None:
+def _record_blocks(group: Group, state: SeriesState, value: Float, last: range, at: int | Int) -> None:
     """Record the blocks that end at the given ticks, at their places in the ring, and the open block."""
     blocks = slots_first(state.blocks)[..., group.columns]
     if len(last) == len(value) > 1:
@@ -303,16 +305,16 @@ def _fill(group: Group, state: SeriesState, value: Float, last: range, at: int |
         return
     highest, first = state.open[:, group.columns], 0
     for place, end in zip([at] if isinstance(at, int) else at.tolist(), last, strict=False):
-        _into(group, blocks[place], np.fmax(highest, _highest(value, first, end + 1)))
+        _write_columns(group, blocks[place], np.fmax(highest, _highest(value, first, end + 1)))
         first, highest = end + 1, _NOTHING
     under_way = highest if first == len(value) else np.fmax(highest, _highest(value, first, len(value)))
-    _into(group, state.open[:, group.columns], under_way)
+    _write_columns(group, state.open[:, group.columns], under_way)
 
 
 _NOTHING: Float = np.full((1, 1), np.nan)
 
 
-def _in_windows(group: Group, state: SeriesState, places: Int) -> Float:
+def _highest_in_windows(group: Group, state: SeriesState, places: Int) -> Float:
     """Return the highest demand of the windows that end with N blocks, float64 (N, S, C).
 
     Args:
@@ -328,7 +330,7 @@ def _in_windows(group: Group, state: SeriesState, places: Int) -> Float:
         if series > 1:
             places = places + (np.arange(series) * horizons)[:, np.newaxis]
         recent = blocks.take(places)
-        np.copyto(recent, _LESS_THAN_ANY, where=group.outside)
+        np.copyto(recent, _MINUS_INFINITY, where=group.outside)
         found: Float = np.maximum.reduce(recent, axis=1)
         return found
     # Block by block, because numpy takes far longer for the maximum of a few numbers than for that of two arrays.
@@ -352,7 +354,7 @@ def _highest(value: Float, first: int, end: int) -> Float:
     return found[:, np.newaxis]
 
 
-def _into(group: Group, columns: Float, value: Float) -> None:
+def _write_columns(group: Group, columns: Float, value: Float) -> None:
     """Write values to the columns of the series that belong to the group."""
     if group.mine is None:
         columns[:] = value
@@ -360,7 +362,7 @@ def _into(group: Group, columns: Float, value: Float) -> None:
         np.copyto(columns, value, where=group.mine)
 
 
-def _lately(
+def _recent_highest(
     settings: Settings,
     state: SeriesState,
     under_way: Float,
@@ -383,14 +385,14 @@ def _lately(
     return found
 
 
-def _follow(settings: Settings, state: SeriesState, demand: Float, since: int) -> Float:
+def _advance_means(settings: Settings, state: SeriesState, demand: Float, since: int) -> Float:
     """Return `track` after each tick, float64 (T, S, 11), without the seasons: means and maximum move towards the samples."""
     track = np.empty((*demand.shape, TOP + 1))
     track[..., LAST] = demand
     alphas: Float = settings.alphas if since == 1 else 1.0 - (1.0 - settings.alphas) ** since
     fade = settings.top_fade if since == 1 else np.array(float(settings.top_fade) ** since)
     if len(demand) > 1 and demand.shape[1] == 1:
-        _follow_one(settings, state, demand, track)
+        _advance_means_of_one(settings, state, demand, track)
         return track
     age = None if state.grown else state.ticks.astype(np.float64)
     means, top = state.track[:, USUAL : MEANS.stop], state.track[:, TOP]
@@ -416,8 +418,8 @@ def _follow(settings: Settings, state: SeriesState, demand: Float, since: int) -
     return track
 
 
-def _follow_one(settings: Settings, state: SeriesState, demand: Float, track: Float) -> None:
-    """Do the work of `_follow` for a single series, on plain numbers, because numpy calls take far longer."""
+def _advance_means_of_one(settings: Settings, state: SeriesState, demand: Float, track: Float) -> None:
+    """Do the work of `_advance_means` for a single series, on plain numbers, because numpy calls take far longer."""
     values: list[float] = demand[:, 0].tolist()
     clip, fade = _CLIP.item(), settings.top_fade.item()
     share = None if state.grown else _ONE / (state.ticks + np.arange(2.0, len(values) + 2.0))
@@ -442,7 +444,7 @@ def _follow_one(settings: Settings, state: SeriesState, demand: Float, track: Fl
     rows[:, TOP] = found
 
 
-def _swift(settings: Settings, state: SeriesState, demand: Float) -> Float:
+def _short_average(settings: Settings, state: SeriesState, demand: Float) -> Float:
     """Return demand averaged over some seconds, in which bursts are detected: float64 (T, S)."""
     if settings.swift_alpha is None:
         state.swift = demand[-1].copy()

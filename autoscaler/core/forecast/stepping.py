@@ -18,8 +18,8 @@ from autoscaler.core.forecast.alone import Alone
 from autoscaler.core.forecast.issuing import Predictors, expect
 from autoscaler.core.forecast.judging import Outcomes, Updates, count_in, judge, logs
 from autoscaler.core.forecast.lattice import Marks
-from autoscaler.core.forecast.saying import ReadoutBasis, Readouts, say
-from autoscaler.core.forecast.seeing import SampleRows, Stretch, Tracks, again, read, see, weights
+from autoscaler.core.forecast.saying import ReadoutBasis, Readouts, issue_outlook
+from autoscaler.core.forecast.seeing import SampleRows, Stretch, Tracks, read, retrack, track_demand, weights
 from autoscaler.core.forecast.settings import Settings
 from autoscaler.core.forecast.state import LAST, SEASONS, USUAL, SeriesState, slots_first
 from autoscaler.core.forecast.stretches import HEAVY, split_rows, split_stream
@@ -34,7 +34,7 @@ YOUNG, YOUNG_TICKS = 8, 8
 ticks."""
 CHOICE_FITS = 4
 """Number of fits of the level per search for a lattice: about one search an hour."""
-SAID_TOGETHER = 480
+READ_TOGETHER = 480
 """Most ticks times series whose quantiles and laws are computed together, if their samples are known in advance."""
 _ONE_MORE = np.array(1)
 _MOST_GRAIN = 2.0
@@ -71,17 +71,17 @@ def step(params: SeriesParams, state: SeriesState, samples: Samples) -> Outlook:
         The Outlook issued at `samples.now_s`.
     """
     demand, freshness = samples.demand[np.newaxis], samples.freshness[np.newaxis]
-    alone = SampleRows([samples.now_s], demand, freshness, [samples.censored])
-    return _step(_settings(params, state), state, alone)
+    rows = SampleRows([samples.now_s], demand, freshness, [samples.censored])
+    return _step(_settings(params, state), state, rows)
 
 
 def _step(settings: Settings, state: SeriesState, samples: SampleRows) -> Outlook:
     """Do the work of `step` for one tick."""
-    found = _live(settings, state, samples)
-    tick, (demand,), usable = found.facts.tick, found.facts.demand, found.facts.usable
+    result = _process(settings, state, samples)
+    tick, (demand,), usable = result.facts.tick, result.facts.demand, result.facts.usable
     coverage.answer(settings, state, tick, demand, None if usable is None else usable[0])
-    basis = ReadoutBasis.present(settings, state, found.issued, found.top[0])
-    return say(settings, state, basis, found.marks, samples.now_s[0], tick)
+    basis = ReadoutBasis.present(settings, state, result.issued, result.top[0])
+    return issue_outlook(settings, state, basis, result.marks, samples.now_s[0], tick)
 
 
 def steps(
@@ -103,27 +103,27 @@ def steps(
     """
     settings = _settings(params, state)
     if isinstance(samples, SampleRows):
-        stretches, most = split_rows(settings, state, samples), SAID_TOGETHER // max(1, len(settings.series))
+        stretches, most = split_rows(settings, state, samples), READ_TOGETHER // max(1, len(settings.series))
     else:
         stretches, most = split_stream(settings, state, samples), 0
-    kept: Readouts | None = None
-    for some in stretches:
-        ticks = len(some.now_s)
-        is_alone = ticks == 1 or len(params.event_odds) > 0
-        if kept is not None and (is_alone or not kept.has_room(ticks)):
-            yield kept.said(state)
-            kept = None
-        if is_alone:
+    readouts: Readouts | None = None
+    for stretch in stretches:
+        ticks = len(stretch.now_s)
+        is_single = ticks == 1 or len(params.event_odds) > 0
+        if readouts is not None and (is_single or not readouts.has_room(ticks)):
+            yield readouts.outlook(state)
+            readouts = None
+        if is_single:
             for at in range(ticks):
-                yield _step(settings, state, some.some(at, at + 1))
+                yield _step(settings, state, stretch.some(at, at + 1))
             continue
-        kept = kept or Readouts(settings, max(most, ticks))
-        _live_through(settings, state, some, kept)
-        if not kept.has_room(1):
-            yield kept.said(state)
-            kept = None
-    if kept is not None:
-        yield kept.said(state)
+        readouts = readouts or Readouts(settings, max(most, ticks))
+        _process_stretch(settings, state, stretch, readouts)
+        if not readouts.has_room(1):
+            yield readouts.outlook(state)
+            readouts = None
+    if readouts is not None:
+        yield readouts.outlook(state)
 
 
 def learn(params: SeriesParams, state: SeriesState, *samples: Samples) -> None:
@@ -139,8 +139,8 @@ def learn(params: SeriesParams, state: SeriesState, *samples: Samples) -> None:
         samples: As for `step`, one tick after another; ticks may be missing.
     """
     settings = _settings(params, state)
-    for some in split_stream(settings, state, samples):
-        _live_through(settings, state, some)
+    for stretch in split_stream(settings, state, samples):
+        _process_stretch(settings, state, stretch)
 
 
 def _settings(params: SeriesParams, state: SeriesState) -> Settings:
@@ -152,23 +152,25 @@ def _settings(params: SeriesParams, state: SeriesState) -> Settings:
     return settings
 
 
-def _live_through(
-    settings: Settings, state: SeriesState, samples: SampleRows, kept: Readouts | None = None
+def _process_stretch(
+    settings: Settings, state: SeriesState, samples: SampleRows, out: Readouts | None = None
 ) -> None:
     """Process a stretch of ticks, in parts that begin where demand falls unusually deep or returns."""
     first, end = 0, len(samples.now_s)
     while first < end:
-        first += len(_live(settings, state, samples.some(first, end), kept).top)
+        first += len(_process(settings, state, samples.some(first, end), out).top)
 
 
-def _live(settings: Settings, state: SeriesState, samples: SampleRows, kept: Readouts | None = None) -> Steps:
+def _process(
+    settings: Settings, state: SeriesState, samples: SampleRows, out: Readouts | None = None
+) -> Steps:
     """Process consecutive ticks: learn from each, and then compute what is expected.
 
     Args:
         settings: The settings of the series.
         state: Updated in place.
         samples: One tick, or as many as `stretches` allows.
-        kept: Where to keep what is expected at each tick; None if the last one is enough.
+        out: Where to keep what is expected at each tick; None if the last one is enough.
 
     Returns:
         The results of the ticks that could be processed together, which may be fewer than were given.
@@ -184,24 +186,24 @@ def _live(settings: Settings, state: SeriesState, samples: SampleRows, kept: Rea
     if state.unborn:
         _initialise(settings, state, facts.demand[0])
     if since <= 0:
-        grounds = Predictors.of(settings, state, again(settings, state, facts))
+        inputs = Predictors.of(settings, state, retrack(settings, state, facts))
         marks = Marks.of(settings, state, facts.now_s)
-        return Steps(facts, grounds.top, marks, expect(settings, state, grounds, marks, 0, facts.hidden[0]))
+        return Steps(facts, inputs.top, marks, expect(settings, state, inputs, marks, 0, facts.hidden[0]))
     count = outages.note(settings, state, facts)
     if count == ticks:
-        return _live_on(settings, state, facts, since, kept)
+        return _process_uneventful(settings, state, facts, since, out)
     if count == 1:
         state.fit_bursts()
-    return _live_on(settings, state, read(state, tick, samples.some(0, count)), since, kept)
+    return _process_uneventful(settings, state, read(state, tick, samples.some(0, count)), since, out)
 
 
-def _live_on(
-    settings: Settings, state: SeriesState, facts: Stretch, since: int, kept: Readouts | None
+def _process_uneventful(
+    settings: Settings, state: SeriesState, facts: Stretch, since: int, out: Readouts | None
 ) -> Steps:
-    """Do the work of `_live` for ticks of which only the first may follow skipped ticks, a deep fall or a return."""
+    """Do the work of `_process` for ticks of which only the first may follow skipped ticks, a deep fall or a return."""
     ticks = len(facts.now_s)
     # For a single tick, fetching the plain numbers takes as long as it saves.
-    go = _go_alone if ticks > 1 and len(settings.series) == 1 else _go_through
+    run = _run_single_series if ticks > 1 and len(settings.series) == 1 else _run_tick_by_tick
     if ticks > 1 or facts.tick != state.last_tick + 1:
         state.apply_pending_updates()
     if not state.grown:
@@ -209,13 +211,13 @@ def _live_on(
     weight = weights(settings, state, ticks, since)
     if since > 1:
         _skip(settings, state, facts.tick)
-    seen = see(settings, state, facts, since)
-    if kept is not None:
-        kept.begin(facts)
-    found = go(settings, state, facts, seen, weight, kept)
+    seen = track_demand(settings, state, facts, since)
+    if out is not None:
+        out.begin(facts)
+    found = run(settings, state, facts, seen, weight, out)
     state.track[:], state.weight = seen.track[-1], weight[-1].copy()
-    if kept is not None:
-        kept.end(found.top)
+    if out is not None:
+        out.end(found.top)
     return found
 
 
@@ -228,13 +230,13 @@ def _note_grown(settings: Settings, state: SeriesState, more: int) -> None:
     state.young_for -= more
 
 
-def _go_through(
-    settings: Settings, state: SeriesState, facts: Stretch, seen: Tracks, weight: Float, kept: Readouts | None
+def _run_tick_by_tick(
+    settings: Settings, state: SeriesState, facts: Stretch, seen: Tracks, weight: Float, out: Readouts | None
 ) -> Steps:
     """Judge, learn, fit and forecast, tick by tick: everything that depends on earlier forecasts."""
-    lessons, outcomes = state.lessons or Updates(), _with_logs(state, seen)
+    lessons, outcomes = state.lessons or Updates(), _outcomes_with_logs(state, seen)
     state.lessons = lessons
-    grounds: Predictors | None = None
+    inputs: Predictors | None = None
     marks: Marks | None = None
     for at in range(len(weight)):
         state.last_tick = facts.tick + at
@@ -246,77 +248,77 @@ def _go_through(
         if due is not None:
             lessons.settle(settings, state)
             if _refit(settings, state, due, seen.track[at], facts.now_s[at]):
-                outcomes = _with_logs(state, seen)
-        _lighten(settings, state, lessons)
-        if grounds is None:
-            grounds, marks = Predictors.of(settings, state, seen), Marks.of(settings, state, facts.now_s)
+                outcomes = _outcomes_with_logs(state, seen)
+        _rescale(settings, state, lessons)
+        if inputs is None:
+            inputs, marks = Predictors.of(settings, state, seen), Marks.of(settings, state, facts.now_s)
         elif due is not None:
-            grounds.change(at, due, Predictors.of(settings, state, seen, slice(at, None), due))
+            inputs.change(at, due, Predictors.of(settings, state, seen, slice(at, None), due))
             marks = Marks.of(settings, state, facts.now_s)
-        issued = expect(settings, state, grounds, marks, at, facts.hidden[at])
-        if kept is not None:
-            kept.keep(state, at, issued)
-    assert grounds is not None
-    if kept is not None:
-        kept.fill(state, count_in(lessons))
-    _put_in(state, lessons)
+        issued = expect(settings, state, inputs, marks, at, facts.hidden[at])
+        if out is not None:
+            out.keep(state, at, issued)
+    assert inputs is not None
+    if out is not None:
+        out.fill(state, count_in(lessons))
+    _apply_counts(state, lessons)
     if len(weight) > 1 or state.last_tick - lessons.begun + 1 >= settings.together:
         lessons.settle(settings, state)
-    return Steps(facts, grounds.top, marks, issued)
+    return Steps(facts, inputs.top, marks, issued)
 
 
-def _go_alone(
-    settings: Settings, state: SeriesState, facts: Stretch, seen: Tracks, weight: Float, kept: Readouts | None
+def _run_single_series(
+    settings: Settings, state: SeriesState, facts: Stretch, seen: Tracks, weight: Float, out: Readouts | None
 ) -> Steps:
-    """Do the work of `_go_through` for a single series, on plain numbers (`alone`), from fit to fit."""
+    """Do the work of `_run_tick_by_tick` for a single series, on plain numbers (`alone`), from fit to fit."""
     ticks = len(weight)
     dues = _dues(settings, state, facts.tick, ticks)
-    one = Alone(settings, state, facts.tick, weight)
-    one.hear(_with_logs(state, seen))
-    one.judge(0)
+    single = Alone(settings, state, facts.tick, weight)
+    single.take_in(_outcomes_with_logs(state, seen))
+    single.judge(0)
     if np.count_nonzero(seen.regime):
         state.fit_bursts()
     top, offset = np.empty(weight.shape), np.empty(weight.shape)
-    grounds, marks, done = Predictors.of(settings, state, seen), Marks.of(settings, state, facts.now_s), 0
+    inputs, marks, done = Predictors.of(settings, state, seen), Marks.of(settings, state, facts.now_s), 0
     for first, end in pairwise(sorted({0, *dues, ticks})):
         state.last_tick, state.weight = facts.tick + first, weight[first]
         state.ticks += first + 1 - done
         done = first + 1
         _note_onset(settings, state, facts, seen, first)
         if first in dues:
-            one.settle()
+            single.settle()
             # Fits for bursts are needed only in bursts; without one they are put off.
             whole = bool(np.count_nonzero(seen.regime[first:end]))
             if _refit(settings, state, settings.series, seen.track[first], facts.now_s[first], whole=whole):
-                one.forget()
-                one.hear(_with_logs(state, seen))
-                grounds = Predictors.of(settings, state, seen)
+                single.forget()
+                single.take_in(_outcomes_with_logs(state, seen))
+                inputs = Predictors.of(settings, state, seen)
             else:
-                grounds.fit(settings, state, seen, slice(first, end))
+                inputs.fit(settings, state, seen, slice(first, end))
             marks = Marks.of(settings, state, facts.now_s)
         hazards = _hazards(settings, state, facts, seen, marks, first, end)
-        one.forecast(first, end, grounds, hazards, facts.hidden)
-        top[first:end], offset[first:end] = grounds.top[first:end], state.offset
+        single.forecast(first, end, inputs, hazards, facts.hidden)
+        top[first:end], offset[first:end] = inputs.top[first:end], state.offset
     state.last_tick = facts.tick + ticks - 1
     state.ticks += ticks - done
-    one.write()
-    issued, added = one.issued(), one.added()
-    if kept is None:
-        _add(state, added)
+    single.write()
+    issued, added = single.issued(), single.added()
+    if out is None:
+        _add_weights(state, added)
     else:
-        kept.keep_all(issued, one.spoke(), offset, weight)
-        kept.fill(state, added)
+        out.keep_all(issued, single.row_totals(), offset, weight)
+        out.fill(state, added)
     return Steps(facts, top, marks, issued[-1])
 
 
 def _dues(settings: Settings, state: SeriesState, tick: int, ticks: int) -> set[int]:
     """Return at which of the ticks the single series is fitted, as offsets, by the rules of `_due`."""
-    since, every = tick - state.phase.item(), settings.refit_ticks
-    found = set(range(-since % every, ticks, every))
-    often = every // YOUNG
-    if often >= YOUNG_TICKS and not state.grown:
-        end = min(ticks, YOUNG * every - state.ticks.item() - 1)
-        found |= set(range(-since % often, end, often))
+    since, period = tick - state.phase.item(), settings.refit_ticks
+    found = set(range(-since % period, ticks, period))
+    young_period = period // YOUNG
+    if young_period >= YOUNG_TICKS and not state.grown:
+        end = min(ticks, YOUNG * period - state.ticks.item() - 1)
+        found |= set(range(-since % young_period, end, young_period))
     return found
 
 
@@ -358,17 +360,17 @@ def _note_onset(settings: Settings, state: SeriesState, facts: Stretch, seen: Tr
         lattice.follow(settings, state, seen.onset[at], facts.now_s[at])
 
 
-def _with_logs(state: SeriesState, seen: Tracks) -> list[Outcomes | None]:
+def _outcomes_with_logs(state: SeriesState, seen: Tracks) -> list[Outcomes | None]:
     """Return the outcomes of each group with their logarithms, by the present offset."""
     return [None if each is None else Outcomes(each, logs(state, each)) for each in seen.closed]
 
 
-def _put_in(state: SeriesState, lessons: Updates) -> None:
+def _apply_counts(state: SeriesState, lessons: Updates) -> None:
     """Apply the outcomes that were put off to the tables."""
-    _add(state, count_in(lessons))
+    _add_weights(state, count_in(lessons))
 
 
-def _add(state: SeriesState, added: Sequence[tuple[int, Int, SmallFloat]]) -> None:
+def _add_weights(state: SeriesState, added: Sequence[tuple[int, Int, SmallFloat]]) -> None:
     """Add weights to the flat tables at the given places, tick by tick."""
     flat = slots_first(state.tables).reshape(-1)
     for _, places, weight in added:
@@ -423,11 +425,11 @@ def _due(settings: Settings, state: SeriesState, tick: int) -> Int | None:
         phases = set(state.phase.tolist())
         turns = state.turns = {phase: np.flatnonzero(state.phase == phase) for phase in phases}
     due = turns.get(tick % settings.refit_ticks)
-    often = settings.refit_ticks // YOUNG
-    if often >= YOUNG_TICKS and not state.grown:
+    young_period = settings.refit_ticks // YOUNG
+    if young_period >= YOUNG_TICKS and not state.grown:
         # While little has been seen, every outcome improves the fit a lot, and a poor fit would stay for long.
-        often_due = range(tick % often, settings.refit_ticks, often)
-        some = [turns[phase] for phase in often_due if phase in turns and turns[phase] is not due]
+        young_phases = range(tick % young_period, settings.refit_ticks, young_period)
+        some = [turns[phase] for phase in young_phases if phase in turns and turns[phase] is not due]
         if some:
             others = np.concatenate(some)
             young = others[state.ticks.take(others) < YOUNG * settings.refit_ticks]
@@ -448,13 +450,13 @@ def _refit(
         state.fits[due], state.unfitted = level.fitted(sums, prior), None
     else:
         state.fits[due, 0], state.unfitted = level.calm(sums[:, 0], prior), sums
-    is_changed = _regrain(settings, state, due, track)
+    is_changed = _update_offsets(settings, state, due, track)
     if state.last_tick // settings.refit_ticks % CHOICE_FITS == 0:
         lattice.choose(settings, state, due, now_s)
     return is_changed
 
 
-def _regrain(settings: Settings, state: SeriesState, due: Int, track: Float) -> bool:
+def _update_offsets(settings: Settings, state: SeriesState, due: Int, track: Float) -> bool:
     """Set the offset of the due series by the grain of their noise; return whether any offset has changed.
 
     If demand comes in lumps, as requests that each occupy a VM do, its spread grows as the square root of demand. Ratios of
@@ -462,7 +464,7 @@ def _regrain(settings: Settings, state: SeriesState, due: Int, track: Float) -> 
     mean demand; for a Poisson distribution of lumps, about two thirds of a lump. Offsets are powers of two times the scale,
     so that they seldom change.
     """
-    if len(due) == len(settings.series) == 1 and _is_fine(settings, state, track):
+    if len(due) == len(settings.series) == 1 and _keeps_offset(settings, state, track):
         return False
     scale = settings.params.scale[due]
     miss = state.miss[due]
@@ -470,25 +472,25 @@ def _regrain(settings: Settings, state: SeriesState, due: Int, track: Float) -> 
     grain = np.minimum(miss * miss / usual, _MOST_GRAIN * usual)
     wanted = np.log2(np.maximum(grain / scale, 1.0))
     steps = np.log2(state.offset[due] / scale)
-    off = np.flatnonzero(np.abs(wanted - steps) > 0.75)
-    if len(off):
-        moved = due[off]
-        state.offset[moved] = scale[off] * 2.0 ** np.floor(wanted[off] + 0.5)
+    changed = np.flatnonzero(np.abs(wanted - steps) > 0.75)
+    if len(changed):
+        moved = due[changed]
+        state.offset[moved] = scale[changed] * 2.0 ** np.floor(wanted[changed] + 0.5)
         state.issued[moved] = np.nan
-    return len(off) > 0
+    return len(changed) > 0
 
 
-def _is_fine(settings: Settings, state: SeriesState, track: Float) -> bool:
+def _keeps_offset(settings: Settings, state: SeriesState, track: Float) -> bool:
     """Return whether a single series' grain is below its scale, and was before, so that its offset stays the same."""
     scale, miss = settings.params.scale.item(), state.miss.item()
     return state.offset.item() == scale and miss * miss / max(track[0, USUAL].item(), 1e-300) <= scale
 
 
-def _lighten(settings: Settings, state: SeriesState, lessons: Updates) -> None:
+def _rescale(settings: Settings, state: SeriesState, lessons: Updates) -> None:
     """Divide everything weighted by the weight of a present outcome, before any weight overflows."""
     if state.weight[0] <= HEAVY and (state.last_tick % 4096 or not (state.weight > HEAVY).any()):
         return
-    _put_in(state, lessons)
+    _apply_counts(state, lessons)
     lessons.settle(settings, state)
     weight = np.where(state.weight > HEAVY, state.weight, 1.0)
     state.tables /= weight.astype(np.float32)[:, np.newaxis, np.newaxis, np.newaxis]

@@ -19,19 +19,19 @@ HEAVY = 2.0**40
 
 def split_stream(settings: Settings, state: SeriesState, samples: Iterable[Samples]) -> Iterator[SampleRows]:
     """Yield stretches of samples to process together. Each must have been processed before the next is taken."""
-    some: list[Samples] = []
+    stretch: list[Samples] = []
     last, most = 0, 1
     for each in samples:
         tick = int(each.now_s // settings.params.tick_s)
-        if some and (len(some) >= most or tick != last + 1):
-            yield SampleRows.of(some)
-            some = []
-        if not some:
-            most = _may_go_on(settings, state, tick)
-        some.append(each)
+        if stretch and (len(stretch) >= most or tick != last + 1):
+            yield SampleRows.of(stretch)
+            stretch = []
+        if not stretch:
+            most = _most_together(settings, state, tick)
+        stretch.append(each)
         last = tick
-    if some:
-        yield SampleRows.of(some)
+    if stretch:
+        yield SampleRows.of(stretch)
 
 
 def split_rows(settings: Settings, state: SeriesState, samples: SampleRows) -> Iterator[SampleRows]:
@@ -40,14 +40,14 @@ def split_rows(settings: Settings, state: SeriesState, samples: SampleRows) -> I
     first = 0
     while first < count:
         end, tick = first + 1, int(samples.now_s[first] // tick_s)
-        most = min(first + _may_go_on(settings, state, tick), count)
+        most = min(first + _most_together(settings, state, tick), count)
         while end < most and int(samples.now_s[end] // tick_s) == tick + end - first:
             end += 1
         yield samples.some(first, end)
         first = end
 
 
-def _may_go_on(settings: Settings, state: SeriesState, tick: int) -> int:
+def _most_together(settings: Settings, state: SeriesState, tick: int) -> int:
     """Return how many ticks from this one on may be processed together.
 
     Only one if a series waits for its first sample, ticks were skipped, or weights must soon be scaled down.

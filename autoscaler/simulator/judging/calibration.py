@@ -35,7 +35,7 @@ def covers(outlook: Outlook, outcome: Float) -> Float:
         outcome: float64 (S,); NaN if unknown, as is then the result.
     """
     assert isinstance(outlook, Issued)
-    return outlook.said.covers(outcome)
+    return outlook.stated.covers(outcome)
 
 
 def forecast_coverage(outlooks: Iterable[Outlook], demand: Float, lead: int, first: int) -> Float:
