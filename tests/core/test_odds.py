@@ -18,8 +18,8 @@ def law_of(counts, lanes=1):
         law.note_ended(np.repeat(cells, ended))
         law.note_asked(np.repeat(cells, asked), np.ones(asked * lanes, np.float32))
     # What is noted counts from the next hour on.
-    law.turn(1.0, range(1, 3))
-    law.turn(1.0, range(1, 3))
+    law.begin_hour(1.0, range(1, 3))
+    law.begin_hour(1.0, range(1, 3))
     law.settle()
     return law
 

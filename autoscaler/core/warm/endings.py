@@ -65,30 +65,30 @@ class Endings:
         cells, law = warm_pool.cell.reshape(-1), warm_pool.law
         cell = cells.take(place).astype(np.int64)
         wait = self.wait_of.take(tick - since, mode="clip")
-        here = wait * np.int64(HITS)
-        here -= cell
-        here -= 1
+        target = wait * np.int64(HITS)
+        target -= cell
+        target -= 1
         start = START.take(rung)
         old = (wait >= FRESH).nonzero()[0]
-        there = cell.take(old)
+        recorded = cell.take(old)
         # Only rungs that had waited for an hour were counted when this hour began.
-        counted = old[there >= 0]
+        counted = old[recorded >= 0]
         if len(counted):
             then = cell[counted]
             cells[place[counted]] = -1 - then % HITS
-            here[counted] = then
-        here += start
-        here *= columns
-        here += lane
+            target[counted] = then
+        target += start
+        target *= columns
+        target += lane
         if not len(old):
-            law.note_ended(here)
+            law.note_ended(target)
             return
-        law.note_ended(here if timely else here[wait < FRESH])
+        law.note_ended(target if timely else target[wait < FRESH])
         # The others have passed the one-hour mark since then.
-        late = old[there < 0]
+        late = old[recorded < 0]
         if timely and len(late):
             part = np.minimum((tick - since[late]) / self._hour_ticks - 1.0, 1.0).astype(np.float32)
-            law.note_asked(here[late], part)
+            law.note_asked(target[late], part)
             outlasted = start[late] + (FRESH - 1) * HITS - 1 - cell[late]
             law.note_asked(outlasted * columns + lane[late], np.ones(len(late), np.float32))
 

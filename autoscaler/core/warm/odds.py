@@ -47,24 +47,24 @@ class Law:
     def __init__(self, ended: SmallFloat, asked: SmallFloat, odds: SmallFloat, lasts: SmallFloat) -> None:
         self._ended, self._asked = ended, asked
         self.odds, self.lasts = odds, lasts
-        self._noted: tuple[list[Int], list[Int], list[SmallFloat]] = [], [], []
+        self._buffered: tuple[list[Int], list[Int], list[SmallFloat]] = [], [], []
         self._unknown = np.zeros(GROUPS * WAITS * HITS, np.bool_)
         self._all_known = True
         self._counted: SmallFloat = np.empty((2, *ended.shape[1:]), np.float32)
         self._groups = range(1, GROUPS)
-        self._few = ended.shape[-1] < FEW
-        self._alone: tuple[SmallFloat, SmallFloat, SmallFloat] | None = None
+        self._few_columns = ended.shape[-1] < FEW
+        self._independent: tuple[SmallFloat, SmallFloat, SmallFloat] | None = None
 
     def note_ended(self, cells: Int) -> None:
         """Count waits that ended, by the flat index of their cells: int64 (k,)."""
-        self._noted[0].append(cells)
+        self._buffered[0].append(cells)
 
     def note_asked(self, cells: Int, weight: SmallFloat) -> None:
         """Count hours of waiting, by the flat index of their cells, int64 (k,), each with a weight, float32 (k,)."""
-        self._noted[1].append(cells)
-        self._noted[2].append(weight)
+        self._buffered[1].append(cells)
+        self._buffered[2].append(weight)
 
-    def turn(self, forgotten: float, groups: range) -> None:
+    def begin_hour(self, forgotten: float, groups: range) -> None:
         """Begin an hour.
 
         Args:
@@ -77,7 +77,7 @@ class Law:
         counted = self._counted
         counted.fill(0.0)
         ends, waits = counted
-        for some in self._apart(groups):
+        for some in self._batches(groups):
             within = slice(some.start, some.stop)
             ended, asked = self._ended[within], self._asked[within]
             ended *= fades
@@ -89,68 +89,68 @@ class Law:
             for wait in reversed(range(FRESH - 1)):
                 reached += ended[:, wait]
                 waits[wait] += _summed(reached)
-        self._alone = _alone(counted)
+        self._independent = _independent(counted)
         self._unknown.fill(True)
         self._all_known = False
 
-    def know(self, cells: Int) -> None:
+    def ensure_known(self, cells: Int) -> None:
         """Compute the law of some cells, int64 (..., m), flat indices into (GROUPS, WAITS, HITS), unless it is known."""
         if self._all_known:
             return
-        if self._few:
-            self._know_all()
+        if self._few_columns:
+            self._compute_all()
             return
-        asked = np.zeros(len(self._unknown), np.bool_)
-        asked[cells] = True
-        asked &= self._unknown
-        for group in dict.fromkeys((asked.nonzero()[0] // (WAITS * HITS)).tolist()):
-            waits = asked.reshape(GROUPS, WAITS, HITS)[group]
+        needed = np.zeros(len(self._unknown), np.bool_)
+        needed[cells] = True
+        needed &= self._unknown
+        for group in dict.fromkeys((needed.nonzero()[0] // (WAITS * HITS)).tolist()):
+            waits = needed.reshape(GROUPS, WAITS, HITS)[group]
             fresh = np.logical_or.reduce(waits[:FRESH], axis=0).nonzero()[0]
             if len(fresh):
                 # The odds of ending within the hour depend on all bins of less than an hour together.
-                self._work_out(range(group, group + 1), range(FRESH + 1), range(fresh[0], fresh[-1] + 1))
+                self._compute(range(group, group + 1), range(FRESH + 1), range(fresh[0], fresh[-1] + 1))
             for wait in range(FRESH, WAITS):
                 kinds = waits[wait].nonzero()[0]
                 if len(kinds):
-                    which = range(kinds[0], kinds[-1] + 1)
-                    self._work_out(range(group, group + 1), range(wait, wait + 1), which)
+                    kind_range = range(kinds[0], kinds[-1] + 1)
+                    self._compute(range(group, group + 1), range(wait, wait + 1), kind_range)
 
     def settle(self) -> None:
         """Add all noted counts, and compute the laws of all groups."""
         if not self._all_known:
-            self._know_all()
+            self._compute_all()
         self._add()
 
-    def _know_all(self) -> None:
+    def _compute_all(self) -> None:
         """Compute the laws of all groups."""
         # Nothing was ever counted in the group before the first, and all groups without counts have the same law.
         empty, unknown = self._groups.start - 1, self._unknown.reshape(GROUPS, -1)
-        for some in self._apart(range(empty, self._groups.stop)):
+        for some in self._batches(range(empty, self._groups.stop)):
             if np.count_nonzero(unknown[some.start : some.stop]):
-                self._work_out(some, range(WAITS), range(HITS))
+                self._compute(some, range(WAITS), range(HITS))
         for group in np.logical_or.reduce(unknown, axis=1).nonzero()[0].tolist():
             self.odds[group], self.lasts[group] = self.odds[empty], self.lasts[empty]
         self._unknown.fill(False)
         self._all_known = True
 
-    def _apart(self, groups: range) -> Sequence[range]:
+    def _batches(self, groups: range) -> Sequence[range]:
         """How to split groups into calls: few columns in one call, many by group, so that the data fits in the cache."""
-        return [groups] if self._few else [range(group, group + 1) for group in groups]
+        return [groups] if self._few_columns else [range(group, group + 1) for group in groups]
 
     def _add(self) -> None:
         """Add the noted counts, in the order in which they were noted."""
-        ends, asks, weights = self._noted
+        ends, asks, weights = self._buffered
         if ends:
             np.add.at(self._ended.reshape(-1), np.concatenate(ends), _ONE)
         if asks:
             np.add.at(self._asked.reshape(-1), np.concatenate(asks), np.concatenate(weights))
-        self._noted = [], [], []
+        self._buffered = [], [], []
 
     def _expected(self, waits: range, kinds: range) -> SmallFloat:
         """How many of `ALL_GROUPS` waits in some bins are expected to end at some kinds of time: float32 (w, h, n)."""
-        assert self._alone is not None
+        assert self._independent is not None
         some = slice(waits.start, waits.stop), slice(kinds.start, kinds.stop)
-        by_wait, fresh, old = self._alone
+        by_wait, fresh, old = self._independent
         expected = np.empty((len(waits), len(kinds), by_wait.shape[-1]), np.float32)
         parts = (waits.start, min(waits.stop, FRESH), fresh), (max(waits.start, FRESH), waits.stop, old)
         for first, end, by_kind in parts:
@@ -165,7 +165,7 @@ class Law:
         expected *= np.float32(ALL_GROUPS)
         return expected
 
-    def _work_out(self, groups: range, waits: range, kinds: range) -> None:
+    def _compute(self, groups: range, waits: range, kinds: range) -> None:
         """Compute the laws of some groups, waits and kinds of time; waits must include all bins up to FRESH, or none below."""
         some = tuple(slice(each.start, each.stop) for each in (groups, waits, kinds))
         self._unknown.reshape(GROUPS, WAITS, HITS)[some] = False
@@ -185,7 +185,7 @@ class Law:
         np.multiply(odds, np.float32(-0.5), out=lasts)
         lasts += _ONE
         if fresh:
-            _within_the_hour(odds, lasts)
+            _odds_within_hour(odds, lasts)
 
 
 def _summed(groups: SmallFloat) -> SmallFloat:
@@ -194,7 +194,7 @@ def _summed(groups: SmallFloat) -> SmallFloat:
     return total
 
 
-def _alone(counted: SmallFloat) -> tuple[SmallFloat, SmallFloat, SmallFloat]:
+def _independent(counted: SmallFloat) -> tuple[SmallFloat, SmallFloat, SmallFloat]:
     """Return the odds of each wait, and the factor of each kind of time on them, as if the two were independent.
 
     Args:
@@ -224,29 +224,29 @@ def _odds(counted: SmallFloat) -> SmallFloat:
     return found
 
 
-def _within_the_hour(odds: SmallFloat, lasts: SmallFloat) -> None:
+def _odds_within_hour(odds: SmallFloat, lasts: SmallFloat) -> None:
     """For the bins of less than an hour, turn the odds of ending within the bin into those of ending within an hour, in place.
 
     Args:
         odds: float32 (G, WAITS, HITS, n).
         lasts: float32 of the same shape.
     """
-    stays = np.ones_like(odds[:, FRESH])
-    lasted, beyond = np.zeros_like(stays), _ONE - odds[:, FRESH]
-    goes_on, part = np.empty_like(stays), np.empty_like(stays)
+    not_ended = np.ones_like(odds[:, FRESH])
+    lasted, beyond = np.zeros_like(not_ended), _ONE - odds[:, FRESH]
+    goes_on, part = np.empty_like(not_ended), np.empty_like(not_ended)
     for wait in reversed(range(FRESH)):
         length, begins = (np.float32(2.0 ** (at - 1) / SHORTEST) for at in (max(wait, 1), wait))
         np.subtract(_ONE, odds[:, wait], out=goes_on)
         lasted *= goes_on
         lasted += np.multiply(length, lasts[:, wait], out=part)
-        stays *= goes_on
+        not_ended *= goes_on
         if not wait:
-            np.subtract(_ONE, stays, out=odds[:, wait])
+            np.subtract(_ONE, not_ended, out=odds[:, wait])
             lasts[:, wait] = lasted
             continue
         # An hour from the beginning of this bin ends past the last of these bins, by as much as this bin begins after zero.
         np.sqrt(beyond, out=beyond)
-        np.multiply(np.float32(0.5) * begins, stays, out=part)
+        np.multiply(np.float32(0.5) * begins, not_ended, out=part)
         part *= np.add(_ONE, beyond, out=goes_on)
         np.add(lasted, part, out=lasts[:, wait])
-        np.subtract(_ONE, np.multiply(stays, beyond, out=part), out=odds[:, wait])
+        np.subtract(_ONE, np.multiply(not_ended, beyond, out=part), out=odds[:, wait])

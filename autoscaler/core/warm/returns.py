@@ -47,8 +47,8 @@ UNKNOWN = -2
 
 def rung_of(vms: Int) -> Int:
     """The highest rung that this many VMs reach, any shape; -1 for none."""
-    if np.maximum.reduce(vms, axis=None, initial=0) < len(_FEW_VMS):
-        return _FEW_VMS.take(vms, mode="clip")
+    if np.maximum.reduce(vms, axis=None, initial=0) < len(_RUNG_TABLE):
+        return _RUNG_TABLE.take(vms, mode="clip")
     return _rung_of(vms)
 
 
@@ -57,7 +57,7 @@ def _rung_of(vms: Int) -> Int:
     return _RUNG.take(bin_of(np.maximum(vms, 0).astype(np.float64)))
 
 
-_FEW_VMS: Int = _rung_of(np.arange(4096))
+_RUNG_TABLE: Int = _rung_of(np.arange(4096))
 """Table of rungs for the numbers of VMs that most fleets have."""
 
 
@@ -69,15 +69,15 @@ def waits_by_ticks(tick_s: float) -> SmallInt:
     return np.minimum(np.maximum(waits, 0.0), WAITS - 1.0).astype(np.int8)
 
 
-def asked_after(wait_of: SmallInt, hour_ticks: float, look_ticks: int) -> Bool:
+def due_by_wait(wait_of: SmallInt, hour_ticks: float, look_ticks: int) -> Bool:
     """Which waits of less than an hour a look has to evaluate again: bool (N,) by ticks; the last entry is for longer waits.
 
     A wait that is in the same bin as at the last look would get the same answer.
     """
     waited = np.arange(math.ceil(hour_ticks) + 1)
-    asks = wait_of.take(waited) != wait_of.take(np.maximum(waited - look_ticks, 0))
-    asks |= waited <= look_ticks
-    found: Bool = asks & (waited < hour_ticks)
+    due = wait_of.take(waited) != wait_of.take(np.maximum(waited - look_ticks, 0))
+    due |= waited <= look_ticks
+    found: Bool = due & (waited < hour_ticks)
     return found
 
 
@@ -130,17 +130,17 @@ def worth_having(
     """
     having, none = (np.zeros(cells.shape[1:]), np.zeros(cells.shape[1:])) if after is None else after
     # Look up all hours at once: there are few hours, and often few cells.
-    missed, lost = odds.take(cells).astype(np.float64), lasts.take(cells) * stopped
+    missed, holding_cost = odds.take(cells).astype(np.float64), lasts.take(cells) * stopped
     goes_on = 1.0 - missed
     missed *= saved
     for hour in reversed(range(len(cells))):
-        anew = np.maximum(having - made, none)
+        next_none = np.maximum(having - made, none)
         np.maximum(having, none, out=having)
         having *= goes_on[hour]
-        having -= lost[hour]
-        anew *= goes_on[hour]
-        anew -= missed[hour]
-        none = anew
+        having -= holding_cost[hour]
+        next_none *= goes_on[hour]
+        next_none -= missed[hour]
+        none = next_none
     return having, none
 
 

@@ -45,7 +45,7 @@ from autoscaler.core.warm.returns import (
     LAST_VM,
     RUNGS,
     UNKNOWN,
-    asked_after,
+    due_by_wait,
     kinds_of,
     rung_of,
     rungs_between,
@@ -102,7 +102,7 @@ class ProvisionedTarget:
         self._endings = Endings(params.tick_s)
         self._wait_of = self._endings.wait_of
         self._ahead_ticks = np.array([[int(ahead * self._hour_ticks)] for ahead in range(AHEAD_H)], np.int64)
-        self._due_by_wait = asked_after(self._wait_of, self._hour_ticks, math.ceil(LOOK_S / params.tick_s))
+        self._due_by_wait = due_by_wait(self._wait_of, self._hour_ticks, math.ceil(LOOK_S / params.tick_s))
         self._last_pool: WarmPool | None = None
         self._law: Law | None = None
         self._grouped: GroupedPoolState | None = None
@@ -135,24 +135,24 @@ class ProvisionedTarget:
         last, warm_pool.last_tick = warm_pool.last_tick, tick
         moved = self._separate_columns(warm_pool, last, desired, price)
         same = moved is not None and not len(moved)
-        together = self._grouped
-        kept = warm_pool if together is None else together.kept
-        before = kept.wanted
+        grouped = self._grouped
+        state = warm_pool if grouped is None else grouped.state
+        before = state.wanted
         if not same:
-            self._rise_and_fall(kept, tick, last, moved)
-        kept.ticks += 1.0
+            self._rise_and_fall(state, tick, last, moved)
+        state.ticks += 1.0
         hour, hour_before = int(tick * self._tick_s // HOUR_S), int(last * self._tick_s // HOUR_S)
         if last >= 0 and hour != hour_before:
-            self._end_hour(kept, hour_before, hour)
-            self._evaluate_all(kept, tick, hour)
-            self._set_wanted(kept, whole=True)
+            self._end_hour(state, hour_before, hour)
+            self._evaluate_all(state, tick, hour)
+            self._set_wanted(state, whole=True)
         elif last >= 0 and int(tick * self._tick_s // LOOK_S) != int(last * self._tick_s // LOOK_S):
-            self._evaluate_recent(kept, tick, hour)
-            self._set_wanted(kept, whole=False)
+            self._evaluate_recent(state, tick, hour)
+            self._set_wanted(state, whole=False)
         elif not same:
-            self._raise_wanted(kept)
-        if together is not None and kept.wanted is not before:
-            warm_pool.wanted = together.alike.spread(kept.wanted)
+            self._raise_wanted(state)
+        if grouped is not None and state.wanted is not before:
+            warm_pool.wanted = grouped.groups.spread(state.wanted)
         return warm_pool.wanted
 
     def _separate_columns(self, warm_pool: WarmPool, last: int, desired: Int, price: Float) -> Int | None:
@@ -161,12 +161,12 @@ class ProvisionedTarget:
         Returns:
             int64 (m,), the columns that want another number of VMs than before; None if not known.
         """
-        together = warm_pool.together
-        kept = warm_pool if together is None else together.kept
+        grouped = warm_pool.together
+        state = warm_pool if grouped is None else grouped.state
         if (
             self._last_pool is not warm_pool
-            or self._grouped is not together
-            or self._law is not kept.known_law
+            or self._grouped is not grouped
+            or self._law is not state.known_law
         ):
             self._change_state(warm_pool, last)
         moved: Int | None = None
@@ -180,23 +180,23 @@ class ProvisionedTarget:
         cheap = price is known or (known is not None and not np.count_nonzero(price != known))
         if same and cheap:
             return moved
-        alike = self._column_groups
-        if alike.few:
+        groups = self._column_groups
+        if groups.few:
             moved = _EMPTY if same else None
         # Only what has changed can tell the columns of a group apart.
-        other = (desired,) if cheap else (price,) if same else (desired, price)
-        if alike.few and np.count_nonzero(alike.part(*other)):
+        changed = (desired,) if cheap else (price,) if same else (desired, price)
+        if groups.few and np.count_nonzero(groups.part(*changed)):
             self._regroupings += 1
-            own = np.arange(len(desired)) if self._regroupings >= _MOST_REGROUPINGS else alike.group
-            alike = self._column_groups = ColumnGroups(own, desired, price)
+            keys = np.arange(len(desired)) if self._regroupings >= _MOST_REGROUPINGS else groups.group
+            groups = self._column_groups = ColumnGroups(keys, desired, price)
             self._gather_columns(warm_pool)
             cheap = False
         fixed = is_fixed(desired)
         self._fixed = desired if fixed else None
         self._desired, self._price = desired if fixed else desired.copy(), price
-        self._wanted_now = (alike.of_first(desired) if alike.few else desired).astype(np.int64)
+        self._wanted_now = (groups.of_first(desired) if groups.few else desired).astype(np.int64)
         if not cheap:
-            of_columns = alike.of_first(price) if alike.few else price
+            of_columns = groups.of_first(price) if groups.few else price
             self._saving = self._start_success * (self._provision_cost + of_columns * self._cold_ticks * USED)
             self._rounding_margin = _ROUNDING_SHARE * (self._saving + self._stopped_cost_per_h)
             self._later_known.fill(False)
@@ -211,10 +211,10 @@ class ProvisionedTarget:
 
     def _gather_columns(self, warm_pool: WarmPool) -> None:
         """Keep one column for each group of equal columns, and choose the terms to match."""
-        alike, terms = self._column_groups, self._terms
-        if alike.few:
-            self._grouped = warm_pool.gather(alike)
-            stopped, made, late, success = map(alike.of_first, terms)
+        groups, terms = self._column_groups, self._terms
+        if groups.few:
+            self._grouped = warm_pool.gather(groups)
+            stopped, made, late, success = map(groups.of_first, terms)
             terms = stopped, made, late, success
         else:
             warm_pool.settle()
@@ -223,7 +223,7 @@ class ProvisionedTarget:
         self._stopped_cost_per_h = self._stopped_cost * self._hour_ticks
         self._succeeds = bool((self._start_success == 1.0).all())
         self._provisioning_costs = bool(np.count_nonzero(self._provision_cost))
-        self._law = (warm_pool if self._grouped is None else self._grouped.kept).law
+        self._law = (warm_pool if self._grouped is None else self._grouped.state).law
         self._kinds = None
         cells = RUNGS * len(self._provision_cost)
         self._later_known, self._later = np.zeros(cells, np.bool_), np.empty((2, cells))
@@ -236,15 +236,15 @@ class ProvisionedTarget:
         if last < 0:
             warm_pool.peak = warm_pool.held = warm_pool.level = level
             return
-        stirs = (level != (warm_pool.level if moved is None else warm_pool.level.take(moved))).nonzero()[0]
-        if not len(stirs):
+        changed = (level != (warm_pool.level if moved is None else warm_pool.level.take(moved))).nonzero()[0]
+        if not len(changed):
             return
-        lanes, there = stirs if moved is None else moved.take(stirs), level.take(stirs)
+        lanes, new_level = changed if moved is None else moved.take(changed), level.take(changed)
         hour, before = int(tick * self._tick_s // HOUR_S), int(last * self._tick_s // HOUR_S)
-        self._endings.note(warm_pool, tick, last, lanes, there, timely=hour <= before + 1)
+        self._endings.note(warm_pool, tick, last, lanes, new_level, timely=hour <= before + 1)
         # Not in place, because `held` and `peak` may be this very array.
         level = warm_pool.level.copy()
-        level[lanes] = there
+        level[lanes] = new_level
         warm_pool.level = level
         warm_pool.peak = np.maximum(warm_pool.peak, level)
         warm_pool.held = np.maximum(warm_pool.held, level)
@@ -252,7 +252,7 @@ class ProvisionedTarget:
     def _end_hour(self, warm_pool: WarmPool, before: int, hour: int) -> None:
         """End an hour: let earlier counts fade, and note the highest rung that was wanted in it."""
         forgotten = self._decay ** min(hour - before, 10_000)
-        warm_pool.law.turn(forgotten, self._groups(warm_pool))
+        warm_pool.law.begin_hour(forgotten, self._groups(warm_pool))
         warm_pool.ticks *= forgotten
         warm_pool.hours[before % HOURS] = warm_pool.peak
         for skipped in range(max(before + 1, hour - HOURS), hour):
@@ -288,15 +288,15 @@ class ProvisionedTarget:
         """
         lanes, below, held = np.arange(len(top)), warm_pool.level, warm_pool.held
         # Most lanes hold what they held, so only one rung more is evaluated at first.
-        reach = np.maximum(top if len(top) < FEW else np.minimum(held + 1, top), below)
-        found = reach.copy()
+        upper = np.maximum(top if len(top) < FEW else np.minimum(held + 1, top), below)
+        found = upper.copy()
         while len(lanes):
-            rung, lane = rungs_between(below, reach, lanes)
-            bad = self._not_held(warm_pool, tick, kinds, rung, lane) if len(rung) else rung
-            np.minimum.at(found, lane[bad], rung[bad] - 1)
-            more = ((found.take(lanes) == reach) & (reach < top.take(lanes))).nonzero()[0]
-            lanes, below = lanes.take(more), reach.take(more)
-            reach = found[lanes] = np.minimum(below + _MORE, top.take(lanes))
+            rung, lane = rungs_between(below, upper, lanes)
+            rejected = self._not_held(warm_pool, tick, kinds, rung, lane) if len(rung) else rung
+            np.minimum.at(found, lane[rejected], rung[rejected] - 1)
+            more = ((found.take(lanes) == upper) & (upper < top.take(lanes))).nonzero()[0]
+            lanes, below = lanes.take(more), upper.take(more)
+            upper = found[lanes] = np.minimum(below + _MORE, top.take(lanes))
         warm_pool.held = found
 
     def _not_held(self, warm_pool: WarmPool, tick: int, kinds: SmallInt, rung: Int, lane: Int) -> Int:
@@ -306,23 +306,23 @@ class ProvisionedTarget:
         place += lane
         since = warm_pool.since.reshape(-1).take(place)
         waited = tick - since
-        gain, doubtful = self._within_the_hour(
+        gain, doubtful = self._gain_within_hour(
             law, self._cells(law, kinds[:1], place, rung, lane, waited)[0], lane
         )
-        bad = gain < 0.0
+        rejected = gain < 0.0
         if self._provisioning_costs:
             doubtful |= rung > warm_pool.held.take(lane)
-        some = doubtful.nonzero()[0]
-        if len(some):
-            worth = self._worth_of(lane.take(some))
-            cells = self._cells(law, kinds, *(each.take(some) for each in (place, rung, lane, waited)))
+        open_at = doubtful.nonzero()[0]
+        if len(open_at):
+            worth = self._worth_of(lane.take(open_at))
+            cells = self._cells(law, kinds, *(each.take(open_at) for each in (place, rung, lane, waited)))
             having, none = worth_having(law.odds, law.lasts, cells, *worth)
-            holds = rung.take(some) <= warm_pool.held.take(lane.take(some))
-            bad[some] = ~(having - none >= np.where(holds, 0.0, worth[-1]))
-        bad |= since < 0
-        return bad.nonzero()[0]
+            holds = rung.take(open_at) <= warm_pool.held.take(lane.take(open_at))
+            rejected[open_at] = ~(having - none >= np.where(holds, 0.0, worth[-1]))
+        rejected |= since < 0
+        return rejected.nonzero()[0]
 
-    def _within_the_hour(self, law: Law, cell: Int, lane: Int) -> tuple[Float, Bool]:
+    def _gain_within_hour(self, law: Law, cell: Int, lane: Int) -> tuple[Float, Bool]:
         """Return what a waiting VM gains in the next hour, net of its cost, and where that does not settle whether to hold it.
 
         After the hour, every choice that exists without a VM also exists with one. So if the hour is expected to gain at
@@ -359,10 +359,10 @@ class ProvisionedTarget:
         place = waits.reshape(-1).nonzero()[0]
         place += low * columns
         waited = tick - warm_pool.since.reshape(-1).take(place)
-        asked = self._due_by_wait.take(waited, mode="clip").nonzero()[0]
-        if not len(asked):
+        due = self._due_by_wait.take(waited, mode="clip").nonzero()[0]
+        if not len(due):
             return
-        place, waited = place.take(asked), waited.take(asked)
+        place, waited = place.take(due), waited.take(due)
         kinds = self._kinds_now(warm_pool, hour, high)
         rung = place // columns
         lane = place - rung * columns
@@ -370,17 +370,19 @@ class ProvisionedTarget:
         cell = self._wait_of.take(waited) * np.int64(HITS)
         cell += kinds[0].reshape(-1).take(place)
         _locate_cells(law, cell, rung, lane, columns)
-        gain, doubtful = self._within_the_hour(law, cell, lane)
-        some = doubtful.nonzero()[0]
-        if len(some):
-            of, here = lane.take(some), cell.take(some)
-            after = self._later_hours(law, kinds, place.take(some))
-            having, none = worth_having(law.odds, law.lasts, here[np.newaxis], *self._worth_of(of), after)
-            gain[some] = having - none
-        bad = (gain < 0.0).nonzero()[0]
-        if len(bad):
+        gain, doubtful = self._gain_within_hour(law, cell, lane)
+        open_at = doubtful.nonzero()[0]
+        if len(open_at):
+            open_lanes, open_cells = lane.take(open_at), cell.take(open_at)
+            after = self._later_hours(law, kinds, place.take(open_at))
+            having, none = worth_having(
+                law.odds, law.lasts, open_cells[np.newaxis], *self._worth_of(open_lanes), after
+            )
+            gain[open_at] = having - none
+        rejected = (gain < 0.0).nonzero()[0]
+        if len(rejected):
             warm_pool.held = held.copy()
-            np.minimum.at(warm_pool.held, lane[bad], rung[bad] - 1)
+            np.minimum.at(warm_pool.held, lane[rejected], rung[rejected] - 1)
 
     def _kinds_now(self, warm_pool: WarmPool, hour: int, rows: int) -> SmallInt:
         """The kinds of time of the coming hours: int8 (AHEAD_H, r, k), for at least `rows` rungs."""
@@ -470,6 +472,6 @@ def _locate_cells(law: Law, cells: Int, rung: Int, lane: Int, columns: int) -> N
         columns: Number of columns.
     """
     cells += START.take(rung)
-    law.know(cells)
+    law.ensure_known(cells)
     cells *= columns
     cells += lane

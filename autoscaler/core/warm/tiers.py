@@ -77,22 +77,22 @@ class Tiering:
     def __init__(self, params: LaneParams, lanes: Int) -> None:
         self._lanes = lanes
         weighed = params.economic[lanes] & ~np.isnan(params.sooner_ticks[lanes])
-        self._at = np.flatnonzero(weighed)
-        self._weighed = mine = lanes[self._at]
+        self._weighed_at = np.flatnonzero(weighed)
+        self._weighed = mine = lanes[self._weighed_at]
         # Positions of the weighed lanes among the lanes with an objective.
         self._priced = np.searchsorted(np.flatnonzero(params.economic), mine)
         self._reason = np.where(params.economic[lanes], int(TierReason.UNMEASURED), int(TierReason.UNPRICED))
-        self._all = np.full(len(lanes), MOST_VMS, np.int64)
+        self._all_vms = np.full(len(lanes), MOST_VMS, np.int64)
         self._series = params.series[mine]
-        success = self._success = params.start_success[mine]
-        sooner = params.sooner_ticks[mine]
-        self._sooner = success * np.maximum(sooner, 0.0)
+        start_success = self._start_success = params.start_success[mine]
+        sooner_ticks = params.sooner_ticks[mine]
+        self._saved_ticks = start_success * np.maximum(sooner_ticks, 0.0)
         self._watched = np.flatnonzero(params.economic & params.hibernate)
-        self._seen_of = np.searchsorted(self._watched, mine)
+        self._watched_at = np.searchsorted(self._watched, mine)
         self._capacity = params.vm_capacity[self._watched]
-        self._stay = 1.0 - 1.0 / np.maximum(params.lead_ticks[self._watched], 1)
+        self._recency_decay = 1.0 - 1.0 / np.maximum(params.lead_ticks[self._watched], 1)
         self._decay = 0.5 ** (params.tick_s / HALF_LIFE_S)
-        self._unbilled = success * params.unbilled_ticks[mine]
+        self._unbilled = start_success * params.unbilled_ticks[mine]
         self._saving, self._memory = params.saving_cost[mine], params.memory_cost[mine]
         self._worth = Worth(self._series, params.vm_capacity[mine], (Horizon.REFILL,))
         self._shown = Worth(self._series, params.vm_capacity[mine], (Horizon.REFILL, Horizon.REFILL))
@@ -108,7 +108,7 @@ class Tiering:
             starting.last_tick = snapshot.tick
             ordered = snapshot.in_service[mine].astype(np.int64) + snapshot.starting[mine]
             new = np.zeros_like(ordered) if first else np.maximum(ordered - starting.ordered, 0)
-            starting.recent = np.minimum(starting.recent * self._stay + new, ordered)
+            starting.recent = np.minimum(starting.recent * self._recency_decay + new, ordered)
             starting.ordered = ordered
             fresh = snapshot.freshness[mine] == _FRESH
             wanted = np.where(fresh, snapshot.demand[mine], 0.0) / self._capacity
@@ -129,24 +129,26 @@ class Tiering:
             at_first: The result of `step`; None if it was not called.
         """
         unknown = np.full(len(self._lanes), np.nan)
-        first, reason, least = self._all.copy(), self._reason.copy(), unknown.copy()
-        if laws is None or economics is None or at_first is None or not len(self._at):
+        first, reason, least = self._all_vms.copy(), self._reason.copy(), unknown.copy()
+        if laws is None or economics is None or at_first is None or not len(self._weighed_at):
             shape = 2, len(self._lanes)
             return Tiers(self._lanes, first, reason, least, lambda: np.full(shape, np.nan))
-        share = self.least_share(economics.price[self._priced], at_first[self._seen_of])
+        share = self.least_share(economics.price[self._priced], at_first[self._watched_at])
         now = desired[self._weighed].astype(np.int64)
         levels = self._worth.vms(laws, share[np.newaxis])[0]
         # Some starts fail, and other VMs are started in their place.
-        wait = np.minimum(np.ceil(np.maximum(levels - now, 0) / self._success - 1e-9), MOST_VMS)
+        wait = np.minimum(np.ceil(np.maximum(levels - now, 0) / self._start_success - 1e-9), MOST_VMS)
         known = ~np.isnan(laws.level[self._series, int(Horizon.REFILL)])
-        first[self._at] = np.where(known & (share > 0.0), wait, MOST_VMS).astype(np.int64)
-        reason[self._at] = np.where(known, int(TierReason.WEIGHED), int(TierReason.NO_FORECAST))
-        least[self._at] = np.where(known, share, np.nan)
+        first[self._weighed_at] = np.where(known & (share > 0.0), wait, MOST_VMS).astype(np.int64)
+        reason[self._weighed_at] = np.where(known, int(TierReason.WEIGHED), int(TierReason.NO_FORECAST))
+        least[self._weighed_at] = np.where(known, share, np.nan)
 
         def shares() -> Float:
             found = np.full((2, len(self._lanes)), np.nan)
             last = np.maximum(np.maximum(levels, now), 1)
-            found[:, self._at] = self._shown.share(laws, np.stack([last, np.maximum(levels, now) + 1]))
+            found[:, self._weighed_at] = self._shown.share(
+                laws, np.stack([last, np.maximum(levels, now) + 1])
+            )
             return found
 
         return Tiers(self._lanes, first, reason, least, shares)
@@ -161,7 +163,7 @@ class Tiering:
         Returns:
             float64 (m,): 0 if saving is worth it for every VM, above 1 if for none.
         """
-        gained = self._sooner * (at_first * price - 1.0) + self._unbilled - self._saving
+        gained = self._saved_ticks * (at_first * price - 1.0) + self._unbilled - self._saving
         whole = gained + 0.5 * self._memory
         share = np.where(gained > 0.0, self._memory / np.where(whole > 0.0, whole, 1.0), _NEVER)
         found: Float = np.minimum(share, _NEVER)

@@ -40,12 +40,12 @@ class GroupedPoolState:
     """The state of columns with the same past, kept once for each group of them.
 
     Attributes:
-        kept: A state with one column per group; its `last_tick` is not maintained.
-        alike: The groups.
+        state: A state with one column per group; its `last_tick` is not maintained.
+        groups: The groups.
     """
 
-    kept: WarmPool
-    alike: ColumnGroups
+    state: WarmPool
+    groups: ColumnGroups
 
 
 @dataclass(slots=True)
@@ -160,21 +160,21 @@ class WarmPool(Remembered):
         pasts = (b"".join(row.tobytes() for row in rows) for rows in zip(*columns, strict=True))
         return np.array([known.setdefault(past, len(known)) for past in pasts], np.int64)
 
-    def gather(self, alike: ColumnGroups) -> GroupedPoolState:
+    def gather(self, groups: ColumnGroups) -> GroupedPoolState:
         """From now on keep one column per group; all columns of a group must have equal state."""
         self.settle()
-        parts = {name: alike.of_first(getattr(self, name)) for name in ("lanes", *_ARRAYS)}
-        self.together = GroupedPoolState(WarmPool(**parts, last_tick=self.last_tick), alike)
+        parts = {name: groups.of_first(getattr(self, name)) for name in ("lanes", *_ARRAYS)}
+        self.together = GroupedPoolState(WarmPool(**parts, last_tick=self.last_tick), groups)
         return self.together
 
     def settle(self) -> None:
         """Bring the arrays of all columns up to date."""
-        together = self.together
-        if together is not None:
-            together.kept.settle()
+        grouped = self.together
+        if grouped is not None:
+            grouped.state.settle()
             self.known_law = None
             for name in _ARRAYS:
-                setattr(self, name, together.alike.spread(getattr(together.kept, name)))
+                setattr(self, name, grouped.groups.spread(getattr(grouped.state, name)))
         elif self.known_law is not None:
             self.known_law.settle()
 
