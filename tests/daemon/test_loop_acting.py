@@ -233,6 +233,27 @@ async def test_a_denial_holds_the_fleet_for_a_minute_and_says_so():
     assert bench.column("in_service")[-1] == 2
 
 
+@pytest.mark.parametrize("slow", ["us-east-1a", "us-east-1b", ""])
+def test_a_denial_of_one_vm_does_not_hold_the_others_of_its_fleet_whichever_answer_comes_first(slow):
+    @virtual
+    async def run():
+        bench = Bench(vms=6, zones="abc")
+        first = next(view.id for view in bench.world.views(ORIGIN_S) if view.zone == "us-east-1a")
+        starts = ("StartInstances",)
+        bench.world.add_fault(
+            Fault(FaultKind.API_ERROR, code="UnauthorizedOperation", vm_ids=(first,), actions=starts)
+        )
+        if slow:
+            bench.world.add_fault(Fault(FaultKind.LATENCY, delay_s=2.0, zone=slow, actions=starts))
+        bench.add(policy(signal=TOTAL), steady((0, 0), (20, 300)))
+        await bench.run(80)
+        calls = [(at, code) for at, _, _, code in bench.calls("StartInstances")]
+        assert sorted(calls) == [(20, ""), (20, ""), (20, "UnauthorizedOperation"), (30, "")]
+        assert bench.column("in_service")[-1] == 3
+
+    run()
+
+
 @virtual
 async def test_a_vm_is_provisioned_where_the_warm_pool_is_empty_and_serves():
     bench = Bench(vms=1, zones="a")

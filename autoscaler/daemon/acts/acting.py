@@ -8,6 +8,7 @@ they return. An exception while an outcome is handled is reported; a later listi
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -96,6 +97,8 @@ class IntentExecutor:
         self._choosing: dict[str, asyncio.Lock] = {}
         self._places: dict[int, tuple[Provider, Places]] = {}
         self._shortages: dict[str, Shortage] = {}
+        self._accepted_s: dict[str, float] = {}
+        """By fleet, when a start or a provisioning was last accepted."""
 
     def govern(self, fleets: Mapping[str, Fleet], *, anew: bool = False) -> None:
         """Act on these fleets from now on; calls in flight for others are still finished and recorded.
@@ -115,7 +118,7 @@ class IntentExecutor:
                 self._places[key] = known.get(key, (fleet.provider, Places()))
             fleet.inventory.places = self._places[key][1]
             fleet.inventory.types = fleet.policy.vm.types
-        for kept in (self._shortages, self._choosing):
+        for kept in (self._shortages, self._choosing, self._accepted_s):
             for name in kept.keys() - fleets.keys():
                 del kept[name]
 
@@ -316,10 +319,15 @@ class IntentExecutor:
             fleet.hibernation.stopped(done.outcomes)
             notes = fleet.hibernation.take_news()
             notes += fleet.inventory.settle(done.intent.verb, done.outcomes, done.sent_s, done.received_s)
+        starts = done.intent.verb is not Verb.STOP
+        if starts and any(o.kind is OutcomeKind.ACCEPTED for o in done.outcomes):
+            self._accepted_s[fleet.name] = done.received_s
+            if fleet.held_until_s != math.inf:
+                # Another call of the same time was denied; this one shows that the denial was not about all starts.
+                fleet.held_until_s = -math.inf
         denied = next((o for o in done.outcomes if o.kind is OutcomeKind.DENIED), None)
         if denied is not None:
-            taken = any(o.kind is OutcomeKind.ACCEPTED for o in done.outcomes)
-            if done.intent.verb is not Verb.STOP and not taken:
+            if starts and self._accepted_s.get(fleet.name, -math.inf) < done.sent_s:
                 # The hold is for starts that all failed: the stops of VMs that may not be stopped, and single denied
                 # starts, say nothing about other starts.
                 fleet.held_until_s = done.received_s + _DENIED_HOLD_S
