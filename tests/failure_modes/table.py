@@ -57,6 +57,10 @@ MODES: tuple[Mode, ...] = (
         "daemon/test_start_path.py::test_fleets_of_one_account_share_what_is_known_of_places",
         "daemon/test_start_path.py::"
         "test_of_many_fleets_that_wait_for_a_dry_place_one_tries_it_each_time_and_then_all_are_served",
+        "daemon/test_dry_place_of_many_fleets.py::"
+        "test_all_fleets_have_their_vms_in_little_more_than_the_time_of_a_start",
+        "ec2/test_riding_places.py::"
+        "test_two_hundred_fleets_start_elsewhere_within_seconds_while_a_zone_is_dry",
         "daemon/test_failure_modes_room.py::"
         "test_demand_is_met_in_the_time_of_a_start_wherever_there_is_room_and_dry_places_are_hardly_asked",
         "ec2/test_failure_modes_on_the_wire.py::"
