@@ -9,6 +9,7 @@ Rules of this file: a harmless change (a checkpoint by a backup program) is exam
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 from autoscaler.errors import JournalDamagedError
@@ -43,6 +44,8 @@ class Files:
 
     def renewed(self) -> None:
         """Note the state of the files after new ones were created."""
+        with suppress(OSError):  # a mark that stays behind the journal is harmless
+            self._mark.reopen()
         self._note()
 
     def verify(self) -> None:

@@ -245,6 +245,8 @@ class SqliteJournal:
         damage = self._damage
         if damage is None:
             return
+        if self._lock is not None:
+            self._lock.hold()
         with schema.translated(self._name, "set aside"):
             now_s = heal.now()
             damage.aside = recovery.set_aside(path, now_s) or damage.aside
@@ -263,6 +265,8 @@ class SqliteJournal:
 
     def _write(self, call: Callable[[], _T]) -> _T:
         """Execute one write, after checking that the files are still the ones that were opened; then advance the mark."""
+        if self._lock is not None:
+            self._lock.hold()
         if self._files is not None:
             self._files.verify()
         result = call()

@@ -87,7 +87,8 @@ class MarkFile:
     """
 
     def __init__(self, state_dir: Path) -> None:
-        self._fd = os.open(state_dir / FILE_NAME, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._state_dir = state_dir
+        self._fd = self._opened()
 
     def write(self, reached: Progress) -> None:
         """Write the mark. If the disk refuses, the mark stays behind the journal, which is harmless."""
@@ -96,9 +97,18 @@ class MarkFile:
         with suppress(OSError):
             os.pwrite(self._fd, line.encode("ascii"), 0)
 
+    def reopen(self) -> None:
+        """Go on in the file that is there now: the one that was opened may have been removed. Raises OSError."""
+        opened = self._opened()
+        os.close(self._fd)
+        self._fd = opened
+
     def close(self) -> None:
         """Close the file."""
         os.close(self._fd)
+
+    def _opened(self) -> int:
+        return os.open(self._state_dir / FILE_NAME, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
 
 def _checksum(reached: Progress) -> int:
