@@ -13,6 +13,7 @@ from functools import partial
 from autoscaler.daemon.closing import CLOSE_WITHIN_S, Closable, close
 from autoscaler.daemon.garbage import GarbageCollection
 from autoscaler.daemon.loop import Daemon
+from autoscaler.daemon.loop_errors import LoopErrors
 from autoscaler.daemon.reloading import Reloads
 from autoscaler.daemon.supervision import keep_alive
 
@@ -59,6 +60,7 @@ async def run_to_the_end(
         beside: Further tasks to keep alive while the daemon runs, by name.
         for_s: Seconds of the event loop after which to end; None means never.
     """
+    LoopErrors(daemon.telemetry).handle()
     with signal_handling(daemon, reloads):
         await _run(daemon, retention, reloads, beside, for_s)
 

@@ -60,6 +60,7 @@ EVENTS = {
     "setting_unknown": "An environment variable looks like a setting but is not one.",
     "operator": "An operator paused, resumed or overrode something, or such a change expired.",
     "hint": "The cloud announced maintenance, an interruption or a lack of room that concerns a VM.",
+    "loop_error": "An error that nothing handles, or too many open files; at most one line a minute for each.",
     "log_lines_lost": "Log lines could not be written (a full disk, or a reader that hangs or is gone); the text says how many.",
     "action_settled": "An action left open by an earlier run was settled by a listing.",
 }

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 
 import pytest
@@ -25,7 +26,14 @@ async def test_an_endpoint_that_is_down(open_provider, free_port):
     listing = await provider.list_vms()
     assert (listing.vms, listing.complete) == ((), False)
     assert "cannot reach" in listing.error
+    assert "(connection refused). Nothing was sent" in listing.error
     assert await provider.checked(["i-00000001"]) == frozenset()
+
+
+async def test_a_name_that_does_not_resolve_is_told_from_a_host_that_refuses(open_provider):
+    provider = await open_provider("http://no-such-host.invalid")
+    listing = await provider.list_vms()
+    assert re.search(r"\((.*(name|resol).*)\)\. Nothing was sent", listing.error)
 
 
 @pytest.mark.parametrize("status", [200, 404, 502])

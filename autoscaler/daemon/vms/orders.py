@@ -31,6 +31,8 @@ STATES_BEFORE = {
 }
 """By verb, the states in which a listing from before the order took effect shows a VM that is already known."""
 _SHOWN_IDS = 5
+_SAID_AGAIN_S = 600.0
+"""Time after which the same failure, of calls that are repeated at each tick, is reported again."""
 _BAD_SERVICE = 6.0
 """Weight of bad service in the length of a quarantine; a failed start has weight 1."""
 
@@ -73,6 +75,8 @@ class Orders(Holdings):
         self.hedges = HedgeBudget()
         """What overtaking late VMs may cost."""
         self._expected: dict[int, ExpectedVms] = {}
+        self._said_s: dict[tuple[Verb, str], float] = {}
+        """By verb and code, when a failure of calls that are repeated at each tick was last reported."""
 
     def _expected_vms(self) -> int:
         return sum(e.count for e in self._expected.values())
@@ -150,9 +154,13 @@ class Orders(Holdings):
             t.order = Order(verb, sent_at_s, action_id, t.vm.launched_at_s, answered_s, unknown)
 
     def settle(self, verb: Verb, outcomes: Iterable[Outcome], sent_s: float, received_s: float) -> list[Note]:
-        """Apply the outcomes of orders with this verb; return one note per kind of failure."""
+        """Apply the outcomes of orders with this verb; return one note per kind of failure.
+
+        Orders that are repeated at each tick, because nothing was sent or the account is throttled, are reported once.
+        """
         self.touch()
         failed: dict[str, list[str]] = {}
+        said = self._said_lately(received_s)
         for outcome in outcomes:
             t = self.vms.get(outcome.vm_id)
             if t is None:
@@ -166,7 +174,12 @@ class Orders(Holdings):
                 words = f"{outcome.kind} {outcome.code} {outcome.message}".strip()
                 if verb is Verb.STOP and stop_retry_wait_s(outcome, 1):
                     words += "; asked again later, and others meanwhile"
-                failed.setdefault(words, []).append(outcome.vm_id)
+                if (verb, outcome.code) not in said:
+                    failed.setdefault(words, []).append(outcome.vm_id)
+                if outcome.kind is OutcomeKind.THROTTLED:
+                    self._said_s.setdefault((verb, outcome.code), received_s)
+            else:
+                self._said_s = {key: at_s for key, at_s in self._said_s.items() if key[0] is not verb}
             if verb is Verb.START:
                 self._settle_start(t, outcome, sent_s, received_s)
             else:
@@ -175,6 +188,12 @@ class Orders(Holdings):
             self._note(f"{verb}_not_accepted", f"{some(ids, _SHOWN_IDS)}: {why}")
             for why, ids in failed.items()
         ]
+
+    def _said_lately(self, now_s: float) -> frozenset[tuple[Verb, str]]:
+        """The failures that are not reported again yet; others are forgotten."""
+        # Times ahead of a clock that was set back would silence them until the clock reaches them.
+        self._said_s = {key: at for key, at in self._said_s.items() if 0.0 <= now_s - at < _SAID_AGAIN_S}
+        return frozenset(self._said_s)
 
     def _settle_start(self, t: TrackedVm, outcome: Outcome, sent_s: float, now_s: float) -> None:
         vm_type, t.start_as = t.start_as or t.vm.vm_type, ""

@@ -12,6 +12,7 @@ was sent. Every call is bounded in time. Credentials are never part of a message
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -142,7 +143,7 @@ class Ec2Client:
             return Failure(OutcomeKind.DENIED, NO_CREDENTIALS, shorten(str(error)))
         if _never_sent(error):
             raise ProviderError(
-                f"{operation}: cannot reach {self._where}: {shorten(str(error))}. Nothing was sent; "
+                f"{operation}: cannot reach {self._where}: {shorten(str(error) + _cause(error))}. Nothing was sent; "
                 "check the network, the Region and the endpoint",
                 code=type(error).__name__,
             ) from error
@@ -288,6 +289,17 @@ def _never_sent(error: aws.BotoCoreError) -> bool:
         # botocore uses this error for every broken connection; only its cause tells a refused connection from a reset one.
         return isinstance(error.kwargs.get("error"), aiohttp.ClientConnectorError | socket.gaierror)
     return isinstance(error, (*_NOT_CONNECTED, aws.ParamValidationError))
+
+
+def _cause(error: aws.BotoCoreError) -> str:
+    """What the operating system says, which botocore leaves out; empty if it says nothing."""
+    inner = error.kwargs.get("error")
+    inner = getattr(inner, "os_error", inner)
+    if not isinstance(inner, OSError) or not inner.errno:
+        return ""
+    # Errors of name resolution have negative numbers, which only they can explain.
+    said = os.strerror(inner.errno) if inner.errno > 0 else str(inner.strerror)
+    return f" ({said.lower()})"
 
 
 def _keep_page(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: object) -> None:
