@@ -118,8 +118,10 @@ class HaproxySocket:
             ) from None
         except OSError as error:
             why = (error.strerror or str(error)).lower()
+            # A reload hands the socket on, and its file with it.
+            gone = ", and restart it if the file was removed" if isinstance(error, FileNotFoundError) else ""
             raise HaproxyError(
-                f"HAProxy at {self.place} cannot be reached ({why}); check `stats socket` in its configuration"
+                f"HAProxy at {self.place} cannot be reached ({why}); check `stats socket` in its configuration{gone}"
             ) from None
         return answers
 

@@ -1,8 +1,9 @@
 """The data guard: what may be done while demand data cannot be trusted.
 
 Data is doubted if it is absent, stale or impossible, comes from too few VMs, rests on a partial listing, or says that all VMs ran out of
-work at once: an outage of the measurements, or of something in front of the VMs, looks like that until time proves otherwise. Nothing
-is stopped on doubted data. Scaling out may act on part of it.
+work at once: an outage of the measurements, or of something in front of the VMs, looks like that until time proves otherwise. So is
+data that has only just come back: what Prometheus computes over a part of a window, or of its targets, looks like less demand.
+Nothing is stopped on doubted data. Scaling out may act on part of it.
 
 If a fleet stays blind for longer than its policy says, its number of VMs from then falls to the largest of three: the last wish that
 rested on good data, what the schedule asks for, and what the forecast expects. A fleet that has never seen good data keeps what it has.
@@ -35,6 +36,10 @@ from autoscaler.core.types import Bool, CountType, Float, Freshness, Int, Reason
 
 VANISHED_VMS = 0.5
 """Demand that vanishes at once is doubted only if it was the work of more than this many VMs."""
+RETURNED_S = 300.0
+"""Data that was away counts as having only just come back for as long as it was away, and at most this long, in seconds. A rate in
+Prometheus needs its whole window again: 15 s after a gap, rate(…[1m]) shows a third of the true rate, and a sum that of the
+first targets only."""
 
 _counted = attrgetter("coverage", "listed")
 """The arrays of a snapshot that say for how many VMs there is data."""
@@ -59,18 +64,22 @@ def data(params: LaneParams, counts: CountType) -> Rule:
 
     def rule(seen: RuleInputs, wish: Int) -> tuple[Int, Why]:
         view, trusted = seen.snapshot, seen.state.trusted
-        doubtful = where_sparse(view)
+        few = where_sparse(view)
         gone = vanishing(seen) if vanishing is not None else None
-        if gone is not None:
-            doubtful = gone if doubtful is None else doubtful | gone
         blind = None if seen.fresh is None else where_any(params.uses_signal & ~seen.fresh)
-        if blind is not None:
-            doubtful = blind if doubtful is None else doubtful | blind
+        returned = _returned(seen, blind)
+        unseen = _any_of(few, gone, blind)
+        doubtful = _any_of(unseen, returned)
         instead = fall_back(seen, blind, wish)
         if doubtful is None:
             trusted.good = wish
             return wish, UNCHANGED
-        trusted.good = np.where(doubtful, trusted.good, wish)
+        good = np.where(doubtful, trusted.good, wish)
+        if returned is not None:
+            # What has come back may be a part, so a higher wish counts and a lower one does not.
+            seen_in_part = returned if unseen is None else returned & ~unseen
+            good = np.where(seen_in_part, np.maximum(trusted.good, wish), good)
+        trusted.good = good
         held = doubtful & (wish < seen.ordered)
         value = np.where(held, seen.ordered, wish)
         fallen = None
@@ -80,9 +89,7 @@ def data(params: LaneParams, counts: CountType) -> Rule:
 
         def why() -> Int:
             fresh = view.freshness == FRESH
-            few = int(Reason.LOW_COVERAGE)
-            on_fresh = few if gone is None else np.where(gone, int(Reason.DEMAND_VANISHED), few)
-            why = np.where(fresh, on_fresh, _REASON_OF_FRESHNESS[view.freshness])
+            why = np.where(fresh, _why_fresh(few, gone, returned), _REASON_OF_FRESHNESS[view.freshness])
             told: Int = np.where(view.listed, why, int(Reason.LISTING_INCOMPLETE)) * held
             if fallen is not None:
                 told = np.where(fallen, (value != wish) * int(Reason.DATA_FALLBACK), told)
@@ -91,6 +98,24 @@ def data(params: LaneParams, counts: CountType) -> Rule:
         return value, why
 
     return rule
+
+
+def _any_of(*masks: Bool | None) -> Bool | None:
+    """Where any of the masks, bool (L,), holds; None stands for nowhere."""
+    found: Bool | None = None
+    for mask in masks:
+        if mask is not None:
+            found = mask if found is None else found | mask
+    return found
+
+
+def _why_fresh(few: Bool | None, gone: Bool | None, returned: Bool | None) -> int | Int:
+    """The reason to doubt fresh data: int, or int64 (L,)."""
+    why: int | Int = int(Reason.LOW_COVERAGE)
+    if returned is not None:
+        only = returned if few is None else returned & ~few
+        why = np.where(only, int(Reason.DATA_RETURNED), why)
+    return why if gone is None else np.where(gone, int(Reason.DEMAND_VANISHED), why)
 
 
 def _fall_back(params: LaneParams, counts: CountType) -> Callable[[RuleInputs, Bool | None, Int], Int | None]:
@@ -123,6 +148,30 @@ def _fall_back(params: LaneParams, counts: CountType) -> Callable[[RuleInputs, B
         return np.where(over, safe, NEVER).astype(counts)
 
     return instead
+
+
+def _returned(seen: RuleInputs, blind: Bool | None) -> Bool | None:
+    """Note where data comes back; return where it has only just done so, bool (L,), or None if nowhere.
+
+    A lane that has never had good data has nothing to hold.
+    """
+    now_s, trusted = seen.snapshot.now_s, seen.state.trusted
+    if trusted.lost:
+        back = (trusted.lost_s < now_s) & (trusted.good > NEVER)
+        if blind is not None:
+            back &= ~blind
+        if np.count_nonzero(back):
+            until_s = now_s + np.minimum(now_s - trusted.lost_s, RETURNED_S)
+            trusted.returned_s = np.where(back, np.maximum(trusted.returned_s, until_s), trusted.returned_s)
+            trusted.returned = 1
+    if not trusted.returned:
+        return None
+    returned = where_any(trusted.returned_s > now_s)
+    if returned is None:
+        trusted.returned = 0
+    elif blind is not None:
+        returned = where_any(returned & ~blind)
+    return returned
 
 
 def _vanished(params: LaneParams) -> Callable[[RuleInputs], Bool | None] | None:

@@ -62,7 +62,7 @@ def doubts(readings: FleetReadings, now_s: float, max_age_s: float) -> str:
         )
     if old.any():
         told.append(
-            f"{_share(readings, old)} older than {max_age_s:g} s{_where(readings, old)}; check that the exporter runs and its clock is right, or allow more by `signal.max_age`"
+            f"{_share(readings, old)} older than {max_age_s:g} s{_where(readings, old)}; check that the exporter or sender runs and its clock is right, or allow more by `signal.max_age`"
         )
     if ahead.any():
         told.append(

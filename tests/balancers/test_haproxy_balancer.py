@@ -92,6 +92,7 @@ async def test_a_vm_behind_two_processes_is_out_when_both_say_so(tmp_path):
         view = await balancer(one.place, str(tmp_path / "nobody.sock")).look(only)
         assert view.members == {}
         assert "nobody.sock cannot be reached (no such file or directory)" in view.error
+        assert view.error.endswith("and restart it if the file was removed")
 
 
 async def test_a_vm_that_is_not_in_the_backend_is_named_with_what_is_there(tmp_path):

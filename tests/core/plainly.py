@@ -32,6 +32,7 @@ class Memory:
     lost_s: float | None = None
     work: float = 0.0
     gone_s: float | None = None
+    returned_s: float = -math.inf
 
 
 def lane_of(values, lane):
@@ -192,10 +193,17 @@ def trusted(p, s, memory, wish, now, at_lead):
         s["demand"] == 0 and memory.gone_s is not None and memory.gone_s + p["zero_hold_s"] > s["now_s"]
     )
     blind = p["uses_signal"] and s["freshness"] != Freshness.FRESH
+    if not blind and memory.lost_s is not None and memory.good >= 0:
+        until_s = s["now_s"] + min(s["now_s"] - memory.lost_s, 300.0)
+        memory.returned_s = max(memory.returned_s, until_s)
     memory.lost_s = (s["now_s"] if memory.lost_s is None else memory.lost_s) if blind else None
     why = doubt(p, s, vanished)
+    if not why and not blind and s["now_s"] < memory.returned_s:
+        why = Reason.DATA_RETURNED
     if not why:
         memory.good = wish
+    elif why == Reason.DATA_RETURNED:
+        memory.good = max(memory.good, wish)
     elif blind and s["listed"] and memory.lost_s + p["loss_hold_s"] <= s["now_s"] and memory.good >= 0:
         expected = vms(at_lead[p["cover_quantile"]], p["vm_capacity"]) if p["cover"] else 0
         safe = max(memory.good, expected, wish)

@@ -153,16 +153,16 @@ def test_stabilisation_holds_the_highest_wish_of_its_window_and_never_scales_out
 
 
 def test_the_first_reading_after_a_loss_longer_than_the_window_stops_nothing():
-    params = lane_params(stabilisation_ticks=3, reactive=True, loss_hold_s=20.0)
+    params = lane_params(stabilisation_ticks=15, reactive=True, loss_hold_s=20.0)
     state = LaneState.empty(params)
     told = []
-    # Half of the true demand is seen first, as when a Prometheus has found some of its targets again.
-    for i, work in enumerate([600.0, *[None] * 8, 300.0, 600.0, 300.0, 300.0, 300.0]):
+    # For as long as it was away, data that has come back is doubted; until the window is over, the last good wish counts.
+    for i, work in enumerate([600.0, *[None] * 10, *[300.0] * 16]):
         lost = {"demand": np.nan, "freshness": int(Freshness.ABSENT)} if work is None else {"demand": work}
         view = snapshot(now_s=NOW_S + 10 * i, in_service=6, **lost)
         decided = decide(params, state, view, outlook())
         told.append((int(decided.desired[0]), Reason(int(decided.reason[Stage.DATA, 0]))))
-    assert [desired for desired, _ in told] == [*[6] * 13, 3]
+    assert [desired for desired, _ in told] == [*[6] * 25, 3, 3]
     assert told[1:3] == [(6, Reason.DATA_ABSENT)] * 2
 
 

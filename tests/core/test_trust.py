@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from autoscaler.core import trust
 from autoscaler.core.decide import decide
 from autoscaler.core.state import LaneState
+from autoscaler.core.trust_state import TrustState
 from autoscaler.core.types import Freshness, Reason
 from tests.core.builders import apply, lane_params, outlook, snapshot
 
@@ -46,9 +47,52 @@ def test_a_blind_fleet_keeps_what_it_has_and_then_falls_back_to_the_last_good_wi
     assert [lane.blind() for _ in range(6)] == [(10, Reason.DATA_ABSENT)] * 6
     assert lane.blind() == (7, Reason.DATA_FALLBACK)
     assert lane.blind() == (7, Reason.DATA_FALLBACK)
+    # Data that has only just come back may be of a part: for as long as it was away, nothing is stopped.
+    assert [lane.tick(2) for _ in range(8)] == [(10, Reason.DATA_RETURNED)] * 8
     assert lane.tick(2) == (2, Reason.NONE)
     # The clock of a new loss begins anew.
     assert lane.blind() == (10, Reason.DATA_ABSENT)
+
+
+def test_data_is_doubted_after_its_return_for_as_long_as_it_was_away_and_at_most_five_minutes():
+    lane = Lane(min_coverage=0.5)
+    lane.tick(7)
+    lane.blind()
+    assert lane.tick(2) == (10, Reason.DATA_RETURNED)
+    assert lane.tick(2) == (2, Reason.NONE)
+    lane.blind()
+    lane.blind()
+    assert [lane.tick(12), lane.tick(2, coverage=0.1)] == [(12, Reason.NONE), (10, Reason.LOW_COVERAGE)]
+    assert lane.tick(2) == (2, Reason.NONE)
+    for _ in range(40):
+        lane.blind()
+    assert [lane.tick(2) for _ in range(30)] == [(10, Reason.DATA_RETURNED)] * 30
+    assert lane.tick(2) == (2, Reason.NONE)
+
+
+def test_a_higher_wish_of_data_that_has_only_just_come_back_is_what_a_fleet_falls_back_to():
+    lane = Lane(loss_hold_s=0.0)
+    lane.tick(7)
+    lane.blind()
+    assert lane.tick(12) == (12, Reason.NONE)
+    assert lane.blind() == (12, Reason.DATA_FALLBACK)
+    assert lane.tick(3) == (10, Reason.DATA_RETURNED)
+    assert lane.blind() == (12, Reason.DATA_FALLBACK)
+
+
+def test_a_fleet_without_any_good_data_before_does_not_wait_after_its_first():
+    lane = Lane()
+    lane.blind()
+    assert lane.tick(7) == (7, Reason.NONE)
+
+
+def test_a_state_of_before_the_return_of_data_was_noted_can_be_read():
+    state = TrustState.empty(2)
+    before = state.dump()
+    del before["returned_s"], before["returned"]
+    read = TrustState.restore(before | {"version": 1}).dump()
+    assert read.keys() == state.dump().keys()
+    assert read["returned_s"].tolist() == [-np.inf, -np.inf]
 
 
 def test_the_fallback_is_the_largest_of_last_good_schedule_and_forecast():

@@ -19,7 +19,7 @@ DOUBTS = {
     "not a number": ((math.nan, 0.0), f"1 of 3 readings is impossible: not a number at {{0}}; {MEND}"),
     "infinite": ((math.inf, 0.0), f"1 of 3 readings is impossible: infinite at {{0}}; {MEND}"),
     "negative": ((-5.0, 0.0), f"1 of 3 readings is impossible: negative at {{0}}; {MEND}"),
-    "old": ((100.0, -40.0), "1 of 3 readings is older than 30 s at {0}; check that the exporter runs"),
+    "old": ((100.0, -40.0), "1 of 3 readings is older than 30 s at {0}; check that the exporter or sender runs"),
     "ahead": ((100.0, 40.0), "1 of 3 readings is stamped more than 5 s ahead of our clock at {0}; set both clocks"),
 }  # fmt: skip
 

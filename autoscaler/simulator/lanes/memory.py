@@ -29,10 +29,10 @@ def lane_memory(params: LaneParams, state: LaneState, now_s: float) -> list[NDAr
 
 
 def _trust(params: LaneParams, state: LaneState, now_s: float) -> NDArray[np.float64]:
-    """Return what is remembered of good data, float64 (4, L).
+    """Return what is remembered of good data, float64 (5, L).
 
-    The rows are the last good wish, the seconds left to hold after a loss of data, the last demand above zero, and the
-    seconds left to doubt that demand vanished.
+    The rows are the last good wish, the seconds left to hold after a loss of data, the last demand above zero, the seconds
+    left to doubt that demand vanished, and those left to doubt data that has come back.
     """
     trusted = state.trusted
 
@@ -46,6 +46,7 @@ def _trust(params: LaneParams, state: LaneState, now_s: float) -> NDArray[np.flo
             left(trusted.lost_s, params.loss_hold_s),
             np.where(doubts, trusted.work, 0.0),
             np.where(doubts, left(trusted.gone_s, params.zero_hold_s), -1.0),
+            np.maximum(trusted.returned_s - now_s, 0.0),
         ]
     )
 
