@@ -42,7 +42,7 @@ def _journal():
         ticks = [
             (fleet_tick(cost=9.0, start=4), [start, more, other]),
             (
-                fleet_tick(cost=0.25, in_service=7, capacity=700.0, demand=NAN),
+                fleet_tick(cost=0.25, in_service=7, capacity=700.0, demand=NAN, stop=1),
                 [ActionIntent("web", Verb.STOP, ("i-1",), 1, "", "")],
             ),
             (fleet_tick(cost=0.5), []),
@@ -65,7 +65,8 @@ def test_a_row_takes_its_cost_from_the_tick_that_closes_it_and_its_starts_from_o
     assert [r.timestamp_s for r in rows] == [BEGIN_S, BEGIN_S + 10]
     assert [r.cost for r in rows] == [0.25, 0.5]
     assert [(r.starts, r.stops, r.provisions) for r in rows] == [(3, 0, 0), (0, 1, 0)]
-    assert [r.capacity for r in rows] == [300.0, 700.0]
+    assert [r.capacity for r in rows] == [300.0, 600.0]
+    assert [r.in_service for r in rows] == [3, 7]
     assert math.isnan(rows[1].demand)
     assert math.isnan(rows[1].shortage)
 
@@ -85,6 +86,40 @@ def test_the_range_is_half_open_and_one_tick_makes_no_row(journal):
         assert len(timeline(reader, "web", BEGIN_S, BEGIN_S + 20)) == 1
         assert timeline(reader, "web", BEGIN_S, BEGIN_S + 10) == ()
         assert timeline(reader, "nobody", BEGIN_S, BEGIN_S + 100) == ()
+
+
+@pytest.mark.parametrize(
+    ("stop", "draining", "verbs", "capacity"),
+    [
+        (2, 0, {Verb.STOP: 2}, 500.0),
+        (2, 0, {Verb.STOP: 1}, 600.0),
+        (0, 0, {Verb.STOP: 1}, 700.0),
+        (2, 0, {Verb.DRAIN: 2}, 500.0),
+        (1, 3, {Verb.DRAIN: 1, Verb.STOP: 2}, 600.0),
+        (1, 3, {Verb.STOP: 3}, 700.0),
+    ],
+    ids=["stopped", "one refused", "never in service", "drained", "drained, and two that had", "only those that had"],
+)  # fmt: skip
+def test_the_capacity_of_a_row_is_without_the_vms_that_leave_at_its_start(stop, draining, verbs, capacity):
+    async def fill():
+        journal = SqliteJournal(":memory:", inline=True)
+        seen = fleet_tick(in_service=7, capacity=700.0, demand=650.0, stop=stop, draining=draining)
+        vms = {verb: tuple(f"i-{verb}-{at}" for at in range(many)) for verb, many in verbs.items()}
+        intents = [ActionIntent("web", verb, ids, len(ids), "", "") for verb, ids in vms.items()]
+        keys = await journal.record_tick(TickRecord(1, BEGIN_S, (seen,)), intents)
+        for key, ids in zip(keys, vms.values(), strict=True):
+            await journal.record_outcomes(
+                [Settled(key, BEGIN_S, [Outcome(vm, OutcomeKind.ACCEPTED) for vm in ids])]
+            )
+        await journal.record_tick(TickRecord(3, BEGIN_S + 20.0, (seen,)), [])
+        return journal
+
+    journal = asyncio.run(fill())
+    with journal.reader() as reader:
+        rows = timeline(reader, "web", BEGIN_S, BEGIN_S + 1000)
+    asyncio.run(journal.close())
+    assert [row.capacity for row in rows] == pytest.approx([capacity] * 2)
+    assert rows[0].shortage == pytest.approx(max(650.0 - capacity, 0.0))
 
 
 @pytest.mark.parametrize(("skipped", "rows"), [(0, 1), (2, 3), (30, 1)])

@@ -4,6 +4,9 @@ The intervals of the journal and those of a timeline are not the same. The recor
 tick, in which its cost was incurred, and opens the interval that its decision holds for. A row of a timeline is the interval
 that a tick opens. It therefore takes its cost from the next tick, and the last tick, whose interval is still open, has no
 row. A skipped tick has a row as well, with the state of the tick before it, so that all rows have the same length.
+
+The counts of VMs in a row are those that the tick saw. Its capacity is that of the interval: without the VMs in service whose stop
+the tick ordered, because they serve no more, and a tick may be an hour long.
 """
 
 from __future__ import annotations
@@ -72,10 +75,23 @@ def _rows(
     """Yield one row per interval of the grid up to the next tick. A skipped tick repeats the state and has no actions."""
     parts = after.tick - tick.tick if 1 <= after.tick - tick.tick <= MOST_SKIPPED else 1
     length_s = (after.at_s - tick.at_s) / parts
-    first = _row(tick, (tick.at_s, length_s), actions, demand_between, after.recorded.cost / parts)
-    yield first
+    cost, capacity = after.recorded.cost / parts, _capacity(tick, actions)
+    yield _row(tick, (tick.at_s, length_s), actions, demand_between, cost, capacity)
     for number in range(1, parts):
-        yield _row(tick, (tick.at_s + number * length_s, length_s), (), demand_between, first.cost)
+        span = (tick.at_s + number * length_s, length_s)
+        yield _row(tick, span, (), demand_between, cost, capacity)
+
+
+def _capacity(tick: TickRow, actions: Sequence[ActionRecord]) -> float:
+    """Return the capacity that is left once this tick's orders are accepted.
+
+    VMs leave service when they are told to drain, or to stop if they do not drain. The tick may also stop VMs that have drained,
+    or that never came into service.
+    """
+    r = tick.recorded
+    leaving = accepted(actions, Verb.DRAIN) + max(accepted(actions, Verb.STOP) - r.draining, 0)
+    staying = r.in_service - min(leaving, r.stop, r.in_service)
+    return r.capacity * staying / r.in_service if r.in_service else r.capacity
 
 
 def _row(
@@ -84,6 +100,7 @@ def _row(
     actions: Sequence[ActionRecord],
     demand_between: DemandBetween | None,
     cost: float | None,
+    capacity: float,
 ) -> TimelineRow:
     r = tick.recorded
     start_s, length_s = span
@@ -99,8 +116,8 @@ def _row(
         draining=r.draining,
         stopped=r.stopped,
         warm_target=r.warm_target,
-        capacity=r.capacity,
-        shortage=math.nan if math.isnan(demand) else max(demand - r.capacity, 0.0),
+        capacity=capacity,
+        shortage=math.nan if math.isnan(demand) else max(demand - capacity, 0.0),
         starts=accepted(actions, Verb.START),
         stops=accepted(actions, Verb.STOP),
         provisions=accepted(actions, Verb.PROVISION),

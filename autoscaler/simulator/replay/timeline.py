@@ -42,7 +42,8 @@ class TimelineRow:
         desired: Number of VMs wanted in service, after guards.
         in_service, starting, draining, stopped: Numbers of VMs in these states.
         warm_target: Number of stopped VMs wanted in the warm pool.
-        capacity: Work per second that the VMs in service can do at the objective.
+        capacity: Work per second that the VMs in service can do at the objective, without those that were told to leave at the
+            start of the interval.
         shortage: Demand that found no capacity, in work per second.
         starts, stops, provisions: Numbers of VMs for which that was accepted in the interval.
         cost: Money spent in the interval.
