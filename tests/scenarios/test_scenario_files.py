@@ -117,7 +117,7 @@ def test_both_or_none_of_traffic_and_recording_is_refused(written):
 def test_an_expectation_that_is_not_met_is_broken_and_says_so(written):
     (verdict,) = judge(play(read_scenario(written(("unserved, at_most: 5%", "starts, at_most: 0")))))
     assert not verdict.holds
-    assert "is more than 0: not so that it is served" in verdict.broken
+    assert "is more than 0, so this does not hold: it is served" in verdict.broken
 
 
 def test_an_unknown_figure_breaks_its_bound(written):
@@ -131,7 +131,7 @@ def test_an_unknown_figure_breaks_its_bound(written):
     )
     (verdict,) = judge(replace(played, scenario=replace(played.scenario, policy=free)))
     assert math.isnan(verdict.value)
-    assert "unknown, so nothing can be said" in verdict.broken
+    assert "unknown, so its bounds cannot be checked" in verdict.broken
 
 
 @pytest.mark.parametrize("figure", sorted(name for name in FIGURES if not FIGURES[name].whole_run))
@@ -139,7 +139,7 @@ def test_a_history_that_is_too_short_breaks_every_bound(written, figure):
     played = play(read_scenario(written()))
     one = replace(played.scenario.expectations[0], figure=figure, at_most=1e9, to_s=50.0)
     (verdict,) = judge(replace(played, scenario=replace(played.scenario, expectations=(one,))))
-    assert "only 5 ticks of known demand" in verdict.broken
+    assert "known in only 5 ticks" in verdict.broken
 
 
 def test_demand_that_is_mostly_unknown_breaks_every_bound(written):

@@ -385,7 +385,7 @@ def promising(name: str, *promises: Promise, long: bool = True) -> Bout:
 
 
 def test_promises_are_told_in_a_sentence_with_those_that_were_not_kept() -> None:
-    """To within twice what may stay unserved; of long traces, where a week has passed."""
+    """To within twice the permitted unserved work; of long traces, where a week has passed."""
     kept, broken = Promise("99.0%", 0.0, 0.02, 5.0), Promise("99.7%", 0.0, 0.0061, 6.0)
     unknown = Promise("99.9%", 0.0, math.nan, 6.0)
     said = promise_sentence(
@@ -413,7 +413,7 @@ def test_tables_say_what_is_in_the_bouts() -> None:
         in said
     )
     assert (
-        "fitted in hindsight to these very ticks, 1.50 times with 2.0% missed; holding the peak 8.00 times"
+        "fitted in hindsight to the same ticks, 1.50 times with 2.0% missed; holding the peak 8.00 times"
         in said
     )
     rows = csv_text(bouts).splitlines()

@@ -29,7 +29,7 @@ def test_each_plot_names_its_traces_and_what_its_axes_are():
     for file in told:
         assert "shop, 8" in words(told[file])
         assert "mill, 8" in words(told[file])
-    assert "share of work that stays unserved" in words(told[FRONTS_SVG])
+    assert "share of work left unserved" in words(told[FRONTS_SVG])
     assert "left of 1 is better" in words(told[REGRET_SVG])
     assert "99% quantile" in words(told[COVERAGE_SVG])
     assert drawn(bout_of("shop", REGRETS), bout_of("mill", REGRETS)) == told

@@ -97,7 +97,7 @@ def _svg(figure: Figure) -> str:
     return stream.getvalue()
 
 
-# ── fronts: cost over the least, against what stays unserved ────────────────────────────────────────────────
+# ── fronts: cost relative to the least, against work left unserved ──────────────────────────────────────────
 
 
 def _fronts(
@@ -119,10 +119,10 @@ def _fronts(
         axis.set_visible(False)
     figure.legend(
         [Line2D([], [], **_line(mine=mine)) for mine in (True, False)],
-        [name, "each other rule, over all its settings"], loc="outside upper left", ncols=2, frameon=False,
+        [name, "every other rule, at all its settings"], loc="outside upper left", ncols=2, frameon=False,
     )  # fmt: skip
-    figure.supxlabel("share of work that stays unserved", fontsize=8)
-    figure.supylabel("cost, as a multiple of the least that hindsight pays", fontsize=8)
+    figure.supxlabel("share of work left unserved", fontsize=8)
+    figure.supylabel("cost, as a multiple of the least possible in hindsight", fontsize=8)
     return figure
 
 
@@ -162,7 +162,7 @@ def _over_least(fleet: FleetResult, hull: Hull) -> tuple[list[float], list[float
     return [share for share, _ in told], [cost for _, cost in told]
 
 
-# ── regret: over that of the best peer, fleet by fleet ──────────────────────────────────────────────────────
+# ── regret: divided by that of the best peer, by fleet ──────────────────────────────────────────────────────
 
 
 def _regrets(found: Sequence[Match], name: str) -> Figure | None:
@@ -187,8 +187,8 @@ def _regrets(found: Sequence[Match], name: str) -> Figure | None:
     _ticks(axis, (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0), "{:g}".format)
     axis.set_yticks(range(len(order)), order)
     axis.set_xlabel(
-        f"regret of {name} over that of the best other rule at its best setting in hindsight,\n"
-        "half a point added to each; left of 1 is better"
+        f"regret of {name} divided by that of the best other rule at its best setting in hindsight,\n"
+        "after adding half a point to both; left of 1 is better"
     )
     figure.legend(loc="outside upper left", ncols=len(LEVELS), frameon=False)
     return figure
@@ -222,6 +222,7 @@ def _coverages(found: Sequence[tuple[Bout, int, tuple[float, ...]]]) -> Figure |
     axes[0].set_yticks(range(len(told)), [row for row, _ in told])
     axes[0].invert_yaxis()
     figure.supxlabel(
-        "share of outcomes below it, less what it says, in points; shaded is as near as is asked", fontsize=8
+        "share of outcomes below the quantile minus its level, in points; the shaded range counts as calibrated",
+        fontsize=8,
     )
     return figure

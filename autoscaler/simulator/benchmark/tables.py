@@ -111,7 +111,7 @@ def promise_sentence(bouts: Sequence[Bout], key: str) -> str:
         f"{promise.promised} on {name} ({1.0 - promise.late_unserved:.2%})" for name, promise in broken
     )
     return (
-        f"Promised shares: {len(told) - len(broken)} of {len(told)} kept to within twice what may stay unserved, after a week, on traces "
+        f"Promised shares: {len(told) - len(broken)} of {len(told)} kept to within twice the permitted unserved work, after a week, on traces "
         f"with seven scored days or more{': not ' + which if which else ''}."
     )
 
@@ -210,7 +210,7 @@ def _law_part(pools: Sequence[PoolVerdict]) -> str:
         return ""
     missed = share(sum(books.missed for books, _, _ in known), sum(starts for _, _, starts in known))
     return (
-        f"the best law of waits and hours, fitted in hindsight to these very ticks, "
+        f"the best law of waits and hours, fitted in hindsight to the same ticks, "
         f"{_over([(books.cost, least) for books, least, _ in known])} times with {missed} missed; "
     )
 

@@ -121,7 +121,7 @@ def _recovery(seen: RunTicks) -> float:
 FIGURES: dict[str, Figure] = {
     "unserved": Figure("unserved work", "share", Unit.SHARE, _share, _unserved),
     "shortage_time": Figure(
-        "time short", "duration", Unit.SPAN, _span,
+        "time with shortage", "duration", Unit.SPAN, _span,
         lambda seen: float(np.count_nonzero(seen.shortage > 0)) * seen.tick_s,
     ),
     "longest_episode": Figure("longest shortage", "duration", Unit.SPAN, _span, _longest),
@@ -132,13 +132,13 @@ FIGURES: dict[str, Figure] = {
         "fewest VMs in service", "number of VMs", Unit.COUNT, _count, lambda seen: float(seen.serving.min())
     ),
     "stopped_least": Figure(
-        "fewest VMs stopped", "number of VMs", Unit.COUNT, _count, lambda seen: float(seen.stopped.min())
+        "fewest stopped VMs", "number of VMs", Unit.COUNT, _count, lambda seen: float(seen.stopped.min())
     ),
     "starts": Figure("starts", "number", Unit.COUNT, _count, lambda seen: float(seen.starts)),
     "stops": Figure("stops", "number", Unit.COUNT, _count, lambda seen: float(seen.stops)),
-    "provisions": Figure("VMs made", "number", Unit.COUNT, _count, lambda seen: float(seen.provisions)),
+    "provisions": Figure("VMs provisioned", "number", Unit.COUNT, _count, lambda seen: float(seen.provisions)),
     "repeated_starts": Figure(
-        "starts of VMs that ran", "number", Unit.COUNT, _count, lambda seen: float(seen.repeated_starts)
+        "starts of running VMs", "number", Unit.COUNT, _count, lambda seen: float(seen.repeated_starts)
     ),
     "reversals": Figure(
         "reversals", "number", Unit.COUNT, _count, lambda seen: float(reversals(seen.desired))
@@ -146,14 +146,14 @@ FIGURES: dict[str, Figure] = {
     "growth_most": Figure(
         "most VMs ordered in a tick", "number of VMs", Unit.COUNT, _count, lambda seen: float(seen.most_at_once)
     ),
-    "recovery": Figure("time until all is served", "duration", Unit.SPAN, _span, _recovery),
+    "recovery": Figure("time until the last shortage ends", "duration", Unit.SPAN, _span, _recovery),
     "calls": Figure("API calls", "number", Unit.COUNT, _count, lambda seen: float(seen.calls), whole_run=True),
     "refused_calls": Figure(
         "refused API calls", "number", Unit.COUNT, _count, lambda seen: float(seen.refused_calls),
         whole_run=True,
     ),
     "cost_of_peak": Figure(
-        "cost, of always on at peak", "share", Unit.SHARE, _share,
+        "cost, as a share of always on at peak", "share", Unit.SHARE, _share,
         lambda seen: seen.cost / seen.peak_cost if seen.peak_cost > 0 else math.nan, whole_run=True,
     ),
 }  # fmt: skip

@@ -70,18 +70,18 @@ def _judge(expectation: Expectation, played: ScenarioResult) -> Verdict:
 def _too_short(seen: RunTicks) -> str:
     known = int(np.count_nonzero(~np.isnan(seen.demand)))
     if known < LEAST_TICKS:
-        return f"only {known} ticks of known demand, which say nothing; {LEAST_TICKS} are needed"
+        return f"demand is known in only {known} ticks; at least {LEAST_TICKS} are needed"
     if known < LEAST_KNOWN * len(seen.demand):
-        return f"demand is known in {known} of {len(seen.demand)} ticks only"
+        return f"demand is known in only {known} of {len(seen.demand)} ticks"
     return ""
 
 
 def _broken(expectation: Expectation, value: float) -> str:
     figure = FIGURES[expectation.figure]
     if math.isnan(value):
-        return f"{figure.label} is unknown, so nothing can be said"
+        return f"{figure.label} is unknown, so its bounds cannot be checked"
     if expectation.at_most is not None and not value <= expectation.at_most:
-        return f"{figure.shown(value)} is more than {figure.shown(expectation.at_most)}: not so that {expectation.why}"
+        return f"{figure.shown(value)} is more than {figure.shown(expectation.at_most)}, so this does not hold: {expectation.why}"
     if expectation.at_least is not None and not value >= expectation.at_least:
-        return f"{figure.shown(value)} is less than {figure.shown(expectation.at_least)}: not so that {expectation.why}"
+        return f"{figure.shown(value)} is less than {figure.shown(expectation.at_least)}, so this does not hold: {expectation.why}"
     return ""

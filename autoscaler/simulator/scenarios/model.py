@@ -20,8 +20,8 @@ MOST_S = 31 * DAY_S
 class FleetSection(Section):
     """The VMs at the beginning."""
 
-    running: Annotated[int, Field(ge=0, le=10_000)] = Field(0, description="VMs that serve from the start.")
-    stopped: Annotated[int, Field(ge=0, le=10_000)] = Field(0, description="VMs that wait stopped.")
+    running: Annotated[int, Field(ge=0, le=10_000)] = Field(0, description="VMs in service at the beginning.")
+    stopped: Annotated[int, Field(ge=0, le=10_000)] = Field(0, description="Stopped VMs at the beginning.")
 
 
 class RecordingSection(Section):
@@ -41,13 +41,13 @@ class CloudSection(Section):
         16.0, description="Time from the order until a stopped VM is running."
     )
     boot_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] = Field(
-        3.0, description="Time from running until it is ready."
+        3.0, description="Time from when a stopped VM runs until it is ready."
     )
     launch_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] = Field(
         18.0, description="Time from the order until a new VM is running."
     )
     first_boot_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] = Field(
-        7.0, description="Time from first running until it is ready."
+        7.0, description="Time from when a new VM runs until it is ready."
     )
     stop_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] = Field(
         25.0, description="Time from the order until a VM is stopped."
@@ -59,10 +59,10 @@ class CloudSection(Section):
         16.0, description="Time from the order until a hibernated VM is running."
     )
     wake_s: Annotated[float, Quantity(DURATION, 0, HOUR_S)] = Field(
-        2.4, description="Time from running until it is ready."
+        2.4, description="Time from when a hibernated VM runs until it is ready."
     )
     spread: Annotated[float, Quantity(PERCENT, 0, 1)] = Field(
-        0.2, description="Standard deviation of the logarithm of all of these."
+        0.2, description="Standard deviation of the logarithm of each of these durations."
     )
 
 
@@ -70,7 +70,7 @@ class LossSection(Section):
     """A period in which readings do not arrive."""
 
     from_s: Annotated[float, Quantity(DURATION, 0, MOST_S)] = Field(description="When it begins.")
-    to_s: Annotated[float, Quantity(DURATION, 0, MOST_S)] = Field(description="When it is over.")
+    to_s: Annotated[float, Quantity(DURATION, 0, MOST_S)] = Field(description="When it ends.")
     share: Annotated[float, Quantity(PERCENT, 0, 1)] = Field(
         1.0, description="Share of the VMs whose readings are lost; 100% is an outage of the metrics."
     )
@@ -80,25 +80,25 @@ class MisreadingSection(Section):
     """A period in which readings are wrong."""
 
     from_s: Annotated[float, Quantity(DURATION, 0, MOST_S)] = Field(description="When it begins.")
-    to_s: Annotated[float, Quantity(DURATION, 0, MOST_S)] = Field(description="When it is over.")
+    to_s: Annotated[float, Quantity(DURATION, 0, MOST_S)] = Field(description="When it ends.")
     times: Annotated[float, Field(ge=-1e9, le=1e9)] = Field(
-        1.0, description="Factor on every reading, in times."
+        1.0, description="Factor by which every reading is multiplied."
     )
     shows: Annotated[float, Field(ge=-1e12, le=1e12)] | None = Field(
         None,
-        description="What all VMs together show instead, in the unit of the signal; of a kind that is a mean, what each shows.",
+        description="Value that all VMs together report, in the unit of the signal; if the signal is a mean, the value that each reports.",
     )
 
 
 class KillSection(Section):
     """The daemon is killed, as by kill -9, and starts again."""
 
-    at_s: Annotated[float, Quantity(DURATION, 0, MOST_S)] = Field(description="When it dies.")
+    at_s: Annotated[float, Quantity(DURATION, 0, MOST_S)] = Field(description="When it is killed.")
     back_after_s: Annotated[float, Quantity(DURATION, 1, DAY_S)] = Field(
-        30.0, description="How long until it runs again."
+        30.0, description="Time until it runs again."
     )
     tick_s: Annotated[float, Quantity(DURATION, 1, HOUR_S)] | None = Field(
-        None, description="Length of a tick from then on; where missing, as before."
+        None, description="Length of a tick after the restart; by default as before."
     )
 
 
@@ -116,8 +116,8 @@ class RolloutSection(Section):
 class EditSection(Section):
     """The policy file is edited, and the daemon adopts the change."""
 
-    at_s: Annotated[float, Quantity(DURATION, 0, MOST_S)] = Field(description="When.")
-    change: dict[str, Any] = Field(description="Sections and keys as in a policy, laid over it.")
+    at_s: Annotated[float, Quantity(DURATION, 0, MOST_S)] = Field(description="When it happens.")
+    change: dict[str, Any] = Field(description="Sections and keys of the policy that change.")
 
 
 FigureName = Literal[
@@ -143,60 +143,65 @@ FigureName = Literal[
 class ExpectationSection(Section):
     """A bound on a figure of the run. An unknown figure breaks every bound."""
 
-    figure: FigureName = Field(description="Which figure.")
+    figure: FigureName = Field(description="The figure that is bounded.")
     at_most: Any = Field(None, description="Its upper bound, in the figure's own unit.")
     at_least: Any = Field(None, description="Its lower bound.")
     from_s: Annotated[float, Quantity(DURATION, 0, MOST_S)] = Field(
-        0.0, description="Only what happens from then on."
+        0.0, description="Only what happens from this time on counts."
     )
     to_s: Annotated[float, Quantity(DURATION, 0, MOST_S)] | None = Field(
-        None, description="Only what happens until then; where missing, to the end."
+        None, description="Only what happens until this time counts; by default, until the end."
     )
-    why: Filled = Field(description="What a person may rely on because of it.")
+    why: Filled = Field(description="What people can rely on as long as the bound holds.")
 
 
 class ScenarioFile(Section):
     """One scenario."""
 
-    story: Filled = Field(description="What happens, and what is to be seen.")
+    story: Filled = Field(description="What happens, and what the run should show.")
     policy: Filled = Field(description="Policy file, relative to the scenario.")
-    change: dict[str, Any] = Field({}, description="Sections and keys of the policy that are otherwise here.")
-    begin: Annotated[datetime, MOMENT] | None = Field(
-        None, description="Moment of the traffic at which the run begins; where missing, its beginning."
+    change: dict[str, Any] = Field(
+        {}, description="Sections and keys of the policy that differ in this scenario."
     )
-    length_s: Annotated[float, Quantity(DURATION, 60, MOST_S)] = Field(description="How long the run is.")
+    begin: Annotated[datetime, MOMENT] | None = Field(
+        None, description="Moment of the traffic at which the run begins; by default, its beginning."
+    )
+    length_s: Annotated[float, Quantity(DURATION, 60, MOST_S)] = Field(description="Length of the run.")
     tick_s: Annotated[float, Quantity(DURATION, 1, HOUR_S)] = Field(10.0, description="Length of a tick.")
     warm_up_s: Annotated[float, Quantity(DURATION, 0, DAY_S)] = Field(
-        0.0, description="Time at the beginning that no expectation looks at."
+        0.0, description="Time at the beginning that expectations ignore."
     )
-    seed: Annotated[int, Field(ge=0)] = Field(1, description="Of everything random.")
+    seed: Annotated[int, Field(ge=0)] = Field(1, description="Seed of all random numbers.")
     fleet: FleetSection = Field(description="The VMs at the beginning.")
     traffic: dict[str, Any] | None = Field(
         None, description="Recipe of generated traffic, as for `autoscaler trace synth`."
     )
-    recording: RecordingSection | None = Field(None, description="Recorded traffic instead.")
+    recording: RecordingSection | None = Field(None, description="Recorded traffic, in place of `traffic`.")
     history: bool = Field(
-        False, description="Whether the traffic before `begin` can be asked for, as of a monitoring system."
+        False,
+        description="Whether the daemon can read the traffic before `begin`, as from a monitoring system.",
     )
-    cloud: CloudSection = Field(CloudSection(), description="How long things take.")
+    cloud: CloudSection = Field(CloudSection(), description="How long starts, stops and launches take.")
     faults: Annotated[tuple[dict[str, Any], ...], Field(strict=False, max_length=50)] = Field(
-        (), description="Bad days of the cloud; `from`, `to` and `delay` may be written with units."
+        (), description="Faults of the cloud; `from`, `to` and `delay` may be written with units."
     )
     losses: Annotated[tuple[LossSection, ...], Field(strict=False, max_length=50)] = Field(
-        (), description="Times without readings."
+        (), description="Periods without readings."
     )
     misreadings: Annotated[tuple[MisreadingSection, ...], Field(strict=False, max_length=50)] = Field(
-        (), description="Times in which readings are wrong."
+        (), description="Periods in which readings are wrong."
     )
     kills: Annotated[tuple[KillSection, ...], Field(strict=False, max_length=50)] = Field(
-        (), description="Deaths of the daemon."
+        (), description="Times at which the daemon is killed and starts again."
     )
     rollouts: Annotated[tuple[RolloutSection, ...], Field(strict=False, max_length=50)] = Field(
-        (), description="Replacements by another tool."
+        (), description="Replacements of the VMs by another tool."
     )
     edits: Annotated[tuple[EditSection, ...], Field(strict=False, max_length=50)] = Field(
-        (), description="Edits of the policy while it runs."
+        (), description="Edits of the policy during the run."
     )
     expect: Annotated[tuple[ExpectationSection, ...], Field(strict=False, min_length=1, max_length=50)] = (
-        Field(description="What must come of it; a scenario without expectations shows nothing.")
+        Field(
+            description="Bounds on figures of the run, at least one; without any, a scenario shows nothing."
+        )
     )
