@@ -1,7 +1,6 @@
 """The installed command as a process, and a cloud for it to act on. Every process that is started here is ended here."""
 
 import contextlib
-import functools
 import json
 import os
 import re
@@ -15,8 +14,6 @@ from pathlib import Path
 
 import pytest
 import structlog
-import typer
-import typer.testing
 from typer.testing import CliRunner
 
 from autoscaler.cli.main import app
@@ -227,17 +224,9 @@ def daemon_settings(endpoint, state_dir, **more):
     }  # fmt: skip
 
 
-@functools.cache
-def tree():
-    """The commands as the parser sees them."""
-    return typer.main.get_command(app)
-
-
 @pytest.fixture(name="invoke")
 def _invoke(monkeypatch, tmp_path):
     """Run a command in this process, in an empty folder and without settings: for commands that fail before they begin."""
-    # The runner would build all commands anew each time, which takes as long as most of them run.
-    monkeypatch.setattr(typer.testing, "_get_command", lambda _: tree())
     monkeypatch.chdir(tmp_path)
     for name in set(os.environ) - set(environment()):
         monkeypatch.delenv(name)

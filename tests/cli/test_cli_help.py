@@ -9,6 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from autoscaler.cli.commands import COMMANDS, GROUPS
 from autoscaler.cli.examples import EXAMPLES
 from autoscaler.cli.main import app
 from autoscaler.cli.output import moment, seconds
@@ -37,39 +38,47 @@ def test_help_of_every_command(invoke, name):
         assert "Usage:" in result.stdout
 
 
-@pytest.fixture(scope="module", name="parsers")
-def _parsers():
-    """Commands apart from those that are run: one that was asked alone does not know the options of all."""
-    return typer.main.get_command(app)
-
-
 @pytest.mark.parametrize("name", sorted(commands(app)))
-def test_the_examples_of_every_command_are_understood_by_it(name, parsers):
+def test_the_examples_of_every_command_are_understood_by_it(name):
     assert EXAMPLES[name], "each command shows how it is typed"
     for example in EXAMPLES[name]:
-        words = shlex.split(example.partition(" > ")[0])
-        command = parsers
-        while words and words[0] in getattr(command, "commands", {}):
-            command = command.commands[words.pop(0)]
         assert example.startswith(name)
         assert len(f"autoscaler {example}") <= 78, "a terminal of 80 columns does not break it"
-        command.make_context(name, words)
+        words = shlex.split(example.partition(" > ")[0].removeprefix(name))
+        commands(app)[name].make_context(name, words)
 
 
 def test_examples_are_of_commands_that_there_are():
     assert set(EXAMPLES) == set(commands(app))
 
 
-def test_help_imports_nothing_heavy():
-    code = f"""
-import sys
-import autoscaler.cli.main
-print([name for name in {HEAVY!r} if name in sys.modules])
-"""
+def told_by(code):
+    """Lines that a Python process prints."""
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True
     )
-    assert found.stdout.strip() == "[]"
+    return found.stdout.splitlines()
+
+
+def test_no_command_imports_anything_heavy_before_it_runs():
+    code = f"""
+import sys
+from importlib import import_module
+from autoscaler.cli.commands import COMMANDS
+for place, _ in COMMANDS.values():
+    import_module("autoscaler.cli." + place.partition(":")[0])
+print([name for name in {HEAVY!r} if name in sys.modules])
+"""
+    assert told_by(code) == ["[]"]
+
+
+def test_the_lines_in_the_help_of_groups_are_how_the_help_of_each_command_begins():
+    begins = {name: command.help.partition("\n\n")[0] for name, command in commands(app).items()}
+    assert {name: line for name, (_, line) in COMMANDS.items()} == begins
+
+
+def test_each_group_of_commands_has_a_line_and_each_line_a_group():
+    assert set(GROUPS) == {name.partition(" ")[0] for name in COMMANDS if " " in name}
 
 
 def test_the_installed_command_names_its_commands_and_exit_codes(tmp_path):
@@ -116,23 +125,69 @@ def test_version_for_people_and_for_programs(invoke):
     assert invoke("version").stdout.splitlines()[0] == f"autoscaler {found['autoscaler']}"
 
 
-def test_the_version_alone_is_one_line_and_imports_nothing_heavy(invoke):
+def test_only_the_command_that_is_called_is_imported(invoke):
+    """Neither help nor completion nor a mistyped name imports one. Garbage is looked for rarely meanwhile."""
     number = strict_json(invoke("version", "--json").stdout)["autoscaler"]
     code = f"""
-import sys
-from autoscaler.cli.examples import EXAMPLES
-from autoscaler.cli.main import app
-app(["--version"], standalone_mode=False)
-print([name for name in {HEAVY!r} if name in sys.modules])
+import contextlib, gc, io, os, sys
+from autoscaler.cli.main import app, main
+
+def say(*arguments, **environment):
+    os.environ.update(environment)
+    sys.argv = ["autoscaler", *arguments]
+    with contextlib.suppress(SystemExit):
+        main()
+
+before = gc.get_stats()[1]["collections"]
+say("--version")
+print([name for name in {HEAVY!r} if name in sys.modules], gc.get_stats()[1]["collections"] - before)
+with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    say("--help")
+    say("pool", "--help")
+    say("pool", "lst")
+    say(_AUTOSCALER_COMPLETE="complete_bash", COMP_WORDS="autoscaler pool q", COMP_CWORD="2")
+modules = lambda: {{name.removeprefix("autoscaler.cli.") for name in sys.modules if name.startswith("autoscaler.cli.")}}
+print(sorted(modules()))
+del os.environ["_AUTOSCALER_COMPLETE"]
+with contextlib.redirect_stdout(io.StringIO()):
+    app(["trace", "info", "--help"], standalone_mode=False)
+print("trace" in modules(), "run" in modules())
 """
-    found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True
-    )
-    assert found.stdout.splitlines() == [f"autoscaler {number}", "[]"]
+    assert told_by(code) == [
+        f"autoscaler {number}",
+        "[] 0",
+        "['commands', 'examples', 'main', 'pipes']",
+        "True False",
+    ]
     module = [sys.executable, "-m", "autoscaler", "--version"]
     found = subprocess.run(module, capture_output=True, text=True, timeout=300, check=True)
     assert found.stdout.splitlines() == [f"autoscaler {number}"]
     assert invoke("--version", "status").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [(("statsu",), "'status'"), (("pool", "quarentine"), "'quarantine'"), (("trace", "imprt"), "'import'")],
+)
+def test_a_mistyped_command_is_answered_with_the_likely_one(invoke, typed, meant):
+    told = invoke(*typed)
+    assert (told.exit_code, f"Did you mean {meant}" in told.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("autoscaler ", list(dict.fromkeys(full.partition(" ")[0] for full in COMMANDS))),
+        ("autoscaler re", ["resume", "replay", "recommend", "report"]),
+        ("autoscaler pool ", ["list", "exercise", "refresh", "evict", "quarantine", "release", "adopt", "disown"]),
+        ("autoscaler run --log-format c", ["console"]),
+    ],
+)  # fmt: skip
+def test_shells_complete_every_command(invoke, monkeypatch, words, offered):
+    monkeypatch.setenv("_AUTOSCALER_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+    assert invoke().stdout.split() == offered
 
 
 def test_durations_and_moments():
