@@ -18,6 +18,8 @@ import gc
 from dataclasses import dataclass, field
 
 _NEVER = 1_000_000_000
+_THRESHOLDS = (700, 10, _NEVER)
+"""The usual ones of Python 3.11 for the young generations. Those before `begin` may be others: starting a program has its own."""
 _OLDER = 1
 """The oldest generation that is collected during ticks and between them: some thousand objects."""
 _YOUNGEST_LOOKS = 4
@@ -42,10 +44,12 @@ class GarbageCollection:
     _looks: int = 0
 
     def begin(self) -> None:
-        """Hide all present objects, and let the collector do full collections only when told to."""
-        young, older, _ = self._thresholds
-        gc.set_threshold(young, older, _NEVER)
-        self._fully()
+        """Hide all present objects, and let the collector do full collections only when told to.
+
+        The first full collection is left to `between_ticks`, because it would delay the first tick by about 100 ms.
+        """
+        gc.set_threshold(*_THRESHOLDS)
+        gc.freeze()
 
     def within_a_tick(self) -> None:
         """Collect the youngest generation, and every few times the next one too."""
@@ -55,7 +59,7 @@ class GarbageCollection:
     def between_ticks(self, now_s: float) -> None:
         """Collect the young generations, and hide the objects that remain.
 
-        Now and then, a full collection follows.
+        The first time, and now and then, a full collection follows.
 
         Args:
             now_s: The time of any clock that does not jump.
@@ -65,9 +69,7 @@ class GarbageCollection:
         if now_s - self._counted_at_s < _LOOKED_AT_EVERY_S:
             return
         self._counted_at_s = now_s
-        if self._fully_at_s is None:
-            self._fully_at_s = now_s
-        is_due = now_s - self._fully_at_s >= _FULLY_EVERY_S
+        is_due = self._fully_at_s is None or now_s - self._fully_at_s >= _FULLY_EVERY_S
         if is_due or gc.get_freeze_count() > 2 * self._hidden + _MANY_MORE:
             self._fully_at_s = now_s
             self._fully()

@@ -56,6 +56,36 @@ def test_the_collector_looks_at_everything_only_when_told(collecting):
     assert rows
 
 
+def test_everything_from_before_is_looked_at_after_the_first_tick_has_begun():
+    """A full collection takes 100 ms when a daemon starts."""
+    circle = Circle()
+    watched = weakref.ref(circle)
+    collecting = GarbageCollection()
+    collecting.begin()
+    try:
+        del circle
+        collecting.within_a_tick()
+        assert watched() is not None
+        collecting.between_ticks(0.0)
+        assert watched() is None
+    finally:
+        collecting.end()
+
+
+def test_young_objects_are_collected_at_a_pace_of_its_own_whatever_was_set_before():
+    before = gc.get_threshold()
+    gc.set_threshold(20_000, *before[1:])
+    collecting = GarbageCollection()
+    collecting.begin()
+    try:
+        assert gc.get_threshold()[:2] == (700, 10)
+    finally:
+        collecting.end()
+        set_before = gc.get_threshold()
+        gc.set_threshold(*before)
+    assert set_before == (20_000, *before[1:])
+
+
 def test_hidden_circles_are_found_once_they_may_be_many(collecting, monkeypatch):
     monkeypatch.setattr(module, "_MANY_MORE", 5_000 - gc.get_freeze_count())
     collecting.between_ticks(0.0)
