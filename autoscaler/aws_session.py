@@ -43,7 +43,7 @@ for _name in ("botocore", "aiobotocore"):
     logging.getLogger(_name).addHandler(logging.NullHandler())
 
 
-class CredentialsError(aws.CredentialRetrievalError):  # type: ignore[misc]  # the SDK is untyped
+class CredentialsError(aws.CredentialRetrievalError):
     """There are no valid credentials; the message says why."""
 
     fmt = "{error_msg}"
@@ -164,7 +164,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, aws.CredentialRetrievalError):
         if "did not contain" in str(error):
             return "what supplies them does not answer, or gives none"
-        return str(error.kwargs["error_msg"]) or "the program that supplies them failed and said nothing"
+        told = dict(error.kwargs).get("error_msg", "")
+        return str(told) or "the program that supplies them failed and said nothing"
     if isinstance(error, aws.BotoCoreError):
         return str(error)
     if isinstance(error, OSError):
@@ -216,11 +217,11 @@ async def _begun(*command: str, stdout: int, stderr: int) -> _Program:
     return _Program(process, own_group=own_group)
 
 
-class _ProfileProviders(sdk.AioProfileProviderBuilder):  # type: ignore[misc]  # the SDK is untyped
+class _ProfileProviders(sdk.AioProfileProviderBuilder):
     """Ways to get credentials for a profile that another one names."""
 
     def _create_process_provider(self, profile_name: str) -> Any:
-        config = self._session
+        config = self._session  # type: ignore[attr-defined]  # the stubs lack it
         return sdk.AioProcessProvider(
             profile_name=profile_name, load_config=lambda: config.full_config, popen=_begun
         )
@@ -236,4 +237,4 @@ def _end_programs_in_time(session: AioSession, resolver: Any) -> None:
             resolver.providers.remove(each)
         elif isinstance(each, sdk.AioAssumeRoleProvider):
             # The SDK has no public way to hand it over.
-            each._profile_provider_builder = builder  # noqa: SLF001
+            each._profile_provider_builder = builder  # type: ignore[attr-defined]  # noqa: SLF001

@@ -59,7 +59,7 @@ class BudgetedProvider:
         self.budget = budget
         self._clock = clock
         self._demand = Priority.DEMAND
-        self._riding: dict[tuple[str | int, ...], CallCombiner] = {}
+        self._riding: dict[tuple[object, ...], CallCombiner] = {}
         self._places = VmPlaces()
         self._random = np.random.default_rng(seed)
         self.answers_at_once = answers_at_once(provider)

@@ -258,10 +258,10 @@ class CallCombiner:
         until_s = self._clock.now() + APART_S
         places = {each.place for each in requests}
         if len(places) > 1:
-            for place in places:
-                known = self._scarce_in(place) or _Scarce(until_s)
-                known.until_s = until_s
-                self._scarce[place] = known
+            for each in places:
+                scarce = self._scarce_in(each) or _Scarce(until_s)
+                scarce.until_s = until_s
+                self._scarce[each] = scarce
             return requests
         place = requests[0].place
         known = self._scarce_in(place)
