@@ -258,10 +258,10 @@ class CallCombiner:
         until_s = self._clock.now() + APART_S
         places = {each.place for each in requests}
         if len(places) > 1:
-            for each in places:
-                scarce = self._scarce_in(each) or _Scarce(until_s)
+            for shared in places:
+                scarce = self._scarce_in(shared) or _Scarce(until_s)
                 scarce.until_s = until_s
-                self._scarce[each] = scarce
+                self._scarce[shared] = scarce
             return requests
         place = requests[0].place
         known = self._scarce_in(place)
