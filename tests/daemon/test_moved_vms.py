@@ -62,4 +62,4 @@ async def test_where_all_vms_of_a_fleet_are_tagged_for_another_they_are_not_made
     await bench.run(900)
     assert bench.calls("RunInstances", "StopInstances", "TerminateInstances") == []
     assert bench.column("in_service")[-1] == 4
-    assert [kind for _, kind, _ in bench.events()] == ["vms_unlisted"]
+    assert [kind for _, kind, _ in bench.events()] == ["vms_unlisted", "vms_listed"]

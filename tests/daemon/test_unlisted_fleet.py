@@ -12,9 +12,9 @@ from tests.daemon.pools import PROVISION, chores, pool_bench
 class Hides:
     """A provider whose listings are complete but empty for some seconds."""
 
-    def __init__(self, bench, from_s, to_s):
+    def __init__(self, bench, from_s, to_s, shown=0):
         self._bench, self._provider = bench, bench.provider
-        self._from_s, self._to_s = from_s, to_s
+        self._from_s, self._to_s, self._shown = from_s, to_s, shown
 
     def __getattr__(self, name):
         return getattr(self._provider, name)
@@ -22,10 +22,10 @@ class Hides:
     async def list_vms(self):
         found = await self._provider.list_vms()
         hidden = self._from_s <= self._bench.clock.now() - ORIGIN_S < self._to_s
-        return replace(found, vms=()) if hidden else found
+        return replace(found, vms=found.vms[: self._shown]) if hidden else found
 
 
-def hiding(from_s, to_s, demand=400):
+def hiding(from_s, to_s, demand=400, shown=0):
     bench = pool_bench(
         demand,
         running=4,
@@ -34,7 +34,7 @@ def hiding(from_s, to_s, demand=400):
         refill=None,
         provision={**PROVISION, "maximum": 10},
     )
-    bench.setups = [replace(bench.setups[0], provider=Hides(bench, from_s, to_s))]
+    bench.setups = [replace(bench.setups[0], provider=Hides(bench, from_s, to_s, shown))]
     return bench
 
 
@@ -48,6 +48,28 @@ async def test_vms_that_vanish_together_are_taken_to_be_there_for_ten_minutes():
     assert told[0] == 120
     assert told[1].startswith("none of its 6 VMs is in the list any more; counted as unchanged for 10 min")
     assert "vm_gone" not in {kind for _, kind, _ in bench.events()}
+
+
+@virtual
+async def test_most_that_vanish_together_are_too_and_it_is_told_when_they_are_back():
+    bench = hiding(100, 600, shown=2)
+    await bench.run(900)
+    assert chores(bench) == []
+    assert set(bench.column("in_service")) == {4}
+    told = [
+        (at, kind, text) for at, kind, text in bench.events() if kind.startswith("vms_") or kind == "vm_gone"
+    ]
+    assert [(at, kind) for at, kind, _ in told] == [(120, "vms_unlisted"), (600, "vms_listed")]
+    assert told[0][2].startswith(
+        "4 of its 6 VMs are not in the list any more; counted as unchanged for 10 min"
+    )
+
+
+@virtual
+async def test_a_few_that_vanish_are_gone_soon():
+    bench = hiding(100, 600, shown=4)
+    await bench.run(200)
+    assert [kind for _, kind, _ in bench.events()].count("vm_gone") == 2
 
 
 @virtual

@@ -17,7 +17,7 @@ from autoscaler.daemon.vms.lateness import Lateness
 from autoscaler.daemon.vms.marks import is_preparing
 from autoscaler.daemon.vms.metering import Run
 from autoscaler.daemon.vms.orders import STATES_BEFORE
-from autoscaler.daemon.vms.parts import Parts
+from autoscaler.daemon.vms.parts import MANY_ABSENT, Parts, unlisted_words
 from autoscaler.daemon.vms.quarantine import OWN_SHUTDOWN, quarantine_s, verdict_of_state
 from autoscaler.daemon.vms.set_aside import SetAsideVm, set_aside_rows, set_aside_vms_of
 from autoscaler.daemon.vms.start_times import MeasuredStart, measured
@@ -388,14 +388,22 @@ class FleetInventory(Lateness):
                     notes.append(self._note("vm_moved", f"{vm.id} is tagged for the fleet {vm.fleet} now"))
 
     def _age_absent(self, seen: set[str], listing: Listing, notes: list[Note]) -> None:
-        # The last VM of a fleet is listed as terminated when it goes. If all VMs vanish without that, the listing is
-        # probably that of another account or region.
-        known = 0 if seen else sum(self._should_be_listed(t, listing) for t in self.vms.values())
-        self.vanished = known > 0
-        if not self.vanished:
+        gone = [vm_id for vm_id in self.vms if vm_id not in seen]
+        lacking = sum(self._should_be_listed(self.vms[vm_id], listing) for vm_id in gone)
+        known = (
+            lacking + sum(self.vms[i].phase is not Phase.LOST for i in seen & self.vms.keys())
+            if lacking
+            else 0
+        )
+        # EC2 lists a VM as terminated when it goes. If all VMs vanish without that, or most of them at once, somebody took
+        # their tags away, or the listing is that of another account or region.
+        self.vanished = lacking > 0 and (not seen or (lacking >= MANY_ABSENT and 2 * lacking > known))
+        if self.vanished_words and not self.vanished:
+            notes.append(self._note("vms_listed", "the VMs that were missing are in the list again"))
             self.vanished_words = ""
         absent_s = self.patience.all_absent_s if self.vanished else self.patience.absent_s
-        for vm_id in [vm_id for vm_id in self.vms if vm_id not in seen]:
+        given_up = False
+        for vm_id in gone:
             t = self.vms[vm_id]
             if not listing.is_whole_of(t.vm.zone):
                 continue
@@ -407,7 +415,7 @@ class FleetInventory(Lateness):
             t.missing_since_s = min(t.missing_since_s, listing.requested_at_s)
             long_s = listing.requested_at_s - t.missing_since_s
             if self.vanished and not self.vanished_words and t.missing >= self.patience.absent_listings:
-                self.vanished_words = _none_of(known, absent_s)
+                self.vanished_words = unlisted_words(lacking, known, absent_s)
                 notes.append(self._note("vms_unlisted", self.vanished_words))
             if t.missing >= self.patience.absent_listings and long_s >= absent_s:
                 if t.phase is not Phase.LOST and not t.disowned:
@@ -415,6 +423,9 @@ class FleetInventory(Lateness):
                         self._note("vm_gone", f"{vm_id} is missing from {t.missing} complete listings")
                     )
                 del self.vms[vm_id]
+                given_up = True
+        if given_up:
+            self.vanished_words = ""
 
     def _should_be_listed(self, t: TrackedVm, listing: Listing) -> bool:
         lags = t.order is not None and self._may_lag(t.order, listing)
@@ -473,14 +484,6 @@ _PHASE_OF_STATE = {
 
 def _middle(listing: Listing) -> float:
     return (listing.requested_at_s + listing.received_at_s) / 2.0
-
-
-def _none_of(vms: int, for_s: float) -> str:
-    which = "its only VM is not" if vms == 1 else f"none of its {vms} VMs is"
-    return (
-        f"{which} in the list any more; counted as unchanged for {for_s / 60.0:.0f} min. Check the account, the region "
-        "and the tags by which its VMs are found"
-    )
 
 
 def _because(vm: Vm) -> str:

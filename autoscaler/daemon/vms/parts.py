@@ -13,6 +13,9 @@ from collections.abc import Callable, Collection, Sequence
 
 from autoscaler.ports import Listing
 
+MANY_ABSENT = 3
+"""If at least so many VMs, and most of a fleet, are missing from a complete listing at once, it is doubted that they are gone."""
+
 
 class Parts:
     """Which zones concern one fleet, as far as listings tell."""
@@ -66,3 +69,15 @@ class Parts:
         if zone in held or "" in held:
             return True
         return zone not in self._seen and (self._had is None or zone in self._had)
+
+
+def unlisted_words(lacking: int, known: int, for_s: float) -> str:
+    """Say that all or most of a fleet's VMs are missing from complete listings, and what to check."""
+    if lacking < known:
+        which = f"{lacking} of its {known} VMs are not"
+    else:
+        which = "its only VM is not" if known == 1 else f"none of its {known} VMs is"
+    return (
+        f"{which} in the list any more; counted as unchanged for {for_s / 60.0:.0f} min. Check the account, the region "
+        "and the tags by which its VMs are found"
+    )
