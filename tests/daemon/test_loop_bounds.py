@@ -168,10 +168,10 @@ async def test_many_events_together_are_one_write():
 async def test_news_of_hundreds_of_vms_at_once_hold_no_start_back_on_a_slow_disk():
     bench = Bench(vms=800, running=2, zones="a")
     bench.journal = SlowDisk(bench.journal, bench.clock, 0.02)
-    bench.add(policy(signal=TOTAL), steady((0, 100), (50, 300)), provider=Loses(bench, 780, from_s=25))
+    bench.add(policy(signal=TOTAL), steady((0, 100), (50, 300)), provider=Loses(bench, 390, from_s=25))
     await bench.run(100)
     gone = [at_s for at_s, kind, _ in bench.events() if kind == "vm_gone"]
-    assert (len(gone), set(gone)) == (780, {50.0})
+    assert (len(gone), set(gone)) == (390, {50.0})
     assert [round(a.at_s - ORIGIN_S) for a in bench.actions() if a.intent.verb is Verb.START] == [50]
 
 

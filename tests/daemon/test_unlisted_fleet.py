@@ -22,7 +22,11 @@ class Hides:
     async def list_vms(self):
         found = await self._provider.list_vms()
         hidden = self._from_s <= self._bench.clock.now() - ORIGIN_S < self._to_s
-        return replace(found, vms=found.vms[: self._shown]) if hidden else found
+        if not hidden:
+            return found
+        if isinstance(self._shown, int):
+            return replace(found, vms=found.vms[: self._shown])
+        return replace(found, vms=tuple(vm for vm in found.vms if vm.id in self._shown))
 
 
 def hiding(from_s, to_s, demand=400, shown=0):
@@ -63,6 +67,19 @@ async def test_most_that_vanish_together_are_too_and_it_is_told_when_they_are_ba
     assert told[0][2].startswith(
         "4 of its 6 VMs are not in the list any more; counted as unchanged for 10 min"
     )
+
+
+@virtual
+async def test_one_that_is_still_listed_is_started_before_those_that_are_not():
+    bench = pool_bench(
+        steady((0, 100), (150, 200)), running=1, vms=6, warm_pool={"minimum": 0}, refill=None, provision=None
+    )
+    ids = [view.id for view in bench.world.views(ORIGIN_S)]
+    shown = {ids[0], ids[-1]}
+    bench.setups = [replace(bench.setups[0], provider=Hides(bench, 100, 400, shown))]
+    await bench.run(200)
+    (start,) = [action.intent for action in bench.actions() if action.at_s >= ORIGIN_S + 100]
+    assert set(start.vm_ids) < shown
 
 
 @virtual

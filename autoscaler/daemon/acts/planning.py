@@ -151,15 +151,17 @@ def _token(fleet: str, turn: str, count: int) -> str:
 def _starts(inventory: FleetInventory, count: int, now_s: float) -> list[list[TrackedVm]]:
     """Choose the VMs to start, in groups of one type and zone.
 
-    VMs that resume from their memory come first, because they serve sooner; VMs that must change their type come last.
+    VMs that resume from their memory come first, because they serve sooner; VMs that must change their type come last, and
+    after them those that the last complete listing lacks.
     """
     if count <= 0:
         return []
     found = [(t, inventory.type_for(t, now_s)) for t in inventory.startable(now_s)]
     chosen: list[tuple[TrackedVm, str]] = []
-    turns: dict[tuple[bool, bool], list[tuple[TrackedVm, str]]] = {}
+    turns: dict[tuple[bool, bool, bool], list[tuple[TrackedVm, str]]] = {}
     for t, vm_type in found:
-        turns.setdefault((vm_type != t.vm.vm_type, not resumes(t.vm, now_s)), []).append((t, vm_type))
+        turn = t.missing > 0, vm_type != t.vm.vm_type, not resumes(t.vm, now_s)
+        turns.setdefault(turn, []).append((t, vm_type))
     for _, here in sorted(turns.items()):
         left = count - len(chosen)
         if left > 0:
