@@ -26,6 +26,7 @@ REMEMBERED = 512
 """Longest label set, in bytes, that is parsed once for all VMs. Longer ones are parsed each time."""
 _ENDS_NAME = (b"{", b" ", b"\t")
 _LABEL = re.compile(rb'([a-zA-Z_][a-zA-Z0-9_]*)="([^"\\]*)"')
+_ESCAPED = re.compile(r'[\\"\n]')
 _PLAIN_LINE = re.compile(
     rb'[a-zA-Z_:][a-zA-Z0-9_:]*(?:\{((?:[a-zA-Z_][a-zA-Z0-9_]*="[^"\\]*",?)*)\})?'
     rb"[ \t]+([-+]?(?:[0-9.]+(?:[eE][-+]?[0-9]+)?|Inf|NaN))(?:[ \t]+(-?[0-9]+))?[ \t\r]*"
@@ -61,7 +62,7 @@ def parse(body: bytes, metric: Metric, most_labels: float = math.inf) -> tuple[S
     Args:
         body: Text in Prometheus' format.
         metric: Selects the series.
-        most_labels: Most labels that all series together may have.
+        most_labels: Most labels that may be read in all, which also bounds the time.
 
     Raises:
         UnreadableBodyError: There is no such series, they have too many labels, or one of their lines cannot be read.
@@ -69,12 +70,16 @@ def parse(body: bytes, metric: Metric, most_labels: float = math.inf) -> tuple[S
     found: list[Series] = []
     some, labels = False, 0
     try:
+        texts = _told_as_written(metric)
         for line in _lines(body, metric.name.encode()):
             some = True
+            # A search takes a tenth of the time of parsing, and most series of a metric are other ones.
+            if texts and not all(map(line.__contains__, texts)):
+                continue
             for one in _read(line):
+                labels += len(one.labels) or 1
                 if metric.labels.items() <= one.labels:
                     found.append(one)
-                    labels += len(one.labels) or 1
             if labels > most_labels:
                 break
     except (ValueError, IndexError, KeyError, TypeError):
@@ -90,6 +95,11 @@ def parse(body: bytes, metric: Metric, most_labels: float = math.inf) -> tuple[S
     if not found:
         raise UnreadableBodyError(f"metric {metric.name} has no series with these labels")
     return tuple(found)
+
+
+def _told_as_written(metric: Metric) -> list[bytes]:
+    """Return texts that each line with the wanted labels contains: their values, if nothing in them is written otherwise."""
+    return [f'"{value}"'.encode() for value in metric.labels.values() if not _ESCAPED.search(value)]
 
 
 def _lines(body: bytes, name: bytes) -> Iterator[bytes]:

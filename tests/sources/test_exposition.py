@@ -74,6 +74,23 @@ def test_a_metric_without_such_labels_is_another_error():
         values(b"load 3\n", job="web")
 
 
+def test_series_that_are_not_wanted_are_not_parsed_and_do_not_count():
+    body = "".join(f'load{{path="/{at}",job="other"}} 1\n' for at in range(1000))
+    body += 'load{path="web",job="db"} 2\nload{job="web",path="/"} 3\nload{job = "web",path="\\n"} 4\n'
+    before = exposition._shared_labels.cache_info().misses
+    found = parse(body.encode(), Metric("load", {"job": "web"}), 6)
+    assert [one.value for one in found] == [3.0, 4.0]
+    assert exposition._shared_labels.cache_info().misses - before <= 2
+    with pytest.raises(UnreadableBodyError, match="more than 5 labels in all"):
+        parse(body.encode(), Metric("load", {"job": "web"}), 5)
+
+
+@pytest.mark.parametrize("value", ['a"b', "a\\b", "a\nb", "ä", ""])
+def test_a_wanted_value_is_found_however_it_is_written(value):
+    written = value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+    assert values(f'load{{x="{written}"}} 7\nload{{x="other"}} 8\n'.encode(), x=value) == [7.0]
+
+
 def test_only_sets_of_labels_that_vms_may_share_are_remembered():
     """A VM whose labels change at each scrape must not fill the memory with them."""
 
