@@ -56,8 +56,8 @@ BACK_S = 1.0
 """Seconds by which a CPU counter may fall without a reset: Linux takes back a little of the time spent waiting for I/O."""
 MOST_LABELS = 20_000
 """Most labels that the series of the metric may have in all on one VM. Those of counters are kept between scrapes and take up to 400
-bytes each, and reading them holds up the loop: otherwise, a VM that makes up labels could use 90 MB, and five seconds of each tick. The CPU
-counters of a machine with 896 CPUs have 14,336."""
+bytes each, and reading them holds up the loop: otherwise, a VM that makes up labels could use 90 MB, and five seconds of each tick. The
+CPU counters of a machine with 896 CPUs have 14,336."""
 
 
 class MetricType(StrEnum):
