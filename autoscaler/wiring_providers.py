@@ -42,7 +42,7 @@ class Cloud:
     hint_queue_url: str | None = None
 
     @property
-    def tells(self) -> bool:
+    def may_give_hints(self) -> bool:
         """Whether it may have a source of hints."""
         return self.libvirt is not None or self.hint_queue_url is not None
 

@@ -48,16 +48,18 @@ class CommandHook:
             )
         except TimeoutError:
             return HookResult(
-                well=False, said=f"{name} did not end within {self.timeout_s:g} s and was ended"
+                well=False, message=f"{name} did not end within {self.timeout_s:g} s and was ended"
             )
         except OSError as error:
             return HookResult(
-                well=None, said=f"{name} cannot be run: {(error.strerror or str(error)).lower()}"
+                well=None, message=f"{name} cannot be run: {(error.strerror or str(error)).lower()}"
             )
         said = " ".join(output.split())[-SHOWN:]
         if code:
-            return HookResult(well=False, said=f"{name} ended with code {code}: {said or 'it said nothing'}")
-        return HookResult(well=True, said=said)
+            return HookResult(
+                well=False, message=f"{name} ended with code {code}: {said or 'it said nothing'}"
+            )
+        return HookResult(well=True, message=said)
 
     async def close(self) -> None:
         """Do nothing: no resource is held between runs."""

@@ -112,7 +112,7 @@ def _tell(policy: Path, trace: Trace, verdicts: list[Verdict]) -> None:
     typer.echo(f"{policy} on {trace.name}:")
     width = max(len(verdict.guard) for verdict in verdicts)
     for verdict in verdicts:
-        typer.echo(f"  {verdict.state:9}  {verdict.guard:{width}}  {verdict.said}")
+        typer.echo(f"  {verdict.state:9}  {verdict.guard:{width}}  {verdict.finding}")
     failed = [verdict.guard for verdict in verdicts if verdict.state is State.FAILS]
     unshown = sum(verdict.state is State.NOT_SHOWN for verdict in verdicts)
     if failed:
@@ -133,7 +133,7 @@ def _tell_programs(policy: Path, trace: Trace, verdicts: list[Verdict]) -> None:
         "trace": trace.digest,
         "holds": all(verdict.state is not State.FAILS for verdict in verdicts),
         "guards": [
-            {"guard": verdict.guard, "state": str(verdict.state), "said": verdict.said}
+            {"guard": verdict.guard, "state": str(verdict.state), "said": verdict.finding}
             for verdict in verdicts
         ],
     }

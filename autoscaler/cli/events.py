@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from autoscaler.cli.output import errors_in_words, moment_or_ago, say, since_epoch, unknown_word, utc
+from autoscaler.cli.output import errors_in_words, moment_or_ago, print_line, since_epoch, unknown_word, utc
 
 if TYPE_CHECKING:
     from autoscaler.store import EventFilter, EventRecord, JournalReader
@@ -153,4 +153,4 @@ def _show(event: EventRecord, as_json: bool) -> None:
         typer.echo(json.dumps({**line, "text": event.text}, ensure_ascii=False))
     else:
         text = " ".join(event.text.split())
-        say(f"{utc(event.at_s)}  {event.fleet or '-':<12}  {event.kind:<20}  {text}")
+        print_line(f"{utc(event.at_s)}  {event.fleet or '-':<12}  {event.kind:<20}  {text}")

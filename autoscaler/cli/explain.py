@@ -19,7 +19,7 @@ from autoscaler.cli.output import (
     moment,
     moment_or_ago,
     print_json,
-    say,
+    print_line,
     since_epoch,
     unknown_word,
     utc,
@@ -205,25 +205,27 @@ def _tell(row: TickRow, actions: list[ActionRecord]) -> None:
 
     r = row.recorded
     where = f" in {r.provider}" if r.provider else ""
-    say(f"{r.fleet}{where} at {utc(row.at_s)} (tick {row.tick})")
-    say(f"  {r.sentence}")
-    say("inputs")
+    print_line(f"{r.fleet}{where} at {utc(row.at_s)} (tick {row.tick})")
+    print_line(f"  {r.sentence}")
+    print_line("inputs")
     age = "" if math.isnan(r.observed_at_s) else f", read {row.at_s - r.observed_at_s:.0f} s before"
     censored = ", hidden by saturation" if r.censored else ""
     freshness = Freshness(r.freshness).name.lower()
-    say(f"  demand    {work(r.demand)}/s ({freshness}{age}, {r.coverage:.0%} of VMs reporting{censored})")
+    print_line(
+        f"  demand    {work(r.demand)}/s ({freshness}{age}, {r.coverage:.0%} of VMs reporting{censored})"
+    )
     if r.source_error:
-        say(f"  metrics   {r.source_error}")
-    say(f"  forecast  {forecast_words(r.forecast, r.forecast_hi, work)}")
-    say(
+        print_line(f"  metrics   {r.source_error}")
+    print_line(f"  forecast  {forecast_words(r.forecast, r.forecast_hi, work)}")
+    print_line(
         f"  VMs       {r.in_service} in service, {r.starting} starting, {r.stopping} stopping, "
         f"{r.stopped} stopped (wanted {r.warm_target}), {r.stoppable} could be stopped"
     )
     if r.memories is not None:
-        say(f"  waiting   {waiting(r.memories)}")
+        print_line(f"  waiting   {waiting(r.memories)}")
     if held := _held(r):
-        say(f"  operators {held}")
-    say("stages")
+        print_line(f"  operators {held}")
+    print_line("stages")
     for stage in Stage:
         if stage < len(r.stages):
             reason = Reason(r.reasons[stage])
@@ -232,8 +234,8 @@ def _tell(row: TickRow, actions: list[ActionRecord]) -> None:
                 if reason is Reason.NONE
                 else f"{reason.name.lower()}: {phrase(reason, r.stages[stage], r)}"
             )
-            say(f"  {stage.name.lower():<14}{r.stages[stage]:>5}  {why}")
-    say("done" if actions else "done: nothing")
+            print_line(f"  {stage.name.lower():<14}{r.stages[stage]:>5}  {why}")
+    print_line("done" if actions else "done: nothing")
     for action in actions:
         _tell_action(action)
 
@@ -256,9 +258,9 @@ def _tell_action(action: ActionRecord) -> None:
 
     counts = Counter(str(o.kind) for o in action.outcomes)
     told = ", ".join(f"{n} {kind}" for kind, n in counts.items()) or "no outcome yet"
-    say(f"  {action.intent.verb} {action.intent.count}: {told}")
+    print_line(f"  {action.intent.verb} {action.intent.count}: {told}")
     failed = [o for o in action.outcomes if o.code]
     for outcome in failed[:_SHOWN_OUTCOMES]:
-        say(f"    {outcome.vm_id}: {outcome.kind} {outcome.code} {outcome.message}".rstrip())
+        print_line(f"    {outcome.vm_id}: {outcome.kind} {outcome.code} {outcome.message}".rstrip())
     if len(failed) > _SHOWN_OUTCOMES:
         typer.echo(f"    and {len(failed) - _SHOWN_OUTCOMES} more")

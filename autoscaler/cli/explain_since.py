@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from autoscaler.cli.json_keys import FORM
-from autoscaler.cli.output import print_json, say, utc, work
+from autoscaler.cli.output import print_json, print_line, utc, work
 from autoscaler.core.types import Freshness
 from autoscaler.ports import OutcomeKind, Verb
 from autoscaler.simulator.replay.recording import accepted
@@ -174,7 +174,7 @@ def tell_since(reader: JournalReader, fleet: str, begin_s: float, end_s: float, 
             f"{plural(left_out, 'earlier line is', 'earlier lines are')} left out; --json has all", err=True
         )
     for line in story.lines[-MOST_LINES:]:
-        say(f"{utc(line.at_s)}  {line.text}")
+        print_line(f"{utc(line.at_s)}  {line.text}")
     if not story.lines:
         typer.echo("Nothing was ordered, and nothing else happened.")
     typer.echo(_summary(story, fleet))

@@ -131,7 +131,7 @@ def since_epoch(given_s: float | None, now_s: float, otherwise_s: float) -> floa
     return given_s if given_s >= 0 else now_s + given_s
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """Print a line that may contain text from outside this program, with control characters made safe."""
     typer.echo(printable(text))
 

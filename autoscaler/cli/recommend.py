@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from autoscaler.simulator.search.landscape import Landscape
     from autoscaler.simulator.search.limits import Limit
     from autoscaler.simulator.search.recommending import Advice
-    from autoscaler.simulator.search.sweep import Course
+    from autoscaler.simulator.search.sweep import SweepCourse
     from autoscaler.simulator.search.walkforward import Plan, WalkForwardResult
     from autoscaler.simulator.search.worlds import WorldResult
 
@@ -143,7 +143,7 @@ class _Found:
     """
 
     tried: Tried
-    course: Course
+    course: SweepCourse
     plan: Plan
     walked: WalkForwardResult
     advice: Advice
@@ -176,11 +176,11 @@ def _found(
     from autoscaler.simulator.lanes.outlooks import OutlookCache
     from autoscaler.simulator.search.landscape import landscape_of
     from autoscaler.simulator.search.recommending import advise
-    from autoscaler.simulator.search.sweep import Course
+    from autoscaler.simulator.search.sweep import SweepCourse
     from autoscaler.simulator.search.walkforward import embargo_ticks, plan_folds, walk
 
     replay = tried.replay
-    course = Course(replay.trace, replay.grid, replay.seed, replay.warm_up_ticks)
+    course = SweepCourse(replay.trace, replay.grid, replay.seed, replay.warm_up_ticks)
     if course.warm_up_ticks >= replay.ticks:
         raise ConfigError("nothing is left to score after the warm-up; take a longer part")
     embargo = embargo_ticks(tried.variants, replay.trace.interval_s, replay.tick_s)

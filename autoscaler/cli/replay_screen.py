@@ -53,6 +53,8 @@ def table(card: Card) -> Table:
             made.add_column(title, justify="right", no_wrap=True)
     for entry in card.entries:
         # A terminal that cannot show the long dash would print a question mark, which has another meaning here.
-        cells = (entry.told(known[key]).replace(DOES_NOT_APPLY, "-") for key, _ in _COLUMNS if key in known)
+        cells = (
+            entry.formatted(known[key]).replace(DOES_NOT_APPLY, "-") for key, _ in _COLUMNS if key in known
+        )
         made.add_row(Text(entry.name), *cells, style="bold" if entry.judged else None)
     return made

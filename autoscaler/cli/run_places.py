@@ -83,7 +83,7 @@ class OpenPlaces:
             if late.trouble:
                 opening = PlaceOpener(daemon, name, late)
                 found[f"place {name}"] = opening.watch
-                if self._clouds.by_name[name].tells:
+                if self._clouds.by_name[name].may_give_hints:
                     found[f"hints {name}"] = partial(self._hear_later, name, opening, daemon)
             elif (source := await self._hints(name)) is not None:
                 found[f"hints {name}".rstrip()] = HintReader(daemon, source).watch

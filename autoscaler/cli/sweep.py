@@ -242,10 +242,10 @@ def run_variants(tried: Tried, executor: Executor | None, processes: int, *, qui
     """
     from autoscaler.cli.progress import Bar
     from autoscaler.errors import ConfigError
-    from autoscaler.simulator.search.sweep import Course, run_sweep
+    from autoscaler.simulator.search.sweep import SweepCourse, run_sweep
 
     replay = tried.replay
-    course = Course(replay.trace, replay.grid, replay.seed, replay.warm_up_ticks)
+    course = SweepCourse(replay.trace, replay.grid, replay.seed, replay.warm_up_ticks)
     if course.warm_up_ticks >= replay.ticks:
         raise ConfigError("nothing is left to score after the warm-up; sweep over a longer part")
     with Bar(f"{len(tried.variants)} variants on {replay.trace.name}", quiet=quiet) as bar:

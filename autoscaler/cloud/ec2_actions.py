@@ -119,11 +119,11 @@ class Actions:
         maximum = form.integer("MaxCount", -_NO_LIMIT, _NO_LIMIT)
         token, dry_run = form.text("ClientToken"), form.flag("DryRun") or False
         base = self._template_data(form.branch("LaunchTemplate"))
-        data = read_launch(form).over(base)
+        data = read_launch(form).filled_from(base)
         form.finish(IGNORED_AT_LAUNCH)
         if minimum is None or maximum is None:
             raise ProviderError("The request must contain MinCount and MaxCount", code="MissingParameter")
-        complete = LaunchData(vm_type=data.vm_type or DEFAULT_TYPE).over(data)
+        complete = LaunchData(vm_type=data.vm_type or DEFAULT_TYPE).filled_from(data)
         made = self._world.run(now_s, complete, minimum, maximum, token=token, request=asked, dry_run=dry_run)
         return xml.run_result(made)
 
@@ -219,7 +219,7 @@ class Actions:
 
         def create() -> str:
             found = world.templates.find(template_id, name)
-            whole = data.over(found.version(source).data) if source else data
+            whole = data.filled_from(found.version(source).data) if source else data
             version = world.templates.add_version(found, whole, world.now_s, description)
             return xml.template_version(found, version, "launchTemplateVersion")
 

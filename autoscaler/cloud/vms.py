@@ -59,7 +59,7 @@ class LaunchData:
     termination_protection: bool | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
 
-    def over(self, base: LaunchData) -> LaunchData:
+    def filled_from(self, base: LaunchData) -> LaunchData:
         """Fill the fields that are not given from `base`. If a subnet or zone is given, neither is taken from `base`."""
         placed = bool(self.subnet or self.zone)
 

@@ -100,7 +100,7 @@ class Document:
             path, of_key = path[:-1], True
         return Mark(self.file)
 
-    def over(self, below: Document) -> Document:
+    def merged_over(self, below: Document) -> Document:
         """Return this document merged over another: sections are merged, lists and single values replaced."""
         merged = Document(self.file, _merge(below.data, self.data))
         for mine, theirs, to in (

@@ -142,7 +142,7 @@ def policy_with(changes: Document, file: Path, tick_s: float = DEFAULT_TICK_S) -
     problems = [*defaults.problems, *own.problems]
     loaded = _Loaded(file, own, own.data.get("fleet"), problems=problems)
     if not problems:
-        written = changes.over(own)
+        written = changes.merged_over(own)
         _judge(loaded, written, _over(written, defaults), tick_s)
     return _policy_set([loaded] if loaded.policy else [], loaded.problems)
 
@@ -256,7 +256,7 @@ def _over(own: Document, defaults: Document) -> Document:
     Guards that an objective makes unnecessary apply only if the fleet's own file has them. Limits that fleets share are always
     those of the defaults.
     """
-    merged = own.over(defaults)
+    merged = own.merged_over(defaults)
     if "shared" in own.data:
         merged.data["shared"] = defaults.data.get("shared", [])
     if has_objective(merged.data):

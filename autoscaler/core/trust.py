@@ -126,7 +126,7 @@ def _fall_back(params: LaneParams, counts: CountType) -> Callable[[RuleInputs, B
     forecast = quantiles(params, params.cover_quantile) if params.cover.any() else None
     vms = whole_vms(params.vm_capacity, counts)
 
-    def instead(seen: RuleInputs, blind: Bool | None, wish: Int) -> Int | None:
+    def fallback(seen: RuleInputs, blind: Bool | None, wish: Int) -> Int | None:
         view, trusted = seen.snapshot, seen.state.trusted
         if blind is None:
             if trusted.lost:
@@ -136,18 +136,18 @@ def _fall_back(params: LaneParams, counts: CountType) -> Callable[[RuleInputs, B
         since_s = np.where(np.isnan(trusted.lost_s), view.now_s, trusted.lost_s)
         trusted.lost_s = np.where(blind, since_s, np.nan)
         # Nothing may be stopped on the counts of a partial listing.
-        over = where_any(
+        expired = where_any(
             blind & view.listed & (since_s + params.loss_hold_s <= view.now_s) & (trusted.good > NEVER)
         )
-        if over is None:
+        if expired is None:
             return None
         safe = trusted.good
         if forecast is not None and seen.outlook is not None:
             expected = vms(forecast(seen.outlook.at_lead))
             safe = np.maximum(safe, np.where(params.cover, expected, 0))
-        return np.where(over, safe, NEVER).astype(counts)
+        return np.where(expired, safe, NEVER).astype(counts)
 
-    return instead
+    return fallback
 
 
 def _returned(seen: RuleInputs, blind: Bool | None) -> Bool | None:

@@ -61,13 +61,13 @@ class Past:
         first: Tick of the first row.
         demand: float32 (ticks, fleets), NaN where unknown.
         recorded: int64 (fleets,), how many ticks of each fleet come from the journal.
-        told: Per fleet, what went wrong or should be known, for people; empty if nothing.
+        messages: Per fleet, what went wrong or should be known, for people; empty if nothing.
     """
 
     first: int
     demand: Demand
     recorded: Int
-    told: list[str]
+    messages: list[str]
 
 
 class Backfill:
@@ -142,7 +142,7 @@ class Backfill:
             if self._in_vain < TRIES:
                 return
             past.demand[:] = np.nan
-            past.told[:] = ["the clock was set while it was being learned from"] * len(mine)
+            past.messages[:] = ["the clock was set while it was being learned from"] * len(mine)
         for column, fleet in enumerate(mine):
             self._done[fleet.name] = measure(fleet.policy)
             if fleet.policy.objective is not None:
@@ -189,7 +189,7 @@ class Backfill:
         try:
             times, demand = await within(lambda: recorded.demand(names, start_s, end_s), FETCH_WITHIN_S)
         except (AutoscalerError, TimeoutError) as error:
-            past.told[:] = [f"the journal could not be read ({_words(error)})"] * len(fleets)
+            past.messages[:] = [f"the journal could not be read ({_words(error)})"] * len(fleets)
             return
         rows = np.floor(times / tick_s + 1e-6).astype(np.int64) - past.first
         inside = (rows >= 0) & (rows < len(past.demand))
@@ -268,7 +268,7 @@ class Backfill:
         daemon = self._daemon
         learned = int(np.count_nonzero(~np.isnan(past.demand[:, column])))
         recorded = int(past.recorded[column])
-        trouble = past.told[column]
+        trouble = past.messages[column]
         if learned:
             parts = [
                 f"{_span(count * tick_s)} from {where}"
@@ -370,7 +370,7 @@ def _of(samples: Samples, lanes: Int) -> Samples:
 
 
 def _also(past: Past, column: int, text: str) -> None:
-    past.told[column] = f"{past.told[column]}; {text}" if past.told[column] else text
+    past.messages[column] = f"{past.messages[column]}; {text}" if past.messages[column] else text
 
 
 def _span(seconds: float) -> str:

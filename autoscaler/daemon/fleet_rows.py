@@ -267,8 +267,8 @@ def _fleet_tick(
         shared=shared,
         burst=burst,
     )
-    if told != fleet.said.of:
-        fleet.said = LastSentence(told, sentence(told))
+    if told != fleet.last_sentence.of:
+        fleet.last_sentence = LastSentence(told, sentence(told))
     capacity = counts.in_service * fleet.capacity_per_s
     return FleetTick(
         fleet=fleet.name,
@@ -297,7 +297,7 @@ def _fleet_tick(
         cost=cost,
         stages=told.stages,
         reasons=told.reasons,
-        sentence=fleet.said.words,
+        sentence=fleet.last_sentence.words,
         earnings=earnings,
         shared=shared,
         burst=burst,

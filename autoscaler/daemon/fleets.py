@@ -106,7 +106,7 @@ class Fleet:
         self.beyond: dict[str, float] = {}
         """By VM whose readings are left out because no VM can do so much work: when its readings were last left out."""
         self.evaluated_at_s: float | None = None
-        self.said = LastSentence()
+        self.last_sentence = LastSentence()
         self.row: CachedRow | None = None
         self.queue: QueueState | None = None
         """The state of the fleet's queue, for one lane; None before the first decision, and for other signals."""

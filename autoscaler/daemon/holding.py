@@ -25,19 +25,19 @@ UNRECORDED = "held, since the journal cannot be written: "
 
 def full_sentence(fleet: Fleet, row: FleetTick, now_s: float) -> str:
     """Return the sentence of a decision with what holds it back or limits it; the same object if nothing does."""
-    why, told = held(fleet, row, now_s), row.sentence
+    why, sentence = held(fleet, row, now_s), row.sentence
     # An objective never proposes a number beyond the bounds, so no stage reports that it was clipped.
     bounds, fits = fleet.policy.bounds, row.demand / fleet.capacity_per_s
     if fits > row.desired == bounds.maximum and _MAXIMUM not in row.reasons:
-        told = f"{told}; more would be needed, but the policy's maximum is {row.desired}"
+        sentence = f"{sentence}; more would be needed, but the policy's maximum is {row.desired}"
     if fits <= row.desired - 1 and row.desired == bounds.minimum and _MINIMUM not in row.reasons:
-        told = f"{told}; the policy's minimum is {row.desired}"
+        sentence = f"{sentence}; the policy's minimum is {row.desired}"
     if _POOL_EMPTY in row.reasons and fleet.inventory.listed and not fleet.inventory.vms:
-        told = f"{told}; no VM carries the tag {FLEET_TAG}={fleet.name}"
-    lacking = fleet.inventory.parts.lacking
-    if lacking and (why == UNLISTED or _INCOMPLETE in row.reasons):
-        told = f"{told}; the list lacks {some(lacking)}"
-    return why + told if why else told
+        sentence = f"{sentence}; no VM carries the tag {FLEET_TAG}={fleet.name}"
+    missing = fleet.inventory.parts.missing_zones
+    if missing and (why == UNLISTED or _INCOMPLETE in row.reasons):
+        sentence = f"{sentence}; the list lacks {some(missing)}"
+    return why + sentence if why else sentence
 
 
 def held(fleet: Fleet, row: FleetTick, now_s: float) -> str:
@@ -54,7 +54,7 @@ def held(fleet: Fleet, row: FleetTick, now_s: float) -> str:
         return UNLISTED
     if row.stop and fleet.drains is not None and fleet.drains.members.holds:
         return UNKNOWN_TO_BALANCER
-    if row.stop and fleet.drains is not None and fleet.drains.refusals.stays(now_s):
+    if row.stop and fleet.drains is not None and fleet.drains.refusals.holds_all(now_s):
         return NOT_LET_GO
     if row.provision > (room := provisionable_now(fleet, now_s)):
         tried = "one VM is" if room == 1.0 else f"{room:.0f} VMs are"

@@ -21,7 +21,7 @@ from functools import partial
 from autoscaler.clock import give_way
 from autoscaler.daemon.acts.acting import IntentExecutor
 from autoscaler.daemon.acts.calls import TickWait
-from autoscaler.daemon.acts.ladder import specs
+from autoscaler.daemon.acts.ladder import provision_options
 from autoscaler.daemon.acts.leaving import choose, follow, probe_of, recall
 from autoscaler.daemon.acts.left_open import OpenActions
 from autoscaler.daemon.acts.planning import WantedVms, marked, plan
@@ -394,7 +394,7 @@ class Daemon:
                     minimum_on_time_s=fleet.minimum_on_time_s,
                     early=0 if early is None else early.number,
                     may_stop=row.may_stop,
-                    specs=partial(specs, fleet),
+                    specs=partial(provision_options, fleet),
                 )
                 made = provisioned(fleet, row, record.at_s) - len(ready_for_demand(fleet, pool, row))
                 wanted = WantedVms(row.start, row.stop, max(made, 0), row.sentence, replaced)

@@ -14,11 +14,11 @@ class HookResult:
 
     Attributes:
         well: True if the run succeeded, False if the VM failed it, None if it could not be run, which is no fault of the VM.
-        said: For people, the end of its output, or why it was not run.
+        message: For people, the end of its output, or why it was not run.
     """
 
     well: bool | None
-    said: str = ""
+    message: str = ""
 
 
 class VmHook(Protocol):

@@ -206,7 +206,7 @@ class BudgetedProvider:
             rest = [vm_id for vm_id in vm_ids if vm_id not in set(sent)]
             return (*outcomes, *(_left_out(vm_id, action) for vm_id in rest))
 
-        def over(state: RetryCallState) -> bool:
+        def too_late(state: RetryCallState) -> bool:
             return self._clock.now() + state.upcoming_sleep >= until_s
 
         async def pause(seconds: float) -> None:
@@ -215,7 +215,7 @@ class BudgetedProvider:
 
         retrying = AsyncRetrying(
             sleep=pause,
-            stop=over,
+            stop=too_late,
             wait=wait_exponential(multiplier=FIRST_PAUSE_S, max=LONGEST_PAUSE_S),
             retry=retry_if_result(_refused_as_a_whole),
             retry_error_callback=_last_result,

@@ -135,7 +135,7 @@ class MemoryProvider:
         def launch(now_s: float) -> tuple[VmView, ...]:
             book = self._world.templates
             template = book.find(spec.launch_template) if by_id else book.find("", spec.launch_template)
-            data = own.over(template.version(spec.version).data)
+            data = own.filled_from(template.version(spec.version).data)
             request = (
                 spec.launch_template,
                 spec.version,

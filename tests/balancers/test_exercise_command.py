@@ -23,7 +23,7 @@ async def test_it_is_told_the_vm_and_inherits_no_secret(tmp_path):
     given = {"PATH": os.environ["PATH"], "AWS_SECRET_ACCESS_KEY": "s3cret"}
     result = await hook(tmp_path, body, environment=given).run(VM)
     names = "ACTION FLEET VM_ADDRESS VM_ID VM_PUBLIC_ADDRESS"
-    assert (result.well, result.said) == (True, f"['--all'] {names} i-7")
+    assert (result.well, result.message) == (True, f"['--all'] {names} i-7")
 
 
 @pytest.mark.parametrize(
@@ -37,16 +37,16 @@ async def test_it_is_told_the_vm_and_inherits_no_secret(tmp_path):
 async def test_the_exit_code_is_the_verdict(tmp_path, body, well, said):
     result = await hook(tmp_path, body).run(VM)
     assert result.well is well
-    assert said in result.said
+    assert said in result.message
 
 
 async def test_what_does_not_end_is_ended_and_the_vm_did_badly(tmp_path):
     result = await hook(tmp_path, "time.sleep(60)", timeout_s=0.5).run(VM)
     assert result.well is False
-    assert "did not end within 0.5 s and was ended" in result.said
+    assert "did not end within 0.5 s and was ended" in result.message
 
 
 async def test_a_program_that_is_not_there_blames_no_vm(tmp_path):
     result = await CommandHook([str(tmp_path / "gone")], timeout_s=5.0).run(VM)
     assert result.well is None
-    assert "cannot be run: no such file or directory" in result.said
+    assert "cannot be run: no such file or directory" in result.message

@@ -64,7 +64,7 @@ def test_lag_shows_nothing_where_there_was_no_work():
         Recipe(length_s=86_400.0, interval_s=180.0, dispersion=1.0, variation=0.0, parts=(Level(0.0),))
     )
     verdict = GUARDS["lag"](subject(policy=policy(forecast="off", signal={"max_age": "210s"}), trace=empty))
-    assert (verdict.state, verdict.said) == (State.NOT_SHOWN, "there was no work to serve")
+    assert (verdict.state, verdict.finding) == (State.NOT_SHOWN, "there was no work to serve")
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -72,13 +72,13 @@ def test_lag_shows_nothing_where_there_was_no_work():
 def test_an_honest_policy_passes(guard, name):
     verdict = GUARDS[guard](subject(name))
     assert verdict.guard == guard
-    assert verdict.state is State.HOLDS, verdict.said
+    assert verdict.state is State.HOLDS, verdict.finding
 
 
 @pytest.mark.parametrize("guard", GUARDS)
 def test_a_decider_that_only_calls_core_passes(guard):
     verdict = GUARDS[guard](with_cheat(subject(), Honest))
-    assert verdict.state is State.HOLDS, verdict.said
+    assert verdict.state is State.HOLDS, verdict.finding
 
 
 OBJECTIVE = policy(
@@ -105,15 +105,15 @@ def over(days, **changes):
 def test_of_a_policy_that_learns_a_day_shows_nothing_and_says_by_how_much():
     verdict = GUARDS["warm-up"](over(2, policy=OBJECTIVE))
     assert verdict.state is State.NOT_SHOWN
-    assert "the policy learns, and started " in verdict.said
-    assert verdict.said.endswith("; give it two weeks of traffic or more")
+    assert "the policy learns, and started " in verdict.finding
+    assert verdict.finding.endswith("; give it two weeks of traffic or more")
 
 
 def test_a_policy_that_learns_is_held_to_its_figures():
     forecast = policy(signal={"max_age": "3000s"}, forecast={"half_life": "5d"})
     verdict = GUARDS["warm-up"](over(16, policy=forecast))
     assert verdict.state is State.HOLDS
-    assert "VM-hours in the second half" in verdict.said
+    assert "VM-hours in the second half" in verdict.finding
 
 
 def test_within_a_tolerance_numbers_may_stay_apart_where_figures_do_not():
@@ -127,20 +127,20 @@ def test_within_a_tolerance_numbers_may_stay_apart_where_figures_do_not():
     )
     tolerant = policy(forecast="off", signal={"max_age": "150s"}, reactive={"tolerance": "15%"})
     verdict = GUARDS["warm-up"](subject(**{**FINER, "policy": tolerant, "trace": calm}))
-    assert verdict.state is State.HOLDS, verdict.said
-    assert verdict.said.startswith("numbers may keep differing within its tolerance, and started ")
-    assert "VM-hours in the second half" in verdict.said
+    assert verdict.state is State.HOLDS, verdict.finding
+    assert verdict.finding.startswith("numbers may keep differing within its tolerance, and started ")
+    assert "VM-hours in the second half" in verdict.finding
 
 
 def test_a_cheat_that_learns_is_caught_by_its_figures():
     verdict = GUARDS["warm-up"](with_cheat(over(16, policy=OBJECTIVE), CAUGHT_BY["warm-up"]))
-    assert verdict.state is State.FAILS, verdict.said
+    assert verdict.state is State.FAILS, verdict.finding
 
 
 @pytest.mark.parametrize("guard", GUARDS)
 def test_each_guard_catches_its_cheat(guard):
     verdict = GUARDS[guard](with_cheat(subject(**(FINER if guard == "silence" else {})), CAUGHT_BY[guard]))
-    assert verdict.state is State.FAILS, verdict.said
+    assert verdict.state is State.FAILS, verdict.finding
 
 
 def test_every_guard_has_a_cheat():
@@ -171,7 +171,7 @@ def test_what_could_not_fail_is_not_called_shown(guard):
 @pytest.mark.parametrize("name", POLICIES)
 def test_the_engines_agree(name):
     verdict = engine_parity(subject(name, plant=replace(PLANT, start=Duration(19.0))))
-    assert verdict.state is State.HOLDS, verdict.said
+    assert verdict.state is State.HOLDS, verdict.finding
 
 
 def test_engines_that_decide_differently_are_told_apart():
@@ -182,7 +182,7 @@ def test_engines_that_decide_differently_are_told_apart():
 @pytest.mark.parametrize("name", POLICIES)
 def test_the_journal_gives_the_same_decisions_again(name):
     verdict = journal_parity(subject(name, plant=replace(PLANT, start=Duration(19.0))))
-    assert verdict.state is State.HOLDS, verdict.said
+    assert verdict.state is State.HOLDS, verdict.finding
 
 
 def test_a_journal_that_lacks_what_was_decided_on_is_caught(tmp_path):
@@ -205,4 +205,4 @@ def test_the_shipped_policy_passes_every_guard():
     shipped = require_policy(Path(__file__).parents[2] / "policies" / "web.yaml", tick_s=180.0)
     for guard in GUARDS.values():
         verdict = guard(subject(policy=shipped))
-        assert verdict.state is State.HOLDS, f"{verdict.guard}: {verdict.said}"
+        assert verdict.state is State.HOLDS, f"{verdict.guard}: {verdict.finding}"

@@ -76,7 +76,11 @@ async def test_it_is_told_the_address_that_the_vm_has_now():
 
 @virtual
 async def test_a_command_that_fails_is_told_of_and_tried_again_until_it_succeeds():
-    answers = [HookResult(well=False, said="no route yet"), HookResult(well=False, said="no route yet"), WELL]
+    answers = [
+        HookResult(well=False, message="no route yet"),
+        HookResult(well=False, message="no route yet"),
+        WELL,
+    ]
     bench = arriving_bench(ONE, answer=lambda _: answers.pop(0), took_s=1.0, running=0, vms=1)
     await bench.run(200)
     began = runs(bench)
@@ -91,7 +95,7 @@ async def test_a_command_that_fails_is_told_of_and_tried_again_until_it_succeeds
 @virtual
 async def test_one_that_never_succeeds_never_serves_and_is_stopped_like_any_that_is_never_ready():
     bench = arriving_bench(
-        ONE, answer=lambda _: HookResult(well=False, said="bad"), took_s=1.0, running=0, vms=1
+        ONE, answer=lambda _: HookResult(well=False, message="bad"), took_s=1.0, running=0, vms=1
     )
     await bench.run(400)
     assert max(bench.column("in_service")) == 0
@@ -102,7 +106,7 @@ async def test_one_that_never_succeeds_never_serves_and_is_stopped_like_any_that
 @virtual
 async def test_a_command_that_cannot_be_run_is_told_of_and_the_vm_serves():
     bench = arriving_bench(
-        ONE, answer=lambda _: HookResult(well=None, said="/x cannot be run"), running=0, vms=1
+        ONE, answer=lambda _: HookResult(well=None, message="/x cannot be run"), running=0, vms=1
     )
     await bench.run(150)
     assert bench.column("in_service")[-1] == 1

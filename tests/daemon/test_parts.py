@@ -37,10 +37,10 @@ def test_a_fleet_waits_for_the_parts_that_its_vms_are_in():
     parts = Parts()
     assert missed(parts, listed(at=0)) == ""
     away = listed(at=10, b="b: gone")
-    assert (missed(parts, away, "b"), parts.lacking) == ("b: gone", ("b",))
-    assert (missed(parts, away, "a"), parts.lacking) == ("", ())
+    assert (missed(parts, away, "b"), parts.missing_zones) == ("b: gone", ("b",))
+    assert (missed(parts, away, "a"), parts.missing_zones) == ("", ())
     assert missed(parts, away, "a", "b") == "b: gone"
-    assert (missed(parts, listed(at=20), "b"), parts.lacking) == ("", ())
+    assert (missed(parts, listed(at=20), "b"), parts.missing_zones) == ("", ())
 
 
 def test_vms_that_may_be_anywhere_make_it_wait_for_all_parts():

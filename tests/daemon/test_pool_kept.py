@@ -57,7 +57,7 @@ async def test_one_that_is_protected_while_it_is_tried_serves_once_it_is_found_w
 
 @virtual
 async def test_one_that_fails_runs_on_beside_while_it_is_protected_and_holds_up_no_other_trial():
-    bench = trial_bench(lambda vm: HookResult(well=vm.id != bench.ids[1], said="disk is full"), vms=2)
+    bench = trial_bench(lambda vm: HookResult(well=vm.id != bench.ids[1], message="disk is full"), vms=2)
     (_, bad, good) = bench.ids
     tag_at(bench, 3630, bad, KEPT)
     await bench.run(5000)
@@ -73,7 +73,7 @@ async def test_one_that_fails_runs_on_beside_while_it_is_protected_and_holds_up_
 
 @virtual
 async def test_one_that_fails_is_stopped_once_its_protection_ends():
-    bench = trial_bench(lambda _: HookResult(well=False, said="disk is full"))
+    bench = trial_bench(lambda _: HookResult(well=False, message="disk is full"))
     (_, bad) = bench.ids
     tag_at(bench, 3630, bad, KEPT)
     release_at(bench, 4000, bad)

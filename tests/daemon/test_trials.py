@@ -62,7 +62,7 @@ def tags(bench, vm_id):
 
 @virtual
 async def test_it_runs_once_the_vm_is_ready_and_the_vm_goes_back_into_the_pool():
-    bench = trial_bench(lambda _: HookResult(well=True, said="3 packages"))
+    bench = trial_bench(lambda _: HookResult(well=True, message="3 packages"))
     (_, other) = bench.ids
     await bench.run(4500)
     began = [s for s, verb, *_ in chores(bench, Verb.EXERCISE)]
@@ -80,7 +80,7 @@ async def test_it_runs_once_the_vm_is_ready_and_the_vm_goes_back_into_the_pool()
 @virtual
 async def test_a_vm_that_fails_is_stopped_and_kept_from_starting_over_a_restart_until_released():
     def answer(_):
-        return HookResult(well=False, said="code 3: disk is full")
+        return HookResult(well=False, message="code 3: disk is full")
 
     bench = trial_bench(answer, demand=lambda second: 100 if second < 4000 else 300)
     (_, other) = bench.ids
@@ -102,7 +102,7 @@ async def test_a_vm_that_fails_is_stopped_and_kept_from_starting_over_a_restart_
 
 @virtual
 async def test_a_hook_that_cannot_be_run_is_told_of_and_blames_no_vm():
-    bench = trial_bench(lambda _: HookResult(well=None, said="/opt/patch cannot be run: no such file"))
+    bench = trial_bench(lambda _: HookResult(well=None, message="/opt/patch cannot be run: no such file"))
     await bench.run(4500)
     assert len(chores(bench, Verb.STORE)) == 1
     ((_, text),) = told(bench, "exercise_not_run")
@@ -143,7 +143,7 @@ async def test_a_long_hook_is_not_cut_short_by_the_time_of_preparing():
 
 @virtual
 async def test_where_the_tag_cannot_be_written_that_is_said():
-    bench = trial_bench(lambda _: HookResult(well=False, said="bad"))
+    bench = trial_bench(lambda _: HookResult(well=False, message="bad"))
     bench.world.add_fault(Fault(FaultKind.API_ERROR, actions=("CreateTags",), code="UnauthorizedOperation"))
     await bench.run(4500)
     ((_, text),) = told(bench, "exercise_failed")

@@ -22,7 +22,7 @@ class Patching:
 
     async def run(self, vm):
         await self.clock.sleep_until(self.clock.monotonic() + 300.0)
-        return HookResult(well=self.well, said="as told")
+        return HookResult(well=self.well, message="as told")
 
     async def close(self):
         pass

@@ -89,7 +89,7 @@ async def test_a_document_is_run_on_the_vm_and_its_end_is_waited_for(scripted):
         invocation("Success", StandardOutputContent="3 packages\n"),
     ]
     result = await run(hook_on(scripted.url))
-    assert (result.well, result.said) == (True, "3 packages")
+    assert (result.well, result.message) == (True, "3 packages")
     (_, sent) = scripted.asked[0]
     assert sent["InstanceIds"] == [VM.id]
     assert (sent["DocumentName"], sent["Parameters"]) == ("AWS-RunShellScript", COMMANDS)
@@ -103,7 +103,7 @@ async def test_a_document_that_fails_is_the_vms_failure_with_its_own_words(scrip
         invocation("Failed", ResponseCode=7, StandardErrorContent="no space\nleft")
     ]
     result = await run(hook_on(scripted.url))
-    assert (result.well, result.said) == (
+    assert (result.well, result.message) == (
         False,
         "AWS-RunShellScript ended as Failed with code 7: no space left",
     )
@@ -121,7 +121,7 @@ async def test_a_vm_that_never_registers_is_not_to_blame(scripted):
     scripted.script["SendCommand"] = ["InvalidInstanceId"]
     result = await run(hook_on(scripted.url, timeout_s=0.5))
     assert result.well is None
-    assert "not known to Systems Manager" in result.said
+    assert "not known to Systems Manager" in result.message
     assert scripted.count("CancelCommand") == 0
 
 
@@ -132,7 +132,7 @@ async def test_what_does_not_end_is_cancelled_and_is_the_vms_failure(scripted):
     hook.timeout_s = 1.0
     result = await run(hook)
     assert result.well is False
-    assert "did not end within 1 s" in result.said
+    assert "did not end within 1 s" in result.message
     (_, cancelled) = scripted.asked[-1]
     assert cancelled == {"CommandId": "c" * 36, "InstanceIds": [VM.id]}
 
@@ -142,14 +142,14 @@ async def test_what_may_not_be_run_blames_no_vm(scripted, code):
     scripted.script["SendCommand"] = [code]
     result = await run(hook_on(scripted.url))
     assert result.well is None
-    assert code in result.said
-    assert "not-a-secret" not in result.said
+    assert code in result.message
+    assert "not-a-secret" not in result.message
 
 
 async def test_an_endpoint_that_is_not_there_blames_no_vm():
     result = await run(hook_on("http://127.0.0.1:9", timeout_s=5.0))
     assert result.well is None
-    assert "Could not connect" in result.said
+    assert "Could not connect" in result.message
 
 
 async def test_it_speaks_the_protocol_that_moto_serves():

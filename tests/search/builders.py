@@ -10,7 +10,7 @@ from autoscaler.simulator.judging.ledger import Amount, Count
 from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.plant_settings import Duration, PlantSettings
 from autoscaler.simulator.search.executors import Processes, SameProcess
-from autoscaler.simulator.search.sweep import Course
+from autoscaler.simulator.search.sweep import SweepCourse
 from autoscaler.simulator.search.variants import Base
 from autoscaler.simulator.traffic.synth import synth_day
 from tests.simulator.builders import policy
@@ -21,7 +21,7 @@ BASE = Base(
     PlantSettings(vms=60, in_service=4, start=Duration(40.0, 70.0)),
     60.0,
 )
-COURSE = Course(TRACE, Ticks.over(TRACE.start_s, 43_200.0, 60.0), seed=3, warm_up_ticks=10)
+COURSE = SweepCourse(TRACE, Ticks.over(TRACE.start_s, 43_200.0, 60.0), seed=3, warm_up_ticks=10)
 
 
 def figures(result):

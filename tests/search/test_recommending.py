@@ -11,7 +11,7 @@ from autoscaler.simulator.judging.score import FIGURES, Score
 from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.search.limits import NO_WORSE, kept, limits_of, read_limit
 from autoscaler.simulator.search.recommending import Verdict, advise, chosen, spearman
-from autoscaler.simulator.search.sweep import Course
+from autoscaler.simulator.search.sweep import SweepCourse
 from autoscaler.simulator.search.variants import Axis, grid
 from autoscaler.simulator.search.walkforward import (
     Cells,
@@ -340,7 +340,7 @@ def test_a_wasteful_policy_is_told_the_headroom_that_serves_as_well():
     trace = generate(
         Recipe(parts=(Level(900.0), Daily(2400.0)), dispersion=5.0, length_s=5 * 86_400.0, interval_s=tick_s)
     )
-    course = Course(trace, Ticks.over(trace.start_s, 5 * 86_400.0, tick_s), seed=3, warm_up_ticks=12)
+    course = SweepCourse(trace, Ticks.over(trace.start_s, 5 * 86_400.0, tick_s), seed=3, warm_up_ticks=12)
     wasteful = replace(BASE, tick_s=tick_s).variant({"reactive.headroom": "90%"})
     base = replace(BASE, policy=wasteful.policy, tick_s=tick_s)
     variants = [

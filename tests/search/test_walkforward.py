@@ -14,7 +14,7 @@ from autoscaler.simulator.search import walkforward
 from autoscaler.simulator.search.executors import Processes
 from autoscaler.simulator.search.limits import NO_WORSE
 from autoscaler.simulator.search.recommending import chosen
-from autoscaler.simulator.search.sweep import Course, run_sweep
+from autoscaler.simulator.search.sweep import SweepCourse, run_sweep
 from autoscaler.simulator.search.variants import Axis, grid
 from autoscaler.simulator.search.walkforward import embargo_ticks, plan_folds, walk
 from autoscaler.simulator.traffic.parts import Daily, Level, Recipe, generate
@@ -30,7 +30,7 @@ TRACE = generate(
         parts=(Level(900.0), Daily(2400.0)), dispersion=30.0, length_s=5 * 86_400.0, interval_s=TICK_S, seed=4
     )
 )
-COURSE = Course(TRACE, Ticks.over(TRACE.start_s, 5 * 86_400.0, TICK_S), seed=3, warm_up_ticks=12)
+COURSE = SweepCourse(TRACE, Ticks.over(TRACE.start_s, 5 * 86_400.0, TICK_S), seed=3, warm_up_ticks=12)
 VARIANTS = [
     BASE_5M.variant({}),
     *grid(
@@ -76,7 +76,7 @@ def test_folds_follow_each_other_and_keep_the_embargo():
 def test_folds_are_whole_days_and_weeks_where_there_are_enough():
     for days, folds, word in ((5.1, 4, "days"), (36, 4, "weeks"), (3, 4, "hours")):
         trace = synth_day(1, days=days, interval_s=300.0)
-        plan = plan_folds(Course(trace, Ticks.over(trace.start_s, days * 86_400.0, 300.0)), 3, folds)
+        plan = plan_folds(SweepCourse(trace, Ticks.over(trace.start_s, days * 86_400.0, 300.0)), 3, folds)
         assert f"whole {word}" in plan.why
         part = {"days": 288, "weeks": 7 * 288, "hours": 12}[word]
         assert (plan.folds[0].judged_to - plan.folds[0].chosen_to) % part == 0

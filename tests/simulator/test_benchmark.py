@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from autoscaler.errors import ConfigError, TraceError
 from autoscaler.simulator.benchmark.bout import Bout, FleetResult, PoolVerdict, Promise, Yardstick, run_bout
-from autoscaler.simulator.benchmark.course import WORK_PER_S, Course, Fleet, course_of, finer
+from autoscaler.simulator.benchmark.course import WORK_PER_S, BenchmarkCourse, Fleet, course_of, finer
 from autoscaler.simulator.benchmark.curves import LEVELS, VOLUME_SHARES, Curve, hull_of, volume
 from autoscaler.simulator.benchmark.document import document_of, read_bouts
 from autoscaler.simulator.benchmark.entrants import SHORTAGE_PRICES, Entrant, ours
@@ -82,7 +82,7 @@ def test_demand_is_scaled_by_its_peak_and_known_when_an_interval_is_over() -> No
         np.testing.assert_allclose(seen[1:], course.trace.rates[:-1])
 
 
-def demand_seen(course: Course, fleet: Fleet) -> list[float]:
+def demand_seen(course: BenchmarkCourse, fleet: Fleet) -> list[float]:
     """What a decider is shown, tick by tick."""
     found: list[float] = []
     run = LaneRun((fleet.plain_policy(),), (fleet.plant,), (course.trace,), course.ticks)
@@ -156,7 +156,7 @@ def test_a_trace_of_no_use_is_told(values: np.ndarray, tick_s: float, says: str)
 # ---- no look-ahead --------------------------------------------------------------------------------------------
 
 
-def desired_of(course: Course, fleet: Fleet, entrant: Entrant | None) -> np.ndarray:
+def desired_of(course: BenchmarkCourse, fleet: Fleet, entrant: Entrant | None) -> np.ndarray:
     """(T, L), what everybody wanted, tick by tick: the peers, or a policy."""
     found: list[np.ndarray] = []
     peers = [rival for rival in RIVALS if not rival.hindsight]

@@ -17,12 +17,12 @@ from autoscaler.simulator.lanes.plant_settings import Budget, Duration
 from autoscaler.simulator.lanes.segments import run_segmented
 from autoscaler.simulator.search import sweep
 from autoscaler.simulator.search.executors import Finished, LostPart, Processes
-from autoscaler.simulator.search.sweep import Course, run_sweep
+from autoscaler.simulator.search.sweep import SweepCourse, run_sweep
 from autoscaler.simulator.search.variants import Axis, Between, grid, sampled
 from tests.search.builders import BASE, TRACE, Dying, Interrupted, figures
 from tests.simulator.builders import policy
 
-COURSE = Course(TRACE, Ticks.over(TRACE.start_s, 43_200.0, 60.0), seed=3)
+COURSE = SweepCourse(TRACE, Ticks.over(TRACE.start_s, 43_200.0, 60.0), seed=3)
 AXES = [
     Axis("reactive.headroom", ("5%", "20%", "60%")),
     Axis("guards.stabilisation", ("0s", "10m")),

@@ -272,10 +272,10 @@ UNKNOWN, NOT_THERE = "?", "–"
 )
 def test_what_does_not_apply_is_told_apart_from_what_is_not_known(figure, values, said):
     told = entry("policy", "this policy", judged=True, **values, **{figure: math.nan})
-    assert told.told(FIGURE[figure]) == said
+    assert told.formatted(FIGURE[figure]) == said
     document = card_json(Card(FIGURES, (told,)))["entries"][0]
     assert (figure in document["does_not_apply"]) is (said == NOT_THERE)
-    assert entry("policy", "this policy", judged=True, **values).told(FIGURE[figure]) not in (
+    assert entry("policy", "this policy", judged=True, **values).formatted(FIGURE[figure]) not in (
         UNKNOWN,
         NOT_THERE,
     )
@@ -283,12 +283,12 @@ def test_what_does_not_apply_is_told_apart_from_what_is_not_known(figure, values
 
 def test_peers_are_judged_by_no_pool_and_no_forecast_of_their_own():
     peer = entry("google", "Google autoscaler", pool_cost=math.nan)
-    assert peer.told(FIGURE["pool_cost"]) == NOT_THERE
+    assert peer.formatted(FIGURE["pool_cost"]) == NOT_THERE
     forecast = FORECAST_FIGURES[0]
-    assert peer.told(forecast) == NOT_THERE
+    assert peer.formatted(forecast) == NOT_THERE
     # A policy without a forecast has none either, and where no demand was known, none can be judged.
-    assert policy().told(forecast) == NOT_THERE
-    assert policy(unserved_share=math.nan, unknown_s=60.0).told(forecast) == UNKNOWN
+    assert policy().formatted(forecast) == NOT_THERE
+    assert policy(unserved_share=math.nan, unknown_s=60.0).formatted(forecast) == UNKNOWN
 
 
 def test_the_report_of_a_demo_has_a_card_too():

@@ -19,7 +19,7 @@ from autoscaler.daemon.acts.ladder import (
     ROUNDS,
     Shortage,
     fallback_intents,
-    lacking,
+    missing_vms,
     retryable_failures,
 )
 from autoscaler.daemon.fleets import Fleet
@@ -252,7 +252,7 @@ class IntentExecutor:
     async def _follow_shortages(self, record: TickRecord) -> None:
         notes: list[Note] = []
         for row in record.fleets:
-            fleet, missing = self._fleets.get(row.fleet), lacking(row)
+            fleet, missing = self._fleets.get(row.fleet), missing_vms(row)
             shortage = self._shortages.get(row.fleet)
             if fleet is None:
                 continue

@@ -106,14 +106,14 @@ class Arrivals:
             return False
         if not run.task.done():
             return False
-        result = HookResult(well=None, said="it was ended") if run.task.cancelled() else run.task.result()
+        result = HookResult(well=None, message="it was ended") if run.task.cancelled() else run.task.result()
         if result.well is False:
             run.task, run.again_at_s = None, now_s + AGAIN_S
-            text = f"{vm.id} does not serve yet: {result.said}; tried again in {AGAIN_S:g} s"
+            text = f"{vm.id} does not serve yet: {result.message}; tried again in {AGAIN_S:g} s"
             self._news.append(Note("arrival_failed", vm.fleet, text))
             return False
         if result.well is None:
-            text = f"{vm.id} serves without the command after its start, since {result.said}"
+            text = f"{vm.id} serves without the command after its start, since {result.message}"
             self._news.append(Note("arrival_not_run", vm.fleet, text))
         del self._runs[vm.id]
         self._arrived[vm.id] = vm.launched_at_s
@@ -124,12 +124,12 @@ class Arrivals:
         try:
             answer: object = await within(lambda: self.hook.run(vm), limit_s)
         except TimeoutError:
-            return HookResult(well=None, said=f"it did not end within {limit_s:g} s")
+            return HookResult(well=None, message=f"it did not end within {limit_s:g} s")
         except Exception as error:  # noqa: BLE001  an adapter's bug is not the VM's fault
-            return HookResult(well=None, said=f"unexpected {type(error).__name__}: {error}; please report")
+            return HookResult(well=None, message=f"unexpected {type(error).__name__}: {error}; please report")
         if isinstance(answer, HookResult):
             return answer
-        return HookResult(well=None, said=f"it answers {answer!r:.50}")
+        return HookResult(well=None, message=f"it answers {answer!r:.50}")
 
 
 class _Arrival:

@@ -231,7 +231,7 @@ class Drains:
                 leaving.looked_at_s = view.read_at_s
         return notes
 
-    def over(self, now_s: float) -> tuple[list[str], list[str], list[str]]:
+    def finished(self, now_s: float) -> tuple[list[str], list[str], list[str]]:
         """Return the VMs whose drain is over: those idle, those still busy at the timeout, and those never cordoned."""
         idle = sorted(vm_id for vm_id, each in self.leaving.items() if each.idle_looks >= IDLE_LOOKS)
         late = sorted(
@@ -268,7 +268,7 @@ class Drains:
             )
         ]
 
-    def instead(self, inventory: FleetInventory, intents: Sequence[ActionIntent]) -> list[ActionIntent]:
+    def replace_stops(self, inventory: FleetInventory, intents: Sequence[ActionIntent]) -> list[ActionIntent]:
         """Return the same intents, with stops of VMs in service replaced by drains."""
 
         def drained(intent: ActionIntent) -> ActionIntent:
@@ -292,7 +292,7 @@ class Drains:
         kept = [i for i in kept if vms[i].quarantined_until_s <= now_s]
         given_up = [i for i in kept if vms[i].disowned]
         protected = [i for i in kept if not vms[i].disowned]
-        idle, late, uncordoned = self.over(now_s)
+        idle, late, uncordoned = self.finished(now_s)
         fleet, found = inventory.fleet, []
         for back, why in (
             (given_up, "given up by an operator while it was draining"),

@@ -83,7 +83,7 @@ def fallback_intents(
         now_s=now_s,
         minimum_on_time_s=fleet.minimum_on_time_s,
         may_stop=False,
-        specs=partial(specs, fleet),
+        specs=partial(provision_options, fleet),
         again=_again(after, attempt, now_s),
     )
     return marked(chosen, acts=fleet.policy.act)
@@ -100,7 +100,7 @@ def _again(after: int, attempt: int, now_s: float) -> str:
 # ── new VMs ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def specs(fleet: Fleet) -> Iterator[ProvisionSpec]:
+def provision_options(fleet: Fleet) -> Iterator[ProvisionSpec]:
     """Yield the ways to make a VM of this fleet, best first: each type in each subnet before the next type."""
     base, section = fleet.spec, fleet.policy.provision
     if base is None or section is None:
@@ -117,7 +117,7 @@ def provisionable_now(fleet: Fleet, now_s: float) -> float:
     if now_s < fleet.provision_held_until_s:
         return 0.0
     places = fleet.inventory.places
-    return sum(places.at_most(*spec.place, now_s) for spec in specs(fleet))
+    return sum(places.at_most(*spec.place, now_s) for spec in provision_options(fleet))
 
 
 # ── what cannot be had ─────────────────────────────────────────────────────────────────────────────────
@@ -138,7 +138,7 @@ class Shortage:
     most: int
 
     @classmethod
-    def begun(cls, fleet: Fleet, lacking: int, now_s: float) -> tuple[Shortage, Note] | None:
+    def begun(cls, fleet: Fleet, missing: int, now_s: float) -> tuple[Shortage, Note] | None:
         """Return a shortage and its event; None if the cloud is not to blame.
 
         A warm pool that the policy made too small is a reason of the decision, and no event.
@@ -146,21 +146,21 @@ class Shortage:
         why = _why(fleet, now_s)
         if not why:
             return None
-        note = Note("shortage_began", fleet.name, f"{counted(lacking, 'VM')} not available now: {why}")
-        return cls(now_s, now_s, lacking), note
+        note = Note("shortage_began", fleet.name, f"{counted(missing, 'VM')} not available now: {why}")
+        return cls(now_s, now_s, missing), note
 
-    def ended(self, fleet: Fleet, lacking: int, now_s: float) -> Note | None:
+    def ended(self, fleet: Fleet, missing: int, now_s: float) -> Note | None:
         """Update the shortage; return the event of its end if nothing has been missing for a while, else None."""
-        if lacking:
-            self.most, self.seen_s = max(self.most, lacking), now_s
-        if lacking or now_s - self.seen_s < SETTLED_S:
+        if missing:
+            self.most, self.seen_s = max(self.most, missing), now_s
+        if missing or now_s - self.seen_s < SETTLED_S:
             return None
         lasted_s = self.seen_s - self.since_s
         text = f"all wanted VMs are available again; up to {self.most} were missing for {lasted_s:.0f} s"
         return Note("shortage_ended", fleet.name, text)
 
 
-def lacking(row: FleetTick) -> int:
+def missing_vms(row: FleetTick) -> int:
     """Return how many VMs the decision wanted and no supply could provide in this tick."""
     if Reason.WARM_POOL_EMPTY not in row.reasons:
         return 0

@@ -153,13 +153,13 @@ def choose(
     stop = at_most(fleet.policy.guards.stop_share, inventory, wanted.stop)
     if drains is None:
         return planned(wanted if stop == wanted.stop else replace(wanted, stop=stop))
-    if drains.members.holds or drains.refusals.stays(now_s):
+    if drains.members.holds or drains.refusals.holds_all(now_s):
         stop, wanted = 0, replace(wanted, replaced=())
     back = drains.returns(inventory, wanted.start, now_s, wanted.sentence)
     taken = frozenset(vm_id for intent in back for vm_id in intent.vm_ids)
     chosen = planned(replace(wanted, start=wanted.start - len(taken), stop=stop))
     ends = drains.ends(inventory, now_s, taken, may_stop=may_stop)
-    return [*back, *drains.instead(inventory, chosen), *ends]
+    return [*back, *drains.replace_stops(inventory, chosen), *ends]
 
 
 def at_most(share: float, inventory: FleetInventory, count: int) -> int:

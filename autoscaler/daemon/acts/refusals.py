@@ -25,20 +25,20 @@ class Refusals:
 
     def __init__(self) -> None:
         self._at_s = float("-inf")
-        self._said = ""
-        self._told: set[tuple[Verb, str]] = set()
+        self._message = ""
+        self._reported: set[tuple[Verb, str]] = set()
 
-    def cordoned(self, said: str, now_s: float, *, none: bool) -> None:
+    def cordoned(self, message: str, now_s: float, *, none: bool) -> None:
         """Note the result of a request to release VMs.
 
         Args:
-            said: What the balancer said about VMs that it did not release; empty if it released all.
+            message: What the balancer said about VMs that it did not release; empty if it released all.
             now_s: The current time.
             none: Whether it released none.
         """
-        self._at_s, self._said = (now_s, said) if none else (float("-inf"), "")
+        self._at_s, self._message = (now_s, message) if none else (float("-inf"), "")
 
-    def stays(self, now_s: float) -> bool:
+    def holds_all(self, now_s: float) -> bool:
         """Return whether no VM leaves for now, because the balancer recently released none."""
         return 0.0 <= now_s - self._at_s < RETRY_S
 
@@ -46,7 +46,7 @@ class Refusals:
         """Return what the balancer said when it last released none; empty once a later attempt succeeded or some time has
         passed.
         """
-        return self._said if 0.0 <= now_s - self._at_s < OTHERS_FIRST_S else ""
+        return self._message if 0.0 <= now_s - self._at_s < OTHERS_FIRST_S else ""
 
     def news_of(self, verb: Verb, failed: Mapping[str, list[str]]) -> dict[str, list[str]]:
         """Return the failed VMs by reason, without reasons that were already reported.
@@ -54,7 +54,7 @@ class Refusals:
         Reasons may be reported again once a whole request has succeeded.
         """
         if not failed:
-            self._told = {each for each in self._told if each[0] is not verb}
-        news = {why: ids for why, ids in failed.items() if (verb, why) not in self._told}
-        self._told |= {(verb, why) for why in news}
+            self._reported = {each for each in self._reported if each[0] is not verb}
+        news = {why: ids for why, ids in failed.items() if (verb, why) not in self._reported}
+        self._reported |= {(verb, why) for why in news}
         return news

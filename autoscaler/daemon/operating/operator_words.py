@@ -32,7 +32,7 @@ def where(fleet: str) -> str:
     return "any fleet" if fleet == ALL_FLEETS else fleet
 
 
-def until(expires_at_s: float | None) -> str:
+def end_in_words(expires_at_s: float | None) -> str:
     """Say when a change ends by itself."""
     return "until an operator ends it" if expires_at_s is None else f"until {time(expires_at_s)}"
 
@@ -49,10 +49,10 @@ def nouns(verbs: Iterable[Verb]) -> str:
 
 
 def effect(verbs: Iterable[Verb], change: OperatorChange) -> str:
-    """Say what a pause means: `nothing is stopped in web until …`."""
+    """Say what a pause means: `nothing is stopped in web end_in_words …`."""
     named = set(verbs)
     done = _listed([_DONE[verb] for verb in PAUSABLE if verb in named], "or")
-    return f"nothing is {done} in {where(change.fleet)} {until(change.expires_at_s)}"
+    return f"nothing is {done} in {where(change.fleet)} {end_in_words(change.expires_at_s)}"
 
 
 def goes_on(verbs: Iterable[Verb]) -> str:
@@ -66,14 +66,14 @@ def goes_on(verbs: Iterable[Verb]) -> str:
 
 
 def bounds(change: OperatorChange) -> str:
-    """Say what an override means: `from 4 to 9 VMs are wanted in web until …`."""
+    """Say what an override means: `from 4 to 9 VMs are wanted in web end_in_words …`."""
     if change.floor is not None and change.ceiling is not None:
         count = f"from {change.floor} to {change.ceiling} VMs are"
     elif change.floor is not None:
         count = f"at least {counted(change.floor, 'VM is', 'VMs are')}"
     else:
         count = f"at most {counted(change.ceiling or 0, 'VM is', 'VMs are')}"
-    return f"{count} wanted in {change.fleet} {until(change.expires_at_s)}"
+    return f"{count} wanted in {change.fleet} {end_in_words(change.expires_at_s)}"
 
 
 def standing(change: OperatorChange, verbs: Iterable[Verb] = ()) -> str:

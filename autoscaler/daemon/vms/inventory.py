@@ -93,7 +93,7 @@ class FleetInventory(Lateness):
         self.unlisted = self.parts.follow(listing, self.zones, awaits=bool(self._expected))
         whole = not self.unlisted
         before = self.out_of_sight
-        self.out_of_sight = {zone: before.get(zone, self.sighted_s) for zone in self.parts.lacking}
+        self.out_of_sight = {zone: before.get(zone, self.sighted_s) for zone in self.parts.missing_zones}
         if vms is self._quiet and whole:
             self._listed_at_s, self.looked_at, self.sighted_s = _middle(listing), 0, now_s
             return

@@ -21,7 +21,7 @@ class Parts:
     """Which zones concern one fleet, as far as listings tell."""
 
     def __init__(self) -> None:
-        self.lacking: tuple[str, ...] = ()
+        self.missing_zones: tuple[str, ...] = ()
         """Zones that concern the fleet and that the last listing lacked."""
         self.exist = False
         """Whether listings have parts."""
@@ -51,7 +51,7 @@ class Parts:
         if parts:
             self.exist = True
             self._seen.update(zone for zone, trouble in parts.items() if not trouble)
-        self.lacking = ()
+        self.missing_zones = ()
         if listing.complete:
             return ""
         away = [zone for zone, trouble in parts.items() if trouble]
@@ -62,8 +62,8 @@ class Parts:
             # A host that had VMs of the fleet was renamed or is no longer asked, so the remembered zones prove
             # nothing.
             self._had = None
-        self.lacking = tuple(zone for zone in away if awaits or self._concerns(zone, held))
-        return "; ".join(parts[zone] for zone in self.lacking)
+        self.missing_zones = tuple(zone for zone in away if awaits or self._concerns(zone, held))
+        return "; ".join(parts[zone] for zone in self.missing_zones)
 
     def _concerns(self, zone: str, held: Collection[str]) -> bool:
         if zone in held or "" in held:

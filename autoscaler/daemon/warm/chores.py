@@ -227,7 +227,7 @@ async def _stored(fleet: Fleet, ids: Sequence[str], clock: Clock, timeout_s: flo
 
 def _marked(fleet: Fleet, pool: WarmPool, intent: ActionIntent, now_s: float) -> ProvisionSpec:
     """Return what the VMs of a refill are made from, with the tags that identify them."""
-    spec = pool.specs.get(intent.token) or fleet.spec
+    spec = pool.specs_by_token.get(intent.token) or fleet.spec
     if spec is None:
         raise InvariantError(f"{fleet.name} has no launch template")
     tags = {**spec.tags, MADE_BY_TAG: intent.token, POOL_TAG: PREPARING, MADE_AT_TAG: f"{now_s:.0f}"}
@@ -281,7 +281,7 @@ def _settled(fleet: Fleet, pool: WarmPool, done: ChoreResult) -> list[Note]:
 
 def _refilled(fleet: Fleet, pool: WarmPool, done: ChoreResult) -> list[Note]:
     inventory, intent, now_s = fleet.inventory, done.intent, done.received_s
-    spec = pool.specs.get(intent.token) or fleet.spec
+    spec = pool.specs_by_token.get(intent.token) or fleet.spec
     accepted = [o.vm_id for o in done.outcomes if o.kind is OutcomeKind.ACCEPTED and o.vm_id]
     failed = [o for o in done.outcomes if o.kind is not OutcomeKind.ACCEPTED]
     fleet.new_vms += len(accepted)
@@ -296,7 +296,7 @@ def _refilled(fleet: Fleet, pool: WarmPool, done: ChoreResult) -> list[Note]:
         # A listing shows by their token which of them exist.
         return []
     pool.expected.pop(done.action_id, None)
-    pool.specs.pop(intent.token, None)
+    pool.specs_by_token.pop(intent.token, None)
     if not failed:
         return []
     if spec is not None and any(o.kind is OutcomeKind.NO_CAPACITY for o in failed):

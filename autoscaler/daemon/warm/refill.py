@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from autoscaler.daemon.acts.ladder import specs
+from autoscaler.daemon.acts.ladder import provision_options
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.vms.marks import SUBNET_TAG
 from autoscaler.daemon.vms.tracked import Phase, TrackedVm
@@ -48,7 +48,7 @@ def hold_s(failures: int) -> float:
     return min(_FIRST_HOLD_S * 2.0 ** max(failures - 1, 0), _LONGEST_HOLD_S)
 
 
-def lacking(fleet: Fleet, wanted: int, expected: int, staying: int = 0) -> int:
+def vms_to_make(fleet: Fleet, wanted: int, expected: int, staying: int = 0) -> int:
     """Return the most VMs to make now so that `wanted` VMs wait.
 
     Args:
@@ -78,7 +78,7 @@ def lacking(fleet: Fleet, wanted: int, expected: int, staying: int = 0) -> int:
 
 def batches(fleet: Fleet, count: int, why: str, tick: int, now_s: float) -> list[Batch]:
     """Choose where to make `count` VMs: one batch per machine type and subnet; fewer VMs if places have no room."""
-    base = list(specs(fleet))
+    base = list(provision_options(fleet))
     section = fleet.policy.refill
     if not base or section is None or count < 1:
         return []

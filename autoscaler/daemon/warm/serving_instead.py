@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from autoscaler.daemon.warm.warm_pool import WarmPool
 
 
-def stays(t: TrackedVm, each: PreparingVm) -> bool:
+def must_run(t: TrackedVm, each: PreparingVm) -> bool:
     """Return whether a VM that runs for the pool must not be stopped: it is protected, in an Auto Scaling group, or given
     up.
 
@@ -33,10 +33,10 @@ def stays(t: TrackedVm, each: PreparingVm) -> bool:
 
 def ready_for_demand(fleet: Fleet, warm_pool: WarmPool, row: FleetTick) -> list[str]:
     """Return the VMs that are ready to enter the pool and serve instead, as many as demand lacks, so that none is made."""
-    lacking = max(row.desired - row.in_service - row.starting - row.start, 0)
+    missing = max(row.desired - row.in_service - row.starting - row.start, 0)
     vms = fleet.inventory.vms
     ready = [i for i, each in warm_pool.preparing.items() if each.ready and not each.failed]
-    return [i for i in ready if i in vms and vms[i].phase is Phase.PREPARING][:lacking]
+    return [i for i in ready if i in vms and vms[i].phase is Phase.PREPARING][:missing]
 
 
 def serve_demand(fleet: Fleet, warm_pool: WarmPool, row: FleetTick, now_s: float) -> None:
@@ -57,7 +57,7 @@ def serve_kept_vms(fleet: Fleet, warm_pool: WarmPool, timeout_s: float, now_s: f
     notes = []
     for vm_id, each in list(warm_pool.preparing.items()):
         t = fleet.inventory.vms.get(vm_id)
-        if t is None or t.phase is not Phase.PREPARING or t.disowned or not stays(t, each):
+        if t is None or t.phase is not Phase.PREPARING or t.disowned or not must_run(t, each):
             each.kept = False
             continue
         late = now_s - each.since_s >= timeout_s and not warm_pool.trials.has(vm_id)

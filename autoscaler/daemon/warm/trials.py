@@ -102,9 +102,9 @@ class Trials:
 def _settled(
     fleet: Fleet, vm_id: str, each: PreparingVm, task: asyncio.Task[HookResult], now_s: float
 ) -> Note:
-    result = HookResult(well=None, said="it was ended from outside") if task.cancelled() else task.result()
+    result = HookResult(well=None, message="it was ended from outside") if task.cancelled() else task.result()
     if result.well is False:
-        each.failed = FAILED + result.said
+        each.failed = FAILED + result.message
         t = fleet.inventory.vms.get(vm_id)
         if t is not None:
             t.quarantined_until_s, t.quarantine_reason = float("inf"), each.failed
@@ -112,15 +112,15 @@ def _settled(
             t.dismissed = each.failed
             fleet.inventory.touch()
         text = (
-            f"{vm_id} failed its exercise and is not started again: {result.said}. Look at it, then `autoscaler pool "
+            f"{vm_id} failed its exercise and is not started again: {result.message}. Look at it, then `autoscaler pool "
             f"release {fleet.name} {vm_id}` or `autoscaler pool evict {fleet.name} {vm_id}`"
         )
         return Note("exercise_failed", fleet.name, text)
     each.ready = True
     if result.well is None:
-        text = f"{vm_id} goes back into the pool unchecked, since {result.said}"
+        text = f"{vm_id} goes back into the pool unchecked, since {result.message}"
         return Note("exercise_not_run", fleet.name, text)
-    said = f"; it said: {result.said}" if result.said else ""
+    said = f"; it said: {result.message}" if result.message else ""
     return Note("pool_ready", fleet.name, f"{vm_id} is ready after {now_s - each.since_s:.0f} s{said}")
 
 
@@ -131,16 +131,18 @@ async def _run(fleet: Fleet, vm: Vm) -> HookResult:
     try:
         answer: object = await within(lambda: hook.run(vm), hook.timeout_s + SLACK_S)
     except TimeoutError:
-        return HookResult(well=None, said=f"it did not end within {hook.timeout_s + SLACK_S:g} s")
+        return HookResult(well=None, message=f"it did not end within {hook.timeout_s + SLACK_S:g} s")
     except Exception as error:  # noqa: BLE001  an adapter's bug is not the VM's fault
-        return HookResult(well=None, said=f"unexpected {type(error).__name__}: {error}; please report")
+        return HookResult(well=None, message=f"unexpected {type(error).__name__}: {error}; please report")
     result = (
-        answer if isinstance(answer, HookResult) else HookResult(well=None, said=f"it answers {answer!r:.50}")
+        answer
+        if isinstance(answer, HookResult)
+        else HookResult(well=None, message=f"it answers {answer!r:.50}")
     )
     if result.well is not False:
         return result
-    trouble = await _tagged(fleet, vm, f"its exercise: {result.said}"[:_LONGEST_TAG])
-    return HookResult(well=False, said=result.said + trouble)
+    trouble = await _tagged(fleet, vm, f"its exercise: {result.message}"[:_LONGEST_TAG])
+    return HookResult(well=False, message=result.message + trouble)
 
 
 async def _tagged(fleet: Fleet, vm: Vm, value: str) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from autoscaler.ports import BATCH_REFUSED, Outcome, OutcomeKind
 
-STAYS_S = 24 * 3600.0
+RETRY_AFTER_S = 24 * 3600.0
 """How long a VM that could not be deleted is not tried again, in seconds: protection usually lasts. `evict` tries at once."""
 
 
@@ -23,17 +23,17 @@ class FailedDeletions:
 
     _until_s: dict[str, float] = field(default_factory=dict)
 
-    def told(self, outcome: Outcome, now_s: float) -> None:
+    def record_outcome(self, outcome: Outcome, now_s: float) -> None:
         """Note the outcome of an order to delete a VM."""
         if outcome.kind is OutcomeKind.DENIED or (
             outcome.kind is OutcomeKind.REFUSED and outcome.code != BATCH_REFUSED
         ):
-            self._until_s[outcome.vm_id] = now_s + STAYS_S
+            self._until_s[outcome.vm_id] = now_s + RETRY_AFTER_S
 
-    def stays(self, vm_id: str, now_s: float) -> bool:
+    def is_held(self, vm_id: str, now_s: float) -> bool:
         """Return whether the VM must not be ordered to be deleted yet. A clock that was set back does not prolong this."""
         until_s = self._until_s.get(vm_id)
-        return until_s is not None and until_s - STAYS_S <= now_s < until_s
+        return until_s is not None and until_s - RETRY_AFTER_S <= now_s < until_s
 
     def keep(self, known: Container[str]) -> None:
         """Forget all VMs but these."""

@@ -71,7 +71,7 @@ class WarmPool:
     def __init__(self, now_s: float) -> None:
         self.preparing: dict[str, PreparingVm] = {}
         self.expected: dict[int, Expected] = {}
-        self.specs: dict[str, ProvisionSpec] = {}
+        self.specs_by_token: dict[str, ProvisionSpec] = {}
         """By client token, what the VMs of a refill are made from."""
         self.deleting: dict[str, float] = {}
         self.undeleted = FailedDeletions()
@@ -182,7 +182,7 @@ class WarmPool:
             known = sum(t.vm.tags.get(MADE_BY_TAG) == asked.token for t in vms.values())
             if known >= asked.count or inventory.listed_at_s >= asked.until_s:
                 del self.expected[number]
-                self.specs.pop(asked.token, None)
+                self.specs_by_token.pop(asked.token, None)
 
     def _grouping(self, fleet: Fleet, now_s: float, notes: list[Note]) -> Iterator[int]:
         """Notice VMs in service, and report once each VM that an Auto Scaling group owns too; such a VM is left alone."""
@@ -266,7 +266,7 @@ class WarmPool:
                 continue
             words = f"{outcome.kind} {outcome.code} {outcome.message}".strip()
             failed.setdefault(words, []).append(outcome.vm_id)
-            self.undeleted.told(outcome, now_s)
+            self.undeleted.record_outcome(outcome, now_s)
             if outcome.vm_id not in self.asked.evict:  # evictions are tried again when their time is over
                 self.deleting.pop(outcome.vm_id, None)
             t = fleet.inventory.vms.get(outcome.vm_id)
@@ -318,7 +318,7 @@ class WarmPool:
         fresh = fleet.policy.freshness
         open_now = fresh.refresh is not None and freshness.within(fresh.refresh.windows, now_s)
         leaving = freshness.to_replace(self.stale, self._still_asked(fleet, ready), open_now=open_now)
-        leaving = [each for each in leaving if not self.undeleted.stays(each.tracked.vm.id, now_s)]
+        leaving = [each for each in leaving if not self.undeleted.is_held(each.tracked.vm.id, now_s)]
         more = freshness.surge(fresh, leaving, row.warm_target)
         found += self._makes(fleet, row, tick, now_s, more) if may_refill else []
         if row.freshness != Freshness.FRESH and row.in_service:
@@ -347,7 +347,7 @@ class WarmPool:
     def _open_to_us(self, fleet: Fleet) -> dict[str, PreparingVm]:
         """Return the VMs that run for the pool and may be stopped."""
         vms = fleet.inventory.vms
-        return {i: each for i, each in self.preparing.items() if not serving_instead.stays(vms[i], each)}
+        return {i: each for i, each in self.preparing.items() if not serving_instead.must_run(vms[i], each)}
 
     def _ends(self, fleet: Fleet, now_s: float, *, may_stop: bool, may_delete: bool) -> list[ActionIntent]:
         """Store ready VMs in the pool; delete VMs that are not ready in time, or stop them if they were being tried."""
@@ -380,7 +380,7 @@ class WarmPool:
             and _is_spare(t)
             and now_s - t.phase_since_s >= ORPHAN_S
             and t.vm.id not in self.deleting
-            and not self.undeleted.stays(t.vm.id, now_s)
+            and not self.undeleted.is_held(t.vm.id, now_s)
         )
         if orphans and may_delete:
             found.append(_intent(fleet, Verb.TERMINATE, orphans, f"{NEVER_READY}, {ORPHAN_S:g} s ago"))
@@ -413,12 +413,12 @@ class WarmPool:
         expected = sum(each.count for each in self.expected.values())
         # VMs that this tick stops enter the pool as well.
         staying = len(self.preparing) - len(self._open_to_us(fleet))
-        count = refill.lacking(fleet, row.warm_target + more, expected + row.stop, staying)
+        count = refill.vms_to_make(fleet, row.warm_target + more, expected + row.stop, staying)
         held = f"the warm pool holds {row.stopped} of {row.warm_target}"
         why = f"{held}, and {len(self.stale)} are out of date" if more else held
         made = refill.batches(fleet, count, why, tick, now_s)
         for batch in made:
-            self.specs[batch.intent.token] = batch.spec
+            self.specs_by_token[batch.intent.token] = batch.spec
         return [batch.intent for batch in made]
 
     def _replaces(
@@ -447,7 +447,7 @@ class WarmPool:
         count = min(excess, rate.vms - len(self._deletions))
         if now_s - self._excess_since_s < section.trim_after_s or count <= 0:
             return []
-        may_go = [t for t in ready if may_be_deleted(t.vm) and not self.undeleted.stays(t.vm.id, now_s)]
+        may_go = [t for t in ready if may_be_deleted(t.vm) and not self.undeleted.is_held(t.vm.id, now_s)]
         oldest = sorted(may_go, key=lambda t: (freshness.made_at_s(t), t.vm.id))[:count]
         self._deletions += [now_s] * len(oldest)
         ids = tuple(t.vm.id for t in oldest)

@@ -78,16 +78,17 @@ class SsmHook:
             await self._cancel(vm.id, sent)
             if not sent:
                 said = f"{self._document} could not be sent within {self.timeout_s:g} s: {vm.id} is not known to Systems Manager"
-                return HookResult(well=None, said=said)
+                return HookResult(well=None, message=said)
             return HookResult(
-                well=False, said=f"{self._document} did not end within {self.timeout_s:g} s and was cancelled"
+                well=False,
+                message=f"{self._document} did not end within {self.timeout_s:g} s and was cancelled",
             )
         except ClientError as error:
             told = error.response.get("Error", {})
             said = f"{self._document}: {told.get('Code', '')} {told.get('Message', '')}".rstrip()
-            return HookResult(well=None, said=said[:_SHOWN])
+            return HookResult(well=None, message=said[:_SHOWN])
         except (BotoCoreError, OSError) as error:
-            return HookResult(well=None, said=f"{self._document}: {error}"[:_SHOWN])
+            return HookResult(well=None, message=f"{self._document}: {error}"[:_SHOWN])
 
     async def close(self) -> None:
         """Release connections."""
@@ -129,10 +130,10 @@ class SsmHook:
         output = told.get("StandardErrorContent") or told.get("StandardOutputContent") or ""
         said = " ".join(output.split())[-_SHOWN:]
         if status == "Success":
-            return HookResult(well=True, said=said)
+            return HookResult(well=True, message=said)
         code = told.get("ResponseCode", -1)
         ended = f"{self._document} ended as {status}" + (f" with code {code}" if code >= 0 else "")
-        return HookResult(well=False, said=f"{ended}: {said or 'it said nothing'}")
+        return HookResult(well=False, message=f"{ended}: {said or 'it said nothing'}")
 
     async def _cancel(self, vm_id: str, sent: Sequence[str]) -> None:
         for command in sent:

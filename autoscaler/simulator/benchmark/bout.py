@@ -13,7 +13,7 @@ import numpy as np
 from autoscaler.config.compiling import compile_params
 from autoscaler.config.policy import Policy
 from autoscaler.core.types import Int
-from autoscaler.simulator.benchmark.course import PROVISION_S, START_S, Course, Fleet, course_of
+from autoscaler.simulator.benchmark.course import PROVISION_S, START_S, BenchmarkCourse, Fleet, course_of
 from autoscaler.simulator.benchmark.curves import LEVELS, VOLUME_SHARES, Curve, volume
 from autoscaler.simulator.benchmark.entrants import POOL_SHORTAGE_PRICE, Entrant
 from autoscaler.simulator.benchmark.known_law import LawBooks, law_books
@@ -204,7 +204,9 @@ def run_bout(
     )
 
 
-def race_entrant(course: Course, fleets: Sequence[Fleet], entrant: Entrant) -> dict[int, EntrantResult]:
+def race_entrant(
+    course: BenchmarkCourse, fleets: Sequence[Fleet], entrant: Entrant
+) -> dict[int, EntrantResult]:
     """Run all settings, promises and the warm pool of one entrant on every fleet, and return the results by fleet size."""
     settings, own = (*entrant.settings, *entrant.promises), len(entrant.settings)
     policies, plants, watched = list[Policy](), list[PlantSettings](), list[int]()
@@ -233,7 +235,7 @@ def race_entrant(course: Course, fleets: Sequence[Fleet], entrant: Entrant) -> d
     return found
 
 
-def _forecast_coverage(course: Course, policy: Policy) -> tuple[float, ...] | None:
+def _forecast_coverage(course: BenchmarkCourse, policy: Policy) -> tuple[float, ...] | None:
     """Measure the coverage of the forecasts that the policy reads, in the scored time. None if it reads none."""
     ticks = course.ticks
     params = compile_params([policy], ticks.tick_s, float(ticks.times_s[0])).series
@@ -245,7 +247,7 @@ def _forecast_coverage(course: Course, policy: Policy) -> tuple[float, ...] | No
     return tuple(forecast_coverage(issued(params, demand, ticks), demand, lead, course.learn_ticks).tolist())
 
 
-def _pool_of(course: Course, fleet: Fleet, asked: Int, warm: Int) -> PoolVerdict:
+def _pool_of(course: BenchmarkCourse, fleet: Fleet, asked: Int, warm: Int) -> PoolVerdict:
     terms = PoolTerms(fleet.tick_s, PROVISION_S, START_S)
     scored = course.learn_ticks
     worth = worth_of(course.demand() / fleet.vm_capacity, terms, POOL_SHORTAGE_PRICE)
@@ -262,7 +264,7 @@ def _pool_of(course: Course, fleet: Fleet, asked: Int, warm: Int) -> PoolVerdict
     )
 
 
-def yardstick_of(course: Course, fleet: Fleet) -> Yardstick:
+def yardstick_of(course: BenchmarkCourse, fleet: Fleet) -> Yardstick:
     """Compute the cost and starts of the clairvoyant on one fleet."""
     demand = course.demand()
     front = Front(demand, fleet.terms(demand), precision=_PRECISION)
@@ -274,7 +276,7 @@ def yardstick_of(course: Course, fleet: Fleet) -> Yardstick:
 
 
 def _judged(
-    course: Course,
+    course: BenchmarkCourse,
     fleet: Fleet,
     known: FleetResult | None,
     raced_ones: Sequence[Curve],

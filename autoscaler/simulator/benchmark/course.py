@@ -62,7 +62,7 @@ def finer(values: Sequence[float]) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class BenchmarkCourse:
     """One trace, prepared for the benchmark.
 
     Attributes:
@@ -97,7 +97,7 @@ class Course:
         return wanted(self.trace, self.ticks)[self.learn_ticks :]
 
 
-def course_of(trace: Trace) -> Course:
+def course_of(trace: Trace) -> BenchmarkCourse:
     """Scale a trace and align it to a grid of ticks.
 
     Raises:
@@ -121,7 +121,7 @@ def course_of(trace: Trace) -> Course:
             f"trace {trace.name} has only {ticks.count} intervals, too few to learn from a third of them"
         )
     week = min(max(learn, math.ceil(WEEK_S / tick_s)), ticks.count)
-    return Course(known, ticks, learn, week)
+    return BenchmarkCourse(known, ticks, learn, week)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class Fleet:
     vms: int
 
     @classmethod
-    def on(cls, course: Course, size: int) -> Fleet:
+    def on(cls, course: BenchmarkCourse, size: int) -> Fleet:
         """Build the fleet of a size for a course."""
         highest = course.trace.peak_per_s / (WORK_PER_S / size)
         return cls(size, course.ticks.tick_s, min(_ROOM * max(math.ceil(highest), size), 100_000))

@@ -103,53 +103,53 @@ def read_bouts(path: Path) -> tuple[Bout, ...]:
     return tuple(_bout_from(each) for each in found["traces"])
 
 
-def _bout_from(told: Mapping[str, Any]) -> Bout:
+def _bout_from(document: Mapping[str, Any]) -> Bout:
     return Bout(
-        told["trace"],
-        told["digest"],
-        told["tick_s"],
-        told["scored_days"],
-        told["long"],
-        tuple(_fleet_from(each) for each in told["fleets"]),
+        document["trace"],
+        document["digest"],
+        document["tick_s"],
+        document["scored_days"],
+        document["long"],
+        tuple(_fleet_from(each) for each in document["fleets"]),
     )
 
 
-def _fleet_from(told: Mapping[str, Any]) -> FleetResult:
-    rules = told["rules"]
+def _fleet_from(document: Mapping[str, Any]) -> FleetResult:
+    rules = document["rules"]
     return FleetResult(
-        told["vms"],
-        Yardstick(*(tuple(told["clairvoyant"][name]) for name in ("cost", "starts", "front"))),
+        document["vms"],
+        Yardstick(*(tuple(document["clairvoyant"][name]) for name in ("cost", "starts", "front"))),
         {key: _curve_from(key, rule) for key, rule in rules.items()},
         {key: tuple(_numbers(rule["regret"], math.inf)) for key, rule in rules.items()},
         {key: rule["volume"] for key, rule in rules.items()},
-        {key: tuple(map(_promise_from, promises)) for key, promises in told["promises"].items()},
+        {key: tuple(map(_promise_from, promises)) for key, promises in document["promises"].items()},
         # Verdicts from before the `lawful` yardstick existed are dropped: their entrants run again anyway.
-        {key: _pool_from(pool) for key, pool in told["warm_pools"].items() if "lawful" in pool},
-        {key: tuple(_numbers(shares, math.nan)) for key, shares in told.get("coverage", {}).items()},
+        {key: _pool_from(pool) for key, pool in document["warm_pools"].items() if "lawful" in pool},
+        {key: tuple(_numbers(shares, math.nan)) for key, shares in document.get("coverage", {}).items()},
     )
 
 
-def _pool_from(told: Mapping[str, Any]) -> PoolVerdict:
-    books = {name: Books(**told[name]) for name in ("own", "peak", "break_even", "foreseen")}
-    lawful = None if told["lawful"] is None else LawBooks(**told["lawful"])
-    return PoolVerdict(**{**told, **books, "lawful": lawful})
+def _pool_from(document: Mapping[str, Any]) -> PoolVerdict:
+    books = {name: Books(**document[name]) for name in ("own", "peak", "break_even", "foreseen")}
+    lawful = None if document["lawful"] is None else LawBooks(**document["lawful"])
+    return PoolVerdict(**{**document, **books, "lawful": lawful})
 
 
-def _promise_from(told: Mapping[str, Any]) -> Promise:
-    unserved, late = _numbers([told["unserved"], told["late_unserved"]], math.nan)
-    return Promise(told["promised"], unserved, late, told["cost"])
+def _promise_from(document: Mapping[str, Any]) -> Promise:
+    unserved, late = _numbers([document["unserved"], document["late_unserved"]], math.nan)
+    return Promise(document["promised"], unserved, late, document["cost"])
 
 
-def _curve_from(key: str, told: Mapping[str, Any]) -> Curve:
+def _curve_from(key: str, document: Mapping[str, Any]) -> Curve:
     return Curve(
         key,
-        told["knob"],
-        tuple(told["values"]),
-        np.array(_numbers(told["unserved"], math.nan)),
-        np.array(_numbers(told["cost"], math.nan)),
-        np.array(told["starts"], np.int64),
-        np.array(told["turns"], np.int64),
-        np.array(_numbers(told["late_unserved"], math.nan)),
+        document["knob"],
+        tuple(document["values"]),
+        np.array(_numbers(document["unserved"], math.nan)),
+        np.array(_numbers(document["cost"], math.nan)),
+        np.array(document["starts"], np.int64),
+        np.array(document["turns"], np.int64),
+        np.array(_numbers(document["late_unserved"], math.nan)),
     )
 
 

@@ -50,11 +50,11 @@ def page_text(bouts: Sequence[Bout], key: str, name: str, peers: Sequence[str]) 
     script = (files(__package__) / "fronts.js").read_text(encoding="utf-8")
     style = (files("autoscaler.simulator.report") / "page.css").read_text(encoding="utf-8")
     plotly = (files("plotly") / "package_data" / "plotly.min.js").read_bytes()
-    said = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences(found))
+    summary = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences(found))
     return "".join(
         (
             head("Benchmark of policies", f"{style}\n{_STYLE}", plotly, script),
-            f'<header class="top"><h1>{escape(name[:1].upper() + name[1:])} against every peer at its best setting</h1>{said}</header>\n',
+            f'<header class="top"><h1>{escape(name[:1].upper() + name[1:])} against every peer at its best setting</h1>{summary}</header>\n',
             "<main><h2>Regret</h2><p>Cost over the least possible at the same share of unserved work;",
             " a dash is a share that no setting reaches.</p>",
             '<div id="bars" class="chart"></div>',
@@ -102,15 +102,15 @@ def _table(found: Sequence[Match]) -> str:
 
 
 def _coverage(bouts: Sequence[Bout], key: str) -> str:
-    told = coverage_of(bouts, key)
-    if not told:
+    coverages = coverage_of(bouts, key)
+    if not coverages:
         return ""
     heads = "".join(f"<th>{level:.0%} quantile</th>" for level in QUANTILES)
     rows = "".join(
         f"<tr><td>{escape(bout.trace)}{'' if bout.long else ' *'}</td><td>{size}</td>"
         f"{''.join(f'<td>{share:.1%}</td>' for share in shares)}"
         f"<td>{'' if calibrated(np.array(shares)) else 'off'}</td></tr>"
-        for bout, size, shares in told
+        for bout, size, shares in coverages
     )
     return (
         "<h2>Coverage</h2><p>Share of outcomes below each quantile of the forecast at the lead time. "

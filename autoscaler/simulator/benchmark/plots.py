@@ -131,7 +131,7 @@ def _front(axis: Axes, fleet: FleetResult, key: str, peers: Sequence[str]) -> No
 
     dearest = 1.5
     for peer in (*(peer for peer in peers if peer in fleet.curves and peer != key), key):
-        shares, costs = _over_least(fleet, fleet.curves[peer].hull())
+        shares, costs = _relative_to_least(fleet, fleet.curves[peer].hull())
         mine = peer == key
         if mine:
             dearest = max(1.5, 3.0 * max((cost for cost in costs if math.isfinite(cost)), default=1.0))
@@ -152,14 +152,14 @@ def _line(*, mine: bool) -> dict[str, Any]:
     return {"color": _OURS if mine else _PEER, "linewidth": 2.2 if mine else 0.8, "zorder": 3 if mine else 2}
 
 
-def _over_least(fleet: FleetResult, hull: Hull) -> tuple[list[float], list[float]]:
+def _relative_to_least(fleet: FleetResult, hull: Hull) -> tuple[list[float], list[float]]:
     """Return the shares of `VOLUME_SHARES` that a front reaches, and its cost there as a multiple of the least cost."""
-    told = [
+    points = [
         (share, hull.cost_at(share) / least)
         for share, least in zip(VOLUME_SHARES, fleet.clairvoyant.front, strict=True)
         if least > 0 and math.isfinite(hull.cost_at(share))
     ]
-    return [share for share, _ in told], [cost for _, cost in told]
+    return [share for share, _ in points], [cost for _, cost in points]
 
 
 # ── regret: divided by that of the best peer, by fleet ──────────────────────────────────────────────────────
@@ -207,19 +207,19 @@ def _ticks(axis: Axes, places: Sequence[float], words: Callable[[float], str]) -
 def _coverages(found: Sequence[tuple[Bout, int, tuple[float, ...]]]) -> Figure | None:
     if not found:
         return None
-    told = [(f"{bout.trace}, {size}", shares) for bout, size, shares in found]
-    figure = _figure(7.6, _HEAD_INCH + _ROW_INCH * len(told))
+    rows = [(f"{bout.trace}, {size}", shares) for bout, size, shares in found]
+    figure = _figure(7.6, _HEAD_INCH + _ROW_INCH * len(rows))
     axes = figure.subplots(1, len(QUANTILES), sharey=True, squeeze=False)[0]
     for axis, at in zip(axes, range(len(QUANTILES)), strict=True):
         level, within = float(QUANTILES[at]), float(WITHIN[at])
         axis.axvspan(-100 * within, 100 * within, color="#eaf3fa", zorder=0)
         axis.axvline(0.0, color=_LINE, linewidth=0.8)
-        off = [100 * (shares[at] - level) for _, shares in told]
+        off = [100 * (shares[at] - level) for _, shares in rows]
         colours = [_BEST if abs(each) <= 100 * within + 1e-9 else _OURS for each in off]
-        axis.scatter(off, range(len(told)), s=18, c=colours, zorder=2)
+        axis.scatter(off, range(len(rows)), s=18, c=colours, zorder=2)
         widest = max(2.0 * 100 * within, *(abs(each) for each in off)) * 1.1
         axis.set(xlim=(-widest, widest), title=f"{level:.0%} quantile")
-    axes[0].set_yticks(range(len(told)), [row for row, _ in told])
+    axes[0].set_yticks(range(len(rows)), [row for row, _ in rows])
     axes[0].invert_yaxis()
     figure.supxlabel(
         "share of outcomes below the quantile minus its level, in points; the shaded range counts as calibrated",

@@ -18,7 +18,7 @@ from autoscaler.config.compiling import CompiledPolicies
 from autoscaler.config.policy import Policy
 from autoscaler.core.params import LaneParams
 from autoscaler.core.types import Decision, Float, Int, Outlook, Snapshot
-from autoscaler.simulator.benchmark.course import WORK_PER_S, Course, Fleet
+from autoscaler.simulator.benchmark.course import WORK_PER_S, BenchmarkCourse, Fleet
 from autoscaler.simulator.benchmark.curves import Curve
 from autoscaler.simulator.benchmark.rivals import Rival, Settings
 from autoscaler.simulator.judging.ledger import Amount, Count, Sums
@@ -64,7 +64,7 @@ class Tally:
 
 
 def raced(
-    course: Course,
+    course: BenchmarkCourse,
     policies: Sequence[Policy],
     plants: Sequence[PlantSettings],
     decider: Deciding | None = None,
@@ -131,7 +131,9 @@ def _share(part: Float, whole: Float) -> Float:
     return found
 
 
-def race_peers(course: Course, fleets: Sequence[Fleet], rivals: Sequence[Rival]) -> dict[int, list[Curve]]:
+def race_peers(
+    course: BenchmarkCourse, fleets: Sequence[Fleet], rivals: Sequence[Rival]
+) -> dict[int, list[Curve]]:
     """Run all settings of all peers on every fleet. Returns curves by fleet size, in the order of the peers."""
     policies, plants = [fleet.plain_policy() for fleet in fleets], [fleet.plant for fleet in fleets]
     pattern = [at for rival in rivals for at in range(len(fleets)) for _ in rival.values]
@@ -162,16 +164,18 @@ class SideBySide:
         course: The course. Rules with hindsight read its demand.
     """
 
-    def __init__(self, params: LaneParams, rivals: Sequence[Rival], fleets: int, course: Course) -> None:
+    def __init__(
+        self, params: LaneParams, rivals: Sequence[Rival], fleets: int, course: BenchmarkCourse
+    ) -> None:
         self._params = params
         nothing, everything = np.empty(0), wanted(course.trace, course.ticks)
         self._peers: list[tuple[slice, Peer]] = []
         first = 0
         for rival in rivals:
             lanes = slice(first, first + len(rival.values) * fleets)
-            told = everything if rival.hindsight else nothing
+            demand = everything if rival.hindsight else nothing
             knob = np.tile(np.array(rival.values), fleets)
-            settings = Settings(knob, WORK_PER_S, told, course.ticks.first)
+            settings = Settings(knob, WORK_PER_S, demand, course.ticks.first)
             self._peers.append((lanes, rival.make(params_of(params, lanes), settings)))
             first = lanes.stop
 

@@ -61,13 +61,13 @@ class Settings:
     Attributes:
         knob: float64 (L,), value of the swept parameter.
         peak_per_s: Work per second at the 99.9 % quantile of demand, after which fleet sizes are named.
-        told: float64 (T,), demand in every tick of the run, for rules with hindsight. Empty for peers.
+        demand: float64 (T,), demand in every tick of the run, for rules with hindsight. Empty for peers.
         first_tick: Number of the run's first tick.
     """
 
     knob: Float
     peak_per_s: float
-    told: Float
+    demand: Float
     first_tick: int
 
 
@@ -111,7 +111,7 @@ def _oracle(params: LaneParams, settings: Settings) -> Peer:
     start_s = _start_s(params)
     return ShortOracle(
         params,
-        settings.told,
+        settings.demand,
         settings.first_tick,
         utilisation=settings.knob,
         lead_ticks=round(start_s / params.tick_s),

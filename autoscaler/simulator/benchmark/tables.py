@@ -74,19 +74,19 @@ def markdown_text(bouts: Sequence[Bout], key: str, name: str, peers: Sequence[st
 
 def promise_lines(bouts: Sequence[Bout], key: str) -> list[str]:
     """Return a table of the shares that a rule promised and had served after a week. Empty if it promised none."""
-    told = [
+    promises = [
         (bout.trace, fleet.size, promise)
         for bout in bouts
         for fleet in bout.fleets
         for promise in fleet.promises.get(key, ())
         if not math.isnan(promise.late_unserved)
     ]
-    if not told:
+    if not promises:
         return []
     rows: dict[tuple[str, int], list[str]] = {}
-    for trace, size, promise in told:
+    for trace, size, promise in promises:
         rows.setdefault((trace, size), []).append(f"{1.0 - promise.late_unserved:.3%}")
-    heads = list(dict.fromkeys(promise.promised for _, _, promise in told))
+    heads = list(dict.fromkeys(promise.promised for _, _, promise in promises))
     return [
         f"| served after a week | VMs | {' | '.join(f'promised {head}' for head in heads)} |",
         f"|---|---:|{'---:|' * len(heads)}",
@@ -96,7 +96,7 @@ def promise_lines(bouts: Sequence[Bout], key: str) -> list[str]:
 
 def promise_sentence(bouts: Sequence[Bout], key: str) -> str:
     """Say how many promised shares were kept on long traces, and which were not. Empty if none was promised."""
-    told = [
+    promises = [
         (f"{bout.trace}/{fleet.size}", promise)
         for bout in bouts
         if bout.long
@@ -104,14 +104,14 @@ def promise_sentence(bouts: Sequence[Bout], key: str) -> str:
         for promise in fleet.promises.get(key, ())
         if not math.isnan(promise.late_unserved)
     ]
-    if not told:
+    if not promises:
         return ""
-    broken = [(name, promise) for name, promise in told if not _is_kept(promise)]
+    broken = [(name, promise) for name, promise in promises if not _is_kept(promise)]
     which = "; ".join(
         f"{promise.promised} on {name} ({1.0 - promise.late_unserved:.2%})" for name, promise in broken
     )
     return (
-        f"Promised shares: {len(told) - len(broken)} of {len(told)} kept to within twice the permitted unserved work, after a week, on traces "
+        f"Promised shares: {len(promises) - len(broken)} of {len(promises)} kept to within twice the permitted unserved work, after a week, on traces "
         f"with seven scored days or more{': not ' + which if which else ''}."
     )
 
@@ -154,8 +154,8 @@ def coverage_of(bouts: Sequence[Bout], key: str) -> list[tuple[Bout, int, tuple[
 
 def coverage_lines(bouts: Sequence[Bout], key: str) -> list[str]:
     """Return a table of the shares of outcomes below each quantile of a rule's forecasts. Empty if it makes none."""
-    told = coverage_of(bouts, key)
-    if not told:
+    coverages = coverage_of(bouts, key)
+    if not coverages:
         return []
     heads = [f"below the {level:.0%} quantile" for level in QUANTILES]
     return [
@@ -164,18 +164,18 @@ def coverage_lines(bouts: Sequence[Bout], key: str) -> list[str]:
         *(
             f"| {bout.trace}{'' if bout.long else ' *'} | {size} | {' | '.join(f'{each:.1%}' for each in shares)} | "
             f"{'' if calibrated(np.array(shares)) else 'off'} |"
-            for bout, size, shares in told
+            for bout, size, shares in coverages
         ),
     ]
 
 
 def coverage_sentence(bouts: Sequence[Bout], key: str) -> str:
     """Say on how many long traces the quantiles of a rule's forecasts are calibrated. Empty if it makes none."""
-    told = [(bout, shares) for bout, _, shares in coverage_of(bouts, key) if bout.long]
-    if not told:
+    coverages = [(bout, shares) for bout, _, shares in coverage_of(bouts, key) if bout.long]
+    if not coverages:
         return ""
-    names = {bout.trace for bout, _ in told}
-    off = {bout.trace for bout, shares in told if not calibrated(np.array(shares))}
+    names = {bout.trace for bout, _ in coverages}
+    off = {bout.trace for bout, shares in coverages if not calibrated(np.array(shares))}
     return (
         f"Forecasts at the lead time: outcomes lie below the 50, 90, 95 and 99 % quantiles as often as these say, within 2, 2, 2 and "
         f"0.7 points, on {len(names - off)} of {len(names)} traces with seven scored days or more"
@@ -200,7 +200,7 @@ def _pool_cells(trace: str, size: int, verdict: PoolVerdict) -> tuple[str, ...]:
     )
 
 
-def _over(costs: Sequence[tuple[float, float]]) -> str:
+def _geometric_mean_ratio(costs: Sequence[tuple[float, float]]) -> str:
     return f"{geometric_mean([cost / least for cost, least in costs if least > 0]):.2f}"
 
 
@@ -211,7 +211,7 @@ def _law_part(pools: Sequence[PoolVerdict]) -> str:
     missed = share(sum(books.missed for books, _, _ in known), sum(starts for _, _, starts in known))
     return (
         f"the best law of waits and hours, fitted in hindsight to the same ticks, "
-        f"{_over([(books.cost, least) for books, least, _ in known])} times with {missed} missed; "
+        f"{_geometric_mean_ratio([(books.cost, least) for books, least, _ in known])} times with {missed} missed; "
     )
 
 
@@ -223,11 +223,11 @@ def pool_sentence(bouts: Sequence[Bout], key: str) -> str:
 
     missed, starts = sum(pool.own.missed_known for pool in pools), sum(pool.starts for pool in pools)
     return (
-        f"Warm pools: {_over([(p.own.cost, p.least) for p in pools])} times the cost of the least pool that misses nothing "
+        f"Warm pools: {_geometric_mean_ratio([(p.own.cost, p.least) for p in pools])} times the cost of the least pool that misses nothing "
         f"(geometric mean), {missed} of {starts} starts ({share(missed, starts)}) missed within what had been wanted before; "
-        f"a rule that knows the next hour pays {_over([(p.foreseen.cost, p.least) for p in pools])} times; {_law_part(pools)}holding the peak "
-        f"{_over([(p.peak.cost, p.least) for p in pools])} times, holding until break-even "
-        f"{_over([(p.break_even.cost, p.least) for p in pools])} times with {sum(p.break_even.missed for p in pools)} "
+        f"a rule that knows the next hour pays {_geometric_mean_ratio([(p.foreseen.cost, p.least) for p in pools])} times; {_law_part(pools)}holding the peak "
+        f"{_geometric_mean_ratio([(p.peak.cost, p.least) for p in pools])} times, holding until break-even "
+        f"{_geometric_mean_ratio([(p.break_even.cost, p.least) for p in pools])} times with {sum(p.break_even.missed for p in pools)} "
         f"missed; a pool does not pay on {sum(not pool.pays for pool in pools)} of {len(pools)} fleets."
     )
 
@@ -248,17 +248,17 @@ def sentences(found: Sequence[Match]) -> list[str]:
         ("Traces with seven scored days or more", [m for m in found if m.long]),
         ("Shorter traces", [m for m in found if not m.long]),
     )
-    said = []
-    for title, some in parts:
-        told = summary(some)
-        if told.matches:
-            worst = f"{told.worst:.2f}" if math.isfinite(told.worst) else "out of reach"
-            said.append(
-                f"{title}: of {told.matches} comparisons {told.reached} reached, {told.won} better than every peer; ratio of "
-                f"regrets {told.ratio:.3f} (geometric mean), {worst} at worst; starts {told.starts:.2f} times "
+    lines = []
+    for title, found_of_kind in parts:
+        figures = summary(found_of_kind)
+        if figures.matches:
+            worst = f"{figures.worst:.2f}" if math.isfinite(figures.worst) else "out of reach"
+            lines.append(
+                f"{title}: of {figures.matches} comparisons {figures.reached} reached, {figures.won} better than every peer; ratio of "
+                f"regrets {figures.ratio:.3f} (geometric mean), {worst} at worst; starts {figures.starts:.2f} times "
                 "the clairvoyant's."
             )
-    return said
+    return lines
 
 
 def percent(regret: float) -> str:

@@ -111,14 +111,14 @@ class Summary:
 
 def summary(found: Sequence[Match]) -> Summary:
     """Summarise matches. Means are NaN if nothing is reached, and `worst` is NaN if no match counts."""
-    told = [match for match in found if not math.isnan(match.ratio)]
-    reached = [match for match in told if math.isfinite(match.ratio)]
+    known = [match for match in found if not math.isnan(match.ratio)]
+    reached = [match for match in known if math.isfinite(match.ratio)]
     return Summary(
-        matches=len(told),
+        matches=len(known),
         reached=len(reached),
         won=sum(match.ratio < 1.0 for match in reached),
         ratio=geometric_mean([match.ratio for match in reached]),
-        worst=max((match.ratio for match in told), default=math.nan),
+        worst=max((match.ratio for match in known), default=math.nan),
         starts=geometric_mean([match.starts for match in reached]),
     )
 

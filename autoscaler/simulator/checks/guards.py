@@ -62,12 +62,12 @@ class Verdict:
     Attributes:
         guard: Name of the guard.
         state: What it found.
-        said: The finding in words, with figures.
+        finding: The finding in words, with figures.
     """
 
     guard: str
     state: State
-    said: str
+    finding: str
 
 
 def prefix(subject: Subject) -> Verdict:

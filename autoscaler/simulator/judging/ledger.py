@@ -22,9 +22,9 @@ from autoscaler.simulator.judging.block import Amount, Block, Count
 from autoscaler.simulator.judging.counting import Counted, least_vms
 from autoscaler.simulator.judging.streaks import (
     Bits,
-    Course,
     Movement,
     Streaks,
+    VmMovement,
     counted,
     raised,
 )
@@ -198,7 +198,7 @@ class Sums:
         least = None if unknown else self._least(block, demand)
         # The first tick of a run counts as no movement.
         began = block.desired[first]
-        course = Course(began, self.desired.last if self.ticks else began, block.most_vms)
+        movement = VmMovement(began, self.desired.last if self.ticks else began, block.most_vms)
         counts = Counted(self._counts, block)
         self._bits.begin()
         seen = self.ticks
@@ -206,14 +206,14 @@ class Sums:
             few = min(self._together, count - at)
             here = slice(first + at, first + at + few)
             self._add_work(block, here, demand[at : at + few], at, least, unknown=unknown)
-            self._add_counts(block, here, at, course)
+            self._add_counts(block, here, at, movement)
             counts.add(here)
             self._amounts.advance(finished=(self.ticks + few) % CELL_TICKS == 0)
             self.ticks += few
         counts.close()
         words = self._bits.words()
         self._streaks.add(words[:2].reshape(-1), count, seen)
-        self.desired.add(course, words[2], words[3], count, seen)
+        self.desired.add(movement, words[2], words[3], count, seen)
 
     def _add_work(
         self, block: Block, rows: slice, demand: Float, at: int, least: SmallInt | None, *, unknown: bool
@@ -247,16 +247,16 @@ class Sums:
         if self.elasticity:
             self._add_elasticity(serving, self._need(_by_lane(demand, self.lanes)), known)
 
-    def _add_counts(self, block: Block, rows: slice, at: int, course: Course) -> None:
+    def _add_counts(self, block: Block, rows: slice, at: int, movement: VmMovement) -> None:
         """Add the movement of the desired number, and whether it waits for VMs, of a few rows."""
         desired = block.desired[rows]
         note, flags = self._bits.note, self._flags[: len(desired)]
         note(1, at, np.greater(desired, block.in_service[rows], out=flags))
-        steps = course.steps(desired, self._steps[0, : len(desired)])
+        steps = movement.steps(desired, self._steps[0, : len(desired)])
         if np.not_equal(steps, 0, out=flags).any():
             note(2, at, flags)
             note(3, at, np.greater(steps, 0, out=flags))
-            course.see(desired, steps)
+            movement.see(desired, steps)
 
     def _least(self, block: Block, demand: Float) -> SmallInt | None:
         """Return the fewest VMs that leave no demand unserved, int (n, C), with the same rounding as `_lost`.

@@ -367,15 +367,15 @@ def schedule_sums(vms: Int, demand: Float, terms: Terms, *, moves: bool = True) 
     block.stopped[:, 0] = np.maximum(terms.provisioned - vms - stops, 0)
     block.starts[:, 0], block.stops[:, 0] = starts, stops
     block.capacity[:, 0] = vms * terms.vm_capacity
-    block.shortage = _lacking(demand, block.capacity[:, 0])[:, np.newaxis]
+    block.shortage = _shortage(demand, block.capacity[:, 0])[:, np.newaxis]
     block.billed_vm_s[:, 0] = vms * terms.tick_s + starts * terms.start_billed_s
     exist = block.provisioned[:, 0] = np.maximum(vms, terms.provisioned if moves else int(vms.max()))
     block.cost[:, 0] = vms * terms.vm_tick + starts * terms.per_start + exist * terms.disk_tick
     return sums_of_one(block, terms.vm_capacity)
 
 
-def _lacking(demand: Float, capacity: Float) -> Float:
+def _shortage(demand: Float, capacity: Float) -> Float:
     """Return the work per second not served, without rounding errors."""
-    lacking = np.maximum(demand - capacity, 0.0)
-    nothing: Bool = lacking <= _ROUNDING * capacity
-    return np.where(nothing, 0.0, lacking)
+    shortage = np.maximum(demand - capacity, 0.0)
+    nothing: Bool = shortage <= _ROUNDING * capacity
+    return np.where(nothing, 0.0, shortage)

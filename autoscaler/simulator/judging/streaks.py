@@ -211,7 +211,7 @@ class Streaks:
         )
 
 
-class Course:
+class VmMovement:
     """How a number of VMs changes in a part, added a few rows at a time.
 
     Arrays are int (L,) of the rows' type, unless the values may not fit.
@@ -300,7 +300,7 @@ class Movement:
         """Return the movement of no ticks."""
         return cls(window_ticks, *(np.zeros(lanes, np.int64) for _ in fields(cls)[1:]))
 
-    def add(self, part: Course, stirs: Words, ups: Words, rows: int, seen: int) -> None:
+    def add(self, part: VmMovement, stirs: Words, ups: Words, rows: int, seen: int) -> None:
         """Add a part that lies within one window.
 
         Args:

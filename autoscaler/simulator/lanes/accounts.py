@@ -185,7 +185,7 @@ _QUEUED = list(Shortage).index(Shortage.QUEUED)
 def _slowed(demand: Float, capacity: Float, slowdown: Float) -> Float:
     """Return the work per second not served if overload slows all work, by the formula at `Shortage.SLOWS`."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        over = np.maximum(demand / capacity - 1.0, 0.0)
-        served = np.where(capacity > 0, demand / (1.0 + slowdown * over), 0.0 * demand)
-    lacking: Float = np.maximum(demand - served, 0.0)
-    return lacking
+        overload = np.maximum(demand / capacity - 1.0, 0.0)
+        served = np.where(capacity > 0, demand / (1.0 + slowdown * overload), 0.0 * demand)
+    unserved: Float = np.maximum(demand - served, 0.0)
+    return unserved

@@ -304,7 +304,7 @@ class Outlooks:
             demand=joined("demand", 1),
         )
 
-    def until(self, ticks: int) -> Outlooks:
+    def head(self, ticks: int) -> Outlooks:
         """Return the Outlooks of the first `ticks` ticks."""
         return Outlooks(
             at_lead=self.at_lead[:ticks],
@@ -445,7 +445,7 @@ class OutlookCache:
             )
             for at, name in enumerate(missing):
                 self._known[name] = made.one(at)
-        parts = [self._known[name].until(ticks.count) for name in groups]
+        parts = [self._known[name].head(ticks.count) for name in groups]
         both = parts[0] if len(parts) == 1 else Outlooks.beside(parts)
         series = np.empty(len(keys), np.int64)
         for at, lanes in enumerate(groups.values()):

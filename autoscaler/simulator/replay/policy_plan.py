@@ -189,7 +189,7 @@ def _cell(text: str) -> str:
 
 
 def _row(figure: Figure, before: Entry, after: Entry) -> str:
-    return f"| {figure.label} | {before.told(figure)} | {after.told(figure)} | {_change(before, after, figure)} |"
+    return f"| {figure.label} | {before.formatted(figure)} | {after.formatted(figure)} | {_change(before, after, figure)} |"
 
 
 def _change(before: Entry, after: Entry, figure: Figure) -> str:

@@ -45,7 +45,7 @@ class Entry:
         """Return whether a figure can have a value for this entry, known or not."""
         return not math.isnan(self._value(key)) or not any(ground(self) for ground in _GROUNDS.get(key, ()))
 
-    def told(self, figure: Figure) -> str:
+    def formatted(self, figure: Figure) -> str:
         """Format a figure: `?` if it is unknown, `–` if it does not apply."""
         return shown(self._value(figure.key), figure.unit) if self.applies(figure.key) else DOES_NOT_APPLY
 

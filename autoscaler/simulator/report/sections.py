@@ -71,8 +71,8 @@ def _key_figures(card: Card) -> str:
     for key in _KEY_FIGURES:
         if key in known:
             figure = known[key]
-            against = "" if reference is None else f"{reference.name}: {reference.told(figure)}"
-            value = entry.told(figure)
+            against = "" if reference is None else f"{reference.name}: {reference.formatted(figure)}"
+            value = entry.formatted(figure)
             parts.append(
                 f"<div><dt>{escape(figure.label)}</dt><dd>{escape(value)}</dd>"
                 f'<dd class="against">{escape(against)}</dd></div>'
@@ -101,7 +101,7 @@ def card_section(card: Card) -> str:
 
 def _signs(card: Card, figures: Sequence[Figure]) -> str:
     """Explain the signs that stand for missing numbers. Empty if no number is missing."""
-    told = {entry.told(figure) for figure in figures for entry in card.entries}
+    told = {entry.formatted(figure) for figure in figures for entry in card.entries}
     apart = {DOES_NOT_APPLY: "does not apply to that column", UNKNOWN: "is not known"}
     meant = [f"{sign}: the figure {meaning}." for sign, meaning in apart.items() if sign in told]
     return "".join(f" {escape(text)}" for text in meant)
@@ -146,7 +146,7 @@ def _cell(figure: Figure, entry: Entry, subject: Entry) -> str:
     if comparable and reference > 0 and not math.isnan(value):
         more = value / reference - 1.0
         change = f"<small>{more:+.0%}</small>" if abs(more) >= 0.005 else "<small>±0%</small>"
-    return f"<td{_judged(entry)}>{escape(entry.told(figure))}{change}</td>"
+    return f"<td{_judged(entry)}>{escape(entry.formatted(figure))}{change}</td>"
 
 
 def timeline_section(

@@ -141,7 +141,7 @@ def _edit(
     above = ("edits", at, "change")
     for mine, to in ((document.keys, edit.keys), (document.values, edit.values)):
         to.update({where[3:]: mark for where, mark in mine.items() if where[:3] == above and where[3:]})
-    changes = edit.over(document.part("change"))
+    changes = edit.merged_over(document.part("change"))
     return given.edits[at].at_s, _policy(changes, path, given, problems)
 
 

@@ -264,7 +264,7 @@ _SERVES_LESS = "it leaves more work unserved on data not used for the choice"
 
 
 def _verdict_of_change(
-    unserved: Interval, folds: Sequence[Judged], lacking: Sequence[Limit], *, may_serve_less: bool
+    unserved: Interval, folds: Sequence[Judged], failed: Sequence[Limit], *, may_serve_less: bool
 ) -> tuple[Verdict, str]:
     """Return the verdict on a policy that breaks these limits, and the reason if a change is not advised.
 
@@ -274,7 +274,7 @@ def _verdict_of_change(
         return Verdict.UNSURE, _broken_in(broken, folds)
     if unserved.above_zero and not may_serve_less:
         return Verdict.UNSURE, _SERVES_LESS
-    if any(limit.figure.group == NO_WORSE.figure.group for limit in lacking):
+    if any(limit.figure.group == NO_WORSE.figure.group for limit in failed):
         if math.isnan(unserved.low):
             return Verdict.UNSURE, _too_few(unserved)
         if not unserved.below_zero:

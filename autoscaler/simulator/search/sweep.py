@@ -33,7 +33,7 @@ PART_VARIANTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class SweepCourse:
     """The demand and the ticks that all variants run.
 
     Attributes:
@@ -109,7 +109,7 @@ class SweepResult:
 
 def run_sweep(
     variants: Iterable[Variant],
-    course: Course,
+    course: SweepCourse,
     *,
     executor: Executor | None = None,
     part_variants: int = PART_VARIANTS,
@@ -204,7 +204,7 @@ class _Shared:
         elasticity: As in `run_sweep`.
     """
 
-    course: Course
+    course: SweepCourse
     cache: OutlookCache
     elasticity: bool
 

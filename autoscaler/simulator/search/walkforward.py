@@ -30,7 +30,7 @@ from autoscaler.simulator.lanes.fingerprints import Fingerprints
 from autoscaler.simulator.lanes.outlooks import OutlookCache
 from autoscaler.simulator.lanes.plant_settings import PlantSettings
 from autoscaler.simulator.search.executors import Executor, LostPart, SameProcess
-from autoscaler.simulator.search.sweep import Course, Unfinished
+from autoscaler.simulator.search.sweep import SweepCourse, Unfinished
 from autoscaler.simulator.search.variants import Variant
 
 FOLDS = 4
@@ -147,7 +147,7 @@ def _lag_s(plant: PlantSettings, given: object) -> float:
     return float(getattr(given, "lag_s", 0.0) if lag_s is None else lag_s) + (plant.metric_interval_s or 0.0)
 
 
-def plan_folds(course: Course, embargo: int, folds: int = FOLDS) -> Plan:
+def plan_folds(course: SweepCourse, embargo: int, folds: int = FOLDS) -> Plan:
     """Divide a course: the first part is only chosen on, and the equally long parts after it are judged one after the other.
 
     Parts are whole weeks, days or hours if the course is long enough, so that each contains the same hours of the day.
@@ -187,7 +187,7 @@ def plan_folds(course: Course, embargo: int, folds: int = FOLDS) -> Plan:
 
 def walk(
     variants: Sequence[Variant],
-    course: Course,
+    course: SweepCourse,
     plan: Plan,
     *,
     executor: Executor | None = None,
@@ -290,7 +290,7 @@ _KEPT = (Amount.COST, Amount.SHORTAGE, Amount.DEMAND)
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    course: Course
+    course: SweepCourse
     plan: Plan
     cache: OutlookCache
 
@@ -359,7 +359,7 @@ def _walk_part(
     )
 
 
-def _stops(course: Course, plan: Plan) -> list[int]:
+def _stops(course: SweepCourse, plan: Plan) -> list[int]:
     """Return the ticks at which something ends: cells (counted back from the end of the run), folds, embargoes, the run."""
     first, end = course.warm_up_ticks, course.ticks.count
     stops = set(range(end, first, -plan.cell))

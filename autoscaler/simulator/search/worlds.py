@@ -30,7 +30,7 @@ from autoscaler.simulator.lanes.draws import Luck, Purpose
 from autoscaler.simulator.lanes.outlooks import OutlookCache
 from autoscaler.simulator.lanes.plant_settings import Duration, PlantSettings, Span
 from autoscaler.simulator.search.executors import Executor
-from autoscaler.simulator.search.sweep import Course, run_sweep
+from autoscaler.simulator.search.sweep import SweepCourse, run_sweep
 from autoscaler.simulator.search.variants import Variant
 from autoscaler.simulator.traffic.parts import Crowd, crowd_shape
 from autoscaler.traces.trace import Trace, TraceKind
@@ -99,7 +99,7 @@ class WorldResult:
     price: float
 
 
-def worlds_of(course: Course) -> tuple[World, ...]:
+def worlds_of(course: SweepCourse) -> tuple[World, ...]:
     """Return the worlds around a course."""
     trace = course.trace
     busiest = list(_busiest_s(course))
@@ -141,7 +141,7 @@ def price_of_unserved(policy: Policy) -> float:
 
 def weather(
     candidates: Sequence[Variant],
-    course: Course,
+    course: SweepCourse,
     price: float,
     *,
     executor: Executor | None = None,
@@ -201,7 +201,7 @@ def _slower(duration: Duration, factor: float) -> Duration:
         raise ConfigError(f"a start cannot take {factor:g} times as long: {error}") from None
 
 
-def _busiest_s(course: Course) -> Iterator[float]:
+def _busiest_s(course: SweepCourse) -> Iterator[float]:
     """Yield the middle of the busiest interval of each day, in seconds from the start of the run."""
     trace, start_s = course.trace, course.ticks.start_s
     end_s = start_s + course.ticks.count * course.ticks.tick_s
