@@ -80,7 +80,7 @@ class Haproxy:
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         # It listens before it can answer. A connection to the frontend as a test would be counted as a request.
-        await until(self._may_be_asked)
+        await wait_for(self._may_be_asked)
         return self
 
     async def _may_be_asked(self):
@@ -111,7 +111,7 @@ async def closed(writer):
         await writer.wait_closed()
 
 
-async def until(condition, within_s=60.0):
+async def wait_for(condition, within_s=60.0):
     """Poll until a condition holds."""
     clock = SystemClock()
     end_s = clock.monotonic() + within_s

@@ -8,7 +8,7 @@ import pytest
 
 from autoscaler.balancers.command import CommandBalancer
 from autoscaler.ports import Member, Rotation
-from tests.balancers.haproxy_process import until
+from tests.balancers.haproxy_process import wait_for
 from tests.sources.doubles import ManualClock, vm
 
 VMS = [vm("i-0", "10.0.0.1"), vm("i-1", "10.0.0.2")]
@@ -87,7 +87,7 @@ async def test_a_run_that_hangs_is_ended_with_its_children(tmp_path):
     view = await hook.admit(VMS[:1])
     assert "did not end within 1.5 s and was ended" in view.error
     child = int((tmp_path / "child").read_text())
-    await until(lambda: not _runs(child))
+    await wait_for(lambda: not _runs(child))
 
 
 def _runs(pid):

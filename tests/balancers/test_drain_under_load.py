@@ -7,7 +7,7 @@ from autoscaler.clock import SystemClock
 from autoscaler.daemon.acts.drain import Drains
 from autoscaler.daemon.vms.inventory import FleetInventory, Phase
 from autoscaler.ports import ActionIntent, Listing, Verb
-from tests.balancers.haproxy_process import BACKEND, Haproxy, Vms, until
+from tests.balancers.haproxy_process import BACKEND, Haproxy, Vms, wait_for
 from tests.daemon.builders import policy, reconcile
 from tests.sources.doubles import vm
 
@@ -35,7 +35,7 @@ async def test_a_drained_vm_is_switched_off_under_load_and_no_request_fails(tmp_
         # Each VM holds one request from before the cordon.
         vms.free.clear()
         early = [asyncio.create_task(haproxy.request()) for _ in range(2)]
-        await until(lambda: len(vms.seen) == 2)
+        await wait_for(lambda: len(vms.seen) == 2)
 
         intent = ActionIntent("web", Verb.DRAIN, ("i-0",), 1, "", "the test")
         drains.sent(inventory, intent, clock.now())
@@ -54,7 +54,7 @@ async def test_a_drained_vm_is_switched_off_under_load_and_no_request_fails(tmp_
             await drains.look(inventory, clock.now(), 5.0)
             return drains.over(clock.now())[0]
 
-        await until(idle)
+        await wait_for(idle)
         vms._listening[0].close()
         switched_off.set()
         await asyncio.gather(*clients)

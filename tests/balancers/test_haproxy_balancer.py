@@ -7,7 +7,7 @@ import pytest
 from autoscaler.balancers.haproxy import HaproxyBalancer
 from autoscaler.balancers.haproxy_socket import LARGEST_ANSWER, HaproxySocket
 from autoscaler.ports import Rotation
-from tests.balancers.haproxy_process import BACKEND, Haproxy, Script, Vms, until
+from tests.balancers.haproxy_process import BACKEND, Haproxy, Script, Vms, wait_for
 from tests.sources.doubles import ManualClock, vm
 
 
@@ -30,7 +30,7 @@ async def test_a_cordoned_vm_finishes_its_work_gets_none_and_comes_back(tmp_path
         both, front = vms_of(vms), balancer(haproxy.place, by=by)
         vms.free.clear()
         under_way = [asyncio.create_task(haproxy.request()) for _ in range(2)]
-        await until(lambda: len(vms.seen) == 2)
+        await wait_for(lambda: len(vms.seen) == 2)
 
         view = await front.cordon(both[:1])
         assert view.error == ""
@@ -45,7 +45,7 @@ async def test_a_cordoned_vm_finishes_its_work_gets_none_and_comes_back(tmp_path
             view = await front.look(both)
             return [view.members[vm.id].sessions for vm in both] == [0, 0]
 
-        await until(idle)
+        await wait_for(idle)
         assert rotations(view) == {"i-0": Rotation.CORDONED, "i-1": Rotation.IN}
 
         vms.seen.clear()
@@ -66,9 +66,9 @@ async def test_what_waits_in_the_queue_of_a_vm_is_its_work(tmp_path):
         async def all_there():
             return sum(row.sessions + row.queued for row in await socket.table(BACKEND) if row.name == "i-0")
 
-        await until(lambda: _equals(all_there(), 1))
+        await wait_for(lambda: _equals(all_there(), 1))
         # Requests without a chosen VM queue at the backend.
-        await until(lambda: _equals(_waiting(socket), 2))
+        await wait_for(lambda: _equals(_waiting(socket), 2))
         vms.free.set()
         assert await asyncio.gather(*under_way) == ["HTTP/1.1 200 OK"] * 3
 

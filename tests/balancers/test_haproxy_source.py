@@ -12,7 +12,7 @@ from autoscaler.errors import SourceError
 from autoscaler.sources.haproxy import FIRST, HaproxySource
 from autoscaler.sources.rate_window import RateWindow
 from autoscaler.wiring_sources import Sources
-from tests.balancers.haproxy_process import BACKEND, Haproxy, Script, Vms, until
+from tests.balancers.haproxy_process import BACKEND, Haproxy, Script, Vms, wait_for
 from tests.sources.doubles import ManualClock, vm
 
 
@@ -42,7 +42,7 @@ async def test_what_waits_is_work_to_be_done_in_time(tmp_path):
         vms.free.clear()
         under_way = [asyncio.create_task(haproxy.request()) for _ in range(5)]
 
-        await until(lambda: all_there(haproxy.place))
+        await wait_for(lambda: all_there(haproxy.place))
         clock.at_s += 10.0
         # One is being served; all five have arrived.
         assert (await total.read([])).values.tolist() == [5 / 10 + 4 / 2]
@@ -61,7 +61,7 @@ async def test_per_vm_rates_and_use_are_joined_by_address(tmp_path):
         for _ in range(4):
             await haproxy.request()
         # A session is counted for a moment after its last byte.
-        await until(lambda: nobody_there(haproxy.place))
+        await wait_for(lambda: nobody_there(haproxy.place))
         clock.at_s += 2.0
         stranger = vm("i-9", "127.0.9.9")
         found = await rates.read([*known, stranger])
@@ -72,7 +72,7 @@ async def test_per_vm_rates_and_use_are_joined_by_address(tmp_path):
         vms.free.clear()
         vms.seen.clear()
         under_way = [asyncio.create_task(haproxy.request()) for _ in range(2)]
-        await until(lambda: len(vms.seen) == 2)
+        await wait_for(lambda: len(vms.seen) == 2)
         found = await source(clock, Signal.UTILISATION, haproxy.place).read(known)
         assert found.values.tolist() == [0.25, 0.25]
         found = await source(clock, Signal.CONCURRENCY, haproxy.place).read(known)

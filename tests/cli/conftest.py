@@ -96,12 +96,12 @@ class Program:
                 self.process.kill()
                 self.process.wait()
 
-    def said(self):
+    def output(self):
         return self.out.read_text() + self.err.read_text()
 
     def hears(self, pattern):
         """Wait until its output matches a pattern, and return the match."""
-        return until(lambda: re.search(pattern, self.said()), self.said, alive=self.process)
+        return wait_for(lambda: re.search(pattern, self.output()), self.output, alive=self.process)
 
     def listens(self):
         """Wait until a daemon serves, and return its address."""
@@ -118,7 +118,7 @@ def children(pid):
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def until(found, otherwise=lambda: "", alive=None):
+def wait_for(found, otherwise=lambda: "", alive=None):
     """Poll until a value is true, and return it."""
     deadline = CLOCK.monotonic() + PATIENCE_S
     while CLOCK.monotonic() < deadline:

@@ -27,7 +27,7 @@ from tests.cli.conftest import (
     environment,
     get,
     strict_json,
-    until,
+    wait_for,
     write_policies,
 )
 from tests.contracts.test_journal_contract import fleet_tick
@@ -89,7 +89,7 @@ async def test_an_endpoint_that_answers_wrongly_from_the_start(tmp_path, answer,
         with Program("run", cwd=tmp_path, **daemon_settings(url, tmp_path / "state", tick_s=5)) as program:
             base = program.listens()
             line = program.hears(r"listing_failed +text=(.*)")[1]
-            found = until(
+            found = wait_for(
                 lambda: (s := strict_json(get(f"{base}/api/v1/status")[1]))["fleets"][0]["decision"] and s
             )
             shown = subprocess.run(
@@ -97,7 +97,7 @@ async def test_an_endpoint_that_answers_wrongly_from_the_start(tmp_path, answer,
                 text=True, check=False, timeout=300,
             )  # fmt: skip
             assert program.end(TERMINATE) == 0
-            return line, found, shown, program.said()
+            return line, found, shown, program.output()
 
     async with endpoint(*answer) as url:
         line, found, shown, said = await asyncio.to_thread(live, url)
@@ -127,7 +127,7 @@ async def test_credentials_that_expire_while_it_runs_hold_the_acts_and_it_says_w
                 )
                 program.hears("held, since the provider denies access")
                 assert program.end(TERMINATE) == 0
-                return program.said()
+                return program.output()
 
     assert "Traceback" not in await asyncio.to_thread(live)
 
@@ -187,7 +187,7 @@ def test_a_gap_in_a_trace_is_no_demand_known_and_holds_what_there_is(tmp_path):
     ):
         program.hears(r"source_failed .*trace day has a gap at 1970-01-01T00:01:\d\dZ")
         base = program.listens()
-        fleet = until(
+        fleet = wait_for(
             lambda: (f := strict_json(get(f"{base}/api/v1/status")[1])["fleets"][0])["decision"] and f
         )
         assert program.end(TERMINATE) == 0

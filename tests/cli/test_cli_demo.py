@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from autoscaler.store import JournalReader
-from tests.cli.conftest import COMMAND, call, children, environment, exists, get, strict_json, until
+from tests.cli.conftest import COMMAND, call, children, environment, exists, get, strict_json, wait_for
 
 COLUMNS = (
     "timestamp,demand,forecast,forecast_hi,desired,in_service,starting,draining,stopped,warm_target,capacity,"
@@ -238,10 +238,10 @@ def test_ctrl_c_in_a_terminal_leaves_the_picture_and_nothing_else(tmp_path):
             return (tmp_path / "screen").read_text(errors="replace")
 
         try:
-            endpoint = until(
+            endpoint = wait_for(
                 lambda: re.search(r"EC2 endpoint on (http://[\d.:]+)", shown()), shown, terminal
             )[1]
-            until(
+            wait_for(
                 lambda: re.search(r"starting \d+ \(.*capacity", shown(), re.DOTALL) or None, shown, terminal
             )
             (demo,) = children(terminal.pid)

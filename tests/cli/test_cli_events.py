@@ -152,7 +152,7 @@ def test_following_shows_what_comes_and_ends_with_130(tmp_path):
         write(state_dir, (9000, "vm_gone", "api", "i-9 is missing"))
         program.hears("i-9 is missing")
         assert program.end(INTERRUPT) == 130
-    said = program.said()
+    said = program.output()
     assert "i-7" not in said
     assert [said.count(f"{vm} is missing") for vm in ("i-8", "i-9")] == [1, 1]
     assert "interrupted" in said
@@ -163,4 +163,4 @@ def test_a_long_journal_is_not_poured_out_unasked(tmp_path):
     with Program("events", "--state-dir", state_dir, cwd=tmp_path) as program:
         assert program.process.wait(300) == 0
     assert len(program.out.read_text().splitlines()) == 100
-    assert "100 earlier ones are left out" in program.said()
+    assert "100 earlier ones are left out" in program.output()

@@ -11,7 +11,7 @@ from tests.cli.conftest import (
     embedded_cloud,
     get,
     strict_json,
-    until,
+    wait_for,
     write_policies,
 )
 
@@ -32,7 +32,7 @@ def test_the_second_daemon_is_kept_off_and_says_by_whom(tmp_path):
             with Program("run", cwd=tmp_path, **second) as two:
                 url = two.listens()
                 two.hears(rf"the daemon {re.escape(name)} acts on it: nothing is done here")
-                shown = until(lambda: (f := fleets_of(url)["web"])["leased_to"] and f)
+                shown = wait_for(lambda: (f := fleets_of(url)["web"])["leased_to"] and f)
                 assert shown["leased_to"] == name
                 assert get(f"{url}/healthz")[0] == 200
                 told = call("status", "--url", url, cwd=tmp_path)
@@ -44,8 +44,8 @@ def test_the_second_daemon_is_kept_off_and_says_by_whom(tmp_path):
         # The same daemon goes on at once, since the fleet is still its own.
         with Program("run", cwd=tmp_path, **first) as again:
             url = again.listens()
-            until(lambda: fleets_of(url)["web"]["decision"])
+            wait_for(lambda: fleets_of(url)["web"]["decision"])
             assert fleets_of(url)["web"]["leased_to"] == ""
-            assert "held until it is known" not in again.said()
+            assert "held until it is known" not in again.output()
             assert again.end(TERMINATE) == 0
         assert (tmp_path / "one" / "daemon-name").read_text().strip() == name

@@ -15,7 +15,7 @@ from tests.cli.conftest import (
     embedded_cloud,
     get,
     strict_json,
-    until,
+    wait_for,
     write_policies,
 )
 
@@ -66,10 +66,10 @@ def test_a_daemon_is_reloaded_twice_and_told_a_mistake_in_between(tmp_path, mana
     ):  # fmt: skip
         url = program.listens()
         assert "AUTOSCALER_TICKS_S is not a setting and has no effect; did you mean AUTOSCALER_TICK_S?" in (
-            program.said()
+            program.output()
         )
         program.hears(r"web: starting 1 \(2 to 3\)")
-        until(lambda: "READY=1" in manager.lines and "WATCHDOG=1" in manager.lines, program.said)
+        wait_for(lambda: "READY=1" in manager.lines and "WATCHDOG=1" in manager.lines, program.output)
         began = status(url)["policies"]
         assert began["error"] == ""
 
@@ -80,7 +80,7 @@ def test_a_daemon_is_reloaded_twice_and_told_a_mistake_in_between(tmp_path, mana
         reloaded = status(url)["policies"]
         assert reloaded["loaded_at_s"] > began["loaded_at_s"]
         assert reloaded["digest"] != began["digest"]
-        until(lambda: manager.lines.count("READY=1") == 2)
+        wait_for(lambda: manager.lines.count("READY=1") == 2)
         assert manager.lines.count("RELOADING=1") == 1
 
         # A mistake is seen without being asked; what was in use goes on.
@@ -101,7 +101,7 @@ def test_a_daemon_is_reloaded_twice_and_told_a_mistake_in_between(tmp_path, mana
         assert status(url)["policies"]["error"] == ""
         assert "policies:" not in call("status", "--url", url, cwd=tmp_path).stdout
         assert program.end(TERMINATE) == 0
-        until(lambda: "STOPPING=1" in manager.lines)
+        wait_for(lambda: "STOPPING=1" in manager.lines)
 
         # Nor does a restart forget what was in use, should the file be broken then.
         web.write_text("")
@@ -115,4 +115,4 @@ def test_a_daemon_is_reloaded_twice_and_told_a_mistake_in_between(tmp_path, mana
                 in shown.stdout
             )
     assert any(line.startswith("STATUS=2 fleets (1 acting), ") for line in manager.lines)
-    assert "Traceback" not in program.said()
+    assert "Traceback" not in program.output()

@@ -18,7 +18,7 @@ from tests.cli.conftest import (
     environment,
     get,
     strict_json,
-    until,
+    wait_for,
     write_policies,
 )
 
@@ -44,7 +44,7 @@ def _daemon(cloud, tmp_path_factory):
         program.state_dir = folder / "state"
         program.hears(r"web: starting 1 \(2 to 3\)")
         program.hears(r"web: holding 3")
-        until(
+        wait_for(
             lambda: all(f["decision"] for f in strict_json(get(f"{program.url}/api/v1/status")[1])["fleets"])
         )
         yield program
@@ -170,8 +170,8 @@ def test_an_endpoint_that_is_down_is_said_and_the_daemon_ticks_on(free_port, tmp
         def ticks():
             return strict_json(get(f"{url}/api/v1/status")[1])["tick"] or 0
 
-        first = until(ticks)
-        until(lambda: ticks() > first)
+        first = wait_for(ticks)
+        wait_for(lambda: ticks() > first)
         status = strict_json(get(f"{url}/api/v1/status")[1])
         metrics = get(f"{url}/metrics")[1]
         shown = invoke("status", "--url", url)
@@ -232,7 +232,7 @@ def test_a_run_may_be_given_its_length(cloud, tmp_path):
     (policies / "web.yaml").unlink()
     with Program("run", "--for", "2s", cwd=tmp_path, **daemon_settings(cloud, tmp_path / "state")) as program:
         assert program.process.wait(300) == 0
-        assert "Traceback" not in program.said()
+        assert "Traceback" not in program.output()
 
 
 def test_a_log_that_nothing_takes_keeps_no_daemon_from_deciding(cloud, tmp_path):

@@ -18,7 +18,7 @@ from tests.cli.conftest import (
     cloud_process,
     get,
     strict_json,
-    until,
+    wait_for,
 )
 
 PLACES = {"web": "near", "api": "far"}
@@ -93,29 +93,29 @@ def test_one_has_a_bad_day_and_the_fleet_on_the_other_goes_on(two, trouble):
     with Program("run", cwd=two.folder) as program:
         url = program.listens()
         for fleet in PLACES:
-            until(lambda fleet=fleet: two.fleet(url, fleet)["vms"]["in_service"] == 3, program.said)
+            wait_for(lambda fleet=fleet: two.fleet(url, fleet)["vms"]["in_service"] == 3, program.output)
         if trouble == "hangs":
             two.process.send_signal(signal.SIGSTOP)
         elif trouble == "denies":
             two.fault(kind="api_error", code=TROUBLES[trouble])
         else:
             two.fault(kind="throttle")
-        lacking = until(lambda: two.fleet(url, "api")["listing_error"], program.said)
+        lacking = wait_for(lambda: two.fleet(url, "api")["listing_error"], program.output)
         assert lacking.startswith("far: ")
-        until(lambda: TROUBLES[trouble] in two.fleet(url, "api")["listing_error"], program.said)
+        wait_for(lambda: TROUBLES[trouble] in two.fleet(url, "api")["listing_error"], program.output)
         two.override("web", "--floor", 5)
-        until(lambda: two.calls(two.near).get("StartInstances") == 2, program.said)
+        wait_for(lambda: two.calls(two.near).get("StartInstances") == 2, program.output)
         web, api = (two.fleet(url, fleet) for fleet in PLACES)
         assert web["listing_error"] == ""
         assert (api["vms"]["in_service"], api["decision"]["stop"]) == (3, 0)
         assert "the list of VMs is incomplete, so 3 VMs stay" in api["decision"]["sentence"]
         if trouble == "hangs":
             two.process.send_signal(signal.SIGCONT)
-            until(lambda: two.fleet(url, "api")["listing_error"] == "", program.said)
+            wait_for(lambda: two.fleet(url, "api")["listing_error"] == "", program.output)
             program.hears("far: the list of VMs is complete again")
         assert "StopInstances" not in two.calls(two.far)
         assert program.end(TERMINATE) == 0
-        assert "Traceback" not in program.said()
+        assert "Traceback" not in program.output()
 
 
 def test_a_place_that_cannot_be_used_at_the_start_comes_in_once_it_can_be(two):
@@ -134,17 +134,17 @@ def test_a_place_that_cannot_be_used_at_the_start_comes_in_once_it_can_be(two):
     with Program("run", cwd=two.folder, **aws) as program:
         url = program.listens()
         program.hears("provider_failed +text='far cannot be used, so its fleets are held")
-        until(lambda: two.fleet(url, "web")["vms"]["in_service"] == 3, program.said)
-        api = until(lambda: (found := two.fleet(url, "api"))["decision"] and found, program.said)
+        wait_for(lambda: two.fleet(url, "web")["vms"]["in_service"] == 3, program.output)
+        api = wait_for(lambda: (found := two.fleet(url, "api"))["decision"] and found, program.output)
         assert api["listing_error"] == f"far: the place cannot be used: {why} (it is tried again)"
         assert api["decision"]["sentence"].startswith("held until its VMs have been listed")
         assert 'autoscaler_provider_usable{provider="far"} 0.0' in get(f"{url}/metrics")[1]
         keys.write_text("[late]\naws_access_key_id = any\naws_secret_access_key = any\n")
-        until(lambda: two.fleet(url, "api")["vms"]["in_service"] == 3, program.said)
+        wait_for(lambda: two.fleet(url, "api")["vms"]["in_service"] == 3, program.output)
         program.hears("provider_recovered +text='far can be used now'")
         assert 'autoscaler_provider_usable{provider="far"} 1.0' in get(f"{url}/metrics")[1]
         assert program.end(TERMINATE) == 0
-        assert "Traceback" not in program.said()
+        assert "Traceback" not in program.output()
     events = call("events", cwd=two.folder).stdout
     assert "provider_failed" in events
     assert "provider_recovered" in events

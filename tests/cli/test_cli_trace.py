@@ -25,7 +25,7 @@ from tests.cli.conftest import (
     embedded_cloud,
     environment,
     strict_json,
-    until,
+    wait_for,
     write_policies,
 )
 
@@ -349,7 +349,7 @@ def reads(process, path):
 def test_ctrl_c_while_reading_leaves_no_half_file(here, long_log):
     command = [COMMAND, "trace", "import", long_log, "o.csv"]
     with subprocess.Popen(command, cwd=here, env=environment(), stderr=subprocess.PIPE) as process:
-        until(lambda: reads(process, long_log), lambda: "it never opened the file", process)
+        wait_for(lambda: reads(process, long_log), lambda: "it never opened the file", process)
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=300)
     assert (process.returncode, told) == (130, b"trace import: interrupted\n")
@@ -434,7 +434,7 @@ async def test_record_of_vms_by_address_and_ctrl_c_keeps_it(here):
         process = await asyncio.create_subprocess_exec(
             *command, cwd=here, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        await asyncio.to_thread(until, lambda: len(seen) >= 8, lambda: f"{len(seen)} scrapes came")
+        await asyncio.to_thread(wait_for, lambda: len(seen) >= 8, lambda: f"{len(seen)} scrapes came")
         process.send_signal(signal.SIGINT)
         _, told = await asyncio.wait_for(process.communicate(), 300)
     assert process.returncode == 130

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from autoscaler.cli.status import status_lines
-from tests.cli.conftest import COMMAND, INTERRUPT, Program, call, environment, until
+from tests.cli.conftest import COMMAND, INTERRUPT, Program, call, environment, wait_for
 
 
 def answer(tick, *, name="web", desired=3, demand=250.0, error="", healthy=True, **decided):
@@ -82,13 +82,13 @@ async def test_elsewhere_than_in_a_terminal_there_is_one_line_per_change(tmp_pat
         await hears(program, "00:00:40Z  unhealthy: fleet web is stale")
         await daemon.end()
         await asyncio.to_thread(
-            until, lambda: program.said().count("no daemon answers at") == 2, program.said
+            wait_for, lambda: program.output().count("no daemon answers at") == 2, program.output
         )
         await daemon.begin()
-        await asyncio.to_thread(until, lambda: program.said().count("holding 4") == 2, program.said)
+        await asyncio.to_thread(wait_for, lambda: program.output().count("holding 4") == 2, program.output)
         assert await asyncio.to_thread(program.end, INTERRUPT) == 130
         await daemon.end()
-    said = program.said()
+    said = program.output()
     assert said.count("holding 3") == said.count("places: ") == 1
     assert said.endswith("status: interrupted\n")
     assert "Traceback" not in said
@@ -146,7 +146,7 @@ async def test_a_daemon_that_is_long_in_answering_is_waited_for_as_long_as_asked
         "wait longer with --timeout\n"
     )
     patient = asyncio.create_task(asyncio.to_thread(call, "status", cwd=tmp_path, http_port=free_port))
-    await asyncio.to_thread(until, lambda: len(daemon.runner.server.connections) > 0)
+    await asyncio.to_thread(wait_for, lambda: len(daemon.runner.server.connections) > 0)
     held.set()
     assert "holding 3" in (await patient).stdout
     await daemon.end()
@@ -268,13 +268,13 @@ async def test_in_a_terminal_it_is_refreshed_in_place_and_the_cursor_comes_back(
 
     process = await asyncio.to_thread(in_terminal, theirs, tmp_path, free_port)
     try:
-        await asyncio.to_thread(until, lambda: b"holding 3" in read())
+        await asyncio.to_thread(wait_for, lambda: b"holding 3" in read())
         daemon.says = answer(2, desired=4)
-        await asyncio.to_thread(until, lambda: b"holding 4" in read())
+        await asyncio.to_thread(wait_for, lambda: b"holding 4" in read())
         await daemon.end()
-        await asyncio.to_thread(until, lambda: b"no daemon answers" in read())
+        await asyncio.to_thread(wait_for, lambda: b"no daemon answers" in read())
         process.send_signal(INTERRUPT)
-        await asyncio.to_thread(until, lambda: b"interrupted" in read())
+        await asyncio.to_thread(wait_for, lambda: b"interrupted" in read())
         assert await asyncio.to_thread(process.wait, 300) == 130
     finally:
         process.kill()

@@ -37,7 +37,7 @@ def lines_into(stream):
     return LogLines(stream, log, SystemClock()), log
 
 
-def told(log):
+def lost_lines(log):
     return log.texts("log_lines_lost")
 
 
@@ -50,12 +50,12 @@ def test_what_a_full_disk_did_not_take_is_counted_once_there_is_room():
     lines, log = lines_into(stream)
     for number in range(3):
         lines.info(f"line {number}")
-    assert told(log) == []
+    assert lost_lines(log) == []
     stream.full = False
     lines.warning("line 3")
     lines.error("line 4")
     assert stream.getvalue() == "line 3\nline 4\n"
-    assert told(log) == left_out(3)
+    assert lost_lines(log) == left_out(3)
 
 
 def test_a_closed_stream_is_nobodys_trouble():
@@ -63,7 +63,7 @@ def test_a_closed_stream_is_nobodys_trouble():
     stream.close()
     lines, log = lines_into(stream)
     lines.info("line")
-    assert told(log) == []
+    assert lost_lines(log) == []
 
 
 def test_a_reader_that_went_is_nobodys_trouble(pipe):
@@ -74,7 +74,7 @@ def test_a_reader_that_went_is_nobodys_trouble(pipe):
     reader.close()
     for _ in range(3):
         lines.info("more")
-    assert told(log) == []
+    assert lost_lines(log) == []
 
 
 def test_a_reader_that_hangs_is_waited_for_once_and_then_left_out(pipe):
@@ -83,12 +83,12 @@ def test_a_reader_that_hangs_is_waited_for_once_and_then_left_out(pipe):
     long = "x" * 9000
     for _ in range(6):
         lines.info(long)
-    assert told(log) == []
+    assert lost_lines(log) == []
     got = reader.read(65_536)
     # One whole line, and the next as far as it went: what follows begins a line of its own.
     assert got.startswith(f"{long}\n".encode())
     lines.info("again")
-    assert told(log) == left_out(5)
+    assert lost_lines(log) == left_out(5)
     assert reader.read(65_536) == b"\nagain\n"
 
 
@@ -97,7 +97,7 @@ def test_a_line_longer_than_a_pipe_takes_at_once_comes_whole(pipe):
     lines, log = lines_into(stream)
     lines.info("y" * 8000 + "\udc80")
     assert reader.read(65_536) == b"y" * 8000 + b"\\udc80\n"
-    assert told(log) == []
+    assert lost_lines(log) == []
 
 
 def test_many_lines_together_wait_for_a_slow_reader_as_long_as_they_may_and_no_longer(pipe):
@@ -122,4 +122,4 @@ def test_many_lines_together_wait_for_a_slow_reader_as_long_as_they_may_and_no_l
     assert took_s < 4.0 * TOGETHER_S
     reader.read(65_536)
     lines.info("again")
-    assert told(log)
+    assert lost_lines(log)

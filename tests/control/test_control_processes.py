@@ -18,7 +18,7 @@ from tests.cli.conftest import (
     embedded_cloud,
     get,
     strict_json,
-    until,
+    wait_for,
     write_policies,
 )
 
@@ -51,7 +51,7 @@ def test_an_override_and_a_pause_from_the_shell_to_the_journal(tmp_path, cloud):
     with Program("run", cwd=tmp_path, **settings) as program:
         url = program.listens()
         program.hears(r"control\.sock \(pause, resume, override\)")
-        until(lambda: last(state), alive=program.process)
+        wait_for(lambda: last(state), alive=program.process)
         paused = call(
             "pause", "stop", "-f", "web", "--no-expiry", "-m", "night shift", cwd=tmp_path, **settings
         )
@@ -61,7 +61,7 @@ def test_an_override_and_a_pause_from_the_shell_to_the_journal(tmp_path, cloud):
         assert moved.returncode == 0
         assert "instead of the policy's 3 to 6." in moved.stdout
         # The first row with the floor: once five are on their way, other guards may be what holds them.
-        row = until(lambda: first(state, lambda row: row.floor == 5), alive=program.process)
+        row = wait_for(lambda: first(state, lambda row: row.floor == 5), alive=program.process)
         assert (row.may_stop, row.may_start, row.desired) == (False, True, 5)
         assert "an operator's floor is 5" in row.sentence
         shown = call("status", "--url", url, cwd=tmp_path, **settings)

@@ -36,7 +36,7 @@ def recorded(seed, ticks, series, tick_s, *, clean=False):
     ]
 
 
-def told(outlook, ticks):
+def by_tick(outlook, ticks):
     """All that is said, tick by tick: arrays (ticks, ...)."""
     series = len(outlook.evidence) // ticks
     found = [
@@ -52,9 +52,10 @@ def told(outlook, ticks):
 
 def same(params, samples):
     one, many = SeriesState.empty(params), SeriesState.empty(params)
-    wanted = [told(step(params, one, each), 1) for each in samples]
+    wanted = [by_tick(step(params, one, each), 1) for each in samples]
     found = [
-        told(outlook, len(outlook.evidence) // len(params.scale)) for outlook in steps(params, many, samples)
+        by_tick(outlook, len(outlook.evidence) // len(params.scale))
+        for outlook in steps(params, many, samples)
     ]
     for name, parts in enumerate(zip(*found, strict=True)):
         np.testing.assert_array_equal(
@@ -172,7 +173,7 @@ def test_samples_at_hand_are_as_those_that_come_one_by_one(series):
         SeriesState.empty(params),
     )
     wanted, found = (
-        [told(outlook, len(outlook.evidence) // series) for outlook in steps(params, state, samples)]
+        [by_tick(outlook, len(outlook.evidence) // series) for outlook in steps(params, state, samples)]
         for state, samples in ((by_one, past), (at_hand, SampleRows.of(past)))
     )
     for one, other in zip(zip(*wanted, strict=True), zip(*found, strict=True), strict=True):

@@ -21,7 +21,7 @@ from tests.cli.conftest import (
     daemon_settings,
     embedded_cloud,
     strict_json,
-    until,
+    wait_for,
     write_policies,
 )
 
@@ -51,7 +51,7 @@ def test_a_daemon_killed_again_and_again_starts_no_vm_twice(tmp_path):
             with Program("run", cwd=tmp_path, **daemon_settings(url, state)) as program:
                 program.listens()
                 # Around its first tick, where it starts a VM the first time, and within the ones after.
-                until(partial(has_more_than, state, ticks), alive=program.process)
+                wait_for(partial(has_more_than, state, ticks), alive=program.process)
                 select.select([], [], [], float(rng.uniform(0.0, 1.2)))
                 program.process.send_signal(signal.SIGKILL)
                 program.process.wait()
@@ -59,8 +59,8 @@ def test_a_daemon_killed_again_and_again_starts_no_vm_twice(tmp_path):
             assert now > ticks, "what was recorded stays"
             assert len(ordered) == len(set(ordered)), "no VM is started twice"
             ticks = now
-            assert "journal_recovered" not in program.said()
-            assert "Traceback" not in program.said()
+            assert "journal_recovered" not in program.output()
+            assert "Traceback" not in program.output()
     with closing(sqlite3.connect(state / "journal.sqlite")) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
@@ -96,12 +96,12 @@ def test_a_daemon_killed_while_operators_command_it_keeps_all_that_it_answered(t
                 program.hears("control.sock")
                 asking = threading.Thread(target=keep_asking, args=(state / "control.sock", answered))
                 asking.start()
-                until(lambda n=before: len(answered) > n + 4, alive=program.process)
+                wait_for(lambda n=before: len(answered) > n + 4, alive=program.process)
                 select.select([], [], [], float(rng.uniform(0.0, 0.3)))
                 program.process.send_signal(signal.SIGKILL)
                 program.process.wait()
                 asking.join()
-            assert "Traceback" not in program.said()
+            assert "Traceback" not in program.output()
         with Program("run", cwd=tmp_path, **settings) as program:
             program.hears("control.sock")
             found = ask(state / "control.sock", "operations")["in_force"]
@@ -109,7 +109,7 @@ def test_a_daemon_killed_while_operators_command_it_keeps_all_that_it_answered(t
                 "in_force"
             ]
             assert by_command == found
-            assert "journal_recovered" not in program.said()
+            assert "journal_recovered" not in program.output()
     with closing(sqlite3.connect(state / "journal.sqlite")) as connection:
         rows = connection.execute("SELECT id, kind, reason FROM operator_changes ORDER BY id").fetchall()
     kept = {(number, kind, reason) for number, kind, reason in rows}

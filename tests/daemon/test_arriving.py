@@ -32,7 +32,7 @@ def arriving_bench(demand, *, answer=lambda _: WELL, took_s=12.0, running=1, vms
     return bench
 
 
-def told(bench, *kinds):
+def event_texts(bench, *kinds):
     return [text for _, kind, text in bench.events() if kind in kinds]
 
 
@@ -55,7 +55,7 @@ async def test_a_vm_serves_once_its_command_has_been_run_and_it_is_run_once_per_
     assert runs(bench, first) == runs(bench, second) == [50, 220]
     assert served_from(bench, 2) == 70
     assert bench.column("in_service")[-1] == 2
-    assert told(bench, "arrival_failed", "arrival_not_run") == []
+    assert event_texts(bench, "arrival_failed", "arrival_not_run") == []
 
 
 @virtual
@@ -87,7 +87,7 @@ async def test_a_command_that_fails_is_told_of_and_tried_again_until_it_succeeds
     assert len(began) == 3
     assert all(AGAIN_S <= later - earlier <= AGAIN_S + 20 for earlier, later in pairwise(began))
     assert bench.column("in_service")[-1] == 1
-    texts = told(bench, "arrival_failed")
+    texts = event_texts(bench, "arrival_failed")
     assert len(texts) == 2
     assert all("no route yet" in text for text in texts)
 
@@ -99,7 +99,7 @@ async def test_one_that_never_succeeds_never_serves_and_is_stopped_like_any_that
     )
     await bench.run(400)
     assert max(bench.column("in_service")) == 0
-    assert len(told(bench, "never_ready")) == 1
+    assert len(event_texts(bench, "never_ready")) == 1
     assert bench.world.views(bench.clock.now())[0].state == "stopped"
 
 
@@ -110,7 +110,7 @@ async def test_a_command_that_cannot_be_run_is_told_of_and_the_vm_serves():
     )
     await bench.run(150)
     assert bench.column("in_service")[-1] == 1
-    (text,) = told(bench, "arrival_not_run")
+    (text,) = event_texts(bench, "arrival_not_run")
     assert "/x cannot be run" in text
 
 

@@ -4,7 +4,7 @@ from autoscaler.daemon.failed_listings import AGAIN_S
 from tests.daemon.builders import ORIGIN_S, Bench, policy, virtual
 
 
-async def told(words, seconds):
+async def source_log(words, seconds):
     """Log lines about a fleet's source, whose error at each second is `words(second)`."""
     bench = Bench(running=1, zones="a")
     source = bench.add(policy(signal={"kind": "total"}), 100)
@@ -32,19 +32,19 @@ async def told(words, seconds):
 
 @virtual
 async def test_reasons_that_take_turns_are_not_said_in_turns():
-    found = await told(lambda second: "it hangs" if second // 10 % 2 else "no answer", 300)
+    found = await source_log(lambda second: "it hangs" if second // 10 % 2 else "no answer", 300)
     assert [at_s for at_s, *_ in found] == [0, 10]
 
 
 @virtual
 async def test_a_number_that_grows_is_no_other_reason():
-    found = await told(lambda second: f"late by {second + 1} s", 300)
+    found = await source_log(lambda second: f"late by {second + 1} s", 300)
     assert [at_s for at_s, *_ in found] == [0]
 
 
 @virtual
 async def test_it_is_said_again_hourly_and_whenever_it_begins():
-    found = await told(lambda second: "" if 4000 <= second < 4100 else "no answer", 4200)
+    found = await source_log(lambda second: "" if 4000 <= second < 4100 else "no answer", 4200)
     assert [at_s for at_s, *_ in found] == [0, int(AGAIN_S), 4100]
 
 

@@ -82,7 +82,7 @@ def test_whatever_is_written_into_the_folder_a_set_is_in_use_that_was_good_as_a_
         assert life.good[0] is not None
         life.run(BETWEEN_S * (WRITES + 1))
         assert life.wrong == []
-        assert [life.said(event) for event in ("tick_failed", "act_failed", "task_failed")] == [[], [], []]
+        assert [life.logged(event) for event in ("tick_failed", "act_failed", "task_failed")] == [[], [], []]
         assert len(life.bench.records) == BETWEEN_S * (WRITES + 1) // 10
         # The set that is valid at the end is in use at the end.
         if (last := life.of_the_folder()) is not None:

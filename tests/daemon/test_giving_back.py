@@ -253,5 +253,5 @@ def test_a_reload_puts_them_back_before_the_balancer_is_closed(tmp_path):
     ((balancer, before),) = used
     assert before
     assert balancer.cordoned == {}
-    (said,) = life.said("policies_reloaded")
+    (said,) = life.logged("policies_reloaded")
     assert said.startswith("changed web; put i-")

@@ -35,7 +35,7 @@ class Odd:
         pass
 
 
-def told(bench):
+def reading_events(bench):
     return [event for event in bench.events() if event[1].startswith("reading_")]
 
 
@@ -55,7 +55,7 @@ async def test_nothing_is_started_and_it_is_told_once_and_when_it_is_over():
     assert {row.coverage for row in bench.rows()[6:30]} == {0.75}
     text = f"{source.odd} reports 81,520/s, and a VM does 100/s; this reading is ignored, since the other VMs report nothing like it: fix what is measured there"
     over = f"{source.odd} reports what a VM can do again"
-    assert told(bench) == [(60.0, "reading_beyond", text), (350.0, "reading_believed", over)]
+    assert reading_events(bench) == [(60.0, "reading_beyond", text), (350.0, "reading_believed", over)]
     said = f"{source.odd} reports many times what a VM can do, unlike the others; fix what is measured there"
     assert bench.log.texts("source_failed") == [said]
     assert status(bench.daemon)["fleets"][0]["source_error"] == ""
@@ -64,14 +64,14 @@ async def test_nothing_is_started_and_it_is_told_once_and_when_it_is_over():
 @virtual
 async def test_who_reports_it_now_and_then_is_told_of_once():
     bench, _ = await lived(every_s=40.0)
-    assert [kind for _, kind, _ in told(bench)] == ["reading_beyond", "reading_believed"]
+    assert [kind for _, kind, _ in reading_events(bench)] == ["reading_beyond", "reading_believed"]
     assert len(bench.log.texts("source_failed")) == 1
 
 
 @virtual
 async def test_who_is_not_read_any_more_is_not_called_well():
     bench, source = await lived(leaves=True)
-    assert [text for *_, text in told(bench)][1:] == [f"{source.odd} is not read any more"]
+    assert [text for *_, text in reading_events(bench)][1:] == [f"{source.odd} is not read any more"]
 
 
 @virtual
@@ -83,7 +83,7 @@ async def test_of_two_fleets_the_vm_that_reports_it_is_named_and_each_is_over_by
         odd[name] = bench.add(policy(name), Odd(bench.clock))
     odd["api"].value = odd["api"].usual
     await bench.run(420)
-    assert [(at_s, text.partition(" ")[0]) for at_s, _, text in told(bench)] == [
+    assert [(at_s, text.partition(" ")[0]) for at_s, _, text in reading_events(bench)] == [
         (60.0, odd["web"].odd),
         (350.0, odd["web"].odd),
     ]
@@ -105,7 +105,7 @@ def test_a_policy_read_anew_tells_nothing_again(at_s):
         loop.call_later(at_s, lambda: tasks.append(loop.create_task(reload())))
         await bench.run(420)
         assert [len(each) for each in seen] == [1]
-        assert [kind for _, kind, _ in told(bench)] == ["reading_beyond", "reading_believed"]
+        assert [kind for _, kind, _ in reading_events(bench)] == ["reading_beyond", "reading_believed"]
 
     run_virtual(life)
 
@@ -126,7 +126,7 @@ def test_other_measures_are_told_in_their_words(kind):
         bench.add(policy(signal={"kind": kind, **more}), odd)
         await bench.run(70)
         assert set(bench.column("desired")) == {4}
-        return told(bench), odd.odd
+        return reading_events(bench), odd.odd
 
     ((at_s, event, text),), odd = run_virtual(life)
     assert (at_s, event) == (60.0, "reading_beyond")

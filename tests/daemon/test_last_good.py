@@ -54,7 +54,7 @@ def test_a_restart_with_a_broken_file_goes_on_with_what_it_said_and_says_so(life
     life.run(60)
     assert rows(life) == {"web": 4, "api": 2}
     name = "defaults.yaml" if broken is bad_defaults else "web.yaml"
-    (said,) = life.said("policies_rejected")
+    (said,) = life.logged("policies_rejected")
     begins = (
         f"policies of an earlier run are used: {name} is used in its last good version: {tmp_path}/{name}"
     )
@@ -85,7 +85,7 @@ def test_a_file_that_was_removed_stays_removed_and_one_that_never_was_good_is_le
     (tmp_path / "new.yaml").write_text("fleet: new\n")
     life.run(30)
     assert rows(life) == {"web": 4}
-    left_out, *_, mended = life.said("policies_rejected")
+    left_out, *_, mended = life.logged("policies_rejected")
     assert left_out.startswith(f"fleets whose policies cannot be used are left out: {tmp_path}/new.yaml:1:1")
     assert mended.startswith("policies of an earlier run are used: web.yaml is used")
     assert life.daemon.policies.partial
@@ -134,5 +134,5 @@ def test_a_folder_that_changed_meanwhile_and_a_disk_that_is_full_keep_the_daemon
     life.write("web", maximum=3)
     life.run(40)
     assert rows(life)["web"] == 3
-    (said,) = life.said("policies_not_kept")
+    (said,) = life.logged("policies_not_kept")
     assert said.startswith("a restart will not know these policies if a file is broken then: ")

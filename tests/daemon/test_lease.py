@@ -253,7 +253,7 @@ class Two:
         self.tasks[name].cancel()
         await asyncio.wait({self.tasks[name]})
 
-    async def until(self, second):
+    async def run_until(self, second):
         await self.clock.sleep_until(second)
 
     def kinds(self, name):
@@ -291,9 +291,9 @@ def seesaw(second):
 async def test_one_acts_the_other_says_so_and_takes_over_when_the_first_is_gone():
     two = Two(seesaw)
     two.begin("a")
-    await two.until(60)
+    await two.run_until(60)
     two.begin("b")
-    await two.until(900)
+    await two.run_until(900)
     assert {name for _, name, *_ in two.calls} == {"a"}
     assert two.kinds("b")[0] == "lease_of_another"
     shown = status(two.daemons["b"])["fleets"][0]
@@ -305,14 +305,14 @@ async def test_one_acts_the_other_says_so_and_takes_over_when_the_first_is_gone(
     tagged = [call for call in two.world.api.calls if call.action == "CreateTags"]
     assert len(tagged) == 1 + 900 // RENEW_S - 1
     await two.kill("a")
-    await two.until(900 + VALID_S + RENEW_S + 60)
+    await two.run_until(900 + VALID_S + RENEW_S + 60)
     taken = [at_s for at_s, name, *_ in two.calls if name == "b"]
     assert 900 + VALID_S - RENEW_S <= taken[0] <= 900 + VALID_S + SETTLE_S + 20
     assert "lease_free" in two.kinds("b")
     # The first comes back, and now waits for the second.
     before = len(two.ordered("a"))
     two.begin("a")
-    await two.until(900 + 2 * VALID_S + 700)
+    await two.run_until(900 + 2 * VALID_S + 700)
     assert len(two.ordered("a")) == before
     assert len([call for call in two.ordered("b") if call[0] > 1600]) > 2
     for name in "ab":
@@ -332,12 +332,12 @@ def test_one_that_waits_takes_nothing_over_since_its_clock_was_set_ahead(second,
     async def main():
         two = Two(seesaw)
         two.begin("a")
-        await two.until(60)
+        await two.run_until(60)
         clock = SetClock((second, ahead_s))
         two.begin(
             "b", clock=clock, source=SlowlyRead(clock, lambda _: seesaw(two.clock.monotonic()), total=True)
         )
-        await two.until(1200)
+        await two.run_until(1200)
         assert two.logs["b"].events().count("clock_set_ahead") == 1
         assert {name for _, name, *_ in two.calls} == {"a"}
         assert two.daemons["a"].fleets.all[0].leased_to == ""
@@ -354,12 +354,12 @@ def test_of_two_that_begin_at_the_same_moment_only_one_acts_though_the_others_ta
 
         class WritesLate(_Named):
             async def tag(self, vm_ids, tags):
-                await two.until(two.clock.monotonic() + late_s)
+                await two.run_until(two.clock.monotonic() + late_s)
                 return await self._inner.tag(vm_ids, tags)
 
         two.begin("a")
         two.begin("b", provider=WritesLate(MemoryProvider(two.world, two.clock), two, "b"))
-        await two.until(200)
+        await two.run_until(200)
         assert {name for _, name, *_ in two.calls} == {"b"}
         assert two.daemons["a"].fleets.all[0].leased_to == "b"
         for name in "ab":
@@ -372,16 +372,16 @@ def test_of_two_that_begin_at_the_same_moment_only_one_acts_though_the_others_ta
 async def test_a_restart_does_not_wait_and_a_daemon_without_leases_is_held_by_nobody():
     two = Two(steady((0, 300), (400, 900)))
     two.begin("a")
-    await two.until(395)
+    await two.run_until(395)
     await two.kill("a")
     two.begin("a")
-    await two.until(460)
+    await two.run_until(460)
     # Started again at 395: the demand of 400 is met in the first tick that sees it.
     after = [(at_s, what) for at_s, _, what, _ in two.calls if at_s >= 395]
     assert set(after) == {(400, "start")}
     assert sum(vms for at_s, *_, vms in two.calls if at_s >= 395) == 6
     two.begin("c", leases=False)
-    await two.until(500)
+    await two.run_until(500)
     assert not two.daemons["c"].fleets.all[0].leased_to
     for name in "ac":
         await two.kill(name)
@@ -397,7 +397,7 @@ async def test_tags_that_are_denied_are_told_once_and_hold_nobody():
             return tuple(Outcome(i, OutcomeKind.DENIED, "UnauthorizedOperation", "no") for i in vm_ids)
 
     two.begin("a", provider=Denies(MemoryProvider(two.world, two.clock), two, "a"))
-    await two.until(700)
+    await two.run_until(700)
     assert {(at_s, what) for at_s, _, what, _ in two.calls} == {(UNSEEN_S, "start")}
     assert sum(vms for *_, vms in two.calls) == 3
     assert two.kinds("a").count("lease_not_written") == 1
@@ -446,19 +446,19 @@ def test_no_shortage_is_answered_twice_beyond_the_takeover(faults, later_s, kill
         two = Two(seesaw, faults=faults)
 
         async def live(name, from_s):
-            await two.until(from_s)
+            await two.run_until(from_s)
             two.begin(name)
             for who, at_s, for_s in sorted(killed, key=lambda each: each[1]):
                 if who == name and at_s > two.clock.monotonic():
-                    await two.until(at_s)
+                    await two.run_until(at_s)
                     await two.kill(name)
-                    await two.until(at_s + for_s)
+                    await two.run_until(at_s + for_s)
                     two.begin(name)
 
         lives = [asyncio.create_task(live(*each)) for each in (("a", 0), ("b", later_s))]
         running = []
         for second in range(0, 3600, 10):
-            await two.until(second + 5)
+            await two.run_until(second + 5)
             views = two.world.views(two.clock.now())
             running.append(sum(view.state.value in ("pending", "running") for view in views))
         await asyncio.gather(*lives)

@@ -34,17 +34,17 @@ async def test_one_that_waits_neither_puts_vms_into_the_balancer_nor_takes_them_
     shared = {}
     fronts = {name: Counted(two.clock, shared, busy_s=1e6) for name in "ab"}
     two.begin("a", balancer=fronts["a"])
-    await two.until(400)
+    await two.run_until(400)
     out = set(shared)
     assert len(out) == 4
     # It begins while the first drains, and sees others start.
     hook = SimulatedHook(two.clock)
     two.begin("b", balancer=fronts["b"], arrivals=Arrivals(hook, two.clock))
-    await two.until(440)
+    await two.run_until(440)
     assert set(shared) == out
     inventory = two.daemons["b"].fleets.by_name["web"].inventory
     assert inventory.counts(two.clock.now(), 0.0).in_service == 4
-    await two.until(520)
+    await two.run_until(520)
     assert fronts["b"].asked == []
     assert hook.runs == []
     assert inventory.counts(two.clock.now(), 0.0).in_service == 10
@@ -59,16 +59,16 @@ async def test_what_one_was_draining_is_not_drained_on_once_another_acts_on_the_
     fronts = {name: Counted(two.clock, shared, busy_s=1e6) for name in "ab"}
     two.begin("b", balancer=fronts["b"])
     two.begin("a", balancer=fronts["a"])
-    await two.until(325)
+    await two.run_until(325)
     first = "a" if fronts["a"].asked.count("cordon") else "b"
     other = "b" if first == "a" else "a"
     assert len(shared) == 4
     await two.kill(first)
-    await two.until(325 + VALID_S + SETTLE_S + 60)
+    await two.run_until(325 + VALID_S + SETTLE_S + 60)
     assert shared == {}
     fronts[first].asked.clear()
     two.begin(first, balancer=fronts[first])
-    await two.until(325 + VALID_S + SETTLE_S + 200)
+    await two.run_until(325 + VALID_S + SETTLE_S + 200)
     assert fronts[first].asked == []
     assert shared == {}
     assert two.daemons[other].fleets.by_name["web"].inventory.counts(two.clock.now(), 0.0).in_service == 10
@@ -83,13 +83,13 @@ async def test_what_one_was_trying_is_not_tried_on_once_another_acts_on_the_flee
     own = {"warm_pool": {"minimum": 0}, "freshness": {"exercise": {"every": "1h"}}}
     for name in "ab":
         two.begin(name, own=own, hook=hooks[name])
-        await two.until(60)
-    await two.until(3700)
+        await two.run_until(60)
+    await two.run_until(3700)
     assert (len(hooks["a"].runs), len(hooks["b"].runs)) == (1, 0)
     await two.kill("a")
-    await two.until(3700 + VALID_S + SETTLE_S + 60)
+    await two.run_until(3700 + VALID_S + SETTLE_S + 60)
     two.begin("a", own=own, hook=hooks["a"])
-    await two.until(3700 + VALID_S + SETTLE_S + 300)
+    await two.run_until(3700 + VALID_S + SETTLE_S + 300)
     assert two.daemons["a"].fleets.by_name["web"].leased_to == "b"
     assert len(hooks["a"].runs) == 1
     for name in "ab":
@@ -115,13 +115,13 @@ async def test_one_that_waits_writes_no_tag_on_a_vm_that_serves_under_the_other_
     two.world.start(two.clock.now(), [marked])
     begin = {name: Notes(MemoryProvider(two.world, two.clock), two, name) for name in "ab"}
     two.begin("a", provider=begin["a"])
-    await two.until(4000)
+    await two.run_until(4000)
     two.begin("b", provider=begin["b"])
-    await two.until(4600)
+    await two.run_until(4600)
     assert two.daemons["b"].fleets.by_name["web"].leased_to == "a"
     assert {name for name, *_ in tagged} == {"a"}
     assert two.daemons["b"].fleets.by_name["web"].inventory.vms[marked].phase is Phase.IN_SERVICE
     await two.kill("a")
-    await two.until(4600 + VALID_S + SETTLE_S + 100)
+    await two.run_until(4600 + VALID_S + SETTLE_S + 100)
     assert [(name, ids) for name, _, ids in tagged if name == "b"] == [("b", (marked,))]
     await two.kill("b")

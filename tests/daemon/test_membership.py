@@ -26,7 +26,7 @@ def other_at(bench, second, demand, lacks):
     return other
 
 
-def told(bench):
+def events_of_kinds(bench):
     return [(round(at), kind) for at, kind, _ in bench.events() if kind in KINDS]
 
 
@@ -38,7 +38,7 @@ async def test_another_balancer_that_has_none_of_the_vms_stops_none_and_it_is_to
     await bench.run(290)
     assert verbs(bench) == [(200, Verb.START, 1)]
     assert bench.column("in_service")[-1] == 5
-    assert told(bench) == [(20, "balancer_lacks_vms")]
+    assert events_of_kinds(bench) == [(20, "balancer_lacks_vms")]
     (text,) = {text for _, kind, text in bench.events() if kind == "balancer_lacks_vms"}
     assert text.startswith("the load balancer has 0 of the 4 VMs in service; check `balancer` in the policy")
     shown = status_lines(status(bench.daemon))["web load balancer"][1]
@@ -60,7 +60,7 @@ async def test_vms_leave_as_usual_once_they_are_entered_there_and_are_admitted()
 
     asyncio.get_running_loop().call_later(101, entered)
     await bench.run(240)
-    assert told(bench) == [(20, "balancer_lacks_vms"), (140, "balancer_has_vms")]
+    assert events_of_kinds(bench) == [(20, "balancer_lacks_vms"), (140, "balancer_has_vms")]
     assert verbs(bench) == [(140, Verb.DRAIN, 2), (160, Verb.STOP, 2)]
     # The VMs in service have been admitted.
     assert len(other.cordoned) == 2
@@ -74,7 +74,7 @@ async def test_another_balancer_that_has_them_admits_them_at_once():
     other._cordoned_at_s = dict.fromkeys(bench.ids, bench.clock.now())
     await bench.run(30)
     assert other.cordoned == {}
-    assert told(bench) == []
+    assert events_of_kinds(bench) == []
 
 
 @virtual
@@ -83,8 +83,8 @@ async def test_after_an_hour_it_is_believed_so_that_nothing_stays_for_ever():
     bench = bench_of(demand)
     other_at(bench, 15, demand, bench.ids)
     await bench.run(3800)
-    assert [kind for _, kind in told(bench)] == ["balancer_lacks_vms", "balancer_believed"]
-    (believed,) = [at for at, kind in told(bench) if kind == "balancer_believed"]
+    assert [kind for _, kind in events_of_kinds(bench)] == ["balancer_lacks_vms", "balancer_believed"]
+    (believed,) = [at for at, kind in events_of_kinds(bench) if kind == "balancer_believed"]
     assert 3600 <= believed <= 3700
     assert [verb for _, verb, _ in verbs(bench)] == [Verb.DRAIN, Verb.STOP]
     assert bench.column("in_service")[-1] == 2
@@ -97,7 +97,7 @@ async def test_entries_that_vanish_all_at_once_are_noticed_when_a_vm_leaves():
     asyncio.get_running_loop().call_later(15, lambda: bench.balancer.lacks.update(bench.ids))
     await bench.run(200)
     assert verbs(bench) == [(30, Verb.DRAIN, 2)]
-    assert told(bench) == [(40, "balancer_lacks_vms")]
+    assert events_of_kinds(bench) == [(40, "balancer_lacks_vms")]
     assert bench.column("in_service")[-1] == 4
     assert bench.changes() == []
 
@@ -111,7 +111,7 @@ async def test_a_vm_that_an_operator_took_out_leaves_at_once():
     (drain, stop) = bench.actions()
     assert drain.intent.vm_ids == stop.intent.vm_ids == (min(bench.ids),)
     assert verbs(bench) == [(30, Verb.DRAIN, 1), (50, Verb.STOP, 1)]
-    assert told(bench) == []
+    assert events_of_kinds(bench) == []
 
 
 @virtual
@@ -130,7 +130,7 @@ async def test_the_last_one_stays_where_the_balancer_never_had_it():
     other_at(bench, 15, demand, bench.ids)
     await bench.run(100)
     assert verbs(bench) == []
-    assert told(bench) == [(20, "balancer_lacks_vms")]
+    assert events_of_kinds(bench) == [(20, "balancer_lacks_vms")]
 
 
 @virtual
@@ -156,4 +156,4 @@ async def test_a_balancer_that_cannot_be_asked_about_the_others_has_not_said_tha
     await bench.run(60)
     assert bench.column("in_service")[-1] == 4
     assert bench.changes() == []
-    assert told(bench) == []
+    assert events_of_kinds(bench) == []

@@ -31,7 +31,7 @@ def counted(bench):
     return value or 0.0, fleet["missed_warm_starts_day"]
 
 
-def told(bench):
+def pool_events(bench):
     return [(at_s, text) for at_s, kind, text in bench.events() if kind == "pool_exhausted"]
 
 
@@ -41,7 +41,7 @@ async def test_what_the_pool_cannot_give_is_counted_told_of_once_and_shown():
     await bench.run(200)
     # One from the pool, two made; a hundred seconds later another one.
     assert counted(bench) == (3, 3)
-    ((at_s, text),) = told(bench)
+    ((at_s, text),) = pool_events(bench)
     assert at_s == 0
     assert text.startswith(
         "2 VMs had to be made from nothing, since the warm pool was empty. Nothing refills"
@@ -53,7 +53,7 @@ async def test_what_the_pool_gives_is_not_missed():
     bench = bench_of(300, vms=3)
     await bench.run(100)
     assert counted(bench) == (0, 0)
-    assert told(bench) == []
+    assert pool_events(bench) == []
 
 
 @virtual
@@ -62,7 +62,7 @@ async def test_a_fleet_that_wants_no_pool_misses_none():
     await bench.run(100)
     assert bench.column("in_service")[-1] == 3
     assert counted(bench) == (0, 0)
-    assert told(bench) == []
+    assert pool_events(bench) == []
 
 
 @virtual
@@ -72,7 +72,7 @@ async def test_what_fell_to_provisioning_for_want_of_room_is_missed_once():
     await bench.run(100)
     assert bench.column("in_service")[-1] == 2
     assert counted(bench) == (2, 2)
-    ((_, text),) = told(bench)
+    ((_, text),) = pool_events(bench)
     assert "2 stopped, 2 in places without room" in text
     assert "vm.types" in text
 

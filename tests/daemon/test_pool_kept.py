@@ -14,7 +14,7 @@ from autoscaler.ports import Verb
 from autoscaler.ports.hooks import HookResult
 from tests.daemon.builders import virtual
 from tests.daemon.pools import chores, pool_bench, states
-from tests.daemon.test_trials import BALANCER, told, trial_bench
+from tests.daemon.test_trials import BALANCER, events_of, trial_bench
 
 KEPT = {PROTECTED_TAG: "alice"}
 
@@ -50,7 +50,7 @@ async def test_one_that_is_protected_while_it_is_tried_serves_once_it_is_found_w
     assert [a.intent.verb for a in bench.actions() if other in a.intent.vm_ids] == [Verb.EXERCISE]
     assert bench.daemon.fleets.by_name["web"].inventory.vms[other].phase is Phase.IN_SERVICE
     assert other not in front.cordoned
-    assert [text.split(" is ")[0] for _, text in told(bench, "pool_kept")] == [other]
+    assert [text.split(" is ")[0] for _, text in events_of(bench, "pool_kept")] == [other]
     # It was not ordered for demand, so the time of its exercise says nothing about starts.
     assert list(bench.daemon.fleets.by_name["web"].start_times_s) == []
 
@@ -63,7 +63,7 @@ async def test_one_that_fails_runs_on_beside_while_it_is_protected_and_holds_up_
     await bench.run(5000)
     assert states(bench) == {"running": 2, "stopped": 1}
     assert bench.column("in_service")[-1] == 1
-    ((_, text),) = told(bench, "pool_kept")
+    ((_, text),) = events_of(bench, "pool_kept")
     assert text.startswith(f"{bad} is protected")
     assert "disk is full" in text
     tried = [vm_id for a in bench.actions() if a.intent.verb is Verb.EXERCISE for vm_id in a.intent.vm_ids]
@@ -105,7 +105,7 @@ def test_one_that_is_protected_while_it_is_made_is_neither_stored_nor_deleted_an
         inventory = bench.daemon.fleets.by_name["web"].inventory
         assert inventory.vms[kept].phase is (Phase.IN_SERVICE if ready else Phase.PREPARING)
         assert not [a for a in bench.actions() if kept in a.intent.vm_ids]
-        ((_, text),) = told(bench, "pool_kept")
+        ((_, text),) = events_of(bench, "pool_kept")
         assert text.startswith(f"{kept} is protected")
         assert len(chores(bench, Verb.REFILL)) >= 2
 
@@ -120,7 +120,7 @@ async def test_one_that_was_protected_already_when_it_was_tried_goes_back_into_t
     await bench.run(4500)
     assert [verb for _, verb, *_ in chores(bench)] == ["exercise", "store"]
     assert states(bench) == {"running": 1, "stopped": 1}
-    assert told(bench, "pool_kept") == []
+    assert events_of(bench, "pool_kept") == []
 
 
 @virtual
@@ -137,7 +137,7 @@ async def test_one_that_is_given_up_while_it_is_tried_stays_as_it_is():
     await giving_up
     assert [verb for _, verb, *_ in chores(bench)] == ["exercise"]
     assert states(bench) == {"running": 2}
-    assert told(bench, "pool_kept") == []
+    assert events_of(bench, "pool_kept") == []
 
 
 @virtual
@@ -163,5 +163,5 @@ async def test_one_whose_hook_takes_long_is_not_said_to_be_late():
     bench = trial_bench(lambda _: HookResult(well=True), took_s=2400.0)
     tag_at(bench, 3630, bench.ids[1], KEPT)
     await bench.run(6200)
-    ((_, text),) = told(bench, "pool_kept")
+    ((_, text),) = events_of(bench, "pool_kept")
     assert "and ready: it serves" in text

@@ -17,7 +17,7 @@ from tests.daemon.builders import ORIGIN_S, virtual
 from tests.daemon.pools import chores, pool_bench, renew_template, states
 
 
-def say(bench, at_s, what, *vms, fleet="web", reason="see ticket 7", answers=None):
+def give_command(bench, at_s, what, *vms, fleet="web", reason="see ticket 7", answers=None):
     """Give an operator's command at some second of the run. Answers and refusals are kept."""
     kept = bench.answers = answers if answers is not None else getattr(bench, "answers", [])
 
@@ -52,7 +52,7 @@ async def test_a_quarantined_vm_is_not_started_survives_a_restart_and_comes_back
         warm_pool={"minimum": 0},
     )
     bad = bench.ids[1]
-    say(bench, 15, "quarantine", bad)
+    give_command(bench, 15, "quarantine", bad)
     await bench.run(100)
     assert bench.answers == [f"{bad} of web will not be started until released."]
     assert view(bench, bad).tags[QUARANTINED_TAG] == "alice: see ticket 7"
@@ -63,7 +63,7 @@ async def test_a_quarantined_vm_is_not_started_survives_a_restart_and_comes_back
     # A new daemon reads the tag.
     await bench.run(100)
     assert view(bench, bad).state == "stopped"
-    say(bench, 5, "release", bad)
+    give_command(bench, 5, "release", bad)
     await bench.run(100)
     assert view(bench, bad).state == "running"
     assert view(bench, bad).tags[QUARANTINED_TAG] == ""
@@ -72,7 +72,7 @@ async def test_a_quarantined_vm_is_not_started_survives_a_restart_and_comes_back
 @virtual
 async def test_an_evicted_vm_is_deleted_whoever_made_it_and_the_record_says_who_asked():
     bench = pool_bench(100, running=1, vms=2, refill="off", warm_pool={"minimum": 0})
-    say(bench, 15, "evict", bench.ids[1])
+    give_command(bench, 15, "evict", bench.ids[1])
     await bench.run(60)
     assert [(at, verb, why) for at, verb, _, why in chores(bench)] == [
         (20, "terminate", "evicted by an operator")
@@ -86,7 +86,7 @@ async def test_an_evicted_vm_is_deleted_whoever_made_it_and_the_record_says_who_
 @virtual
 async def test_an_operator_may_have_vms_tried_one_after_the_other():
     bench = pool_bench(100, running=1, vms=2, refill="off", warm_pool={"minimum": 0})
-    say(bench, 15, "exercise")
+    give_command(bench, 15, "exercise")
     await bench.run(400)
     assert [verb for _, verb, *_ in chores(bench)] == ["exercise", "store", "exercise", "store"]
     assert len({a.intent.vm_ids for a in bench.actions()}) == 2
@@ -98,7 +98,7 @@ async def test_an_operator_may_have_the_pool_refreshed_outside_its_windows():
     bench = pool_bench(100, running=1, freshness={"refresh": {"windows": window}})
     await bench.run(300)
     renew_template(bench)
-    say(bench, 330, "refresh")
+    give_command(bench, 330, "refresh")
     await bench.run(1500)
     assert bench.answers == ["2 out of date in web will be replaced, the new ones first."]
     stopped = [vm for vm in bench.world.page(bench.clock.now()).vms if vm.state == "stopped"]
@@ -108,14 +108,14 @@ async def test_an_operator_may_have_the_pool_refreshed_outside_its_windows():
 @virtual
 async def test_what_must_stay_is_not_promised_to_be_replaced_and_nothing_is_made_for_it():
     bench = pool_bench(100, running=1, vms=2, freshness={"refresh": {}})
-    say(bench, 95, "refresh")
+    give_command(bench, 95, "refresh")
     await bench.run(600)
     (answer,) = bench.answers
     assert "the out-of-date VMs of web must stay (2): the daemon did not make it" in str(answer)
     assert chores(bench) == []
     # The tag allows one VM to be deleted.
     bench.world.tag(bench.clock.now(), bench.ids[1:2], {"autoscaler:terminable": "true"})
-    say(bench, 35, "refresh")
+    give_command(bench, 35, "refresh")
     await bench.run(1200)
     assert bench.answers[1].startswith(
         "1 out of date in web will be replaced, the new ones first. What else is must stay (1): "
@@ -132,14 +132,14 @@ async def test_while_the_template_is_unknown_nobody_is_told_that_all_is_up_to_da
         raise ProviderError(f"{spec.launch_template} cannot be read")
 
     readable, bench.provider.launch_spec = bench.provider.launch_spec, unreadable
-    say(bench, 35, "refresh")
+    give_command(bench, 35, "refresh")
     await bench.run(50)
     assert (
         "it is not known which VMs of web are out of date, since its launch template web cannot be read: web cannot be read"
         in str(bench.answers[0])
     )
     bench.provider.launch_spec = readable
-    say(bench, 75, "refresh")
+    give_command(bench, 75, "refresh")
     await bench.run(90)
     assert "must stay" in str(bench.answers[1])
 
@@ -151,7 +151,7 @@ async def test_what_is_replaced_on_an_operators_word_and_serves_meanwhile_is_rep
     renew_template(bench)
     old = {vm.id for vm in bench.world.page(bench.clock.now()).vms if vm.state == "stopped"}
     await bench.run(20)
-    say(bench, 15, "refresh")
+    give_command(bench, 15, "refresh")
     await bench.run(1500)
     assert bench.answers == ["2 out of date in web will be replaced, the new ones first."]
     left = {vm.id for vm in bench.world.page(bench.clock.now()).vms if vm.state == "stopped"}
@@ -164,7 +164,7 @@ async def test_what_was_evicted_and_not_deleted_for_want_of_an_answer_is_deleted
     bench.world.add_fault(
         Fault(FaultKind.API_ERROR, end_s=60, actions=("TerminateInstances",), code="InternalError")
     )
-    say(bench, 15, "evict", bench.ids[1])
+    give_command(bench, 15, "evict", bench.ids[1])
     await bench.run(900)
     assert bench.answers == [f"{bench.ids[1]} of web will be deleted for good, at the next tick."]
     assert view(bench, bench.ids[1]).state == "terminated"
@@ -176,7 +176,7 @@ async def test_what_may_not_be_deleted_is_asked_for_again_every_few_minutes_and_
     bench.world.add_fault(
         Fault(FaultKind.API_ERROR, actions=("TerminateInstances",), code="OperationNotPermitted")
     )
-    say(bench, 15, "evict", bench.ids[1])
+    give_command(bench, 15, "evict", bench.ids[1])
     await bench.run(900)
     assert 2 <= len(chores(bench, Verb.TERMINATE)) <= 4
     assert view(bench, bench.ids[1]).state == "stopped"
@@ -186,8 +186,8 @@ async def test_what_may_not_be_deleted_is_asked_for_again_every_few_minutes_and_
 async def test_adopted_and_disowned():
     bench = pool_bench(100, running=1, vms=1, refill="off", warm_pool={"minimum": 0})
     (stray,) = bench.world.provision(ORIGIN_S, "", 1)
-    say(bench, 15, "adopt", stray)
-    say(bench, 35, "disown", bench.ids[1])
+    give_command(bench, 15, "adopt", stray)
+    give_command(bench, 35, "disown", bench.ids[1])
     await bench.run(60)
     assert view(bench, stray).tags[FLEET_TAG] == "web"
     assert view(bench, bench.ids[1]).tags[FLEET_TAG] == ""
@@ -205,7 +205,7 @@ async def test_what_was_disowned_is_neither_started_nor_stopped_while_listings_s
         warm_pool={"minimum": 0},
     )
     on, off = bench.ids[0], bench.ids[5]
-    say(bench, 19, "disown", on, off)
+    give_command(bench, 19, "disown", on, off)
     await bench.run(140)
     assert (view(bench, on).state, view(bench, off).state) == ("running", "stopped")
     assert {call[3] for call in bench.calls("StopInstances", "StartInstances")} == {""}
@@ -233,7 +233,7 @@ async def test_what_cannot_be_tagged_is_neither_adopted_nor_given_up():
     bench = pool_bench(100, running=1, vms=2, refill="off", warm_pool={"minimum": 0})
     bench.setups[0] = replace(bench.setups[0], provider=NoTags(bench.provider))
     for at_s, what in ((15, "disown"), (16, "adopt"), (17, "quarantine")):
-        say(bench, at_s, what, bench.ids[1])
+        give_command(bench, at_s, what, bench.ids[1])
     await bench.run(80)
     gave, took, kept = map(str, bench.answers)
     why = f"{bench.ids[1]} UnauthorizedOperation not you"
@@ -251,8 +251,8 @@ def test_what_was_asked_of_the_pool_is_done_after_a_crash(tmp_path):
     async def main():
         bench = pool_bench(100, running=1, vms=4, refill={"calm": "90s"}, warm_pool={"minimum": 1})
         bench.journal = SqliteJournal(tmp_path, inline=True)
-        say(bench, 15, "exercise", bench.ids[1])
-        say(bench, 15.5, "evict", bench.ids[2])
+        give_command(bench, 15, "exercise", bench.ids[1])
+        give_command(bench, 15.5, "evict", bench.ids[2])
         bench.daemon = Daemon(bench.clock, bench.setups, bench.journal, bench.telemetry, bench.settings)
         running = asyncio.create_task(bench.daemon.run())
         await bench.clock.sleep_until(bench.clock.monotonic() + 17)
@@ -315,7 +315,7 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(case):
     @virtual
     async def lives():
         bench = pool_bench(100, running=1, vms=1, refill="off", warm_pool={"minimum": 0})
-        say(bench, 15, what, *((bench.ids[0] if vm == "running" else vm,) if vm else ()))
+        give_command(bench, 15, what, *((bench.ids[0] if vm == "running" else vm,) if vm else ()))
         await bench.run(40)
         (answer,) = bench.answers
         assert said in str(answer)
@@ -337,7 +337,7 @@ async def test_what_the_journal_does_not_take_is_not_done():
             raise JournalError("the disk is full")
 
     journal, bench.journal = bench.journal, Full()
-    say(bench, 15, "evict", bench.ids[1])
+    give_command(bench, 15, "evict", bench.ids[1])
     await bench.run(40)
     assert str(bench.answers[0]) == "the disk is full"
     assert view(bench, bench.ids[1]).state == "stopped"

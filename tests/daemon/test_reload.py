@@ -104,7 +104,7 @@ class Life:
     def value(self, name, **labels):
         return self.bench.telemetry.registry.get_sample_value(f"autoscaler_{name}", labels)
 
-    def said(self, event):
+    def logged(self, event):
         return self.bench.log.texts(event)
 
 
@@ -136,7 +136,7 @@ def rows(life, fleet):
 @pytest.mark.parametrize("second", [5, 62, 65, 71, 155, 205, 215])
 def test_a_change_of_one_policy_changes_no_decision_of_another_and_loses_no_order(life, second, undisturbed):
     life.when(second, life.write, "web", minimum=1).when(second, life.ask).run(300)
-    assert life.said("policies_reloaded") == ["changed web"]
+    assert life.logged("policies_reloaded") == ["changed web"]
     assert rows(life, "api") == undisturbed["api"]
     # A minimum that does not bind changes nothing either, so all that was known has been carried over.
     assert rows(life, "web") == undisturbed["web"]
@@ -147,7 +147,7 @@ def test_a_change_of_one_policy_changes_no_decision_of_another_and_loses_no_orde
 def test_a_changed_file_is_seen_without_being_asked_once_it_stands_still(life, undisturbed):
     life.when(35, life.write, "web", minimum=6).run(100)
     # Seen at 40, unchanged at 50, in use from the tick after that; the first order is of 60 at the latest.
-    assert life.said("policies_reloaded") == ["changed web"]
+    assert life.logged("policies_reloaded") == ["changed web"]
     assert life.daemon.policies.loaded_at_s == ORIGIN_S + 50
     desired = life.bench.column("desired")
     assert desired[:5] == [3] * 5
@@ -163,7 +163,7 @@ def test_a_folder_that_is_being_written_is_left_alone_until_it_stands_still(life
     for second in range(35, 90, 10):
         life.when(second, life.write, "web", headroom=f"{second}%")
     life.run(120)
-    assert life.said("policies_reloaded") == ["changed web"]
+    assert life.logged("policies_reloaded") == ["changed web"]
     assert life.daemon.policies.loaded_at_s == ORIGIN_S + 100
 
 
@@ -186,7 +186,7 @@ def test_what_cannot_be_used_leaves_the_last_good_set_and_is_said_once(life, spo
     life.when(62, spoil, life).when(62, life.ask).run(200)
     assert rows(life, "api") == undisturbed["api"][: len(rows(life, "api"))]
     assert rows(life, "web") == undisturbed["web"][: len(rows(life, "web"))]
-    (said,) = life.said("policies_rejected")
+    (said,) = life.logged("policies_rejected")
     assert said.startswith("the policies in use stay, since those in the folder cannot be used: ")
     assert words in said
     assert words in life.daemon.policies.error
@@ -200,15 +200,15 @@ def test_what_cannot_be_used_leaves_the_last_good_set_and_is_said_once(life, spo
 
 def test_a_set_that_is_put_right_is_taken_and_the_error_is_gone(life):
     life.when(35, life.write, "web", minimum=30).when(85, life.write, "web").run(150)
-    assert len(life.said("policies_rejected")) == 1
-    assert life.said("policies_reloaded") == ["no policy has changed"]
+    assert len(life.logged("policies_rejected")) == 1
+    assert life.logged("policies_reloaded") == ["no policy has changed"]
     assert life.daemon.policies.error == ""
     assert life.value("policy_reload_failed") == 0
 
 
 def test_asked_without_a_change_nothing_changes(life, undisturbed):
     life.when(65, life.ask).run(120)
-    assert life.said("policies_reloaded") == ["nothing has changed"]
+    assert life.logged("policies_reloaded") == ["nothing has changed"]
     assert rows(life, "web") == undisturbed["web"][: len(rows(life, "web"))]
     assert len(life.sources["web"]) == 1
 
@@ -221,7 +221,7 @@ def test_a_new_fleet_starts_cold_and_a_removed_one_is_dropped_with_its_vms_left_
         life.write("new")
 
     life.when(95, swap).when(95, life.ask).run(200)
-    assert life.said("policies_reloaded") == [
+    assert life.logged("policies_reloaded") == [
         (
             "added new; removed web, whose 12 VMs in service stay as they are; if web was renamed to new, tag its VMs with the new name (autoscaler:fleet), or they keep running unmanaged"
         )
@@ -266,7 +266,7 @@ def test_orders_of_a_removed_fleet_are_finished_and_recorded(life):
     assert action.settled_at_s == ORIGIN_S + 66
     assert {outcome.kind for outcome in action.outcomes} == {"accepted"}
     assert "act_failed" not in life.bench.log.events()
-    assert life.said("policies_reloaded")[0].startswith("removed web, ")
+    assert life.logged("policies_reloaded")[0].startswith("removed web, ")
 
 
 def test_adapters_that_need_not_change_are_kept_and_others_closed(life):
@@ -276,7 +276,7 @@ def test_adapters_that_need_not_change_are_kept_and_others_closed(life):
         (life.path / "api.yaml").write_text(text.replace("max_age: 30s", "max_age: 40s"))
 
     life.when(35, change).when(35, life.ask).run(80)
-    assert life.said("policies_reloaded") == ["changed api, web"]
+    assert life.logged("policies_reloaded") == ["changed api, web"]
     assert [source.closed for source in life.sources["web"]] == [False]
     assert [source.closed for source in life.sources["api"]] == [True, False]
     api, web = life.daemon.fleets.all
@@ -309,7 +309,7 @@ def test_what_was_learned_stays_while_the_measure_does_and_goes_with_it(life):
         found.update(before=evidence(life))
 
     life.when(194, look).when(195, change).when(195, life.ask).run(197)
-    assert life.said("policies_rejected") == []
+    assert life.logged("policies_rejected") == []
     (api, web), (api_before, web_before) = evidence(life), found["before"]
     assert web == web_before > 10
     assert api_before > 10
@@ -335,7 +335,7 @@ def test_a_reload_waits_for_the_tick_under_way(life):
 def test_an_unexpected_error_keeps_the_last_good_set_too(life):
     life.when(30, lambda: life.demands.update(bad=ZeroDivisionError("a bug")))
     life.when(31, life.write, "bad").when(31, life.ask).run(60)
-    (said,) = life.said("policies_rejected")
+    (said,) = life.logged("policies_rejected")
     assert said.endswith("unexpected ZeroDivisionError: a bug; please report")
     assert "task_failed" not in life.bench.log.events()
 
@@ -346,7 +346,7 @@ def test_a_lower_maximum_in_the_middle_of_a_burst_repeats_nothing_and_takes_back
     life, second
 ):
     life.when(second, life.write, "web", maximum=5).when(second, life.ask).run(300)
-    assert life.said("policies_reloaded") == ["changed web"]
+    assert life.logged("policies_reloaded") == ["changed web"]
     assert "vm" not in life.bench.log.events()
     actions = life.bench.actions()
     starts = [vm for action in actions if action.intent.verb == "start" for vm in action.intent.vm_ids]

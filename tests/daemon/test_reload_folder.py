@@ -89,7 +89,7 @@ class HangingFolder(PolicyFolder):
         return PolicySet()
 
 
-async def until(found):
+async def wait_for(found):
     """Wait for a condition in turns of the loop on the real clock, with a limit."""
     clock = SystemClock()
     end_s = clock.monotonic() + 100
@@ -114,14 +114,14 @@ async def test_a_disk_that_hangs_costs_its_bound_and_one_thread_and_is_heard_of_
     watching = asyncio.create_task(reloads.watch())
     for asked in range(1, 4):
         reloads.ask()
-        await until(lambda asked=asked: failures(bench) == asked)
+        await wait_for(lambda asked=asked: failures(bench) == asked)
     assert folder.waiting == 1
     (said,) = bench.log.texts("policies_rejected")
     assert said.endswith(f"those in the folder cannot be used: {tmp_path} did not answer within 0.05 s")
     folder.free.set()
-    await until(reloads._reading.done)
+    await wait_for(reloads._reading.done)
     reloads.ask()
-    await until(lambda: bench.log.texts("policies_reloaded") or failures(bench) > 3)
+    await wait_for(lambda: bench.log.texts("policies_reloaded") or failures(bench) > 3)
     assert folder.waiting == 2
     watching.cancel()
     await asyncio.wait({watching})

@@ -52,7 +52,7 @@ def trial_bench(answer=None, *, took_s=45.0, vms=1, demand=100, **changes):
     return bench
 
 
-def told(bench, *kinds):
+def events_of(bench, *kinds):
     return [(kind, text) for _, kind, text in bench.events() if kind in kinds]
 
 
@@ -71,7 +71,7 @@ async def test_it_runs_once_the_vm_is_ready_and_the_vm_goes_back_into_the_pool()
     assert at_s == 3620  # it runs after 16 s and is ready after 19
     ((store_s, *_),) = chores(bench, Verb.STORE)
     assert store_s == 3670  # 45 s later it has ended, which the next tick sees
-    ((_, text),) = told(bench, "pool_ready")
+    ((_, text),) = events_of(bench, "pool_ready")
     assert "it said: 3 packages" in text
     assert EXERCISED_AT_TAG in tags(bench, other)
     assert QUARANTINED_TAG not in tags(bench, other)
@@ -87,7 +87,7 @@ async def test_a_vm_that_fails_is_stopped_and_kept_from_starting_over_a_restart_
     await bench.run(4300)
     assert states(bench) == {"running": 1, "stopped": 1}
     assert chores(bench, Verb.STORE) == []
-    ((_, text),) = told(bench, "exercise_failed")
+    ((_, text),) = events_of(bench, "exercise_failed")
     assert "code 3: disk is full" in text
     assert f"autoscaler pool release web {other}" in text
     assert tags(bench, other)[QUARANTINED_TAG] == "its exercise: code 3: disk is full"
@@ -105,9 +105,9 @@ async def test_a_hook_that_cannot_be_run_is_told_of_and_blames_no_vm():
     bench = trial_bench(lambda _: HookResult(well=None, message="/opt/patch cannot be run: no such file"))
     await bench.run(4500)
     assert len(chores(bench, Verb.STORE)) == 1
-    ((_, text),) = told(bench, "exercise_not_run")
+    ((_, text),) = events_of(bench, "exercise_not_run")
     assert "no such file" in text
-    assert told(bench, "exercise_failed") == []
+    assert events_of(bench, "exercise_failed") == []
 
 
 @virtual
@@ -118,7 +118,7 @@ async def test_a_hook_that_breaks_its_word_is_told_of_and_blames_no_vm():
     bench = trial_bench(answer)
     await bench.run(4500)
     assert len(chores(bench, Verb.STORE)) == 1
-    ((_, text),) = told(bench, "exercise_not_run")
+    ((_, text),) = events_of(bench, "exercise_not_run")
     assert "KeyError" in text
 
 
@@ -138,7 +138,7 @@ async def test_a_long_hook_is_not_cut_short_by_the_time_of_preparing():
     await bench.run(6400)
     ((store_s, *_),) = chores(bench, Verb.STORE)
     assert store_s >= 3600 + 2400
-    assert told(bench, "exercise_failed", "exercise_not_run") == []
+    assert events_of(bench, "exercise_failed", "exercise_not_run") == []
 
 
 @virtual
@@ -146,7 +146,7 @@ async def test_where_the_tag_cannot_be_written_that_is_said():
     bench = trial_bench(lambda _: HookResult(well=False, message="bad"))
     bench.world.add_fault(Fault(FaultKind.API_ERROR, actions=("CreateTags",), code="UnauthorizedOperation"))
     await bench.run(4500)
-    ((_, text),) = told(bench, "exercise_failed")
+    ((_, text),) = events_of(bench, "exercise_failed")
     assert "a restart forgets it: UnauthorizedOperation" in text
     assert bench.daemon.fleets.by_name["web"].inventory.startable(bench.clock.now()) == []
 
@@ -285,4 +285,4 @@ async def test_a_clock_that_is_set_back_gives_no_work_to_one_that_is_tried_and_r
     assert bench.log.events().count("clock_set_back") == 1
     assert max(bench.column("in_service")) == 1
     assert len(bench.hook.runs) == 1
-    assert told(bench, "exercise_resumed")
+    assert events_of(bench, "exercise_resumed")

@@ -19,7 +19,7 @@ def demand(seconds):
     return float(round(1100.0 + 900.0 * swing + 40.0 * (int(seconds // 60.0) * 7919 % 5)))
 
 
-def told(bench):
+def demand_events(bench):
     return [(at_s, kind) for at_s, kind, _ in bench.events() if kind.startswith("demand_")]
 
 
@@ -47,7 +47,7 @@ async def test_an_outage_in_front_of_a_fleet_with_an_objective_stops_nothing_and
     assert low[-1].sentence == (
         "holding 20: demand fell suddenly to 9/s, which is rare and may be an outage, so 20 VMs stay for a while"
     )
-    assert told(bench) == [(AT_S + 600.0, "demand_fell"), (AT_S + 3000.0, "demand_believed")]
+    assert demand_events(bench) == [(AT_S + 600.0, "demand_fell"), (AT_S + 3000.0, "demand_believed")]
     text = next(text for _, kind, text in bench.events() if kind == "demand_fell")
     assert text == (
         "demand fell suddenly to 9/s; that may be an outage in front of the fleet, so up to 20 of its VMs stay for a while: check whether requests reach it"
@@ -59,4 +59,4 @@ async def test_zero_at_all_vms_at_once_is_told_while_it_is_doubted():
     bench = Bench(vms=6, running=6)
     bench.add(policy(signal={"zero_hold": "120s"}), steady((0, 600.0), (60, 0.0)))
     await bench.run(300)
-    assert told(bench) == [(60.0, "demand_fell"), (180.0, "demand_believed")]
+    assert demand_events(bench) == [(60.0, "demand_fell"), (180.0, "demand_believed")]

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.metrics import MetricWrapperBase
 
 from autoscaler.daemon.telemetry import Telemetry
-from tests.cli.conftest import Program, call, daemon_settings, get, strict_json, until, write_policies
+from tests.cli.conftest import Program, call, daemon_settings, get, strict_json, wait_for, write_policies
 from tests.deploy.test_alert_rules import RULES, rules
 from tests.free_ports import Ports
 from tests.sources.real_prometheus import running
@@ -185,7 +185,7 @@ async def test_a_real_prometheus_answers_all_of_it_of_a_real_daemon(tmp_path):
             (tmp_path / "policies/api.yaml").touch()
             async with running(tmp_path, ports.one(), config=config) as prometheus:
                 answers = Asking(prometheus)
-                until(lambda: answers.query("autoscaler_acts"), daemon.said, alive=daemon.process)
+                wait_for(lambda: answers.query("autoscaler_acts"), daemon.output, alive=daemon.process)
                 answered = {**WORDS, "datasource": "any"}
                 for variable in dashboard()["templating"]["list"][1:]:
                     offered = answers.values(filled(variable["query"]["query"], answered))
@@ -203,7 +203,9 @@ async def test_a_real_prometheus_answers_all_of_it_of_a_real_daemon(tmp_path):
                             waited_for.remove((query, legend))
                     return not waited_for
 
-                until(all_answered, lambda: "\n".join(query for query, _ in waited_for), alive=daemon.process)
+                wait_for(
+                    all_answered, lambda: "\n".join(query for query, _ in waited_for), alive=daemon.process
+                )
 
 
 def filled(text, answered):

@@ -33,7 +33,7 @@ NAMES = itertools.count(1)
 """Numbers for unique names, because moto's data outlives its server."""
 
 
-def told(findings):
+def contents(findings):
     return [(each.level, each.text, each.fix) for each in findings]
 
 
@@ -56,7 +56,7 @@ def test_a_group_that_fits_is_one_finding_with_its_times():
     ],
 )  # fmt: skip
 def test_each_misfit_of_a_group_is_named_with_its_fix(changes, level, words, fix):
-    ((found, text, what_to_do),) = told(of_group("web", replace(GROUP, **changes), 40.0, 120.0))
+    ((found, text, what_to_do),) = contents(of_group("web", replace(GROUP, **changes), 40.0, 120.0))
     assert found is level
     assert words in text
     assert fix in what_to_do
@@ -77,7 +77,7 @@ def hibernation(vms=(VM,), *, facts=M7I, root=ROOT, template=True):
 
 
 def test_a_fleet_that_can_is_one_finding():
-    ((level, text, _),) = told(hibernation([VM, replace(VM, id="i-2")]))
+    ((level, text, _),) = contents(hibernation([VM, replace(VM, id="i-2")]))
     assert (level, text) == (Level.OK, "all 2 VMs can hibernate")
 
 
@@ -96,7 +96,7 @@ UNABLE = replace(VM, hibernates=False)
     ],
 )
 def test_each_reason_not_to_hibernate_is_named_with_its_fix(vms, facts, root, template, words):
-    found = told(hibernation(vms, facts=facts, root=root, template=template))
+    found = contents(hibernation(vms, facts=facts, root=root, template=template))
     assert len(found) == len(words)
     for (level, text, fix), word in zip(found, words, strict=True):
         assert level is Level.WARNING

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from autoscaler.ports import FLEET_TAG
-from tests.cli.conftest import OPENER, Program, until
+from tests.cli.conftest import OPENER, Program, wait_for
 from tests.free_ports import Ports
 from tests.libvirt.real_host import RealHost
 from tests.real import require_real
@@ -124,7 +124,7 @@ def _front(tmp_path, ports, host):
     config.write_text(CONFIG.format(socket=socket, front=front, servers=servers))
     process = subprocess.Popen([HAPROXY, "-f", str(config), "-db"], stdin=subprocess.DEVNULL)
     try:
-        until(socket.exists, alive=process)
+        wait_for(socket.exists, alive=process)
         yield front, socket, vm_port
     finally:
         process.terminate()
@@ -148,29 +148,29 @@ def test_vms_follow_the_requests_and_none_is_lost(host, front, tmp_path):
 
     with Load(f"http://127.0.0.1:{port}/") as load, Program("run", cwd=tmp_path, **settings) as program:
         # HAProxy has no VM to send requests to before the daemon has admitted one.
-        until(lambda: sum(load.boots.values()) > QUIET, program.said, alive=program.process)
+        wait_for(lambda: sum(load.boots.values()) > QUIET, program.output, alive=program.process)
         (before,) = load.boots
         load.failed.clear()
         load.per_s = CROWD
-        until(lambda: len(running()) > 1, program.said, alive=program.process)
+        wait_for(lambda: len(running()) > 1, program.output, alive=program.process)
         ordered = running()
         program.process.kill()
         program.process.wait()
         with Program("run", cwd=tmp_path, **settings) as again:
             # The VM that was booting when the daemon died is in service, and no other was started in its place.
-            until(
+            wait_for(
                 lambda: sum(n for boot, n in load.boots.items() if boot != before) > CROWD,
-                again.said,
+                again.output,
                 alive=again.process,
             )
-            assert running() == ordered, again.said()
+            assert running() == ordered, again.output()
             assert len(load.boots) == len(ordered) == 2
             for vm in ordered:
                 host.mark_started_long_ago(vm)
             load.per_s = QUIET
-            until(lambda: len(running()) == 1, again.said, alive=again.process)
+            wait_for(lambda: len(running()) == 1, again.output, alive=again.process)
             load.forget()
-            until(lambda: sum(load.boots.values()) > 2 * QUIET, again.said, alive=again.process)
+            wait_for(lambda: sum(load.boots.values()) > 2 * QUIET, again.output, alive=again.process)
             assert len(load.boots) == 1
     assert load.failed == []
-    assert "Traceback" not in program.said() + again.said()
+    assert "Traceback" not in program.output() + again.output()

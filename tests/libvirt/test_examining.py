@@ -10,7 +10,7 @@ from tests.libvirt.conftest import URIS
 from tests.libvirt.troubles import libvirt_error
 
 
-async def said(hosts, *fleets, **settings):
+async def examined(hosts, *fleets, **settings):
     settings = LibvirtSettings(tuple(URIS.values()), **settings)
     found, vms = await examine(settings, fleets, hosts.clock, hosts.connect)
     return found, vms
@@ -24,7 +24,7 @@ async def test_all_is_well_where_it_is(hosts):
     hosts.of["hv1"].define_template("golden")
     vm_id = hosts.define()
     hosts.scripts["hv1"]["getMemoryStats"] = lambda *_: {"free": 4 << 20}
-    found, vms = await said(
+    found, vms = await examined(
         hosts, Examined("web", ProvisionSpec("web", "golden"), subnets=("hv1",), hibernates=True)
     )
     assert [vm.id for vm in vms] == [vm_id]
@@ -49,7 +49,7 @@ async def test_what_is_wrong_is_said(hosts):
     hosts.of["hv2"].connection.defineXML(hv1.domain(paused).XMLDesc(0))
     hv1.make_volume("autoscaler-0000-vda.qcow2")
     hosts.scripts["hv1"]["getMemoryStats"] = lambda *_: {"free": 1 << 20}
-    found, _ = await said(
+    found, _ = await examined(
         hosts,
         Examined("web", ProvisionSpec("web", "golden"), subnets=("hv1", "hv9"), hibernates=True),
         Examined("shop", None, only_on_aws=("balancer.target_group",)),
@@ -77,7 +77,7 @@ async def test_what_is_wrong_is_said(hosts):
 async def test_memory_is_not_asked_for_where_it_is_not_heeded(hosts):
     hosts.scripts["hv1"]["getMemoryStats"] = lambda *_: {"free": 0}
     hosts.define()
-    found, _ = await said(hosts, Examined("web", None), heed_memory=False)
+    found, _ = await examined(hosts, Examined("web", None), heed_memory=False)
     assert "memory" not in {each.check for each in found}
 
 
@@ -85,7 +85,7 @@ async def test_a_host_that_does_not_answer_is_one_finding(hosts):
     vm_id = hosts.of["hv1"].define({FLEET_TAG: "web"})
     hosts.refusing["hv2"] = libvirt_error(45, "authentication failed: no agent")
     async with asyncio.timeout(30):
-        found, vms = await said(hosts, Examined("web", None))
+        found, vms = await examined(hosts, Examined("web", None))
     assert [vm.id for vm in vms] == [vm_id]
     (text,) = of(found, "reach", Level.PROBLEM)
     assert text.startswith("hv2 cannot be asked: authentication failed: no agent")

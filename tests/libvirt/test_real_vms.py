@@ -12,7 +12,7 @@ from autoscaler.ports import FLEET_TAG, OutcomeKind, ProvisionSpec, VmState
 from autoscaler.providers.libvirt.domains import ADDRESS_TAG
 from autoscaler.providers.libvirt.provider import LibvirtProvider
 from autoscaler.providers.libvirt.settings import LibvirtSettings
-from tests.cli.conftest import CLOCK, OPENER, Program, call, get, strict_json, until
+from tests.cli.conftest import CLOCK, OPENER, Program, call, get, strict_json, wait_for
 from tests.free_ports import Ports
 from tests.libvirt.real_host import RealHost
 
@@ -93,12 +93,12 @@ def test_vms_boot_for_demand_shut_down_after_it_and_keep_their_memory(host, port
     site.demand("kept", "one", HIBERNATE)
     with Program("run", cwd=tmp_path, **site.settings) as program:
         url = program.listens()
-        until(lambda: site.boot_of(11) and site.boot_of(12) and site.boot_of(13), alive=program.process)
-        until(lambda: in_service(url) == {"web": 2, "kept": 1}, program.said, alive=program.process)
+        wait_for(lambda: site.boot_of(11) and site.boot_of(12) and site.boot_of(13), alive=program.process)
+        wait_for(lambda: in_service(url) == {"web": 2, "kept": 1}, program.output, alive=program.process)
 
         boot = site.boot_of(13)
         site.demand("kept", "none", HIBERNATE, program)
-        until(lambda: not host.domain(kept).isActive(), program.said, alive=program.process)
+        wait_for(lambda: not host.domain(kept).isActive(), program.output, alive=program.process)
         assert host.domain(kept).state() == [OFF, SAVED]
         assert host.domain(kept).hasManagedSaveImage()
 
@@ -106,11 +106,11 @@ def test_vms_boot_for_demand_shut_down_after_it_and_keep_their_memory(host, port
         host.start()
         host.tag(kept, {FLEET_TAG: "kept", ADDRESS_TAG: "127.0.0.13", "written": "meanwhile"})
         site.demand("kept", "one", HIBERNATE, program)
-        until(lambda: site.boot_of(13), program.said, alive=program.process)
+        wait_for(lambda: site.boot_of(13), program.output, alive=program.process)
         assert site.boot_of(13) == boot
         # The restored memory has the tags from the time when it was saved.
-        until(lambda: "meanwhile" in host.domain(kept).XMLDesc(0), program.said, alive=program.process)
-    assert "Traceback" not in program.said()
+        wait_for(lambda: "meanwhile" in host.domain(kept).XMLDesc(0), program.output, alive=program.process)
+    assert "Traceback" not in program.output()
 
     # Another daemon, as on a new machine, relies on the marks of the VMs: here, that they have run for long.
     for each in web:
@@ -118,9 +118,11 @@ def test_vms_boot_for_demand_shut_down_after_it_and_keep_their_memory(host, port
     site.demand("web", "none")
     site.settings["state_dir"] = tmp_path / "another"
     with Program("run", cwd=tmp_path, **site.settings) as program:
-        until(lambda: not any(host.domain(i).isActive() for i in web), program.said, alive=program.process)
+        wait_for(
+            lambda: not any(host.domain(i).isActive() for i in web), program.output, alive=program.process
+        )
         assert [host.domain(i).state() for i in web] == [[OFF, SHUTDOWN]] * 2
-    assert "Traceback" not in program.said()
+    assert "Traceback" not in program.output()
     assert host.domain(kept).isActive()
     assert not host.domain(stranger).isActive()
 

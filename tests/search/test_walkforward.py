@@ -42,7 +42,7 @@ EMBARGO = embargo_ticks(VARIANTS, TICK_S, TICK_S)
 PLAN = plan_folds(COURSE, EMBARGO)
 
 
-def told(walked):
+def values_of(walked):
     """All that was found, as values that can be compared."""
     scores = [*walked.chosen_on, *walked.judged_on, walked.whole]
     values = [
@@ -154,13 +154,17 @@ def test_poison_in_the_embargo_and_after_it_changes_nothing_chosen(walked, numbe
 @pytest.mark.parametrize("width", [1, 4])
 def test_how_wide_the_parts_are_changes_no_bit(walked, width):
     shares = []
-    assert told(walk(VARIANTS, COURSE, PLAN, part_variants=width, progress=shares.append)) == told(walked)
+    assert values_of(walk(VARIANTS, COURSE, PLAN, part_variants=width, progress=shares.append)) == values_of(
+        walked
+    )
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
 
 
 def test_how_many_processes_compute_changes_no_bit(walked):
-    assert told(walk(VARIANTS, COURSE, PLAN, executor=Processes(2), part_variants=2)) == told(walked)
+    assert values_of(walk(VARIANTS, COURSE, PLAN, executor=Processes(2), part_variants=2)) == values_of(
+        walked
+    )
 
 
 def _dies(values):

@@ -98,7 +98,7 @@ class Looked:
     def overflow(self):
         return self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
 
-    def until(self, expression):
+    def wait_for(self, expression):
         """Wait until it is true, asking once per frame: the page's policy refuses playwright's own waiting."""
         for _ in range(MOST_FRAMES):
             if self.page.evaluate(f"new Promise(requestAnimationFrame).then(() => Boolean({expression}))"):
@@ -181,7 +181,7 @@ def test_pointing_at_the_chart_reads_the_decision_there(browser, month):
         page = looked.page
         box = looked.chart()
         page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-        looked.until(
+        looked.wait_for(
             "/holding 3: demand .* needs 3 VMs \\(tick \\d+\\)/.test(document.getElementById('readout').textContent)"
         )
         tick = int(re.search(r"\(tick (\d+)\)", page.locator("#readout").inner_text())[1])
@@ -209,7 +209,7 @@ def test_dragging_looks_closer(browser, month):
         looked.page.mouse.down()
         looked.page.mouse.move(box["x"] + box["width"] * 0.6, y, steps=5)
         looked.page.mouse.up()
-        looked.until(
+        looked.wait_for(
             f"(() => {{ const [a, b] = document.getElementById('chart').layout.xaxis.range; return (Date.parse(b + 'Z') - Date.parse(a + 'Z')) / 1000 < {before_s / 2}; }})()"
         )
         assert looked.range() == pytest.approx(before_s / 5, rel=0.1)
@@ -250,7 +250,7 @@ def test_a_tap_on_a_phone_reads_the_decision_and_the_page_still_scrolls(browser,
         page = looked.page
         box = looked.chart()
         page.touchscreen.tap(box["x"] + box["width"] / 3, box["y"] + box["height"] / 2)
-        looked.until("/\\(tick \\d+\\)/.test(document.getElementById('readout').textContent)")
+        looked.wait_for("/\\(tick \\d+\\)/.test(document.getElementById('readout').textContent)")
         before = page.evaluate("window.scrollY")
         finger = page.context.new_cdp_session(page)
         x, y = box["x"] + 100, box["y"] + 100
@@ -258,7 +258,7 @@ def test_a_tap_on_a_phone_reads_the_decision_and_the_page_still_scrolls(browser,
             points = [{"x": x, "y": y - moved}]
             finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
         finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-        looked.until(f"window.scrollY > {before + 100}")
+        looked.wait_for(f"window.scrollY > {before + 100}")
         assert looked.said == []
 
 
@@ -300,14 +300,14 @@ def test_the_variants_of_a_sweep_can_be_read_and_turned(browser, tmp_path):
         page = looked.page
         front = page.evaluate("document.getElementById('pareto').data[1].x")
         assert front == [9, 10, 11, 12]
-        looked.until("document.getElementById('heat').data !== undefined")
+        looked.wait_for("document.getElementById('heat').data !== undefined")
         assert page.evaluate("document.getElementById('heat').data[0].z") == [[10, 11, 12], [13, 14, 9]]
         page.select_option("#across", "forecast.cover")
         page.select_option("#up", "reactive.headroom")
         page.select_option("#shows", "shortage_s")
         assert page.evaluate("document.getElementById('heat').data[0].z") == [[60, 70], [50, None], [40, 80]]
         page.locator("#pareto .points path").last.hover(force=True)
-        looked.until("document.getElementById('variant').textContent.includes('reactive.headroom 0.2')")
+        looked.wait_for("document.getElementById('variant').textContent.includes('reactive.headroom 0.2')")
         assert page.locator("#variant").inner_text() == (
             "reactive.headroom 0.2, forecast.cover 50%: cost 11.00, time with shortage 50 s"
         )
@@ -359,7 +359,7 @@ def test_every_number_of_the_heat_map_can_be_read(browser, tmp_path, scheme):
     )
     write_page(tmp_path / "report.html", doc, None)
     with Looked(browser, tmp_path / "report.html", DESKTOP, color_scheme=scheme) as looked:
-        looked.until("document.querySelectorAll('#heat .heatmap-label text').length === 4")
+        looked.wait_for("document.querySelectorAll('#heat .heatmap-label text').length === 4")
         text = looked.page.evaluate(
             "getComputedStyle(document.querySelector('#heat .heatmap-label text')).fill.match(/[0-9]+/g).map(Number)"
         )
@@ -387,7 +387,7 @@ def test_durations_of_variants_are_in_order_of_their_length(browser, tmp_path):
     )
     write_page(tmp_path / "report.html", doc, None)
     with Looked(browser, tmp_path / "report.html", DESKTOP) as looked:
-        looked.until("document.getElementById('heat').data !== undefined")
+        looked.wait_for("document.getElementById('heat').data !== undefined")
         shown = looked.page.evaluate("document.getElementById('heat').data[0].x")
     assert shown == ["100s", "5m", "15m", "1h30m"]
 
@@ -407,7 +407,7 @@ def test_the_colours_follow_the_system_while_the_page_is_open(browser, month):
         colour = "document.getElementById('chart').layout.paper_bgcolor"
         before = looked.page.evaluate(colour)
         looked.page.emulate_media(color_scheme="dark")
-        looked.until(f"{colour} !== {before!r}")
+        looked.wait_for(f"{colour} !== {before!r}")
         assert looked.said == []
 
 
@@ -416,10 +416,10 @@ def test_on_paper_charts_are_dark_on_white_and_no_column_is_cut_off(browser, mon
         colour = "document.getElementById('chart').layout.paper_bgcolor"
         seen = looked.page.evaluate(colour)
         looked.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
-        looked.until(f"{colour} === '#ffffff'")
+        looked.wait_for(f"{colour} === '#ffffff'")
         looked.page.emulate_media(media="print")
         cut = "[...document.querySelectorAll('.scroll')].map((each) => each.scrollWidth - each.clientWidth)"
         assert max(looked.page.evaluate(cut)) <= 0
         looked.page.evaluate("window.dispatchEvent(new Event('afterprint'))")
-        looked.until(f"{colour} === {seen!r}")
+        looked.wait_for(f"{colour} === {seen!r}")
         assert looked.said == []

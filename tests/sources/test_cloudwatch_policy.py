@@ -34,7 +34,7 @@ def loaded(folder, section, kind="total", source="cloudwatch", max_age="10m"):
     return load_policies(folder, 10.0)
 
 
-def said(folder, *section, **more):
+def problems_of(folder, *section, **more):
     found = loaded(folder, section, **more)
     return [f"{each.mark.line}: {each.message}; {each.advice}" for each in (*found.errors, *found.warnings)]
 
@@ -84,7 +84,7 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG)
 def test_what_cannot_be_as_written_is_said_with_what_to_write(tmp_path, wrong):
     section, more, words = WRONG[wrong]
-    problems = said(tmp_path, *section, **more)
+    problems = problems_of(tmp_path, *section, **more)
     assert len(problems) == 1, problems
     assert words in problems[0]
 
@@ -113,7 +113,7 @@ RIGHT = {
 @pytest.mark.parametrize("right", RIGHT)
 def test_these_are_right_and_become_sources(tmp_path, right):
     section, more = RIGHT[right]
-    assert said(tmp_path, *section, **more) == []
+    assert problems_of(tmp_path, *section, **more) == []
     (policy,) = loaded(tmp_path, section, **more).policies
     clock = ManualClock()
     sources = Sources(clock, tmp_path, PushedSamples(clock), lambda _: CloudWatchSettings("eu-central-1"))

@@ -13,7 +13,16 @@ from ruamel.yaml import YAML
 
 from autoscaler.cloud.setup import FleetSetup
 from autoscaler.store import JournalReader
-from tests.cli.conftest import OPENER, Program, call, daemon_settings, embedded_cloud, get, strict_json, until
+from tests.cli.conftest import (
+    OPENER,
+    Program,
+    call,
+    daemon_settings,
+    embedded_cloud,
+    get,
+    strict_json,
+    wait_for,
+)
 from tests.real import require_real
 from tests.sources.real_prometheus import running
 
@@ -59,10 +68,10 @@ def test_a_burst_that_is_pushed_starts_vms_long_before_the_next_tick(tmp_path, s
     with Program("run", cwd=tmp_path, **settings) as program:
         url = program.listens()
         program.hears("/v1/samples")
-        until(lambda: strict_json(get(f"{url}/api/v1/status")[1])["tick"], alive=program.process)
+        wait_for(lambda: strict_json(get(f"{url}/api/v1/status")[1])["tick"], alive=program.process)
         now_s = strict_json(get(f"{url}/api/v1/status")[1])["at_s"]
         assert push(url, 1.6, now_s) == {"taken": 1}
-        until(lambda: started(tmp_path / "state") == 4, program.said, alive=program.process)
+        wait_for(lambda: started(tmp_path / "state") == 4, program.output, alive=program.process)
         status = strict_json(get(f"{url}/api/v1/status")[1])
         assert status["push"]["samples"] == {"taken": 1}
         assert 'autoscaler_early_turns_total{cause="push"} 1.0' in get(f"{url}/metrics")[1]
@@ -70,7 +79,7 @@ def test_a_burst_that_is_pushed_starts_vms_long_before_the_next_tick(tmp_path, s
             push(url, -5.0, now_s)
         shown = " ".join(call("status", "--url", url, cwd=tmp_path, **settings).stdout.split())
         assert "push: the value -5 is below 0; send the level or the rate, not a change" in shown
-        assert TOKEN not in program.said()
+        assert TOKEN not in program.output()
 
 
 @pytest.mark.real
@@ -91,9 +100,9 @@ async def test_a_real_prometheus_pushes_what_it_scrapes(tmp_path, settings, unus
         write["url"] = f"{url}/v1/samples"
         config_text = "".join(f"{key}: {json.dumps(value)}\n" for key, value in config.items())
         async with running(prometheus, unused_tcp_port, config=config_text):
-            until(lambda: started(tmp_path / "state") == 2, program.said, alive=program.process)
+            wait_for(lambda: started(tmp_path / "state") == 2, program.output, alive=program.process)
             push_status = strict_json(get(f"{url}/api/v1/status")[1])["push"]
         assert push_status["refused"] == []
         assert push_status["samples"]["taken"] >= 1
         # When it stops, it marks its series as ended.
-        assert "push_refused" not in program.said()
+        assert "push_refused" not in program.output()

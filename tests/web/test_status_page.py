@@ -64,7 +64,7 @@ class Shown:
         return page
 
 
-async def until(page, expression):
+async def wait_for(page, expression):
     """Ask once per frame, as the page's policy refuses playwright's own waiting; the page asks again within seconds."""
     for _ in range(3600):
         if await page.evaluate(f"new Promise(requestAnimationFrame).then(() => Boolean({expression}))"):
@@ -86,7 +86,7 @@ async def test_it_shows_the_fleet_its_past_and_its_events(shown, browser):
     )
     async with Site(shown.daemon, "127.0.0.1", 0, history=JournalHistory(shown.state_dir)) as site:
         page = await shown.open(browser, site)
-        await until(page, "document.querySelectorAll('#chart path.demand').length === 1")
+        await wait_for(page, "document.querySelectorAll('#chart path.demand').length === 1")
         assert await page.inner_text("#health") == "healthy"
         row = (await page.inner_text("#fleets tbody tr")).split()
         assert row[:6] == ["web", "150", "200", "2", "2", "0"]
@@ -136,9 +136,9 @@ async def test_it_follows_the_daemon_and_says_when_that_is_gone(shown, browser):
         page = await shown.open(browser, site)
         shown.bench.setups[0].source.demand = 450.0
         await shown.tick(3)
-        await until(page, "document.querySelector('#fleets tbody').innerText.includes('450')")
+        await wait_for(page, "document.querySelector('#fleets tbody').innerText.includes('450')")
         assert float((await page.inner_text("#fleets tbody tr")).split()[3]) > 2
-    await until(page, "document.querySelector('#health').textContent === 'no answer'")
+    await wait_for(page, "document.querySelector('#health').textContent === 'no answer'")
     assert "what is shown is old" in await page.inner_text("#problems")
     assert "450" in await page.inner_text("#fleets")
 
@@ -161,7 +161,7 @@ async def test_many_fleets_are_found_by_name_and_opened_by_their_address(tmp_pat
         await page.fill("#filter", "sho")
         assert await page.locator("#fleets tbody tr").count() == 1
         await page.click("#fleets tbody a")
-        await until(page, "document.querySelector('#one-head').textContent === 'shop'")
+        await wait_for(page, "document.querySelector('#one-head').textContent === 'shop'")
         assert page.url.endswith("#fleet=shop")
         page = await shown.open(browser, site, at="#fleet=fleet-7")
         assert await page.inner_text("#one-head") == "fleet-7"
@@ -182,7 +182,7 @@ async def test_of_many_fleets_it_says_first_which_need_a_look(tmp_path, browser)
         assert lines[1].startswith("without-any-vm-0, without-any-vm-1, ")
         assert lines[1].endswith(" and 5 more: Metrics: nobody to ask")
         await page.click("#look a >> nth=0")
-        await until(page, "!document.querySelector('#one').hidden")
+        await wait_for(page, "!document.querySelector('#one').hidden")
         beyond = "(() => { const at = document.querySelector('.scroll'); return at.scrollWidth - at.clientWidth; })()"
         assert await page.evaluate(beyond) <= 0
         assert shown.said == []
@@ -214,7 +214,7 @@ async def test_it_fits_the_screen_and_shows_without_a_journal_what_it_sees(shown
         page = await shown.open(browser, site, width)
         assert await page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
         await shown.tick(1)
-        await until(page, "document.querySelectorAll('#chart path.demand').length === 1")
+        await wait_for(page, "document.querySelectorAll('#chart path.demand').length === 1")
 
 
 async def test_programs_get_text_and_browsers_a_page_that_runs_nothing_else(shown):
