@@ -88,9 +88,14 @@ def data(params: LaneParams, counts: CountType) -> Rule:
             value = np.where(fallen, np.maximum(instead, wish), value)
 
         def why() -> Int:
-            fresh = view.freshness == FRESH
-            why = np.where(fresh, _why_fresh(few, gone, returned), _REASON_OF_FRESHNESS[view.freshness])
-            told: Int = np.where(view.listed, why, int(Reason.LISTING_INCOMPLETE)) * held
+            told: Int = np.full(len(wish), int(Reason.LOW_COVERAGE))
+            if returned is not None:
+                only = returned if few is None else returned & ~few
+                told = np.where(only, int(Reason.DATA_RETURNED), told)
+            if gone is not None:
+                told = np.where(gone, int(Reason.DEMAND_VANISHED), told)
+            told = np.where(view.freshness == FRESH, told, _REASON_OF_FRESHNESS[view.freshness])
+            told = np.where(view.listed, told, int(Reason.LISTING_INCOMPLETE)) * held
             if fallen is not None:
                 told = np.where(fallen, (value != wish) * int(Reason.DATA_FALLBACK), told)
             return told
@@ -107,15 +112,6 @@ def _any_of(*masks: Bool | None) -> Bool | None:
         if mask is not None:
             found = mask if found is None else found | mask
     return found
-
-
-def _why_fresh(few: Bool | None, gone: Bool | None, returned: Bool | None) -> int | Int:
-    """The reason to doubt fresh data: int, or int64 (L,)."""
-    why: int | Int = int(Reason.LOW_COVERAGE)
-    if returned is not None:
-        only = returned if few is None else returned & ~few
-        why = np.where(only, int(Reason.DATA_RETURNED), why)
-    return why if gone is None else np.where(gone, int(Reason.DEMAND_VANISHED), why)
 
 
 def _fall_back(params: LaneParams, counts: CountType) -> Callable[[RuleInputs, Bool | None, Int], Int | None]:

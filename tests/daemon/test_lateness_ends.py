@@ -2,7 +2,7 @@
 
 from autoscaler.daemon.vms.tracked import Phase
 from autoscaler.ports import Verb, VmState
-from tests.daemon.test_inventory_reconcile import Fleet, in_service
+from tests.daemon.one_vm import Fleet, in_service
 
 STEP_S = 10
 
