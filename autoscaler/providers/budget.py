@@ -33,6 +33,9 @@ FEW_S = 2.0
 """A call for more VMs than the budget allows waits until it can name as many VMs as are refilled in this time, in seconds.
 Without this, it would be made again for every single VM."""
 
+SOON_S = 2.0
+"""Time in which starts that wait for the budget should all have been requested, in seconds."""
+
 
 class Priority(IntEnum):
     """Order in which calls that wait for the same bucket are admitted; lower values first."""
@@ -72,6 +75,11 @@ class Bucket:
     def refill_per_s(self) -> float:
         """Tokens that we currently expect to come back per second."""
         return MARGIN_REFILL * self.limit.refill_per_s * self.trust
+
+    def refill_now_per_s(self, now_s: float) -> float:
+        """Advance the estimate to the given time and return the refill expected then."""
+        self.left(now_s)
+        return self.refill_per_s
 
     def left(self, now_s: float) -> float:
         """Advance the estimate to the given time and return the tokens left."""
@@ -192,6 +200,13 @@ class CallBudget:
         if bucket is not None:
             bucket.take(float(vms), now_s)
         return True
+
+    def calls_soon(self, action: str) -> int:
+        """Return how many whole calls the budget gains in `SOON_S` at the refill expected now; at least 1.
+
+        After a refusal the refill is expected to be half as fast, and then few calls matter more than small ones.
+        """
+        return max(1, math.floor(SOON_S * self._request_bucket(action).refill_now_per_s(self._clock.now())))
 
     def heard(self, action: str, *, refused: bool, vms: int = 0) -> None:
         """Update the buckets with the provider's answer to an admitted call.

@@ -5,8 +5,8 @@ in the same minute, separate calls per fleet and zone take seven minutes, althou
 out a call for all of its VMs or for none, and when many fleets start, some place (a machine type in a zone) may have no room. That
 must not delay the fleets that start elsewhere.
 
-Rules of this file: a call that need not wait is made alone. Others name one place each, or several if many places wait. When a
-combined call is refused, nobody is told what may be due to another:
+Rules of this file: a call that need not wait is made alone. Others name one place each, or several if more places wait than the
+budget soon has calls. When a combined call is refused, nobody is told what may be due to another:
 
 - VMs that the provider names: only their own requests are told, and all others are called again.
 - A lack of room in several places: each place is called for separately, for a while.
@@ -31,9 +31,6 @@ from autoscaler.providers.budget import CallBudget, Priority
 
 MOST_VMS = 200
 """Most VMs in one combined call."""
-FEW_PLACES = 4
-"""If no more places wait, a combined call names only one; if more wait, each call names one in so many of them, because
-separate calls for dozens of places would take longer than a tick."""
 APART_S = 20.0
 """How long a place that had no room, or was in a call that was refused for lack of room, is called for separately, in seconds."""
 SMALLER = 4
@@ -195,7 +192,7 @@ class CallCombiner:
         for each in mates:
             vms[each.place] += each.vms
         others = [p for p, _ in vms.most_common() if p != me.place and self._scarce_in(p) is None]
-        share = -(-(1 + len(others)) // FEW_PLACES)
+        share = -(-(1 + len(others)) // self._budget.calls_soon(self._action))
         return [me.place, *others[: share - 1]]
 
     def _take_out(self, request: _Request) -> None:

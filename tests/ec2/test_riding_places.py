@@ -153,6 +153,17 @@ def test_in_fair_weather_dozens_of_places_take_few_calls():
     assert max(len(vm_ids) for _, vm_ids, _ in cloud.calls) <= MOST_VMS
 
 
+def test_while_others_spend_the_budget_few_calls_matter_more_than_separate_ones():
+    requests = asked((place, 1) for _ in range(20) for place in THREE)
+
+    async def throttled(near):
+        near.budget.heard("StartInstances", refused=True)
+
+    cloud, said = run(requests, before=throttled)
+    assert [len(vm_ids) for _, vm_ids, _ in cloud.calls] == [60]
+    assert last_s(requests, said, THREE) < 2.0
+
+
 def test_one_dry_place_of_dozens_holds_up_those_that_went_with_it_for_a_moment():
     places = [(f"m{n}", zone) for n in range(5) for zone in "abc"]
     requests = asked((place, 2) for _ in range(10) for place in places)
@@ -293,7 +304,7 @@ requests_of = st.lists(
     st.dictionaries(st.sampled_from([("m", zone) for zone in "abcdefg"]), st.integers(0, 30)),
     st.data(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_whatever_is_refused_each_fleet_hears_what_is_true_of_its_own_vms(which, room, data):
     requests = asked(which)
     every = [vm_id for _, vm_ids in requests for vm_id in vm_ids]
