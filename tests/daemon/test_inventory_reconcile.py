@@ -374,22 +374,6 @@ def test_a_start_that_was_not_accepted_is_stopped_again(kind, code, quarantined,
     assert bool(fleet.inventory.dry(100)) is dry
 
 
-def test_orders_that_are_repeated_at_each_tick_are_told_once_in_ten_minutes_and_again_after_a_success():
-    fleet = Fleet()
-    told = [
-        at_s
-        for at_s in range(100, 1500, 10)
-        if fleet.order(Verb.START, at_s, OutcomeKind.THROTTLED, "EndpointConnectionError")
-    ]
-    assert told == [100, 700, 1300]
-    assert fleet.order(Verb.START, 1500, OutcomeKind.THROTTLED, "RequestLimitExceeded")
-    fleet.order(Verb.START, 1510, OutcomeKind.ACCEPTED)
-    fleet.see(STOPPED, 1600)
-    assert fleet.order(Verb.START, 1610, OutcomeKind.THROTTLED, "RequestLimitExceeded")
-    # A clock that was set back silences nothing.
-    assert fleet.order(Verb.START, 400, OutcomeKind.THROTTLED, "RequestLimitExceeded")
-
-
 def test_a_stop_that_was_not_accepted_leaves_the_vm_in_service():
     fleet = in_service()
     notes = fleet.order(Verb.STOP, 300, OutcomeKind.THROTTLED, "RequestLimitExceeded")
