@@ -15,6 +15,9 @@ from autoscaler.daemon.vms.inventory import Note
 from autoscaler.daemon.vms.rows import FLEET_ROWS, Turns
 from autoscaler.ports import Listing
 
+_BY_OTHERS = frozenset({"started_outside", "stopped_outside"})
+"""Kinds of news about VMs that somebody else started or stopped."""
+
 
 async def reconcile(
     fleets: Sequence[Fleet], listings: Mapping[int, Listing], observer: Observer, now_s: float
@@ -43,7 +46,10 @@ def _parts(
     fleet: Fleet, listing: Listing, observer: Observer, now_s: float, notes: list[Note]
 ) -> Iterator[int]:
     own = observer.rows_by_fleet(id(fleet.provider)).get(fleet.name, ())
-    yield from fleet.inventory.reconciling(listing, own, now_s, notes)
+    told: list[Note] = []
+    yield from fleet.inventory.reconciling(listing, own, now_s, told)
+    # What the daemon does that acts on the fleet is news in that daemon's log only.
+    notes += [note for note in told if not (fleet.leased_to and note.kind in _BY_OTHERS)]
     if fleet.real is not None:
         yield from fleet.real.taking_in(
             listing, observer.real_by_fleet(id(fleet.provider)).get(fleet.name, ()), now_s

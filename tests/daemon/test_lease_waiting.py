@@ -8,7 +8,7 @@ from autoscaler.daemon.vms.tracked import Phase
 from autoscaler.ports import Outcome, OutcomeKind
 from autoscaler.providers.memory import MemoryProvider
 from tests.daemon.builders import SimulatedHook, steady, virtual
-from tests.daemon.test_lease import Two, _Named
+from tests.daemon.test_lease import Two, _Named, seesaw
 
 
 class Counted(SimulatedBalancer):
@@ -125,3 +125,19 @@ async def test_one_that_waits_writes_no_tag_on_a_vm_that_serves_under_the_other_
     await two.run_until(4600 + VALID_S + SETTLE_S + 100)
     assert [(name, ids) for name, _, ids in tagged if name == "b"] == [("b", (marked,))]
     await two.kill("b")
+
+
+@virtual
+async def test_what_the_one_that_acts_starts_and_stops_is_not_taken_for_a_persons_doing():
+    two = Two(seesaw)
+    own = {"guards": {"hands_off": "10m"}}
+    two.begin("a", own=own)
+    await two.until(60)
+    two.begin("b", own=own)
+    await two.until(800)
+    assert {made[2] for made in two.ordered("a")} == {"start", "stop"}
+    assert not {"started_outside", "stopped_outside"} & set(two.kinds("b"))
+    vms = two.daemons["b"].fleets.by_name["web"].inventory.vms.values()
+    assert [t.vm.id for t in vms if max(t.quarantined_until_s, t.hands_off_until_s) > two.clock.now()] == []
+    for name in "ab":
+        await two.kill(name)

@@ -66,6 +66,8 @@ class FleetInventory(Lateness):
         self._recalled: dict[str, SetAsideVm] = {}
         self.vanished, self.vanished_words = False, ""
         """Whether the last complete listing showed none of the VMs that should exist; for people, once that was reported."""
+        self.acted_on_elsewhere = False
+        """Whether another daemon starts and stops these VMs now; then that is nobody's deliberate intervention."""
         self.parts = Parts()
         self.unlisted = ""
         """For people, what the last listing lacked of the zones in which this fleet has or may have VMs; empty if nothing."""
@@ -319,12 +321,15 @@ class FleetInventory(Lateness):
         t.ordered_at_s, t.new = None, False
         t.move(Phase.STOPPED if t.vm.state is VmState.STOPPED else Phase.STOPPING, now_s)
 
+    @property
+    def _hands_off_s(self) -> float:
+        return 0.0 if self.acted_on_elsewhere else self.patience.hands_off_s
+
     def _started_outside(self, t: TrackedVm, now_s: float) -> Note:
         """Leave a VM alone for a while that someone else started, because they may want it on; it serves meanwhile."""
-        t.hands_off_until_s = now_s + self.patience.hands_off_s
-        alone = (
-            f"; it is not stopped within {self.patience.hands_off_s:g} s" if self.patience.hands_off_s else ""
-        )
+        hands_off_s = self._hands_off_s
+        t.hands_off_until_s = now_s + hands_off_s
+        alone = f"; it is not stopped within {hands_off_s:g} s" if hands_off_s else ""
         return self._note("started_outside", f"{t.vm.id} was started by somebody else{alone}")
 
     def _stopped_outside(self, t: TrackedVm, now_s: float) -> Note:
@@ -333,10 +338,7 @@ class FleetInventory(Lateness):
             return self._note(
                 "stopped_outside", f"{t.vm.id} was shut down from within{self._own_shutdown(t, now_s)}"
             )
-        text, hands_off_s = (
-            f"{t.vm.id} was stopped by somebody else{_because(t.vm)}",
-            self.patience.hands_off_s,
-        )
+        text, hands_off_s = f"{t.vm.id} was stopped by somebody else{_because(t.vm)}", self._hands_off_s
         if hands_off_s and _by_user(t.vm):
             t.quarantined_until_s = max(t.quarantined_until_s, now_s + hands_off_s)
             t.quarantine_reason = "a person stopped it, so it is left alone for a while"

@@ -155,6 +155,7 @@ def _trouble(outcomes: Iterable[Outcome]) -> str:
 def _hold(fleet: Fleet, lease: Lease, now_s: float) -> None:
     """Hold a fleet while another daemon may act on it."""
     fleet.leased_to = lease.held_by
+    fleet.inventory.acted_on_elsewhere = bool(lease.held_by)
     if not lease.may_act(now_s):
         fleet.held_until_s = math.inf
     elif fleet.held_until_s == math.inf:
