@@ -193,7 +193,7 @@ class Reason(IntEnum):
     FALL_DOUBTED = 40
     """Demand fell suddenly and unusually deep, which may be an outage: the VMs needed before stay while that is worthwhile."""
     DATA_RETURNED = 41
-    """Data has only just come back, possibly of a part of the fleet only, so nothing is stopped for a moment."""
+    """Data has only just come back, possibly of a part of the fleet only, so nothing is stopped for a while."""
 
 
 class TierReason(IntEnum):

@@ -190,7 +190,7 @@ _WORDS: dict[Reason, str] = {
     Reason.DATA_INVALID: "metrics have impossible values, so {stay}",
     Reason.LOW_COVERAGE: "only {coverage:.0%} of VMs report, so {stay}",
     Reason.DEMAND_VANISHED: "demand vanished at all VMs at once, which may be an outage, so {stay}",
-    Reason.DATA_RETURNED: "metrics have only just come back, perhaps not all of them, so {stay} for a moment",
+    Reason.DATA_RETURNED: "metrics have only just come back, perhaps not all of them, so {stay} for a while",
     Reason.DATA_FALLBACK: "no metrics for a long time: {value} is the largest of the last good wish, schedule and forecast",
     Reason.LISTING_INCOMPLETE: "the list of VMs is incomplete, so {stay}",
     Reason.COOLDOWN_OUT: "cooldown after the last scale-out holds {value}",
