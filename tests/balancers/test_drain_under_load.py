@@ -44,7 +44,7 @@ async def test_a_drained_vm_is_switched_off_under_load_and_no_request_fails(tmp_
         assert inventory.vms["i-0"].phase is Phase.DRAINING
         await drains.look(inventory, clock.now(), 5.0)
         await drains.look(inventory, clock.now(), 5.0)
-        assert drains.over(clock.now()) == ([], [], [])
+        assert drains.finished(clock.now()) == ([], [], [])
 
         vms.free.set()
         vms.seen.clear()
@@ -52,7 +52,7 @@ async def test_a_drained_vm_is_switched_off_under_load_and_no_request_fails(tmp_
 
         async def idle():
             await drains.look(inventory, clock.now(), 5.0)
-            return drains.over(clock.now())[0]
+            return drains.finished(clock.now())[0]
 
         await wait_for(idle)
         vms._listening[0].close()
