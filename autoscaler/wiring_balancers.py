@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from autoscaler.balancers.simulated import SimulatedBalancer
 from autoscaler.config.policy import Policy
-from autoscaler.daemon.acts.arriving import Arrivals
+from autoscaler.daemon.acts.arrival_command import Arrivals
 from autoscaler.errors import ConfigError
 from autoscaler.ports import Balancer, Clock
 from autoscaler.ports.hooks import VmHook

@@ -24,10 +24,10 @@ from autoscaler.config.compiling import compile_params
 from autoscaler.config.policy import Policy, policy_from
 from autoscaler.core.decide import decide
 from autoscaler.core.forecast import SeriesState, step
-from autoscaler.core.objective import columns, experts, noting, pricing, worth
+from autoscaler.core.objective import columns, competition, demand_buffer, pricing, worth
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import NO_CEILING, Samples, Snapshot
-from autoscaler.core.warm import stopped
+from autoscaler.core.warm import provisioned_target
 from autoscaler.simulator.traffic.synth import synth_day
 from benchmarks.calibration import Result, kernel_s
 
@@ -48,13 +48,13 @@ MOST = 60
 PARTS: tuple[tuple[str, Any, str], ...] = (
     ("the price that a served share takes", pricing.ShortagePriceController, "step"),
     ("what VMs are worth by the forecast", worth.Worth, "vms"),
-    ("what is usual: noting", noting, "note"),
-    ("what is usual: noting", noting, "note_page"),
+    ("what is usual: noting", demand_buffer, "note"),
+    ("what is usual: noting", demand_buffer, "note_page"),
     ("what is usual: every hour", columns, "revise"),
     ("what yesterday needed", columns, "yesterday"),
-    ("what plain models want", experts.ModelCompetition, "plain"),
-    ("models in shadow: charged and choosing", experts.ModelCompetition, "step"),
-    ("the warm pool by prices", stopped.ProvisionedTarget, "step"),
+    ("what plain models want", competition.ModelCompetition, "plain"),
+    ("models in shadow: charged and choosing", competition.ModelCompetition, "step"),
+    ("the warm pool by prices", provisioned_target.ProvisionedTarget, "step"),
 )
 """What takes time: its name, and the class or module and the name by which it is called there."""
 CONTEST = frozenset(

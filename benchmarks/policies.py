@@ -15,7 +15,7 @@ from autoscaler.simulator.benchmark.curves import LEVELS
 from autoscaler.simulator.benchmark.entrants import ours
 from autoscaler.simulator.benchmark.folder import Part, Shared, run_parts, series_in
 from autoscaler.simulator.benchmark.generated import generated
-from autoscaler.simulator.benchmark.rivals import PEERS, RIVALS
+from autoscaler.simulator.benchmark.peer_entries import PEERS, RIVALS
 from autoscaler.simulator.benchmark.verdict import Match, matches, summary
 from autoscaler.simulator.search.executors import Processes
 from benchmarks.calibration import Result

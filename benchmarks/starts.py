@@ -27,7 +27,7 @@ from autoscaler.cloud.vms import State
 from autoscaler.cloud.world import World
 from autoscaler.config.policy import Policy, policy_from
 from autoscaler.daemon.fleets import FleetSetup
-from autoscaler.daemon.garbage import GarbageCollection
+from autoscaler.daemon.garbage_collection import GarbageCollection
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.ports import FleetReadings, Listing, TickRecord, Vm

@@ -98,7 +98,7 @@ def benchmark(
     with errors_in_words("benchmark"):
         from autoscaler.clock import SystemClock
         from autoscaler.simulator.benchmark.folder import Shared, run_parts
-        from autoscaler.simulator.benchmark.rivals import RIVALS
+        from autoscaler.simulator.benchmark.peer_entries import RIVALS
         from autoscaler.simulator.report.wording import plural
         from autoscaler.simulator.search.executors import Processes
 
@@ -231,8 +231,8 @@ def _write(
 ) -> None:
     from autoscaler.simulator.benchmark.document import RESULTS_JSON
     from autoscaler.simulator.benchmark.page import RESULTS_HTML, page_text
+    from autoscaler.simulator.benchmark.peer_entries import PEERS
     from autoscaler.simulator.benchmark.plots import plots
-    from autoscaler.simulator.benchmark.rivals import PEERS
     from autoscaler.simulator.benchmark.tables import RESULTS_CSV, RESULTS_MD, csv_text, markdown_text
     from autoscaler.simulator.replay.timeline import write_document, write_text
 

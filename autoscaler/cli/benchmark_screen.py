@@ -9,9 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from autoscaler.cli.output import plain_table, print_whole
-from autoscaler.simulator.benchmark.bout import Bout
 from autoscaler.simulator.benchmark.curves import LEVELS
-from autoscaler.simulator.benchmark.rivals import PEERS, RIVALS
+from autoscaler.simulator.benchmark.peer_entries import PEERS, RIVALS
 from autoscaler.simulator.benchmark.tables import (
     coverage_sentence,
     percent,
@@ -20,6 +19,7 @@ from autoscaler.simulator.benchmark.tables import (
     ratio,
     sentences,
 )
+from autoscaler.simulator.benchmark.trace_run import Bout
 from autoscaler.simulator.benchmark.verdict import Match, by_fleet, geometric_mean, matches
 
 _NARROWEST = 140

@@ -201,7 +201,7 @@ def _explained(row: TickRow, actions: list[ActionRecord]) -> dict[str, Any]:
 
 def _tell(row: TickRow, actions: list[ActionRecord]) -> None:
     from autoscaler.core.types import Freshness, Reason, Stage
-    from autoscaler.daemon.sentences import phrase, waiting
+    from autoscaler.daemon.decision_sentences import phrase, waiting
 
     r = row.recorded
     where = f" in {r.provider}" if r.provider else ""

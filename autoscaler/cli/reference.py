@@ -247,7 +247,7 @@ def journal_kinds() -> dict[str, str]:
 
 def _reasons_part() -> list[str]:
     from autoscaler.core.types import Reason
-    from autoscaler.daemon.sentences import phrase
+    from autoscaler.daemon.decision_sentences import phrase
 
     meanings, example = member_docs(Reason), _example_tick()
     rows = []

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from autoscaler.daemon.loop import Daemon
-    from autoscaler.daemon.opening import PlaceOpener
+    from autoscaler.daemon.place_retries import PlaceOpener
     from autoscaler.daemon.telemetry import Telemetry
     from autoscaler.ports import Clock, Provider
     from autoscaler.ports.hints import HintSource
-    from autoscaler.providers.late import LateProvider
+    from autoscaler.providers.pending_place import LateProvider
     from autoscaler.wiring_providers import Clouds
 
 Body = Callable[[], Awaitable[object]]
@@ -51,7 +51,7 @@ class OpenPlaces:
 
         from autoscaler.daemon.closing import close
         from autoscaler.errors import ConfigError
-        from autoscaler.providers.late import LateProvider
+        from autoscaler.providers.pending_place import LateProvider
         from autoscaler.wiring_providers import budgeted, open_provider
 
         clouds = self._clouds.by_name
@@ -74,8 +74,8 @@ class OpenPlaces:
 
     async def beside(self, daemon: Daemon) -> dict[str, Body]:
         """Return the tasks that run beside the loop, by name: reopening places, and listening for hints from the clouds."""
-        from autoscaler.daemon.hinting import HintReader
-        from autoscaler.daemon.opening import PlaceOpener
+        from autoscaler.daemon.hint_intake import HintReader
+        from autoscaler.daemon.place_retries import PlaceOpener
 
         found: dict[str, Body] = {}
         for name, late in self._late.items():
@@ -91,7 +91,7 @@ class OpenPlaces:
 
     async def _hear_later(self, name: str, opening: PlaceOpener, daemon: Daemon) -> None:
         """Wait until a place is open, then listen for its hints."""
-        from autoscaler.daemon.hinting import HintReader
+        from autoscaler.daemon.hint_intake import HintReader
 
         await opening.opened()
         source = await self._hints(name)

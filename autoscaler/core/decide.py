@@ -8,13 +8,12 @@ from __future__ import annotations
 import numpy as np
 
 from autoscaler.core import guards, sizing, trust
-from autoscaler.core.lasting import AFTER_DATA, LASTS, Inputs, Lasts, Rest, never
+from autoscaler.core.allocation import HeldBack
 from autoscaler.core.objective.economic import economic
 from autoscaler.core.objective.economics import Economics
 from autoscaler.core.params import LaneParams
 from autoscaler.core.rules import UNCHANGED, InputCache, Rule, RuleInputs, StageFunction, Why, reasons, within
 from autoscaler.core.shared_limits import shared
-from autoscaler.core.sharing import HeldBack
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import (
     QUANTILE_LEVELS,
@@ -28,7 +27,8 @@ from autoscaler.core.types import (
     Snapshot,
     Stage,
 )
-from autoscaler.core.warm.stopped import ProvisionedTarget
+from autoscaler.core.validity import AFTER_DATA, LASTS, Inputs, Lasts, Rest, never
+from autoscaler.core.warm.provisioned_target import ProvisionedTarget
 from autoscaler.core.warm.tiers import Tiering, Tiers
 from autoscaler.core.warm_pool import WarmTarget
 

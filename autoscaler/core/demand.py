@@ -1,7 +1,7 @@
 """Demand: folds the readings of single VMs into one sample per lane, with its freshness.
 
 Rules of this file: no data is never zero. A lane whose readings are old, impossible or missing gets NaN and a reason. The
-demand of VMs in service that did not report, or reported something beyond what any VM can do (`plausible`), is filled with
+demand of VMs in service that did not report, or reported something beyond what any VM can do (`plausibility`), is filled with
 the mean of the others; `coverage` says how much of it was seen.
 """
 
@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from autoscaler.core.params import FoldParams
-from autoscaler.core.plausible import beyond
+from autoscaler.core.plausibility import beyond
 from autoscaler.core.rules import is_fixed
 from autoscaler.core.types import Array, Bool, Float, Freshness, Int, Readings, Samples, Signal
 

@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from autoscaler.core.params import FoldParams
-from autoscaler.core.remembered import Remembered
+from autoscaler.core.state_base import Remembered
 from autoscaler.core.types import Bool, Float, Freshness, Int, Samples, Signal
 
 FADES_S = 600.0

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
+from autoscaler.core.allocation import HeldBack
 from autoscaler.core.params import LaneParams
-from autoscaler.core.sharing import HeldBack
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import (
     MOST_VMS,

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from autoscaler.core.allocation import BLOCK, HeldBack, Limit, full_tokens, handed_out
 from autoscaler.core.objective.worth import Worth
 from autoscaler.core.params import LaneParams
 from autoscaler.core.rules import FRESH, Rule, RuleInputs, Why, within
-from autoscaler.core.sharing import BLOCK, HeldBack, Limit, full_tokens, handed_out
 from autoscaler.core.types import NO_CEILING, CountType, Float, Horizon, Int, Reason
 
 _REASONS = np.array(

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from autoscaler.core.allocation import SharedState
+from autoscaler.core.objective.competition_state import Trial
 from autoscaler.core.objective.pricing import Budget
-from autoscaler.core.objective.trial import Trial
 from autoscaler.core.params import LaneParams
-from autoscaler.core.remembered import Remembered
-from autoscaler.core.sharing import SharedState
+from autoscaler.core.state_base import Remembered
 from autoscaler.core.trust_state import TrustState
 from autoscaler.core.types import MOST_VMS, Float, Int
 from autoscaler.core.warm.starting import Starting

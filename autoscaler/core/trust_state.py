@@ -1,6 +1,6 @@
 """What the data guard (`trust`) remembers of the last good data.
 
-Rules of this file: a state as described in `remembered`; `trust` defines what the fields mean.
+Rules of this file: a state as described in `state_base`; `trust` defines what the fields mean.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from autoscaler.core.remembered import Dumped, Remembered, length_of
+from autoscaler.core.state_base import Dumped, Remembered, length_of
 from autoscaler.core.types import Float, Int
 
 NEVER = -1

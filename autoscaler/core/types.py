@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from autoscaler.core.allocation import HeldBack
     from autoscaler.core.objective.economics import Economics
-    from autoscaler.core.sharing import HeldBack
     from autoscaler.core.warm.tiers import Tiers
 
 Float: TypeAlias = NDArray[np.float64]

@@ -21,7 +21,7 @@ from typing import ClassVar, TypeAlias
 
 import numpy as np
 
-from autoscaler.core.remembered import Dumped, Remembered
+from autoscaler.core.state_base import Dumped, Remembered
 from autoscaler.core.types import Bool, Int, SmallInt
 
 SLOTS = 32

@@ -31,7 +31,7 @@ from autoscaler.core.types import Freshness, Int, Samples
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.fleets import Fleet, Fleets, measure
 from autoscaler.daemon.loop import Daemon
-from autoscaler.daemon.relived import PastFleets
+from autoscaler.daemon.past_fleets import PastFleets
 from autoscaler.errors import AutoscalerError
 from autoscaler.ports.sources import HistorySource, RecordedDemand
 from autoscaler.ports.time import Clock

@@ -12,10 +12,10 @@ from itertools import repeat
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
+from autoscaler.core.allocation import HeldBack, Limit
 from autoscaler.core.objective.economics import Economics
 from autoscaler.core.objective.models import MODELS
 from autoscaler.core.rules import is_fixed
-from autoscaler.core.sharing import HeldBack, Limit
 from autoscaler.core.types import (
     MOST_VMS,
     Array,
@@ -28,7 +28,7 @@ from autoscaler.core.types import (
     Stage,
     TierReason,
 )
-from autoscaler.daemon.sentences import SentenceInputs, sentence
+from autoscaler.daemon.decision_sentences import SentenceInputs, sentence
 from autoscaler.daemon.vms.tracked import Counts
 from autoscaler.ports import DueBurst, Earnings, FleetTick, Memories, RealVms, SharedHold, name_of
 

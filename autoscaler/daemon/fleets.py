@@ -18,15 +18,15 @@ from autoscaler.core.demand import Folds
 from autoscaler.core.forecast import SeriesState, step
 from autoscaler.core.params import LaneParams
 from autoscaler.core.queues import QueueState, demand_of_queues
-from autoscaler.core.remembered import Remembered
 from autoscaler.core.state import LaneState
+from autoscaler.core.state_base import Remembered
 from autoscaler.core.types import Decision, Float, Int, Samples, Snapshot
-from autoscaler.daemon.acts.arriving import Arrivals
+from autoscaler.daemon.acts.arrival_command import Arrivals
 from autoscaler.daemon.acts.drain import Drains, carry_on
 from autoscaler.daemon.clock_back import state_after_set_back
 from autoscaler.daemon.fleet_rows import CachedRow, LastSentence
-from autoscaler.daemon.gathering import SnapshotBuilder
 from autoscaler.daemon.impossible_readings import ImpossibleReadings
+from autoscaler.daemon.lane_inputs import SnapshotBuilder
 from autoscaler.daemon.learned.learning import Learning, with_vm
 from autoscaler.daemon.learned.patience import patience_of, update_patience
 from autoscaler.daemon.operating.allowances import Allowances

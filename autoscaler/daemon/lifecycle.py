@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from autoscaler.daemon.closing import CLOSE_WITHIN_S, Closable, close
-from autoscaler.daemon.garbage import GarbageCollection
+from autoscaler.daemon.garbage_collection import GarbageCollection
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.loop_errors import LoopErrors
 from autoscaler.daemon.reloading import Reloads

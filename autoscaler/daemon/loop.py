@@ -19,11 +19,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from autoscaler.clock import give_way
-from autoscaler.daemon.acts.acting import IntentExecutor
 from autoscaler.daemon.acts.calls import TickWait
-from autoscaler.daemon.acts.ladder import provision_options
-from autoscaler.daemon.acts.leaving import choose, follow, probe_of, recall
-from autoscaler.daemon.acts.left_open import OpenActions
+from autoscaler.daemon.acts.fallbacks import provision_options
+from autoscaler.daemon.acts.fleet_drains import choose, follow, probe_of, recall
+from autoscaler.daemon.acts.intent_executor import IntentExecutor
+from autoscaler.daemon.acts.open_actions import OpenActions
 from autoscaler.daemon.acts.planning import WantedVms, marked, plan
 from autoscaler.daemon.clock_ahead import ClockAdvance
 from autoscaler.daemon.clock_back import carry_over_orders
@@ -34,9 +34,9 @@ from autoscaler.daemon.failed_ticks import FailedTicks
 from autoscaler.daemon.fleet_rows import LaneValues, fleet_tick
 from autoscaler.daemon.fleets import Fleets, FleetSetup
 from autoscaler.daemon.health import stale
-from autoscaler.daemon.holding import full_sentence, provisioned, unrecorded
+from autoscaler.daemon.hold_reasons import full_sentence, provisioned, unrecorded
 from autoscaler.daemon.learned.condition import Conditions
-from autoscaler.daemon.learned.keeping import LearnedStateStore
+from autoscaler.daemon.learned.learned_state_store import LearnedStateStore
 from autoscaler.daemon.notify import Notifier
 from autoscaler.daemon.observing import Observer
 from autoscaler.daemon.operating.operators import Operators
@@ -47,7 +47,7 @@ from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.vanished_demand import VanishedDemand
 from autoscaler.daemon.vms.inventory import Counts, Phase
 from autoscaler.daemon.vms.leasing import Leasing
-from autoscaler.daemon.vms.rows import FLEET_ROWS, MANY_FLEETS, SLICE_ROWS, Turns
+from autoscaler.daemon.vms.listing_rows import FLEET_ROWS, MANY_FLEETS, SLICE_ROWS, Turns
 from autoscaler.daemon.waking import EarlyTurn, LoopSleep
 from autoscaler.daemon.warm.chores import FIRST, LAST, ChoreExecutor
 from autoscaler.daemon.warm.serving_instead import ready_for_demand

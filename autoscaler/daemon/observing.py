@@ -22,7 +22,7 @@ from autoscaler.at_once import Begun, CompletedCall, answers_at_once, begun
 from autoscaler.core.rules import is_fixed
 from autoscaler.daemon.bounded import ended
 from autoscaler.daemon.hanging_sources import HangingSources
-from autoscaler.daemon.vms.rows import Rows
+from autoscaler.daemon.vms.listing_rows import Rows
 from autoscaler.errors import AutoscalerError
 from autoscaler.ports import (
     Clock,

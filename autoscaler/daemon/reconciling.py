@@ -12,7 +12,7 @@ from autoscaler.clock import give_way
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.observing import Observer
 from autoscaler.daemon.vms.inventory import Note
-from autoscaler.daemon.vms.rows import FLEET_ROWS, Turns
+from autoscaler.daemon.vms.listing_rows import FLEET_ROWS, Turns
 from autoscaler.ports import Listing
 
 _BY_OTHERS = frozenset({"started_outside", "stopped_outside"})

@@ -2,7 +2,7 @@
 
 Rules of this file: a write that does not return in time has failed for its caller, and is left to finish on its own.
 Until then nothing else is written, so that writes do not queue up behind it. Outcomes of many calls are combined into few writes
-(`together`). Every failure is counted, and reported once an hour while it lasts.
+(`combined_writes`). Every failure is counted, and reported once an hour while it lasts.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 from autoscaler.at_once import answers_at_once, begun
 from autoscaler.daemon.acts.actuator import NOT_SENT
 from autoscaler.daemon.bounded import within
+from autoscaler.daemon.combined_writes import CombinedWrites
 from autoscaler.daemon.failed_listings import AGAIN_S
 from autoscaler.daemon.telemetry import Telemetry
-from autoscaler.daemon.together import CombinedWrites
 from autoscaler.errors import InvariantError, JournalError, JournalLateError
 from autoscaler.ports import (
     ActionIntent,

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from autoscaler.config.policy import Policy
-from autoscaler.daemon.acts.giving_back import give_back
+from autoscaler.daemon.acts.uncordoning import give_back
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.closing import Closable, close
 from autoscaler.daemon.fleets import Fleet, FleetSetup

@@ -6,7 +6,7 @@ Rules of this file: nothing is decided here; the rows of a tick show what is dou
 from __future__ import annotations
 
 from autoscaler.core.types import Reason, Stage
-from autoscaler.daemon.sentences import work
+from autoscaler.daemon.decision_sentences import work
 from autoscaler.ports import FleetTick, Note
 
 

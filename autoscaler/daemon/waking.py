@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from autoscaler.core.queues import demand_if
 from autoscaler.core.types import Signal
-from autoscaler.daemon.acts.ladder import provisionable_now
+from autoscaler.daemon.acts.fallbacks import provisionable_now
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.vms.inventory import Phase
 from autoscaler.ports import Clock

@@ -3,7 +3,7 @@
 Rules of this file: a call that the budget does not admit in time is not made, and its outcome is BUDGET_SPENT. A call for
 more VMs than the budget admits is made for those that fit; the others get BUDGET_SPENT, and the caller may request them
 again at once. Starts and stops that wait are combined, and a provision that waits is not sent if another just found no room
-there (`riding`). A call that the provider throttled did nothing, and is repeated here, with full jitter, until its time is
+there (`call_combining`). A call that the provider throttled did nothing, and is repeated here, with full jitter, until its time is
 over; nothing else is repeated.
 """
 
@@ -30,8 +30,8 @@ from autoscaler.ports import (
     UnreadableTemplate,
 )
 from autoscaler.providers.budget import CallBudget, Priority
+from autoscaler.providers.call_combining import Call, CallCombiner, Place, Sent, tell_budget
 from autoscaler.providers.ec2.classify import says_throttled
-from autoscaler.providers.riding import Call, CallCombiner, Place, Sent, tell_budget
 from autoscaler.providers.vm_places import VmPlaces
 
 WAIT_S = 9.0

@@ -11,12 +11,12 @@ import numpy as np
 
 from autoscaler.core.learned.lead_time import Span, StartSource
 from autoscaler.core.types import NO_CEILING, Float, Freshness, Reason, Stage
+from autoscaler.daemon.decision_sentences import waiting
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.learned.benefit import pool_benefit
 from autoscaler.daemon.learned.condition import FleetCondition
 from autoscaler.daemon.learned.learning import capacity_params
 from autoscaler.daemon.loop import Daemon
-from autoscaler.daemon.sentences import waiting
 from autoscaler.daemon.vms.inventory import Phase
 from autoscaler.ports import FleetTick, Verb, name_of
 from autoscaler.web.operations import operations

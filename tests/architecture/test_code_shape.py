@@ -152,7 +152,7 @@ def test_decide_and_step_are_called_by_the_daemon_and_the_lanes_only():
         if name in {"autoscaler.core.decide", "autoscaler.core.forecast"} and "core" not in path.parts
     }
     engines = {name for name in callers if not name.startswith("simulator/checks/")}
-    daemon = {"daemon/fleets.py", "daemon/relived.py"}
+    daemon = {"daemon/fleets.py", "daemon/past_fleets.py"}
     assert engines == daemon | {"simulator/lanes/engine.py", "simulator/lanes/outlooks.py"}
 
 

@@ -11,7 +11,7 @@ from autoscaler.cli.main import app
 from autoscaler.config.policy import Policy
 from autoscaler.config.section import Section, yaml_key
 from autoscaler.core.types import Reason, Stage
-from autoscaler.daemon.sentences import phrase
+from autoscaler.daemon.decision_sentences import phrase
 from autoscaler.daemon.telemetry import EVENTS
 from autoscaler.settings import Settings
 from tests.architecture.commands import commands, options

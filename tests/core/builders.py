@@ -8,7 +8,7 @@ import numpy as np
 
 from autoscaler.core import rules
 from autoscaler.core.forecast import SeriesState
-from autoscaler.core.objective.trial import Trial
+from autoscaler.core.objective.competition_state import Trial
 from autoscaler.core.params import FoldParams, LaneParams, SeriesParams
 from autoscaler.core.types import NO_CEILING, QUANTILE_LEVELS, Freshness, Outlook, Samples, Signal, Snapshot
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoscaler.core.laws import EDGES, MOST_LOG
+from autoscaler.core.law_grid import EDGES, MOST_LOG
 from autoscaler.core.types import LAW_BINS, QUANTILE_LEVELS, Horizon, Laws, Outlook
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from autoscaler.core.decide import decide
-from autoscaler.core.laws import LawPage, PagedLaws
+from autoscaler.core.law_grid import LawPage, PagedLaws
 from autoscaler.core.objective.ahead import AHEAD
 from autoscaler.core.objective.charging import CHARGES
+from autoscaler.core.objective.demand_buffer import BUFFERED_DEMAND
 from autoscaler.core.objective.habits import DAY_S, Habits, note, note_page
-from autoscaler.core.objective.noting import BUFFERED_DEMAND
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import Freshness
 from tests.core.builders import DECIDED, arrays_of, snapshot

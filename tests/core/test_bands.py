@@ -7,9 +7,9 @@ import pytest
 
 from autoscaler.core.objective.bands import EVERY_S, SAVED, Bands
 from autoscaler.core.objective.charging import MORE
-from autoscaler.core.objective.experts import ModelCompetition
+from autoscaler.core.objective.competition import ModelCompetition
+from autoscaler.core.objective.competition_state import AS_THE_WHOLE as WHOLE
 from autoscaler.core.objective.models import BAND_TOPS, MODELS
-from autoscaler.core.objective.trial import AS_THE_WHOLE as WHOLE
 from autoscaler.core.state import LaneState
 from tests.core.builders import lane_params
 
@@ -23,7 +23,7 @@ def lived(demand, lows, highs, monkeypatch, *, price=20.0, most=600, promised=0.
     Bands are weighed at every tick, so that what they cost is had by hand.
     """
     monkeypatch.setattr("autoscaler.core.objective.bands.EVERY_S", TICK_S)
-    monkeypatch.setattr("autoscaler.core.objective.experts.HALF_LIFE_S", 1e18)
+    monkeypatch.setattr("autoscaler.core.objective.competition.HALF_LIFE_S", 1e18)
     params = lane_params(
         1,
         economic=True,

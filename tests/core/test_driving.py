@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autoscaler.core.objective.bands import CHOICE_S
-from autoscaler.core.objective.experts import HYSTERESIS, ModelCompetition
+from autoscaler.core.objective.competition import HYSTERESIS, ModelCompetition
 from autoscaler.core.objective.models import MODELS, Kind, Model, Window
 from autoscaler.core.state import LaneState
 from tests.core.builders import lane_params
@@ -48,7 +48,7 @@ def test_where_much_can_be_saved_a_hundredth_of_it_is_no_reason(vms, driver):
 
 
 def test_the_least_that_anybody_could_pay_is_whole_vms_and_for_the_rest_one_more_or_shortage(monkeypatch):
-    monkeypatch.setattr("autoscaler.core.objective.experts.HALF_LIFE_S", 1e18)
+    monkeypatch.setattr("autoscaler.core.objective.competition.HALF_LIFE_S", 1e18)
     rng = np.random.default_rng(3)
     demands = rng.gamma(1.5, 2.0, DAY + 1)
     price, minimum = 4.0, 2

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from autoscaler.core.decide import decide
+from autoscaler.core.objective.competition import ModelCompetition
 from autoscaler.core.objective.earlier_days import Before
-from autoscaler.core.objective.experts import ModelCompetition
 from autoscaler.core.objective.models import (
     AMPLE_HEADROOMS,
     ANY_DAY_HEADROOMS,
@@ -135,7 +135,7 @@ class Shadow:
 
 @pytest.mark.parametrize(("lead", "billed"), [(1, 1), (4, 6), (7, 0)])
 def test_shadows_pay_what_a_fleet_would(lead, billed, monkeypatch):
-    monkeypatch.setattr("autoscaler.core.objective.experts.HALF_LIFE_S", 1e18)
+    monkeypatch.setattr("autoscaler.core.objective.competition.HALF_LIFE_S", 1e18)
     params = objective(lead_ticks=lead, billed_ticks=billed, tick_s=60.0)
     state = LaneState.empty(params)
     rng = np.random.default_rng(lead)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.core.decide import decide
-from autoscaler.core.laws import LawPage, PagedLaws
+from autoscaler.core.law_grid import LawPage, PagedLaws
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import Freshness
 from tests.core.builders import DECIDED, arrays_of, snapshot
@@ -300,7 +300,7 @@ def test_narrow_counts_decide_as_wide_ones(before, after, monkeypatch):
 
     values, trial = run()
     with monkeypatch.context() as wide:
-        wide.setattr("autoscaler.core.objective.experts._count_type", lambda most: np.dtype(np.int32))
+        wide.setattr("autoscaler.core.objective.competition._count_type", lambda most: np.dtype(np.int32))
         same, other = run()
     np.testing.assert_array_equal(values, same)
     for name, array in arrays_of(trial).items():

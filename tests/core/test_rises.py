@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from autoscaler.core.decide import decide
+from autoscaler.core.objective.competition import ModelCompetition
+from autoscaler.core.objective.competition_state import AS_THE_WHOLE, Trial
 from autoscaler.core.objective.earlier_days import Before
-from autoscaler.core.objective.experts import ModelCompetition
 from autoscaler.core.objective.models import CAREFUL, MODELS, Kind, Model
-from autoscaler.core.objective.trial import AS_THE_WHOLE, Trial
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import Freshness
 from tests.core.builders import snapshot

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.core.forecast import SeriesState, step
-from autoscaler.core.laws import LawPage
-from autoscaler.core.objective.halving import Law
+from autoscaler.core.law_grid import LawPage
+from autoscaler.core.objective.inversion import Law
 from autoscaler.core.objective.worth import Worth
 from autoscaler.core.types import LAW_BINS, Horizon
 from tests.core.builders import samples, series_params
@@ -152,7 +152,7 @@ def test_the_last_answer_is_only_where_to_look_first(seed, monkeypatch):
     for laws in forecasts(seed, series, 150):
         found = trying.vms(laws, share)
         with monkeypatch.context() as never:
-            never.setattr("autoscaler.core.objective.halving._ROUGH_BINS", np.float32(1e30))
+            never.setattr("autoscaler.core.objective.inversion._ROUGH_BINS", np.float32(1e30))
             np.testing.assert_array_equal(found, halving.vms(laws, share))
     assert sum(looked[0::2]) < 0.6 * sum(looked[1::2])
 

@@ -27,7 +27,7 @@ from autoscaler.daemon.fleets import FleetSetup
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.vms.inventory import Phase
-from autoscaler.daemon.vms.marks import TERMINABLE_TAG
+from autoscaler.daemon.vms.pool_tags import TERMINABLE_TAG
 from autoscaler.daemon.warm.pool_words import PoolCommand, PoolCommands
 from autoscaler.errors import ProviderError
 from autoscaler.ports import ChangeRecord, OutcomeKind, VmState

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from autoscaler.balancers.simulated import SimulatedBalancer
-from autoscaler.daemon.acts.arriving import Arrivals
+from autoscaler.daemon.acts.arrival_command import Arrivals
 from autoscaler.daemon.fleets import FleetSetup
 from autoscaler.ports import Verb
 from autoscaler.providers.readiness import StatusCheckProbe

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from autoscaler.clock import VirtualClock, run_virtual
 from autoscaler.daemon.backfill import Backfill, held_by_tick
-from autoscaler.daemon.learned.remembering import FRESH_S
+from autoscaler.daemon.learned.restoring import FRESH_S
 from autoscaler.daemon.loop import Daemon
 from autoscaler.errors import JournalError, SourceError
 from autoscaler.ports.sources import History

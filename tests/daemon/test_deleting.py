@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from autoscaler.cloud.faults import Fault, FaultKind
-from autoscaler.daemon.vms.marks import MADE_AT_TAG, POOL_TAG, QUARANTINED_TAG
+from autoscaler.daemon.vms.pool_tags import MADE_AT_TAG, POOL_TAG, QUARANTINED_TAG
 from autoscaler.daemon.vms.tracked import MADE_BY_TAG, PROTECTED_TAG
 from autoscaler.ports import Verb
 from tests.control.builders import STOP, Commands, asked

@@ -3,7 +3,7 @@
 import pytest
 
 from autoscaler.cloud.vms import LaunchData
-from autoscaler.daemon.vms.marks import POOL_TAG
+from autoscaler.daemon.vms.pool_tags import POOL_TAG
 from autoscaler.providers.budget import CallBudget
 from autoscaler.providers.budgeted import BudgetedProvider
 from autoscaler.providers.memory import MemoryProvider

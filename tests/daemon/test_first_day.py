@@ -10,7 +10,7 @@ import pytest
 
 from autoscaler.clock import VirtualClock, run_virtual
 from autoscaler.daemon.backfill import Backfill, Pace, begin_of
-from autoscaler.daemon.learned.remembering import FRESH_S, RestartStateStore
+from autoscaler.daemon.learned.restoring import FRESH_S, RestartStateStore
 from autoscaler.daemon.loop import Daemon
 from autoscaler.errors import SourceError
 from autoscaler.ports.sources import History

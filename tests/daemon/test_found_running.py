@@ -4,7 +4,7 @@ import pytest
 
 from autoscaler.daemon.fleets import FleetSetup
 from autoscaler.daemon.vms.inventory import Phase
-from autoscaler.daemon.vms.marks import POOL_TAG, PREPARING, READY
+from autoscaler.daemon.vms.pool_tags import POOL_TAG, PREPARING, READY
 from autoscaler.daemon.vms.tracked import MADE_BY_TAG, PROTECTED_TAG
 from tests.daemon.builders import Bench, policy, virtual
 from tests.daemon.pools import chores, pool_bench

@@ -11,7 +11,7 @@ from autoscaler.cloud.vms import LaunchData
 from autoscaler.core.learned.lead_time import Span, StartSource
 from autoscaler.daemon.vms.hibernation import Hibernation
 from autoscaler.daemon.vms.holdings import Holdings
-from autoscaler.daemon.vms.memory import KEPT_S, resumes, saved_at_s
+from autoscaler.daemon.vms.saved_memory import KEPT_S, resumes, saved_at_s
 from autoscaler.daemon.vms.tracked import Phase, TrackedVm
 from autoscaler.ports import HIBERNATED_REASON, Verb, Vm, VmState
 from tests.daemon.builders import EXACT, ORIGIN_S, Bench, policy, steady, virtual

@@ -7,10 +7,10 @@ import pytest
 from autoscaler.clock import VirtualClock
 from autoscaler.daemon.lifecycle import run_to_the_end
 from autoscaler.daemon.loop import Daemon
-from autoscaler.daemon.opening import PlaceOpener
+from autoscaler.daemon.place_retries import PlaceOpener
 from autoscaler.errors import ConfigError, ProviderError
 from autoscaler.ports import ProvisionSpec, UnreadableTemplate
-from autoscaler.providers.late import OPEN_WITHIN_S, LateProvider
+from autoscaler.providers.pending_place import OPEN_WITHIN_S, LateProvider
 from autoscaler.wiring import Wiring
 from tests.daemon.builders import ORIGIN_S, Demand, virtual
 from tests.daemon.test_several_providers import Two

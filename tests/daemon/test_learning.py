@@ -9,7 +9,7 @@ import pytest
 
 from autoscaler.core.learned.lead_time import ENOUGH, LeadTimes, Span, StartSource
 from autoscaler.daemon.learned.benefit import pool_benefit
-from autoscaler.daemon.learned.keeping import KEEP_EVERY_S
+from autoscaler.daemon.learned.learned_state_store import KEEP_EVERY_S
 from autoscaler.daemon.learned.learning import START_TIMES, Learning
 from autoscaler.daemon.vms.metering import Prices
 from autoscaler.daemon.vms.start_times import MeasuredStart

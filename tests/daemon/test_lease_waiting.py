@@ -1,9 +1,9 @@
 """A daemon that waits for another only watches the balancer, and the VMs that the other one drains, starts or exercises."""
 
 from autoscaler.balancers.simulated import SimulatedBalancer
-from autoscaler.daemon.acts.arriving import Arrivals
+from autoscaler.daemon.acts.arrival_command import Arrivals
 from autoscaler.daemon.vms.lease import SETTLE_S, VALID_S
-from autoscaler.daemon.vms.marks import POOL_TAG, PREPARING
+from autoscaler.daemon.vms.pool_tags import POOL_TAG, PREPARING
 from autoscaler.daemon.vms.tracked import Phase
 from autoscaler.ports import Outcome, OutcomeKind
 from autoscaler.providers.memory import MemoryProvider

@@ -7,7 +7,7 @@ import pytest
 
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.cloud.vms import LaunchData, State
-from autoscaler.daemon.vms.marks import EXERCISED_AT_TAG, MADE_AT_TAG, POOL_TAG, READY
+from autoscaler.daemon.vms.pool_tags import EXERCISED_AT_TAG, MADE_AT_TAG, POOL_TAG, READY
 from autoscaler.daemon.vms.tracked import MADE_BY_TAG
 from autoscaler.ports import UnreadableTemplate, Verb
 from tests.daemon.builders import ORIGIN_S, virtual

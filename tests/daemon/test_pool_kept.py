@@ -14,7 +14,7 @@ from autoscaler.ports import Verb
 from autoscaler.ports.hooks import HookResult
 from tests.daemon.builders import virtual
 from tests.daemon.pools import chores, pool_bench, states
-from tests.daemon.test_trials import BALANCER, events_of, trial_bench
+from tests.daemon.test_exercise_hooks import BALANCER, events_of, trial_bench
 
 KEPT = {PROTECTED_TAG: "alice"}
 

@@ -8,7 +8,7 @@ import pytest
 from autoscaler.clock import run_virtual
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.daemon.loop import Daemon
-from autoscaler.daemon.vms.marks import QUARANTINED_TAG
+from autoscaler.daemon.vms.pool_tags import QUARANTINED_TAG
 from autoscaler.daemon.warm.pool_words import PoolCommand, PoolCommands
 from autoscaler.errors import ChangeRefusedError, JournalError, ProviderError
 from autoscaler.ports import FLEET_TAG, Learned, Outcome, OutcomeKind, Verb

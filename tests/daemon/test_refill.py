@@ -2,7 +2,7 @@
 
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.daemon.fleets import Fleet, FleetSetup
-from autoscaler.daemon.vms.marks import MADE_AT_TAG, POOL_TAG, READY, SPEC_TAG
+from autoscaler.daemon.vms.pool_tags import MADE_AT_TAG, POOL_TAG, READY, SPEC_TAG
 from autoscaler.daemon.warm.refill import batches
 from autoscaler.ports import Listing, Verb
 from tests.control.builders import Commands, asked

@@ -6,7 +6,7 @@ import pytest
 
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.cloud.vms import State
-from autoscaler.daemon.vms.marks import MADE_BY_TAG, POOL_TAG, READY
+from autoscaler.daemon.vms.pool_tags import MADE_BY_TAG, POOL_TAG, READY
 from autoscaler.ports import OutcomeKind, Verb
 from autoscaler.providers.ec2.classify import outcomes_of
 from autoscaler.providers.failing import Failure

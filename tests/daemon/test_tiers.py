@@ -8,13 +8,13 @@ import pytest
 
 from autoscaler.core.learned.lead_time import Span, StartSource
 from autoscaler.daemon.acts.planning import WantedVms, plan
+from autoscaler.daemon.decision_sentences import waiting
 from autoscaler.daemon.learned.learning import Learning
-from autoscaler.daemon.sentences import waiting
 from autoscaler.daemon.vms.hibernation import Hibernation, memories
 from autoscaler.daemon.vms.holdings import Holdings
 from autoscaler.daemon.vms.inventory import FleetInventory, Patience
-from autoscaler.daemon.vms.memory import KEPT_S
 from autoscaler.daemon.vms.metering import Meter, Prices
+from autoscaler.daemon.vms.saved_memory import KEPT_S
 from autoscaler.daemon.vms.start_times import MeasuredStart
 from autoscaler.daemon.vms.tracked import Phase, TrackedVm
 from autoscaler.ports import HIBERNATED_REASON, Memories, Verb, Vm, VmState

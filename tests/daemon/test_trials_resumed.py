@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from autoscaler.daemon.vms.marks import EXERCISED_AT_TAG
+from autoscaler.daemon.vms.pool_tags import EXERCISED_AT_TAG
 from autoscaler.ports import Verb
 from autoscaler.ports.hooks import HookResult
 from tests.daemon.builders import ORIGIN_S, virtual

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from autoscaler.clock import VirtualClock, run_virtual
 from autoscaler.cloud.world import World
 from autoscaler.daemon.fleets import Fleet, FleetSetup
-from autoscaler.daemon.learned import condition, looks
+from autoscaler.daemon.learned import condition, measurements
 from autoscaler.daemon.learned.condition import Conditions
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.vms.holdings import PART_VMS
@@ -125,7 +125,7 @@ async def judged(sizes: list[int], seed: int, group: int, part: int) -> list[obj
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(condition, "GROUP_VMS", group)
         patch.setattr(condition, "_PART_VMS", part)
-        patch.setattr(looks, "_PART_VMS", part)
+        patch.setattr(measurements, "_PART_VMS", part)
         for number in range(10):
             now_s = ORIGIN_S + 1000.0 + 30.0 * number
             readings = {}
@@ -170,7 +170,7 @@ def test_others_run_while_many_vms_are_judged(monkeypatch):
                 await asyncio.sleep(0)  # noqa: TID251  one turn of the loop, no time
 
         counting = asyncio.ensure_future(count())
-        await judged([9000], 1, condition.GROUP_VMS, looks._PART_VMS)
+        await judged([9000], 1, condition.GROUP_VMS, measurements._PART_VMS)
         counting.cancel()
         with suppress(asyncio.CancelledError):
             await counting

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from autoscaler.daemon.vms.marks import BAKED_AT_TAG, PREPARED_TAG, VERSION_TAG, baked_at_s
+from autoscaler.daemon.vms.pool_tags import BAKED_AT_TAG, PREPARED_TAG, VERSION_TAG, baked_at_s
 from tests.daemon.builders import vm
 from tests.real import require_real
 

@@ -22,7 +22,7 @@ from autoscaler.ports import (
 )
 from autoscaler.providers.budget import CallBudget
 from autoscaler.providers.budgeted import WAIT_S, BudgetedProvider
-from autoscaler.providers.riding import APART_S, MOST_VMS
+from autoscaler.providers.call_combining import APART_S, MOST_VMS
 
 ACCEPTED, NO_CAPACITY, REFUSED = OutcomeKind.ACCEPTED, OutcomeKind.NO_CAPACITY, OutcomeKind.REFUSED
 DRY_CODE, BAD_CODE = "InsufficientInstanceCapacity", "IncorrectInstanceState"

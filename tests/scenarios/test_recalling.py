@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from autoscaler.simulator.scenarios.meanwhile import RecallingSource
+from autoscaler.simulator.scenarios.side_events import RecallingSource
 from autoscaler.traces.trace import Trace, TraceKind
 
 BEGIN_S = datetime(2026, 3, 2, tzinfo=UTC).timestamp()

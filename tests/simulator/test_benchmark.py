@@ -14,15 +14,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.errors import ConfigError, TraceError
-from autoscaler.simulator.benchmark.bout import Bout, FleetResult, PoolVerdict, Promise, Yardstick, run_bout
-from autoscaler.simulator.benchmark.course import WORK_PER_S, BenchmarkCourse, Fleet, course_of, finer
+from autoscaler.simulator.benchmark.conditions import WORK_PER_S, BenchmarkCourse, Fleet, course_of, finer
+from autoscaler.simulator.benchmark.contest_runs import SideBySide, race_peers, raced
 from autoscaler.simulator.benchmark.curves import LEVELS, VOLUME_SHARES, Curve, hull_of, volume
 from autoscaler.simulator.benchmark.document import document_of, read_bouts
 from autoscaler.simulator.benchmark.entrants import SHORTAGE_PRICES, Entrant, ours
 from autoscaler.simulator.benchmark.known_law import LawBooks
-from autoscaler.simulator.benchmark.racing import SideBySide, race_peers, raced
-from autoscaler.simulator.benchmark.rivals import PEERS, RIVALS
+from autoscaler.simulator.benchmark.peer_entries import PEERS, RIVALS
 from autoscaler.simulator.benchmark.tables import csv_text, markdown_text, pool_sentence, promise_sentence
+from autoscaler.simulator.benchmark.trace_run import (
+    Bout,
+    FleetResult,
+    PoolVerdict,
+    Promise,
+    Yardstick,
+    run_bout,
+)
 from autoscaler.simulator.benchmark.verdict import Match, matches, summary
 from autoscaler.simulator.benchmark.warm_pools import Books
 from autoscaler.simulator.judging.clairvoyant import Front

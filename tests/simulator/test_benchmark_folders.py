@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from autoscaler.errors import ConfigError
-from autoscaler.simulator.benchmark.course import Fleet, course_of
+from autoscaler.simulator.benchmark.conditions import Fleet, course_of
 from autoscaler.simulator.benchmark.entrants import from_file
 from autoscaler.simulator.benchmark.folder import Part, Shared, run_parts, series_in, vms_in
 from autoscaler.simulator.benchmark.generated import generated

@@ -18,8 +18,8 @@ from autoscaler.ports import FleetTick
 from autoscaler.simulator.judging.ledger import Amount
 from autoscaler.simulator.judging.score import LanePrices, score
 from autoscaler.simulator.lanes.engine import Lanes
+from autoscaler.simulator.lanes.lane_timeline import Witness
 from autoscaler.simulator.lanes.plant_settings import Duration, PlantSettings
-from autoscaler.simulator.lanes.witness import Witness
 from tests.simulator.builders import lane_of, levels, policy
 
 

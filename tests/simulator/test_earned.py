@@ -6,9 +6,9 @@ from autoscaler.core.types import Decision, Outlook, Snapshot
 from autoscaler.daemon.fleet_rows import earnings_of
 from autoscaler.ports import Earnings
 from autoscaler.simulator.lanes.engine import LaneRun, Lanes, PolicyDecider
+from autoscaler.simulator.lanes.lane_timeline import Witness
 from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.schedules import Schedules
-from autoscaler.simulator.lanes.witness import Witness
 from tests.simulator.builders import BEGIN_S
 from tests.simulator.test_contest import PLANT, a_policy, restless
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from autoscaler.core.forecast import SeriesState, step
-from autoscaler.core.laws import PagedLaws
+from autoscaler.core.law_grid import PagedLaws
 from autoscaler.core.types import Samples
 from autoscaler.simulator.lanes.measuring import Metrics, Ticks
 from autoscaler.simulator.lanes.outlooks import Ahead, OutlookCache, Table

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from autoscaler.simulator.judging.ledger import Amount
 from autoscaler.simulator.lanes.engine import Lanes
 from autoscaler.simulator.lanes.fingerprints import Fingerprints, fingerprint
+from autoscaler.simulator.lanes.lane_timeline import Witness, timeline
 from autoscaler.simulator.lanes.matching import as_probed, cloud_of, unmatched
 from autoscaler.simulator.lanes.plant_settings import EC2_STARTS, EC2_STOPS, Duration, PlantSettings
-from autoscaler.simulator.lanes.witness import Witness, timeline
 from autoscaler.simulator.replay.loopback import LoopRun, run_loop
 from autoscaler.traces.trace import Trace, TraceKind
 from tests.simulator.builders import BEGIN_S, lane_of, levels, policy

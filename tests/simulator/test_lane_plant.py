@@ -16,11 +16,11 @@ from autoscaler.simulator.judging.ledger import Amount, Count
 from autoscaler.simulator.lanes.draws import Luck, Purpose
 from autoscaler.simulator.lanes.engine import LaneRun, Lanes
 from autoscaler.simulator.lanes.fingerprints import Fingerprints
+from autoscaler.simulator.lanes.lane_timeline import Witness, timeline
 from autoscaler.simulator.lanes.measuring import Pipeline, Ticks, seen, wanted
 from autoscaler.simulator.lanes.plant_settings import Budget, Duration, PlantSettings, Shortage
 from autoscaler.simulator.lanes.refusals import refusals
 from autoscaler.simulator.lanes.start_luck import has_luck
-from autoscaler.simulator.lanes.witness import Witness, timeline
 from autoscaler.traces.trace import Trace, TraceKind
 from tests.simulator.builders import BEGIN_S, lane_of, levels, policy
 

@@ -13,11 +13,11 @@ from autoscaler.simulator.judging.ledger import Amount, Count
 from autoscaler.simulator.lanes import metrics
 from autoscaler.simulator.lanes.engine import LaneRun, Lanes
 from autoscaler.simulator.lanes.fingerprints import Fingerprints
+from autoscaler.simulator.lanes.lane_timeline import Witness, timeline
 from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.outlooks import OutlookCache
 from autoscaler.simulator.lanes.plant_settings import Budget, Duration, PlantSettings
 from autoscaler.simulator.lanes.segments import Cut, Segmented, alike, run_segmented
-from autoscaler.simulator.lanes.witness import Witness, timeline
 from autoscaler.simulator.traffic.synth import synth_day
 from tests.simulator.builders import policy
 

@@ -12,8 +12,8 @@ from autoscaler.simulator.judging.ledger import Sums
 from autoscaler.simulator.judging.score import LanePrices, score
 from autoscaler.simulator.judging.stretches import sums_of_one
 from autoscaler.simulator.lanes.engine import Lanes
+from autoscaler.simulator.lanes.lane_timeline import Witness
 from autoscaler.simulator.lanes.plant_settings import Duration, PlantSettings
-from autoscaler.simulator.lanes.witness import Witness
 from tests.simulator.builders import lane_of, levels, policy
 
 TICK_S = 10.0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autoscaler.cloud.vms import State
-from autoscaler.daemon.vms.marks import POOL_TAG, PREPARING, QUARANTINED_TAG
+from autoscaler.daemon.vms.pool_tags import POOL_TAG, PREPARING, QUARANTINED_TAG
 from autoscaler.daemon.vms.tracked import PROTECTED_TAG, Phase
 from autoscaler.daemon.warm.refill import preparing_timeout_s
 from autoscaler.ports import ActionIntent, Verb

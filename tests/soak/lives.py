@@ -20,7 +20,7 @@ from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.cloud.setup import CloudSetup, FleetSetup
 from autoscaler.cloud.vms import State
 from autoscaler.config.policy import Policy
-from autoscaler.daemon.acts.giving_back import give_back
+from autoscaler.daemon.acts.uncordoning import give_back
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.operating.operators import ChangeRequest
 from autoscaler.daemon.telemetry import Telemetry

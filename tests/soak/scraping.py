@@ -26,7 +26,7 @@ from autoscaler.cloud.vms import State
 from autoscaler.cloud.world import World
 from autoscaler.config.policy import Policy, policy_from
 from autoscaler.daemon import event_loop
-from autoscaler.daemon.garbage import GarbageCollection
+from autoscaler.daemon.garbage_collection import GarbageCollection
 from autoscaler.daemon.lifecycle import COLLECT_YOUNG_EVERY_S
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry

@@ -19,7 +19,7 @@ import numpy as np
 
 from autoscaler.core.forecast.settings import Settings
 from autoscaler.core.forecast.state import LAST, SeriesState
-from autoscaler.core.laws import EDGES
+from autoscaler.core.law_grid import EDGES
 from autoscaler.core.types import LAW_BINS, LAW_LOW, LAW_STEP, Bool, Float, Horizon, SmallFloat
 
 STILL_COMING_S = 600.0

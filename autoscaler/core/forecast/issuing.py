@@ -1,4 +1,4 @@
-"""Issues forecasts: levels, spreads and cells for this tick, kept until their outcomes arrive. `saying` reads them."""
+"""Issues forecasts: levels, spreads and cells for this tick, kept until their outcomes arrive. `readout` reads them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 
 from autoscaler.core.forecast import level, tables
 from autoscaler.core.forecast.lattice import Marks, hazard
-from autoscaler.core.forecast.seeing import Tracks
 from autoscaler.core.forecast.settings import Settings
 from autoscaler.core.forecast.state import LAST, MEANS, SEASONS, TOP, USUAL, SeriesState, slots_first
+from autoscaler.core.forecast.tracks import Tracks
 from autoscaler.core.types import Bool, Float, Int
 
 LEAST_SPREAD: Float = np.array(0.002)

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from autoscaler.core.forecast import level, tables
-from autoscaler.core.forecast.seeing import ClosedBlocks, stacked
 from autoscaler.core.forecast.settings import Group, Pairs, Settings
 from autoscaler.core.forecast.state import SeriesState, slots_first
+from autoscaler.core.forecast.tracks import ClosedBlocks, stacked
 from autoscaler.core.types import LAW_LOW, LAW_STEP, Bool, Float, Int, SmallFloat
 
 _NOTHING, _ONE = np.array(0.0), np.array(1.0)

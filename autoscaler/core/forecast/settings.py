@@ -70,7 +70,7 @@ least value in ticks."""
 LONG_S, TOP_S = 86_400.0, 7.0 * 86_400.0
 """Time constants of the usual demand, to which levels are compared, and of the decaying maximum of demand, in seconds."""
 TOGETHER, MOST_TOGETHER, MOST_ALONE = 256, 64, 240
-"""Limits of what is processed together: ticks times series, ticks, and ticks of a single series (`alone`)."""
+"""Limits of what is processed together: ticks times series, ticks, and ticks of a single series (`single_series`)."""
 LEAST_WEIGHT = 1.0 / 16.0
 """Outcomes of overlapping windows are nearly the same, so each weighs 1 over the blocks in its window, and at least this."""
 

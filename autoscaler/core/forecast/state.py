@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
 
-from autoscaler.core.falls import Falls
+from autoscaler.core.demand_falls import Falls
 from autoscaler.core.forecast.level import FEATURES, PRODUCTS, fitted
 from autoscaler.core.forecast.settings import (
     DAY_S,
@@ -23,7 +23,7 @@ from autoscaler.core.forecast.settings import (
 )
 from autoscaler.core.forecast.tables import PARENTS, REGIMES, ROWS
 from autoscaler.core.params import SeriesParams
-from autoscaler.core.remembered import Dumped, Remembered, length_of
+from autoscaler.core.state_base import Dumped, Remembered, length_of
 from autoscaler.core.types import LAW_BINS, QUANTILE_LEVELS, Array, Code, Float, Horizon, Int, SmallFloat
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class SeriesState(Remembered):
             offset.
         falls: Sudden deep falls in demand, which may come back; one column per series.
         aside_track, aside_paces, aside_base, aside_median, aside_short, aside_doubt: The fields without the prefix, as they
-            were before the last such fall (`outages`).
+            were before the last such fall (`demand_outages`).
         aside_slot: int64 (S,), slot of the history at that fall; -1 if nothing is to be restored.
         grown: Whether all series have seen `Settings.grown_ticks` samples.
         young_for: Samples until that may be so; 0 if it has to be computed.

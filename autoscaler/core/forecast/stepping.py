@@ -12,17 +12,17 @@ from itertools import pairwise
 
 import numpy as np
 
-from autoscaler.core.falls import Falls
-from autoscaler.core.forecast import coverage, lattice, level, outages
-from autoscaler.core.forecast.alone import Alone
+from autoscaler.core.demand_falls import Falls
+from autoscaler.core.forecast import coverage, demand_outages, lattice, level
 from autoscaler.core.forecast.issuing import Predictors, expect
 from autoscaler.core.forecast.judging import Outcomes, Updates, count_in, judge, logs
 from autoscaler.core.forecast.lattice import Marks
-from autoscaler.core.forecast.saying import ReadoutBasis, Readouts, issue_outlook
-from autoscaler.core.forecast.seeing import SampleRows, Stretch, Tracks, read, retrack, track_demand, weights
+from autoscaler.core.forecast.readout import ReadoutBasis, Readouts, issue_outlook
 from autoscaler.core.forecast.settings import Settings
+from autoscaler.core.forecast.single_series import Alone
 from autoscaler.core.forecast.state import LAST, SEASONS, USUAL, SeriesState, slots_first
-from autoscaler.core.forecast.stretches import HEAVY, split_rows, split_stream
+from autoscaler.core.forecast.tick_runs import HEAVY, split_rows, split_stream
+from autoscaler.core.forecast.tracks import SampleRows, Stretch, Tracks, read, retrack, track_demand, weights
 from autoscaler.core.params import SeriesParams
 from autoscaler.core.types import Float, Int, Outlook, Samples, SmallFloat
 
@@ -169,7 +169,7 @@ def _process(
     Args:
         settings: The settings of the series.
         state: Updated in place.
-        samples: One tick, or as many as `stretches` allows.
+        samples: One tick, or as many as `tick_runs` allows.
         out: Where to keep what is expected at each tick; None if the last one is enough.
 
     Returns:
@@ -189,7 +189,7 @@ def _process(
         inputs = Predictors.of(settings, state, retrack(settings, state, facts))
         marks = Marks.of(settings, state, facts.now_s)
         return Steps(facts, inputs.top, marks, expect(settings, state, inputs, marks, 0, facts.hidden[0]))
-    count = outages.note(settings, state, facts)
+    count = demand_outages.note(settings, state, facts)
     if count == ticks:
         return _process_uneventful(settings, state, facts, since, out)
     if count == 1:
@@ -270,7 +270,7 @@ def _run_tick_by_tick(
 def _run_single_series(
     settings: Settings, state: SeriesState, facts: Stretch, seen: Tracks, weight: Float, out: Readouts | None
 ) -> Steps:
-    """Do the work of `_run_tick_by_tick` for a single series, on plain numbers (`alone`), from fit to fit."""
+    """Do the work of `_run_tick_by_tick` for a single series, on plain numbers (`single_series`), from fit to fit."""
     ticks = len(weight)
     dues = _dues(settings, state, facts.tick, ticks)
     single = Alone(settings, state, facts.tick, weight)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoscaler.core.laws import EDGES
+from autoscaler.core.law_grid import EDGES
 from autoscaler.core.types import LAW_BINS, Bool, Float, Int, SmallFloat
 
 REGIMES = 6

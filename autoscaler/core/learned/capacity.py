@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 
 from autoscaler.core.learned.histograms import LogHistograms, evidence, quantile
-from autoscaler.core.remembered import Remembered
+from autoscaler.core.state_base import Remembered
 from autoscaler.core.types import Float, Int
 
 BANDS = 9

@@ -19,7 +19,7 @@ from typing import ClassVar, TypeVar
 
 import numpy as np
 
-from autoscaler.core.remembered import Remembered
+from autoscaler.core.state_base import Remembered
 from autoscaler.core.types import Bool, Float, Int
 
 HALF, ALL = 0.4, 0.8

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from autoscaler.core.remembered import Remembered
+from autoscaler.core.state_base import Remembered
 from autoscaler.core.types import Float, Int
 
 

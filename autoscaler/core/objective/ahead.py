@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autoscaler.core.falls import Falls, calm, doubted, pass_calm
-from autoscaler.core.laws import LawPage
-from autoscaler.core.objective.plain import DemandAfterPage
-from autoscaler.core.objective.shadows import Shadows
-from autoscaler.core.objective.trial import Trial
+from autoscaler.core.demand_falls import Falls, calm, doubted, pass_calm
+from autoscaler.core.law_grid import LawPage
+from autoscaler.core.objective.competition_state import Trial
+from autoscaler.core.objective.plain_models import DemandAfterPage
+from autoscaler.core.objective.shadow_fleets import Shadows
 from autoscaler.core.types import Float, Int, SmallInt
 
 AHEAD = "ahead"
@@ -98,7 +98,7 @@ class Ahead:
         return held
 
     def _catch_up(self, falls: Falls, end: int) -> None:
-        """Record the calm ticks before tick `end` in `falls`."""
+        """Record the calm ticks before tick `end` in `demand_falls`."""
         pass_calm(falls, self._first_tick + self._recorded, self.work[self._recorded : end])
         self._recorded = max(self._recorded, end)
 

@@ -1,4 +1,4 @@
-"""Bands of VMs in which a different model drives than for the fleet as a whole (`experts`).
+"""Bands of VMs in which a different model drives than for the fleet as a whole (`competition`).
 
 The cost of a fleet is the sum of the costs of its VMs, first to last, and so is the cost in hindsight: the least cost of a fleet
 separates by VM. The first VMs of a fleet serve the base load, the last ones rare crowds, and one model is seldom best for both. So
@@ -16,10 +16,10 @@ import math
 
 import numpy as np
 
-from autoscaler.core.alike import one_of
+from autoscaler.core.column_groups import one_of
+from autoscaler.core.objective.competition_state import AS_THE_WHOLE, ShadowType, Trial
 from autoscaler.core.objective.habits import CROWD
 from autoscaler.core.objective.models import BAND_TOPS
-from autoscaler.core.objective.trial import AS_THE_WHOLE, ShadowType, Trial
 from autoscaler.core.types import Bool, Float, Int, SmallFloat, SmallInt
 
 EVERY_S = 180.0

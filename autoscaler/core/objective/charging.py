@@ -1,4 +1,4 @@
-"""Charges each model's shadow fleet for its cost (`experts`), tick by tick or several ticks at once.
+"""Charges each model's shadow fleet for its cost (`competition`), tick by tick or several ticks at once.
 
 With few columns, charging for a tick is all numpy call overhead. So the inputs of charges are kept, in the narrow type of counts,
 and charged for several ticks together: when models are compared, or as soon as the sums are read (`Trial.settle`). Sums are
@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoscaler.core.alike import one_of
+from autoscaler.core.column_groups import one_of
 from autoscaler.core.objective.bands import Bands
-from autoscaler.core.objective.trial import ShadowType, Trial
+from autoscaler.core.objective.competition_state import ShadowType, Trial
 from autoscaler.core.types import Bool, Float, Int, SmallFloat, SmallInt
 
 MORE = 2.0

@@ -1,9 +1,9 @@
-"""The columns in which models compete (`trial`): one for all lanes with the same past, advanced tick by tick.
+"""The columns in which models compete (`competition_state`): one for all lanes with the same past, advanced tick by tick.
 
 If a replay knows demand in advance (`laws.LawPage`), what models want is computed for a page of ticks at once (`ahead`), by the same
 rules, and each tick only advances its shadows.
 
-Rules of this file: it collects what models want and passes it to the contest (`experts`). No reduction over lanes.
+Rules of this file: it collects what models want and passes it to the contest (`competition`). No reduction over lanes.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from autoscaler.core.alike import ColumnGroups, Number
-from autoscaler.core.falls import doubted
-from autoscaler.core.laws import LawPage, PagedLaws
+from autoscaler.core.column_groups import ColumnGroups, Number
+from autoscaler.core.demand_falls import doubted
+from autoscaler.core.law_grid import LawPage, PagedLaws
 from autoscaler.core.objective.ahead import AHEAD, Ahead
 from autoscaler.core.objective.charging import CHARGES
-from autoscaler.core.objective.days import EarlierDays
+from autoscaler.core.objective.competition import ModelCompetition
+from autoscaler.core.objective.competition_state import Trial
+from autoscaler.core.objective.daily_highs import EarlierDays
+from autoscaler.core.objective.demand_buffer import BUFFERED_DEMAND, DemandBuffer
 from autoscaler.core.objective.earlier_days import Before, EarlierDay
-from autoscaler.core.objective.experts import ModelCompetition
 from autoscaler.core.objective.habits import (
     DAY_S,
     HOUR_S,
@@ -32,9 +34,7 @@ from autoscaler.core.objective.habits import (
 )
 from autoscaler.core.objective.models import AHEAD as WINDOWS
 from autoscaler.core.objective.models import CAREFUL, MODELS, PRICE_FACTORS, Kind, Model, Window, rows_of
-from autoscaler.core.objective.noting import BUFFERED_DEMAND, DemandBuffer
-from autoscaler.core.objective.plain import PLAIN, USUAL, not_below
-from autoscaler.core.objective.trial import Trial
+from autoscaler.core.objective.plain_models import PLAIN, USUAL, not_below
 from autoscaler.core.objective.worth import Worth
 from autoscaler.core.params import LaneParams
 from autoscaler.core.types import Bool, Float, Horizon, Int, Laws, SmallInt, Snapshot
@@ -221,7 +221,7 @@ class Columns:
         return Wishes(model, low, high)
 
     def doubted(self, trial: Trial, tick: int, demand: Float, known: Bool, price: Float) -> Int | None:
-        """Return the VMs that stay although demand has fallen (`falls`): int64 (k,); None if there are none.
+        """Return the VMs that stay although demand has fallen (`demand_falls`): int64 (k,); None if there are none.
 
         Args:
             trial: Updated in place.

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from autoscaler.core.alike import ColumnGroups
+from autoscaler.core.column_groups import ColumnGroups
 from autoscaler.core.objective.habits import Habits, slots_of, slots_of_page
 from autoscaler.core.types import Bool, Float, Int, SmallFloat, SmallInt
 
@@ -28,7 +28,7 @@ class Before(NamedTuple):
     Attributes:
         yesterday, last_week: Highest demand of yesterday, and of the day a week ago, in two windows that begin at this time
             of day: until the tick after a start would serve, and for five minutes (or a tick) longer.
-        days: Demand around this time on the last seven days: the average of the days, and the maximum (`days`).
+        days: Demand around this time on the last seven days: the average of the days, and the maximum (`daily_highs`).
     """
 
     yesterday: Float

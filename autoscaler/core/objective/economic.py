@@ -4,7 +4,7 @@ The stage has two thresholds. `low` is the number of VMs worth starting, by dema
 start spread over the time it will be useful. `high` is the number worth keeping, by the highest demand until a stopped VM
 could serve again. Below `low` the stage orders up to it, above `high` it goes down to it, and in between it changes nothing.
 This replaces target utilisation, cooldowns and stabilisation windows. It is not known in advance which forecast window
-should keep a VM, or whether a plain rule would do better, so models compete (`experts`).
+should keep a VM, or whether a plain rule would do better, so models compete (`competition`).
 
 Rules of this file: a stage as described in `rules`. A lane without fresh data proposes nothing.
 """
@@ -16,10 +16,10 @@ from collections.abc import Callable
 import numpy as np
 
 from autoscaler.core.objective.columns import Columns, Wishes
+from autoscaler.core.objective.competition_state import Trial
 from autoscaler.core.objective.economics import SHOWN, Economics
 from autoscaler.core.objective.models import MODELS, Kind
 from autoscaler.core.objective.pricing import ShortagePriceController
-from autoscaler.core.objective.trial import Trial
 from autoscaler.core.objective.worth import Worth
 from autoscaler.core.params import LaneParams
 from autoscaler.core.rules import Rule, RuleInputs, Why

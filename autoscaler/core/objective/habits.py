@@ -18,8 +18,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from autoscaler.core.alike import one_of
-from autoscaler.core.remembered import Dumped, Remembered, length_of, take_columns
+from autoscaler.core.column_groups import one_of
+from autoscaler.core.state_base import Dumped, Remembered, length_of, take_columns
 from autoscaler.core.types import MOST_VMS, Bool, Float, Int, SmallFloat, SmallInt
 
 HOURS = 24
@@ -81,7 +81,7 @@ class Habits(Remembered):
         lasting: float64 (n,), the lowest demand of these ticks.
         beyond: float64 (n,), sum over ticks of (demand - highest) / highest, at most `CROWD` in each tick, fading with
             `EVER_HALF_LIFE_S`.
-        allowed: float64 (n,), number of crowds beyond `highest` that were allowed for (`experts`), fading likewise.
+        allowed: float64 (n,), number of crowds beyond `highest` that were allowed for (`competition`), fading likewise.
         wanted: int32 (3, T, n), VMs wanted by all hours, by this hour, and by all demand ever seen, at T prices; as last
             computed.
         hour: int64 (n,), the hour since the epoch for which `wanted` was computed; -1 before the first.

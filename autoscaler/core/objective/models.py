@@ -9,7 +9,7 @@ Models based on habits or on yesterday do not follow demand, which may be what m
 as a start takes would have been worth ordering when it began. So none of them wants fewer VMs than have each had at least half of
 their work throughout that time (`Trial.lows`).
 
-Rules of this file: names and constants only. `worth`, `habits` and `plain` compute what models want, and `experts` compares them.
+Rules of this file: names and constants only. `worth`, `habits` and `plain_models` compute what models want, and `competition` compares them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The price of shortage: given, or found so that no more work stays unserved than the objective allows.
 
 An objective such as 99.9 % says nothing about money, but everything else here is decided by prices. So every hour this module
-finds the price at which the cheapest of the shadow models (`experts`) would have left just as much work unserved as is
+finds the price at which the cheapest of the shadow models (`competition`) would have left just as much work unserved as is
 allowed. What the fleet itself missed in the last weeks corrects that aim. If it missed more than is allowed, the aim is lower,
 down to a fifth if it missed twice as much. The aim is never raised, because a quiet week says little about the next crowd.
 
@@ -20,9 +20,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from autoscaler.core.objective.experts import HIGHEST_PRICE, LOWEST_PRICE
+from autoscaler.core.objective.competition import HIGHEST_PRICE, LOWEST_PRICE
 from autoscaler.core.params import LaneParams
-from autoscaler.core.remembered import Dumped, Remembered, columns_before, length_of, take_columns
+from autoscaler.core.state_base import Dumped, Remembered, columns_before, length_of, take_columns
 from autoscaler.core.types import Bool, Float, Int
 
 HALF_LIFE_S = 14 * 86400.0

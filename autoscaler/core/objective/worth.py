@@ -4,7 +4,7 @@ The k-th VM of capacity c serves `W_k = (E[(D - (k-1)c)+] - E[(D - kc)+]) / c` o
 worth p * W_k VM-ticks per tick. W decreases in k, so the VMs that earn more than a price can be counted directly: the newsvendor's rule
 for whole VMs, which loses nothing to rounding in small fleets.
 
-`halving` finds the demand that is exceeded with the break-even odds, and one more VM is weighed by all the work that it would serve. For
+`inversion` finds the demand that is exceeded with the break-even odds, and one more VM is weighed by all the work that it would serve. For
 few distributions (many lanes on the same series, or few lanes), they are computed in full, for a whole page of ticks if there is one;
 the answers are bit-identical. Everything is in 32 bits, as distributions are stored: most of a tick's time is passes over such numbers.
 
@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoscaler.core.alike import ColumnGroups
-from autoscaler.core.laws import LawPage
-from autoscaler.core.objective.halving import Last, Law, Table, read
+from autoscaler.core.column_groups import ColumnGroups
+from autoscaler.core.law_grid import LawPage
+from autoscaler.core.objective.inversion import Last, Law, Table, read
 from autoscaler.core.rules import ROUNDING
 from autoscaler.core.types import LAW_BINS, MOST_VMS, Bool, Float, Horizon, Int, Laws, SmallFloat
 

@@ -3,7 +3,7 @@
 Level k is VM k. Similar levels form one rung: those between two powers of an eighth of an octave of (1 + VMs). For every waiting rung,
 two things are counted: how long it waited until it was wanted, if that was less than an hour; and at the beginning of each hour, how
 long it has waited, on how many of the last days it was wanted at this time of day, and later whether it was wanted within the hour. So
-the distribution (`odds`) knows the burst that returns after ten minutes, the morning of every working day, and last month's crowd, each
+the distribution (`wait_odds`) knows the burst that returns after ten minutes, the morning of every working day, and last month's crowd, each
 by what this very fleet has seen.
 
 Rules of this file: element-wise, sums along bins in their order. No state is kept here.

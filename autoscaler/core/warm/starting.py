@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from autoscaler.core.params import LaneParams
-from autoscaler.core.remembered import Remembered, columns_before, take_columns
+from autoscaler.core.state_base import Remembered, columns_before, take_columns
 from autoscaler.core.types import Float, Int
 
 AT_FIRST, AT_FIRST_WEIGHT = 0.25, 20.0

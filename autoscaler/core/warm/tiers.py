@@ -15,7 +15,7 @@ moment of it, and all horizons alike, that is (1 - w / 2) / w horizons. Hibernat
 
 with `memory` the price of one horizon. The threshold of w is a closed form, and w falls in k, so levels are counted (`worth`): the
 newsvendor's rule (Arrow, Harris and Marschak, 1951), applied to a more expensive, faster tier. Benefit and holding cost are
-compared as in `stopped`, after Shahrad et al. (2020), except that a memory cannot be given up: it is held until its VM is started.
+compared as in `provisioned_target`, after Shahrad et al. (2020), except that a memory cannot be given up: it is held until its VM is started.
 So the horizon of fleets that hibernate is a day, within which most of what is ever wanted is wanted. A memory that costs nothing
 to hold is worth it for all VMs or for none.
 

@@ -1,7 +1,7 @@
 """State of the waiting VMs of lanes with an objective: current waits, how past waits ended, and which VMs are held.
 
 Rules of this file: only what is kept between ticks, and how it passes from one state to another. `odds` and `returns` derive results
-from it, and `stopped` decides.
+from it, and `provisioned_target` decides.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from autoscaler.core.alike import ColumnGroups
+from autoscaler.core.column_groups import ColumnGroups
 from autoscaler.core.params import LaneParams
-from autoscaler.core.remembered import Dumped, Remembered, columns_before, take_columns
+from autoscaler.core.state_base import Dumped, Remembered, columns_before, take_columns
 from autoscaler.core.types import Float, Int, SmallFloat, SmallInt
-from autoscaler.core.warm.odds import Law
 from autoscaler.core.warm.returns import GROUPS, HITS, HOURS, RUNGS, UNKNOWN, WAITS
+from autoscaler.core.warm.wait_odds import Law
 
 _ARRAYS = (
     "ended",

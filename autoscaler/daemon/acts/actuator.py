@@ -2,7 +2,7 @@
 
 Rules of this file: every call is bounded in time; a call that did not return is UNKNOWN and is not repeated. The
 provider accepts or refuses a batch as a whole, so a refused batch is sent again without the refused VMs, or in halves
-if none was named; batches that can be sent concurrently are, the largest first. Nothing is retried in place: `ladder`
+if none was named; batches that can be sent concurrently are, the largest first. Nothing is retried in place: `fallbacks`
 tries elsewhere, or the next tick decides again.
 """
 

@@ -19,7 +19,7 @@ from autoscaler.core.types import Int
 from autoscaler.daemon.vms.holdings import is_stop_forbidden
 from autoscaler.daemon.vms.inventory import ON_THE_WAY, FleetInventory, Phase, TrackedVm
 from autoscaler.daemon.vms.lateness import NOT_NEEDED
-from autoscaler.daemon.vms.memory import resumes
+from autoscaler.daemon.vms.saved_memory import resumes
 from autoscaler.ports import ActionIntent, ProvisionSpec, Verb
 
 

@@ -20,10 +20,10 @@ from autoscaler.clock import give_way
 from autoscaler.core.learned.condition import Condition, VmPasts, judging
 from autoscaler.core.types import Bool, Float
 from autoscaler.daemon.fleets import Fleet
-from autoscaler.daemon.learned.looks import Look, looking
+from autoscaler.daemon.learned.measurements import Look, looking
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.vms.inventory import Counts, Note, Phase
-from autoscaler.daemon.vms.rows import Turns
+from autoscaler.daemon.vms.listing_rows import Turns
 from autoscaler.ports import FleetReadings
 from autoscaler.words import some
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from autoscaler.clock import give_way
-from autoscaler.core.remembered import Dumped
+from autoscaler.core.state_base import Dumped
 from autoscaler.core.types import Array
 
 MOST_BYTES = 2**30

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 
 from autoscaler.config.vms import HibernationSection
 from autoscaler.daemon.vms.holdings import Holdings
-from autoscaler.daemon.vms.memory import DAY_S, KEPT_S, LAST_CALL_S, resumes, saved_at_s
+from autoscaler.daemon.vms.saved_memory import DAY_S, KEPT_S, LAST_CALL_S, resumes, saved_at_s
 from autoscaler.daemon.vms.tracked import Phase, TrackedVm
 from autoscaler.ports import NO_HIBERNATION, NOT_YET, Note, Outcome, OutcomeKind
 from autoscaler.words import some

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-from autoscaler.daemon.vms.marks import GROUP_TAG
 from autoscaler.daemon.vms.places import Places
+from autoscaler.daemon.vms.pool_tags import GROUP_TAG
 from autoscaler.daemon.vms.tracked import (
     ON_THE_WAY,
     PROTECTED_TAG,

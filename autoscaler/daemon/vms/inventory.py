@@ -14,10 +14,10 @@ from typing import Any
 
 from autoscaler.daemon.vms.holdings import PART_VMS
 from autoscaler.daemon.vms.lateness import Lateness
-from autoscaler.daemon.vms.marks import is_preparing
+from autoscaler.daemon.vms.listing_parts import MANY_ABSENT, Parts, unlisted_words
 from autoscaler.daemon.vms.metering import Run
 from autoscaler.daemon.vms.orders import STATES_BEFORE
-from autoscaler.daemon.vms.parts import MANY_ABSENT, Parts, unlisted_words
+from autoscaler.daemon.vms.pool_tags import is_preparing
 from autoscaler.daemon.vms.quarantine import OWN_SHUTDOWN, quarantine_s, verdict_of_state
 from autoscaler.daemon.vms.set_aside import SetAsideVm, set_aside_rows, set_aside_vms_of
 from autoscaler.daemon.vms.start_times import MeasuredStart, measured

@@ -1,6 +1,6 @@
 """VMs that are left alone, kept across restarts: until when, why, and how often they have failed.
 
-Rules of this file: only what belongs to a listed VM is restored; the rest is forgotten. Information in tags (`marks`) is read
+Rules of this file: only what belongs to a listed VM is restored; the rest is forgotten. Information in tags (`pool_tags`) is read
 from the tags again and not kept here.
 """
 

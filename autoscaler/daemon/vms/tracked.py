@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from autoscaler.core.learned.lead_time import StartSource
-from autoscaler.daemon.vms.memory import resumes
 from autoscaler.daemon.vms.metering import Run
+from autoscaler.daemon.vms.saved_memory import resumes
 from autoscaler.ports import Verb, Vm
 
 PROTECTED_TAG = "autoscaler:protected"

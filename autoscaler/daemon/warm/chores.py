@@ -21,7 +21,7 @@ from autoscaler.daemon.bounded import within
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.telemetry import Telemetry
-from autoscaler.daemon.vms.marks import (
+from autoscaler.daemon.vms.pool_tags import (
     EXERCISED_AT_TAG,
     MADE_AT_TAG,
     POOL_TAG,
@@ -33,8 +33,8 @@ from autoscaler.daemon.vms.marks import (
     is_preparing,
 )
 from autoscaler.daemon.vms.tracked import MADE_BY_TAG, Order, Phase, TrackedVm
+from autoscaler.daemon.warm.exercise_hooks import PreparingVm
 from autoscaler.daemon.warm.refill import hold_s
-from autoscaler.daemon.warm.trials import PreparingVm
 from autoscaler.daemon.warm.warm_pool import Expected, WarmPool
 from autoscaler.errors import InvariantError, ProviderError
 from autoscaler.ports import (

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from autoscaler.config.freshness import ExerciseSection
-from autoscaler.daemon.vms.marks import EXERCISED_AT_TAG, moment_of
+from autoscaler.daemon.vms.pool_tags import EXERCISED_AT_TAG, moment_of
 from autoscaler.daemon.vms.tracked import TrackedVm
 
 

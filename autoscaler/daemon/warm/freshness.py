@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from autoscaler.config.calendar import spans
 from autoscaler.config.freshness import FreshnessSection, QuietWindow
-from autoscaler.daemon.vms.marks import MADE_AT_TAG, SPEC_TAG, may_be_deleted, moment_of
+from autoscaler.daemon.vms.pool_tags import MADE_AT_TAG, SPEC_TAG, may_be_deleted, moment_of
 from autoscaler.daemon.vms.tracked import TrackedVm
 from autoscaler.daemon.warm.exercise import last_well_s
 from autoscaler.ports import LaunchSpec

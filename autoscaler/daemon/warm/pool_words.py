@@ -17,7 +17,7 @@ from autoscaler.daemon.bounded import within
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.operating.operator_words import unknown_fleet
-from autoscaler.daemon.vms.marks import (
+from autoscaler.daemon.vms.pool_tags import (
     GROUP_TAG,
     MADE_AT_TAG,
     QUARANTINED_TAG,

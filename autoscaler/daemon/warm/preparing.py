@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.fleets import Fleet
-from autoscaler.daemon.vms.marks import PREPARED_TAG, is_preparing
+from autoscaler.daemon.vms.pool_tags import PREPARED_TAG, is_preparing
 from autoscaler.daemon.vms.tracked import TrackedVm
 
 

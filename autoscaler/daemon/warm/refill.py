@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from autoscaler.daemon.acts.ladder import provision_options
+from autoscaler.daemon.acts.fallbacks import provision_options
 from autoscaler.daemon.fleets import Fleet
-from autoscaler.daemon.vms.marks import SUBNET_TAG
+from autoscaler.daemon.vms.pool_tags import SUBNET_TAG
 from autoscaler.daemon.vms.tracked import Phase, TrackedVm
 from autoscaler.ports import ActionIntent, FleetTick, ProvisionSpec, Verb
 

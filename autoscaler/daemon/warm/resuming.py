@@ -12,10 +12,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from autoscaler.daemon.acts.leaving import NAMED_S
+from autoscaler.daemon.acts.fleet_drains import NAMED_S
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.recording import Recorder
-from autoscaler.daemon.vms.marks import EXERCISED_AT_TAG, moment_of
+from autoscaler.daemon.vms.pool_tags import EXERCISED_AT_TAG, moment_of
 from autoscaler.daemon.vms.tracked import ON_THE_WAY, Phase, TrackedVm
 from autoscaler.daemon.warm.refill import preparing_timeout_s
 from autoscaler.daemon.warm.warm_pool import WarmPool

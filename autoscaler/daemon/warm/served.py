@@ -17,9 +17,9 @@ import math
 from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING
 
-from autoscaler.daemon.acts.leaving import is_ours
+from autoscaler.daemon.acts.fleet_drains import is_ours
 from autoscaler.daemon.bounded import within
-from autoscaler.daemon.vms.marks import (
+from autoscaler.daemon.vms.pool_tags import (
     EXERCISED_AT_TAG,
     POOL_TAG,
     PREPARED_TAG,

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from autoscaler.daemon.vms.marks import is_kept
+from autoscaler.daemon.vms.pool_tags import is_kept
 from autoscaler.daemon.vms.tracked import Phase, TrackedVm
 from autoscaler.ports import FleetTick, Note
 
 if TYPE_CHECKING:
     from autoscaler.daemon.fleets import Fleet
-    from autoscaler.daemon.warm.trials import PreparingVm
+    from autoscaler.daemon.warm.exercise_hooks import PreparingVm
     from autoscaler.daemon.warm.warm_pool import WarmPool
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from autoscaler.clock import give_way
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.slow_answers import SlowAnswers
-from autoscaler.daemon.vms.rows import Turns
+from autoscaler.daemon.vms.listing_rows import Turns
 from autoscaler.daemon.warm import operator_requests
 from autoscaler.daemon.warm.refill import preparing_timeout_s
 from autoscaler.daemon.warm.resuming import InterruptedTrials

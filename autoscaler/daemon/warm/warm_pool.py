@@ -19,15 +19,15 @@ from autoscaler.core.types import Freshness
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.vms.holdings import PART_VMS
 from autoscaler.daemon.vms.inventory import FleetInventory
-from autoscaler.daemon.vms.marks import GROUP_TAG, QUARANTINED_TAG, is_kept, is_preparing, may_be_deleted
-from autoscaler.daemon.vms.memory import DAY_S, LAST_CALL_S
+from autoscaler.daemon.vms.pool_tags import GROUP_TAG, QUARANTINED_TAG, is_kept, is_preparing, may_be_deleted
+from autoscaler.daemon.vms.saved_memory import DAY_S, LAST_CALL_S
 from autoscaler.daemon.vms.tracked import MADE_BY_TAG, Phase, TrackedVm
 from autoscaler.daemon.warm import exercise, freshness, refill, serving_instead
+from autoscaler.daemon.warm.exercise_hooks import PreparingVm, Trials
 from autoscaler.daemon.warm.operator_requests import PoolRequests
 from autoscaler.daemon.warm.preparing import ready
 from autoscaler.daemon.warm.served import Served
 from autoscaler.daemon.warm.template import Template
-from autoscaler.daemon.warm.trials import PreparingVm, Trials
 from autoscaler.daemon.warm.undeleted import FailedDeletions
 from autoscaler.ports import (
     ActionIntent,

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from autoscaler.errors import ConfigError
-from autoscaler.simulator.benchmark.bout import Bout, FleetResult, PoolVerdict, Promise, Yardstick
 from autoscaler.simulator.benchmark.curves import LEVELS, VOLUME_SHARES, Curve
 from autoscaler.simulator.benchmark.known_law import LawBooks
+from autoscaler.simulator.benchmark.trace_run import Bout, FleetResult, PoolVerdict, Promise, Yardstick
 from autoscaler.simulator.benchmark.warm_pools import Books
 
 VERSION = 1

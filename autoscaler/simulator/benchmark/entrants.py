@@ -17,7 +17,7 @@ from autoscaler.config.loading import require_policy
 from autoscaler.config.policy import Policy, policy_from
 from autoscaler.config.rendering import effective_data
 from autoscaler.errors import ConfigError
-from autoscaler.simulator.benchmark.course import PROVISION_S, Fleet, finer
+from autoscaler.simulator.benchmark.conditions import PROVISION_S, Fleet, finer
 from autoscaler.simulator.benchmark.warm_pools import STOPPED_SHARE
 from autoscaler.simulator.lanes.plant_settings import PlantSettings
 from autoscaler.simulator.search.axes import read_axis

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from autoscaler.errors import AutoscalerError, ConfigError, TraceError
-from autoscaler.simulator.benchmark.bout import Bout, run_bout
-from autoscaler.simulator.benchmark.course import course_of
+from autoscaler.simulator.benchmark.conditions import course_of
 from autoscaler.simulator.benchmark.entrants import Entrant
-from autoscaler.simulator.benchmark.rivals import RIVALS, Rival
+from autoscaler.simulator.benchmark.peer_entries import RIVALS, Rival
+from autoscaler.simulator.benchmark.trace_run import Bout, run_bout
 from autoscaler.simulator.search.executors import Executor, LostPart, SameProcess
 from autoscaler.traces.per_vm import read_per_vm
 from autoscaler.traces.reading import MANIFEST, read_trace, trace_name

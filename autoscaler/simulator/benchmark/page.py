@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from autoscaler.simulator.benchmark.bout import Bout
 from autoscaler.simulator.benchmark.curves import LEVELS, VOLUME_SHARES
-from autoscaler.simulator.benchmark.rivals import RIVALS
+from autoscaler.simulator.benchmark.peer_entries import RIVALS
 from autoscaler.simulator.benchmark.tables import coverage_of, coverage_sentence, percent, ratio, sentences
+from autoscaler.simulator.benchmark.trace_run import Bout
 from autoscaler.simulator.benchmark.verdict import Match, by_fleet, matches
 from autoscaler.simulator.judging.calibration import LEVELS as QUANTILES
 from autoscaler.simulator.judging.calibration import calibrated

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from autoscaler.errors import ConfigError
-from autoscaler.simulator.benchmark.bout import Bout, FleetResult
 from autoscaler.simulator.benchmark.curves import LEVELS, VOLUME_SHARES, Hull
 from autoscaler.simulator.benchmark.tables import coverage_of
+from autoscaler.simulator.benchmark.trace_run import Bout, FleetResult
 from autoscaler.simulator.benchmark.verdict import Match, geometric_mean, matches
 from autoscaler.simulator.judging.calibration import LEVELS as QUANTILES
 from autoscaler.simulator.judging.calibration import WITHIN

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autoscaler.simulator.benchmark.bout import Bout, PoolVerdict, Promise
 from autoscaler.simulator.benchmark.curves import LEVELS
+from autoscaler.simulator.benchmark.trace_run import Bout, PoolVerdict, Promise
 from autoscaler.simulator.benchmark.verdict import Match, by_fleet, geometric_mean, matches, summary
 from autoscaler.simulator.judging.calibration import LEVELS as QUANTILES
 from autoscaler.simulator.judging.calibration import calibrated

@@ -13,8 +13,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from autoscaler.simulator.benchmark.bout import Bout, FleetResult
 from autoscaler.simulator.benchmark.curves import LEVELS
+from autoscaler.simulator.benchmark.trace_run import Bout, FleetResult
 
 SLACK = 0.005
 

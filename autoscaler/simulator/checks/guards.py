@@ -29,8 +29,8 @@ from autoscaler.simulator.checks.subject import (
 )
 from autoscaler.simulator.judging.score import score
 from autoscaler.simulator.lanes.draws import Luck
+from autoscaler.simulator.lanes.lane_timeline import Witness
 from autoscaler.simulator.lanes.measuring import Pipeline, seen, wanted
-from autoscaler.simulator.lanes.witness import Witness
 from autoscaler.simulator.report.wording import share, span
 from autoscaler.traces.trace import Trace, TraceKind
 

@@ -19,8 +19,8 @@ from autoscaler.core.types import NO_CEILING, Samples, Snapshot
 from autoscaler.ports import FleetTick
 from autoscaler.simulator.checks.guards import State, Verdict
 from autoscaler.simulator.checks.subject import Subject
+from autoscaler.simulator.lanes.lane_timeline import Witness
 from autoscaler.simulator.lanes.matching import as_probed, cloud_of, unmatched
-from autoscaler.simulator.lanes.witness import Witness
 from autoscaler.simulator.replay.loopback import LoopRun, run_loop
 from autoscaler.store import JournalReader
 from autoscaler.store.reader import TickRow

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from autoscaler.config.compiling import CompiledPolicies
 from autoscaler.config.policy import Policy
 from autoscaler.simulator.lanes.engine import Decider, LaneRun, Lanes
+from autoscaler.simulator.lanes.lane_timeline import Witness
 from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.plant_settings import PlantSettings
-from autoscaler.simulator.lanes.witness import Witness
 from autoscaler.traces.trace import Trace, describe_time
 
 Ints: TypeAlias = NDArray[np.int64]

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from autoscaler.core.forecast.saying import Issued
+from autoscaler.core.forecast.readout import Issued
 from autoscaler.core.types import QUANTILE_LEVELS, Float, Outlook
 
 LEVELS: Float = np.array(QUANTILE_LEVELS)

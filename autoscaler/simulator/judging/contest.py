@@ -25,10 +25,10 @@ from autoscaler.config.policy import Policy
 from autoscaler.core.params import LaneParams
 from autoscaler.core.types import Decision, Int, Outlook, Snapshot
 from autoscaler.simulator.judging.ledger import Sums, grid_ticks
+from autoscaler.simulator.lanes.comparable_state import lane_memory, longest_memory, window_buckets
 from autoscaler.simulator.lanes.engine import Lanes, PolicyDecider
 from autoscaler.simulator.lanes.feeds import why_not_cut
 from autoscaler.simulator.lanes.measuring import Ticks
-from autoscaler.simulator.lanes.memory import lane_memory, longest_memory, window_buckets
 from autoscaler.simulator.lanes.outlooks import OutlookCache
 from autoscaler.simulator.lanes.plant_settings import PlantSettings
 from autoscaler.simulator.lanes.run import LaneRun

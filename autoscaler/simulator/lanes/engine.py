@@ -28,11 +28,12 @@ from autoscaler.core.windows import RollingMax
 from autoscaler.simulator.judging.block import Block
 from autoscaler.simulator.judging.ledger import Sums
 from autoscaler.simulator.lanes.accounts import Accounts
+from autoscaler.simulator.lanes.comparable_state import lane_memory
 from autoscaler.simulator.lanes.delays import INT16, INT32, Kind, Vms
 from autoscaler.simulator.lanes.feeds import feed_of
 from autoscaler.simulator.lanes.fingerprints import Fingerprints
+from autoscaler.simulator.lanes.lane_timeline import Witness
 from autoscaler.simulator.lanes.measuring import Ticks
-from autoscaler.simulator.lanes.memory import lane_memory
 from autoscaler.simulator.lanes.metrics import LaneMetrics, fixed
 from autoscaler.simulator.lanes.outlooks import OutlookCache
 from autoscaler.simulator.lanes.plant import Plant
@@ -42,7 +43,6 @@ from autoscaler.simulator.lanes.run import LaneRun
 from autoscaler.simulator.lanes.schedules import Schedules
 from autoscaler.simulator.lanes.start_luck import has_luck
 from autoscaler.simulator.lanes.totals import NARROW, Totals
-from autoscaler.simulator.lanes.witness import Witness
 
 __all__ = ["BLOCK_TICKS", "Decider", "LaneRun", "Lanes", "PolicyDecider"]
 

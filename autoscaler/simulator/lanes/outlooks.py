@@ -21,7 +21,7 @@ import numpy as np
 
 from autoscaler.core.forecast import SampleRows, SeriesState, step, steps
 from autoscaler.core.forecast.settings import horizon_count
-from autoscaler.core.laws import LawPage, PagedLaws
+from autoscaler.core.law_grid import LawPage, PagedLaws
 from autoscaler.core.params import SeriesParams
 from autoscaler.core.types import (
     LAW_BINS,

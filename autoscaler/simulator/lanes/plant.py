@@ -40,9 +40,9 @@ from autoscaler.simulator.lanes.delays import (
     Vms,
 )
 from autoscaler.simulator.lanes.draws import Luck, Purpose
+from autoscaler.simulator.lanes.dry_spells import DrySpells
 from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.plant_settings import Budget, PlantSettings
-from autoscaler.simulator.lanes.spells import DrySpells
 from autoscaler.simulator.lanes.start_luck import has_luck, luck_groups
 
 

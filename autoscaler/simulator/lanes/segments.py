@@ -28,16 +28,16 @@ from autoscaler.config.policy import Policy
 from autoscaler.config.section import whole_ticks
 from autoscaler.core.types import Int
 from autoscaler.simulator.judging.ledger import Sums, grid_ticks
+from autoscaler.simulator.lanes.comparable_state import longest_memory, window_buckets
 from autoscaler.simulator.lanes.engine import LaneRun, Lanes
 from autoscaler.simulator.lanes.feeds import why_not_cut
 from autoscaler.simulator.lanes.fingerprints import Fingerprints
+from autoscaler.simulator.lanes.lane_timeline import KeptTicks, Witness
 from autoscaler.simulator.lanes.measuring import Ticks
-from autoscaler.simulator.lanes.memory import longest_memory, window_buckets
 from autoscaler.simulator.lanes.outlooks import OutlookCache
 from autoscaler.simulator.lanes.plant_settings import PlantSettings
 from autoscaler.simulator.lanes.run import EnoughError
 from autoscaler.simulator.lanes.start_luck import has_luck
-from autoscaler.simulator.lanes.witness import KeptTicks, Witness
 
 SETTLING_TICKS = 720
 """Ticks of warm-up for the number of VMs itself to settle, before windows start to remember it. Measured on random policies:

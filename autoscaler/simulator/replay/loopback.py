@@ -15,7 +15,7 @@ from autoscaler.clock import VirtualClock, run_virtual
 from autoscaler.cloud.billing import Bill
 from autoscaler.cloud.setup import CloudSetup
 from autoscaler.config.policy import Policy
-from autoscaler.daemon.learned.remembering import RestartStateStore
+from autoscaler.daemon.learned.restoring import RestartStateStore
 from autoscaler.daemon.loop import Daemon, LoopSettings
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.errors import ConfigError, InvariantError

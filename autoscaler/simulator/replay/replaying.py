@@ -31,12 +31,12 @@ from autoscaler.simulator.judging.standings import (
 from autoscaler.simulator.judging.stretches import sums_of_one
 from autoscaler.simulator.lanes.engine import LaneRun, Lanes
 from autoscaler.simulator.lanes.fingerprints import fingerprint
+from autoscaler.simulator.lanes.lane_timeline import KeptTicks, timeline
 from autoscaler.simulator.lanes.matching import as_probed, cloud_of, unmatched
 from autoscaler.simulator.lanes.metrics import pipeline_of
 from autoscaler.simulator.lanes.refusals import refusals
 from autoscaler.simulator.lanes.run import EnoughError
 from autoscaler.simulator.lanes.segments import run_segmented
-from autoscaler.simulator.lanes.witness import KeptTicks, timeline
 from autoscaler.simulator.peers.peer import USUAL_UTILISATION
 from autoscaler.simulator.replay.preparing import Replay, Wanted, prepare, shared_luck, tick_for
 from autoscaler.simulator.replay.timeline import TimelineRow

@@ -35,8 +35,8 @@ from autoscaler.simulator.replay.loopback import Silent
 from autoscaler.simulator.replay.recording import demand_of, timeline
 from autoscaler.simulator.replay.timeline import TimelineRow
 from autoscaler.simulator.scenarios.figures import RunTicks
-from autoscaler.simulator.scenarios.meanwhile import LossySource, MistakenSource, RecallingSource, roll_out
 from autoscaler.simulator.scenarios.reading import Scenario
+from autoscaler.simulator.scenarios.side_events import LossySource, MistakenSource, RecallingSource, roll_out
 from autoscaler.store import SqliteJournal
 from autoscaler.wiring import Wired, Wiring, simulated
 from autoscaler.wiring_sources import trace_source
