@@ -107,8 +107,9 @@ class BudgetedProvider:
         if force or hibernate:
             call = partial(self._provider.stop, force=force, hibernate=hibernate)
         # Stops need no room anywhere, so they are combined as if all VMs were in one place.
-        how = {"force": force, "hibernate": hibernate}
-        return await self._together("StopInstances", Priority.STOP, call, vm_ids, ("", ""), **how)
+        return await self._together(
+            "StopInstances", Priority.STOP, call, vm_ids, ("", ""), force=force, hibernate=hibernate
+        )
 
     async def terminate(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:
         """See `Provider.terminate`."""
@@ -169,7 +170,7 @@ class BudgetedProvider:
         **how: bool,
     ) -> tuple[Outcome, ...]:
         """Make a call in the queue in which calls of this action, priority and options wait, and may be combined."""
-        key = (action, priority, *(name for name, given in how.items() if given))
+        key: tuple[str | int, ...] = (action, priority, *(name for name, given in how.items() if given))
         if key not in self._riding:
             self._riding[key] = CallCombiner(
                 action, priority, self.budget, self._clock, whole=vms is not None

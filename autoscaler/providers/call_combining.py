@@ -176,7 +176,8 @@ class CallCombiner:
         mates = [each for each in self._waiting if each.part is me.part and not _has_turn(each)]
         order = {place: n for n, place in enumerate(self._places_of_call(me, mates))}
         mates = [each for each in mates if each.place in order]
-        vms, found = me.vms, []
+        vms = me.vms
+        found: list[_Request] = []
         for rider in sorted(mates, key=lambda each: (order[each.place], -each.vms)):
             if vms + rider.vms <= most and self._budget.more(self._action, rider.vms):
                 vms += rider.vms
@@ -252,13 +253,13 @@ class CallCombiner:
 
     def _without_room(self, requests: Sequence[_Request], vms: int, said: Outcome) -> Sequence[_Request]:
         """Note that a call for so many VMs was refused for lack of room; return the requests to call for again."""
-        until_s = self._clock.now() + APART_S
+        now_s = self._clock.now()
+        until_s = now_s + APART_S
+        self._scarce = {place: each for place, each in self._scarce.items() if each.until_s > now_s}
         places = {each.place for each in requests}
         if len(places) > 1:
             for shared in places:
-                scarce = self._scarce_in(shared) or _Scarce(until_s)
-                scarce.until_s = until_s
-                self._scarce[shared] = scarce
+                self._scarce.setdefault(shared, _Scarce(until_s)).until_s = until_s
             return requests
         place = requests[0].place
         known = self._scarce_in(place)

@@ -9,7 +9,7 @@ from autoscaler.providers.budget import CallBudget
 from autoscaler.providers.budgeted import BudgetedProvider
 from tests.daemon.builders import ORIGIN_S, Bench, policy, steady
 
-FLEETS, NEEDED, OPEN_S = 60, 3, 30.0
+FLEETS, NEEDED, OPEN_S = 40, 3, 30.0
 DRY = "us-east-1a"
 
 

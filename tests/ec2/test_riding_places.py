@@ -112,8 +112,8 @@ def last_s(requests, said, places):
 
 
 @pytest.mark.parametrize("took_s", [0.5, 2.0])
-def test_two_hundred_fleets_start_elsewhere_within_seconds_while_a_zone_is_dry(took_s):
-    requests = asked((place, 1) for _ in range(200) for place in THREE)
+def test_more_than_a_hundred_fleets_start_elsewhere_within_seconds_while_a_zone_is_dry(took_s):
+    requests = asked((place, 1) for _ in range(120) for place in THREE)
     cloud, said = run(requests, room={A: 0}, took_s=took_s)
     assert last_s(requests, said, [B, C]) < 3.5 + took_s
     # Who wants to start there knows soon that it must be elsewhere.
@@ -124,9 +124,9 @@ def test_two_hundred_fleets_start_elsewhere_within_seconds_while_a_zone_is_dry(t
     assert {o.code for _, outcomes in dry for o in outcomes} == {DRY_CODE, ROOM_REFUSED}
 
 
-@pytest.mark.parametrize("room", [20, 150])
+@pytest.mark.parametrize("room", [20, 100])
 def test_what_room_there_is_gets_used(room):
-    requests = asked((place, 1) for _ in range(200) for place in THREE)
+    requests = asked((place, 1) for _ in range(120) for place in THREE)
     cloud, said = run(requests, room={A: room})
     assert last_s(requests, said, [B, C]) < 6.0
     assert cloud.room[A] == 0

@@ -60,7 +60,7 @@ MODES: tuple[Mode, ...] = (
         "daemon/test_dry_place_of_many_fleets.py::"
         "test_all_fleets_have_their_vms_in_little_more_than_the_time_of_a_start",
         "ec2/test_riding_places.py::"
-        "test_two_hundred_fleets_start_elsewhere_within_seconds_while_a_zone_is_dry",
+        "test_more_than_a_hundred_fleets_start_elsewhere_within_seconds_while_a_zone_is_dry",
         "daemon/test_failure_modes_room.py::"
         "test_demand_is_met_in_the_time_of_a_start_wherever_there_is_room_and_dry_places_are_hardly_asked",
         "ec2/test_failure_modes_on_the_wire.py::"
