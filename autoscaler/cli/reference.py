@@ -280,7 +280,7 @@ def stages() -> dict[Any, Any]:
 def reasons_of(function: Any) -> list[Any]:
     """Return the reasons that a stage may give, in the order of their numbers, found by reading its source.
 
-    Names of the module that the function uses (tables of reasons, classes) are followed in turn.
+    Names of the module that the function uses (tables of reasons, classes, private functions) are followed in turn.
     """
     from autoscaler.core.types import Reason
 
@@ -290,7 +290,9 @@ def reasons_of(function: Any) -> list[Any]:
         if isinstance(node, ast.Assign):
             for name in _names(node.targets[0]):
                 parts.setdefault(name, []).append(node.value)
-        elif isinstance(node, ast.ClassDef):
+        elif isinstance(node, ast.ClassDef) or (
+            isinstance(node, ast.FunctionDef) and node.name.startswith("_")
+        ):
             parts.setdefault(node.name, []).append(node)
     named: set[str] = set()
     seen: set[str] = set()
