@@ -66,6 +66,12 @@ def _healthy():
     return found
 
 
+NO_VMS = {
+    'autoscaler_metrics_coverage_ratio{fleet="web"}': "0x{n}",
+    'autoscaler_vms{fleet="web",phase="in_service"}': "0x{n}",
+}
+
+
 def promtool(*arguments):
     require_real("promtool", shutil.which("promtool") is not None)
     return subprocess.run(
@@ -141,6 +147,12 @@ def test_there_is_a_trouble_for_each():
 
 def test_a_daemon_that_is_well_is_silent(healthy, tmp_path):
     assert fired(healthy, {}, tmp_path) == []
+
+
+def test_a_fleet_without_vms_lacks_metrics_only_if_its_source_says_so(healthy, tmp_path):
+    assert fired(healthy, NO_VMS, tmp_path) == []
+    failing = {'autoscaler_source_errors_total{fleet="web"}': "0+6x{n}"}
+    assert fired(healthy, NO_VMS | failing, tmp_path) == ["AutoscalerWithoutMetrics"]
 
 
 @pytest.mark.parametrize("name", TROUBLES)
