@@ -2,6 +2,7 @@
 
 import ast
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -126,6 +127,30 @@ def test_core_uses_no_sums_whose_result_depends_on_the_number_of_lanes():
         or (isinstance(node, ast.Attribute) and node.attr in {"dot", "matmul", "einsum", "tensordot", "mean"})
     ]
     assert found == []
+
+
+# ── what the daemon imports ─────────────────────────────────────────────────────────────────────────────
+
+DAEMON_NEEDS = {
+    "aiobotocore", "aiohttp", "botocore", "numpy", "prometheus_client", "pydantic", "pydantic_core", "pydantic_settings", "ruamel",
+    "structlog", "tenacity",
+}  # fmt: skip
+"""Libraries that modules of the daemon may import at once. Others are imported where they are used."""
+
+AT_ONCE = re.compile(r"^(?:from|import) ([\w.]+)(?: import .*| as \w+)?$", re.MULTILINE)
+
+
+def test_the_daemon_imports_at_once_only_what_it_needs():
+    """The first tick after a restart waits for all imports."""
+    found = {
+        f"{path.relative_to(PACKAGE)} imports {name}"
+        for path in modules(PACKAGE)
+        if path.relative_to(PACKAGE).parts[0] not in {"cli", "simulator", "cloud", "__main__.py"}
+        for name in AT_ONCE.findall(path.read_text(encoding="utf-8"))
+        if (root := name.partition(".")[0]) not in {"autoscaler", *DAEMON_NEEDS, *sys.stdlib_module_names}
+        or (root == "autoscaler" and name.split(".")[1:2] in (["cli"], ["simulator"]))
+    }
+    assert found == set()
 
 
 # ── one decision ────────────────────────────────────────────────────────────────────────────────────────
