@@ -1,6 +1,7 @@
 """Failing listings: when each place was last listed completely, and log lines at the start, at a change, hourly and at the end.
 
-A provider that is down for a night fails at every tick. The metric counts every failure; the log reports it once.
+A provider that is down for a night fails at every tick, and one that is slow at every other. The metric counts every failure; the log
+reports it once.
 
 Rules of this file: wording and times only; the clock comes in as an argument.
 """
@@ -16,6 +17,8 @@ from autoscaler.ports import Listing
 
 AGAIN_S = 3600.0
 """Time after which an unchanged failure is logged again, in seconds."""
+OFTEN = 3
+"""After so many failures that were logged within AGAIN_S, one is logged only if it lasts for OLD_S."""
 OLD_S, OLD_TICKS = 60.0, 3
 """Age in seconds, and in ticks, that the last complete listing must both exceed to be old."""
 
@@ -101,6 +104,9 @@ class _FailedListing:
         self.whole_at_s: float | None = None
         self.error = ""
         self._since_s: float | None = None
+        self._is_told = False
+        self._told_at_s: list[float] = []
+        """When failures were first logged, each until it ended, within the last AGAIN_S."""
         self._said_s: dict[str, float] = {}
         """By reason, when it was last logged. Kept for an hour, so that alternating reasons are not logged in turns."""
 
@@ -119,19 +125,34 @@ class _FailedListing:
         first_s = self._since_s = now_s if self._since_s is None else self._since_s
         # Times ahead of a clock that was set back would suppress the log until the clock reaches them.
         self._said_s = {text: at for text, at in self._said_s.items() if 0.0 <= now_s - at < AGAIN_S}
+        self._told_at_s = [at for at in self._told_at_s if 0.0 <= now_s - at < AGAIN_S]
+        if not self._is_told and len(self._told_at_s) >= OFTEN and 0.0 <= now_s - first_s < OLD_S:
+            return len(errors)
         for error in errors:
             if error not in self._said_s:
                 self._said_s[error] = now_s
                 lasting = f" (no complete listing for {_span(now_s - first_s)})" if now_s > first_s else ""
-                self.log.warning("listing_failed", text=error + lasting)
+                self.log.warning("listing_failed", text=error + lasting + self._often(now_s))
         return len(errors)
 
+    def _often(self, now_s: float) -> str:
+        """Note that a failure is logged; return what is to be added if such failures come and go."""
+        if self._is_told:
+            return ""
+        self._is_told = True
+        self._told_at_s.append(now_s)
+        if len(self._told_at_s) != OFTEN:
+            return ""
+        return (
+            f"; this comes and goes, so for the next hour it is reported again only if it lasts {OLD_S:.0f} s"
+        )
+
     def _ended(self, now_s: float) -> None:
-        if self._since_s is not None:
+        if self._is_told and self._since_s is not None:
             what = f"{self._name}: the list" if self._name else "the list"
             text = f"{what} of VMs is complete again, after {_span(now_s - self._since_s)}"
             self.log.info("listing_recovered", text=text)
-        self._since_s = None
+        self._since_s, self._is_told = None, False
         self._said_s.clear()
 
 

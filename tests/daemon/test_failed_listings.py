@@ -58,6 +58,20 @@ def test_the_next_time_is_said_again():
     assert [event for event, _ in said] == ["listing_failed", "listing_recovered", "listing_failed"]
 
 
+def test_what_comes_and_goes_is_said_three_times_an_hour_and_else_if_it_lasts():
+    flapping = [(at, ["slow"] if at % 20 else [""]) for at in range(10, 3500, 10)]
+    lasting = [(at, ["slow"]) for at in range(3500, 3591, 10)]
+    said, counts = followed(*flapping, *lasting, (3600, [""]), (8000, ["slow"]), (8010, [""]))
+    assert sum(counts) == 175 + 10 + 1
+    failures = [text for event, text in said if event == "listing_failed"]
+    assert failures[:2] == ["slow", "slow"]
+    assert failures[2].startswith(
+        "slow; this comes and goes, so for the next hour it is reported again only if"
+    )
+    assert failures[3:] == ["slow (no complete listing for 60 s)", "slow"]
+    assert [event for event, _ in said] == ["listing_failed", "listing_recovered"] * 5
+
+
 def test_a_clock_that_is_set_back_does_not_keep_it_quiet():
     said, _ = followed((7200, ["down"]), (3600, ["down"]), (3610, ["down"]))
     assert said == [("listing_failed", "down"), ("listing_failed", "down")]
