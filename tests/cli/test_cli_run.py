@@ -201,7 +201,7 @@ def test_without_a_region_it_says_where_to_name_one(tmp_path, invoke):
 
 def test_without_credentials_it_says_how_to_give_them(tmp_path, invoke):
     message = refused(invoke, "--region", "us-east-1")
-    assert message.startswith("run: EC2: no credentials found.")
+    assert message.startswith("run: EC2: no credentials found, ")
     assert "\n" not in message
 
 
