@@ -37,9 +37,9 @@ from autoscaler.core.types import Bool, CountType, Float, Freshness, Int, Reason
 VANISHED_VMS = 0.5
 """Demand that vanishes at once is doubted only if it was the work of more than this many VMs."""
 RETURNED_S = 300.0
-"""Data that was away counts as having only just come back for as long as it was away, and at most this long, in seconds. A rate in
-Prometheus needs its whole window again: 15 s after a gap, rate(…[1m]) shows a third of the true rate, and a sum that of the
-first targets only."""
+"""Data that was away for more than a tick counts as having only just come back for as long as it was away, and at most this long,
+in seconds. A rate in Prometheus needs its whole window again: 15 s after a gap, rate(…[1m]) shows a third of the true rate, and a
+sum that of the first targets only."""
 
 _counted = attrgetter("coverage", "listed")
 """The arrays of a snapshot that say for how many VMs there is data."""
@@ -67,7 +67,7 @@ def data(params: LaneParams, counts: CountType) -> Rule:
         few = where_sparse(view)
         gone = vanishing(seen) if vanishing is not None else None
         blind = None if seen.fresh is None else where_any(params.uses_signal & ~seen.fresh)
-        returned = _returned(seen, blind)
+        returned = _returned(seen, blind, params.tick_s)
         unseen = _any_of(few, gone, blind)
         doubtful = _any_of(unseen, returned)
         instead = fall_back(seen, blind, wish)
@@ -146,14 +146,15 @@ def _fall_back(params: LaneParams, counts: CountType) -> Callable[[RuleInputs, B
     return fallback
 
 
-def _returned(seen: RuleInputs, blind: Bool | None) -> Bool | None:
+def _returned(seen: RuleInputs, blind: Bool | None, tick_s: float) -> Bool | None:
     """Note where data comes back; return where it has only just done so, bool (L,), or None if nowhere.
 
-    A lane that has never had good data has nothing to hold.
+    A lane that has never had good data has nothing to hold. A single tick without data does not count: a source that fails in every
+    other tick would otherwise never let its fleet scale in.
     """
     now_s, trusted = seen.snapshot.now_s, seen.state.trusted
     if trusted.lost:
-        back = (trusted.lost_s < now_s) & (trusted.good > NEVER)
+        back = (trusted.lost_s < now_s - 1.5 * tick_s) & (trusted.good > NEVER)
         if blind is not None:
             back &= ~blind
         if np.count_nonzero(back):

@@ -193,7 +193,12 @@ def trusted(p, s, memory, wish, now, at_lead):
         s["demand"] == 0 and memory.gone_s is not None and memory.gone_s + p["zero_hold_s"] > s["now_s"]
     )
     blind = p["uses_signal"] and s["freshness"] != Freshness.FRESH
-    if not blind and memory.lost_s is not None and memory.good >= 0:
+    if (
+        not blind
+        and memory.lost_s is not None
+        and memory.good >= 0
+        and memory.lost_s < s["now_s"] - 1.5 * p["tick_s"]
+    ):
         until_s = s["now_s"] + min(s["now_s"] - memory.lost_s, 300.0)
         memory.returned_s = max(memory.returned_s, until_s)
     memory.lost_s = (s["now_s"] if memory.lost_s is None else memory.lost_s) if blind else None

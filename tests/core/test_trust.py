@@ -57,9 +57,12 @@ def test_a_blind_fleet_keeps_what_it_has_and_then_falls_back_to_the_last_good_wi
 def test_data_is_doubted_after_its_return_for_as_long_as_it_was_away_and_at_most_five_minutes():
     lane = Lane(min_coverage=0.5)
     lane.tick(7)
+    # A source that fails in every other tick does not keep its fleet from scaling in.
     lane.blind()
-    assert lane.tick(2) == (10, Reason.DATA_RETURNED)
     assert lane.tick(2) == (2, Reason.NONE)
+    lane.blind()
+    lane.blind()
+    assert [lane.tick(2) for _ in range(3)] == [(10, Reason.DATA_RETURNED)] * 2 + [(2, Reason.NONE)]
     lane.blind()
     lane.blind()
     assert [lane.tick(12), lane.tick(2, coverage=0.1)] == [(12, Reason.NONE), (10, Reason.LOW_COVERAGE)]
@@ -74,7 +77,9 @@ def test_a_higher_wish_of_data_that_has_only_just_come_back_is_what_a_fleet_fall
     lane = Lane(loss_hold_s=0.0)
     lane.tick(7)
     lane.blind()
+    lane.blind()
     assert lane.tick(12) == (12, Reason.NONE)
+    assert lane.blind() == (12, Reason.DATA_FALLBACK)
     assert lane.blind() == (12, Reason.DATA_FALLBACK)
     assert lane.tick(3) == (10, Reason.DATA_RETURNED)
     assert lane.blind() == (12, Reason.DATA_FALLBACK)
