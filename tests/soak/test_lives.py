@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(600)
 """A life takes ten to twenty seconds where nothing else runs."""
 
 HOURS = 4.5
-SEEDS = (2,)
+SEEDS = (3,)
 
 
 @pytest.fixture(scope="module", params=SEEDS)
