@@ -132,9 +132,9 @@ async def test_what_the_one_that_acts_starts_and_stops_is_not_taken_for_a_person
     two = Two(seesaw)
     own = {"guards": {"hands_off": "10m"}}
     two.begin("a", own=own)
-    await two.until(60)
+    await two.run_until(60)
     two.begin("b", own=own)
-    await two.until(800)
+    await two.run_until(800)
     assert {made[2] for made in two.ordered("a")} == {"start", "stop"}
     assert not {"started_outside", "stopped_outside"} & set(two.kinds("b"))
     vms = two.daemons["b"].fleets.by_name["web"].inventory.vms.values()

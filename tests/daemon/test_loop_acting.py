@@ -419,10 +419,11 @@ def test_metrics_that_vanish_at_the_peak_stop_nothing_and_zero_demand_does(hole)
     async def run():
         bench = Bench(vms=8, running=2, zones="a")
         bench.add(policy(), lambda s: 600.0 if s < 60 else hole if s < 600 else 600.0 if s < 660 else 0.0)
-        await bench.run(720)
+        await bench.run(960)
         in_service = bench.column("in_service")
-        assert in_service[4:66] == [6] * 62
-        assert stops(bench) == [(660, 6)]
+        assert in_service[4:90] == [6] * 86
+        # Metrics that have come back are doubted for five minutes.
+        assert stops(bench) == [(900, 6)]
         assert in_service[-1] == 0
 
     run()

@@ -236,8 +236,8 @@ MODES: tuple[Mode, ...] = (
         "crash/test_crash_points.py::test_a_crash_at_any_point_leaves_nothing_behind",
         "crash/test_crash_points.py::test_a_crash_at_any_point_of_the_recovery_from_a_crash",
         "crash/test_real_kill.py::test_a_daemon_killed_again_and_again_starts_no_vm_twice",
-        "daemon/test_remembering.py::test_a_daemon_restarted_in_the_middle_decides_as_one_that_never_stopped",
-        "daemon/test_remembering.py::test_dry_places_and_broken_vms_are_left_alone_after_a_crash_as_without_one",
+        "daemon/test_restoring.py::test_a_daemon_restarted_in_the_middle_decides_as_one_that_never_stopped",
+        "daemon/test_restoring.py::test_dry_places_and_broken_vms_are_left_alone_after_a_crash_as_without_one",
         "daemon/test_loop_acting.py::test_intents_are_in_the_journal_before_the_provider_is_called",
         "daemon/test_refill.py::test_what_was_made_and_stopped_before_it_was_ready_is_never_started_and_is_swept",
     ),
@@ -254,8 +254,8 @@ MODES: tuple[Mode, ...] = (
         "daemon/test_pool_freshness.py::test_where_no_more_may_exist_the_old_goes_first_down_to_the_policys_floor",
         "daemon/test_pool_freshness.py::test_outside_its_windows_nothing_is_replaced_or_tried",
         "daemon/test_pool_freshness.py::test_a_stopped_vm_is_tried_seen_ready_and_stopped_again",
-        "daemon/test_trials.py::test_it_runs_once_the_vm_is_ready_and_the_vm_goes_back_into_the_pool",
-        "daemon/test_trials.py::"
+        "daemon/test_exercise_hooks.py::test_it_runs_once_the_vm_is_ready_and_the_vm_goes_back_into_the_pool",
+        "daemon/test_exercise_hooks.py::"
         "test_a_vm_that_fails_is_stopped_and_kept_from_starting_over_a_restart_until_released",
         "control/test_pool_commands.py::test_vms_that_lack_a_patch_are_found_by_image_version_and_age",
         "contracts/test_launch_spec.py::test_the_digest_is_the_same_for_the_same_and_the_image_is_that_of_new_vms",
@@ -338,8 +338,8 @@ MODES: tuple[Mode, ...] = (
         "test_after_a_start_probe_balancer_and_source_are_given_the_new_address_before_the_vm_serves",
         "contracts/test_provider_contract.py::"
         "test_a_vm_has_another_public_address_after_each_start_and_none_while_it_is_off",
-        "daemon/test_arriving.py::test_it_is_told_the_address_that_the_vm_has_now",
-        "daemon/test_arriving.py::test_a_vm_serves_once_its_command_has_been_run_and_it_is_run_once_per_start",
+        "daemon/test_arrival_command.py::test_it_is_told_the_address_that_the_vm_has_now",
+        "daemon/test_arrival_command.py::test_a_vm_serves_once_its_command_has_been_run_and_it_is_run_once_per_start",
     ),
     _mode(
         24,
@@ -381,7 +381,7 @@ MODES: tuple[Mode, ...] = (
         "Each tick of a fleet is one record with its inputs and the reason of each stage that changed the wish. "
         "Each change of a VM is an action with its reason, and explain tells it in words.",
         "core/test_properties.py::test_every_stage_gives_a_reason_exactly_where_it_changes_the_wish",
-        "daemon/test_sentences.py::test_every_reason_has_words_of_its_own",
+        "daemon/test_decision_sentences.py::test_every_reason_has_words_of_its_own",
         "cli/test_cli_run.py::test_explain_tells_of_the_start_while_the_daemon_runs",
         "cli/test_cli_demo.py::test_every_start_of_the_journal_arrived_at_the_endpoint",
         "daemon/test_failure_modes_acting.py::"
