@@ -197,7 +197,12 @@ class Reloads:
         try:
             await self._aside(lambda: last_good.keep(self._folder, digest))
         except (TimeoutError, OSError, ConfigError) as error:
-            text = f"a restart will not know these policies if a file is broken then: {str(error) or 'no answer'}"
+            why = str(error) or "no answer"
+            if isinstance(error, OSError) and error.strerror:
+                why = (
+                    f"{error.strerror.lower()}: {error.filename2 or error.filename or 'the state directory'}"
+                )
+            text = f"a restart will not know these policies if a file is broken then: {why}"
             self._daemon.telemetry.log.warning("policies_not_kept", text=text)
 
     def _warn(self, warnings: Sequence[str]) -> None:

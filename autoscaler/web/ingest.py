@@ -44,6 +44,7 @@ from autoscaler.ports.pushing import (
     Taken,
 )
 from autoscaler.web.ingest_token import Holder, PushTokens
+from autoscaler.words import counted
 
 PATH = "/v1/samples"
 READ_WITHIN_S = 10.0
@@ -329,16 +330,16 @@ class Ingest:
     # ── what follows from it ───────────────────────────────────────────────────────────────────────────
 
     def _note(self, taken: Taken, unasked: int) -> None:
-        counted = Counter(taken.results)
+        by_result = Counter(taken.results)
         if unasked:
-            counted[Result.UNASKED] += unasked
-        self._results += counted
-        for result, count in counted.items():
+            by_result[Result.UNASKED] += unasked
+        self._results += by_result
+        for result, count in by_result.items():
             self._daemon.telemetry.push_samples.labels(str(result)).inc(count)
         if taken.fleets:
             self._last_at_s = self._daemon.clock.now()
         texts = {refusal.result: refusal.text for refusal in taken.refusals}
-        for result, count in counted.items():
+        for result, count in by_result.items():
             if result.refused:
                 self._trouble(str(result), count, texts.get(result, ""))
 
@@ -396,7 +397,10 @@ def _answer(taken: Taken, unasked: int, *, empty: bool) -> web.Response:
         said[str(Result.UNASKED)] = unasked
     if not refused:
         return web.json_response(said)
-    said["error"] = f"{taken.refused} samples were refused; the others were accepted"
+    accepted = any(count for result, count in taken.results.items() if not result.refused)
+    were = "was" if taken.refused == 1 else "were"
+    rest = "; the others were accepted" if accepted else ""
+    said["error"] = f"{counted(taken.refused, 'sample')} {were} refused{rest}"
     said["refused"] = [
         {"at": each.at, "reason": str(each.result), "text": each.text} for each in taken.refusals
     ]

@@ -135,4 +135,7 @@ def test_a_folder_that_changed_meanwhile_and_a_disk_that_is_full_keep_the_daemon
     life.run(40)
     assert rows(life)["web"] == 3
     (said,) = life.logged("policies_not_kept")
-    assert said.startswith("a restart will not know these policies if a file is broken then: ")
+    assert (
+        said
+        == f"a restart will not know these policies if a file is broken then: is a directory: {kept.path}"
+    )

@@ -185,8 +185,11 @@ async def test_one_bad_sample_is_told_and_the_others_are_taken(pushing):
         body = b'[{"fleet": "web", "value": NaN, "timestamp": %d}, {"fleet": "web", "value": 7, "timestamp": %d}]'
         status, answer = await p.post(body % (ORIGIN_S, ORIGIN_S))
         assert (status, answer["taken"], answer["not_a_number"]) == (400, 1, 1)
+        assert answer["error"] == "1 sample was refused; the others were accepted"
         assert [(each["at"], each["reason"]) for each in answer["refused"]] == [(0, "not_a_number")]
         assert (await p.source.read([])).values.tolist() == [7.0]
+        status, answer = await p.post(b'[{"fleet": "web", "value": NaN, "timestamp": %d}]' % ORIGIN_S)
+        assert (status, answer["error"]) == (400, "1 sample was refused")
 
 
 async def test_every_kind_of_bad_input_is_named_in_the_status_with_what_to_do(pushing):
