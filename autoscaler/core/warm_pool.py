@@ -1,8 +1,8 @@
 """The warm target: how many stopped VMs should wait.
 
 Without an objective: as many as the maximum desired number within the memory window, plus a spare share, would need beyond what is
-ordered now. Operators of stopped pools do the same by hand. With an objective: as many as are worth their cost (`stopped`), once there
-is an hour of experience.
+ordered now. Operators of stopped pools do the same by hand. With an objective: as many as are worth their cost
+(`warm/provisioned_target`), once there is an hour of experience.
 """
 
 from __future__ import annotations

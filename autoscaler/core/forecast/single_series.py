@@ -353,7 +353,7 @@ class Alone:
             end: The tick after the last.
             predictors: Inputs of all ticks of the stretch, by the present fit and offset.
             hazard: Hazard class by tick, where it is not 0.
-            hidden: For all ticks of the stretch, as in `seeing.Stretch`.
+            hidden: For all ticks of the stretch, as in `tracks.Stretch`.
         """
         some, count = slice(first, end), end - first
         self._features[RING + first : RING + end] = predictors.features[some, 0]

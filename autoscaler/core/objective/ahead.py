@@ -76,7 +76,7 @@ class Ahead:
         return self.used - 1
 
     def doubted(self, falls: Falls, tick_s: float, lead_ticks: Float, price: Float) -> Int | None:
-        """Return the VMs held for doubted falls (`falls.doubted`) at the last used tick: int64 (n,), or None.
+        """Return the VMs held for doubted falls (`demand_falls.doubted`) at the last used tick: int64 (n,), or None.
 
         Most ticks are known to be calm in advance, and then nothing is computed.
 

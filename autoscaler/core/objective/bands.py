@@ -30,7 +30,7 @@ _TURN_STEP = math.sqrt(3.0)
 an irrational number (Weyl 1916). For this one they are also even over the turns at the same minute of each hour, day or
 week, which are 20, 480 and 3,360 turns apart."""
 CHOICE_S = 3300.0
-"""How often, in seconds, the drivers of bands may change: a multiple of `experts.CHOICE_S`, but not a whole hour. So the
+"""How often, in seconds, the drivers of bands may change: a multiple of `competition.CHOICE_S`, but not a whole hour. So the
 changes fall on different minutes of the hour, because crowds come at certain ones."""
 SAVED, EARLY_SAVED = 0.005, 0.5
 """A model drives in a band if it saves this share of the fleet's avoidable cost, which is the cost beyond the least possible
@@ -239,7 +239,7 @@ class Bands:
         """Charge the bands for an unseen crowd that lasts this many ticks; the result is added to `nearly`.
 
         The part of the crowd's work above a band's top is taken off what the whole model would leave unserved
-        (`shadows.crowd_left`).
+        (`shadow_fleets.crowd_left`).
         """
         part, share = self._part, ticks.astype(np.float32)
         for top, nearly in zip(self._tops, state.below[2], strict=False):
@@ -276,7 +276,7 @@ class Bands:
         Args:
             state: Holds the drivers.
             want: int (..., 2, M, n), lower and upper numbers of VMs of each model, or (..., 2, C) by cells.
-            cell: int64 (M * n,), the cell of each model and column (`shadows.Cells`); None if `want` has no cells.
+            cell: int64 (M * n,), the cell of each model and column (`shadow_fleets.Cells`); None if `want` has no cells.
 
         Returns:
             The model that drives the last VM wanted, int64 (..., n), and lower and upper numbers of VMs, int64 (..., 2, n).

@@ -1,6 +1,6 @@
 """The columns in which models compete (`competition_state`): one for all lanes with the same past, advanced tick by tick.
 
-If a replay knows demand in advance (`laws.LawPage`), what models want is computed for a page of ticks at once (`ahead`), by the same
+If a replay knows demand in advance (`law_grid.LawPage`), what models want is computed for a page of ticks at once (`ahead`), by the same
 rules, and each tick only advances its shadows.
 
 Rules of this file: it collects what models want and passes it to the contest (`competition`). No reduction over lanes.

@@ -117,8 +117,8 @@ def worth_having(
     costs its price.
 
     Args:
-        odds: As in `odds.Law`.
-        lasts: As in `odds.Law`.
+        odds: As in `wait_odds.Law`.
+        lasts: As in `wait_odds.Law`.
         cells: int64 (H, ..., m), flat indices of the coming hours' cells in them.
         saved: float64 (m,), what a stopped VM saves when it is wanted.
         stopped: float64 (m,), price of a stopped VM for an hour.

@@ -1,6 +1,6 @@
 """State of the waiting VMs of lanes with an objective: current waits, how past waits ended, and which VMs are held.
 
-Rules of this file: only what is kept between ticks, and how it passes from one state to another. `odds` and `returns` derive results
+Rules of this file: only what is kept between ticks, and how it passes from one state to another. `wait_odds` and `returns` derive results
 from it, and `provisioned_target` decides.
 """
 
@@ -54,7 +54,7 @@ class WarmPool(Remembered):
 
     Attributes:
         lanes: int64 (n,), the lane of each column.
-        ended: float32 (GROUPS, WAITS, HITS, n), fading counts of waits that ended, as in `odds.Law`.
+        ended: float32 (GROUPS, WAITS, HITS, n), fading counts of waits that ended, as in `wait_odds.Law`.
         asked: float32 of the same shape, fading counts of waits that were in a bin at the beginning of an hour, or that
             outlasted an hour.
         odds, lasts: float32 of the same shape, what followed from the counts at the beginning of this hour.

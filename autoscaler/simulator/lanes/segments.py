@@ -58,7 +58,7 @@ MOST_LANES = 16_384
 year of a thousand variants: 18.5 s at 8,192 lanes, 16.8 at 12,288, 14.2 here, 14.3 at 24,576), and memory grows with it."""
 
 MOST_KINDS = 16
-"""A run with lanes of up to this many shapes (`alike`) is cut shape by shape. With more there are too few lanes of each, and
+"""A run with lanes of up to this many shapes (`_shape_of`) is cut shape by shape. With more there are too few lanes of each, and
 the run is not cut."""
 
 _PART_TICKS = 512
