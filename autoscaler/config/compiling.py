@@ -1,7 +1,7 @@
-"""Compiles policies to the arrays that core decides on: one lane per fleet; series i belongs to lane i.
+"""Compiles policies to the arrays that core decides on: one lane and one series per fleet; series i belongs to lane i.
 
-Rules of this file: seconds become ticks only here and in the modules called from here. They are rounded up, so that a window is
-never shorter than written. Padding never matches (see `core.params`).
+Rules of this file: seconds become ticks only here and in `compiling_objective`. They are rounded up, so that a window is never shorter
+than written. Padding never matches: see `core.params`; that of events ends where it starts.
 
 Not here: what the daemon needs besides core (readiness, prices, which fleets act); that stays on the Policy.
 """
@@ -10,18 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 
 from autoscaler.config.calendar import spans
-from autoscaler.config.compiling_objective import economic_params
-from autoscaler.config.compiling_series import compile_series
-from autoscaler.config.compiling_shared import shared_params
+from autoscaler.config.compiling_objective import economic_params, hold_s, refill_s
+from autoscaler.config.known_events import occurrences
 from autoscaler.config.policy import Policy
 from autoscaler.config.section import whole_ticks
 from autoscaler.config.wishes import ForecastSection, ReactiveSection
 from autoscaler.core.forecast.events import STILL_COMING_S
-from autoscaler.core.params import FoldParams, LaneParams, SeriesParams
+from autoscaler.core.params import SCALE_IN_VMS, FoldParams, LaneParams, SeriesParams
 from autoscaler.core.types import QUANTILE_LEVELS, Bool, Float, Int, Signal
 
 
@@ -50,7 +50,7 @@ def compile_params(
             compiles again at least once a day.
         run_s: Seconds by which known events are compiled further ahead, for a replay that compiles only once.
     """
-    series = compile_series(policies, tick_s, now_s, run_s)
+    series = _series(policies, tick_s, now_s, run_s)
     return CompiledPolicies(
         fold=FoldParams(
             signal=_ints(policies, lambda policy: Signal[policy.signal.kind.upper()]),
@@ -107,9 +107,7 @@ def _lanes(policies: Sequence[Policy], tick_s: float, now_s: float, series: Seri
         min_coverage=_floats(policies, lambda policy: policy.guards.minimum_coverage),
         loss_hold_s=_floats(policies, lambda policy: policy.signal.loss_hold_s),
         zero_hold_s=_floats(policies, _zero_hold_s),
-        stabilisation_ticks=_ints(
-            policies, lambda policy: whole_ticks(policy.guards.stabilisation_s, tick_s)
-        ),
+        stabilisation_ticks=_ticks(policies, tick_s, lambda policy: policy.guards.stabilisation_s),
         cooldown_out_s=_floats(policies, lambda policy: policy.guards.cooldown_out_s),
         cooldown_in_s=_floats(policies, lambda policy: policy.guards.cooldown_in_s),
         minimum=_ints(policies, lambda policy: policy.bounds.minimum),
@@ -122,10 +120,10 @@ def _lanes(policies: Sequence[Policy], tick_s: float, now_s: float, series: Seri
         max_provisioned=_ints(policies, lambda policy: policy.max_provisioned),
         warm_minimum=_ints(policies, lambda policy: policy.warm_pool.minimum),
         warm_maximum=_ints(policies, warm_maximum),
-        warm_memory_ticks=_ints(policies, lambda policy: whole_ticks(policy.warm_pool.memory_s, tick_s)),
+        warm_memory_ticks=_ticks(policies, tick_s, lambda policy: policy.warm_pool.memory_s),
         warm_spare=_floats(policies, lambda policy: policy.warm_pool.spare),
         **economic_params(policies, tick_s),
-        **shared_params(policies),
+        **_shared_params(policies),
     )
 
 
@@ -164,6 +162,87 @@ def _zero_hold_s(policy: Policy) -> float:
     return 0.0 if policy.signal.of_the_fleet else policy.signal.zero_hold_s
 
 
+def _series(policies: Sequence[Policy], tick_s: float, now_s: float, run_s: float) -> SeriesParams:
+    """Compile the parameters of `forecast.step`; arguments as in `compile_params`."""
+    starts, ends, factors, odds = _events(policies, now_s, run_s)
+    no_forecast = ForecastSection()
+    laws = _bools(policies, lambda policy: policy.objective is not None)
+    # A tick's demand is known at its end, so the first sample that a new VM serves comes one tick after it is ready.
+    lead_ticks = _ticks(policies, tick_s, lambda policy: policy.vm.start_time_s) + laws
+    back_ticks = _ticks(policies, tick_s, lambda policy: policy.vm.start_time_s + policy.vm.stop_time_s)
+    return SeriesParams(
+        tick_s=tick_s,
+        lead_ticks=lead_ticks,
+        keep_ticks=np.maximum(back_ticks, lead_ticks) - laws,
+        hold_ticks=np.maximum(_ticks(policies, tick_s, hold_s), lead_ticks),
+        refill_ticks=_ticks(policies, tick_s, refill_s),
+        half_life_ticks=_floats(
+            policies, lambda policy: (policy.forecast or no_forecast).half_life_s / tick_s
+        ),
+        scale=_floats(policies, lambda policy: SCALE_IN_VMS * policy.vm.capacity_per_s),
+        laws=laws,
+        refill_laws=laws & _bools(policies, lambda policy: policy.warm_pool.hibernate is not None),
+        event_start_s=starts,
+        event_end_s=ends,
+        event_factor=factors,
+        event_odds=odds,
+    )
+
+
+def _events(policies: Sequence[Policy], now_s: float, run_s: float) -> tuple[Float, Float, Float, Float]:
+    found = [
+        [
+            (*span, event.factor, event.odds)
+            for event in policy.events
+            for span in occurrences(event, now_s, run_s)
+        ]
+        for policy in policies
+    ]
+    shape = (max(map(len, found), default=0), len(policies))
+    starts, ends, factors, odds = np.zeros(shape), np.zeros(shape), np.ones(shape), np.zeros(shape)
+    for series, events in enumerate(found):
+        for at, event in enumerate(events):
+            starts[at, series], ends[at, series], factors[at, series], odds[at, series] = event
+    return starts, ends, factors, odds
+
+
+class SharedParams(TypedDict):
+    """The fields of `LaneParams` for limits that fleets share."""
+
+    group: Int
+    group_vms: Float
+    group_money: Float
+    group_starts: Float
+    group_period_s: Float
+    vm_price: Float
+
+
+def _shared_params(policies: Sequence[Policy]) -> SharedParams:
+    """Compile the groups of these policies.
+
+    Fleets in shadow form groups of their own, so that VMs they would have use up no limit of the fleets that act.
+    """
+    groups = [policy.group for policy in policies]
+    numbers: dict[object, int] = {}
+    group = [
+        -1 if limits is None else numbers.setdefault((limits, policy.act), len(numbers))
+        for policy, limits in zip(policies, groups, strict=True)
+    ]
+    starts = [None if limits is None else limits.most_starts for limits in groups]
+    return SharedParams(
+        group=np.array(group, np.int64),
+        group_vms=_limits([None if limits is None else limits.most_vms for limits in groups]),
+        group_money=_limits([None if limits is None else limits.most_money_per_h for limits in groups]),
+        group_starts=_limits([None if limit is None else limit.vms for limit in starts]),
+        group_period_s=np.array([60.0 if limit is None else limit.per_s for limit in starts]),
+        vm_price=np.array([policy.prices.in_service_per_h for policy in policies], np.float64),
+    )
+
+
+def _limits(most: Sequence[float | None]) -> Float:
+    return np.array([np.inf if limit is None else limit for limit in most], np.float64)
+
+
 def _floats(policies: Sequence[Policy], read: Callable[[Policy], float]) -> Float:
     return np.array([read(policy) for policy in policies], np.float64)
 
@@ -174,3 +253,7 @@ def _ints(policies: Sequence[Policy], read: Callable[[Policy], int]) -> Int:
 
 def _bools(policies: Sequence[Policy], read: Callable[[Policy], bool]) -> Bool:
     return np.array([read(policy) for policy in policies], np.bool_)
+
+
+def _ticks(policies: Sequence[Policy], tick_s: float, read: Callable[[Policy], float]) -> Int:
+    return np.array([whole_ticks(read(policy), tick_s) for policy in policies], np.int64)

@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.config.calendar import spans
-from autoscaler.config.compiling import compile_params
+from autoscaler.config.compiling import SharedParams, compile_params
 from autoscaler.config.compiling_objective import EconomicParams
-from autoscaler.config.compiling_shared import SharedParams
 from autoscaler.config.policy import policy_from
 from autoscaler.config.section import whole_ticks
 from autoscaler.config.wishes import ScheduleWindow
