@@ -43,7 +43,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "version": ("version:version", "Show the versions of the program and its platform; `--version` shows that of the program alone."),
     "policy show": ("policy:policy_show", "Print a fleet's effective policy: every field, defaults included, as YAML that loads again."),
     "policy schema": ("policy:policy_schema", "Print the JSON Schema of policy files, for editors that complete and check YAML."),
-    "policy results": ("policy_results:policy_results", "Replay each policy of a folder on generated traffic of its kind, compare it with peers, and write a page."),
+    "policy results": ("policy:policy_results", "Replay each policy of a folder on generated traffic of its kind, compare it with peers, and write a page."),
     "shadow report": ("shadow:shadow_report", "Show what fleets in shadow would have cost and missed under their policies, compared with what really ran."),
     "trace info": ("trace:info", "Describe files: extent, gaps, level, burstiness, daily rhythm, and what to beware of."),
     "trace import": ("trace_import:import_trace", "Make a trace from a table, events, VM utilisation, logs, or a response of Prometheus or CloudWatch."),

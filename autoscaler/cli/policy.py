@@ -1,9 +1,9 @@
-"""`validate`, `policy show` and `policy schema`: checks and explains policies without running anything.
+"""`validate` and `policy …`: checks and explains policies without running anything, or replays those of a folder for a page.
 
 Exit codes: 0 valid (there may be warnings), 1 a policy is invalid or unknown, 2 wrong usage.
 
 Rules of this file: presentation only, with one problem per line in the form that editors can jump to. `config` decides
-what is valid. It is imported only when a command runs, so that `--help` stays quick.
+what is valid, and `simulator.scenarios.shipped` replays. Both are imported only when a command runs, so that `--help` stays quick.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autoscaler.cli.json_keys import FORM
-from autoscaler.cli.output import errors_in_words
+from autoscaler.cli.output import errors_in_words, write_text
 from autoscaler.words import counted
 
 if TYPE_CHECKING:
@@ -106,6 +106,30 @@ def policy_schema() -> None:
     from autoscaler.config.rendering import policy_json_schema
 
     typer.echo(json.dumps(policy_json_schema(), indent=2))
+
+
+def policy_results(
+    folder: Annotated[Path, typer.Argument(help="Folder of policies.", metavar="DIR")] = Path("policies"),
+    recipes: Annotated[
+        Path, typer.Option(help="Folder of traffic recipes, named after the policies.", metavar="DIR")
+    ] = Path("simulations/recipes"),
+    out: Annotated[
+        Path | None, typer.Option(help="Output file (default: RESULTS.md in the folder).", metavar="FILE")
+    ] = None,
+) -> None:
+    """Replay each policy of a folder on generated traffic of its kind, compare it with peers, and write a page."""
+    with errors_in_words("policy"):
+        from autoscaler.cli.progress import Bar
+        from autoscaler.simulator.scenarios.shipped import page, section, shipped_in
+
+        sections, found = [], shipped_in(folder, recipes)
+        for number, shipped in enumerate(found):
+            with Bar(f"replaying {shipped.name}", quiet=False) as bar:
+                sections.append(section(shipped))
+                bar((number + 1) / len(found))
+        target = out or folder / "RESULTS.md"
+        write_text(target, page(sections))
+        typer.echo(f"{target}")
 
 
 def _settled(command: str, path: Path | None, tick_s: float | None) -> tuple[Path, float]:

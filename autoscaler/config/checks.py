@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from autoscaler.config.checks_learning import check_kind, check_learning
 from autoscaler.config.checks_pool import check_pool
 from autoscaler.config.checks_signal import check_signal
 from autoscaler.config.compiling import quantile_index
@@ -40,8 +39,8 @@ def check_policy(policy: Policy, tick_s: float, now_s: float | None = None) -> t
     """
     return (
         *check_signal(policy, tick_s),
-        *check_kind(policy),
-        *check_learning(policy),
+        *_check_kind(policy),
+        *_check_learning(policy),
         *_check_readiness(policy),
         *_check_bounds(policy),
         *_check_proposals(policy),
@@ -339,4 +338,50 @@ def _check_supply(policy: Policy) -> Iterator[Finding]:
             f"`provision.maximum` ({provision.maximum}) is below `bounds.maximum` ({policy.bounds.maximum}), which can then never be reached",
             "raise the one or lower the other",
             Severity.WARNING,
+        )
+
+
+def _check_kind(policy: Policy) -> Iterator[Finding]:
+    """Yield findings about fields that the kind of signal needs or excludes; also machine types that are listed twice."""
+    signal = policy.signal
+    if signal.kind == "concurrency" and signal.in_flight is None:
+        yield Finding(
+            (("signal", "kind"),),
+            "kind concurrency needs `signal.in_flight`",
+            "write how much a VM may have in flight while it meets its objective, for example `in_flight: 50`",
+        )
+    if signal.kind != "concurrency" and signal.in_flight is not None:
+        yield Finding(
+            (("signal", "in_flight"), ("signal", "kind")),
+            f"`signal.in_flight` is for kind concurrency, but `signal.kind` is {signal.kind}",
+            "remove it, or write `kind: concurrency`",
+        )
+    types = [each.type for each in policy.vm.weights]
+    if twice := sorted({name for name in types if types.count(name) > 1}):
+        yield Finding(
+            (("vm", "weights"),), f"`vm.weights` gives type {twice[0]} twice", "leave one of the two"
+        )
+    if signal.kind in ("concurrency", "queue") and signal.source == "trace":
+        yield Finding(
+            (("signal", "source"), ("signal", "kind")),
+            f"a trace holds work per second, and kind {signal.kind} is none",
+            "write `kind: throughput` or `kind: total` to play a recording",
+        )
+
+
+def _check_learning(policy: Policy) -> Iterator[Finding]:
+    """Yield findings about what cannot be learned from the policy's signal."""
+    kind = policy.signal.kind
+    if policy.vm.learn_capacity is not None and kind != "throughput":
+        yield Finding(
+            (("vm", "learn_capacity"), ("signal", "kind")),
+            f"`vm.learn_capacity` needs the work of each VM, and `signal.kind` {kind} does not measure it",
+            "remove `vm.learn_capacity`, or measure throughput",
+        )
+    learns = policy.vm.learn_capacity
+    if learns is not None and ADDRESS not in learns.url:
+        yield Finding(
+            (("vm", "learn_capacity", "url"), ("vm", "learn_capacity")),
+            "utilisation is read from every VM, but `vm.learn_capacity.url` has no {address}",
+            "write for example http://{address}:9100/metrics",
         )

@@ -1,4 +1,4 @@
-"""The daemon's life as a process: signals, background tasks, and a shutdown that leaves VMs as they are."""
+"""The daemon's life as a process: signals, background tasks that are restarted if they end, and a shutdown that leaves VMs as they are."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import NoReturn
 
 from autoscaler.daemon.closing import CLOSE_WITHIN_S, Closable, close
 from autoscaler.daemon.garbage_collection import GarbageCollection
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.loop_errors import LoopErrors
 from autoscaler.daemon.reloading import Reloads
-from autoscaler.daemon.supervision import keep_alive
 
 PRUNE_FIRST_S = 60.0
 """Time from startup to the first housekeeping; short, so that the journal of a daemon that often restarts stays small."""
@@ -27,6 +27,10 @@ COLLECT_EVERY_S = 5.0
 """Shortest time between two garbage collections outside of ticks, in seconds."""
 COLLECT_YOUNG_EVERY_S = 0.05
 """Time between two small garbage collections while a tick is in progress, in seconds; each takes a few milliseconds."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 300.0
+"""Pauses before a background task that ended is restarted: they double, so that one that ends at once costs almost nothing."""
+LIVED_S = 600.0
+"""A task that ran for at least this many seconds counts as healthy: the pause after it is short again."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -171,3 +175,43 @@ async def _watch(daemon: Daemon, every_s: float) -> None:
         if not daemon.unhealthy():
             daemon.notifier.alive()
         await clock.sleep_until(clock.monotonic() + every_s)
+
+
+async def keep_alive(daemon: Daemon, name: str, body: Callable[[], Awaitable[object]]) -> NoReturn:
+    """Run a background task that is meant to last for ever; whenever it ends, report and count that, and run it again.
+
+    Args:
+        daemon: The daemon, for its clock, log, metrics and journal.
+        name: Name of the task, for people and as a metric label; one of a closed set.
+        body: Makes the awaitable; called again for each run.
+
+    Raises:
+        asyncio.CancelledError: The supervising task itself was cancelled.
+    """
+    clock = daemon.clock
+    counted = daemon.telemetry.task_restarts.labels(name)
+    pause_s = FIRST_PAUSE_S
+    while True:
+        began_s = clock.monotonic()
+        why = await _why_it_ended(body)
+        if clock.monotonic() - began_s >= LIVED_S:
+            pause_s = FIRST_PAUSE_S
+        counted.inc()
+        text = f"{name}: {why}; it is restarted in {pause_s:g} s"
+        daemon.telemetry.log.error("task_failed", task=name, text=text)
+        await daemon.recorder.event("task_failed", text, clock.now())
+        await clock.sleep_until(clock.monotonic() + pause_s)
+        pause_s = min(2.0 * pause_s, LONGEST_PAUSE_S)
+
+
+async def _why_it_ended(body: Callable[[], Awaitable[object]]) -> str:
+    try:
+        await body()
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        return "it was cancelled from within"
+    except Exception as error:  # noqa: BLE001  whatever it is, it is reported and the task restarted
+        return f"{type(error).__name__}: {error}"
+    return "it ended by itself"

@@ -2,7 +2,7 @@
 
 Rules of this file: a write that does not return in time has failed for its caller, and is left to finish on its own.
 Until then nothing else is written, so that writes do not queue up behind it. Outcomes of many calls are combined into few writes
-(`combined_writes`). Every failure is counted, and reported once an hour while it lasts.
+(`CombinedWrites`). Every failure is counted, and reported once an hour while it lasts.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from autoscaler.at_once import answers_at_once, begun
 from autoscaler.daemon.acts.actuator import NOT_SENT
 from autoscaler.daemon.bounded import within
-from autoscaler.daemon.combined_writes import CombinedWrites
 from autoscaler.daemon.failed_listings import AGAIN_S
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.errors import InvariantError, JournalError, JournalLateError
@@ -37,6 +36,7 @@ from autoscaler.ports import (
 )
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _MOST_UNTOLD, _UNTOLD_PER_TICK = 100, 5
 """How many writes of events are kept while the journal fails, and how many of them are made in one tick afterwards."""
@@ -327,3 +327,38 @@ class Recorder:
         self._telemetry.log.info(
             "journal_written", text=f"the journal is written again, after {lasted_s:.0f} s"
         )
+
+
+class _Batch(Generic[T, R]):
+    """The items of the next write, and their results once it is done."""
+
+    def __init__(self) -> None:
+        self.items: list[T] = []
+        self.results: Sequence[R] = ()
+
+
+class CombinedWrites(Generic[T, R]):
+    """Writes each item together with those that came while an earlier write was in progress, in the order in which they came.
+
+    Each write waits for the disk. On a bad day the calls of hundreds of fleets return at once, and their outcomes, one after the
+    other, would keep a slow disk busy beyond the tick: the next tick could not be recorded, and its starts would be held.
+
+    Args:
+        write: Writes items in one transaction and returns one result per item, or none if that failed, which it has
+            reported.
+    """
+
+    def __init__(self, write: Callable[[Sequence[T]], Awaitable[Sequence[R]]]) -> None:
+        self._write = write
+        self._turn = asyncio.Lock()
+        self._next: _Batch[T, R] = _Batch()
+
+    async def add(self, item: T) -> R | None:
+        """Write an item and return its result; None if that failed."""
+        batch, place = self._next, len(self._next.items)
+        batch.items.append(item)
+        async with self._turn:
+            if batch is self._next:
+                self._next = _Batch()
+                batch.results = await self._write(batch.items)
+        return batch.results[place] if batch.results else None

@@ -5,7 +5,9 @@
     POST /v1/resume              verbs, fleets or all_fleets, reason
     POST /v1/override            fleet, floor, ceiling, reason, and one of for_s, until_s, no_expiry
     POST /v1/clear               fleet, reason
-    /v1/pool...                  see `warm_pool`
+    GET  /v1/pool                every VM, or with ?fleet=NAME those of one fleet
+    POST /v1/pool/{what}         fleet, vms, reason; what is one of exercise, refresh, evict, quarantine, release, adopt,
+                                 disown
 
 Rules of this file: the kernel identifies the caller; what callers say about themselves does not count. Status 200 means that
 the change is on disk. Requests are bounded in size, connections in time and number, so that no client of the socket can harm
@@ -31,12 +33,11 @@ from autoscaler.daemon.bounded import within
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.operating.operators import ChangeAnswer, ChangeRequest
 from autoscaler.daemon.waking import Cause
+from autoscaler.daemon.warm.pool_words import PoolCommand, PoolCommands
 from autoscaler.errors import ChangeRefusedError, JournalError, JournalLateError
 from autoscaler.ports import ALL_FLEETS, PAUSABLE, Verb
 from autoscaler.web.control_socket import BoundSocket, bind, user_id
 from autoscaler.web.operations import change_json, operations
-from autoscaler.web.warm_pool import in_words
-from autoscaler.web.warm_pool import routes as pool_routes
 
 VERSION = 1
 LARGEST_BODY = 64 * 1024
@@ -50,7 +51,7 @@ _DAEMON = web.AppKey("daemon", Daemon)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-FleetName = Annotated[str, Field(min_length=1, max_length=200)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 def _may_be_paused(verb: Verb) -> Verb:
@@ -68,7 +69,7 @@ class _Change(BaseModel):
 
 
 class _Fleets(_Change):
-    fleets: Annotated[list[FleetName], Field(max_length=2000)] = []
+    fleets: Annotated[list[Name], Field(max_length=2000)] = []
     all_fleets: bool = False
     verbs: Annotated[list[_PausableVerb], Field(min_length=1, max_length=len(PAUSABLE))]
 
@@ -103,13 +104,18 @@ class _Resume(_Fleets):
 
 
 class _Override(_Term):
-    fleet: FleetName
+    fleet: Name
     floor: int | None = None
     ceiling: int | None = None
 
 
 class _Clear(_Change):
-    fleet: FleetName
+    fleet: Name
+
+
+class _OfPool(_Change):
+    fleet: Name
+    vms: Annotated[list[Name], Field(max_length=2000)] = []
 
 
 _Body = TypeVar("_Body", bound=BaseModel)
@@ -141,7 +147,7 @@ class Control:
                 web.post("/v1/resume", _resume),
                 web.post("/v1/override", _override),
                 web.post("/v1/clear", _clear),
-                *pool_routes(daemon, VERSION, _user_of),
+                *_pool_routes(daemon),
             ]
         )
         # aiohttp would log a traceback for every malformed line that a client sends.
@@ -250,6 +256,25 @@ async def _clear(request: web.Request) -> web.Response:
     return _answered(daemon, await daemon.operators.clear(asked))
 
 
+def _pool_routes(daemon: Daemon) -> list[web.RouteDef]:
+    pool = PoolCommands(daemon)
+
+    async def shown(request: web.Request) -> web.Response:
+        vms = pool.shown(request.query.get("fleet"))
+        return web.json_response({"version": VERSION, "at_s": daemon.clock.now(), "vms": vms})
+
+    async def changed(request: web.Request) -> web.Response:
+        change = pool.by_name.get(request.match_info["what"])
+        if change is None:
+            raise web.HTTPNotFound
+        body = await _read(request, _OfPool)
+        vms = tuple(dict.fromkeys(body.vms))
+        sentence = await change(PoolCommand(body.fleet, vms, await _user_of(request), body.reason))
+        return web.json_response({"version": VERSION, "sentences": [sentence]})
+
+    return [web.get("/v1/pool", shown), web.post("/v1/pool/{what}", changed)]
+
+
 def _in_order(verbs: list[Verb]) -> list[Verb]:
     return [verb for verb in PAUSABLE if verb in verbs]
 
@@ -259,7 +284,7 @@ async def _read(request: web.Request, model: type[_Body]) -> _Body:
         return model.model_validate_json(await request.read())
     except ValidationError as error:
         said = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'body'}: {in_words(item)}"
+            f"{'.'.join(map(str, item['loc'])) or 'body'}: {item['msg'].removeprefix('Value error, ')}"
             for item in error.errors(include_url=False, include_input=False)[:5]
         )
         raise web.HTTPBadRequest(

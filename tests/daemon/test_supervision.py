@@ -2,10 +2,16 @@
 
 import asyncio
 
-from autoscaler.daemon.lifecycle import PRUNE_FIRST_S, Retention, run_to_the_end
+from autoscaler.daemon.lifecycle import (
+    LIVED_S,
+    LONGEST_PAUSE_S,
+    PRUNE_FIRST_S,
+    Retention,
+    keep_alive,
+    run_to_the_end,
+)
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.notify import Notifier
-from autoscaler.daemon.supervision import LIVED_S, LONGEST_PAUSE_S, keep_alive
 from tests.daemon.builders import Bench, policy, virtual
 
 
