@@ -46,8 +46,8 @@ def run() -> list[Result]:
     ticks = len(work)
     results = [Result("calibration: in-place add, 60 float64", unit * 1e6, "us")]
     cases = (
-        ("at a price of shortage", lambda: cheapest(work, TERMS, 0.096 / 3600 / VM * 5)),
-        ("everything served", lambda: cheapest(work, TERMS, math.inf)),
+        ("at a price of shortage", lambda: cheapest(work, TERMS, (0.096 / 3600 / VM * 5,))),
+        ("everything served", lambda: cheapest(work, TERMS, (math.inf,))),
         ("99.9 % served", lambda: Front(work, TERMS).serving(0.999)),
         ("costs of eight served shares", lambda: Front(work, TERMS, precision=1e-4).costs_serving(SHARES)),
     )

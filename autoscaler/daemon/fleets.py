@@ -294,10 +294,6 @@ class Fleets:
                 fleet.carry_on(self.all[lane])
         return new
 
-    def lane_of(self, fleet: str) -> int:
-        """Return the lane of a fleet."""
-        return self.all.index(self.by_name[fleet])
-
     def start_over(self, now_s: float, back_s: float) -> None:
         """Forget everything noted by a clock that was then set back by `back_s`; what was learned stays (`clock_back`)."""
         for fleet in self.all:

@@ -163,7 +163,7 @@ def test_a_schedule_costs_the_same_to_the_ledger_and_to_the_optimum(seed: int) -
     demand = np.maximum(np.cumsum(rng.normal(0, 90, 300)) + 400, 0.0)
     demand[50:60] = np.nan
     terms = Terms(60.0, 100.0, 3.6, 0.36, 0.01, 13.0, 60.0, 2, 4, 1, 12, 12)
-    found = cheapest(demand, terms, 2e-5)
+    (found,) = cheapest(demand, terms, (2e-5,))
     card = score(schedule_sums(found.vms, demand, terms)).of_lane(0)
     assert card["cost"] == pytest.approx(found.cost, rel=1e-12)
     assert card["unserved_work"] == pytest.approx(found.unserved_work, rel=1e-9)

@@ -17,8 +17,8 @@ Because the future is known, the lead time of a start only moves its order earli
 nothing could be ordered, and in the time for which a start is billed. VMs that are starting while others still serve are not
 counted against a bound.
 
-A minimum billing time that binds couples the levels. Then a linear program solved by HiGHS gives the optimum; without it
-the optimum that ignores the minimum is a lower bound. `Optimum.exact` and `Optimum.remark` say which of the two it is.
+A minimum billing time that binds couples the levels. It is ignored, so the result is then a lower bound; `Optimum.exact` and
+`Optimum.remark` say which of the two it is.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoscaler.core.types import Float, Int
-from autoscaler.simulator.judging.program import least_cost_program
 
 _ROUNDING = 1e-9
 _CHUNK_TICKS = 4096
@@ -131,46 +130,21 @@ class Optimum:
         return self.cost + lost
 
 
-def cheapest(demand: Float, terms: Terms, shortage_price: float, *, program: bool = True) -> Optimum:
-    """Return the cheapest schedule at a price of shortage.
+def cheapest(demand: Float, terms: Terms, prices: Sequence[float]) -> list[Optimum]:
+    """Return the cheapest schedule at each of some prices of shortage, in about the time of one.
 
     Args:
         demand: float64 (T,), work per second; NaN if unknown, which counts as no demand.
         terms: Prices, times and bounds.
-        shortage_price: Money per unit of unserved work; infinite if everything must be served that can be.
-        program: Whether to solve a binding minimum billing time by the linear program. If not, it is ignored and
-            the result is a lower bound.
-
-    Raises:
-        ValueError: There are no ticks, or a price is negative or NaN.
-        ConfigError: The linear program is needed and SciPy is not installed.
+        prices: Money per unit of unserved work, at least 0; infinite if everything must be served that can be.
     """
-    if not len(demand):
-        raise ValueError("a schedule needs at least one tick")
-    if not shortage_price >= 0 or min(terms.vm_tick, terms.per_start) < 0:
-        raise ValueError("prices must be at least 0")
-    wanted = _in_vms(demand, terms)
-    (vms,) = _by_levels(wanted, terms, (shortage_price,))
-    found = _priced(vms, demand, terms, shortage_price)
-    if terms.least_ticks <= 1 or _stays_long_enough(vms, terms):
-        return found
-    return _by_program(wanted, demand, terms, shortage_price) if program else _bounding(found, terms)
-
-
-def _bounding(found: Optimum, terms: Terms) -> Optimum:
-    """Mark a schedule as a lower bound because it ignores a minimum billing time that binds."""
-    billed = f"a start is billed for at least {terms.minimum_billing_s:g} s"
-    return replace(found, exact=False, remark=f"a lower bound: it ignores that {billed}")
-
-
-def _all_cheapest(demand: Float, terms: Terms, prices: Sequence[float]) -> list[Optimum]:
-    """Return `cheapest` at several prices, without the linear program, in about the time of one."""
-    each = zip(_by_levels(_in_vms(demand, terms), terms, prices), prices, strict=True)
     found = []
-    for vms, price in each:
+    for vms, price in zip(_by_levels(_in_vms(demand, terms), terms, prices), prices, strict=True):
         one = _priced(vms, demand, terms, price)
-        stays = terms.least_ticks <= 1 or _stays_long_enough(vms, terms)
-        found.append(one if stays else _bounding(one, terms))
+        if terms.least_ticks > 1 and not _stays_long_enough(vms, terms):
+            billed = f"a start is billed for at least {terms.minimum_billing_s:g} s"
+            one = replace(one, exact=False, remark=f"a lower bound: it ignores that {billed}")
+        found.append(one)
     return found
 
 
@@ -199,7 +173,7 @@ class Front:
         if not len(demand):
             raise ValueError("a schedule needs at least one tick")
         self._demand, self._terms, self._precision = demand, terms, precision
-        self._corners = _all_cheapest(demand, terms, (0.0, math.inf))
+        self._corners = cheapest(demand, terms, (0.0, math.inf))
         self._proven: set[tuple[float, float]] = set()
         self.work = float(np.nansum(demand)) * terms.tick_s
         """All work wanted, in units of work."""
@@ -250,7 +224,7 @@ class Front:
             prices = {ends: price for ends, price in priced.items() if price is not None}
             if not prices:
                 return
-            found = _all_cheapest(self._demand, self._terms, list(prices.values()))
+            found = cheapest(self._demand, self._terms, list(prices.values()))
             for (ends, price), corner in zip(prices.items(), found, strict=True):
                 less = edges[ends][0]
                 if corner.objective >= (less.cost + price * less.unserved_work) * (1.0 - self._precision):
@@ -454,24 +428,3 @@ def _priced(vms: Int, demand: Float, terms: Terms, shortage_price: float) -> Opt
         exact=True,
         remark="the exact optimum of running, starts and shortage",
     )
-
-
-def _by_program(wanted: Float, demand: Float, terms: Terms, shortage_price: float) -> Optimum:
-    """Return the cheapest schedule under a minimum billing time, by the linear program."""
-    vms, whole = least_cost_program(
-        wanted,
-        running=terms.vm_tick,
-        disk=terms.disk_tick,
-        exist=terms.provisioned,
-        start=terms.per_start,
-        lost=shortage_price * terms.vm_capacity * terms.tick_s if shortage_price > 0 else 0.0,
-        least_ticks=terms.least_ticks,
-        lead_ticks=terms.lead_ticks,
-        initial=terms.initial,
-        minimum=terms.minimum,
-        ceiling=max(terms.ceiling, terms.minimum),
-    )
-    remark = f"the exact optimum with a minimum billing of {terms.minimum_billing_s:g} s, by linear program"
-    if not whole:
-        remark = "near the optimum: the linear program left fractions of VMs, which were rounded"
-    return replace(_priced(vms, demand, terms, shortage_price), exact=whole, remark=remark)
