@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autoscaler.cli.options import PROCESSES
 from autoscaler.cli.output import FAILED, INTERRUPTED, errors_in_words, print_json
+from autoscaler.cli.replay_options import FORCE
 from autoscaler.words import counted, some
 
 if TYPE_CHECKING:
@@ -57,9 +59,6 @@ AGAINST = Annotated[
     Path | None,
     typer.Option(help="Reuse peers and optimum from an earlier run's results.json.", metavar="FILE"),
 ]
-PROCESSES = Annotated[
-    int, typer.Option(min=1, max=256, help="Number of processes to compute with on this machine.")
-]
 OUT = Annotated[
     Path | None,
     typer.Option(
@@ -67,7 +66,6 @@ OUT = Annotated[
         metavar="DIR",
     ),
 ]
-FORCE = Annotated[bool, typer.Option("--force", help="Replace an earlier run in --out.")]
 NO_PAGE = Annotated[
     bool,
     typer.Option("--no-page", help="Skip results.html and the plots, which need plotly and matplotlib."),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autoscaler.cli.json_keys import FORM
+from autoscaler.cli.options import JSON, POLICY
 from autoscaler.cli.output import FAILED, errors_in_words, recording
 from autoscaler.cli.replay_options import FROM, KIND, SCALE, SEED, TICK, TO, VMS
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def check(
-    policy: Annotated[Path, typer.Argument(help="Policy file.", metavar="POLICY")],
+    policy: POLICY,
     trace: Annotated[
         Path | None,
         typer.Argument(
@@ -41,7 +42,7 @@ def check(
         list[str] | None,
         typer.Option("--only", help="Run only this check; repeatable.", metavar="GUARD"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    as_json: JSON = False,
 ) -> None:
     """Check that a policy does not look ahead, depend on its start, on other fleets or on luck, or act on silence."""
     from autoscaler.cli.progress import Bar

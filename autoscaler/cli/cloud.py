@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autoscaler.cli.json_keys import FORM
+from autoscaler.cli.options import JSON
 
 if TYPE_CHECKING:
     from autoscaler.cloud.setup import CloudSetup
@@ -38,7 +39,7 @@ def cloud(
     faults: Annotated[
         Path | None, typer.Option(help="Schedule of faults (YAML or JSON).", metavar="FILE")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    as_json: JSON = False,
 ) -> None:
     """Run an EC2 look-alike on loopback until Ctrl-C: real protocol, simulated VMs, no bill."""
     import asyncio

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from autoscaler.cli.options import ENDPOINT_URL, JSON, POLICIES, REGION, STATE_DIR
 from autoscaler.cli.output import FAILED, errors_in_words
 from autoscaler.words import counted, printable, some
 
@@ -40,18 +41,12 @@ _LITTLE_SPACE, _NO_SPACE = 1 << 30, 16 << 20
 
 
 def doctor(
-    policies: Annotated[
-        Path | None, typer.Option(help="Folder of policies (setting policies).", metavar="DIR")
-    ] = None,
-    state_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the journal (setting state_dir).", metavar="DIR")
-    ] = None,
-    endpoint_url: Annotated[
-        str | None, typer.Option(help="EC2 endpoint to use instead of AWS's (setting aws_endpoint_url).")
-    ] = None,
-    region: Annotated[str | None, typer.Option(help="AWS Region (setting aws_region).")] = None,
+    policies: POLICIES = None,
+    state_dir: STATE_DIR = None,
+    endpoint_url: ENDPOINT_URL = None,
+    region: REGION = None,
     all_: Annotated[bool, typer.Option("--all", help="Also show what is fine.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    as_json: JSON = False,
 ) -> None:
     """Check settings, policies, metrics, permissions, quotas and VMs, and say how to fix what is wrong.
 

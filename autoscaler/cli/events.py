@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from autoscaler.cli.options import STATE_DIR, UNTIL
 from autoscaler.cli.output import errors_in_words, moment_or_ago, print_line, since_epoch, unknown_word, utc
 
 if TYPE_CHECKING:
@@ -34,10 +35,7 @@ def events(
         float | None,
         typer.Option("--since", parser=moment_or_ago, help="Start: 2h (ago) or a time.", metavar="TIME"),
     ] = None,
-    until_s: Annotated[
-        float | None,
-        typer.Option("--until", parser=moment_or_ago, help="End, in the same form.", metavar="TIME"),
-    ] = None,
+    until_s: UNTIL = None,
     kind: Annotated[
         list[str] | None,
         typer.Option(help="Only events of this kind; repeatable.", metavar="KIND"),
@@ -48,9 +46,7 @@ def events(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Keep showing new events until Ctrl-C.")
     ] = False,
-    state_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the journal (setting state_dir).", metavar="DIR")
-    ] = None,
+    state_dir: STATE_DIR = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document per line.")] = False,
 ) -> None:
     """Show what happened apart from decisions: failed VMs, reloads, operators' changes; newest last."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autoscaler.cli.json_keys import FORM
+from autoscaler.cli.options import JSON, STATE_DIR
 from autoscaler.cli.output import (
     errors_in_words,
     forecast_words,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from autoscaler.ports import ActionRecord, FleetTick
     from autoscaler.store.reader import JournalReader, TickRow
 
-JSON_OPTION = typer.Option("--json", help="Print JSON for programs.")
 _SHOWN_OUTCOMES = 12
 _LONGEST_TICK_S = 300.0
 
@@ -67,10 +67,8 @@ def explain(
             "--until", parser=moment_or_ago, help="With --since: end, in the same form.", metavar="TIME"
         ),
     ] = None,
-    state_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the journal (setting state_dir).", metavar="DIR")
-    ] = None,
-    as_json: Annotated[bool, JSON_OPTION] = False,
+    state_dir: STATE_DIR = None,
+    as_json: JSON = False,
 ) -> None:
     """Explain a fleet's size by inputs, stages and outcomes, or list what happened to it --since a time."""
     from autoscaler.errors import JournalError

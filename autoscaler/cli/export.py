@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autoscaler.cli.json_keys import FORM
+from autoscaler.cli.options import FLEET, JSON, MANIFEST, OVERWRITE, STATE_DIR
 from autoscaler.cli.output import errors_in_words, moment_or_ago, seconds, since_epoch, unknown_word, utc
-from autoscaler.cli.trace import MANIFEST_OPTION, check_out
+from autoscaler.cli.trace import check_out
 
 if TYPE_CHECKING:
     from autoscaler.store import JournalReader
@@ -29,7 +30,7 @@ class What(StrEnum):
 
 
 def export(
-    fleet: Annotated[str, typer.Argument(help="Name of the fleet.")],
+    fleet: FLEET,
     out: Annotated[Path, typer.Argument(help="File to write: .csv, .csv.gz or .parquet.", metavar="FILE")],
     from_s: Annotated[
         float | None,
@@ -57,12 +58,10 @@ def export(
             metavar="DURATION",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
-    state_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the journal (setting state_dir).", metavar="DIR")
-    ] = None,
-    manifest: Annotated[bool, MANIFEST_OPTION] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    force: OVERWRITE = False,
+    state_dir: STATE_DIR = None,
+    manifest: MANIFEST = True,
+    as_json: JSON = False,
 ) -> None:
     """Write a fleet's demand as a trace, or its timeline, from the journal to a file."""
     from autoscaler.clock import SystemClock

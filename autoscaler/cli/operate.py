@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from autoscaler.cli.options import FLEET, JSON
 from autoscaler.cli.output import errors_in_words, moment, seconds
 
 
@@ -54,7 +55,6 @@ SocketOption = Annotated[
     Path | None,
     typer.Option("--socket", help="The daemon's control socket (setting control_socket).", metavar="PATH"),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def pause(
@@ -66,7 +66,7 @@ def pause(
     until_s: UntilOption = None,
     no_expiry: NoExpiryOption = False,
     socket: SocketOption = None,
-    as_json: JsonOption = False,
+    as_json: JSON = False,
 ) -> None:
     """Keep a daemon from starting, stopping, provisioning or refilling for a while; it keeps deciding and recording.
 
@@ -83,7 +83,7 @@ def resume(
     fleet: FleetOption = None,
     all_fleets: AllFleetsOption = False,
     socket: SocketOption = None,
-    as_json: JsonOption = False,
+    as_json: JSON = False,
 ) -> None:
     """End pauses early.
 
@@ -94,7 +94,7 @@ def resume(
 
 
 def override(
-    fleet: Annotated[str, typer.Argument(help="Name of the fleet.")],
+    fleet: FLEET,
     reason: ReasonOption,
     floor: Annotated[
         int | None, typer.Option(min=1, help="At least this many VMs in service.", metavar="VMS")
@@ -109,7 +109,7 @@ def override(
         bool, typer.Option("--clear", help="End the override: the policy's bounds apply again.")
     ] = False,
     socket: SocketOption = None,
-    as_json: JsonOption = False,
+    as_json: JSON = False,
 ) -> None:
     """Replace a fleet's minimum and maximum by other bounds for a while.
 
@@ -129,7 +129,7 @@ def override(
     _tell("override", socket, as_json, {"fleet": fleet, "reason": reason} | given | term)
 
 
-def operations(socket: SocketOption = None, as_json: JsonOption = False) -> None:
+def operations(socket: SocketOption = None, as_json: JSON = False) -> None:
     """Show the pauses and overrides in force: what, who, why, until when."""
     from autoscaler.cli.control_client import ask, control_path
 

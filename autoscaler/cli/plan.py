@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from autoscaler.cli.json_keys import FORM
+from autoscaler.cli.options import JSON, STATE_DIR
 from autoscaler.cli.output import (
     end_of_part,
     errors_in_words,
@@ -51,9 +52,7 @@ def plan(
             metavar="TIME",
         ),
     ] = None,
-    state_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the journal (setting state_dir).", metavar="DIR")
-    ] = None,
+    state_dir: STATE_DIR = None,
     kind: KIND = None,
     scale_to_vms: SCALE = None,
     vms: VMS = None,
@@ -70,7 +69,7 @@ def plan(
     out: Annotated[
         Path | None, typer.Option(help="Also write the text here (Markdown).", metavar="FILE")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    as_json: JSON = False,
 ) -> None:
     """Show what a changed policy would have done on recent traffic, compared with the one in force: decisions, cost, shortage."""
     from autoscaler.cli.progress import Bar, interruptible

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autoscaler.cli.json_keys import FORM
+from autoscaler.cli.options import JSON, PAGE
 from autoscaler.cli.output import errors_in_words, write_text
 from autoscaler.words import counted
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from autoscaler.config.loading import PolicySet
 
 _YAML = {".yaml", ".yml"}
-JSON_OPTION = typer.Option("--json", help="Print JSON for programs.")
 TICK_OPTION = typer.Option(
     "--tick",
     min=1,
@@ -40,7 +40,7 @@ def validate(
             help="A policy file, or a folder of them with its defaults.yaml (default: setting policies)."
         ),
     ] = None,
-    as_json: Annotated[bool, JSON_OPTION] = False,
+    as_json: JSON = False,
     tick_s: Annotated[float | None, TICK_OPTION] = None,
 ) -> None:
     """Check policies and print each problem as file:line:column: error: what is wrong; what to do.
@@ -74,7 +74,7 @@ def policy_show(
         Path | None,
         typer.Option("--policies", help="Folder of policies in which to find a fleet (setting policies)."),
     ] = None,
-    as_json: Annotated[bool, JSON_OPTION] = False,
+    as_json: JSON = False,
     tick_s: Annotated[float | None, TICK_OPTION] = None,
 ) -> None:
     """Print a fleet's effective policy: every field, defaults included, as YAML that loads again."""
@@ -113,9 +113,7 @@ def policy_results(
     recipes: Annotated[
         Path, typer.Option(help="Folder of traffic recipes, named after the policies.", metavar="DIR")
     ] = Path("simulations/recipes"),
-    out: Annotated[
-        Path | None, typer.Option(help="Output file (default: RESULTS.md in the folder).", metavar="FILE")
-    ] = None,
+    out: PAGE = None,
 ) -> None:
     """Replay each policy of a folder on generated traffic of its kind, compare it with peers, and write a page."""
     with errors_in_words("policy"):

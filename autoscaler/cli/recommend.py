@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autoscaler.cli.options import POLICY, PROCESSES, TRACE
 from autoscaler.cli.output import FAILED, INTERRUPTED, errors_in_words, print_json
 from autoscaler.cli.replay_options import AS_JSON, FORCE, NO_PAGE, OUT, SEED, Played, with_played
 from autoscaler.cli.sweep import (
-    POLICY,
-    PROCESSES,
     RANDOM,
     RESULTS,
     SCHEDULER,
-    TRACE,
     VARY,
     executor_for,
     make_place,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from autoscaler.cli.options import POLICY, TRACE
 from autoscaler.cli.output import end_of_part, errors_in_words, print_json, recording
 from autoscaler.cli.replay_options import (
     AS_JSON,
@@ -41,8 +42,8 @@ TIMELINE = Annotated[Literal["csv", "parquet"], typer.Option("--timeline", help=
 
 @with_played
 def replay(
-    policy: Annotated[Path, typer.Argument(help="Policy file.", metavar="POLICY")],
-    trace: Annotated[Path, typer.Argument(help="Trace: .csv, .csv.gz or .parquet.", metavar="TRACE")],
+    policy: POLICY,
+    trace: TRACE,
     played: Played = Played(),
     faults: FAULTS = None,
     seed: SEED = 1,

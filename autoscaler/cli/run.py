@@ -9,11 +9,11 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from autoscaler.cli.options import ENDPOINT_URL, POLICIES, REGION, STATE_DIR
 from autoscaler.cli.output import FAILED, errors_in_words, seconds, set_up_logging
 
 if TYPE_CHECKING:
@@ -32,19 +32,13 @@ if TYPE_CHECKING:
 
 
 def run(
-    policies: Annotated[
-        Path | None, typer.Option(help="Folder of policies (setting policies).", metavar="DIR")
-    ] = None,
-    state_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the journal (setting state_dir).", metavar="DIR")
-    ] = None,
+    policies: POLICIES = None,
+    state_dir: STATE_DIR = None,
     http_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port of /metrics and /healthz (setting http_port).")
     ] = None,
-    endpoint_url: Annotated[
-        str | None, typer.Option(help="EC2 endpoint to use instead of AWS's (setting aws_endpoint_url).")
-    ] = None,
-    region: Annotated[str | None, typer.Option(help="AWS Region (setting aws_region).")] = None,
+    endpoint_url: ENDPOINT_URL = None,
+    region: REGION = None,
     for_s: Annotated[
         float | None,
         typer.Option(

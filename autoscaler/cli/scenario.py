@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autoscaler.cli.options import JSON, PAGE
 from autoscaler.cli.output import FAILED, errors_in_words, write_text
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def scenario_run(
     out: Annotated[
         Path | None, typer.Option(help="Write the timeline of each scenario here.", metavar="DIR")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    as_json: JSON = False,
 ) -> None:
     """Play scenarios with the real daemon on virtual time, and compare the outcome with the expectations."""
     with errors_in_words("scenario"):
@@ -56,9 +57,7 @@ def scenario_run(
 
 def scenario_results(
     folder: Annotated[Path, typer.Argument(help="Folder of scenarios.", metavar="DIR")] = Path("simulations"),
-    out: Annotated[
-        Path | None, typer.Option(help="Output file (default: RESULTS.md in the folder).", metavar="FILE")
-    ] = None,
+    out: PAGE = None,
 ) -> None:
     """Play all scenarios of a folder and write a page with their results."""
     with errors_in_words("scenario"):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autoscaler.cli.options import JSON, STATE_DIR, UNTIL
 from autoscaler.cli.output import errors_in_words, moment_or_ago, print_json, since_epoch, unknown_word, utc
 from autoscaler.words import counted
 
@@ -35,14 +36,9 @@ def shadow_report(
             metavar="TIME",
         ),
     ] = None,
-    until_s: Annotated[
-        float | None,
-        typer.Option("--until", parser=moment_or_ago, help="End, in the same form.", metavar="TIME"),
-    ] = None,
-    state_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the journal (setting state_dir).", metavar="DIR")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    until_s: UNTIL = None,
+    state_dir: STATE_DIR = None,
+    as_json: JSON = False,
 ) -> None:
     """Show what fleets in shadow would have cost and missed under their policies, compared with what really ran."""
     from autoscaler.clock import SystemClock

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from autoscaler.cli.options import POLICY, PROCESSES, TRACE
 from autoscaler.cli.output import FAILED, INTERRUPTED, errors_in_words, print_json, recording
 from autoscaler.cli.replay_options import AS_JSON, FORCE, NO_PAGE, OUT, SEED, Played, with_played
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from autoscaler.simulator.search.sweep import SweepResult
     from autoscaler.simulator.search.variants import Axis, Base, Between, Variant
 
-POLICY = Annotated[Path, typer.Argument(help="Policy file.", metavar="POLICY")]
-TRACE = Annotated[Path, typer.Argument(help="Trace: .csv, .csv.gz or .parquet.", metavar="TRACE")]
 VARY = Annotated[
     list[str] | None,
     typer.Option(
@@ -42,9 +41,6 @@ RANDOM = Annotated[
         max=1_000_000,
         help="Draw this many variants at random instead of taking all combinations.",
     ),
-]
-PROCESSES = Annotated[
-    int, typer.Option(min=1, max=256, help="Number of processes to compute with on this machine.")
 ]
 SCHEDULER = Annotated[
     str | None,

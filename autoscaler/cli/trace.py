@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from autoscaler.cli.json_keys import FORM
+from autoscaler.cli.options import JSON, MANIFEST, NEW_TRACE, OVERWRITE, TRACE_KIND
 from autoscaler.cli.output import errors_in_words, moment, seconds
 
 if TYPE_CHECKING:
@@ -24,17 +25,6 @@ if TYPE_CHECKING:
 
 _WIDE = 110
 """Width of a terminal, in columns, from which the table shows all figures."""
-JSON_OPTION = typer.Option("--json", help="Print JSON for programs.")
-KIND_OPTION = typer.Option(
-    "--kind",
-    help="Kind of the values: count (work in the interval) or gauge (a level).",
-    metavar="count|gauge",
-)
-FORCE_OPTION = typer.Option("--force", help="Replace an existing file.")
-MANIFEST_OPTION = typer.Option(
-    "--manifest/--no-manifest",
-    help="Record kind and interval in the manifest.csv beside the file, so that no --kind is needed.",
-)
 
 
 def kind_of(text: str | None) -> TraceKind | None:
@@ -54,8 +44,8 @@ def info(
     files: Annotated[
         list[Path], typer.Argument(help="Traces, or files that could be imported.", metavar="FILE…")
     ],
-    kind: Annotated[str | None, KIND_OPTION] = None,
-    as_json: Annotated[bool, JSON_OPTION] = False,
+    kind: TRACE_KIND = None,
+    as_json: JSON = False,
 ) -> None:
     """Describe files: extent, gaps, level, burstiness, daily rhythm, and what to beware of."""
     from autoscaler.cli.progress import Bar
@@ -214,7 +204,7 @@ def _show_many(told: list[dict[str, Any]]) -> None:
 
 def cut(
     source: Annotated[Path, typer.Argument(help="The trace.", metavar="IN")],
-    out: Annotated[Path, typer.Argument(help="Output file: .csv, .csv.gz or .parquet.", metavar="OUT")],
+    out: NEW_TRACE,
     from_s: Annotated[
         float | None, typer.Option("--from", parser=moment, help="Keep from this time on.", metavar="TIME")
     ] = None,
@@ -231,10 +221,10 @@ def cut(
             metavar="DURATION",
         ),
     ] = None,
-    kind: Annotated[str | None, KIND_OPTION] = None,
-    force: Annotated[bool, FORCE_OPTION] = False,
-    manifest: Annotated[bool, MANIFEST_OPTION] = True,
-    as_json: Annotated[bool, JSON_OPTION] = False,
+    kind: TRACE_KIND = None,
+    force: OVERWRITE = False,
+    manifest: MANIFEST = True,
+    as_json: JSON = False,
 ) -> None:
     """Write part of a trace, or the trace in longer intervals."""
     with errors_in_words("trace cut"):
@@ -256,10 +246,10 @@ def merge(
             help="Traces of the same kind and interval, then the output file.", metavar="A B… OUT"
         ),
     ],
-    kind: Annotated[str | None, KIND_OPTION] = None,
-    force: Annotated[bool, FORCE_OPTION] = False,
-    manifest: Annotated[bool, MANIFEST_OPTION] = True,
-    as_json: Annotated[bool, JSON_OPTION] = False,
+    kind: TRACE_KIND = None,
+    force: OVERWRITE = False,
+    manifest: MANIFEST = True,
+    as_json: JSON = False,
 ) -> None:
     """Join recordings of the same demand; overlaps must agree, and gaps stay gaps."""
     *sources, out = files

@@ -10,12 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from autoscaler.cli.options import JSON, MANIFEST, OVERWRITE, TRACE_KIND
 from autoscaler.cli.output import errors_in_words, moment_or_ago, seconds, share, since_epoch
 from autoscaler.cli.trace import (
-    FORCE_OPTION,
-    JSON_OPTION,
-    KIND_OPTION,
-    MANIFEST_OPTION,
     check_out,
     kind_of,
     write,
@@ -45,7 +42,7 @@ def import_trace(
             metavar="series|wide|per-vm|wide-vms|events|access-log|prometheus|cloudwatch",
         ),
     ] = None,
-    kind: Annotated[str | None, KIND_OPTION] = None,
+    kind: TRACE_KIND = None,
     interval_s: Annotated[
         float | None,
         typer.Option(
@@ -256,9 +253,9 @@ def import_trace(
         Path | None,
         typer.Option(help="CA certificates to trust instead of the system's.", rich_help_panel=_PROMETHEUS),
     ] = None,
-    force: Annotated[bool, FORCE_OPTION] = False,
-    manifest: Annotated[bool, MANIFEST_OPTION] = True,
-    as_json: Annotated[bool, JSON_OPTION] = False,
+    force: OVERWRITE = False,
+    manifest: MANIFEST = True,
+    as_json: JSON = False,
 ) -> None:
     """Make a trace from a table, events, VM utilisation, logs, or a response of Prometheus or CloudWatch."""
     *sources, out = files

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from autoscaler.cli.options import ENDPOINT_URL, JSON, MANIFEST, NEW_TRACE, OVERWRITE, REGION
 from autoscaler.cli.output import INTERRUPTED, errors_in_words, seconds
-from autoscaler.cli.trace import FORCE_OPTION, JSON_OPTION, MANIFEST_OPTION, check_out, write
+from autoscaler.cli.trace import check_out, write
 
 if TYPE_CHECKING:
     from autoscaler.config.policy import Policy
@@ -26,7 +27,7 @@ def record(
     policy: Annotated[
         Path, typer.Argument(help="Policy of the fleet whose signal to read.", metavar="POLICY")
     ],
-    out: Annotated[Path, typer.Argument(help="Output file: .csv, .csv.gz or .parquet.", metavar="OUT")],
+    out: NEW_TRACE,
     for_s: Annotated[
         float, typer.Option("--for", parser=seconds, help="How long to record.", metavar="DURATION")
     ] = 3600.0,
@@ -42,13 +43,11 @@ def record(
             help="Address of a VM; repeat for each VM. By default EC2 lists them.", metavar="ADDRESS"
         ),
     ] = None,
-    endpoint_url: Annotated[
-        str | None, typer.Option(help="EC2 endpoint to use instead of AWS's (setting aws_endpoint_url).")
-    ] = None,
-    region: Annotated[str | None, typer.Option(help="AWS Region (setting aws_region).")] = None,
-    force: Annotated[bool, FORCE_OPTION] = False,
-    manifest: Annotated[bool, MANIFEST_OPTION] = True,
-    as_json: Annotated[bool, JSON_OPTION] = False,
+    endpoint_url: ENDPOINT_URL = None,
+    region: REGION = None,
+    force: OVERWRITE = False,
+    manifest: MANIFEST = True,
+    as_json: JSON = False,
 ) -> None:
     """Record a running fleet's demand from its policy's own source; nothing is started or stopped.
 

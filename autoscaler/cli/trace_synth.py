@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from autoscaler.cli.options import JSON, MANIFEST, NEW_TRACE, OVERWRITE
 from autoscaler.cli.output import errors_in_words, moment, seconds, share
 from autoscaler.cli.trace import (
-    FORCE_OPTION,
-    JSON_OPTION,
-    MANIFEST_OPTION,
     check_out,
     kind_of,
     write,
@@ -28,7 +26,7 @@ _PARTS = "Without a recipe"
 
 
 def synth(
-    out: Annotated[Path, typer.Argument(help="Output file: .csv, .csv.gz or .parquet.", metavar="OUT")],
+    out: NEW_TRACE,
     recipe: Annotated[
         Path | None,
         typer.Option(help="YAML file of parts; the options below then do not apply.", metavar="FILE"),
@@ -113,9 +111,9 @@ def synth(
             rich_help_panel=_PARTS,
         ),
     ] = 0.0,
-    force: Annotated[bool, FORCE_OPTION] = False,
-    manifest: Annotated[bool, MANIFEST_OPTION] = True,
-    as_json: Annotated[bool, JSON_OPTION] = False,
+    force: OVERWRITE = False,
+    manifest: MANIFEST = True,
+    as_json: JSON = False,
 ) -> None:
     """Generate traffic: daily and weekly cycles, trends, crowds, ramps, batches, outages, noise; repeatable by seed."""
     with errors_in_words("trace synth"):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import platform
-from typing import Annotated
 
 import typer
 
+from autoscaler.cli.options import JSON
+
 
 def version(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    as_json: JSON = False,
 ) -> None:
     """Show the versions of the program and its platform; `--version` shows that of the program alone."""
     from importlib.metadata import version as of

@@ -14,11 +14,11 @@ from typing import Annotated, Any
 
 import typer
 
-from autoscaler.cli.operate import JsonOption, ReasonOption, SocketOption, print_answer
+from autoscaler.cli.operate import ReasonOption, SocketOption, print_answer
+from autoscaler.cli.options import FLEET, JSON
 from autoscaler.cli.output import errors_in_words, seconds
 from autoscaler.words import counted
 
-FleetArgument = Annotated[str, typer.Argument(help="Name of the fleet.")]
 VmsArgument = Annotated[list[str], typer.Argument(help="Ids of VMs.", metavar="VM...")]
 SomeVmsArgument = Annotated[
     list[str] | None, typer.Argument(help="Ids of VMs (default: all that are stopped).", metavar="[VM...]")
@@ -48,7 +48,7 @@ def list_vms(
         ),
     ] = None,
     socket: SocketOption = None,
-    as_json: JsonOption = False,
+    as_json: JSON = False,
 ) -> None:
     """Show every VM: its state, image, version, age, and what keeps it from being started.
 
@@ -77,30 +77,28 @@ def list_vms(
 
 
 def exercise(
-    fleet: FleetArgument,
+    fleet: FLEET,
     reason: ReasonOption,
     vms: SomeVmsArgument = None,
     socket: SocketOption = None,
-    as_json: JsonOption = False,
+    as_json: JSON = False,
 ) -> None:
     """Exercise stopped VMs: each is started, checked for readiness and stopped; a VM that fails is barred from starting."""
     _tell("exercise", fleet, vms or [], reason, socket, as_json)
 
 
-def refresh(
-    fleet: FleetArgument, reason: ReasonOption, socket: SocketOption = None, as_json: JsonOption = False
-) -> None:
+def refresh(fleet: FLEET, reason: ReasonOption, socket: SocketOption = None, as_json: JSON = False) -> None:
     """Replace outdated VMs of the pool now, regardless of the policy's windows."""
     _tell("refresh", fleet, [], reason, socket, as_json)
 
 
 def _of_vms(what: str, does: str) -> Callable[..., None]:
     def asked(
-        fleet: FleetArgument,
+        fleet: FLEET,
         vms: VmsArgument,
         reason: ReasonOption,
         socket: SocketOption = None,
-        as_json: JsonOption = False,
+        as_json: JSON = False,
     ) -> None:
         _tell(what, fleet, vms, reason, socket, as_json)
 
