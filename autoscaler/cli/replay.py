@@ -27,7 +27,8 @@ from autoscaler.cli.replay_options import (
 if TYPE_CHECKING:
     from autoscaler.cli.progress import Interruption
     from autoscaler.cloud.faults import Fault
-    from autoscaler.simulator.replay.replaying import Replay, ReplayResult, Wanted
+    from autoscaler.simulator.replay.preparing import Replay, Wanted
+    from autoscaler.simulator.replay.replaying import ReplayResult
     from autoscaler.simulator.report.card import Card, Entry
     from autoscaler.simulator.report.columns import Columns
 
@@ -113,6 +114,7 @@ def compare(
     with errors_in_words("compare"):
         from autoscaler.simulator.replay import replaying
         from autoscaler.simulator.replay.differing import differences
+        from autoscaler.simulator.replay.preparing import shared_luck
         from autoscaler.simulator.search.standings_process import RivalsApart
 
         *policies, trace = files
@@ -121,7 +123,7 @@ def compare(
         if out is not None:
             for place in (out, *(out / name for name in names)):
                 _ready(place, force=force, with_page=not no_page)
-        replays = replaying.shared_luck(_prepare(tuple(policies), trace, played.kind, wanted))
+        replays = shared_luck(_prepare(tuple(policies), trace, played.kind, wanted))
         chosen, said = replaying.engine_for(replays[0], engine)
         if any(replaying.engine_for(one, engine)[0] == "loop" for one in replays):
             chosen = "loop"
@@ -246,7 +248,7 @@ def _replace(out: Path | None, staged: Path | None, *, force: bool) -> None:
 
 def _prepare(policies: tuple[Path, ...], trace: Path, kind: str | None, wanted: Wanted) -> tuple[Replay, ...]:
     from autoscaler.config.loading import require_policy
-    from autoscaler.simulator.replay.replaying import prepare, tick_for
+    from autoscaler.simulator.replay.preparing import prepare, tick_for
 
     played = recording(trace, kind)
     tick_s = wanted.tick_s or tick_for(played)

@@ -14,7 +14,8 @@ from typing import Any
 from autoscaler.config.policy import Policy
 from autoscaler.config.rendering import effective_data
 from autoscaler.simulator.replay.differing import differences
-from autoscaler.simulator.replay.replaying import Replay, ReplayResult, entry_of
+from autoscaler.simulator.replay.preparing import Replay
+from autoscaler.simulator.replay.replaying import ReplayResult, entry_of
 from autoscaler.simulator.replay.timeline import TimelineRow, column, shortage_episodes
 from autoscaler.simulator.report.card import Entry, Figure
 from autoscaler.simulator.report.figures import FIGURES

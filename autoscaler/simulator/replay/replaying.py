@@ -38,33 +38,11 @@ from autoscaler.simulator.lanes.refusals import refusals
 from autoscaler.simulator.lanes.run import EnoughError
 from autoscaler.simulator.lanes.segments import run_segmented
 from autoscaler.simulator.peers.peer import USUAL_UTILISATION
-from autoscaler.simulator.replay.preparing import Replay, Wanted, prepare, shared_luck, tick_for
+from autoscaler.simulator.replay.preparing import Replay
 from autoscaler.simulator.replay.timeline import TimelineRow
 from autoscaler.simulator.report.card import Card, Entry
 from autoscaler.simulator.report.columns import columns_of
 from autoscaler.traces.trace import TraceKind, describe_time
-
-__all__ = [
-    "Engine",
-    "Progress",
-    "Replay",
-    "ReplayResult",
-    "Wanted",
-    "card_of",
-    "details_of",
-    "engine_for",
-    "entry_of",
-    "is_run_once",
-    "others_of",
-    "precompute_forecasts",
-    "prepare",
-    "rivals_beside",
-    "rivals_of",
-    "run",
-    "same_span",
-    "shared_luck",
-    "tick_for",
-]
 
 Engine = Literal["auto", "lanes", "loop"]
 Progress = Callable[[float], None]

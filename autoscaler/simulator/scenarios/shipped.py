@@ -19,7 +19,8 @@ from autoscaler.config.compiling_objective import objective_in_words
 from autoscaler.config.loading import DEFAULTS, require_policy
 from autoscaler.errors import ConfigError
 from autoscaler.simulator.judging.score import FIGURES
-from autoscaler.simulator.replay.replaying import Replay, Wanted, prepare, rivals_of
+from autoscaler.simulator.replay.preparing import Replay, Wanted, prepare
+from autoscaler.simulator.replay.replaying import rivals_of
 from autoscaler.simulator.report.card import Entry
 from autoscaler.simulator.report.wording import Unit, shown, span
 from autoscaler.simulator.traffic.parts import generate

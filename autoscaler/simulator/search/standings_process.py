@@ -22,7 +22,8 @@ from typing import Self, TypeAlias
 from autoscaler.errors import AutoscalerError, InvariantError
 from autoscaler.simulator.judging.ledger import Sums
 from autoscaler.simulator.judging.standings import OwnRun
-from autoscaler.simulator.replay.replaying import Progress, Replay, others_of, rivals_beside, rivals_of
+from autoscaler.simulator.replay.preparing import Replay
+from autoscaler.simulator.replay.replaying import Progress, others_of, rivals_beside, rivals_of
 from autoscaler.simulator.report.card import Entry
 
 _Found: TypeAlias = "tuple[Entry, ...] | Sums | None"
