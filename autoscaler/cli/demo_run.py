@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,6 +42,9 @@ from autoscaler.traces.trace import Trace, TraceKind, describe_time
 from autoscaler.web.site import Site
 from autoscaler.wiring import simulated, wire
 from autoscaler.wiring_sources import trace_source
+
+if TYPE_CHECKING:
+    from autoscaler.cli.demo_screen import Screen
 
 WARM_UP_S = 300.0
 """Seconds at the start that are shown but not scored, while the fleet comes up from nothing; the same for the baselines."""
@@ -121,26 +124,6 @@ class TooFastError(ConfigError):
     """This machine cannot keep up with the requested speed."""
 
 
-class Watcher(Protocol):
-    """Receives the progress of a demo."""
-
-    def begins(self) -> None:
-        """Called before the setup."""
-        ...
-
-    def begun(self, daemon: Daemon, url: str, endpoint: str, speed: float) -> None:
-        """Called before the first tick; `speed` is in seconds of the demo per real second."""
-        ...
-
-    def ticked(self, record: TickRecord) -> None:
-        """Called after each tick."""
-        ...
-
-    def ended(self) -> None:
-        """Called after the last tick."""
-        ...
-
-
 def prepare(options: DemoOptions) -> Prepared:
     """Load and check everything that the options name.
 
@@ -179,7 +162,7 @@ def prepare(options: DemoOptions) -> Prepared:
     return Prepared(options, policy, file, trace, begin_s, end_s, cloud, learned)
 
 
-async def run(prepared: Prepared, watcher: Watcher) -> Finished:
+async def run(prepared: Prepared, screen: Screen) -> Finished:
     """Run the demo to its end.
 
     Raises:
@@ -190,16 +173,16 @@ async def run(prepared: Prepared, watcher: Watcher) -> Finished:
     options = prepared.options
     if options.out is not None:
         _refuse_used(options.out)
-    watcher.begins()
+    screen.begins()
     if options.speed is not None:
-        return await _played(prepared, watcher, options.speed, MARGIN)
+        return await _played(prepared, screen, options.speed, MARGIN)
     for speed in SPEEDS[:-1]:
         with suppress(TooFastError):
-            return await _played(prepared, watcher, speed, EASE * MARGIN)
-    return await _played(prepared, watcher, SPEEDS[-1], MARGIN)
+            return await _played(prepared, screen, speed, EASE * MARGIN)
+    return await _played(prepared, screen, SPEEDS[-1], MARGIN)
 
 
-async def _played(prepared: Prepared, watcher: Watcher, speed: float, margin: float) -> Finished:
+async def _played(prepared: Prepared, screen: Screen, speed: float, margin: float) -> Finished:
     options, policy = prepared.options, prepared.policy
     async with AsyncExitStack() as stack:
         state_dir = options.out or Path(
@@ -244,7 +227,7 @@ async def _played(prepared: Prepared, watcher: Watcher, speed: float, margin: fl
             ages.extend(
                 record.at_s - row.observed_at_s for row in record.fleets if math.isfinite(row.observed_at_s)
             )
-            watcher.ticked(record)
+            screen.ticked(record)
             if record.at_s + options.tick_s + offset_s >= prepared.end_s:
                 daemon.stop()
 
@@ -256,11 +239,11 @@ async def _played(prepared: Prepared, watcher: Watcher, speed: float, margin: fl
         history = JournalHistory(state_dir)
         stack.callback(history.close)
         web = await stack.enter_async_context(Site(daemon, "127.0.0.1", options.http_port, history=history))
-        watcher.begun(daemon, web.url, endpoint.url, speed)
+        screen.begun(daemon, web.url, endpoint.url, speed)
         try:
             await run_to_the_end(daemon, for_s=options.for_s)
         finally:
-            watcher.ended()
+            screen.ended()
         ended_at_s = daemon.last_record.at_s if daemon.last_record else clock.now()
         truth = demand_of(prepared.trace.rate_at, offset_s, prepared.trace.interval_s)
         bill = await _ask_cloud(endpoint.url, "bill")

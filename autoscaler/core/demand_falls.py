@@ -108,10 +108,6 @@ class Falls(Remembered):
         new.stretch, new.last_tick = self.stretch, self.last_tick
         return new
 
-    def begin(self, tick: int, tick_s: float) -> None:
-        """Continue after a tick for which nothing is known."""
-        self.stretch, self.last_tick = _stretch(tick, tick_s), tick
-
     def take_in(self, mine: Int, other: Falls, theirs: Int) -> None:
         """Copy some columns, int64 (k,), from the columns `theirs` of another state at the same tick."""
         take_columns(self, mine, other, theirs, _BY_COLUMN, when=("stretch", "last_tick"))

@@ -1,4 +1,4 @@
-"""Bounds one adapter call in time, whatever the adapter does.
+"""Bounds one call in time, whatever the adapter does.
 
 Why not `asyncio.timeout`: it waits until the cancelled call has ended, so a call that swallows its cancellation would block
 every fleet. Here the caller continues, and the call is left to end on its own.
@@ -7,7 +7,9 @@ every fleet. Here the caller continues, and the call is left to end on its own.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from typing import TypeVar
 
 from autoscaler.at_once import Begun, CompletedCall, begun
@@ -64,3 +66,18 @@ def _forget(task: asyncio.Future[T]) -> None:
     """Retrieve a late exception, or the event loop logs that it was never retrieved."""
     if not task.cancelled():
         task.exception()
+
+
+def in_thread(call: Callable[[], T], name: str) -> Future[T]:
+    """Make a call in a thread of its own, called `name`, that holds up neither the loop nor the end of the process."""
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        answer.set_running_or_notify_cancel()
+        try:
+            answer.set_result(call())
+        except Exception as error:  # noqa: BLE001  raised where the answer is awaited
+            answer.set_exception(error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return answer

@@ -10,7 +10,6 @@ is repeated only when the folder changes or a reload is requested, and is report
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -18,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 from autoscaler.config.policy import Policy
 from autoscaler.daemon.acts.uncordoning import give_back
-from autoscaler.daemon.bounded import within
+from autoscaler.daemon.bounded import in_thread, within
 from autoscaler.daemon.closing import Closable, close
 from autoscaler.daemon.fleets import Fleet, FleetSetup
 from autoscaler.daemon.last_good import LastGood
@@ -234,17 +233,7 @@ class Reloads:
             return call()
         if self._reading is not None and not self._reading.done():
             raise TimeoutError
-        answer: Future[T] = Future()
-
-        def run() -> None:
-            answer.set_running_or_notify_cancel()
-            try:
-                answer.set_result(call())
-            except Exception as error:  # noqa: BLE001  re-raised in the task that awaits the answer
-                answer.set_exception(error)
-
-        self._reading = answer
-        threading.Thread(target=run, name="policies", daemon=True).start()
+        answer = self._reading = in_thread(call, "policies")
         return await within(lambda: asyncio.wrap_future(answer), self._read_within_s)
 
 

@@ -19,9 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import pwd
-import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Self, TypeVar
@@ -29,7 +27,7 @@ from typing import Annotated, Self, TypeVar
 from aiohttp import web
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from autoscaler.daemon.bounded import within
+from autoscaler.daemon.bounded import in_thread, within
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.operating.operators import ChangeAnswer, ChangeRequest
 from autoscaler.daemon.waking import Cause
@@ -313,24 +311,10 @@ async def _user_of(request: web.Request) -> str:
     user = user_id(request.transport.get_extra_info("socket"))
     try:
         # The lookup may ask a directory service on the network.
-        return await within(lambda: _name_of(user), _NAME_WITHIN_S)
+        name = in_thread(lambda: pwd.getpwuid(user).pw_name, "user")
+        return await within(lambda: asyncio.wrap_future(name), _NAME_WITHIN_S)
     except (KeyError, OSError):
         return f"uid {user}"
-
-
-def _name_of(user: int) -> asyncio.Future[str]:
-    """Look up a user's name in a thread that blocks neither the loop nor the end of the process."""
-    answer: Future[str] = Future()
-
-    def run() -> None:
-        answer.set_running_or_notify_cancel()
-        try:
-            answer.set_result(pwd.getpwuid(user).pw_name)
-        except (KeyError, OSError) as error:
-            answer.set_exception(error)
-
-    threading.Thread(target=run, name="user", daemon=True).start()
-    return asyncio.wrap_future(answer)
 
 
 @web.middleware

@@ -263,9 +263,29 @@ def _not_sent(vm_ids: Iterable[str], last: Outcome) -> dict[str, Outcome]:
 
 
 async def _bounded(call: Call, vm_ids: Sequence[str], timeout_s: float) -> tuple[Outcome, ...]:
-    try:
-        outcomes = tuple(await within(lambda: call(vm_ids), timeout_s))
+    async def complete() -> tuple[Outcome, ...]:
+        outcomes = tuple(await call(vm_ids))
         told = {o.vm_id for o in outcomes}
+        silent = (i for i in vm_ids if i not in told and (i or not outcomes))
+        return outcomes + tuple(
+            Outcome(i, OutcomeKind.UNKNOWN, NO_ANSWER, "not in the answer") for i in silent
+        )
+
+    return await outcomes_of(complete, vm_ids, timeout_s)
+
+
+async def outcomes_of(
+    call: Callable[[], Awaitable[Sequence[Outcome]]], vm_ids: Sequence[str], timeout_s: float
+) -> tuple[Outcome, ...]:
+    """Return the outcomes of one call to a provider; a failure of any kind is an outcome of each of these VMs.
+
+    Args:
+        call: Makes the call.
+        vm_ids: Ids of the VMs that it is about; `("",)` for VMs that do not exist yet.
+        timeout_s: Longest time to wait, in seconds of the event loop.
+    """
+    try:
+        return tuple(await within(call, timeout_s))
     except TimeoutError:
         kind, code, why = OutcomeKind.UNKNOWN, TIMED_OUT, f"no answer within {timeout_s:g} s"
     except ProviderError as error:
@@ -273,11 +293,6 @@ async def _bounded(call: Call, vm_ids: Sequence[str], timeout_s: float) -> tuple
     except Exception as error:  # noqa: BLE001  an adapter's bug must not lose the other actions' outcomes
         kind, code = OutcomeKind.UNKNOWN, NO_ANSWER
         why = f"unexpected {type(error).__name__}: {error}; please report"
-    else:
-        silent = (i for i in vm_ids if i not in told and (i or not outcomes))
-        return outcomes + tuple(
-            Outcome(i, OutcomeKind.UNKNOWN, NO_ANSWER, "not in the answer") for i in silent
-        )
     return tuple(Outcome(vm_id, kind, code, why) for vm_id in vm_ids)
 
 

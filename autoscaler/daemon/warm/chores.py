@@ -10,14 +10,18 @@ Calls are bounded; those that outlast the tick are settled when they return. An 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from autoscaler.daemon.acts.actuator import NO_ANSWER, NOT_SENT, TIMED_OUT, CallParameters, delete, stop
+from autoscaler.daemon.acts.actuator import (
+    CallParameters,
+    delete,
+    outcomes_of,
+    stop,
+)
 from autoscaler.daemon.acts.calls import Calls, may_delay_tick
 from autoscaler.daemon.acts.drain import NOT_CORDONED
-from autoscaler.daemon.bounded import within
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.telemetry import Telemetry
@@ -36,7 +40,7 @@ from autoscaler.daemon.vms.tracked import MADE_BY_TAG, Order, Phase, TrackedVm
 from autoscaler.daemon.warm.exercise_hooks import PreparingVm
 from autoscaler.daemon.warm.refill import hold_s
 from autoscaler.daemon.warm.warm_pool import Expected, WarmPool
-from autoscaler.errors import InvariantError, ProviderError
+from autoscaler.errors import InvariantError
 from autoscaler.ports import (
     NOT_YET,
     ActionIntent,
@@ -175,12 +179,14 @@ async def _done(
             return await fleet.drains.carry_out(fleet.inventory, intent, clock.now(), timeout_s)
         case Verb.REFILL:
             spec = _marked(fleet, pool, intent, clock.now())
-            return await _call(("",), lambda: provider.provision(spec, intent.count, intent.token), timeout_s)
+            return await outcomes_of(
+                lambda: provider.provision(spec, intent.count, intent.token), ("",), timeout_s
+            )
         case Verb.EXERCISE:
             return await _tried(fleet, provider, ids, timeout_s)
         case Verb.STORE:
             tags = {POOL_TAG: READY, EXERCISED_AT_TAG: f"{clock.now():.0f}"}
-            marked = await _call(ids, lambda: provider.tag(ids, tags), timeout_s)
+            marked = await outcomes_of(lambda: provider.tag(ids, tags), ids, timeout_s)
             # A VM without the mark must not be taken for a member of the pool: it runs on, and this is tried again.
             bad = {
                 o.vm_id: o for o in marked if o.kind is not OutcomeKind.ACCEPTED and _is_new(fleet, o.vm_id)
@@ -201,7 +207,7 @@ async def _tried(fleet: Fleet, provider: Provider, ids: Sequence[str], timeout_s
     why = "the balancer would send it work during the exercise, or cannot tell"
     refused = [Outcome(i, OutcomeKind.THROTTLED, NOT_CORDONED, why) for i in ids if i in serving]
     rest = [i for i in ids if i not in serving]
-    started = await _call(rest, lambda: provider.start(rest), timeout_s) if rest else ()
+    started = await outcomes_of(lambda: provider.start(rest), rest, timeout_s) if rest else ()
     return (*started, *refused)
 
 
@@ -236,20 +242,6 @@ def _marked(fleet: Fleet, pool: WarmPool, intent: ActionIntent, now_s: float) ->
     if pool.template.current is not None:
         tags[SPEC_TAG] = pool.template.current.digest
     return replace(spec, tags=tags)
-
-
-async def _call(ids: Sequence[str], call: Callable[[], Awaitable[Outcomes]], timeout_s: float) -> Outcomes:
-    """Return the outcomes of one call; any failure is an outcome too."""
-    try:
-        return tuple(await within(call, timeout_s))
-    except TimeoutError:
-        kind, code, why = OutcomeKind.UNKNOWN, TIMED_OUT, f"no answer within {timeout_s:g} s"
-    except ProviderError as error:
-        kind, code, why = OutcomeKind.THROTTLED, error.code or NOT_SENT, str(error)
-    except Exception as error:  # noqa: BLE001  an adapter's bug must not lose the other chores' outcomes
-        kind, code = OutcomeKind.UNKNOWN, NO_ANSWER
-        why = f"unexpected {type(error).__name__}: {error}; please report"
-    return tuple(Outcome(vm_id, kind, code, why) for vm_id in ids)
 
 
 def _settled(fleet: Fleet, pool: WarmPool, done: ChoreResult) -> list[Note]:

@@ -7,7 +7,6 @@ unknown minute interrupts a row of points, because missing data triggers no alar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -145,27 +144,20 @@ class StepScaling(Alarmed):
     Args:
         params: The lanes.
         utilisation: Share of a VM's capacity to aim at: the target.
-        out_steps, in_steps: Multiples of the target, the nearest first, and the change from there on as a share of VMs.
-        pause_s: Warm-up time after scale-out, pause after scale-in.
         least: As in `Alarmed`.
     """
 
     _MINUTES = 2.0
+    _OUT_STEPS, _IN_STEPS = ((1.2, 0.1), (1.4, 0.3)), ((0.8, -0.1), (0.6, -0.3))
+    """Multiples of the target, the nearest first, and the change from there on as a share of VMs."""
+    _PAUSE_S = 300.0
+    """Warm-up time after scale-out, pause after scale-in."""
 
     def __init__(
-        self,
-        params: LaneParams,
-        *,
-        utilisation: float | Float = USUAL_UTILISATION,
-        out_steps: Sequence[tuple[float, float]] = ((1.2, 0.1), (1.4, 0.3)),
-        in_steps: Sequence[tuple[float, float]] = ((0.8, -0.1), (0.6, -0.3)),
-        pause_s: float = 300.0,
-        least: int = 0,
+        self, params: LaneParams, *, utilisation: float | Float = USUAL_UTILISATION, least: int = 0
     ) -> None:
         lanes = len(params.vm_capacity)
         super().__init__(params, utilisation=utilisation, least=least)
-        self._out_steps, self._in_steps = tuple(out_steps), tuple(in_steps)
-        self._pause_s = pause_s
         self._warm: Int = np.zeros(lanes, np.int64)
         self._warm_at_s: Float = np.full(lanes, _LONG_AGO_S)
         self._in_again_s: Float = np.full(lanes, _LONG_AGO_S)
@@ -195,20 +187,20 @@ class StepScaling(Alarmed):
         now_s = snapshot.now_s
         warming = now_s < self._warm_at_s
         self._warm = np.where(warming, self._warm, snapshot.in_service)
-        self._above = _in_row(self._above, ratio >= self._out_steps[0][0] - _ROUNDING)
-        self._below = _in_row(self._below, ratio <= self._in_steps[0][0] + _ROUNDING)
+        self._above = _in_row(self._above, ratio >= self._OUT_STEPS[0][0] - _ROUNDING)
+        self._below = _in_row(self._below, ratio <= self._IN_STEPS[0][0] + _ROUNDING)
         enough = self._points.in_row(self._MINUTES)
 
         share = np.zeros_like(ratio)
-        for at, change in self._out_steps:
+        for at, change in self._OUT_STEPS:
             share = np.where(ratio >= at - _ROUNDING, change, share)
-        for at, change in self._in_steps:
+        for at, change in self._IN_STEPS:
             share = np.where(ratio <= at + _ROUNDING, change, share)
         wanted = self._warm + _part_of(self._warm, share)
         out = (self._above >= enough) & (wanted > size)
         low = (self._below >= enough) & ~warming & (now_s >= self._in_again_s) & (wanted < size)
-        self._warm_at_s = np.where(out, now_s + self._pause_s, self._warm_at_s)
-        self._in_again_s = np.where(low, now_s + self._pause_s, self._in_again_s)
+        self._warm_at_s = np.where(out, now_s + self._PAUSE_S, self._warm_at_s)
+        self._in_again_s = np.where(low, now_s + self._PAUSE_S, self._in_again_s)
         return np.where(out | low, wanted, size)
 
 

@@ -41,29 +41,28 @@ class Kubernetes(Sized):
     Args:
         params: The lanes.
         utilisation: Share of a VM's capacity to aim at.
-        tolerance: Relative difference up to which nothing changes.
-        stabilisation_s: How long a wish holds back scale-in.
         external: The metric is the work wanted from the whole fleet, measured outside of it.
     """
 
     _SYNC_S = 15.0
     _MORE = 4
+    _TOLERANCE = 0.1
+    """Relative difference up to which nothing changes."""
+    _STABILISATION_S = 300.0
+    """How long a wish holds back scale-in."""
 
     def __init__(
         self,
         params: LaneParams,
         *,
         utilisation: float | Float = USUAL_UTILISATION,
-        tolerance: float | Float = 0.1,
-        stabilisation_s: float = 300.0,
         external: bool = False,
     ) -> None:
         lanes = len(params.vm_capacity)
         super().__init__(params)
         self._wanted = over_lanes(utilisation, params)
-        self._tolerance = over_lanes(tolerance, params)
         self._syncs = max(1, int(params.tick_s / self._SYNC_S + ROUNDING))
-        turns = window_ticks(stabilisation_s, max(params.tick_s, self._SYNC_S))
+        turns = window_ticks(self._STABILISATION_S, max(params.tick_s, self._SYNC_S))
         self._recent = RollingMaximum(turns, lanes)
         self._replicas: Int = np.full(lanes, UNKNOWN, np.int64)
         self._external = external
@@ -105,7 +104,7 @@ class Kubernetes(Sized):
         usable = self._wanted * self._params.vm_capacity
         need = vms_for(snapshot.demand, usable)
         ratio = np.where(current > 0, snapshot.demand / (usable * np.maximum(current, 1)), np.inf)
-        held = (np.abs(ratio - 1.0) <= self._tolerance + ROUNDING) | np.isnan(snapshot.demand)
+        held = (np.abs(ratio - 1.0) <= self._TOLERANCE + ROUNDING) | np.isnan(snapshot.demand)
         return np.where(held, current, need)
 
     def _wish(self, snapshot: Snapshot, ratio: Float) -> Int:
@@ -116,6 +115,6 @@ class Kubernetes(Sized):
         diluted = np.where(rising, ratio * ready / np.maximum(ready + pending, 1), ratio)
         counted = np.where(rising, ready + pending, ready)
         wish = np.ceil(diluted * counted - ROUNDING).astype(np.int64)
-        held = np.abs(diluted - 1.0) <= self._tolerance + ROUNDING
+        held = np.abs(diluted - 1.0) <= self._TOLERANCE + ROUNDING
         held |= rising & ((diluted < 1.0) | (wish < current))
         return np.where(held, current, wish)
