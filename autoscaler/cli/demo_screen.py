@@ -15,6 +15,7 @@ from rich.text import Text
 
 from autoscaler.cli.demo_run import Finished, Prepared
 from autoscaler.cli.demo_summary import ALWAYS_ON, OURS, REACTIVE, VIRTUAL
+from autoscaler.cli.output import work
 from autoscaler.daemon.loop import Daemon
 from autoscaler.ports import FleetTick, TickRecord
 from autoscaler.simulator.report.wording import share, span
@@ -95,8 +96,8 @@ class Screen:
 
     def _numbers(self, row: FleetTick) -> str:
         return (
-            f"demand {_work(row.demand):>6}/s  desired {row.desired:>2}  in service {row.in_service:>2}  "
-            f"starting {row.starting:>2}  warm {row.stopped:>2}  shortage {_work(row.shortage):>5}/s  "
+            f"demand {work(row.demand):>6}/s  desired {row.desired:>2}  in service {row.in_service:>2}  "
+            f"starting {row.starting:>2}  warm {row.stopped:>2}  shortage {work(row.shortage):>5}/s  "
             f"cost {self._cost():.3f}"
         )
 
@@ -110,13 +111,13 @@ class Screen:
         short = row.shortage > 0
         numbers.add_row(
             _clock(record.at_s),
-            _work(row.demand),
-            _work(row.forecast_hi),
+            work(row.demand),
+            work(row.forecast_hi),
             str(row.desired),
             str(row.in_service),
             str(row.starting),
             f"{row.stopped} of {row.warm_target}",
-            Text(_work(row.shortage), style="bold red" if short else ""),
+            Text(work(row.shortage), style="bold red" if short else ""),
             f"{self._cost():.3f}",
         )
         lines: list[Any] = [numbers, Text()]
@@ -246,7 +247,3 @@ def _bars(values: list[float], top: float) -> str:
 
 def _clock(at_s: float) -> str:
     return datetime.fromtimestamp(at_s, UTC).strftime("%a %H:%M:%S")
-
-
-def _work(value: float) -> str:
-    return "?" if math.isnan(value) else f"{value:,.0f}"

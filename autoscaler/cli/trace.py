@@ -16,7 +16,7 @@ import typer
 
 from autoscaler.cli.json_keys import FORM
 from autoscaler.cli.options import JSON, MANIFEST, NEW_TRACE, OVERWRITE, TRACE_KIND
-from autoscaler.cli.output import errors_in_words, moment, seconds
+from autoscaler.cli.output import errors_in_words, moment, print_json, seconds
 
 if TYPE_CHECKING:
     from autoscaler.traces.importing import Imported
@@ -57,7 +57,7 @@ def info(
             for number, path in enumerate(files):
                 told.append(_described(path, given, lambda part, at=number: bar((at + part) / len(files))))
     if as_json:
-        typer.echo(json.dumps([_finite(one) for one in told], indent=2, allow_nan=False))
+        print_json(told)
     elif len(told) == 1:
         _show_one(told[0])
     else:
@@ -126,13 +126,6 @@ def _facts(path: Path, found: Imported, *, unsaid: bool) -> dict[str, Any]:
         "notes": list(found.notes),
         "warnings": warnings,
     }
-
-
-def _finite(value: Any) -> Any:
-    """Return the value with None in place of NaN and infinity, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _show_one(one: dict[str, Any]) -> None:

@@ -112,7 +112,7 @@ class StandingFile:
                 stream.flush()
                 os.fsync(stream.fileno())
             beside.replace(self._path)
-            _sync(self._path.parent)
+            sync_directory(self._path.parent)
         except OSError:
             for path in (beside, self._path):
                 with suppress(OSError):
@@ -128,7 +128,8 @@ def _of_json(item: dict[str, Any]) -> ChangeRecord:
     )
 
 
-def _sync(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Make new names of files in a directory durable."""
     opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(opened)

@@ -8,7 +8,6 @@ ownership tag, and operators' changes in force have a file of their own (`change
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from autoscaler.errors import JournalDamagedError, JournalError
 from autoscaler.ports import ActionRecord, ChangeRecord
 from autoscaler.store import schema
 from autoscaler.store.actions import insert_action
-from autoscaler.store.changes import insert_change, last_id, read_in_force
+from autoscaler.store.changes import insert_change, last_id, read_in_force, sync_directory
 from autoscaler.store.mark import Progress, require
 from autoscaler.store.reader import OPEN, read_actions
 
@@ -184,11 +183,7 @@ def set_aside(path: Path, now_s: float) -> Path | None:
     # Rename the database last: after a crash in between, the next opening sets the rest aside, too.
     for suffix in reversed(found):
         _beside(path, suffix).rename(_beside(aside, suffix))
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_directory(path.parent)
     return aside
 
 
