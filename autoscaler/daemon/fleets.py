@@ -24,8 +24,8 @@ from autoscaler.core.types import Decision, Float, Int, Samples, Snapshot
 from autoscaler.daemon.acts.arrival_command import Arrivals
 from autoscaler.daemon.acts.drain import Drains, carry_on
 from autoscaler.daemon.clock_back import state_after_set_back
+from autoscaler.daemon.doubted_readings import ImpossibleReadings
 from autoscaler.daemon.fleet_rows import CachedRow, LastSentence
-from autoscaler.daemon.impossible_readings import ImpossibleReadings
 from autoscaler.daemon.lane_inputs import SnapshotBuilder
 from autoscaler.daemon.learned.learning import Learning, with_vm
 from autoscaler.daemon.learned.patience import patience_of, update_patience

@@ -27,13 +27,10 @@ from autoscaler.daemon.acts.open_actions import OpenActions
 from autoscaler.daemon.acts.planning import WantedVms, marked, plan
 from autoscaler.daemon.clock_ahead import ClockAdvance
 from autoscaler.daemon.clock_back import carry_over_orders
-from autoscaler.daemon.doubted_readings import complaint
-from autoscaler.daemon.failed_listings import FailedListings
-from autoscaler.daemon.failed_sources import FailedSources
-from autoscaler.daemon.failed_ticks import FailedTicks
+from autoscaler.daemon.doubted_readings import VanishedDemand, complaint
+from autoscaler.daemon.failures import FailedListings, FailedSources, FailedTicks, stale
 from autoscaler.daemon.fleet_rows import LaneValues, fleet_tick
 from autoscaler.daemon.fleets import Fleets, FleetSetup
-from autoscaler.daemon.health import stale
 from autoscaler.daemon.hold_reasons import full_sentence, provisioned, unrecorded
 from autoscaler.daemon.learned.condition import Conditions
 from autoscaler.daemon.learned.learned_state_store import LearnedStateStore
@@ -44,7 +41,6 @@ from autoscaler.daemon.policies import PolicyStatus
 from autoscaler.daemon.reconciling import reconcile
 from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.telemetry import Telemetry
-from autoscaler.daemon.vanished_demand import VanishedDemand
 from autoscaler.daemon.vms.inventory import Counts, Phase
 from autoscaler.daemon.vms.leasing import Leasing
 from autoscaler.daemon.vms.listing_rows import FLEET_ROWS, MANY_FLEETS, SLICE_ROWS, Turns

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 from autoscaler.at_once import answers_at_once, begun
 from autoscaler.daemon.acts.actuator import NOT_SENT
 from autoscaler.daemon.bounded import within
-from autoscaler.daemon.failed_listings import AGAIN_S
+from autoscaler.daemon.failures import AGAIN_S
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.errors import InvariantError, JournalError, JournalLateError
 from autoscaler.ports import (

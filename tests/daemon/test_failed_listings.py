@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from autoscaler.daemon.failed_listings import FailedListings
+from autoscaler.daemon.failures import FailedListings
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.errors import ProviderError
 from tests.daemon.builders import Bench, Log, listing, policy, virtual

@@ -1,6 +1,6 @@
 """A source that is down is reported once per reason, then hourly, and when it is back."""
 
-from autoscaler.daemon.failed_listings import AGAIN_S
+from autoscaler.daemon.failures import AGAIN_S
 from tests.daemon.builders import ORIGIN_S, Bench, policy, virtual
 
 

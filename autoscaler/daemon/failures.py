@@ -1,19 +1,26 @@
-"""Failing listings: when each place was last listed completely, and log lines at the start, at a change, hourly and at the end.
+"""Failing listings, sources and ticks: what is logged of them, and which fleets have had no decision for too long.
 
-A provider that is down for a night fails at every tick, and one that is slow at every other. The metric counts every failure; the log
-reports it once.
+What is down for a night fails at every tick, what is slow at every other, often alternating between two reasons (a source hangs; it
+reports that it had no answer). The metrics count every failure; the log reports it once: at the start, at a new reason, hourly, and at
+the end.
 
 Rules of this file: wording and times only; the clock comes in as an argument.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+import traceback
+from collections import Counter
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.ports import Listing
+
+if TYPE_CHECKING:
+    from autoscaler.daemon.fleets import Fleet
 
 AGAIN_S = 3600.0
 """Time after which an unchanged failure is logged again, in seconds."""
@@ -21,6 +28,9 @@ OFTEN = 3
 """After so many failures that were logged within AGAIN_S, one is logged only if it lasts for OLD_S."""
 OLD_S, OLD_TICKS = 60.0, 3
 """Age in seconds, and in ticks, that the last complete listing must both exceed to be old."""
+STALE_AFTER_TICKS = 3
+"""Ticks without a decision for a fleet after which the daemon is unhealthy."""
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +164,86 @@ class _FailedListing:
             self.log.info("listing_recovered", text=text)
         self._since_s, self._is_told = None, False
         self._said_s.clear()
+
+
+class FailedSources:
+    """Reports failing sources.
+
+    Args:
+        telemetry: Where failures are reported.
+    """
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+        self._said_s: dict[str, dict[str, float]] = {}
+        """By fleet and reason (without its numbers), when it was last reported; only while the source fails."""
+
+    def follow(self, fleet: Fleet, error: str, now_s: float) -> None:
+        """Report what is new about a fleet's source, and keep the error on the fleet.
+
+        Args:
+            fleet: The fleet.
+            error: For people, what is wrong with the source; empty if nothing is.
+            now_s: The current time.
+        """
+        if error:
+            reason, said_s = _NUMBER.sub("0", error), self._said_s.setdefault(fleet.name, {})
+            # A time ahead of a clock that was set back would suppress the log until the clock reaches it.
+            if not 0.0 <= now_s - said_s.get(reason, now_s - AGAIN_S) < AGAIN_S:
+                said_s[reason] = now_s
+                self._telemetry.log.warning("source_failed", fleet=fleet.name, text=error)
+        elif fleet.source_error:
+            self._said_s.pop(fleet.name, None)
+            self._telemetry.log.info("source_recovered", fleet=fleet.name, text="metrics are read again")
+        fleet.source_error = error
+
+    def keep(self, fleets: Container[str]) -> None:
+        """Forget all fleets but these."""
+        self._said_s = {name: said_s for name, said_s in self._said_s.items() if name in fleets}
+
+
+class FailedTicks:
+    """Reports failing ticks, and counts repetitions.
+
+    Args:
+        telemetry: Where failures are logged and counted.
+    """
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+        self._failures: Counter[tuple[str, str, int]] = Counter()
+
+    def tell(self, tick: int, error: Exception) -> None:
+        """Report a tick that has failed."""
+        self._telemetry.ticks_failed.inc()
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        key = type(error).__name__, place.filename, place.lineno or 0
+        self._failures[key] += 1
+        words = f"{type(error).__name__}: {error}"
+        if self._failures[key] == 1:
+            text = f"{words}; nothing is done, please report"
+            self._telemetry.log.error("tick_failed", tick=tick, text=text, exc_info=error)
+        else:
+            text = f"{words}; nothing is done, {self._failures[key]} times so far"
+            self._telemetry.log.error("tick_failed", tick=tick, text=text)
+
+
+def stale(fleets: Iterable[Fleet], *, now_s: float, began_at_s: float, tick_s: float) -> list[str]:
+    """Return one sentence, for people, per fleet that is not being decided on; empty if every fleet is.
+
+    Args:
+        fleets: The fleets.
+        now_s: The current time.
+        began_at_s: When the daemon started; counts as the last decision of fleets that have had none.
+        tick_s: Length of a tick, in seconds.
+    """
+    limit_s = STALE_AFTER_TICKS * tick_s
+    found = []
+    for fleet in fleets:
+        since_s = now_s - (fleet.evaluated_at_s if fleet.evaluated_at_s is not None else began_at_s)
+        if since_s > limit_s:
+            found.append(f"{fleet.name} has had no decision for {since_s:.0f} s (limit {limit_s:.0f} s)")
+    return found
 
 
 def _span(seconds: float) -> str:
