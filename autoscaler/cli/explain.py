@@ -19,7 +19,6 @@ from autoscaler.cli.output import (
     forecast_words,
     moment,
     moment_or_ago,
-    print_json,
     print_line,
     since_epoch,
     unknown_word,
@@ -86,13 +85,11 @@ def explain(
     one = fleet or ""
     with errors_in_words("explain"):
         directory = load_settings(state_dir=state_dir).state_dir
-        if (
-            state_dir is not None
-            and since_s is None
-            and not (directory / FILE_NAME).exists()
-            and _explain_replayed(directory, one, at_s, as_json=as_json)
-        ):
-            return
+        if state_dir is not None and since_s is None and not (directory / FILE_NAME).exists():
+            from autoscaler.cli.explain_replayed import explain_replayed
+
+            if explain_replayed(directory, one, at_s, as_json=as_json):
+                return
         with JournalReader(directory) as reader:
             if since_s is not None:
                 _tell_since(reader, fleet, since_s, until_s, directory, as_json=as_json)
@@ -144,20 +141,6 @@ def _tell_since(
             f"the journal in {directory} has no decision for {fleet} from {utc(begin_s)} to {utc(end_s)}; it covers "
             f"{utc(covered[0])} to {utc(covered[1])}"
         )
-
-
-def _explain_replayed(directory: Path, fleet: str, at_s: float | None, *, as_json: bool) -> bool:
-    """Explain a row of a replay that left a timeline but no journal; return False if the folder has no timeline."""
-    from autoscaler.cli.explain_replayed import explained_row, has_time_line, tell_row
-
-    if not has_time_line(directory):
-        return False
-    row = explained_row(directory, fleet, at_s)
-    if as_json:
-        print_json(row)
-    else:
-        tell_row(row)
-    return True
 
 
 def _nothing(reader: JournalReader, fleet: str, at_s: float | None, directory: Path) -> str:

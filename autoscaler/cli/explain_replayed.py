@@ -7,24 +7,30 @@ from typing import Any
 
 import typer
 
-from autoscaler.cli.output import forecast_words
+from autoscaler.cli.output import forecast_words, print_json
 from autoscaler.simulator.replay.timeline import REPORT_NAME, TIMELINE_NAME
 from autoscaler.simulator.report.columns import NUMERIC, PARQUET_NAME, read_timeline
 from autoscaler.simulator.report.folder import read_report
 from autoscaler.simulator.report.wording import count, moment
 
 
-def has_time_line(directory: Path) -> bool:
-    """Return whether a replay has written its timeline to this folder."""
-    return any((directory / name).is_file() for name in (TIMELINE_NAME, PARQUET_NAME))
-
-
-def explained_row(directory: Path, fleet: str, at_s: float | None) -> dict[str, Any]:
-    """Return the row of the tick at a time, or the last row if the time is None; unknown numbers are NaN.
+def explain_replayed(directory: Path, fleet: str, at_s: float | None, *, as_json: bool) -> bool:
+    """Explain the tick at a time, or the last one if the time is None; return False if the folder has no timeline of a replay.
 
     Raises:
         ConfigError: The replay is of another fleet or does not cover the time.
     """
+    if not any((directory / name).is_file() for name in (TIMELINE_NAME, PARQUET_NAME)):
+        return False
+    row = _explained(directory, fleet, at_s)
+    if as_json:
+        print_json(row)
+    else:
+        _tell(row)
+    return True
+
+
+def _explained(directory: Path, fleet: str, at_s: float | None) -> dict[str, Any]:
     from autoscaler.errors import ConfigError
 
     # A comparison has one folder per policy for the timelines, and a single report above them.
@@ -48,8 +54,7 @@ def explained_row(directory: Path, fleet: str, at_s: float | None) -> dict[str, 
     }
 
 
-def tell_row(row: dict[str, Any]) -> None:
-    """Print a row for people."""
+def _tell(row: dict[str, Any]) -> None:
     say = typer.echo
     say(f"{row['fleet']} at {moment(row['at_s'])} UTC (replayed)")
     say(f"  {row['reason']}")

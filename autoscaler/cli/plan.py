@@ -24,7 +24,6 @@ from autoscaler.cli.replay_options import KIND, SCALE, SEED, VMS
 
 if TYPE_CHECKING:
     from autoscaler.config.policy import Policy
-    from autoscaler.simulator.replay.preparing import Replay, Wanted
     from autoscaler.traces.trace import Trace
 
 _WEEK_S = 7 * 86_400.0
@@ -81,12 +80,13 @@ def plan(
     with errors_in_words("plan"):
         from autoscaler.simulator.replay import replaying
         from autoscaler.simulator.replay.policy_plan import Plan, plan_json, plan_markdown
-        from autoscaler.simulator.replay.preparing import Wanted, shared_luck
+        from autoscaler.simulator.replay.preparing import Wanted, prepare, shared_luck
 
         policy, in_force, in_force_file = _policies(changed, against)
         traffic, played, notes = _traffic(policy.fleet, trace, kind, since_s, state_dir)
         wanted = Wanted(vms=vms, tick_s=tick_s, scale_to_vms=scale_to_vms, seed=seed)
-        pair = shared_luck(_prepared((in_force, in_force_file), (policy, changed), played, wanted))
+        sides = ((in_force, in_force_file), (policy, changed))
+        pair = shared_luck(tuple(prepare(side, file, played, wanted) for side, file in sides))
         runs = {}
         with interruptible() as interrupted:
             for name, one in zip(("the policy in force", "the changed policy"), pair, strict=True):
@@ -163,11 +163,3 @@ def _traffic(
         found = demand_trace(fleet, reader.each_tick(fleet, begin_s, float("inf")))
     covered = span(found.trace.end_s - found.trace.start_s)
     return f"the last {covered} of the journal", found.trace, found.notes
-
-
-def _prepared(
-    in_force: tuple[Policy, Path], changed: tuple[Policy, Path], trace: Trace, wanted: Wanted
-) -> tuple[Replay, ...]:
-    from autoscaler.simulator.replay.preparing import prepare
-
-    return tuple(prepare(policy, file, trace, wanted) for policy, file in (in_force, changed))

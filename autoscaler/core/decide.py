@@ -425,7 +425,7 @@ class StagedDecision(Decision):
 
     Args:
         start, provision, stop: As in `Decision`.
-        story: Source of the other fields.
+        details: Source of the other fields.
     """
 
     __slots__ = ("_details",)

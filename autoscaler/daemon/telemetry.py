@@ -16,7 +16,6 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from autoscaler.core.types import NO_CEILING, Reason
-from autoscaler.daemon.acts.actuator import ActionResult
 from autoscaler.daemon.operating.allowances import Allowances
 from autoscaler.daemon.vms.inventory import Counts
 from autoscaler.ports import ActionIntent, FleetTick, Outcome, TickRecord, Verb
@@ -251,10 +250,6 @@ class Telemetry:
         self.cloudwatch_metrics_requested.labels(outcome).inc(metrics)
         if outcome == "answered":
             self.cloudwatch_cost.inc(metrics * _CLOUDWATCH_PRICE)
-
-    def acted(self, done: ActionResult) -> None:
-        """Count the outcomes of one action."""
-        self.count_outcomes(done.intent, done.outcomes)
 
     def count_outcomes(self, intent: ActionIntent, outcomes: Sequence[Outcome]) -> None:
         """Count the outcomes of one intent."""

@@ -34,7 +34,7 @@ from autoscaler.web.answers import MOST_UNREAD, Handler, SharedAnswer, UnsentByt
 from autoscaler.web.ingest import PATH as SAMPLES
 from autoscaler.web.ingest import Ingest
 from autoscaler.web.pages import Pages
-from autoscaler.web.status import status, unhealthy
+from autoscaler.web.status import status
 
 _DAEMON = web.AppKey("daemon", Daemon)
 
@@ -289,7 +289,7 @@ def _name_asked(host: str) -> str:
 
 
 async def _healthz(request: web.Request) -> web.Response:
-    problems = unhealthy(request.app[_DAEMON])
+    problems = request.app[_DAEMON].unhealthy()
     return web.Response(status=503 if problems else 200, text="\n".join(problems or ["ok"]) + "\n")
 
 

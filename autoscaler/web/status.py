@@ -22,16 +22,11 @@ from autoscaler.ports import FleetTick, Verb, name_of
 from autoscaler.web.operations import operations
 
 
-def unhealthy(daemon: Daemon) -> list[str]:
-    """Return one sentence for each problem, such as a fleet that is not being decided on; empty if all is well."""
-    return daemon.unhealthy()
-
-
 def status(daemon: Daemon) -> dict[str, Any]:
     """Return the daemon's current state; unknown numbers are null, never zero."""
     record = daemon.last_record
     rows = {row.fleet: row for row in record.fleets} if record else {}
-    problems = unhealthy(daemon)
+    problems = daemon.unhealthy()
     learned = _learned(daemon)
     return {
         "at_s": daemon.clock.now(),

@@ -296,7 +296,7 @@ class IntentExecutor:
             fleet.inventory.touch()
 
     async def _settle(self, done: ActionResult) -> None:
-        self._telemetry.acted(done)
+        self._telemetry.count_outcomes(done.intent, done.outcomes)
         fleet = self._fleets.get(done.intent.fleet)
         notes = [] if fleet is None else self._tell_fleet(fleet, done)
         await self._recorder.outcomes(Settled(done.action_id, done.received_s, done.outcomes, notes))
