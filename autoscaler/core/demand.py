@@ -1,7 +1,7 @@
 """Demand: folds the readings of single VMs into one sample per lane, with its freshness.
 
 Rules of this file: no data is never zero. A lane whose readings are old, impossible or missing gets NaN and a reason. The
-demand of VMs in service that did not report, or reported something beyond what any VM can do (`plausibility`), is filled with
+demand of VMs in service that did not report, or reported something beyond what any VM can do (`_beyond`), is filled with
 the mean of the others; `coverage` says how much of it was seen.
 """
 
@@ -13,7 +13,6 @@ from typing import TypeVar
 import numpy as np
 
 from autoscaler.core.params import FoldParams
-from autoscaler.core.plausibility import beyond
 from autoscaler.core.rules import is_fixed
 from autoscaler.core.types import Array, Bool, Float, Freshness, Int, Readings, Samples, Signal
 
@@ -21,6 +20,14 @@ Kind = TypeVar("Kind", Float, Int, Bool)
 
 CLOCK_SKEW_S = 5.0
 """A reading may be stamped at most this far ahead of its arrival; if it is further ahead, its clock is wrong."""
+BEYOND = 10.0
+"""A reading is left out if it is this many times the VM's capacity, and its share this many times the median of the others."""
+BEYOND_OF_IDLE = 100.0
+"""Used instead of `BEYOND` if the other VMs are idle: a crowd at one VM may well be ten times what it can do, and VMs
+started to help it report next to nothing at first."""
+IDLE = 0.01
+"""A VM whose work is below this share of its capacity is idle."""
+_BEYOND = np.array(BEYOND)
 
 
 def fold(
@@ -52,7 +59,7 @@ def fold(
     per_vm = params.signal != _TOTAL
     per_vm &= params.signal != _QUEUE
     work, left_out = _work(params, lane, value, capacity), None
-    odd = beyond(per_vm, lane, work, capacity)
+    odd = _beyond(per_vm, lane, work, capacity)
     if odd is not None:
         left_out, kept = np.flatnonzero(fresh)[odd], ~odd
         lane, value, work = lane[kept], value[kept], work[kept]
@@ -254,3 +261,35 @@ def _freshness(lane: Int, possible: Bool, seen: Bool) -> Int:
     absent = np.where(some, int(Freshness.INVALID), int(Freshness.ABSENT))
     stale = np.where(some_possible, int(Freshness.STALE), absent)
     return np.where(seen, int(Freshness.FRESH), stale)
+
+
+def _beyond(single: Bool, lane: Int, work: Float, capacity: Float) -> Bool | None:
+    """Return which fresh readings exceed anything that a VM can do, each lane judged by itself: bool (N,); None if none does.
+
+    One VM that reports a thousand times its work (a counter in another unit, a broken exporter) would dominate the fleet's demand, and
+    the fleet would grow to its maximum. No VM does many times its capacity while similar VMs do not: both its capacity and its fellows
+    contradict it, so its reading counts as missing, never as zero. If more than half of a fleet reports such values, the capacity is
+    what is wrong, and all readings count; so they do if there is nothing to compare with.
+
+    Args:
+        single: bool (L,), whether the lane's readings are of single VMs.
+        lane: int64 (N,), lane index.
+        work: float64 (N,), work per second that was reported, finite.
+        capacity: float64 (N,), work per second of the reporting VM at the objective.
+    """
+    high = work > _BEYOND * capacity
+    if not np.count_nonzero(high):
+        return None
+    lanes = len(single)
+    high &= single.take(lane) & (capacity > 0.0)
+    some = np.bincount(lane[high], minlength=lanes)
+    doubtful = (some > 0) & (2 * some <= np.bincount(lane, minlength=lanes))
+    found = np.zeros(len(lane), np.bool_)
+    for one in np.flatnonzero(doubtful):
+        own = np.flatnonzero(lane == one)
+        share = work[own] / capacity[own]
+        fellows = np.sort(share[~high[own]])
+        usual = fellows[len(fellows) // 2]
+        most = BEYOND_OF_IDLE if usual < IDLE else BEYOND * max(usual, 1.0)
+        found[own] = share > most
+    return found if np.count_nonzero(found) else None
