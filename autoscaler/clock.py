@@ -15,6 +15,7 @@ import selectors
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import TypeVar
 
 from autoscaler.errors import InvariantError
@@ -240,6 +241,10 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
         return self.jump.time_s
 
 
+already_hidden: ContextVar[bool] = ContextVar("already_hidden", default=False)
+"""Whether the caller of `run_virtual` says that it has hidden its objects from the collector (`gc.freeze`) and keeps them so."""
+
+
 def run_virtual(main: Callable[[], Awaitable[T]]) -> T:
     """Run a coroutine function to completion on virtual time.
 
@@ -257,8 +262,9 @@ def run_virtual(main: Callable[[], Awaitable[T]]) -> T:
         return await main()
 
     # Objects that exist before a run also outlive it; scanning them for garbage again and again took a twentieth of a
-    # quiet run. If the caller has frozen them already, they stay frozen.
-    hides = gc.get_freeze_count() == 0
+    # quiet run. If the caller has frozen them already, they stay frozen; finding that out visits each of them, which takes
+    # longer than a short run where they are many, so that callers with many runs should say so.
+    hides = not already_hidden.get() and gc.get_freeze_count() == 0
     if hides:
         gc.freeze()
     try:
