@@ -133,6 +133,9 @@ ROOM_REFUSED = "RoomRefused"
 """Our own code of a NO_CAPACITY outcome: no call was made for this VM by itself, because another one for no more VMs of its
 type in its zone has just been refused for lack of room."""
 
+ROOM_FOR_FEWER = "RoomForFewer"
+"""Our own code of a NO_CAPACITY outcome without a VM: fewer VMs were made than requested, because there was no room for more."""
+
 
 NO_HIBERNATION = "UnsupportedHibernationConfiguration"
 """The provider's code for a VM that can never hibernate."""
@@ -145,7 +148,7 @@ class Outcome:
     """What came back for one VM.
 
     Attributes:
-        vm_id: The VM; empty for a failed provision.
+        vm_id: The VM; empty for VMs that a provision did not make.
         kind: The class of the outcome.
         code: The provider's own code (`InsufficientInstanceCapacity`); empty if accepted.
         message: The provider's own words, for people.
@@ -197,8 +200,8 @@ FLEET_TAG = "autoscaler:fleet"
 class Provider(Protocol):
     """Lists VMs and changes their state. Calls are bounded in time by the adapter and do not retry changes.
 
-    Contract (`tests/contracts/`): a call returns exactly one Outcome per requested VM (provision: one per accepted
-    VM, or a single one with an empty id and the reason), in request order. It raises ProviderError only if nothing was
+    Contract (`tests/contracts/`): a call returns exactly one Outcome per requested VM, in request order (provision: one
+    per accepted VM and, unless these are all, one more with an empty id and the reason). It raises ProviderError only if nothing was
     sent. Starting a VM that runs is accepted with `previous_state=RUNNING`. A batch with one bad id changes no VM; the
     outcome is REFUSED for the bad one and BATCH_REFUSED for the others if the provider names it, else REFUSED for all.
     """
@@ -230,7 +233,10 @@ class Provider(Protocol):
         ...
 
     async def provision(self, spec: ProvisionSpec, count: int, token: str) -> tuple[Outcome, ...]:
-        """Create `count` VMs, all or none; the same token never creates VMs twice."""
+        """Create `count` VMs, or as many as there is room for; the same token never creates VMs twice.
+
+        If there is room for some only, the last outcome is NO_CAPACITY with the code ROOM_FOR_FEWER.
+        """
         ...
 
     async def terminate(self, vm_ids: Sequence[str]) -> tuple[Outcome, ...]:

@@ -14,7 +14,8 @@ budget soon has calls. When a combined call is refused, nobody is told what may 
   not even that fits, the others that want as many VMs or more there are told so, without calls of their own.
 - Anything else is due to one VM or one request: the requests are called for in halves until it is found.
 
-Calls that make VMs are never combined, because each has a token of its own; those that wait are told in the same way.
+Calls that make VMs are never combined, because each has a token of its own. Such a call makes as many VMs as fit, so once one
+made fewer than it should, all that wait for the same place are told that there is no room.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from autoscaler.ports import BATCH_REFUSED, ROOM_REFUSED, Clock, Outcome, OutcomeKind
+from autoscaler.ports import BATCH_REFUSED, ROOM_FOR_FEWER, ROOM_REFUSED, Clock, Outcome, OutcomeKind
 from autoscaler.providers.budget import CallBudget, Priority
 
 MOST_VMS = 200
@@ -38,6 +39,8 @@ SMALLER = 4
 the last room is found, while the fleets could start elsewhere."""
 _ABOUT_ONE = frozenset({OutcomeKind.REFUSED, OutcomeKind.NO_CAPACITY, OutcomeKind.DENIED})
 """Outcomes of a call that are caused by one of its VMs, or by their place."""
+_FULL = frozenset({ROOM_FOR_FEWER, "InsufficientInstanceCapacity"})
+"""Codes that mean, for a call that makes as many VMs as fit, that not even one more fits. Quotas may count calls as a whole."""
 
 Call = Callable[[Sequence[str]], Awaitable[tuple[Outcome, ...]]]
 Place: TypeAlias = tuple[str, str]
@@ -101,7 +104,7 @@ class CallCombiner:
         priority: Priority among all requests that wait for the action.
         budget: The account's budget.
         clock: Clock for time limits.
-        whole: Whether each request is a call of its own, for all of its VMs or none.
+        whole: Whether each request is a call of its own, which is made for all of its VMs.
     """
 
     def __init__(
@@ -263,6 +266,7 @@ class CallCombiner:
             return requests
         place = requests[0].place
         known = self._scarce_in(place)
+        vms = 1 if self._whole and said.code in _FULL else vms
         fewest = vms if known is None else min(vms, known.refused)
         fits = known is not None and known.fits
         self._scarce[place] = _Scarce(until_s, vms // SMALLER, fits, fewest)
@@ -289,7 +293,7 @@ class CallCombiner:
 
 def _told(request: _Request, said: Outcome) -> Sent:
     """The answer to a request in whose place a call for no more VMs was refused like this."""
-    why = f"a call for no more VMs in this place was refused: {said.code} {said.message}"
+    why = f"another call just found no room for as many VMs in this place: {said.code} {said.message}"
     return request.vm_ids, tuple(Outcome(vm_id, said.kind, ROOM_REFUSED, why) for vm_id in request.vm_ids)
 
 

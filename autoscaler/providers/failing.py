@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from autoscaler.ports import Outcome, OutcomeKind
+from autoscaler.ports import ROOM_FOR_FEWER, Outcome, OutcomeKind
 
 MESSAGE_LIMIT: Final = 400
 """Most characters of a provider's message that are kept: some answers are whole HTML pages."""
@@ -31,6 +32,22 @@ class Failure:
     def of(self, vm_id: str) -> Outcome:
         """The outcome of this failure for one VM."""
         return Outcome(vm_id, self.kind, self.code, self.message)
+
+
+def made_of(vm_ids: Sequence[str], count: int, why: str = "") -> tuple[Outcome, ...]:
+    """The outcomes of a provision of `count` VMs that made these; if they are fewer, there was no room for more.
+
+    Args:
+        vm_ids: The VMs that were made; at least one.
+        count: How many were requested.
+        why: What the provider said about the others; empty if it said nothing.
+    """
+    accepted = tuple(Outcome(vm_id, OutcomeKind.ACCEPTED) for vm_id in vm_ids)
+    if len(accepted) >= count:
+        return accepted
+    text = f"{len(accepted)} of {count} VMs were made, because there is no room for more"
+    message = shorten(f"{text}: {why}") if why else text
+    return (*accepted, Outcome("", OutcomeKind.NO_CAPACITY, ROOM_FOR_FEWER, message))
 
 
 def shorten(message: str) -> str:

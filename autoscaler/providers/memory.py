@@ -33,7 +33,7 @@ from autoscaler.ports import (
 )
 from autoscaler.providers.ec2.classify import failure, outcomes_of
 from autoscaler.providers.ec2.wire import STATES, transition_s
-from autoscaler.providers.failing import Failure
+from autoscaler.providers.failing import Failure, made_of
 
 T = TypeVar("T")
 
@@ -123,7 +123,7 @@ class MemoryProvider:
         return tuple(Outcome(vm_id, OutcomeKind.ACCEPTED) for vm_id in vm_ids)
 
     async def provision(self, spec: ProvisionSpec, count: int, token: str) -> tuple[Outcome, ...]:
-        """Create `count` VMs, all or none. A repeated token creates none and returns the same VMs."""
+        """Create `count` VMs, or as many as there is room for. A repeated token creates none and returns the same VMs."""
         if count < 1 or not token:
             raise InvariantError(
                 f"provision needs a count of 1 or more and a token, got {count} and {token!r}"
@@ -144,12 +144,12 @@ class MemoryProvider:
                 *sorted(tags.items()),
                 count,
             )
-            return self._world.run(now_s, data, count, count, token=token, request=request)
+            return self._world.run(now_s, data, 1, count, token=token, request=request)
 
         made = await self._call("RunInstances", (), launch)
         if isinstance(made, Failure):
             return outcomes_of(made, [""])
-        return tuple(Outcome(view.id, OutcomeKind.ACCEPTED) for view in made)
+        return made_of([view.id for view in made], count)
 
     async def checked(self, vm_ids: Sequence[str]) -> frozenset[str]:
         """Return the running VMs whose status checks have passed. Ids that are refused are left out in a second call."""

@@ -19,7 +19,14 @@ from moto.server import ThreadedMotoServer
 
 from autoscaler.clock import ScaledClock, SystemClock
 from autoscaler.cloud.endpoint_process import EndpointProcess
-from autoscaler.cloud.setup import ClockSetup, CloudSetup, FleetSetup, parse_fault, place_fleet
+from autoscaler.cloud.setup import (
+    CapacitySetup,
+    ClockSetup,
+    CloudSetup,
+    FleetSetup,
+    parse_fault,
+    place_fleet,
+)
 from autoscaler.cloud.vms import State
 from autoscaler.ports import FLEET_TAG
 from autoscaler.providers.budget import CallBudget
@@ -37,6 +44,7 @@ KEYS = {"access_key_id": "AKIDEXAMPLE", "secret_access_key": "not-a-secret"}
 SPEED = 200.0
 ORIGIN_S = 1_795_514_400.0
 POLLS = 2000
+ROOM = 3
 MOTO_IMAGE = "ami-12c6146b"  # one of those that it knows from the start
 
 
@@ -48,6 +56,8 @@ class Cloud:
 
     lacks: ClassVar[dict[str, str]] = {}
     vm_type, other_type, bigger_type = "m7i.large", "m6i.large", "m7i.xlarge"
+    scarce_type = "x2iedn.large"
+    """A type of which the whole region has room for ROOM at once, in one zone."""
     zone, image = "us-east-1", "ami-"
     """Prefixes of the names of its zones and images."""
     absent, malformed = "i-0fedcba9876543210", "i-not-an-id"
@@ -96,7 +106,9 @@ class Cloud:
     @property
     def _setup(self):
         clock = ClockSetup(SPEED, ORIGIN_S, self.clock.origin_monotonic_s)
-        return CloudSetup(region=REGION, clock=clock, api_limits=False)
+        room = {"a": ROOM, "b": 0, "c": 0}
+        scarce = tuple(CapacitySetup(self.scarce_type, f"{REGION}{zone}", vms) for zone, vms in room.items())
+        return CloudSetup(region=REGION, clock=clock, api_limits=False, capacity=scarce)
 
 
 class Memory(Cloud):
@@ -159,6 +171,7 @@ class Moto(Cloud):
     lacks: ClassVar[dict[str, str]] = {
         "faults": "it has no capacity errors, throttling or slow states to switch on",
         "time": "its clock is the machine's, in whole seconds",
+        "counts": "it makes MinCount instances, whatever the MaxCount",
         "tokens": "it makes new instances for a client token it has seen",
         "terminated": "it starts terminated instances",
         "tags of absent VMs": "it accepts tags for instances that do not exist",
@@ -207,6 +220,7 @@ class Moto(Cloud):
 class Libvirt(Cloud):
     lacks: ClassVar[dict[str, str]] = {
         "faults": "its test driver has no troubles to switch on; tests/libvirt makes some of its own",
+        "scarce room": "its test driver does not run out of memory; tests/libvirt says how much it has",
         "templates by id": "a template is a domain, by its name",
         "public addresses": "its VMs have one address",
         "hibernation that must wait": "a memory can be saved as soon as its VM runs",

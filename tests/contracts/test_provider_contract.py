@@ -11,11 +11,13 @@ from autoscaler.ports import (
     HIBERNATED_REASON,
     NO_HIBERNATION,
     NOT_YET,
+    ROOM_FOR_FEWER,
     OutcomeKind,
     Provider,
     ProvisionSpec,
     VmState,
 )
+from tests.contracts.conftest import ROOM
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -258,12 +260,13 @@ async def test_a_lost_reply_is_unknown_and_a_listing_settles_it(cloud):
 
 async def test_a_provision_makes_owned_vms(cloud):
     fleet = cloud.new_fleet()
+    count = 1 if "counts" in cloud.lacks else 3
     seeds = await cloud.seed(fleet, 1)
     spec = ProvisionSpec(fleet, fleet, version="$Latest", vm_type=cloud.bigger_type, tags={"team": "shop"})
-    outcomes = await cloud.provider.provision(spec, 3, f"token {fleet}")
+    outcomes = await cloud.provider.provision(spec, count, f"token {fleet}")
     ids = [each.vm_id for each in outcomes]
     assert accepted(outcomes)
-    assert len(set(ids)) == 3
+    assert len(set(ids)) == count
     await cloud.until_all(ids, VmState.RUNNING)
     vms = await cloud.vms()
     assert {vm.id for vm in vms.values() if vm.fleet == fleet} == {*seeds, *ids}
@@ -307,6 +310,28 @@ async def test_a_lost_reply_to_a_provision_is_found_again_by_its_token(cloud):
 
     await cloud.until(settled)
     assert sum(vm.fleet == fleet for vm in (await cloud.vms()).values()) == 3
+
+
+async def test_as_many_are_made_as_there_is_room_for(cloud):
+    cloud.needs("counts", "scarce room")
+    fleet = cloud.new_fleet()
+    await cloud.seed(fleet, 1)
+    spec = ProvisionSpec(fleet, fleet, vm_type=cloud.scarce_type)
+    (one,) = await cloud.provider.provision(spec, 1, f"one {fleet}")
+    outcomes = await cloud.provider.provision(spec, ROOM + 1, f"token {fleet}")
+    assert kinds(outcomes) == [OutcomeKind.ACCEPTED] * (ROOM - 1) + [OutcomeKind.NO_CAPACITY]
+    assert (outcomes[-1].vm_id, outcomes[-1].code) == ("", ROOM_FOR_FEWER)
+    assert f"{ROOM - 1} of {ROOM + 1} VMs were made" in outcomes[-1].message
+    (none,) = await cloud.provider.provision(spec, 2, f"more {fleet}")
+    assert (none.vm_id, none.kind, none.code) == ("", OutcomeKind.NO_CAPACITY, "InsufficientInstanceCapacity")
+    # The token stands for what was made then, also once there is room for more.
+    assert accepted(await cloud.provider.terminate([one.vm_id]))
+    await cloud.until_all([one.vm_id], VmState.TERMINATED)
+    again = await cloud.provider.provision(spec, ROOM + 1, f"token {fleet}")
+    assert [each.vm_id for each in again] == [each.vm_id for each in outcomes]
+    found = [vm for vm in (await cloud.vms()).values() if vm.fleet == fleet]
+    assert sum(vm.state is not VmState.TERMINATED for vm in found) == ROOM
+    await cloud.provider.terminate([each.vm_id for each in outcomes[:-1]])
 
 
 @pytest.mark.parametrize("template", ["no-such-template", "lt-0fedcba9876543210"])

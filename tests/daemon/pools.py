@@ -25,8 +25,8 @@ def pool_policy(**changes):
     return policy(**own)
 
 
-def pool_bench(demand, *, vms=0, running=0, faults=(), physics=EXACT, **changes):
-    bench = Bench(vms=vms, running=running, zones="a", faults=faults, physics=physics)
+def pool_bench(demand, *, vms=0, running=0, faults=(), physics=EXACT, capacity=None, **changes):
+    bench = Bench(vms=vms, running=running, zones="a", faults=faults, physics=physics, capacity=capacity)
     if "web" not in {template.name for template in bench.world.templates.all()}:
         data = LaunchData(image="ami-0000000a", vm_type="m7i.large")
         bench.world.templates.create(bench.world.new_id("lt"), "web", data, ORIGIN_S)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from autoscaler.errors import InvariantError, ProviderError
-from autoscaler.ports import BATCH_REFUSED, OutcomeKind, ProvisionSpec, VmState
+from autoscaler.ports import BATCH_REFUSED, ROOM_FOR_FEWER, OutcomeKind, ProvisionSpec, VmState
 from autoscaler.providers.ec2.classify import NOT_IN_REPLY
 from autoscaler.providers.ec2.operations import CHANGES, READS, Operation
 from autoscaler.providers.ec2.provider import CHECKED_BATCH
@@ -120,7 +120,7 @@ async def test_a_provision_on_the_wire(ec2, provider, say):
     assert sent["LaunchTemplate.LaunchTemplateId"] == "lt-0123456789abcdef0"
     assert "LaunchTemplate.LaunchTemplateName" not in sent
     assert sent["LaunchTemplate.Version"] == "3"
-    assert (sent["MinCount"], sent["MaxCount"], sent["ClientToken"]) == ("2", "2", "once-only")
+    assert (sent["MinCount"], sent["MaxCount"], sent["ClientToken"]) == ("1", "2", "once-only")
     assert (sent["InstanceType"], sent["SubnetId"]) == ("m7i.xlarge", "subnet-1")
     tags = {
         sent[f"TagSpecification.1.Tag.{at}.Key"]: sent[f"TagSpecification.1.Tag.{at}.Value"]
@@ -145,12 +145,19 @@ async def test_a_fleet_cannot_be_overridden_by_tags(ec2, provider, say):
     assert "other" not in ec2.parameters("RunInstances").values()
 
 
-async def test_a_short_reply_to_a_provision_leaves_the_rest_unknown(ec2, provider, say):
+async def test_a_short_reply_to_a_provision_means_that_there_was_room_for_fewer(ec2, provider, say):
     one = f"<instancesSet><item><instanceId>{say.vm_id(1)}</instanceId></item></instancesSet>"
     ec2.script["RunInstances"] = [say.reply("RunInstances", one)]
     first, rest = await provider.provision(ProvisionSpec("web", "t"), 2, "t")
     assert first.kind is OutcomeKind.ACCEPTED
-    assert (rest.vm_id, rest.kind) == ("", OutcomeKind.UNKNOWN)
+    assert (rest.vm_id, rest.kind, rest.code) == ("", OutcomeKind.NO_CAPACITY, ROOM_FOR_FEWER)
+    assert rest.message == "1 of 2 VMs were made, because there is no room for more"
+
+
+async def test_a_reply_to_a_provision_without_any_vm_is_unknown(ec2, provider, say):
+    ec2.script["RunInstances"] = [say.reply("RunInstances", "<instancesSet></instancesSet>")]
+    (outcome,) = await provider.provision(ProvisionSpec("web", "t"), 2, "t")
+    assert (outcome.vm_id, outcome.kind) == ("", OutcomeKind.UNKNOWN)
 
 
 @pytest.mark.parametrize(("count", "token"), [(0, "t"), (1, "")])

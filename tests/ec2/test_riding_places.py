@@ -23,6 +23,7 @@ from autoscaler.ports import (
 from autoscaler.providers.budget import CallBudget
 from autoscaler.providers.budgeted import WAIT_S, BudgetedProvider
 from autoscaler.providers.call_combining import APART_S, MOST_VMS
+from autoscaler.providers.failing import made_of
 
 ACCEPTED, NO_CAPACITY, REFUSED = OutcomeKind.ACCEPTED, OutcomeKind.NO_CAPACITY, OutcomeKind.REFUSED
 DRY_CODE, BAD_CODE = "InsufficientInstanceCapacity", "IncorrectInstanceState"
@@ -232,26 +233,29 @@ def test_orders_that_can_wait_are_combined_with_each_other():
 
 
 class Making:
-    """A cloud that makes VMs, except in one subnet, where there is room for one call with a single VM only."""
+    """A cloud that makes as many VMs as fit; subnet a has room for a few, others for all."""
 
     answers_at_once = False
 
-    def __init__(self, clock):
-        self.clock, self.calls = clock, []
+    def __init__(self, clock, room, code):
+        self.clock, self.room, self.code, self.calls = clock, room, code, []
 
     async def provision(self, spec, count, token):
-        fits = spec.subnet != "a" or count == 1
+        made = min(count, self.room) if spec.subnet == "a" else count
+        if spec.subnet == "a":
+            self.room -= made
         self.calls.append((self.clock.monotonic(), spec.subnet, count))
         await self.clock.sleep_until(self.clock.monotonic() + 0.5)
-        if not fits:
-            return (Outcome("", NO_CAPACITY, DRY_CODE, "no room"),)
-        return tuple(Outcome(f"i-{token}-{n}", ACCEPTED) for n in range(count))
+        if not made:
+            return (Outcome("", NO_CAPACITY, self.code, "no room"),)
+        return made_of([f"i-{token}-{n}" for n in range(made)], count)
 
 
-def test_new_vms_that_wait_are_not_asked_for_where_there_was_just_no_room_for_as_many():
+@pytest.mark.parametrize("room", [0, 3, 20])
+def test_new_vms_that_wait_are_not_asked_for_where_there_was_just_no_room(room):
     async def main():
         clock = VirtualClock(1e9)
-        world = Making(clock)
+        world = Making(clock, room, DRY_CODE)
         near = BudgetedProvider(world, CallBudget(clock), clock, seed=1)
 
         async def ask(subnet, count, token):
@@ -263,14 +267,29 @@ def test_new_vms_that_wait_are_not_asked_for_where_there_was_just_no_room_for_as
         return world, await asyncio.gather(*(ask(*each, f"t{n}") for n, each in enumerate(wanted)))
 
     world, said = run_virtual(main)
-    assert len([1 for _, subnet, count in world.calls if (subnet, count) == ("a", 2)]) <= 5
+    # Four calls are sent before the first answer, and one of those that fit gives way to the next.
+    assert len([1 for _, subnet, _ in world.calls if subnet == "a"]) <= 5 + room // 2
+    made = sum(o.kind is ACCEPTED for subnet, _, outcomes, _ in said if subnet == "a" for o in outcomes)
+    assert made == room
     for subnet, count, outcomes, at_s in said:
-        if (subnet, count) == ("a", 2):
-            assert [(o.vm_id, o.kind) for o in outcomes] == [("", NO_CAPACITY)]
-            assert at_s < 1.5
+        if subnet == "a":
+            assert outcomes[-1].kind is NO_CAPACITY or len(outcomes) == count
+            assert at_s < 1.5 + room / 2
         else:
             assert [o.kind for o in outcomes] == [ACCEPTED] * count
-            assert at_s < 7.0
+            assert at_s < 7.0 + room / 2
+
+
+def test_a_quota_that_is_used_up_says_nothing_about_calls_for_fewer_new_vms():
+    async def main():
+        clock = VirtualClock(1e9)
+        world = Making(clock, 0, "VcpuLimitExceeded")
+        near = BudgetedProvider(world, CallBudget(clock), clock, seed=1)
+        spec = ProvisionSpec("web", "web", vm_type="m", subnet="a")
+        said = await asyncio.gather(*(near.provision(spec, n, f"t{n}") for n in (5, 5, 5, 5, 5, 5, 1)))
+        return [each.code for (each,) in said]
+
+    assert run_virtual(main) == ["VcpuLimitExceeded"] * 5 + [ROOM_REFUSED, "VcpuLimitExceeded"]
 
 
 def test_a_place_is_combined_with_others_again_after_a_while():

@@ -51,7 +51,7 @@ def retryable_failures(done: ActionResult) -> int:
         for o in done.outcomes
     )
     if done.intent.verb is Verb.PROVISION and failed:
-        return done.intent.count
+        return done.intent.count - sum(o.kind is OutcomeKind.ACCEPTED for o in done.outcomes)
     return failed
 
 

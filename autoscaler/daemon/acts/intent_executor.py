@@ -340,14 +340,15 @@ class IntentExecutor:
         """Note where new VMs found room, where they did not, and whether their template was refused."""
         places, now_s = fleet.inventory.places, done.received_s
         spec, kinds = done.how.spec, {o.kind for o in done.outcomes}
+        if spec is not None and made:
+            places.found_room(*spec.place)
         if spec is None:
             pass
-        elif made:
-            places.found_room(*spec.place)
         elif OutcomeKind.NO_CAPACITY in kinds:
+            # If some were made, these took the room that there was.
             quota = any(o.code in QUOTAS for o in done.outcomes)
             places.found_dry(*spec.place, now_s, quota=quota)
-        elif OutcomeKind.UNKNOWN not in kinds:
+        elif not made and OutcomeKind.UNKNOWN not in kinds:
             # The answer says nothing about the place, so another fleet may try it.
             places.give_back(*spec.place, done.sent_s, now_s)
         if OutcomeKind.REFUSED in kinds:

@@ -296,13 +296,14 @@ def _refilled(fleet: Fleet, pool: WarmPool, done: ChoreResult) -> list[Note]:
     elif spec is not None:
         # The answer says nothing about the place, so another fleet may try it.
         inventory.places.give_back(*spec.place, done.sent_s, now_s)
-    pool.failures += 1
-    pool.held_until_s = now_s + hold_s(pool.failures)
     first = failed[0]
-    text = (
-        f"{first.kind} {first.code}: {first.message}; next try in {hold_s(pool.failures):.0f} s or elsewhere"
-    )
-    return [Note("refill_failed", fleet.name, text)]
+    if accepted:
+        later = "the others are made elsewhere, or once the place is tried again"
+    else:
+        pool.failures += 1
+        pool.held_until_s = now_s + hold_s(pool.failures)
+        later = f"next try in {hold_s(pool.failures):.0f} s or elsewhere"
+    return [Note("refill_failed", fleet.name, f"{first.kind} {first.code}: {first.message}; {later}")]
 
 
 def _new_vm(fleet: Fleet, spec: ProvisionSpec | None, vm_id: str, now_s: float) -> Vm:

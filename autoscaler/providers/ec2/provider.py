@@ -39,7 +39,7 @@ from autoscaler.providers.ec2.listing_process import ListingProcess
 from autoscaler.providers.ec2.operations import Operation
 from autoscaler.providers.ec2.settings import Ec2Settings
 from autoscaler.providers.ec2.wire import STATES, ReplyPage, vm_of
-from autoscaler.providers.failing import Failure
+from autoscaler.providers.failing import Failure, made_of
 
 CHECKED_BATCH: Final = 100
 """Most ids in one DescribeInstanceStatus call."""
@@ -164,7 +164,7 @@ class Ec2Provider:
         return tuple(Outcome(vm_id, OutcomeKind.ACCEPTED) for vm_id in vm_ids)
 
     async def provision(self, spec: ProvisionSpec, count: int, token: str) -> tuple[Outcome, ...]:
-        """Create `count` VMs, all or none. A repeated token creates none and returns the same VMs.
+        """Create `count` VMs, or as many as there is room for. A repeated token creates none and returns the same VMs.
 
         The VMs carry the ownership tag and their other tags from the first moment. The tag Name defaults to the fleet's name.
         """
@@ -178,11 +178,10 @@ class Ec2Provider:
         if isinstance(reply, Failure):
             return outcomes_of(reply, [""])
         launched: tuple[str, ...] = reply[LAUNCHED]
-        accepted = tuple(Outcome(vm_id, OutcomeKind.ACCEPTED) for vm_id in launched)
-        if len(launched) < count:
-            message = f"{count} VMs were asked for, the reply names {len(launched)}"
-            return (*accepted, Outcome("", OutcomeKind.UNKNOWN, NOT_IN_REPLY, message))
-        return accepted
+        if not launched:
+            message = f"{count} VMs were asked for, and the reply names none"
+            return (Outcome("", OutcomeKind.UNKNOWN, NOT_IN_REPLY, message),)
+        return made_of(launched, count)
 
     async def checked(self, vm_ids: Sequence[str]) -> frozenset[str]:
         """Return the running VMs whose status checks have passed.
@@ -283,10 +282,15 @@ def _switched(vm_id: str, before: Mapping[str, str]) -> Outcome:
 
 
 def launch_parameters(spec: ProvisionSpec, count: int, tags: Mapping[str, str]) -> dict[str, Any]:
-    """Build the parameters of RunInstances, except the token that makes repeating it harmless."""
+    """Build the parameters of RunInstances, except the token that makes repeating it harmless.
+
+    EC2 makes as many VMs as there is room for, from MinCount to MaxCount. This way, one call under one token finds the
+    room: further calls for smaller parts would spend an account's two calls a second, and each would need an intent and a
+    token of its own. CreateFleet does the same, but needs further permissions and leaves a fleet to be deleted.
+    """
     parameters: dict[str, Any] = {
         "LaunchTemplate": {**named_template(spec), "Version": spec.version},
-        "MinCount": count,
+        "MinCount": 1,
         "MaxCount": count,
         "TagSpecifications": [{"ResourceType": "instance", "Tags": _wire_tags(tags)}],
     }
