@@ -21,7 +21,7 @@ from autoscaler.clock import VirtualClock, run_virtual
 from autoscaler.cloud.faults import Fault
 from autoscaler.cloud.setup import FleetSetup as WorldFleet
 from autoscaler.cloud.setup import place_fleet
-from autoscaler.cloud.vms import State
+from autoscaler.cloud.vms import DEFAULT_VM_TYPE, State
 from autoscaler.cloud.world import World
 from autoscaler.daemon.fleets import FleetSetup
 from autoscaler.daemon.loop import Daemon, LoopSettings
@@ -64,6 +64,7 @@ class Scenario:
             stopped at the start are then made from an old image. Evicted VMs are not counted in `vms`.
         pool: Fewest VMs that the warm pool must hold.
         more: VMs that may exist beyond `vms`: a pool is refilled before all VMs are back that a crowd took from it.
+        room: How many VMs may run at once; None for no limit.
         unread: First and last second of the time in which the launch template cannot be read.
     """
 
@@ -81,6 +82,7 @@ class Scenario:
     words: tuple[tuple[float, str], ...] = ()
     pool: int = 0
     more: int = 0
+    room: int | None = None
     unread: tuple[float, float] = (0.0, 0.0)
 
 
@@ -372,7 +374,10 @@ def refreshes(scenario: Scenario) -> bool:
 
 def outside_of(scenario: Scenario) -> Outside:
     """The cloud at the origin."""
-    world = World(start_s=ORIGIN_S, physics=EXACT, faults=scenario.faults, limits=None)
+    room = {} if scenario.room is None else {(DEFAULT_VM_TYPE, f"us-east-1{z}"): 0 for z in "bc"}
+    if scenario.room is not None:
+        room[DEFAULT_VM_TYPE, "us-east-1a"] = scenario.room
+    world = World(start_s=ORIGIN_S, physics=EXACT, faults=scenario.faults, limits=None, capacity=room)
     place_fleet(world, ORIGIN_S, WorldFleet("web", scenario.running, state=State.RUNNING))
     old = {"image": OLD_IMAGE, "tags": {TERMINABLE_TAG: "true"}} if refreshes(scenario) else {}
     place_fleet(world, ORIGIN_S, WorldFleet("web", scenario.stopped, **old))

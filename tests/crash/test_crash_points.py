@@ -87,6 +87,7 @@ SCENARIOS = {
     "provisions, calls take long, listings lag": scenario(
         lag(10), stopped=1, provisions=True, there_s=7.0, back_s=8.0
     ),
+    "provisions are met in part, listings lag": scenario(lag(18), stopped=0, provisions=True, vms=3, room=3),
     "starts come to nothing and are asked for elsewhere": scenario(
         Fault(FaultKind.NO_CAPACITY, zone="us-east-1a", end_s=210), lag(8), stopped=6, vms=7, there_s=1.0
     ),

@@ -1,8 +1,8 @@
-"""New VMs are clones of a template: all or none, once per token, and nothing is left of failed ones."""
+"""New VMs are clones of a template: as many as there is room for, once per token, and nothing is left of failed ones."""
 
 import pytest
 
-from autoscaler.ports import FLEET_TAG, OutcomeKind, ProvisionSpec, VmState
+from autoscaler.ports import FLEET_TAG, ROOM_FOR_FEWER, OutcomeKind, ProvisionSpec, VmState
 from tests.libvirt.troubles import failing
 
 ACCEPTED, REFUSED = OutcomeKind.ACCEPTED, OutcomeKind.REFUSED
@@ -34,20 +34,59 @@ async def test_a_clone_lies_on_an_overlay_of_its_own(hosts):
     assert names(host) == {"golden"}
 
 
+def fails_from(number, error):
+    """A script under which the first calls succeed, and all from this one on fail."""
+    calls = []
+
+    def script(real, *_):
+        calls.append(real)
+        return error(real) if len(calls) >= number else NotImplemented
+
+    return script
+
+
+NO_MEMORY = failing(1, "internal error: cannot set up guest memory: Cannot allocate memory")
+NO_SPACE = failing(38, "cannot create file '/pool/x.qcow2': No space left on device")
+
+
 async def test_a_failed_start_leaves_nothing_behind(hosts):
     host = hosts.of["hv1"]
     host.define_template("golden")
-    starts = []
-
-    def second(real, *_):
-        starts.append(real)
-        return failing(1, "internal error: cannot set up guest memory: Cannot allocate memory")(real) if len(starts) == 2 else NotImplemented  # fmt: skip
-
-    hosts.scripts["hv1"]["create"] = second
+    hosts.scripts["hv1"]["create"] = fails_from(2, failing(1, "internal error: qemu unexpectedly closed"))
     (outcome,) = await hosts.provider.provision(ProvisionSpec("web", "golden"), 3, "token")
-    assert (outcome.vm_id, outcome.kind) == ("", OutcomeKind.NO_CAPACITY)
+    assert (outcome.vm_id, outcome.kind) == ("", REFUSED)
     assert host.volumes() == {"golden.qcow2"}
     assert names(host) == {"golden"}
+
+
+@pytest.mark.parametrize(("call", "error"), [("create", NO_MEMORY), ("createXML", NO_SPACE)])
+async def test_as_many_are_made_as_the_host_or_the_storage_pool_has_room_for(hosts, call, error):
+    host = hosts.of["hv1"]
+    host.define_template("golden")
+    hosts.scripts["hv1"][call] = fails_from(3, error)
+    spec = ProvisionSpec("web", "golden")
+    first, second, rest = await hosts.provider.provision(spec, 4, "token")
+    assert [first.kind, second.kind, rest.kind] == [ACCEPTED, ACCEPTED, OutcomeKind.NO_CAPACITY]
+    assert (rest.vm_id, rest.code) == ("", ROOM_FOR_FEWER)
+    assert rest.message.startswith("2 of 4 VMs were made, because there is no room for more: ")
+    assert len(names(host)) == 3
+    assert len(host.volumes()) == 3
+    assert all(host.domain(each.vm_id).isActive() for each in (first, second))
+    # Who comes again with the token, once there is room, gets the rest, and none twice.
+    del hosts.scripts["hv1"][call]
+    again = await hosts.provider.provision(spec, 4, "token")
+    assert [each.kind for each in again] == [ACCEPTED] * 4
+    assert again[:2] == (first, second)
+    assert len(names(host)) == 5
+
+
+async def test_if_nothing_fits_nothing_is_left(hosts):
+    host = hosts.of["hv1"]
+    host.define_template("golden")
+    hosts.scripts["hv1"]["create"] = fails_from(1, NO_MEMORY)
+    (outcome,) = await hosts.provider.provision(ProvisionSpec("web", "golden"), 3, "token")
+    assert (outcome.vm_id, outcome.kind) == ("", OutcomeKind.NO_CAPACITY)
+    assert (names(host), host.volumes()) == ({"golden"}, {"golden.qcow2"})
 
 
 async def test_a_failed_definition_leaves_no_volume_behind(hosts):
@@ -75,9 +114,11 @@ async def test_no_more_is_made_than_the_host_has_memory_for(hosts):
     host = hosts.of["hv1"]
     host.define_template("golden")
     hosts.scripts["hv1"]["getMemoryStats"] = lambda *_: {"free": 1500 << 10}
-    (outcome,) = await hosts.provider.provision(ProvisionSpec("web", "golden"), 3, "token")
-    assert (outcome.kind, outcome.code) == (OutcomeKind.NO_CAPACITY, "InsufficientInstanceCapacity")
-    assert names(host) == {"golden"}
+    *made, rest = await hosts.provider.provision(ProvisionSpec("web", "golden"), 3, "token")
+    assert [each.kind for each in made] == [ACCEPTED] * 2
+    assert (rest.kind, rest.code) == (OutcomeKind.NO_CAPACITY, ROOM_FOR_FEWER)
+    assert "512 MiB are needed, and of 1500 MiB free" in rest.message
+    assert len(names(host)) == 3
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def libvirt_error(code, message):
 
 
 class Troubled:
-    """Wraps a libvirt object and replaces the calls that a script names. Domains that it returns are wrapped, too.
+    """Wraps a libvirt object and replaces the calls that a script names. Objects that it looks up are wrapped, too.
 
     A script maps a method's name to a function that is called instead, with the real object and the arguments. If it returns
     NotImplemented, the real method is called.
@@ -57,6 +57,6 @@ class Troubled:
                 found = method(*arguments)
             if name == "getAllDomainStats":
                 return [(Troubled(domain, self._script), stats) for domain, stats in found]
-            return Troubled(found, self._script) if name.startswith("lookup") else found
+            return Troubled(found, self._script) if "ookup" in name else found
 
         return call

@@ -1,7 +1,7 @@
 """Clones a template on one host: overlay volumes beside the template's own, and a started domain on them.
 
 Rules: runs in a thread, on one connection. Ids are derived from the token, so a repeated request finds what was begun and
-continues it. If a request cannot be completed, its VMs are removed again: all or none.
+continues it. If a host has room for some VMs only, these stay. If a request fails for another reason, its VMs are removed again.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Final
 from xml.etree import ElementTree as ET
 
 from autoscaler.ports import FLEET_TAG, OutcomeKind, ProvisionSpec
+from autoscaler.providers.failing import Failure
 from autoscaler.providers.libvirt import changes
 from autoscaler.providers.libvirt.binding import error_of
 from autoscaler.providers.libvirt.changes import HostContext, delete_volume
@@ -25,6 +26,7 @@ from autoscaler.providers.libvirt.classify import (
     NO_VERSION,
     NOT_THEN,
     RefusedError,
+    failure,
     refused,
 )
 from autoscaler.providers.libvirt.domains import Description, Disk, Marks, describe, shape_of
@@ -107,29 +109,57 @@ def offer(connection: Any, request: Request) -> Offer:
     )
 
 
-def clone(connection: Any, request: Request, desk: HostContext) -> tuple[str, ...]:
-    """Make and start the VMs of a request, and return their ids.
+@dataclass(frozen=True, slots=True)
+class Cloned:
+    """The VMs that were made for a request.
+
+    Attributes:
+        ids: Their ids; at least one.
+        why: Why they are fewer than requested; empty if they are all.
+    """
+
+    ids: tuple[str, ...]
+    why: str = ""
+
+
+def clone(connection: Any, request: Request, desk: HostContext) -> Cloned:
+    """Make and start the VMs of a request, or as many as the host has room for.
 
     Raises:
         RefusedError: They cannot be made. Nothing is left of them, unless the outcome is UNKNOWN.
     """
     template = find_template(connection, request.spec)
-    made: list[str] = []
+    begun: list[str] = []
+    done: list[str] = []
     try:
         for vm_id in request.ids:
             if _lookup(connection, vm_id) is None:
-                made.append(vm_id)
+                begun.append(vm_id)
                 _make(connection, request, vm_id, template)
             changes.start(connection, vm_id, desk)
+            done.append(vm_id)
     except Exception as error:
-        if error_of(error) is None and not isinstance(error, RefusedError):
+        failed = _failure_of(error)
+        if failed is None:
             raise
-        left = [vm_id for vm_id in made if not _unmade(connection, vm_id, template, desk)]
+        fewer = failed.kind is OutcomeKind.NO_CAPACITY and bool(done)
+        bad = [vm_id for vm_id in begun if not fewer or vm_id not in done]
+        left = [vm_id for vm_id in bad if not _unmade(connection, vm_id, template, desk)]
         if left:
             text = f"{error}; what was begun could not be taken back: {', '.join(left)}"
             raise RefusedError(OutcomeKind.UNKNOWN, NOT_THEN, text) from error
+        if fewer:
+            return Cloned(tuple(done), failed.message)
         raise
-    return request.ids
+    return Cloned(request.ids)
+
+
+def _failure_of(error: Exception) -> Failure | None:
+    """The failure that an error from libvirt or a refusal stands for; None for any other error."""
+    if isinstance(error, RefusedError):
+        return error.failure
+    told = error_of(error)
+    return None if told is None else failure(*told)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from autoscaler.ports import LaunchSpec, Outcome, OutcomeKind, ProvisionSpec, UnreadableTemplate
-from autoscaler.providers.failing import Failure
+from autoscaler.providers.failing import Failure, made_of
 from autoscaler.providers.libvirt.changes import HostContext
 from autoscaler.providers.libvirt.classify import MISMATCH, NO_ANSWER, NO_TEMPLATE, UNREACHED, RefusedError
 from autoscaler.providers.libvirt.cloning import Offer, Request, clone, offer
@@ -44,7 +44,7 @@ class Provisioning:
         """The host of each recent token. A repeated request goes to the same host and nowhere else."""
 
     async def provision(self, spec: ProvisionSpec, count: int, token: str) -> tuple[Outcome, ...]:
-        """Make VMs, all or none; see `Provider.provision`."""
+        """Make VMs on one host, as many as it has room for; see `Provider.provision`."""
         request = Request(spec, count, token)
         name = await self._choose(request)
         if isinstance(name, Failure):
@@ -64,7 +64,7 @@ class Provisioning:
             return (Failure(OutcomeKind.UNKNOWN, NO_ANSWER, str(error)).of(""),)
         except UnreachedError as error:
             return (_away(error).of(""),)
-        return tuple(Outcome(vm_id, OutcomeKind.ACCEPTED) for vm_id in made)
+        return made_of(made.ids, count, made.why)
 
     async def launch_spec(self, spec: ProvisionSpec) -> LaunchSpec | UnreadableTemplate:
         """What new VMs would be made from. The template's name stands for its contents.
