@@ -136,6 +136,17 @@ type in its zone has just been refused for lack of room."""
 ROOM_FOR_FEWER = "RoomForFewer"
 """Our own code of a NO_CAPACITY outcome without a VM: fewer VMs were made than requested, because there was no room for more."""
 
+RESERVED_ROOM = frozenset(
+    {
+        "ReservationCapacityExceeded",
+        "InsufficientReservedInstanceCapacity",
+        "InsufficientHostCapacity",
+        "InsufficientCapacityOnHost",
+    }
+)
+"""The provider's codes for a lack of room in a capacity reservation or on dedicated hosts: it concerns the VMs that are bound to
+these, and neither the zone nor other VMs."""
+
 
 NO_HIBERNATION = "UnsupportedHibernationConfiguration"
 """The provider's code for a VM that can never hibernate."""

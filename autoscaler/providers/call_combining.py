@@ -12,7 +12,7 @@ budget soon has calls. When a combined call is refused, nobody is told what may 
 - A lack of room in several places: each place is called for separately, for a while.
 - A lack of room in one place: the next call there is for one request alone. If that fits, combined calls there become smaller. If
   not even that fits, the others that want as many VMs or more there are told so, without calls of their own.
-- Anything else is due to one VM or one request: the requests are called for in halves until it is found.
+- Anything else (also a lack of room in a reservation or on a dedicated host) is due to one VM or one request: the requests are called for in halves until it is found.
 
 Calls that make VMs are never combined, because each has a token of its own. Such a call makes as many VMs as fit, so once one
 made fewer than it should, all that wait for the same place are told that there is no room.
@@ -27,7 +27,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from autoscaler.ports import BATCH_REFUSED, ROOM_FOR_FEWER, ROOM_REFUSED, Clock, Outcome, OutcomeKind
+from autoscaler.ports import (
+    BATCH_REFUSED,
+    RESERVED_ROOM,
+    ROOM_FOR_FEWER,
+    ROOM_REFUSED,
+    Clock,
+    Outcome,
+    OutcomeKind,
+)
 from autoscaler.providers.budget import CallBudget, Priority
 
 MOST_VMS = 200
@@ -244,7 +252,7 @@ class CallCombiner:
         met = [each for each in requests if not refused.isdisjoint(each.vm_ids)]
         if blamed < refused:
             return [each for each in met if blamed.isdisjoint(each.vm_ids)]
-        if against[0].kind is OutcomeKind.NO_CAPACITY:
+        if against[0].kind is OutcomeKind.NO_CAPACITY and against[0].code not in RESERVED_ROOM:
             return self._without_room(met, vms, against[0])
         if len(met) < 2:
             return ()

@@ -7,6 +7,7 @@ import pytest
 from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.cloud.vms import LaunchData
 from autoscaler.daemon.vms.inventory import FleetInventory, Patience
+from autoscaler.daemon.vms.quarantine import FailureCause
 from autoscaler.daemon.warm.refill import batches
 from autoscaler.ports import VmState
 from tests.daemon.builders import ORIGIN_S, Bench, listing, policy, reconcile, steady, virtual, vm
@@ -172,7 +173,7 @@ def test_a_quota_is_tried_by_one_vm_whatever_its_type_and_zone(types):
     vms.append(vm("i-g", VmState.STOPPED, zone="a", vm_type=OTHER))
     inventory = FleetInventory("web", Patience())
     reconcile(inventory, listing(*vms, at=0), tuple(vms), 0)
-    inventory.places.found_dry(OWN, "a", 0.0, quota=True)
+    inventory.places.found_dry(OWN, "a", 0.0, FailureCause.QUOTA)
     assert {t.vm.id for t in inventory.startable(10.0)} == {"i-g"}
     tried = {t.vm.id for t in inventory.startable(180.0)}
     assert len(tried & {"i-0", "i-1"}) == 1

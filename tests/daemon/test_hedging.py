@@ -67,7 +67,7 @@ def test_a_vm_is_left_alone_for_twice_as_long_each_time_and_a_day_at_most():
     ("reason", "blame"),
     [
         ("Server.InsufficientInstanceCapacity", FailureCause.PLACE),
-        ("Server.InsufficientHostCapacity", FailureCause.PLACE),
+        ("Server.InsufficientHostCapacity", FailureCause.RESERVED),
         ("Client.InternalError", FailureCause.PERMISSION),
         ("Client.InvalidSnapshot.NotFound", FailureCause.STORAGE),
         ("Client.VolumeLimitExceeded", FailureCause.STORAGE),

@@ -203,6 +203,15 @@ async def test_a_refill_that_fails_is_told_and_tried_later():
     assert states(bench) == {"running": 1, "stopped": 2}
 
 
+@virtual
+async def test_a_refill_that_a_quota_refuses_is_not_tried_with_other_types_of_the_family():
+    fault = Fault(FaultKind.NO_CAPACITY, end_s=215, code="VcpuLimitExceeded")
+    given = {**PROVISION, "vm_type": "m7i.large", "types": ["m6i.large"]}
+    bench = pool_bench(100, running=1, faults=[fault], provision=given)
+    await bench.run(300)
+    assert [at for at, _, _, _ in bench.calls("RunInstances")] == [60, 240, 250]
+
+
 ALL_TAKEN = {"provision": {**PROVISION, "maximum": 3}}
 """With one that serves and two that are prepared nothing more may be made, so that these serve once they are ready."""
 

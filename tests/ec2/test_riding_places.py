@@ -36,10 +36,10 @@ class Cloud:
 
     answers_at_once = False
 
-    def __init__(self, clock, requests, *, room=(), bad=(), names=False, took_s=0.5, kind=REFUSED):
+    def __init__(self, clock, requests, *, room=(), bad=(), names=False, took_s=0.5, kind=REFUSED, code=""):
         self.clock, self.took_s, self.names, self.kind = clock, took_s, names, kind
         self.place_of = {vm_id: place for place, vm_ids in requests for vm_id in vm_ids}
-        self.room, self.bad = dict(room), set(bad)
+        self.room, self.bad, self.code = dict(room), set(bad), code or BAD_CODE
         self.calls, self.started = [], Counter()
 
     async def list_vms(self):
@@ -61,11 +61,11 @@ class Cloud:
         bad = self.bad & set(vm_ids)
         if bad and self.names:
             return tuple(
-                Outcome(i, self.kind, BAD_CODE) if i in bad else Outcome(i, REFUSED, BATCH_REFUSED)
+                Outcome(i, self.kind, self.code) if i in bad else Outcome(i, REFUSED, BATCH_REFUSED)
                 for i in vm_ids
             )
         if bad:
-            return tuple(Outcome(i, self.kind, BAD_CODE) for i in vm_ids)
+            return tuple(Outcome(i, self.kind, self.code) for i in vm_ids)
         wanted = Counter(self.place_of[i] for i in vm_ids)
         if any(vms > self.room.get(place, vms) for place, vms in wanted.items()):
             return tuple(Outcome(i, NO_CAPACITY, DRY_CODE, "no room") for i in vm_ids)
@@ -341,3 +341,13 @@ def test_whatever_is_refused_each_fleet_hears_what_is_true_of_its_own_vms(which,
     for at_s, vm_ids, _ in cloud.calls:
         assert len(set(vm_ids)) == len(vm_ids) <= MOST_VMS
         assert at_s <= WAIT_S + 0.01
+
+
+@pytest.mark.parametrize("code", ["ReservationCapacityExceeded", "InsufficientCapacityOnHost"])
+def test_a_full_reservation_is_told_only_to_the_request_that_is_bound_to_it(code):
+    requests = asked((A, 2) for _ in range(40))
+    bound = set(requests[20][1])
+    _, said = run(requests, bad=bound, kind=NO_CAPACITY, code=code)
+    kinds = [{o.kind for o in outcomes} for _, outcomes in said]
+    assert kinds == [{NO_CAPACITY} if n == 20 else {ACCEPTED} for n in range(40)]
+    assert ROOM_REFUSED not in {o.code for _, outcomes in said for o in outcomes}

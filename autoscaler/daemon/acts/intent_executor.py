@@ -25,9 +25,10 @@ from autoscaler.daemon.acts.fallbacks import (
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.telemetry import Telemetry
+from autoscaler.daemon.vms.fleet_places import FleetPlaces
 from autoscaler.daemon.vms.inventory import Phase
 from autoscaler.daemon.vms.places import Places
-from autoscaler.daemon.vms.quarantine import QUOTAS
+from autoscaler.daemon.vms.quarantine import blame_for_no_room
 from autoscaler.daemon.vms.tracked import TYPE_TAG, TrackedVm
 from autoscaler.ports import (
     ActionIntent,
@@ -116,7 +117,9 @@ class IntentExecutor:
             key = id(fleet.provider)
             if key not in self._places:
                 self._places[key] = known.get(key, (fleet.provider, Places()))
-            fleet.inventory.places = self._places[key][1]
+            shared = self._places[key][1]
+            if fleet.inventory.places.shared is not shared:
+                fleet.inventory.places = FleetPlaces(shared)
             fleet.inventory.types = fleet.policy.vm.types
         for kept in (self._shortages, self._choosing, self._accepted_s):
             for name in kept.keys() - fleets.keys():
@@ -149,8 +152,8 @@ class IntentExecutor:
 
     def not_recorded(self, record: TickRecord) -> None:
         """Release the places that a tick claimed, because the tick could not be recorded and nothing of it is done."""
-        for _, places in self._places.values():
-            places.give_back_all_of(record.at_s)
+        for fleet in self._fleets.values():
+            fleet.inventory.places.give_back_all_of(record.at_s)
 
     async def _carry_out_all(
         self, record: TickRecord, numbered: Sequence[tuple[int, ActionIntent]], wait: TickWait
@@ -346,8 +349,7 @@ class IntentExecutor:
             pass
         elif OutcomeKind.NO_CAPACITY in kinds:
             # If some were made, these took the room that there was.
-            quota = any(o.code in QUOTAS for o in done.outcomes)
-            places.found_dry(*spec.place, now_s, quota=quota)
+            places.found_dry(*spec.place, now_s, blame_for_no_room(done.outcomes))
         elif not made and OutcomeKind.UNKNOWN not in kinds:
             # The answer says nothing about the place, so another fleet may try it.
             places.give_back(*spec.place, done.sent_s, now_s)

@@ -172,7 +172,7 @@ _WORDS = {
 
 def _places(fleets: Iterable[Fleet]) -> dict[str, Places]:
     """Return what is known of places, by the name of the provider, which is empty if there is only one."""
-    return {name_of(fleet.provider): fleet.inventory.places for fleet in fleets}
+    return {name_of(fleet.provider): fleet.inventory.places.shared for fleet in fleets}
 
 
 def _of_place(kind: str, name: str, rows: Sequence[Sequence[object]]) -> Learned:

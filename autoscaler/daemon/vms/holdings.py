@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
+from autoscaler.daemon.vms.fleet_places import FleetPlaces
 from autoscaler.daemon.vms.places import Places
 from autoscaler.daemon.vms.pool_tags import GROUP_TAG
 from autoscaler.daemon.vms.tracked import (
@@ -94,8 +95,8 @@ class Holdings:
 
     def __init__(self) -> None:
         self.vms: dict[str, TrackedVm] = {}
-        self.places = Places()
-        """What is known of places; shared by the fleets of one account."""
+        self.places = FleetPlaces(Places())
+        """What is known of places; the fleets of one account share it, except for reservations and dedicated hosts."""
         self.types: tuple[str, ...] = ()
         """Machine types as which a VM may be started if there is no room for its own type, best first."""
         self.make_as: dict[str, ProvisionSpec] = {}

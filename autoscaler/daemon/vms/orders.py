@@ -262,8 +262,8 @@ class Orders(Holdings):
         place = vm_type or t.vm.vm_type, t.vm.zone
         if sent and verdict.blame is not FailureCause.PERSON:
             self.places.tell(*place, now_s, tried=1, failed=1)
-        if verdict.blame in (FailureCause.PLACE, FailureCause.QUOTA):
-            self.places.found_dry(*place, now_s, quota=verdict.blame is FailureCause.QUOTA)
+        if verdict.blame in (FailureCause.PLACE, FailureCause.QUOTA, FailureCause.RESERVED):
+            self.places.found_dry(*place, now_s, verdict.blame)
         elif verdict.quarantines:
             self._quarantine(t, now_s, why, verdict.weight)
 

@@ -7,10 +7,11 @@ and nothing is blamed for what a person did.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from autoscaler.ports import BATCH_REFUSED, Outcome, OutcomeKind
+from autoscaler.ports import BATCH_REFUSED, RESERVED_ROOM, Outcome, OutcomeKind
 
 LONGEST_S = 24 * 3600.0
 """Longest quarantine, in seconds: however often a VM has failed, it is tried again once a day."""
@@ -27,6 +28,8 @@ class FailureCause(StrEnum):
 
     PLACE = "place"
     """There is no room for its type in its zone."""
+    RESERVED = "reserved"
+    """There is no room in the capacity reservation, or on the dedicated hosts, that it is bound to."""
     QUOTA = "quota"
     """The account may not run more VMs of this family of types, in any zone."""
     PERMISSION = "permission"
@@ -60,6 +63,7 @@ class Verdict:
 
 
 _PLACE = Verdict(FailureCause.PLACE)
+_RESERVED = Verdict(FailureCause.RESERVED)
 _QUOTA = Verdict(FailureCause.QUOTA, "ask for a higher quota of running VMs of this family")
 _VM = Verdict(FailureCause.VM)
 _PERSON = Verdict(FailureCause.PERSON)
@@ -116,16 +120,26 @@ def verdict_of_state(reason: str) -> Verdict:
     found = STATE_REASONS.get(reason)
     if found is not None:
         return found
+    if reason.rpartition(".")[2] in RESERVED_ROOM:
+        return _RESERVED
     return _PLACE if "Capacity" in reason else _VM
 
 
 def verdict_of(outcome: Outcome) -> Verdict | None:
     """Return the verdict on a call that did not start a VM; None if it may be tried again at once."""
     if outcome.kind is OutcomeKind.NO_CAPACITY:
+        if outcome.code in RESERVED_ROOM:
+            return _RESERVED
         return _QUOTA if outcome.code in QUOTAS else _PLACE
     if outcome.kind is OutcomeKind.REFUSED and outcome.code != BATCH_REFUSED:
         return REFUSALS.get(outcome.code, _VM)
     return None
+
+
+def blame_for_no_room(outcomes: Iterable[Outcome]) -> FailureCause:
+    """Return what the first lack of room among these outcomes is blamed on; the place if there is none."""
+    lacking = (verdict_of(o) for o in outcomes if o.kind is OutcomeKind.NO_CAPACITY)
+    return next((verdict.blame for verdict in lacking if verdict is not None), FailureCause.PLACE)
 
 
 def stop_retry_wait_s(outcome: Outcome, times: int) -> float:

@@ -36,6 +36,7 @@ from autoscaler.daemon.vms.pool_tags import (
     is_kept,
     is_preparing,
 )
+from autoscaler.daemon.vms.quarantine import blame_for_no_room
 from autoscaler.daemon.vms.tracked import MADE_BY_TAG, Order, Phase, TrackedVm
 from autoscaler.daemon.warm.exercise_hooks import PreparingVm
 from autoscaler.daemon.warm.refill import hold_s
@@ -292,7 +293,7 @@ def _refilled(fleet: Fleet, pool: WarmPool, done: ChoreResult) -> list[Note]:
     if not failed:
         return []
     if spec is not None and any(o.kind is OutcomeKind.NO_CAPACITY for o in failed):
-        inventory.places.found_dry(*spec.place, now_s)
+        inventory.places.found_dry(*spec.place, now_s, blame_for_no_room(failed))
     elif spec is not None:
         # The answer says nothing about the place, so another fleet may try it.
         inventory.places.give_back(*spec.place, done.sent_s, now_s)
