@@ -44,7 +44,6 @@ KEYS = {"access_key_id": "AKIDEXAMPLE", "secret_access_key": "not-a-secret"}
 SPEED = 200.0
 ORIGIN_S = 1_795_514_400.0
 POLLS = 2000
-ROOM = 3
 MOTO_IMAGE = "ami-12c6146b"  # one of those that it knows from the start
 
 
@@ -56,8 +55,8 @@ class Cloud:
 
     lacks: ClassVar[dict[str, str]] = {}
     vm_type, other_type, bigger_type = "m7i.large", "m6i.large", "m7i.xlarge"
-    scarce_type = "x2iedn.large"
-    """A type of which the whole region has room for ROOM at once, in one zone."""
+    scarce_type, room = "x2iedn.large", 3
+    """A type for which there is little room in the whole region: for how many VMs, all in one zone."""
     zone, image = "us-east-1", "ami-"
     """Prefixes of the names of its zones and images."""
     absent, malformed = "i-0fedcba9876543210", "i-not-an-id"
@@ -106,7 +105,7 @@ class Cloud:
     @property
     def _setup(self):
         clock = ClockSetup(SPEED, ORIGIN_S, self.clock.origin_monotonic_s)
-        room = {"a": ROOM, "b": 0, "c": 0}
+        room = {"a": self.room, "b": 0, "c": 0}
         scarce = tuple(CapacitySetup(self.scarce_type, f"{REGION}{zone}", vms) for zone, vms in room.items())
         return CloudSetup(region=REGION, clock=clock, api_limits=False, capacity=scarce)
 
