@@ -57,6 +57,8 @@ class Cloud:
     vm_type, other_type, bigger_type = "m7i.large", "m6i.large", "m7i.xlarge"
     scarce_type, room = "x2iedn.large", 3
     """A type for which there is little room in the whole region: for how many VMs, all in one zone."""
+    several = 3
+    """How many VMs one call makes."""
     zone, image = "us-east-1", "ami-"
     """Prefixes of the names of its zones and images."""
     absent, malformed = "i-0fedcba9876543210", "i-not-an-id"
@@ -180,6 +182,7 @@ class Moto(Cloud):
         "hibernation": "it neither refuses to hibernate nor tells what was launched for it",
         "checks": "its status checks are ok at once, whatever the instance does",
     }
+    several = 1
 
     async def open(self):
         self.clock = SystemClock()

@@ -259,13 +259,12 @@ async def test_a_lost_reply_is_unknown_and_a_listing_settles_it(cloud):
 
 async def test_a_provision_makes_owned_vms(cloud):
     fleet = cloud.new_fleet()
-    count = 1 if "counts" in cloud.lacks else 3
     seeds = await cloud.seed(fleet, 1)
     spec = ProvisionSpec(fleet, fleet, version="$Latest", vm_type=cloud.bigger_type, tags={"team": "shop"})
-    outcomes = await cloud.provider.provision(spec, count, f"token {fleet}")
+    outcomes = await cloud.provider.provision(spec, cloud.several, f"token {fleet}")
     ids = [each.vm_id for each in outcomes]
     assert accepted(outcomes)
-    assert len(set(ids)) == count
+    assert len(set(ids)) == cloud.several
     await cloud.until_all(ids, VmState.RUNNING)
     vms = await cloud.vms()
     assert {vm.id for vm in vms.values() if vm.fleet == fleet} == {*seeds, *ids}
@@ -311,7 +310,7 @@ async def test_a_lost_reply_to_a_provision_is_found_again_by_its_token(cloud):
     assert sum(vm.fleet == fleet for vm in (await cloud.vms()).values()) == 3
 
 
-async def test_as_many_are_made_as_there_is_room_for(cloud):
+async def test_as_many_are_made_as_there_is_room_for_and_the_token_stands_for_these(cloud):
     cloud.needs("counts", "scarce room")
     fleet = cloud.new_fleet()
     await cloud.seed(fleet, 1)
@@ -323,9 +322,7 @@ async def test_as_many_are_made_as_there_is_room_for(cloud):
     assert (none.vm_id, none.kind, none.code) == ("", OutcomeKind.NO_CAPACITY, "InsufficientInstanceCapacity")
     await cloud.provider.terminate([each.vm_id for each in made])
     await cloud.until_all([each.vm_id for each in made], VmState.TERMINATED)
-    # The token stands for what was made then, although there is room now.
-    again = await cloud.provider.provision(spec, cloud.room + 1, f"token {fleet}")
-    assert again == (*made, short)
+    assert await cloud.provider.provision(spec, cloud.room + 1, f"token {fleet}") == (*made, short)
 
 
 @pytest.mark.parametrize("template", ["no-such-template", "lt-0fedcba9876543210"])
