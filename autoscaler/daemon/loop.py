@@ -164,7 +164,8 @@ class Daemon:
         self._lane_values, self._vanished = LaneValues(), VanishedDemand()
         self._left_open = OpenActions(self.recorder, telemetry, self.began_at_s)
         self.conditions = Conditions(telemetry)
-        self.acting = IntentExecutor(clock, self.recorder, telemetry, self.settings.act_timeout_s)
+        call_s, again = self.settings.act_timeout_s, self.waking.ask_again
+        self.acting = IntentExecutor(clock, self.recorder, telemetry, call_s, again)
         self.acting.govern(self.fleets.by_name)
         self.warm_pools = WarmPools(clock)
         self.warm_pools.govern(self.fleets.by_name)

@@ -1,6 +1,6 @@
 """Wakes the loop: at the next point of the grid, or early if something cannot wait.
 
-What cannot wait (pushed samples beyond what is ordered, an operator's change) requests an early turn: a decision within a tick
+What cannot wait (pushed samples beyond what is ordered, an operator's change, VMs that must be requested again) requests an early turn: a decision within a tick
 that has already been decided. It covers only the fleets that asked, so that nothing happens twice in a tick for the others.
 
 Rules of this file: time and counting only; `loop` defines what an early turn does. Early turns cost provider calls, so they
@@ -11,6 +11,7 @@ tick that begins meanwhile serves them.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,17 +25,21 @@ from autoscaler.ports import Clock
 
 EARLY_AT_ONCE = 2.0
 EARLY_PER_TICK = 2.0
+NEAR_S = 2.0
+"""A tick that begins within this time is early enough for VMs that are requested again, in seconds."""
 
 
 class Cause(StrEnum):
-    """What wakes the loop early."""
+    """What wakes the loop early, the one that needs the most work first."""
 
-    PUSH = "push"
-    """Pushed samples need more VMs than are ordered."""
     OPERATOR = "operator"
     """An operator changed something."""
     HINT = "hint"
     """The cloud announced something about a VM."""
+    PUSH = "push"
+    """Pushed samples need more VMs than are ordered."""
+    RETRY = "retry"
+    """VMs were left out because the API budget was spent, or failed after a decision had counted on them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +61,10 @@ class EarlyTurn:
         """Whether the turn lists the VMs again.
 
         Pushed samples can only scale out, and for that the last listing and the orders since are enough. Asking the
-        provider first would cost the time that the early turn is meant to save.
+        provider first would cost the time that the early turn is meant to save. The same holds for VMs that are
+        requested again.
         """
-        return self.cause is not Cause.PUSH
+        return self.cause not in (Cause.PUSH, Cause.RETRY)
 
     def has(self, fleet: str) -> bool:
         """Return whether the turn decides on this fleet."""
@@ -120,6 +126,7 @@ class LoopSleep:
         self._asked: dict[Cause, set[str] | None] = {}
         """By cause, the fleets that asked; None means all."""
         self._taken = 0
+        self._until_s = -math.inf
         self._asleep: asyncio.Task[object] | None = None
         self._woken = False
         self.stopping = False
@@ -130,6 +137,15 @@ class LoopSleep:
         self._asked[cause] = None if fleets is None or before is None else before.union(fleets)
         self._wake()
 
+    def ask_again(self, fleets: Iterable[str]) -> None:
+        """Ask for an early turn for fleets whose VMs must be requested again, unless the next tick is near anyway.
+
+        Otherwise, if a decision counted on these VMs, or if ticks are long, nothing would be done until the next tick, and
+        the API budget would lie idle.
+        """
+        if self._asleep is None or self._until_s - self._clock.monotonic() >= NEAR_S:
+            self.ask(fleets, Cause.RETRY)
+
     def take(self) -> EarlyTurn | None:
         """Return the early turn that is due and take its token from the bucket; None if none is due."""
         if not self._asked or self._wait_s() > 0.0:
@@ -137,7 +153,7 @@ class LoopSleep:
         named = list(self._asked.values())
         fleets = [one for one in named if one is not None]
         everybody = len(fleets) < len(named)
-        cause = next(one for one in (Cause.OPERATOR, Cause.HINT, Cause.PUSH) if one in self._asked)
+        cause = next(one for one in Cause if one in self._asked)
         self._allowed -= 1.0
         self._taken += 1
         self._asked = {}
@@ -155,6 +171,7 @@ class LoopSleep:
     async def sleep_to(self, monotonic_s: float) -> None:
         """Sleep until that time, or until an early turn is due or the loop is to stop."""
         task = asyncio.current_task()
+        self._until_s = monotonic_s
         while not self.stopping and task is not None:
             until_s = monotonic_s
             if self._asked:

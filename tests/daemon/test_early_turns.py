@@ -5,6 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 
+from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.core.types import Signal
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.waking import Cause, LoopSleep, needs_more
@@ -247,3 +248,16 @@ async def test_before_the_first_decision_nobody_knows_what_a_backlog_means():
     bench.add(policy(signal=QUEUE), pushing(bench))
     bench.daemon = Daemon(bench.clock, bench.setups, bench.journal, bench.telemetry, bench.settings)
     assert not needs_more(bench.daemon.fleets.by_name["web"], 1e9, 1, bench.clock.now())
+
+
+@virtual
+async def test_vms_that_fail_after_a_decision_has_counted_on_them_are_started_elsewhere_at_once():
+    slow = Fault(FaultKind.LATENCY, actions=("StartInstances",), delay_s=12, end_s=65)
+    dry = Fault(FaultKind.NO_CAPACITY, zone="us-east-1a")
+    bench = Bench(vms=4, zones="ab", limits=None, faults=(slow, dry))
+    bench.add(policy(signal={"kind": "total"}), steady((0, 0), (60, 200)))
+    await bench.run(120)
+    started = [(at, vms) for at, _, vms, code in bench.calls("StartInstances") if not code]
+    # One in each zone at 60; the one without room is known at 72, and halves do not apply to a single VM.
+    assert started == [(60, 1), (72, 1)]
+    assert bench.telemetry.early_turns.labels("retry")._value.get() == 1

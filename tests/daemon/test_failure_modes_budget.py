@@ -1,7 +1,12 @@
-"""A pool and a burst in the same API budget, of two fleets: demand goes first."""
+"""The API budget that fleets share: demand goes before the pool, and the budget does not lie idle while VMs are wanted."""
+
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
+from autoscaler.cloud.buckets import PUBLISHED, Limit
+from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.cloud.vms import LaunchData
 from autoscaler.daemon.vms.pool_tags import POOL_TAG
 from autoscaler.providers.budget import CallBudget
@@ -55,5 +60,38 @@ def test_no_vm_is_made_for_a_pool_before_those_that_a_burst_needs(pools_first):
         # The pools are filled, too, with the rest of the budget.
         assert [what for _, what, _ in noting.made].count("pool") >= POOLS
         assert [call for call in bench.world.api.calls if call.code] == []
+
+    run()
+
+
+SLOW_ONCE = Fault(FaultKind.LATENCY, actions=("DescribeInstances",), delay_s=4, start_s=55, end_s=65)
+
+
+@pytest.mark.parametrize(
+    ("tick_s", "faults", "turns"),
+    [(10.0, (SLOW_ONCE,), 1), (30.0, (), 1), (60.0, (), 1), (10.0, (), 0)],
+    ids=["a listing was slow", "ticks of 30 s", "ticks of 60 s", "ticks of 10 s"],
+)
+def test_vms_that_waited_for_the_budget_in_vain_are_asked_for_again_before_the_next_tick(
+    tick_s, faults, turns
+):
+    """A call that waits past a decision is counted on by it; the budget must not lie idle until the one after that."""
+
+    @virtual
+    async def run():
+        bench = Bench(vms=0, zones="a", limits=None, faults=faults, tick_s=tick_s)
+        limits = replace(PUBLISHED, requests={**PUBLISHED.requests, "RunInstances": Limit(2, 0.5)})
+        budget = CallBudget(bench.clock, limits)
+        bench.provider = BudgetedProvider(bench.provider, budget, bench.clock, seed=1)
+        for fleet in (f"fleet-{number}" for number in range(8)):
+            bench.place(fleet, 0)
+            section = {"launch_template": fleet, "maximum": 4}
+            bench.add(policy(fleet, signal=TOTAL, provision=section), steady((0, 0), (60, 200)))
+        await bench.run(150)
+        made = [at for at, _, vms, _ in bench.calls("RunInstances") if vms == 2]
+        assert len(made) == len(bench.calls("RunInstances")) == 8
+        assert max(later - at for at, later in pairwise(made)) <= 2.2
+        early = bench.telemetry.early_turns.labels("retry")._value.get()
+        assert early == turns
 
     run()

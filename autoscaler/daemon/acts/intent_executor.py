@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from autoscaler.daemon.acts.actuator import NOT_SENT, ActionResult, CallParameters, carry_out, change_type
@@ -31,6 +31,7 @@ from autoscaler.daemon.vms.places import Places
 from autoscaler.daemon.vms.quarantine import blame_for_no_room
 from autoscaler.daemon.vms.tracked import TYPE_TAG, TrackedVm
 from autoscaler.ports import (
+    BUDGET_SPENT,
     ActionIntent,
     Clock,
     FleetTick,
@@ -84,13 +85,23 @@ class IntentExecutor:
         recorder: The journal.
         telemetry: Metrics and log.
         call_s: Longest time of one provider call, in seconds of the event loop.
+        ask_again: Called with fleets that should be decided on again soon: the API budget left out some of their VMs, or
+            VMs failed that the latest decision counted on.
     """
 
-    def __init__(self, clock: Clock, recorder: Recorder, telemetry: Telemetry, call_s: float) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        recorder: Recorder,
+        telemetry: Telemetry,
+        call_s: float,
+        ask_again: Callable[[Iterable[str]], None],
+    ) -> None:
         self._clock = clock
         self._recorder = recorder
         self._telemetry = telemetry
         self._call_s = call_s
+        self._ask_again = ask_again
         self._fleets: Mapping[str, Fleet] = {}
         self._calls = Calls(telemetry, call_s)
         self._turns: Counter[str] = Counter()
@@ -213,7 +224,12 @@ class IntentExecutor:
             how=how,
             timeout_s=self._call_s,
         )
+        counted_on = not self._current(intent.fleet, turn)
         await self._settle(done)
+        if intent.verb is not Verb.STOP:
+            left_out = any(o.code == BUDGET_SPENT for o in done.outcomes)
+            if left_out or (counted_on and retryable_failures(done)):
+                self._ask_again([intent.fleet])
         await self._try_elsewhere(done, turn)
 
     async def _try_elsewhere(self, done: ActionResult, turn: _FleetDecision) -> None:
