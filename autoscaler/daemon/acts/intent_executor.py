@@ -13,7 +13,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from autoscaler.daemon.acts.actuator import NOT_SENT, ActionResult, CallParameters, carry_out, change_type
+from autoscaler.daemon.acts.actuator import (
+    NO_ROOM_AS_TYPE,
+    NOT_SENT,
+    ActionResult,
+    CallParameters,
+    carry_out,
+    change_type,
+)
 from autoscaler.daemon.acts.calls import Calls, TickWait, may_delay_tick
 from autoscaler.daemon.acts.fallbacks import (
     ROUNDS,
@@ -227,7 +234,10 @@ class IntentExecutor:
         counted_on = not self._current(intent.fleet, turn)
         await self._settle(done)
         if intent.verb is not Verb.STOP:
-            left_out = any(o.code == BUDGET_SPENT for o in done.outcomes)
+            left_out = any(
+                o.kind is OutcomeKind.THROTTLED and o.code in (BUDGET_SPENT, NO_ROOM_AS_TYPE)
+                for o in done.outcomes
+            )
             if left_out or (counted_on and retryable_failures(done)):
                 self._ask_again([intent.fleet])
         await self._try_elsewhere(done, turn)
