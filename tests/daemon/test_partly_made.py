@@ -1,7 +1,8 @@
 """A place with room for some of the VMs that are wanted: those are made at once, and the rest elsewhere or later."""
 
-from autoscaler.ports import OutcomeKind, Verb
-from tests.daemon.builders import Bench, policy, steady, virtual
+from autoscaler.daemon.vms.inventory import FleetInventory, Patience
+from autoscaler.ports import Outcome, OutcomeKind, Verb
+from tests.daemon.builders import Bench, policy, steady, virtual, vm
 from tests.daemon.pools import chores, pool_bench, states
 
 TOTAL = {"kind": "total"}
@@ -76,3 +77,13 @@ async def test_a_pool_keeps_what_could_be_made_and_asks_for_the_rest_when_the_pl
         "no_capacity RoomForFewer: 1 of 4 VMs were made, because there is no room for more; "
     )
     assert states(bench) == {"running": 1, "stopped": 1, "pending": 1}
+
+
+def test_vms_of_which_nobody_knows_whether_they_were_made_count_without_those_that_are_known():
+    inventory = FleetInventory("web", Patience())
+    inventory.sent(Verb.PROVISION, (), 5, 7, 100.0, "token")
+    said = [Outcome("i-1", OutcomeKind.ACCEPTED), Outcome("i-2", OutcomeKind.ACCEPTED)]
+    new = {o.vm_id: vm(o.vm_id) for o in said}
+    inventory.provisioned([*said, Outcome("", OutcomeKind.UNKNOWN, "NoAnswer")], new, 7, 101.0)
+    counts = inventory.counts(101.0, 0.0)
+    assert (counts.provisioned, counts.starting) == (5, 5)

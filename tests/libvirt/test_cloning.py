@@ -80,6 +80,37 @@ async def test_as_many_are_made_as_the_host_or_the_storage_pool_has_room_for(hos
     assert len(names(host)) == 5
 
 
+def with_two_hosts(hosts, mib):
+    """Give both hosts the template, and so much free memory; 256 MiB of it are not for VMs, which take 512 each."""
+    for name, free in mib.items():
+        hosts.of[name].define_template("golden")
+        hosts.scripts[name]["getMemoryStats"] = lambda *_, free=free: {"free": free << 10}
+
+
+async def test_what_one_host_has_no_room_for_is_made_on_the_next_and_none_twice(hosts):
+    with_two_hosts(hosts, {"hv1": 1400, "hv2": 900})
+    spec = ProvisionSpec("web", "golden")
+    outcomes = await hosts.provider.provision(spec, 3, "token")
+    assert [each.kind for each in outcomes] == [ACCEPTED] * 3
+    assert [len(names(hosts.of[name])) for name in ("hv1", "hv2")] == [3, 2]
+    for provider in (hosts.provider, hosts.new_provider()):
+        # It is found wherever it is, also by a daemon that has forgotten it.
+        assert await provider.provision(spec, 3, "token") == outcomes
+        assert [len(names(hosts.of[name])) for name in ("hv1", "hv2")] == [3, 2]
+    *made, rest = await hosts.provider.provision(spec, 3, "another")
+    assert (made, rest.kind) == ([], OutcomeKind.NO_CAPACITY)
+
+
+async def test_a_host_that_does_not_answer_leaves_its_part_unknown(hosts):
+    with_two_hosts(hosts, {"hv1": 1400, "hv2": 900})
+    hosts.hang("hv2", "defineXML")
+    provider = hosts.new_provider(call_s=0.3)
+    *made, rest = await provider.provision(ProvisionSpec("web", "golden"), 3, "token")
+    hosts.scripts["hv2"].pop("defineXML").released.set()
+    assert [each.kind for each in made] == [ACCEPTED] * 2
+    assert (rest.vm_id, rest.kind) == ("", OutcomeKind.UNKNOWN)
+
+
 async def test_if_nothing_fits_nothing_is_left(hosts):
     host = hosts.of["hv1"]
     host.define_template("golden")

@@ -233,12 +233,15 @@ class Orders(Holdings):
     ) -> None:
         """Apply the outcomes of a provisioning call: its VMs count as on their way before any listing shows them.
 
-        If the outcome is unknown, as many VMs as were requested count until a listing can tell.
+        If the outcome is unknown, as many VMs as were requested, less those that are known, count until a listing can tell.
         """
         self.touch()
         expected = self._expected.pop(action_id, None)
+        outcomes = tuple(outcomes)
+        known = sum(outcome.kind is OutcomeKind.ACCEPTED for outcome in outcomes)
         for outcome in outcomes:
             if outcome.kind is OutcomeKind.UNKNOWN and expected is not None:
+                expected.count = max(expected.count - known, 0)
                 expected.until_s = now_s + self.patience.consistency_s
                 self._expected[action_id] = expected
             if outcome.kind is not OutcomeKind.ACCEPTED or not outcome.vm_id:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from xml.etree import ElementTree as ET
@@ -81,12 +81,12 @@ class Offer:
     """What one host offers for a request.
 
     Attributes:
-        made: Whether the request has already been begun on this host.
+        made: Which of the request's VMs exist on this host already.
         template: Whether the host has the template.
         free_mib: Free memory in MiB; 0 if the host does not say.
     """
 
-    made: bool
+    made: tuple[str, ...]
     template: bool
     free_mib: int
 
@@ -97,13 +97,13 @@ def offer(connection: Any, request: Request) -> Offer:
     Raises:
         RefusedError: The token was used before for another request.
     """
-    made = _lookup(connection, request.ids[0])
-    if made is not None:
-        marks = describe(made.XMLDesc(_INACTIVE)).marks
+    made = [(vm_id, domain) for vm_id in request.ids if (domain := _lookup(connection, vm_id)) is not None]
+    for _, domain in made:
+        marks = describe(domain.XMLDesc(_INACTIVE)).marks
         if (marks.token, marks.request) != (request.token, request.digest):
             raise refused(MISMATCH, f"the token {request.token!r} has come before, with another request")
     return Offer(
-        made is not None,
+        tuple(vm_id for vm_id, _ in made),
         _named(connection, request.spec.launch_template) is not None,
         free_mib(connection) or 0,
     )
@@ -115,15 +115,15 @@ class Cloned:
 
     Attributes:
         ids: Their ids; at least one.
-        why: Why they are fewer than requested; empty if they are all.
+        why: Why they are fewer than there should be; empty if they are all.
     """
 
     ids: tuple[str, ...]
     why: str = ""
 
 
-def clone(connection: Any, request: Request, desk: HostContext) -> Cloned:
-    """Make and start the VMs of a request, or as many as the host has room for.
+def clone(connection: Any, request: Request, desk: HostContext, ids: Sequence[str]) -> Cloned:
+    """Make and start these VMs of a request on one host, or as many as it has room for.
 
     Raises:
         RefusedError: They cannot be made. Nothing is left of them, unless the outcome is UNKNOWN.
@@ -132,7 +132,7 @@ def clone(connection: Any, request: Request, desk: HostContext) -> Cloned:
     begun: list[str] = []
     done: list[str] = []
     try:
-        for vm_id in request.ids:
+        for vm_id in ids:
             if _lookup(connection, vm_id) is None:
                 begun.append(vm_id)
                 _make(connection, request, vm_id, template)
@@ -151,7 +151,7 @@ def clone(connection: Any, request: Request, desk: HostContext) -> Cloned:
         if fewer:
             return Cloned(tuple(done), failed.message)
         raise
-    return Cloned(request.ids)
+    return Cloned(tuple(ids))
 
 
 def _failure_of(error: Exception) -> Failure | None:

@@ -160,7 +160,7 @@ class LibvirtProvider:
         return await self._change(vm_ids, lambda _: None, partial(changes.tag, tags=dict(tags)))
 
     async def provision(self, spec: ProvisionSpec, count: int, token: str) -> tuple[Outcome, ...]:
-        """Clone the template `count` times on one host, or as often as there is room, and start the clones; see `provisioning`."""
+        """Clone the template `count` times, or as often as the hosts have room, and start the clones; see `provisioning`."""
         if count < 1 or not token:
             raise InvariantError(
                 f"provision needs a count of 1 or more and a token, got {count} and {token!r}"
