@@ -8,6 +8,7 @@ Rules of this file: it asks the questions and shows the answers. `providers.ec2.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -36,8 +37,11 @@ if TYPE_CHECKING:
 
 _READ_TIMEOUT_S = 10.0
 _BETWEEN_READS_S = 2.0
+_STATUS_TIMEOUT_S = 10.0
 _LITTLE_SPACE, _NO_SPACE = 1 << 30, 16 << 20
 """Free bytes for the journal below which doctor warns, and below which it reports a problem."""
+_NO_NAMELESS_FILES = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL})
+"""What a file system answers that cannot make files without a name."""
 
 
 def doctor(
@@ -83,6 +87,7 @@ async def _examine(settings: Settings) -> list[Finding]:
         Finding("settings", Level.WARNING, text, "correct the name") for text in unknown_variables(os.environ)
     ]
     found += _state_dir(settings.state_dir)
+    found += _running(settings)
     loaded = PolicyFolder(settings.policies, settings.tick_s, clock).load()
     found += [Finding("policy", Level.PROBLEM, str(each), "correct the file") for each in loaded.errors]
     found += [Finding("policy", Level.WARNING, str(each), "look at the file") for each in loaded.warnings]
@@ -193,15 +198,50 @@ def _with_place(name: str, finding: Finding) -> Finding:
 
 
 def _state_dir(directory: Path) -> list[Finding]:
-    """Return findings on whether the journal can be written and has enough free space."""
+    """Return findings on whether the state directory is there, can be written, and has enough free space."""
     from autoscaler.ports.findings import Finding, Level
 
     there = next((each for each in (directory, *directory.absolute().parents) if each.exists()), Path("/"))
-    if not os.access(there, os.W_OK):
-        text = f"the state directory {directory} cannot be written by this user"
-        fix = "run as the daemon's user, or correct the owner of the directory"
+    if why := _unwritable(there):
+        text = f"the state directory {directory} cannot be written by this user ({why})"
+        fix = "run as the daemon's user, or correct the owner of the directory, or the mount of its disk"
         return [Finding("state_dir", Level.PROBLEM, text, fix)]
-    return [room(directory, shutil.disk_usage(there).free)]
+    found = [room(directory, shutil.disk_usage(there).free)]
+    if there != directory:
+        text = f"the state directory {directory} is not there; a daemon makes it when it starts"
+        fix = "if a daemon has run, look where its journal went: mount its disk, or correct `state_dir`"
+        found.append(Finding("state_dir", Level.UNKNOWN, text, fix))
+    return found
+
+
+def _unwritable(directory: Path) -> str:
+    """Return why no file can be made in the directory; empty if one can. The file that is tried never has a name."""
+    try:
+        os.close(os.open(directory, os.O_TMPFILE | os.O_WRONLY, 0o600))
+    except OSError as error:
+        if error.errno in _NO_NAMELESS_FILES:
+            return "" if os.access(directory, os.W_OK) else "permission denied"
+        return (error.strerror or str(error)).lower()
+    return ""
+
+
+def _running(settings: Settings) -> list[Finding]:
+    """Return a finding if a daemon with these settings runs and cannot write its journal."""
+    from autoscaler.cli.status import fetch, own_address
+    from autoscaler.errors import DaemonError
+    from autoscaler.ports.findings import Finding, Level
+
+    if not settings.http_port:
+        return []
+    try:
+        told = fetch(own_address(settings.http_host, settings.http_port), _STATUS_TIMEOUT_S)
+    except DaemonError:
+        return []  # none runs, or one of another version
+    why = told.get("journal", {}).get("error")
+    if not why:
+        return []
+    text = f"the running daemon starts and stops nothing, because it cannot write its journal: {why}"
+    return [Finding("journal", Level.PROBLEM, text, "repair that; the daemon then continues by itself")]
 
 
 def room(directory: Path, free: int) -> Finding:

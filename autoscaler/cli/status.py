@@ -66,14 +66,14 @@ def status(
         raise typer.BadParameter("pass --watch too", param_hint="--every")
     with errors_in_words("status"):
         settings = load_settings()
-        base = url or _own_address(settings.http_host, settings.http_port)
+        base = url or own_address(settings.http_host, settings.http_port)
         if watch:
             _check_address(base)
             with _screen() if not as_json else nullcontext(_json_lines()) as show:
                 import asyncio
 
                 asyncio.run(_watch(base, every_s or 2.0, show, timeout_s, fleets))
-        found = _fetch(base, timeout_s, fleets)
+        found = fetch(base, timeout_s, fleets)
     if as_json:
         typer.echo(json.dumps({"version": FORM, **found}, indent=2))
     else:
@@ -84,13 +84,13 @@ def status(
         raise typer.Exit(FAILED)
 
 
-def _own_address(host: str, port: int) -> str:
+def own_address(host: str, port: int) -> str:
     """Return the URL at which a daemon with these settings is reached from this machine."""
     reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  all addresses: any will do
     return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
 
 
-def _fetch(base: str, timeout_s: float, fleets: list[str] | None = None) -> dict[str, Any]:
+def fetch(base: str, timeout_s: float, fleets: list[str] | None = None) -> dict[str, Any]:
     """Return the daemon's answer, limited to the named fleets if any are named.
 
     Raises:
@@ -153,7 +153,7 @@ async def _watch(
     next_s = clock.monotonic()
     while True:
         try:
-            show(await asyncio.to_thread(_fetch, base, timeout_s, fleets), "")
+            show(await asyncio.to_thread(fetch, base, timeout_s, fleets), "")
         except DaemonError as error:
             show(None, str(error))
         next_s = max(next_s + every_s, clock.monotonic())

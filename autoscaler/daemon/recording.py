@@ -118,7 +118,7 @@ class Recorder:
             )
         except JournalError as error:
             self.trouble, self._may_succeed = str(error), isinstance(error, JournalLateError)
-            self._failed(f"{error}; {len(given)} actions are held")
+            self._failed(f"{str(error).removesuffix('.')}; {len(given)} actions are held")
             return None
         self.trouble = ""
         return ids

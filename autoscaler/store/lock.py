@@ -67,6 +67,11 @@ def _taken(state_dir: Path) -> int:
     """Lock the directory, and return the lock file's descriptor."""
     try:
         fd = os.open(state_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT, MODE)
+    except FileNotFoundError as error:
+        raise JournalError(
+            f"The state directory {state_dir} is not there any more. Make it again, with the owner and mode that it had, or "
+            "mount its disk; a running daemon then continues by itself."
+        ) from error
     except OSError as error:
         raise JournalError(
             f"The state directory {state_dir} cannot be written to: {error.strerror}. "

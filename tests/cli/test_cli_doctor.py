@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,6 +15,7 @@ from autoscaler.cli.main import app
 from autoscaler.cloud.endpoint_process import EndpointProcess
 from autoscaler.cloud.setup import CloudSetup, FleetSetup
 from autoscaler.ports.findings import Finding, Level
+from tests.real import require_real
 
 POLICY = """
 fleet: {fleet}
@@ -167,6 +169,47 @@ def test_a_disk_where_nothing_can_be_written_is_a_problem_and_little_room_is_to_
     found = room(Path("/var/lib/autoscaler"), free)
     assert (str(found.level), found.text.startswith(said)) == (level, True)
     assert bool(found.fix) is (level != "ok")
+
+
+def test_a_state_directory_that_is_not_there_is_named(examined, tmp_path):
+    _, findings, _ = examined(url="http://127.0.0.1:9")
+    found = [(each["level"], each["text"]) for each in findings if each["check"] == "state_dir"]
+    assert (
+        "unknown",
+        f"the state directory {tmp_path}/state is not there; a daemon makes it when it starts",
+    ) in found
+    (tmp_path / "state").mkdir()
+    _, findings, _ = examined(url="http://127.0.0.1:9")
+    assert not [each for each in findings if each["check"] == "state_dir" and "not there" in each["text"]]
+
+
+def test_a_running_daemon_that_cannot_write_its_journal_is_a_problem(examined, exporter, monkeypatch):
+    monkeypatch.setenv("AUTOSCALER_HTTP_PORT", exporter.split(":")[2].split("/")[0])
+    answer = {"healthy": True, "problems": [], "fleets": [], "journal": {"error": "the disk is full"}}
+    Shows.text = json.dumps(answer)
+    _, findings, _ = examined(url="http://127.0.0.1:9")
+    (found,) = [each for each in findings if each["check"] == "journal"]
+    assert (found["level"], found["text"].endswith("cannot write its journal: the disk is full")) == (
+        "problem",
+        True,
+    )
+    Shows.text = json.dumps({**answer, "journal": {"error": ""}})
+    _, findings, _ = examined(url="http://127.0.0.1:9")
+    assert "journal" not in {each["check"] for each in findings}
+
+
+def test_a_state_directory_on_a_disk_mounted_read_only_is_a_problem(examined, tmp_path):
+    folder = tmp_path / "state"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "ro,size=1m", "none", str(folder)]
+    mounted = subprocess.run(mount, capture_output=True, check=False)
+    require_real("a mounted file system (needs root)", mounted.returncode == 0)
+    try:
+        _, findings, _ = examined(url="http://127.0.0.1:9")
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+    (found,) = [each for each in findings if each["check"] == "state_dir"]
+    assert (found["level"], "(read-only file system)" in found["text"]) == ("problem", True)
 
 
 def test_what_is_wrong_in_the_same_way_with_many_fleets_is_told_once(capsys):

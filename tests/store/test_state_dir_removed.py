@@ -26,7 +26,7 @@ async def test_it_is_taken_again_and_no_second_daemon_gets_it(tmp_path, gone):
     await journal.record_tick(a_tick(0), ())
     if gone == "all":
         shutil.rmtree(folder)
-        with pytest.raises(JournalError):
+        with pytest.raises(JournalError, match="is not there any more"):
             await journal.record_tick(a_tick(1), ())
         folder.mkdir()
     else:
