@@ -80,6 +80,7 @@ class _Counted:
         process: The process that counted.
         done: Work counted so far.
         rates: Work per second over the time before `read_at_s`; None if no reading came before.
+        fresh: Entries that this reading is the first of, which is no failure: their rates come with the next one.
     """
 
     read_at_s: float
@@ -87,6 +88,7 @@ class _Counted:
     process: _Process
     done: dict[str, int]
     rates: dict[str, float] | None
+    fresh: frozenset[str] = frozenset()
 
 
 class HaproxySource:
@@ -191,7 +193,7 @@ class HaproxySource:
     def _count(self, before: _Counted | None, answer: _Table, now_s: float) -> _Counted:
         at_s, process, done = answer.at_s, answer.process, {row.name: row.arrived for row in answer.rows}
         if before is None or at_s - before.at_s > self._window.longest_s:
-            return _Counted(now_s, at_s, process, done, None)
+            return _Counted(now_s, at_s, process, done, None, frozenset(done))
         passed_s = at_s - before.at_s
         if passed_s <= 0 or passed_s < self._window.shortest_s:
             return before
@@ -210,7 +212,12 @@ class HaproxySource:
             for name, count in done.items()
             if count >= before.done.get(name, math.inf)
         }
-        return _Counted(now_s, at_s, process, done, rates)
+        return _Counted(now_s, at_s, process, done, rates, frozenset(done.keys() - before.done.keys()))
+
+    def _is_fresh(self, place: str, name: str) -> bool:
+        """Whether the entry has been read for the first time."""
+        counted = self._counted.get(place)
+        return counted is not None and name in counted.fresh
 
     def _total(
         self,
@@ -220,7 +227,8 @@ class HaproxySource:
     ) -> FleetReadings:
         keys = [(socket.place, _BACKEND) for socket in self._sockets]
         if rates is None or not all(key in rates for key in keys):
-            return FleetReadings.none(FIRST)
+            is_first = any(self._is_fresh(*key) for key in keys)
+            return FleetReadings.none("" if is_first else FIRST)
         value = math.fsum(rates[key] for key in keys) + _waiting(tables) / self._queue_within_s
         return FleetReadings(("",), np.array([value]), np.array([now_s]))
 
@@ -231,14 +239,18 @@ class HaproxySource:
         vms: Sequence[Vm],
         now_s: float,
     ) -> FleetReadings:
-        if rates is None:
-            return FleetReadings.none(FIRST)
-        found = {}
+        found, fresh = {}, set()
         for vm_id, entries in self._entries(tables, vms).items():
             keys = [(place, row.name) for place, row in entries]
-            if all(key in rates for key in keys):
+            if rates is not None and all(key in rates for key in keys):
                 found[vm_id] = math.fsum(rates[key] for key in keys)
-        return self._readings(found, vms, now_s, tables)
+            elif any(self._is_fresh(*key) for key in keys):
+                fresh.add(vm_id)
+        if rates is None:
+            return FleetReadings.none("" if fresh else FIRST)
+        seen = self._readings(found, vms, now_s, tables)
+        missing = self._missing(found, [vm for vm in vms if vm.id not in fresh], tables)
+        return replace(seen, error=missing)
 
     def _utilisation(
         self, tables: Sequence[Sequence[StatRow]], vms: Sequence[Vm], now_s: float
