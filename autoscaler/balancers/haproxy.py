@@ -4,15 +4,20 @@ A fleet may be behind several HAProxy processes: a VM is out of rotation when al
 the sum over all. If one process cannot be reached, nothing is known of the VMs, because it may still send them work.
 
 VMs are matched to entries of the backend by their private address, or by the name of the entry.
+
+After a reload, the process before serves its sessions to their end, but nobody can ask it. Sessions that a draining VM had there still
+count as its own, until it is admitted again: otherwise it would look idle, and be stopped under them. How long such a VM is waited
+for is up to the drain's timeout.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
-from autoscaler.balancers.haproxy_socket import HaproxyError, HaproxySocket, StatRow
+from autoscaler.balancers.haproxy_socket import HaproxyError, HaproxySocket, Process, StatRow
 from autoscaler.ports import Clock, Member, Rotation, RotationView, Vm
 from autoscaler.words import some
 
@@ -38,6 +43,30 @@ def rows_by_key(rows: Sequence[StatRow], by: JoinBy) -> dict[str, list[StatRow]]
     return found
 
 
+@dataclass(slots=True)
+class _Seen:
+    """What one place showed last.
+
+    Attributes:
+        process: Who answered; None if it never said.
+        draining: Sessions of entries out of rotation, by name.
+        left: Sessions that entries had in processes before a reload, by name; only of entries out of rotation at that time.
+    """
+
+    process: Process | None = None
+    draining: dict[str, int] = field(default_factory=dict)
+    left: dict[str, int] = field(default_factory=dict)
+
+    def note(self, rows: Iterable[StatRow], process: Process | None) -> None:
+        """Note an answer."""
+        if process is not None and self.process is not None and process.follows(self.process):
+            for name, sessions in self.draining.items():
+                self.left[name] = self.left.get(name, 0) + sessions
+        self.process = process or self.process
+        busy = {row.name: row.sessions + row.queued for row in rows if _rotation(row) is not Rotation.IN}
+        self.draining = {name: sessions for name, sessions in busy.items() if sessions}
+
+
 class HaproxyBalancer:
     """A Balancer over one or several HAProxy processes.
 
@@ -56,6 +85,7 @@ class HaproxyBalancer:
         self._backend = backend
         self._by = by
         self._clock = clock
+        self._seen = {place: _Seen() for place in places}
 
     async def look(self, vms: Sequence[Vm]) -> RotationView:
         """Return the rotation and sessions of these VMs."""
@@ -88,21 +118,30 @@ class HaproxyBalancer:
     ) -> tuple[dict[str, Member], str]:
         """Set the state of the VMs' entries, if one is given; return the VMs as one process then sees them, and any error."""
         try:
-            rows = rows_by_key(await socket.table(self._backend), self._by)
+            rows = await self._rows(socket)
             if not state:
                 return self._members(vms, rows, socket.place)
             names = [row.name for vm in vms for row in rows.get(key_of(vm, self._by), ())]
             refused = await self._set(socket, names, state)
-            rows = rows_by_key(await socket.table(self._backend), self._by)
+            rows = await self._rows(socket)
         except HaproxyError as error:
             return {}, str(error)
         members, error_text = self._members(vms, rows, socket.place)
         return members, "; ".join(filter(None, (refused, error_text)))
 
+    async def _rows(self, socket: HaproxySocket) -> dict[str, list[StatRow]]:
+        """Return the entries of one process by what VMs are matched by."""
+        rows, process = await socket.table_and_process(self._backend)
+        self._seen[socket.place].note(rows, process)
+        return rows_by_key(rows, self._by)
+
     async def _set(self, socket: HaproxySocket, names: Sequence[str], state: str) -> str:
         if not names:
             return ""
         answers = await socket.ask([f"set server {self._backend}/{name} state {state}" for name in names])
+        if state == "ready":
+            for name in names:
+                self._seen[socket.place].left.pop(name, None)
         refused = [(name, said) for name, said in zip(names, answers, strict=True) if said]
         if not refused:
             return ""
@@ -117,7 +156,8 @@ class HaproxyBalancer:
         for vm in vms:
             entries = rows.get(key_of(vm, self._by))
             if entries:
-                found[vm.id] = _joined([_member(row) for row in entries])
+                left = self._seen[place].left
+                found[vm.id] = _joined([_member(row, left.get(row.name, 0)) for row in entries])
             else:
                 unknown.append(f"{vm.id} ({key_of(vm, self._by) or f'without {self._by}'})")
                 found[vm.id] = Member(Rotation.OUT, 0, "not in the backend", known=False)
@@ -130,16 +170,19 @@ class HaproxyBalancer:
         )
 
 
-def _member(row: StatRow) -> Member:
-    status = row.status
-    if status.startswith("UP") or status == "no check":
-        rotation = Rotation.IN
-    elif status.startswith(("DRAIN", "NOLB")):
-        rotation = Rotation.CORDONED
-    else:
-        # MAINT, DOWN, and DOWN 1/2 on its way up.
-        rotation = Rotation.OUT
-    return Member(rotation, row.sessions + row.queued, status)
+def _member(row: StatRow, left: int) -> Member:
+    """Return what an entry shows, and the sessions that it left behind in a process before a reload."""
+    detail = f"{row.status}, with {left} from before a reload" if left else row.status
+    return Member(_rotation(row), row.sessions + row.queued + left, detail)
+
+
+def _rotation(row: StatRow) -> Rotation:
+    if row.status.startswith("UP") or row.status == "no check":
+        return Rotation.IN
+    if row.status.startswith(("DRAIN", "NOLB")):
+        return Rotation.CORDONED
+    # MAINT, DOWN, and DOWN 1/2 on its way up.
+    return Rotation.OUT
 
 
 def _joined(members: Sequence[Member]) -> Member:

@@ -52,17 +52,37 @@ class StatRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Counters:
-    """Counters of one HAProxy process.
+class Process:
+    """A HAProxy process: counters and sessions begin at zero with each.
 
     Attributes:
         pid: Its number. Processes in containers may all have the same.
-        up_s: For how long it has run, in whole seconds: counters begin at zero with each process.
-        rows: The backend and its entries.
+        up_s: For how long it has run, in whole seconds.
     """
 
     pid: int
     up_s: int
+
+    @property
+    def age_s(self) -> float:
+        """For how long it has run, in seconds, to half a second."""
+        return self.up_s + 0.5
+
+    def follows(self, other: Process) -> bool:
+        """Whether this is not that process, seen later."""
+        return self.pid != other.pid or self.up_s < other.up_s
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Counters of one HAProxy process.
+
+    Attributes:
+        process: Which process that is.
+        rows: The backend and its entries.
+    """
+
+    process: Process
     rows: list[StatRow]
 
 
@@ -95,11 +115,19 @@ class HaproxySocket:
         """
         # In one connection: a reload between two would give the age of one process and the counters of another.
         info, text = await self.ask(["show info", _table_of(backend)])
-        pid, up_s = _PID.search(info), _UPTIME.search(info)
-        if pid is None or up_s is None:
+        if (process := _process(info)) is None:
             shown = info.strip().splitlines()[0][:_SHOWN] if info.strip() else "nothing"
             raise HaproxyError(f"HAProxy at {self.place} does not say for how long it has run, but {shown!r}")
-        return Counters(int(pid[1]), int(up_s[1]), read_table(text, backend, self.place))
+        return Counters(process, read_table(text, backend, self.place))
+
+    async def table_and_process(self, backend: str) -> tuple[list[StatRow], Process | None]:
+        """Return the rows of the backend and its entries, and the process whose sessions they are; None if it does not say.
+
+        Raises:
+            HaproxyError: HAProxy does not answer, or not with this table.
+        """
+        text, info = await self.ask([_table_of(backend), "show info"])
+        return read_table(text, backend, self.place), _process(info)
 
     async def ask(self, commands: Sequence[str]) -> list[str]:
         """Send commands and return their answers, in order, without line feeds at the end.
@@ -159,6 +187,12 @@ class HaproxySocket:
 def _table_of(backend: str) -> str:
     """The command that shows a backend and its entries."""
     return f"show stat {backend} 6 -1"
+
+
+def _process(info: str) -> Process | None:
+    """The process that says this about itself; None if it does not."""
+    pid, up_s = _PID.search(info), _UPTIME.search(info)
+    return None if pid is None or up_s is None else Process(int(pid[1]), int(up_s[1]))
 
 
 def _split(text: str, commands: int) -> list[str]:

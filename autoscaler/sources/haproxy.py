@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from autoscaler.balancers.haproxy import JoinBy, key_of, rows_by_key
-from autoscaler.balancers.haproxy_socket import HaproxyError, HaproxySocket, StatRow
+from autoscaler.balancers.haproxy_socket import HaproxyError, HaproxySocket, Process, StatRow
 from autoscaler.core.types import Signal
 from autoscaler.errors import SourceError
 from autoscaler.ports import Clock, FleetReadings, Vm
@@ -39,23 +39,6 @@ _LEAST_AGE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Process:
-    """A HAProxy process: its number, and for how long it has run, in whole seconds."""
-
-    pid: int
-    up_s: int
-
-    @property
-    def age_s(self) -> float:
-        """For how long it has run, in seconds, to half a second."""
-        return self.up_s + 0.5
-
-    def follows(self, other: _Process) -> bool:
-        """Whether this is not that process, seen later."""
-        return self.pid != other.pid or self.up_s < other.up_s
-
-
-@dataclass(frozen=True, slots=True)
 class _Table:
     """Answer of one process.
 
@@ -66,7 +49,7 @@ class _Table:
     """
 
     at_s: float
-    process: _Process
+    process: Process
     rows: list[StatRow]
 
 
@@ -85,7 +68,7 @@ class _Counted:
 
     read_at_s: float
     at_s: float
-    process: _Process
+    process: Process
     done: dict[str, int]
     rates: dict[str, float] | None
     fresh: frozenset[str] = frozenset()
@@ -168,9 +151,7 @@ class HaproxySource:
     async def _answer(self, socket: HaproxySocket) -> _Table:
         asked_at_s = self._clock.monotonic()
         found = await socket.counters(self._backend)
-        return _Table(
-            (asked_at_s + self._clock.monotonic()) / 2.0, _Process(found.pid, found.up_s), found.rows
-        )
+        return _Table((asked_at_s + self._clock.monotonic()) / 2.0, found.process, found.rows)
 
     async def close(self) -> None:
         """Do nothing: no connection is kept between readings."""

@@ -66,6 +66,7 @@ class Haproxy:
             f"  server i-{number} {address}:{vms.port}{limit}{check}"
             for number, address in enumerate(vms.addresses)
         )
+        self._leaving = None
         self.config = folder / "haproxy.cfg"
         self.config.write_text(
             f"global\n  stats socket {bind} level {level}\n"
@@ -90,10 +91,27 @@ class Haproxy:
             return False
 
     async def __aexit__(self, *_):
-        with suppress(ProcessLookupError):
-            self._process.kill()
-        await self._process.wait()
+        for process in filter(None, (self._process, self._leaving)):
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
         self._ports.close()
+
+    async def reload(self):
+        """Start a second process, which takes over while the first serves its sessions to their end."""
+        place, first = HaproxySocket(self.place, 5.0), self._process
+        before = (await place.counters(BACKEND)).process
+        self._leaving = first
+        self._process = await asyncio.create_subprocess_exec(
+            PROGRAM, "-f", str(self.config), "-db", "-sf", str(first.pid),
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+
+        async def answers():
+            with suppress(HaproxyError):
+                return (await place.counters(BACKEND)).process.follows(before)
+
+        await wait_for(answers)
 
     async def request(self):
         """Send a request through HAProxy and return its status line."""

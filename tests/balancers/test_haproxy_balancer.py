@@ -57,6 +57,28 @@ async def test_a_cordoned_vm_finishes_its_work_gets_none_and_comes_back(tmp_path
         assert set(vms.seen) == set(vms.addresses)
 
 
+async def test_what_a_draining_vm_still_does_in_the_process_before_a_reload_is_its_work(tmp_path):
+    async with Vms(1) as vms, Haproxy(tmp_path, vms) as haproxy:
+        its, front = vms_of(vms), balancer(haproxy.place)
+        vms.free.clear()
+        under_way = asyncio.create_task(haproxy.request())
+        await wait_for(lambda: vms.seen)
+        await front.cordon(its)
+        await haproxy.reload()
+
+        async def shown(view):
+            member = (await view).members["i-0"]
+            return member.rotation, member.sessions, member.detail
+
+        # The new process knows neither that it drains nor what it does.
+        assert await shown(front.look(its)) == (Rotation.IN, 1, "no check, with 1 from before a reload")
+        assert await shown(front.cordon(its)) == (Rotation.CORDONED, 1, "DRAIN, with 1 from before a reload")
+        vms.free.set()
+        assert await under_way == "HTTP/1.1 200 OK"
+        assert await shown(front.look(its)) == (Rotation.CORDONED, 1, "DRAIN, with 1 from before a reload")
+        assert await shown(front.admit(its)) == (Rotation.IN, 0, "no check")
+
+
 async def test_what_waits_in_the_queue_of_a_vm_is_its_work(tmp_path):
     async with Vms(1) as vms, Haproxy(tmp_path, vms, maxconn=1) as haproxy:
         vms.free.clear()

@@ -192,8 +192,8 @@ async def test_after_a_time_without_a_process_no_rate_of_before_is_repeated(tmp_
 async def test_the_age_of_a_real_process_is_read_with_its_counters(tmp_path):
     async with Vms(1) as vms, Haproxy(tmp_path, vms) as haproxy:
         found = await HaproxySocket(haproxy.place, 5.0).counters(BACKEND)
-        assert found.pid > 0
-        assert 0 <= found.up_s < 60
+        assert found.process.pid > 0
+        assert 0 <= found.process.up_s < 60
         assert {row.name for row in found.rows} == {"i-0", "BACKEND"}
 
 

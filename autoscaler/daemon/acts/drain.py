@@ -218,9 +218,9 @@ class Drains:
                 leaving.idle_looks, leaving.sessions = 0, None
                 continue
             if member.rotation is Rotation.IN:
-                # Someone put it back, and it may have taken work since.
+                # Someone put it back, or a reload did, and it may have taken work since.
                 leaving.cordoned_at_s, leaving.idle_looks = None, 0
-                text = f"{vm.id} was put back into the balancer by somebody else; it is cordoned again"
+                text = f"{vm.id} was put back into the balancer, by somebody or by a reload; it is cordoned again"
                 notes += [] if leaving.undone else [Note("drain_undone", inventory.fleet, text)]
                 leaving.undone = True
                 continue
