@@ -22,7 +22,7 @@ KINDS = {
     "drain_failed": "A VM could not be taken out of the balancer; it keeps serving.",
     "drain_left": "A VM was draining when the daemon stopped, and its fleet has since lost its policy or balancer or moved to shadow: put the VM back into the balancer by hand.",
     "drain_resumed": "A VM that was draining before a restart, or before the clock was set back, continues to drain.",
-    "drain_undone": "Somebody put a draining VM back into the balancer; it is taken out again.",
+    "drain_undone": "Somebody, or a reload, put a draining VM back into the balancer; it is taken out again.",
     "exercise_left": "A VM was being exercised, or made for the warm pool, when the daemon ceased to act on its fleet. It keeps running: stop it by hand.",
     "exercise_failed": "An exercised VM would not have been able to serve; the text says why.",
     "exercise_not_run": "The command of an exercise could not be run; the VM goes back into the pool.",
