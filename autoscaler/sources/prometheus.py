@@ -366,6 +366,8 @@ class PrometheusSource:
     def _doubts(self, vector: Vector, values: np.ndarray, now_s: float) -> list[str]:
         """Warnings about values that count nonetheless. Their texts rarely change, so that they are not reported in every tick."""
         told = [f"Prometheus warns: {text}" for text in vector.warnings[:3]]
+        if trouble := self._queries.access.trouble:
+            told.append(trouble)
         ahead_s = vector.asked_at_s - now_s
         if abs(ahead_s) > SKEW_S:
             way = "ahead of" if ahead_s > 0 else "behind"

@@ -132,6 +132,8 @@ class PrometheusAccess:
         self._trusted: dict[Path, Stat] = {}
         self._secrets: dict[Path, tuple[Stat, str]] = {}
         self._held_until_s = float("-inf")
+        self.trouble = ""
+        """Why changed files of the TLS settings are not used yet; empty if they are."""
 
     async def ask(self, path: str, form: Mapping[str, str]) -> Answer:
         """POST a form to `/api/v1/` and the path.
@@ -289,14 +291,25 @@ class PrometheusAccess:
     # ── credentials ────────────────────────────────────────────────────────────────────────────────────
 
     async def _open(self) -> aiohttp.ClientSession:
-        """Return the session. A new one is made when a file of the TLS settings has changed."""
-        files = [
-            f for f in (self.address.tls.ca_file, self.address.tls.cert_file, self.address.tls.key_file) if f
-        ]
+        """Return the session. A new one is made when a file of the TLS settings has changed.
+
+        If the changed files cannot be used, the last session is: whoever renews them may write one after the other.
+        """
+        tls = self.address.tls
+        files = [f for f in (tls.ca_file or _system_authorities(), tls.cert_file, tls.key_file) if f]
         trusted = {file: _stat(file) for file in files}
         if self._session is not None and trusted == self._trusted:
+            self.trouble = ""
             return self._session
-        connector = aiohttp.TCPConnector(ssl=self._context(), limit=AT_ONCE, ttl_dns_cache=60)
+        try:
+            context = self._context()
+        except SourceError as error:
+            if self._session is None:
+                raise
+            self.trouble = f"{error}; what was in them before is used until they can be"
+            return self._session
+        self.trouble = ""
+        connector = aiohttp.TCPConnector(ssl=context, limit=AT_ONCE, ttl_dns_cache=60)
         session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -348,6 +361,12 @@ class PrometheusAccess:
             raise self._error(f"the file {file} must hold the secret on one line, and nothing else")
         self._secrets[file] = stat, text
         return text
+
+
+def _system_authorities() -> Path | None:
+    """The file of the authorities that this system trusts, which a session reads once; None if it has a folder only."""
+    found = ssl.get_default_verify_paths().cafile
+    return Path(found) if found else None
 
 
 def _stat(file: Path) -> Stat:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -136,7 +137,7 @@ async def _authority(folder, name):
     )  # fmt: skip
 
 
-async def test_tls_client_certificate_and_password(tmp_path, unused_tcp_port, sources):
+async def test_tls_client_certificate_and_password(tmp_path, unused_tcp_port, sources, monkeypatch):
     require_real("openssl", shutil.which("openssl") is not None)
     for authority in ("ours", "theirs"):
         await _authority(tmp_path, authority)
@@ -175,8 +176,23 @@ async def test_tls_client_certificate_and_password(tmp_path, unused_tcp_port, so
         password.write_text("s3cret\n")
         assert (await _later(source)).values.tolist() == [1.0]
         await refused(nobody, f"{url}: ")
+        # A renewal that has written the certificate, and not yet its key.
+        certificate = ours.cert_file.read_bytes()
+        shutil.copy(tmp_path / "theirs.crt", ours.cert_file)
+        found = await _later(source)
+        assert (found.values.tolist(), "; what was in them before is used" in found.error) == ([1.0], True)
+        ours.cert_file.write_bytes(certificate)
+        found = await _later(source)
+        assert (found.values.tolist(), found.error) == ([1.0], "")
         shutil.copy(tmp_path / "theirs.crt", ca)
         await refused(source, "its certificate is not trusted")
+        # The authorities that the system trusts are renewed in the same way.
+        monkeypatch.setenv("SSL_CERT_FILE", str(ca))
+        with_system = Address(url, tls=replace(ours, ca_file=None), username="scaler", password_file=password)
+        source = sources(with_system, "vector(1)", Signal.TOTAL)
+        await refused(source, "its certificate is not trusted")
+        shutil.copy(tmp_path / "ours.crt", ca)
+        assert (await _later(source)).values.tolist() == [1.0]
 
 
 async def _error(source):
