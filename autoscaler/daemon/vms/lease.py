@@ -136,8 +136,12 @@ class Lease:
             self._due_s = -math.inf
             return
         self.held_by = ""
+        own = [mark for mark in marks if mark.run == self._run]
+        if self._taken_s is None and any(self._is_of_this_claim(mark) for mark in own):
+            # The answer to the write was lost or late, but the tag is there.
+            self._taken_s = now_s
         settled = self._taken_s is not None and requested_at_s - self._taken_s >= SETTLE_S
-        if settled and any(mark.run == self._run for mark in marks):
+        if settled and own:
             self.ours = True
 
     def _set_back_to(self, now_s: float) -> None:
@@ -153,6 +157,10 @@ class Lease:
         self._changed_s += by_s
         self._asked_s = None if self._asked_s is None else self._asked_s + by_s
         self._taken_s = None if self._taken_s is None else self._taken_s + by_s
+
+    def _is_of_this_claim(self, mark: Mark) -> bool:
+        """Whether an own tag was written since the present claim began; tags hold whole seconds."""
+        return self._asked_s is not None and mark.at_s >= self._asked_s - 1.0
 
     def _is_anothers(self, mark: Mark, began_s: float) -> bool:
         if mark.name == self._name:
