@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from autoscaler.daemon.last_good import LastGood
     from autoscaler.daemon.loop import Daemon
     from autoscaler.daemon.policies import Loaded, PolicyFolder
+    from autoscaler.daemon.telemetry import Telemetry
     from autoscaler.daemon.vms.leasing import Leasing
     from autoscaler.ports import Clock, MetricSource
     from autoscaler.settings import Settings
     from autoscaler.sources.push import PushedSamples
+    from autoscaler.store import SqliteJournal
     from autoscaler.web.ingest import Ingest
     from autoscaler.web.ingest_token import PushTokens
     from autoscaler.web.site import Site
@@ -110,14 +112,12 @@ async def _run(
     from autoscaler.cli.run_places import OpenPlaces
     from autoscaler.clock import SystemClock
     from autoscaler.daemon.backfill import Backfill
-    from autoscaler.daemon.closing import close
     from autoscaler.daemon.lifecycle import Retention, close_all, run_to_the_end, signal_handling
     from autoscaler.daemon.loop import Daemon, LoopSettings
     from autoscaler.daemon.notify import Notifier
     from autoscaler.daemon.reloading import Reloads
     from autoscaler.daemon.telemetry import Telemetry
     from autoscaler.settings import unknown_variables
-    from autoscaler.store import open_journal
     from autoscaler.store.recorded_demand import RecordedPast
     from autoscaler.web.control import Control
     from autoscaler.wiring import Wiring
@@ -141,10 +141,7 @@ async def _run(
     balancer_of, hook_of = real_balancer(clock, clouds.ec2_of), real_hook(clock, clouds.ec2_of)
     made, left_out = sources_of(policies, sources.source_for, (clouds.name_of, balancer_of, hook_of))
     async with AsyncExitStack() as stack:
-        journal = open_journal(
-            settings.state_dir, clock.now, lambda text: telemetry.log.error("journal_recovered", text=text)
-        )
-        stack.push_async_callback(close, journal, telemetry)
+        journal, name = _journal(settings, clock, telemetry, stack)
         places = OpenPlaces(clouds, clock, telemetry, stack)
         providers = await places.open()
 
@@ -161,7 +158,7 @@ async def _run(
             telemetry,
             limits,
             notifier=Notifier.from_environment(os.environ),
-            leasing=_leasing(settings, clock, stack),
+            leasing=_leasing(name, clock, stack),
         )
         stack.push_async_callback(close_all, daemon)
         loaded = replace(loaded, left_out=loaded.left_out + left_out)
@@ -181,6 +178,27 @@ async def _run(
         await run_to_the_end(daemon, retention=retention, reloads=reloads, beside=beside, for_s=for_s)
 
 
+def _journal(
+    settings: Settings, clock: Clock, telemetry: Telemetry, stack: AsyncExitStack
+) -> tuple[SqliteJournal, str]:
+    """Return the journal, and the daemon's name, empty if the settings turn leases off; the journal ends with the stack."""
+    from autoscaler.daemon.closing import close
+    from autoscaler.store import open_journal
+    from autoscaler.store.identity import daemon_name, keep_name
+
+    name = ""
+
+    def begun_anew(text: str) -> None:
+        telemetry.log.error("journal_recovered", text=text)
+        # If the whole directory was lost, so was the name.
+        keep_name(settings.state_dir, name)
+
+    journal = open_journal(settings.state_dir, clock.now, begun_anew)
+    stack.push_async_callback(close, journal, telemetry)
+    name = daemon_name(settings.state_dir) if settings.lease else ""
+    return journal, name
+
+
 def _site(settings: Settings, daemon: Daemon, pushing: Pushing, stack: AsyncExitStack) -> Site:
     """Return the HTTP site; its reader of the journal is closed with the stack."""
     from autoscaler.store.history import JournalHistory
@@ -191,14 +209,14 @@ def _site(settings: Settings, daemon: Daemon, pushing: Pushing, stack: AsyncExit
     return Site(daemon, settings.http_host, settings.http_port, pushing.ingest(daemon), history=history)
 
 
-def _leasing(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Leasing | None:
-    """Return the lease that keeps two daemons off one fleet, or None if the settings turn it off; it ends with the stack."""
+def _leasing(name: str, clock: Clock, stack: AsyncExitStack) -> Leasing | None:
+    """Return the lease that keeps two daemons off one fleet, or None without a name; it ends with the stack."""
     from autoscaler.daemon.vms.leasing import Leasing
-    from autoscaler.store.identity import daemon_name, run_name
+    from autoscaler.store.identity import run_name
 
-    if not settings.lease:
+    if not name:
         return None
-    leasing = Leasing(clock, daemon_name(settings.state_dir), run_name())
+    leasing = Leasing(clock, name, run_name())
     stack.push_async_callback(leasing.finish)
     return leasing
 

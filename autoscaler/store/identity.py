@@ -32,14 +32,29 @@ def daemon_name(state_dir: Path) -> str:
                 return found
         host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:_HOST_LETTERS] or "daemon"
         name = f"{host}-{secrets.token_hex(4)}"
-        draft = path.with_suffix(".new")
-        draft.write_text(f"{name}\n", "utf-8")
-        draft.replace(path)
+        _write(path, name)
     except OSError as error:
         raise JournalError(
             f"{path}: {error.strerror or error}; can the daemon write its state_dir?"
         ) from error
     return name
+
+
+def keep_name(state_dir: Path, name: str) -> None:
+    """Write the daemon's name again if its file is gone, so that after a restart its leases are still its own.
+
+    A failure changes nothing: the next run then takes another name, and waits for leases of this one to end.
+    """
+    path = state_dir / FILE_NAME
+    with suppress(OSError):
+        if name and not path.exists():
+            _write(path, name)
+
+
+def _write(path: Path, name: str) -> None:
+    draft = path.with_suffix(".new")
+    draft.write_text(f"{name}\n", "utf-8")
+    draft.replace(path)
 
 
 def run_name() -> str:

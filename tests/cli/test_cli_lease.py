@@ -47,5 +47,9 @@ def test_the_second_daemon_is_kept_off_and_says_by_whom(tmp_path):
             wait_for(lambda: fleets_of(url)["web"]["decision"])
             assert fleets_of(url)["web"]["leased_to"] == ""
             assert "held until it is known" not in again.output()
+            # Without its name, the next run would take the leases of this one for another daemon's.
+            for file in ("daemon-name", "journal.sqlite"):
+                (tmp_path / "one" / file).unlink()
+            again.hears("journal_recovered")
             assert again.end(TERMINATE) == 0
         assert (tmp_path / "one" / "daemon-name").read_text().strip() == name

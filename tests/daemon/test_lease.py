@@ -64,27 +64,6 @@ def test_a_fleet_that_is_nobodys_is_claimed_and_acted_on_once_the_own_tag_is_see
     assert lease.due(at_s + RENEW_S) == ("i-0", "i-1")
 
 
-def test_a_tag_that_is_seen_was_written_even_if_the_answer_to_it_was_lost():
-    lease = Lease("a", "1")
-    lease.see(marked(None, None, None), 1000.0, 1000.0)
-    mark = lease.mark(1000.4)
-    lease.wrote(1001.0, done=False)
-    for at_s, acts in ((1010.0, False), (1010.0 + SETTLE_S - 1.0, False), (1010.0 + SETTLE_S, True)):
-        lease.see(marked(str(mark), str(mark)), at_s, at_s)
-        assert lease.may_act(at_s) is acts
-    # A tag of an earlier claim says nothing about the present one.
-    theirs = Mark("b", "7", 1, 1030.0)
-    lease.see(marked(str(theirs), str(mark)), 1030.0, 1030.0)
-    free_s = 1030.0 + VALID_S
-    lease.see(marked(str(theirs), str(mark)), free_s, free_s)
-    assert lease.held_by == ""
-    lease.mark(free_s)
-    lease.wrote(free_s + 1.0, done=False)
-    for after_s in (10.0, 10.0 + SETTLE_S, UNSEEN_S - 1.0):
-        lease.see(marked(str(theirs), str(mark)), free_s + after_s, free_s + after_s)
-        assert not lease.may_act(free_s + after_s)
-
-
 def test_a_tag_that_could_not_be_written_is_due_again_soon():
     lease = Lease("a", "1")
     lease.see(marked(None), 0.0, 0.0)

@@ -1,14 +1,14 @@
-"""A daemon that waits for another only watches the balancer, and the VMs that the other one drains, starts or exercises."""
+"""A daemon that waits for another only watches the balancer, and the VMs that the other one drains, starts or exercises; and when it may act."""
 
 from autoscaler.balancers.simulated import SimulatedBalancer
 from autoscaler.daemon.acts.arrival_command import Arrivals
-from autoscaler.daemon.vms.lease import SETTLE_S, VALID_S
+from autoscaler.daemon.vms.lease import SETTLE_S, UNSEEN_S, VALID_S, Lease, Mark
 from autoscaler.daemon.vms.pool_tags import POOL_TAG, PREPARING
 from autoscaler.daemon.vms.tracked import Phase
 from autoscaler.ports import Outcome, OutcomeKind
 from autoscaler.providers.memory import MemoryProvider
 from tests.daemon.builders import SimulatedHook, steady, virtual
-from tests.daemon.test_lease import Two, _Named, seesaw
+from tests.daemon.test_lease import Two, _Named, marked, seesaw
 
 
 class Counted(SimulatedBalancer):
@@ -141,3 +141,24 @@ async def test_what_the_one_that_acts_starts_and_stops_is_not_taken_for_a_person
     assert [t.vm.id for t in vms if max(t.quarantined_until_s, t.hands_off_until_s) > two.clock.now()] == []
     for name in "ab":
         await two.kill(name)
+
+
+def test_a_tag_that_is_seen_was_written_even_if_the_answer_to_it_was_lost():
+    lease = Lease("a", "1")
+    lease.see(marked(None, None, None), 1000.0, 1000.0)
+    mark = lease.mark(1000.4)
+    lease.wrote(1001.0, done=False)
+    for at_s, acts in ((1010.0, False), (1010.0 + SETTLE_S - 1.0, False), (1010.0 + SETTLE_S, True)):
+        lease.see(marked(str(mark), str(mark)), at_s, at_s)
+        assert lease.may_act(at_s) is acts
+    # A tag of an earlier claim says nothing about the present one.
+    theirs = Mark("b", "7", 1, 1030.0)
+    lease.see(marked(str(theirs), str(mark)), 1030.0, 1030.0)
+    free_s = 1030.0 + VALID_S
+    lease.see(marked(str(theirs), str(mark)), free_s, free_s)
+    assert lease.held_by == ""
+    lease.mark(free_s)
+    lease.wrote(free_s + 1.0, done=False)
+    for after_s in (10.0, 10.0 + SETTLE_S, UNSEEN_S - 1.0):
+        lease.see(marked(str(theirs), str(mark)), free_s + after_s, free_s + after_s)
+        assert not lease.may_act(free_s + after_s)

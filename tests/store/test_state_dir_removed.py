@@ -7,6 +7,7 @@ import pytest
 from autoscaler.errors import JournalError
 from autoscaler.ports import TickRecord
 from autoscaler.store import mark
+from autoscaler.store.identity import FILE_NAME, daemon_name, keep_name
 from autoscaler.store.journal import SqliteJournal, open_journal
 from autoscaler.store.lock import LOCK_NAME
 
@@ -55,3 +56,16 @@ async def test_one_that_another_daemon_has_taken_meanwhile_is_left_to_it(tmp_pat
     assert told == []
     await journal.record_tick(a_tick(7), ())
     await journal.close()
+
+
+def test_a_name_whose_file_is_gone_is_written_again_and_no_other_is_replaced(tmp_path):
+    name = daemon_name(tmp_path)
+    (tmp_path / FILE_NAME).unlink()
+    keep_name(tmp_path, "")
+    assert not (tmp_path / FILE_NAME).exists()
+    keep_name(tmp_path, name)
+    assert daemon_name(tmp_path) == name
+    keep_name(tmp_path, "another")
+    assert daemon_name(tmp_path) == name
+    keep_name(tmp_path / "gone", name)
+    assert not (tmp_path / "gone").exists()
