@@ -112,6 +112,20 @@ def test_a_vm_is_gone_only_by_listings_that_are_whole_for_its_zone():
     assert set(fleet.inventory.vms) == {"i-a"}
 
 
+def test_vms_are_not_said_to_be_listed_again_by_a_listing_that_cannot_show_them():
+    fleet = Followed()
+    told = [fleet.see(at=at) for at in (10, 20, 30)]
+    # First a part is missing, then the listings may be older than orders for all of these VMs.
+    told.append(fleet.see(at=40, a="a: gone", b="b: gone") + fleet.see(at=50, b="b: gone"))
+    fleet.inventory.sent(Verb.START, ["i-a", "i-b"], 2, 1, 55.0)
+    told.append(fleet.see(at=60))
+    assert fleet.inventory.vanished
+    fleet.inventory.settle(Verb.START, [Outcome(i, OutcomeKind.REFUSED) for i in ("i-a", "i-b")], 55.0, 65.0)
+    told += [fleet.see(at=70), fleet.see(fleet.one, fleet.other, at=80)]
+    assert [kind for kinds in told for kind in kinds] == ["vms_unlisted", "vms_listed"]
+    assert not fleet.inventory.vanished
+
+
 def test_one_of_a_zone_that_answers_is_gone_in_the_usual_time():
     fleet = Followed()
     third = vm("i-c", VmState.STOPPED, zone="a")

@@ -391,7 +391,7 @@ class FleetInventory(Lateness):
 
     def _age_absent(self, seen: set[str], listing: Listing, notes: list[Note]) -> None:
         gone = [vm_id for vm_id in self.vms if vm_id not in seen]
-        lacking = sum(self._should_be_listed(self.vms[vm_id], listing) for vm_id in gone)
+        lacking = sum(self._is_missing(self.vms[vm_id], listing) for vm_id in gone)
         known = (
             lacking + sum(self.vms[i].phase is not Phase.LOST for i in seen & self.vms.keys())
             if lacking
@@ -429,10 +429,12 @@ class FleetInventory(Lateness):
         if given_up:
             self.vanished_words = ""
 
-    def _should_be_listed(self, t: TrackedVm, listing: Listing) -> bool:
+    def _is_missing(self, t: TrackedVm, listing: Listing) -> bool:
+        """Whether a VM that this listing does not show should be in it, or was missing before and could not be in it."""
+        if t.phase is Phase.LOST or t.disowned:
+            return False
         lags = t.order is not None and self._may_lag(t.order, listing)
-        told = listing.is_whole_of(t.vm.zone)
-        return told and t.phase is not Phase.LOST and not t.disowned and not lags
+        return t.missing > 0 or (listing.is_whole_of(t.vm.zone) and not lags)
 
     def _between(self, listing: Listing, after_s: float | None = None) -> float:
         """Estimate when something happened that this listing shows and the previous one did not."""
