@@ -243,6 +243,43 @@ def test_a_cooldown_runs_from_the_order_on_also_where_its_vms_served_at_once():
     assert desired(60.0, 500.0, 3) == (2, 0)
 
 
+@pytest.mark.parametrize(
+    ("guard", "out", "stops", "held"),
+    [
+        ({"cooldown_out_s": 25.0}, True, False, (0, 0)),
+        ({"cooldown_in_s": 25.0}, True, True, (0, 0)),
+        ({"cooldown_in_s": 25.0}, False, True, (0, 0)),
+        ({"rate_out_vms": 2.0}, True, False, (0, 0)),
+        ({"rate_in_vms": 2.0}, False, True, (0, 0)),
+        ({}, True, False, (2, 0)),
+        ({}, False, True, (0, 2)),
+    ],
+)
+def test_each_of_the_guards_that_look_back_does_so_alone(guard: dict, out: bool, stops: bool, held: tuple):
+    params = lane_params(reactive=True, **{"rate_out_vms": np.inf, "rate_in_vms": np.inf, **guard})
+    state = LaneState.empty(params)
+
+    def moved(at_s: float, demand: float, in_service: int) -> tuple[int, int]:
+        view = snapshot(now_s=NOW_S + at_s, demand=demand, in_service=in_service)
+        decision = decide(params, state, view, None)
+        return int(decision.start[0]), int(decision.stop[0])
+
+    assert moved(0.0, 700.0 if out else 300.0, 5) == ((2, 0) if out else (0, 2))
+    serve = 7 if out else 3
+    assert moved(10.0, 100.0 * (serve - 2 if stops else serve + 2), serve) == held
+
+
+def test_the_pause_before_a_scale_in_begins_when_the_last_vm_has_started():
+    params = lane_params(reactive=True, cooldown_in_s=25.0, rate_out_vms=np.inf, rate_in_vms=np.inf)
+    state = LaneState.empty(params)
+    decide(params, state, snapshot(demand=500.0, in_service=4, starting=1), None)
+    stops = []
+    for at_s in (20.0, 30.0):
+        view = snapshot(now_s=NOW_S + at_s, demand=300.0, in_service=5)
+        stops.append(int(decide(params, state, view, None).stop[0]))
+    assert stops == [0, 2]
+
+
 def test_bounds():
     params = lane_params(minimum=2, maximum=10)
     assert run(guards.bounds, 0, params=params) == (2, Reason.MINIMUM)
