@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from autoscaler.clock import VirtualClock, run_virtual
+from autoscaler.cloud.faults import Fault, FaultKind
 from autoscaler.daemon.clock_back import RESTS_S
 from autoscaler.daemon.fleets import FleetSetup
 from autoscaler.ports import Verb
 from autoscaler.providers.readiness import StatusCheckProbe
-from tests.daemon.builders import ORIGIN_S, Bench, Demand, OwnTime, policy
+from tests.daemon.builders import ORIGIN_S, Bench, Demand, OwnTime, policy, steady
 from tests.daemon.test_loop_time import SetClock
 
 OBJECTIVE = {
@@ -108,5 +109,37 @@ def test_a_vm_that_a_person_stopped_is_left_alone_as_long_as_before(back_s):
             if a.intent.verb is Verb.START
         ]
         assert starts == [(340, (bench.ids[0],))]
+
+    run_virtual(main)
+
+
+def test_a_shortage_before_ends_in_time_and_has_lasted_no_less_than_nothing():
+    async def main():
+        bench = bench_with([(0, 3600), (125, 0)], policy(signal={"kind": "total"}), 100, running=0, vms=1)
+        bench.world.add_fault(Fault(FaultKind.NO_CAPACITY, end_s=200))
+        await bench.run(500)
+        assert bench.log.events().count("clock_set_back") == 1
+        told = [(at, kind, text) for at, kind, text in bench.events() if kind.startswith("shortage")]
+        assert [kind for _, kind, _ in told] == ["shortage_began", "shortage_ended"]
+        assert told[1] == (
+            360,
+            "shortage_ended",
+            "all wanted VMs are available again; up to 1 were missing for 170 s",
+        )
+
+    run_virtual(main)
+
+
+def test_permissions_that_lack_later_are_waited_for_though_starts_were_accepted_by_the_clock_before():
+    async def main():
+        demand = steady((0, 100), (200, 200))
+        bench = bench_with([(0, 3600), (125, 0)], policy(signal={"kind": "total"}), demand, running=0, vms=2)
+        denied = Fault(
+            FaultKind.API_ERROR, start_s=150, code="UnauthorizedOperation", actions=("StartInstances",)
+        )
+        bench.world.add_fault(denied)
+        await bench.run(330)
+        assert bench.log.events().count("clock_set_back") == 1
+        assert len(bench.log.texts("acting_held")) == 3
 
     run_virtual(main)

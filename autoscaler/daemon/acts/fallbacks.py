@@ -159,6 +159,10 @@ class Shortage:
         text = f"all wanted VMs are available again; up to {self.most} were missing for {lasted_s:.0f} s"
         return Note("shortage_ended", fleet.name, text)
 
+    def set_back(self, now_s: float) -> None:
+        """Count from now on at the latest, because the clock was set back."""
+        self.since_s, self.seen_s = min(self.since_s, now_s), min(self.seen_s, now_s)
+
 
 def missing_vms(row: FleetTick) -> int:
     """Return how many VMs the decision wanted and no supply could provide in this tick."""

@@ -126,9 +126,13 @@ class IntentExecutor:
 
         Args:
             fleets: The fleets by name.
-            anew: Whether to forget what is known of places, because the clock was set back.
+            anew: Whether to forget what is known of places, and what lies in the future, because the clock was set back.
         """
         self._fleets = fleets
+        if anew:
+            self._accepted_s.clear()
+            for shortage in self._shortages.values():
+                shortage.set_back(self._clock.now())
         known = {} if anew else self._places
         self._places = {}
         for fleet in fleets.values():
