@@ -25,9 +25,10 @@ from autoscaler.cli.output import (
     utc,
     work,
 )
+from autoscaler.words import counted
 
 if TYPE_CHECKING:
-    from autoscaler.ports import ActionRecord, FleetTick
+    from autoscaler.ports import ActionRecord, Earnings, FleetTick
     from autoscaler.store.reader import JournalReader, TickRow
 
 _SHOWN_OUTCOMES = 12
@@ -202,6 +203,8 @@ def _tell(row: TickRow, actions: list[ActionRecord]) -> None:
         f"  VMs       {r.in_service} in service, {r.starting} starting, {r.stopping} stopping, "
         f"{r.stopped} stopped (wanted {r.warm_target}), {r.stoppable} could be stopped"
     )
+    if r.earnings is not None:
+        print_line(f"  model     {_driving(r.earnings)}")
     if r.memories is not None:
         print_line(f"  waiting   {waiting(r.memories)}")
     if held := _held(r):
@@ -219,6 +222,14 @@ def _tell(row: TickRow, actions: list[ActionRecord]) -> None:
     print_line("done" if actions else "done: nothing")
     for action in actions:
         _tell_action(action)
+
+
+def _driving(earnings: Earnings) -> str:
+    """Return which model drives, what it wants, and at what price of unserved work."""
+    return (
+        f"{earnings.model}; starts up to {counted(earnings.up_to, 'VM')}, keeps up to {earnings.down_to}; "
+        f"unserved work costs {earnings.shortage_price:,.4g} times what a VM in service does"
+    )
 
 
 def _held(row: FleetTick) -> str:

@@ -96,6 +96,12 @@ def _earned(value: int, earnings: Earnings | None) -> str:
     return f" ({', '.join(told)})" if told else ""
 
 
+def _dearer(earnings: Earnings | None) -> str:
+    """Say if the driving model values unserved work at more than its price, since the figures of VMs rest on that; else empty."""
+    _, _, price = ("", "", "") if earnings is None else earnings.model.rpartition(_PRICED_AT)
+    return f"shortage at {price}, which would recently have cost least" if price not in ("", _PLAIN) else ""
+
+
 def _burst(due: DueBurst | None) -> str:
     """Say how likely a burst is by the time a start serves; empty if none is due."""
     if due is None:
@@ -131,7 +137,10 @@ def _earns(worth: float, *, priced: bool) -> str:
 
 
 def _times(times: float) -> str:
-    return f"{times:.2g} times its cost" if times < 99.5 else f"{times:,.0f} times its cost"
+    if times >= 99.5:
+        return f"{times:,.0f} times its cost"
+    # What is less than the cost must not read as the cost.
+    return f"{min(times, 0.99) if times < 1.0 else times:.2g} times its cost"
 
 
 def _action(tick: SentenceInputs | FleetTick) -> str:
@@ -166,6 +175,8 @@ _NOT_WEIGHED = {
     TierReason.UNMEASURED.name.lower(): "it is not yet known how much sooner hibernated VMs serve",
 }
 _HOUR_S = 3600.0
+_PRICED_AT, _PLAIN = ", shortage at ", "its price"
+"""How a model's name ends if it values unserved work (`models.Model`), and what follows if it does so at the plain price."""
 _PROPOSALS_TO = int(Stage.ECONOMIC)
 _REASONS = {int(reason): reason for reason in Reason}
 _WORDS: dict[Reason, str] = {
@@ -176,8 +187,8 @@ _WORDS: dict[Reason, str] = {
     Reason.SCHEDULE: "the schedule asks for at least {vms}",
     Reason.FORECAST_COVER: "by the time a start serves, demand may reach {high}, which needs {vms}",
     Reason.FORECAST_KEEP: "{stay}, since demand may rise before a stopped VM could serve again",
-    Reason.WORTH_START: "by the time a start serves, demand is below {high} with 95 % probability; at these prices it pays to have {vms}{earned}",
-    Reason.WORTH_KEEP: "{stay}: worth keeping by forecast and prices{earned}",
+    Reason.WORTH_START: "by the time a start serves, demand is below {high} with 95 % probability; {prices} it pays to have {vms}{earned}",
+    Reason.WORTH_KEEP: "{stay}: worth keeping by forecast and prices{dearer}{earned}",
     Reason.WORTH_UNKNOWN: "no forecast yet: demand {demand} with headroom needs {vms}",
     Reason.MODEL_DEMAND: "demand {demand} with headroom needs {vms}; this model would recently have cost least ({model})",
     Reason.MODEL_PEAK: "{stay}, since the highest recent demand needed as many; this model would recently have cost least ({model})",
@@ -223,6 +234,8 @@ _TOLD: dict[str, Callable[[Reason, int, SentenceInputs | FleetTick], object]] = 
     "provision": lambda _, __, tick: tick.provision,
     "group": lambda _, __, tick: "that shares limits" if tick.shared is None else tick.shared.group,
     "shared": lambda reason, value, tick: _shared(reason, value, tick.shared),
+    "prices": lambda _, __, tick: f"with {of}," if (of := _dearer(tick.earnings)) else "at these prices",
+    "dearer": lambda _, __, tick: f", with {of}" if (of := _dearer(tick.earnings)) else "",
     "earned": lambda _, value, tick: _earned(value, tick.earnings),
     "model": lambda _, __, tick: "another model" if tick.earnings is None else tick.earnings.model,
 }

@@ -188,7 +188,7 @@ def earnings(economics: Economics, vms: Int) -> list[Earnings]:
     doubted = repeat(0) if economics.doubted is None else economics.doubted.tolist()
     last, following = economics.worth(vms)
     rows = zip(
-        economics.price.tolist(), economics.model.tolist(), economics.low.tolist(), economics.high.tolist(),
+        economics.price.tolist(), economics.models(vms).tolist(), economics.low.tolist(), economics.high.tolist(),
         last.tolist(), following.tolist(), doubted, strict=False,
     )  # fmt: skip
     return [

@@ -208,6 +208,9 @@ def row_json(row: FleetTick) -> dict[str, Any]:
             for stage in Stage
             if stage < len(row.stages)
         ],
+        "earnings": None if row.earnings is None else asdict(row.earnings),
+        "burst": None if row.burst is None else asdict(row.burst),
+        "shared": None if row.shared is None else asdict(row.shared),
         "memories": None
         if row.memories is None
         else asdict(row.memories) | {"sentence": waiting(row.memories)},

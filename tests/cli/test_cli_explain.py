@@ -2,11 +2,22 @@
 
 import asyncio
 import json
+from dataclasses import asdict
 
 import pytest
 
 from autoscaler.core.types import Freshness
-from autoscaler.ports import ActionIntent, Note, Outcome, OutcomeKind, Settled, TickRecord, Verb
+from autoscaler.ports import (
+    ActionIntent,
+    DueBurst,
+    Earnings,
+    Note,
+    Outcome,
+    OutcomeKind,
+    Settled,
+    TickRecord,
+    Verb,
+)
 from autoscaler.store import SqliteJournal
 from tests.cli.conftest import strict_json
 from tests.contracts.test_journal_contract import fleet_tick
@@ -38,6 +49,25 @@ def test_what_the_source_complained_of_then_is_told(invoke, state_dir):
     assert back.exit_code == 0
     assert "tick 1" in back.stdout
     assert "\n  metrics " not in back.stdout
+
+
+def test_who_drives_is_told_with_the_numbers_behind_it(invoke, tmp_path):
+    earnings = Earnings(120.0, "forecast until a stopped VM is back, shortage at its price", 6, 9, 3.1, 0.8)
+    due = DueBurst(AT_S + 60.0, 0.7, 3600.0)
+
+    async def write():
+        journal = SqliteJournal(tmp_path, inline=True)
+        row = fleet_tick(freshness=int(Freshness.FRESH), observed_at_s=AT_S, earnings=earnings, burst=due)
+        await journal.record_tick(TickRecord(1, AT_S, (row,)), ())
+        await journal.close()
+
+    asyncio.run(write())
+    assert (
+        "\n  model     forecast until a stopped VM is back, shortage at its price; starts up to 6 VMs, keeps up to 9; "
+        "unserved work costs 120 times what a VM in service does\n"
+    ) in invoke("explain", "web", "--state-dir", tmp_path).stdout
+    told = strict_json(invoke("explain", "web", "--json", "--state-dir", tmp_path).stdout)["decision"]
+    assert (told["earnings"], told["burst"], told["shared"]) == (asdict(earnings), asdict(due), None)
 
 
 def test_where_places_have_names_it_is_told_where_the_fleet_was(invoke, state_dir):

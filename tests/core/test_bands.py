@@ -85,6 +85,11 @@ def test_bands_are_weighed_once_in_three_minutes_and_at_each_minute_of_an_hour_a
         assert count.max() <= expected + max(1.0, 0.2 * expected)
 
 
+def driver_of(trial, contest, vm):
+    """The model that drives a VM of the only column."""
+    return int(contest.bands.driving(trial).of(np.array([vm]), np.array([0]))[0])
+
+
 @pytest.mark.parametrize(("held", "drives"), [(20, 0), (8, 1)])
 def test_a_model_that_is_cheapest_in_a_band_drives_it_where_that_saves(held, drives, monkeypatch):
     # Six VMs are always needed: the first model has none, the second too many. What it holds above the eighth serves nothing.
@@ -93,9 +98,10 @@ def test_a_model_that_is_cheapest_in_a_band_drives_it_where_that_saves(held, dri
     assert trial.driver[0] == 1
     assert trial.drivers[:4, 0].tolist() == [WHOLE, WHOLE, drives if drives == 0 else WHOLE, WHOLE]
     contest.want[:, :2, 0] = [[0, held], [9, held + 2]]
-    model, (low, high) = contest.bands.wishes(trial, contest.want)
+    low, high = contest.bands.wishes(trial, contest.want)
     assert (low[0], high[0]) == ((8, 9) if drives == 0 else (held, held + 2))
-    assert model[0] == 1, "the eighth VM is of a band that the model of the whole drives"
+    driving = [driver_of(trial, contest, vm) for vm in (1, 2, 3, 8, 9, 32, 33, 1000)]
+    assert driving == [1, 1, 1, 1, drives, drives, 1, 1]
 
 
 def test_where_a_share_is_promised_one_model_drives_all_bands(monkeypatch):
@@ -103,8 +109,8 @@ def test_where_a_share_is_promised_one_model_drives_all_bands(monkeypatch):
     trial, contest = lived(lambda _: 6.0, lows, lows, monkeypatch, promised=0.01)
     assert trial.driver[0] == 1
     assert (trial.drivers == WHOLE).all()
-    model, wished = contest.bands.wishes(trial, contest.want)
-    assert (model[0], wished[:, 0].tolist()) == (1, [20, 20])
+    assert contest.bands.wishes(trial, contest.want)[:, 0].tolist() == [20, 20]
+    assert driver_of(trial, contest, 20) == 1
 
 
 def test_a_fleet_that_is_promised_a_share_and_costs_nothing_is_no_trouble_to_one_with_a_price():
@@ -123,7 +129,7 @@ def test_a_fleet_that_is_promised_a_share_and_costs_nothing_is_no_trouble_to_one
         contest.want[...] = 0
         contest.step(trial, tick, idle, known, contest.want, np.array([20.0, 20.0]))
     assert (trial.drivers == WHOLE).all()
-    assert contest.bands.wishes(trial, contest.want)[1].tolist() == [[0, 0], [0, 0]]
+    assert contest.bands.wishes(trial, contest.want).tolist() == [[0, 0], [0, 0]]
 
 
 @pytest.mark.parametrize(("least", "drives"), [(SAVED, WHOLE), (0.0, 1)])
@@ -154,5 +160,5 @@ def test_a_band_that_a_fleet_may_not_reach_is_none_of_its_own(monkeypatch):
     # As of the last comparison.
     np.testing.assert_allclose(trial.below[:, -1], trial.below[:, 2], rtol=0.02)
     contest.want[:, [0, whole], 0] = [[20, 12], [20, 12]]
-    model, wished = contest.bands.wishes(trial, contest.want)
-    assert (model[0], wished[:, 0].tolist()) == (0, [20, 20])
+    assert contest.bands.wishes(trial, contest.want)[:, 0].tolist() == [20, 20]
+    assert driver_of(trial, contest, 20) == 0

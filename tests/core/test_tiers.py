@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.core.decide import decide
-from autoscaler.core.objective.economics import SHOWN, Economics
-from autoscaler.core.objective.worth import Worth
+from autoscaler.core.objective.bands import Drivers
+from autoscaler.core.objective.economics import Economics
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import MOST_VMS, Freshness, Horizon, TierReason
 from autoscaler.core.warm.starting import AT_FIRST, AT_FIRST_WEIGHT, Starting
@@ -30,9 +30,13 @@ PRICED = {
 
 def economics(laws, lanes, price):
     count = len(lanes)
+    none, drivers = (
+        np.zeros(count, np.int64),
+        Drivers(np.zeros(count, np.int64), *(np.zeros((1, count), np.int64),) * 2),
+    )
     return Economics(
-        np.asarray(lanes), np.zeros(count, np.int64), np.full(count, float(price)), *(np.zeros(count, np.int64),) * 2,
-        laws, Worth(np.arange(count), np.ones(count), SHOWN),
+        np.asarray(lanes), np.arange(count), np.arange(count), drivers, np.full(count, float(price)), np.zeros(count),
+        np.ones(count), none, none, none, laws,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from autoscaler.core.forecast import SeriesState, step
 from autoscaler.core.law_grid import LawPage
-from autoscaler.core.objective.inversion import Law
+from autoscaler.core.objective.prepared_law import Law
 from autoscaler.core.objective.worth import Worth
 from autoscaler.core.types import LAW_BINS, Horizon
 from tests.core.builders import samples, series_params

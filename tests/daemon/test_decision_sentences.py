@@ -9,7 +9,7 @@ import pytest
 from autoscaler.core.types import BurstOdds, Reason, Stage
 from autoscaler.daemon.decision_sentences import phrase, sentence
 from autoscaler.daemon.fleet_rows import due_bursts
-from autoscaler.ports import DueBurst, FleetTick, SharedHold
+from autoscaler.ports import DueBurst, Earnings, FleetTick, SharedHold
 from tests.daemon.builders import Bench, policy, steady, virtual
 
 NONE = (0,) * len(Stage)
@@ -142,6 +142,26 @@ HELD = SharedHold("gpu", "vms", 50.0, 0.0, 18, 1.2, "batch", 31, 2.0, priced=Tru
 def test_who_holds_a_fleet_back_is_told_with_what_vms_earn(reason, held, words):
     row = replace(tick((Stage.SHARED, reason, 12)), shared=held)
     assert sentence(row) == f"holding 4: the group gpu {words}"
+
+
+BY_PRICE = "forecast until a stopped VM is back, shortage at its price"
+SOONER = "by the time a start serves, demand is below 1,234/s with 95 % probability"
+DEARER = "shortage at 2 times its price, which would recently have cost least"
+
+
+@pytest.mark.parametrize(
+    ("reason", "model", "last", "words"),
+    [
+        (Reason.WORTH_START, BY_PRICE, 1.3, f"{SOONER}; at these prices it pays to have 6 VMs (VM 6 earns 1.3 times its cost, VM 7 earns 0.99 times its cost)"),
+        (Reason.WORTH_START, BY_PRICE.replace("its", "2 times its"), 180.0, f"{SOONER}; with {DEARER}, it pays to have 6 VMs (VM 6 earns 180 times its cost, VM 7 earns 0.99 times its cost)"),
+        (Reason.WORTH_KEEP, BY_PRICE, 1.0, "6 VMs stay: worth keeping by forecast and prices (VM 6 earns 1 times its cost, VM 7 earns 0.99 times its cost)"),
+        (Reason.WORTH_KEEP, BY_PRICE.replace("its", "2 times its"), 99.0, f"6 VMs stay: worth keeping by forecast and prices, with {DEARER} (VM 6 earns 99 times its cost, VM 7 earns 0.99 times its cost)"),
+    ],
+)  # fmt: skip
+def test_what_vms_earn_is_told_with_the_price_that_it_rests_on(reason, model, last, words):
+    # What is less than the cost never reads as the cost.
+    row = replace(tick((Stage.ECONOMIC, reason, 6)), earnings=Earnings(100.0, model, 6, 6, last, 0.997))
+    assert sentence(row) == f"holding 4: {words}"
 
 
 @virtual

@@ -13,6 +13,7 @@ passes as a whole fleet. Bounds are the same for all fleets and never move. No r
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,6 +37,26 @@ SAVED, EARLY_SAVED = 0.005, 0.5
 """A model drives in a band if it saves this share of the fleet's avoidable cost, which is the cost beyond the least possible
 in hindsight: `SAVED` plus `EARLY_SAVED` divided by the square of the days seen, because a first crowd says little about
 the next."""
+
+
+class Drivers(NamedTuple):
+    """The models that drive n columns in B bands.
+
+    Attributes:
+        whole: int64 (n,), the model that drives the fleet.
+        bands: int64 (B, n), the model that drives in each band, or `AS_THE_WHOLE`.
+        ends: int64 (B, n), the last VM of each band.
+    """
+
+    whole: Int
+    bands: Int
+    ends: Int
+
+    def of(self, vms: Int, column: Int) -> Int:
+        """Return the model that drives each of these VMs, counted from 1, in these columns: int64 (k,) from (k,) each."""
+        band = np.minimum(np.count_nonzero(vms > self.ends.take(column, axis=1), axis=0), len(self.ends) - 1)
+        found = self.bands[band, column]
+        return np.where(found == AS_THE_WHOLE, self.whole.take(column), found)
 
 
 class Bands:
@@ -270,7 +291,11 @@ class Bands:
             under, cost = cost, under
         state.drivers = drivers
 
-    def wishes(self, state: Trial, want: SmallInt, cell: Int | None = None) -> tuple[Int, Int]:
+    def driving(self, state: Trial) -> Drivers:
+        """Return the models that drive now; they remain what they are when others take over."""
+        return Drivers(state.driver, state.drivers[: self._bands_used], self._ends)
+
+    def wishes(self, state: Trial, want: SmallInt, cell: Int | None = None) -> Int:
         """Return what the driving models want together: each contributes the VMs within its bands.
 
         Args:
@@ -279,19 +304,19 @@ class Bands:
             cell: int64 (M * n,), the cell of each model and column (`shadow_fleets.Cells`); None if `want` has no cells.
 
         Returns:
-            The model that drives the last VM wanted, int64 (..., n), and lower and upper numbers of VMs, int64 (..., 2, n).
+            Lower and upper numbers of VMs, int64 (..., 2, n).
         """
         models = state.drivers[: self._bands_used]
         by_fleet = models == AS_THE_WHOLE
         if np.count_nonzero(by_fleet) == by_fleet.size:
-            return state.driver, self._wishes_of(want, state.driver, cell)
+            return self._wishes_of(want, state.driver, cell)
         models = np.where(by_fleet, state.driver, models)
         wanted = self._wishes_of(want, models, cell)
         np.minimum(wanted, self._ends, out=wanted)
         wanted -= self._starts
         np.maximum(wanted, 0, out=wanted)
-        last = np.maximum(np.count_nonzero(wanted[..., 0, :, :], axis=-2) - 1, 0)
-        return models[last, self._indices], np.add.reduce(wanted, axis=-2)
+        found: Int = np.add.reduce(wanted, axis=-2)
+        return found
 
     def _wishes_of(self, want: SmallInt, models: Int, cell: Int | None) -> Int:
         """Return what the given models want in each column: int64 (..., 2, [bands,] n)."""

@@ -74,18 +74,16 @@ class Wishes(NamedTuple):
     """What the driving models want in n columns.
 
     Attributes:
-        model: int64 (n,), the model that drives the last VM wanted.
         low, high: int64 (n,), order up to `low` VMs, go down to `high`.
     """
 
-    model: Int
     low: Int
     high: Int
 
     def within(self, least: Int, most: Int) -> Wishes:
         """Return the wishes clipped to the policies' minima and maxima of VMs, int64 (n,) each."""
         low, high = (np.minimum(np.maximum(of, least), most) for of in (self.low, self.high))
-        return Wishes(self.model, low, high)
+        return Wishes(low, high)
 
 
 class _Paged(NamedTuple):
@@ -170,7 +168,7 @@ class Columns:
         self._paged: _Paged | None = None
         self._ahead: Ahead | None = None
         self._abandoned_page: LawPage | None = None
-        self._cached_wishes: tuple[int, Int, Int] = (0, self._indices, self._indices)
+        self._cached_wishes: tuple[int, Int] = (0, self._indices)
         self._price, self._lane_price = self._lead_s, np.zeros(0)
 
     def first(self, value: Number) -> Number:
@@ -214,11 +212,10 @@ class Columns:
             want[0][:, blind], want[1][:, blind] = 0, contest.most
         contest.step(trial, view.tick, demand, known, want, price)
         unknown = np.isnan(laws.level.reshape(-1).take(self._at_lead))
-        model, (low, high) = contest.bands.wishes(trial, want)
+        low, high = contest.bands.wishes(trial, want)
         if np.count_nonzero(unknown):
-            model = np.where(unknown, CAREFUL, model)
             low, high = np.where(unknown, want[:, CAREFUL], (low, high))
-        return Wishes(model, low, high)
+        return Wishes(low, high)
 
     def doubted(self, trial: Trial, tick: int, demand: Float, known: Bool, price: Float) -> Int | None:
         """Return the VMs that stay although demand has fallen (`demand_falls`): int64 (k,); None if there are none.
@@ -360,26 +357,22 @@ class Columns:
             self.contest.move(trial, tick, ahead.work[at], None, ahead.want[at], price)
         else:
             self.contest.move_through(trial, tick, ahead.shadows, price)
-        first, model, wished = self._cached_wishes
+        first, wished = self._cached_wishes
         if not first <= at < first + len(wished):
-            first, model, wished = self._cached_wishes = at, *self._wishes_from(trial, ahead, at, tick)
+            first, wished = self._cached_wishes = at, self._wishes_from(trial, ahead, at, tick)
         low, high = wished[at - first]
-        return Wishes(model if model.ndim == 1 else model[at - first], low, high)
+        return Wishes(low, high)
 
-    def _wishes_from(self, trial: Trial, ahead: Ahead, at: int, tick: int) -> tuple[Int, Int]:
-        """Return drivers and wishes of all lanes from a tick on until drivers may change.
-
-        Returns:
-            The driving model, int64 (k,) or (T, k), and lower and upper numbers of VMs, int64 (T, 2, k).
-        """
+    def _wishes_from(self, trial: Trial, ahead: Ahead, at: int, tick: int) -> Int:
+        """Return lower and upper numbers of VMs of all lanes from a tick on until drivers may change: int64 (T, 2, k)."""
         end = at + 1
         while end < len(ahead.want) and not self.contest.chooses(tick, tick + end - at):
             end += 1
         cell = None if ahead.shadows is None else ahead.shadows.cells.cell
-        model, wished = self.contest.bands.wishes(trial, ahead.want[at:end], cell)
+        wished = self.contest.bands.wishes(trial, ahead.want[at:end], cell)
         np.maximum(wished, self._minimum, out=wished)
         np.minimum(wished, self._maximum, out=wished)
-        return self.spread(model), self.spread(wished)
+        return self.spread(wished)
 
     def _compute_ahead(self, trial: Trial, view: Snapshot, laws: PagedLaws, price: Float) -> Ahead | None:
         """Compute what all models want until the page or the hour ends; None if something it depends on is not known yet."""
@@ -423,7 +416,7 @@ class Columns:
             not_below(odds, passed.lasted[:, np.newaxis, np.newaxis])
             _fill_larger(groups.spread(rows[:, :, _YESTERDAY]), odds[:, :, _FORECASTS], both)
             shadows.cells.bound(want)
-        self._cached_wishes = 0, self._indices[:0], self._indices[:0]
+        self._cached_wishes = 0, self._indices[:0]
         work = demand / self._capacity
         if shadows is not None:
             shadows.go_through(trial, want, work, price)

@@ -17,7 +17,7 @@ import numpy as np
 
 from autoscaler.core.objective.columns import Columns, Wishes
 from autoscaler.core.objective.competition_state import Trial
-from autoscaler.core.objective.economics import SHOWN, Economics
+from autoscaler.core.objective.economics import Economics
 from autoscaler.core.objective.models import MODELS, Kind
 from autoscaler.core.objective.pricing import ShortagePriceController
 from autoscaler.core.objective.worth import Worth
@@ -46,8 +46,6 @@ _LEAST_PRICE = 1e-9
 """Prices of shortage below this count as this, so that dividing by them is safe."""
 _ARRIVED_SHARE = 0.75
 """An event counts as arrived once demand reaches this share of the level at the lead time."""
-_BY_FORECAST = next(at for at, model in enumerate(MODELS) if model.kind == Kind.WORTH)
-"""Place in `MODELS` of the model that is named if orders meet a known event."""
 _MOST_REGROUPINGS = 8
 """After this many ticks in which lanes diverged, no lanes share a column any more, because each divergence costs a copy."""
 _REASONS = np.array([_REASON_OF[model.kind] for model in MODELS], np.int64)
@@ -81,12 +79,13 @@ class Economy:
         self._price_controller = ShortagePriceController(params, lanes)
         self._series = params.series[lanes]
         self._at_lead = self._series * len(Horizon) + int(Horizon.LEAD)
-        self._shown = Worth(self._series, params.vm_capacity[lanes], SHOWN)
+        self._capacity = params.vm_capacity[lanes]
         self._start_success = params.start_success[lanes]
         self._event_times_s = [
             times_s[:, lanes] for times_s in (params.known_from_s, params.known_begins_s, params.known_end_s)
         ]
-        self._least_worth = 1.0 + params.start_cost[lanes] / params.hold_ticks[lanes]
+        self._start_cost = params.start_cost[lanes] / params.hold_ticks[lanes]
+        self._least_worth = 1.0 + self._start_cost
         self._event_worth = Worth(self._series, params.vm_capacity[lanes], (Horizon.LEAD,))
         self._all_fresh = np.ones(len(lanes), np.bool_)
         self._starts_succeed = bool((self._start_success == 1.0).all())
@@ -166,23 +165,26 @@ class Economy:
             first = columns.first
             wishes = columns.step(trial, view, laws, first(demand), first(known), first(fresh), first(price))
             wishes = Wishes(*map(columns.spread, wishes))
-            model, up_to, down_to = wishes.within(self._minimum, self._maximum)
+            up_to, down_to = wishes.within(self._minimum, self._maximum)
             held = columns.doubted(trial, view.tick, demand, known, price)
         else:
-            model, up_to, down_to = wishes
+            up_to, down_to = wishes
             held = columns.doubted_ahead(trial)
-        if len(self._event_times_s[0]):
-            model, up_to = self._with_events(view.now_s, laws, demand, price, model, up_to)
+        by_event = self._for_events(view.now_s, laws, demand, price, up_to)
+        if by_event is not None:
+            up_to = np.maximum(up_to, by_event)
         worth_keeping = down_to
         if held is not None:
             down_to = np.maximum(down_to, np.minimum(held, self._maximum))
-        seen.economics = Economics(
-            self._lanes, model, price, low=up_to, high=down_to, laws=laws, shown=self._shown, doubted=held
-        )
+        economics = seen.economics = Economics(
+            self._lanes, self._series, columns.column, columns.contest.bands.driving(trial), price, self._start_cost,
+            self._capacity, seen.ordered[self._index], up_to, down_to, laws, by_event, held,
+        )  # fmt: skip
 
         def reasons_for(now: Int) -> Int:
-            unknown = np.isnan(laws.level.reshape(-1).take(self._at_lead))
-            reason: Int = np.where(unknown, int(Reason.WORTH_UNKNOWN), _REASONS[model])
+            wanted = np.minimum(np.maximum(now, up_to), np.maximum(down_to, up_to))
+            reason: Int = _REASONS[economics.models(wanted)]
+            reason = np.where(economics.unknown, int(Reason.WORTH_UNKNOWN), reason)
             reason = np.where(up_to < now, _KEEPING.take(reason), reason)
             if held is not None:
                 only_held = np.minimum(now, down_to) > np.maximum(worth_keeping, up_to)
@@ -191,28 +193,26 @@ class Economy:
 
         return up_to, down_to, reasons_for
 
-    def _with_events(
-        self, now_s: float, laws: Laws, demand: Float, price: Float, model: Int, up_to: Int
-    ) -> tuple[Int, Int]:
-        """Raise `low` while a known event is coming, because only the forecast knows about the event.
+    def _for_events(self, now_s: float, laws: Laws, demand: Float, price: Float, up_to: Int) -> Int | None:
+        """Return the VMs to order for a known event that is coming, because only the forecast knows about the event.
 
         Whichever model drives, at least as many VMs are ordered as the forecast makes worthwhile: until the event
         begins, and then until the likely demand has arrived. From then on, models that follow demand see the event
         themselves, while the law of a crowd that has just begun is still wide.
 
         Returns:
-            The model to name, as a place in `MODELS`, and `low`: int64 (n,) each.
+            int64 (n,), 0 where that is no more than `up_to`; None if no event is coming.
         """
         from_s, begins_s, end_s = self._event_times_s
         coming = (from_s < now_s) & (now_s < end_s)
         if not np.count_nonzero(coming):
-            return model, up_to
+            return None
         not_arrived = demand < _ARRIVED_SHARE * laws.level.reshape(-1).take(self._at_lead)
         applies = np.logical_or.reduce(coming & ((now_s < begins_s) | not_arrived), axis=0)
         share = self._least_worth / np.maximum(price, _LEAST_PRICE)
         by_forecast = np.minimum(self._event_worth.vms(laws, share[np.newaxis])[0], self._maximum)
-        raised = applies & (by_forecast > up_to)
-        return np.where(raised, _BY_FORECAST, model), np.where(raised, by_forecast, up_to)
+        found: Int = by_forecast * (applies & (by_forecast > up_to))
+        return found
 
     def _columns_of(self, trial: Trial) -> Columns:
         """Return the compiled columns of the state; lanes that have seen the same inputs share one."""

@@ -19,29 +19,25 @@ from typing import NamedTuple
 import numpy as np
 
 from autoscaler.core.column_groups import ColumnGroups
-from autoscaler.core.law_grid import EDGES, MOST_LOG
-from autoscaler.core.types import LAW_BINS, LAW_LOW, LAW_STEP, Bool, Horizon, Int, Laws, SmallFloat
+from autoscaler.core.law_grid import EDGES
+from autoscaler.core.objective.prepared_law import BINS, HALVES, SPOTS, Law, read
+from autoscaler.core.types import LAW_BINS, Bool, Horizon, Int, Laws, SmallFloat
 
-_HALVES = tuple(LAW_BINS >> shift for shift in range(1, LAW_BINS.bit_length()))
-_EACH_HALF: Int = np.array(_HALVES, np.int64)[:, np.newaxis]
-_BINS: Int = np.arange(LAW_BINS)[:, np.newaxis]
-_ENDS = _BINS.reshape(-1)
+_EACH_HALF: Int = np.array(HALVES, np.int64)[:, np.newaxis]
+_ENDS = BINS.reshape(-1)
 _PROBES: Int = _ENDS - _ENDS % (2 * _EACH_HALF) + (_EACH_HALF - 1)
 _PROBE_ANSWERS: Bool = _ENDS & _EACH_HALF > 0
 """`_PROBES` are the bins that bisection looks at if it ends at each bin, (steps, bins); `_PROBE_ANSWERS` is whether their odds
 suffice."""
 _AROUND: Int = np.stack([np.maximum(_ENDS - 1, 0), _ENDS, _ENDS + 1])
 """The edges around the place where bisection ends: those of the bin before it and of the bin itself, (3, bins)."""
-_FEW, _MANY = 48, 64
-"""Up to this many questions, evaluating all bins is faster than bisection: `_FEW` for tables, `_MANY` for other laws."""
+_FEW = 48
+"""Up to this many questions of a table, evaluating all bins is faster than bisection."""
 _MIDDLE = LAW_BINS // 2
 _UPPER_BINS = LAW_BINS - _MIDDLE + 1
 """Number of bins from the first one that bisection looks at."""
 # As float32, because converting a plain number takes numpy a while if there are few lanes.
 _FEWEST, _NONE, _HALF, _ONE = (np.float32(number) for number in (1e-30, 0.0, 0.5, 1.0))
-_MOST_LOG, _LOW, _STEP = (np.float32(number) for number in (MOST_LOG, LAW_LOW, LAW_STEP))
-_LAST_BIN = np.float32(LAW_BINS - 1.0)
-_EDGES: SmallFloat = EDGES.astype(np.float32)
 _ROUGH = 256.0 * float(np.finfo(np.float32).eps)
 """Bound of a law's rounding errors relative to its edges and excess; far more than they are."""
 _NARROWEST = float(EDGES[_MIDDLE] - EDGES[_MIDDLE - 1])
@@ -50,111 +46,6 @@ _ROUGH_BINS = np.float32(_ROUGH / _NARROWEST)
 _NARROW, _TINY = np.float32(1e-20), np.float32(1e-30)
 _ROUND_DOWN, _ROUND_UP = np.float32(1.0 - 2.0**-19), np.float32(1.0 + 2.0**-19)
 """Factors that cover rounding errors of odds and of the probabilities they are compared with; far more than these are."""
-
-
-class Law(NamedTuple):
-    """Laws prepared for questions. `excess` is flat; the other arrays have any shape that broadcasts to the questions.
-
-    Attributes:
-        excess: float32 (S * H * (LAW_BINS + 1),), expected excess over the edges of all laws; (K * (LAW_BINS + 1),) in a
-            table.
-        base: int64, place of the first edge of each question's law in `excess`.
-        unit: float32, level plus scale: demand plus scale is a multiple of this.
-        scale, spread: float32, as in `Laws`.
-        edged: float32 (K * (LAW_BINS + 1),), the edges of the laws in a table; None if there is no table.
-    """
-
-    excess: SmallFloat
-    base: Int
-    unit: SmallFloat
-    scale: SmallFloat
-    spread: SmallFloat
-    edged: SmallFloat | None = None
-
-    def edges(self, spots: SmallFloat) -> SmallFloat:
-        """Return the demands at these positions, given in spreads of the log ratio."""
-        found = spots * self.spread
-        np.minimum(found, _MOST_LOG, out=found)
-        np.exp(found, out=found)
-        found *= self.unit
-        found -= self.scale
-        np.maximum(found, _NONE, out=found)
-        return found
-
-    def of_kinds(self, kinds: ColumnGroups) -> Law:
-        """Return the laws of the lanes that stand for their kinds."""
-        of = kinds.of_first
-        return Law(self.excess, of(self.base), of(self.unit), of(self.scale), of(self.spread), self.edged)
-
-    def beyond(self, demand: SmallFloat) -> SmallFloat:
-        """Return E[max(D - demand, 0)] for each demand, in work per second, interpolated linearly between edges."""
-        place = demand + self.scale
-        place /= self.unit
-        np.log(place, out=place)
-        place /= self.spread
-        np.arcsinh(place, out=place)
-        place -= _LOW
-        place /= _STEP
-        np.maximum(place, _NONE, out=place)
-        np.minimum(place, _LAST_BIN, out=place)
-        at = place.astype(np.int64)
-        if self.edged is None:
-            low, high = self.edges(_EDGES.take(at)), self.edges(_UPPER.take(at))
-            at += self.base
-        else:
-            at += self.base
-            low, high = self.edged.take(at), self.edged[1:].take(at)
-        first = self.excess.take(at)
-        at += 1
-        found = np.subtract(self.excess.take(at), first)
-        into = demand - low
-        high -= low
-        np.maximum(high, _FEWEST, out=high)
-        into /= high
-        np.minimum(into, _ONE, out=into)
-        found *= into
-        found += first
-        under = demand < low
-        if np.count_nonzero(under):
-            # Below the first edge, any demand is certain to be exceeded.
-            found[under] = first[under] + (low - demand)[under]
-        return found
-
-    def bins_over(self, share: SmallFloat) -> Int:
-        """Return how many bins have at least these odds, int64 (k,): where bisection would end."""
-        if len(share) > _MANY:
-            return self.bisected(share)
-        cell = _BINS + self.base
-        fall = self.excess.take(cell)
-        cell += 1
-        fall -= self.excess.take(cell)
-        edges = self.edges(_EDGES[:, np.newaxis])
-        width = edges[1:] - edges[:-1]
-        width *= share
-        enough = fall >= width
-        # If the odds pass the share only once, bisection ends there.
-        if np.count_nonzero(enough[1:] > enough[:-1]):
-            return self.bisected(share)
-        count: Int = np.add.reduce(enough, axis=0)
-        return np.minimum(count, LAW_BINS - 1)
-
-    def bisected(self, share: SmallFloat) -> Int:
-        """Return the result of `bins_over` by bisection."""
-        count = np.zeros(np.broadcast_shapes(share.shape, self.base.shape), np.int64)
-        for half in _HALVES:
-            at = count + (half - 1)
-            cell = at + self.base
-            fall = self.excess.take(cell)
-            cell += 1
-            fall -= self.excess.take(cell)
-            width = self.edges(_UPPER.take(at))
-            width -= self.edges(_EDGES.take(at))
-            width *= share
-            count += half * (fall >= width)
-        return count
-
-
-_UPPER = _EDGES[1:]
 
 
 class _Around(NamedTuple):
@@ -212,26 +103,6 @@ class _Around(NamedTuple):
         return gap, rough
 
 
-def read(laws: Laws, series: Int, row: Int) -> tuple[SmallFloat, SmallFloat, SmallFloat, Bool]:
-    """Read the parts of laws that questions about them need.
-
-    Args:
-        laws: As issued.
-        series: int64 (n,), the series of the laws.
-        row: int64 (..., n), places of the laws in a flat (S, H).
-
-    Returns:
-        `unit`, `scale` and `spread` of `Law`, float32 (..., n), (n,) and (..., n); bool (..., n), whether the law is unknown.
-    """
-    scale, unit = laws.scale.take(series), laws.level.reshape(-1).take(row)
-    unknown = np.isnan(unit)
-    if np.count_nonzero(unknown):
-        unit[unknown] = 1.0
-    unit += scale
-    spread = laws.spread.reshape(-1).take(row)
-    return unit.astype(np.float32), scale.astype(np.float32), spread.astype(np.float32), unknown
-
-
 class Last:
     """Remembers where each question ended the last time, and looks there first.
 
@@ -252,7 +123,7 @@ class Last:
     def _ended_at(self, questions: Int, count: Int) -> tuple[SmallFloat, Int]:
         """Record where some questions ended; return the positions and the places of three edges each, (3, k)."""
         at = _AROUND.take(count, axis=1)
-        spots, cells = _EDGES.take(at), at + self._base.take(questions)
+        spots, cells = SPOTS.take(at), at + self._base.take(questions)
         self._count.reshape(-1)[questions] = count
         self._spots.reshape(3, -1)[:, questions] = spots
         self._cells.reshape(3, -1)[:, questions] = cells
@@ -316,7 +187,7 @@ class Table:
             return
         self._first = np.broadcast_to(self._base, shape).reshape(-1)
         self._count = np.zeros(shape, np.int64)
-        self._probes = np.zeros((len(_HALVES), questions), np.int64)
+        self._probes = np.zeros((len(HALVES), questions), np.int64)
         self._probe_answers = np.zeros(self._probes.shape, np.bool_)
         self._cells = np.zeros((3, questions), np.int64)
         self._ended_at(np.arange(questions), np.full(questions, _MIDDLE))
@@ -335,7 +206,7 @@ class Table:
         unit, scale, spread, unknown = read(laws, self._series, row)
         excess = laws.excess.reshape(-1, LAW_BINS + 1).take(self._rows, axis=0).reshape(-1)
         whole = Law(excess, row, unit[..., np.newaxis], scale[:, np.newaxis], spread[..., np.newaxis])
-        edged = whole.edges(_EDGES).reshape(-1)
+        edged = whole.edges(SPOTS).reshape(-1)
         if not self._one_per_lane:
             unit, spread, unknown = groups.spread(unit), groups.spread(spread), groups.spread(unknown)
             scale = groups.spread(scale)
@@ -454,7 +325,7 @@ class _Bins(NamedTuple):
         The arguments are those of `_count_bins`.
         """
         at = first + high
-        for half in _HALVES[high:]:
+        for half in HALVES[high:]:
             at += half * (self.least.take(at + half) > share)
         return at, self.most.take(at) < share
 
@@ -486,14 +357,14 @@ def _count_bins(
     """
     if len(first) <= _FEW:
         bins = _UPPER_BINS if high else LAW_BINS
-        at = _BINS[:bins] + first
+        at = BINS[:bins] + first
         enough = fall.take(at) >= width.take(at) * share
         # If the odds pass the share only once, bisection ends there.
         if not np.count_nonzero(enough[1:] > enough[:-1]):
             count: Int = np.add.reduce(enough, axis=0)
             return np.minimum(count, bins - 1)
     cell = first + high
-    for half in _HALVES[high:]:
+    for half in HALVES[high:]:
         at = cell + (half - 1)
         cell += half * (fall.take(at) >= width.take(at) * share)
     cell -= first

@@ -17,7 +17,8 @@ import numpy as np
 
 from autoscaler.core.column_groups import ColumnGroups
 from autoscaler.core.law_grid import LawPage
-from autoscaler.core.objective.inversion import Last, Law, Table, read
+from autoscaler.core.objective.inversion import Last, Table
+from autoscaler.core.objective.prepared_law import Law, read
 from autoscaler.core.rules import ROUNDING
 from autoscaler.core.types import LAW_BINS, MOST_VMS, Bool, Float, Horizon, Int, Laws, SmallFloat
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from autoscaler.core.objective.economics import SHOWN, Economics
-from autoscaler.core.objective.worth import Worth
+from autoscaler.core.objective.bands import Drivers
+from autoscaler.core.objective.economics import Economics
 from autoscaler.core.types import Decision, Int, Laws, Stage
 from autoscaler.daemon.fleet_rows import earnings
 from autoscaler.ports import Earnings
@@ -23,15 +23,22 @@ class _Tick(NamedTuple):
     """The inputs of one tick for k lanes.
 
     Attributes:
-        model, price, low, high, doubted: As in `Economics`, (k,).
+        whole, bands, ends: As in `Drivers`, (k,) and (k, B).
+        price, start_cost, capacity, ordered, low, high, by_event, doubted: As in `Economics`, (k,).
         vms: int64 (k,), VMs that the economic stage wants.
         level, spread, scale, excess: The law of each lane, (k, ...).
     """
 
-    model: NDArray[Any]
+    whole: NDArray[Any]
+    bands: NDArray[Any]
+    ends: NDArray[Any]
     price: NDArray[Any]
+    start_cost: NDArray[Any]
+    capacity: NDArray[Any]
+    ordered: NDArray[Any]
     low: NDArray[Any]
     high: NDArray[Any]
+    by_event: NDArray[Any]
     doubted: NDArray[Any]
     vms: NDArray[Any]
     level: NDArray[Any]
@@ -51,7 +58,6 @@ class Earned:
         self._lanes = lanes
         self._ticks: list[_Tick] = []
         self._of: Int | None = None
-        self._shown: dict[int, Worth] = {}
 
     def see(self, decision: Decision) -> None:
         """Store the inputs of a tick; does nothing if none of the lanes has an objective."""
@@ -62,15 +68,21 @@ class Earned:
             self._begin(told)
         if not self._places:
             return
-        at, own, laws = self._at, self._own, told.laws
-        doubted = self._none if told.doubted is None else told.doubted[at]
+        at, own, laws, drivers = self._at, self._own, told.laws, told.drivers
+        column = told.column[at]
         self._ticks.append(
             _Tick(
-                told.model[at],
+                drivers.whole[column],
+                drivers.bands[:, column].T,
+                drivers.ends[:, column].T,
                 told.price[at],
+                told.start_cost[at],
+                told.capacity[at],
+                told.ordered[at],
                 told.low[at],
                 told.high[at],
-                doubted,
+                self._none if told.by_event is None else told.by_event[at],
+                self._none if told.doubted is None else told.doubted[at],
                 decision.value[Stage.ECONOMIC][told.lanes[at]],
                 laws.level[own],
                 laws.spread[own],
@@ -86,14 +98,11 @@ class Earned:
             return ()
         kept = _Tick(*map(np.concatenate, zip(*self._ticks, strict=True)))
         self._ticks.clear()
-        each = len(self._at)
-        if ticks not in self._shown:
-            self._shown[ticks] = Worth(np.arange(ticks * each), np.tile(self._capacity, ticks), SHOWN)
-        laws = Laws(kept.level, kept.spread, kept.scale, kept.excess)
-        shown = self._shown[ticks]
+        each, laws = np.arange(len(kept.whole)), Laws(kept.level, kept.spread, kept.scale, kept.excess)
         of = Economics(
-            shown.series, kept.model, kept.price, kept.low, kept.high, laws, shown, doubted=kept.doubted
-        )
+            each, each, each, Drivers(kept.whole, kept.bands.T, kept.ends.T), kept.price, kept.start_cost, kept.capacity,
+            kept.ordered, kept.low, kept.high, laws, kept.by_event, kept.doubted,
+        )  # fmt: skip
         told = iter(earnings(of, kept.vms))
         rows: list[tuple[Earnings | None, ...]] = []
         for _ in range(ticks):
@@ -109,6 +118,5 @@ class Earned:
         has = np.isin(self._lanes, told.lanes)
         self._places: list[int] = np.flatnonzero(has).tolist()
         self._at = np.searchsorted(told.lanes, self._lanes[has])
-        self._own = told.shown.series[self._at]
-        self._capacity = told.shown.capacity[self._at]
+        self._own = told.series[self._at]
         self._none = np.zeros(len(self._at), np.int64)
