@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from autoscaler.cli import demo_week
 from autoscaler.cli.demo import DemoOptions
 from autoscaler.clock import ScaledClock, SystemClock
 from autoscaler.cloud.endpoint_process import EndpointProcess
+from autoscaler.cloud.faults import Fault
 from autoscaler.cloud.setup import ClockSetup, CloudSetup, read_faults
 from autoscaler.config.loading import require_policy
 from autoscaler.config.policy import Policy
@@ -191,13 +192,8 @@ async def _played(prepared: Prepared, screen: Screen, speed: float, margin: floa
         before_s = SET_UP_S * speed
         origin_s, origin_monotonic_s = prepared.begin_s - before_s, SystemClock().monotonic()
         clock = ScaledClock(origin_s, speed, origin_monotonic_s)
-        # Times of faults count from the start of the daemon, not from the setup of the cloud.
-        faults = tuple(
-            replace(fault, start_s=fault.start_s + before_s, end_s=fault.end_s + before_s)
-            for fault in prepared.cloud.faults
-        )
         clocked = ClockSetup(speed, origin_s, origin_monotonic_s)
-        cloud = replace(prepared.cloud, clock=clocked, faults=faults)
+        cloud = replace(prepared.cloud, clock=clocked, faults=())
         endpoint = await stack.enter_async_context(EndpointProcess(cloud))
         settings = Ec2Settings(
             region=cloud.region,
@@ -216,6 +212,7 @@ async def _played(prepared: Prepared, screen: Screen, speed: float, margin: floa
         # If the setup took longer, the clock is ahead. The offset keeps the trace in step with the daemon.
         started_at_s = clock.now()
         offset_s = prepared.begin_s - started_at_s
+        await _schedule(prepared.cloud.faults, endpoint.url, started_at_s)
         source = trace_source(policy, clock, prepared.trace, seed=options.seed, offset_s=offset_s)
         budgeted = BudgetedProvider(provider, CallBudget(clock), clock, seed=options.seed)
         wired = wire([simulated(policy)], budgeted, clock, lambda _: source)
@@ -317,6 +314,24 @@ async def _ask_cloud(endpoint: str, what: str) -> dict[str, Any]:
     ):
         found: dict[str, Any] = await answer.json()
         return found
+
+
+async def _schedule(faults: Sequence[Fault], endpoint: str, begin_s: float) -> None:
+    """Give the cloud its faults, whose times count from `begin_s`, when the daemon starts.
+
+    The cloud counts from its own start, which is earlier by however long this machine took to set everything up.
+    """
+    from aiohttp import ClientSession, ClientTimeout
+
+    if not faults:
+        return
+    later_s = begin_s - float((await _ask_cloud(endpoint, "state"))["start_s"])
+    rows = [asdict(replace(f, start_s=f.start_s + later_s, end_s=f.end_s + later_s)) for f in faults]
+    async with (
+        ClientSession(timeout=ClientTimeout(total=10.0), raise_for_status=True) as session,
+        session.post(f"{endpoint}/_world/faults", json=rows),
+    ):
+        return
 
 
 def _money(bill: Mapping[str, Any], fleet: str) -> float:

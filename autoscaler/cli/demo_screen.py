@@ -68,7 +68,7 @@ class Screen:
         self._where = f"endpoint {endpoint}   page {url}/   metrics {url}/metrics"
         self._console.print(
             f"{p.options.vms} VMs wait stopped behind an EC2 endpoint on {endpoint} at {_clock(p.begin_s)}; {speed:g} times as "
-            "fast from there:\n",
+            f"fast from there.\nIn a browser: {url}/ (metrics: {url}/metrics)\n",
             soft_wrap=True,
         )
         if self._console.is_terminal:
