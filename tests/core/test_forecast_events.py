@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from autoscaler.core.forecast import SeriesState, step
+from autoscaler.core.forecast import SeriesState, learn, step
 from autoscaler.core.types import Horizon
 from tests.core.builders import samples, series_params
 from tests.core.law_reader import LawReader
@@ -32,10 +32,13 @@ def outlook_at(given, moment_s, state=None):
     """After some steady time, and then at this moment."""
     state = SeriesState.empty(given)
     rng = np.random.default_rng(1)
-    outlook = None
-    for tick in range(int(moment_s / TICK_S) - 600, int(moment_s / TICK_S) + 1):
-        outlook = step(given, state, samples(tick * TICK_S, 500.0 * np.exp(rng.normal(0.0, 0.03, 2))))
-    return outlook
+    last = int(moment_s / TICK_S)
+    said = [
+        samples(tick * TICK_S, 500.0 * np.exp(rng.normal(0.0, 0.03, 2)))
+        for tick in range(last - 600, last + 1)
+    ]
+    learn(given, state, *said[:-60])
+    return [step(given, state, each) for each in said[-60:]][-1]
 
 
 def chance_of_more(outlook, horizon, demand):
@@ -96,12 +99,15 @@ def one(laws=True, factor=4.0, odds=1.0, lasts_s=3600.0, begins_s=START_S):
     )
 
 
-def outlooks(given, until_s, demand, since_s=START_S - 6000.0):
-    """Of each tick by its time, where demand at a time is a function of that."""
-    state, found = SeriesState.empty(given), {}
-    for now_s in np.arange(since_s, until_s + TICK_S, TICK_S).tolist():
-        found[now_s] = step(given, state, samples(now_s, np.array([demand(now_s)])))
-    return found
+def outlooks(given, until_s, demand, since_s=START_S - 6000.0, seen_s=START_S - 1000.0):
+    """Of each tick from `seen_s` on by its time, where demand at a time is a function of that. Earlier ones are learned from."""
+    state = SeriesState.empty(given)
+    said = {
+        now_s: samples(now_s, np.array([demand(now_s)]))
+        for now_s in np.arange(since_s, until_s + TICK_S, TICK_S).tolist()
+    }
+    learn(given, state, *(each for now_s, each in said.items() if now_s < seen_s))
+    return {now_s: step(given, state, each) for now_s, each in said.items() if now_s >= seen_s}
 
 
 def steady(now_s):
