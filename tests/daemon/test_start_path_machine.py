@@ -51,6 +51,7 @@ class StartPath(RuleBasedStateMachine):
         self.runner = virtual_runner()
         self.demand = dict.fromkeys(FLEETS, 0)
         self.hands = 0
+        self.rested = False
         self.faulty_until_s = 0.0
         self.running = None
         self.runner.run(self._begin(seed))
@@ -156,9 +157,11 @@ class StartPath(RuleBasedStateMachine):
         await self._pass(3)
         self._start_daemon()
 
-    @precondition(lambda self: self.runner is not None)
+    @precondition(lambda self: not self.rested)
     @rule()
     def all_is_quiet_for_long(self):
+        """Once between other steps, and in the end: it takes as long as a hundred of those."""
+        self.rested = True
         self.runner.run(self._calm())
 
     async def _calm(self):
@@ -193,7 +196,7 @@ class StartPath(RuleBasedStateMachine):
             return
         try:
             if self.running is not None and not self.running.done():
-                self.all_is_quiet_for_long()
+                self.runner.run(self._calm())
         finally:
             self.running.cancel()
             runner.close()
@@ -211,7 +214,7 @@ class _Told(list):
 
 
 StartPath.TestCase.settings = settings(
-    max_examples=8,
+    max_examples=10,
     stateful_step_count=12,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
