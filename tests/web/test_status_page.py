@@ -1,6 +1,7 @@
 """The status page in a real browser, with a running daemon: it shows, updates, fits the window, and loads nothing else."""
 
 import pytest
+import pytest_asyncio
 
 from autoscaler.daemon.loop import Daemon
 from autoscaler.errors import ProviderError
@@ -16,11 +17,11 @@ from tests.web.test_web_site import SetClock
 PATIENCE_MS = 60_000
 EVIL = "<img src=x onerror=\"document.body.dataset.owned='yes'\">"
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 
 
-@pytest.fixture(name="browser")
-async def _browser():
+@pytest_asyncio.fixture(name="chromium", scope="module", loop_scope="module")
+async def _chromium():
     try:
         from playwright.async_api import async_playwright
     except ImportError:
@@ -32,6 +33,14 @@ async def _browser():
         )
         yield browser
         await browser.close()
+
+
+@pytest_asyncio.fixture(name="browser", loop_scope="module")
+async def _browser(chromium):
+    """One browser, in which no test finds anything of another: each page has a context of its own, which ends with its test."""
+    yield chromium
+    for context in chromium.contexts:
+        await context.close()
 
 
 class Shown:
@@ -72,7 +81,7 @@ async def wait_for(page, expression):
     raise AssertionError(f"never: {expression}; the page says {await page.inner_text('body')}")
 
 
-@pytest.fixture(name="shown")
+@pytest_asyncio.fixture(name="shown", loop_scope="module")
 async def _shown(tmp_path):
     shown = Shown(tmp_path)
     yield shown
