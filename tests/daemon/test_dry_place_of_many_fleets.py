@@ -52,7 +52,7 @@ def test_all_fleets_have_their_vms_in_little_more_than_the_time_of_a_start(dry):
         outcomes = [o for n in range(FLEETS) for a in bench.actions(f"fleet-{n}") for o in a.outcomes]
         told = [o for o in outcomes if o.code == ROOM_REFUSED]
         assert bool(told) == dry
-        places = bench.daemon.fleets.by_name["fleet-0"].inventory.places
+        places = bench.daemon.fleets.by_name["fleet-0"].inventory.places.shared
         tallies = {tuple(row[:2]): row[4] for row in places.odds_rows()}
         sent = [o for o in outcomes if o.kind == "no_capacity" and o.code != ROOM_REFUSED]
         assert tallies.get(("m7i.large", DRY), 0.0) == pytest.approx(len(sent), abs=0.1)
