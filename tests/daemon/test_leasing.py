@@ -8,7 +8,7 @@ import pytest
 
 from autoscaler.clock import VirtualClock, run_virtual
 from autoscaler.daemon.fleets import Fleet, FleetSetup
-from autoscaler.daemon.vms.lease import LEASE_TAG, RENEW_S, RETRY_S, SETTLE_S, VALID_S, Mark
+from autoscaler.daemon.vms.lease import AWAY_S, LEASE_TAG, RENEW_S, RETRY_S, SETTLE_S, VALID_S, Mark
 from autoscaler.daemon.vms.leasing import AT_ONCE, WRITE_WITHIN_S, Leasing
 from autoscaler.errors import ProviderError
 from autoscaler.ports import Note, Outcome, OutcomeKind
@@ -172,6 +172,53 @@ async def test_a_listing_that_is_not_whole_changes_nothing():
     one.complete = True
     await one.lives(1)
     assert (one.fleets[0].leased_to, one.fleets[0].held_until_s) == ("b", math.inf)
+
+
+@pytest.mark.parametrize("is_taken_over", [False, True])
+@pytest.mark.parametrize("away_s", [AWAY_S - 20.0, VALID_S])
+def test_a_daemon_that_was_frozen_looks_before_it_acts(away_s, is_taken_over):
+    async def life():
+        one = Followed(policy())
+        await one.lives(3)
+        held = [one.fleets[0].held_until_s]
+        if is_taken_over:
+            one.provider.seen["i-web-0"] = {LEASE_TAG: str(Mark("b", "7", 1, ORIGIN_S + away_s))}
+        # The listing during which it was frozen has no answer.
+        for gap_s, one.complete in ((away_s, False), (0.0, False), (0.0, True)):
+            await one.clock.sleep_until(one.clock.monotonic() + gap_s)
+            await one.lives(1)
+            held.append(one.fleets[0].held_until_s)
+        return held, one.fleets[0].leased_to
+
+    acts, waits = -math.inf, math.inf
+    if away_s < AWAY_S:
+        # So soon no other daemon can have taken over; a tag of one would be overwritten.
+        assert run_virtual(life) == ([acts] * 4, "")
+    else:
+        after = (waits, "b") if is_taken_over else (acts, "")
+        assert run_virtual(life) == ([acts, waits, waits, after[0]], after[1])
+
+
+@virtual
+async def test_a_daemon_whose_clock_was_set_far_ahead_may_have_slept():
+    one = Followed(policy())
+    await one.lives(3)
+    one.complete = False
+    one.leasing.set_ahead_by(3600.0)
+    await one.lives(1)
+    assert one.fleets[0].held_until_s == math.inf
+    one.complete = True
+    await one.lives(1)
+    assert one.fleets[0].held_until_s == -math.inf
+
+
+@virtual
+async def test_long_ticks_are_no_absence():
+    one = Followed(policy())
+    await one.lives(4, 300.0)
+    one.complete = False
+    await one.lives(1, 300.0)
+    assert one.fleets[0].held_until_s == -math.inf
 
 
 def of_each(*outcomes):

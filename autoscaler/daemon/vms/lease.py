@@ -13,7 +13,7 @@ are further off (EC2: 15 minutes).
        └── no change for VALID_S ── another's ◄── another's tag has changed ───┘
 
 Rules of this file: pure values; time is an argument. In doubt a daemon acts: only another daemon's tag holds it, never a
-tag that it could not write itself.
+tag that it could not write itself. The exception is a daemon that did not run for minutes: it looks before it acts.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ SKEW_S = 900.0
 """Largest clock error of daemons that the provider still serves, in seconds."""
 RETRY_S = 30.0
 """Time after which a failed write is repeated, in seconds."""
+AWAY_S = VALID_S - RENEW_S - RETRY_S
+"""Time for which a daemon may not have run (frozen, or its machine was) before another may have taken over, in seconds."""
 CARRIERS, MOST_CARRIERS = 2, 20
 """How many VMs of a fleet carry the tag (the first by id), and how many at most together with those that carry an old one."""
 
@@ -91,6 +93,7 @@ class Lease:
         """Name of the other daemon that acts on the fleet; empty if there is none."""
         self.ours = False
         """Whether own tags have been seen, and no other daemon's since."""
+        self._doubted = False
         self._began_s: float | None = None
         self._other: Mark | None = None
         self._changed_s = -math.inf
@@ -113,6 +116,7 @@ class Lease:
             now_s: The current time.
         """
         self._set_back_to(now_s)
+        self._doubted = False
         alive = sorted((vm for vm in vms if vm.state is not VmState.TERMINATED), key=lambda vm: vm.id)
         marked = [(vm.id, mark) for vm in alive if (mark := Mark.of(vm.tags.get(LEASE_TAG, ""))) is not None]
         carriers = {vm.id for vm in alive[:CARRIERS]} | {vm_id for vm_id, _ in marked}
@@ -158,6 +162,10 @@ class Lease:
         self._asked_s = None if self._asked_s is None else self._asked_s + by_s
         self._taken_s = None if self._taken_s is None else self._taken_s + by_s
 
+    def doubt(self) -> None:
+        """Hold the fleet, and write no tag over another's, until the next complete listing shows whether there is one."""
+        self._doubted = True
+
     def _is_of_this_claim(self, mark: Mark) -> bool:
         """Whether an own tag was written since the present claim began; tags hold whole seconds."""
         return self._asked_s is not None and mark.at_s >= self._asked_s - 1.0
@@ -170,7 +178,7 @@ class Lease:
 
     def may_act(self, now_s: float) -> bool:
         """Return whether this daemon may act on the fleet now."""
-        if self.held_by:
+        if self.held_by or self._doubted:
             return False
         if self.ours or not self._carriers:
             return True
@@ -182,7 +190,7 @@ class Lease:
 
         The first mark has always been due: until it is seen, the fleet waits.
         """
-        if self.held_by or self._began_s is None or now_s - since_s < self._due_s:
+        if self.held_by or self._doubted or self._began_s is None or now_s - since_s < self._due_s:
             return ()
         return self._carriers
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from autoscaler.daemon.bounded import within
 from autoscaler.daemon.fleets import Fleet
-from autoscaler.daemon.vms.lease import LEASE_TAG, VALID_S, Lease
+from autoscaler.daemon.vms.lease import AWAY_S, LEASE_TAG, VALID_S, Lease
 from autoscaler.errors import AutoscalerError
 from autoscaler.ports import Clock, Listing, Note, Outcome, OutcomeKind, Vm
 
@@ -46,6 +46,9 @@ class Leasing:
         self._turns: dict[int, asyncio.Semaphore] = {}
         self._refused: set[str] = set()
         self._notes: list[Note] = []
+        self._followed_s: float | None = None
+        self._gap_s = 0.0
+        """Monotonic time of the last call of `follow`, and the time between the last two, in seconds."""
 
     def follow(
         self,
@@ -65,6 +68,8 @@ class Leasing:
         """
         if not self._name:
             return []
+        if self._was_away():
+            self._doubt()
         notes, self._notes = self._notes, []
         acting = {fleet.name: fleet for fleet in fleets if fleet.policy.act}
         self._of = {name: self._of.get(name) or Lease(self._name, self._run) for name in acting}
@@ -95,6 +100,20 @@ class Leasing:
         """Tell every lease that the clock was set ahead by `by_s` seconds."""
         for lease in self._of.values():
             lease.set_ahead_by(by_s)
+        if by_s > AWAY_S:
+            # The machine may have slept, which its monotonic clock does not show.
+            self._doubt()
+
+    def _was_away(self) -> bool:
+        """Return whether this process did not run for so long that another daemon may have taken over."""
+        now_s, before_s, usual_s = self._clock.monotonic(), self._followed_s, self._gap_s
+        self._gap_s = 0.0 if before_s is None else now_s - before_s
+        self._followed_s = now_s
+        return self._gap_s > max(AWAY_S, 2.0 * usual_s)
+
+    def _doubt(self) -> None:
+        for lease in self._of.values():
+            lease.doubt()
 
     async def finish(self) -> None:
         """Cancel the writes in flight: the tags written before stay valid for a while."""
