@@ -172,11 +172,18 @@ class Control:
         return self
 
     async def watch(self) -> None:
-        """Check repeatedly that the socket file is in place, and make it again if it was removed or replaced."""
-        clock, log = self._daemon.clock, self._daemon.telemetry.log
+        """Check repeatedly that the socket file is in place, and make it again if it was removed or replaced.
+
+        While its folder is missing, nothing can be done; that is logged once.
+        """
+        clock, log, waits = self._daemon.clock, self._daemon.telemetry.log, False
         while True:
             await clock.sleep_until(clock.monotonic() + LOOK_EVERY_S)
-            if self._bound is None or not self._bound.is_in_place:
+            waited, waits = waits, not self.path.absolute().parent.is_dir()
+            if waits and not waited:
+                text = f"the control socket {self.path} is gone with its folder; it is made again once that is there"
+                log.error("site_silent", text=text)
+            elif not waits and (self._bound is None or not self._bound.is_in_place):
                 text = f"the control socket {self.path} was removed or replaced; it is being made again"
                 log.error("site_silent", text=text)
                 self._stop_listening()

@@ -7,6 +7,7 @@ import json
 import os
 import pwd
 import select
+import shutil
 import socket
 from contextlib import asynccontextmanager
 
@@ -310,6 +311,31 @@ async def test_a_socket_that_somebody_removes_is_made_anew(tmp_path, left):
         assert "was removed or replaced; it is being made again" in made.bench.log.texts("site_silent")[0]
         watching.cancel()
     assert not made.path.exists()
+    await made.bench.journal.close()
+
+
+async def test_a_socket_whose_folder_is_removed_is_made_anew_once_that_is_there(tmp_path):
+    folder = tmp_path / "state"
+    folder.mkdir()
+    made, looks = Serving(folder / "c.sock"), []
+
+    class Looking(SetClock):
+        async def sleep_until(self, monotonic_s):
+            looks.append(len(made.bench.log.texts("site_silent")))
+            if len(looks) == 4:
+                folder.mkdir()
+            if len(looks) == 6:
+                await asyncio.Event().wait()
+
+    async with Control(made.daemon, made.path) as control:
+        shutil.rmtree(folder)
+        made.daemon.clock = Looking()
+        watching = asyncio.ensure_future(control.watch())
+        await until_true(lambda: len(looks) == 6)
+        assert made.path.is_socket()
+        # Once for as long as it is gone, and once when it is made again.
+        assert looks == [0, 1, 1, 1, 2, 2]
+        watching.cancel()
     await made.bench.journal.close()
 
 
