@@ -122,7 +122,7 @@ class CallCombiner:
         budget: CallBudget,
         clock: Clock,
         *,
-        whole: bool = False,
+        whole: bool,
     ) -> None:
         self._action, self._priority = action, priority
         self._budget, self._clock, self._whole = budget, clock, whole

@@ -268,6 +268,24 @@ def test_listings_in_quick_succession_do_not_make_a_vm_absent():
     assert fleet.miss(21) == ["vm_gone"]
 
 
+def test_listings_that_may_be_older_than_an_order_do_not_make_its_vm_absent():
+    fleet = Fleet(consistency_s=60.0)
+    fleet.order(Verb.START, 100)
+    assert [fleet.miss(at) for at in (110, 130, 159)] == [[], [], []]
+    assert [fleet.miss(at) for at in (160, 170, 180)] == [[], [], ["vm_gone"]]
+
+
+def test_the_only_vm_of_a_fleet_is_gone_after_ten_minutes_of_listings_without_it():
+    fleet = Fleet()
+    told = [
+        (at, note) for at in range(10, 700, 10) for note in reconcile(fleet.inventory, listing(at=at), [], at)
+    ]
+    assert [(at, note.kind) for at, note in told] == [(30, "vms_unlisted"), (610, "vm_gone")]
+    assert told[0][1].text.startswith(
+        "its only VM is not in the list any more; counted as unchanged for 10 min"
+    )
+
+
 def test_two_listings_however_far_apart_do_not_make_a_vm_absent():
     fleet = Fleet()
     assert fleet.miss(10) == []
@@ -296,6 +314,14 @@ def test_an_overdue_start_is_not_counted_on_until_it_moves(state):
     fleet.see(RUNNING, late + 10)
     fleet.ready(late + 10)
     assert fleet.counts(late + 10).in_service == 1
+
+
+def test_a_start_that_was_given_up_is_taken_back_only_once_it_runs():
+    fleet = Fleet()
+    fleet.order(Verb.START, 100)
+    told = [fleet.see(VmState.PENDING, at, launched=100) for at in (110, 1001, 1010)]
+    assert (told[1:], fleet.phase) == ([["vm_written_off"], []], Phase.LOST)
+    assert (fleet.see(VmState.RUNNING, 1020), fleet.phase) == ([], Phase.RUNNING)
 
 
 def test_an_overdue_stop_is_noted_once():
