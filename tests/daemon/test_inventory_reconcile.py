@@ -286,6 +286,26 @@ def test_the_only_vm_of_a_fleet_is_gone_after_ten_minutes_of_listings_without_it
     )
 
 
+@pytest.mark.parametrize(
+    ("lacking", "of", "kind"), [(2, 3, "vm_gone"), (3, 6, "vm_gone"), (3, 5, "vms_unlisted")]
+)
+def test_three_vms_and_more_than_half_that_are_absent_are_not_believed_to_be_gone_at_once(lacking, of, kind):
+    inventory = FleetInventory("web")
+    rows = [vm(f"i-{number}") for number in range(of)]
+    reconcile(inventory, listing(*rows, at=0), rows, 0)
+    # One that is gone for good and was never known is neither there nor absent.
+    shown = [*rows[lacking:], vm("i-old", VmState.TERMINATED)]
+    told = [note for at in (10, 20, 30) for note in reconcile(inventory, listing(*shown, at=at), shown, at)]
+    assert {note.kind for note in told} == {kind}
+
+
+def test_one_that_an_operator_gave_up_is_gone_without_a_word():
+    fleet = Fleet()
+    fleet.vm.disowned = True
+    assert [fleet.miss(at) for at in (10, 20, 30)] == [[], [], []]
+    assert "i-1" not in fleet.inventory.vms
+
+
 def test_two_listings_however_far_apart_do_not_make_a_vm_absent():
     fleet = Fleet()
     assert fleet.miss(10) == []
