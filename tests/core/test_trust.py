@@ -85,6 +85,14 @@ def test_a_higher_wish_of_data_that_has_only_just_come_back_is_what_a_fleet_fall
     assert lane.blind() == (12, Reason.DATA_FALLBACK)
 
 
+def test_a_higher_wish_of_data_that_is_back_for_too_few_vms_is_not():
+    lane = Lane(loss_hold_s=0.0, min_coverage=0.7)
+    lane.tick(7)
+    assert [lane.blind() for _ in range(3)] == [(7, Reason.DATA_FALLBACK)] * 3
+    assert lane.tick(9, coverage=0.5) == (10, Reason.LOW_COVERAGE)
+    assert lane.blind() == (7, Reason.DATA_FALLBACK)
+
+
 def test_a_fleet_without_any_good_data_before_does_not_wait_after_its_first():
     lane = Lane()
     lane.blind()
@@ -149,6 +157,9 @@ def test_demand_that_faded_away_is_believed():
     for demand in (500.0, 200.0, 50.0):
         lane.tick(5, demand=demand)
     assert lane.tick(0, demand=0.0) == (0, Reason.NONE)
+    # More than half a VM's work has not faded away.
+    lane.tick(1, demand=60.0)
+    assert lane.tick(0, demand=0.0) == (10, Reason.DEMAND_VANISHED)
 
 
 def test_silence_between_does_not_hide_that_demand_vanished():

@@ -262,7 +262,10 @@ class IntentExecutor:
             if not intents:
                 return
             ids = await self._recorder.more(turn.tick, now_s, intents)
-            if not ids or not self._current(name, turn):
+            known = self._fleets.get(name) is fleet and all(
+                vm_id in fleet.inventory.vms for intent in intents for vm_id in intent.vm_ids
+            )
+            if not ids or not known or not self._current(name, turn):
                 fleet.inventory.places.give_back_all_of(now_s)
                 await self._not_sent(ids, intents)
                 return
@@ -274,7 +277,7 @@ class IntentExecutor:
         return name in self._fleets and self._turns[name] == turn.number
 
     async def _not_sent(self, action_ids: Sequence[int], intents: Sequence[ActionIntent]) -> None:
-        why, now_s = "the fleet got a new decision before it was sent", self._clock.now()
+        why, now_s = "the fleet got a new decision, policy or list before it was sent", self._clock.now()
         settled = []
         for action_id, intent in zip(action_ids, intents, strict=False):
             ids = intent.vm_ids or ("",)
