@@ -162,6 +162,18 @@ def test_demand_that_faded_away_is_believed():
     assert lane.tick(0, demand=0.0) == (10, Reason.DEMAND_VANISHED)
 
 
+@pytest.mark.parametrize(
+    ("demands", "stopped"), [((500.0, 400.0, 200.0, 50.0, 0.0), 5), ((50.0, 50.0, 400.0, 0.0), 0)]
+)
+def test_what_counts_is_the_demand_just_before_it_vanished(demands, stopped):
+    params = lane_params(reactive=True, zero_hold_s=30.0)
+    state, last = LaneState.empty(params), None
+    for tick, demand in enumerate(demands):
+        view = snapshot(now_s=NOW_S + 10.0 * tick, demand=demand, in_service=5)
+        last = decide(params, state, view, None)
+    assert last.stop.tolist() == [stopped]
+
+
 def test_silence_between_does_not_hide_that_demand_vanished():
     lane = Lane(zero_hold_s=30.0)
     lane.tick(7)
