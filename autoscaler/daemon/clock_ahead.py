@@ -81,6 +81,7 @@ def move_vm(t: TrackedVm, by_s: float) -> None:
     t.phase_since_s += by_s
     t.missing_since_s += by_s
     t.hands_off_until_s += by_s
+    t.restore_from_s += by_s
     t.ordered_at_s = _later(t.ordered_at_s, by_s)
     t.pending_at_s = _later(t.pending_at_s, by_s)
     t.in_service_from_s = _later(t.in_service_from_s, by_s)

@@ -1,7 +1,7 @@
 """A start that failed is tried elsewhere while the next tick begins: what has changed meanwhile counts."""
 
 from autoscaler.cloud.faults import Fault, FaultKind
-from tests.daemon.builders import ORIGIN_S, Bench, policy, virtual
+from tests.daemon.builders import ORIGIN_S, Bench, policy, steady, virtual
 
 
 class Meanwhile:
@@ -33,3 +33,40 @@ async def test_a_vm_that_goes_while_its_start_is_recorded_is_not_started_and_fai
     (unsent,) = [a for a in bench.actions() if a.intent.vm_ids == bench.journal.gone and a.at_s == ORIGIN_S]
     assert [outcome.code for outcome in unsent.outcomes] == ["NotSent"]
     assert bench.column("in_service")[-1] == 1
+
+
+def bench_with_two_types(*faults):
+    """A fleet of two VMs that start as another type at 0, and are stopped again at 100."""
+    bench = Bench(vms=2, zones="a", limits=None)
+    bench.world.add_fault(Fault(FaultKind.NO_CAPACITY, vm_type="m7i.large", end_s=100))
+    for fault in faults:
+        bench.world.add_fault(fault)
+    types = {"types": ["m7i.large", "m6i.large"]}
+    bench.add(policy(signal={"kind": "total"}, vm=types), steady((0, 200), (100, 0), (150, 200), (200, 0)))
+    return bench
+
+
+@virtual
+async def test_a_type_that_cannot_be_changed_back_is_told_once_and_its_vm_may_be_started():
+    denied = Fault(
+        FaultKind.API_ERROR,
+        start_s=100,
+        end_s=500,
+        code="UnauthorizedOperation",
+        actions=("ModifyInstanceAttribute",),
+    )
+    bench = bench_with_two_types(denied)
+    await bench.run(800)
+    assert [at for at, *_ in bench.calls("StartInstances") if at] == [150]
+    told = [(at, kind) for at, kind, _ in bench.events() if kind.startswith("type_")]
+    assert [kind for _, kind in told] == ["type_not_restored"] * 2 + ["type_restored"] * 2
+    tried = [at for at, *_ in bench.calls("ModifyInstanceAttribute") if at >= 100]
+    assert tried == [130, 130, 310, 310, 490, 490, 670, 670]
+
+
+@virtual
+async def test_the_daemon_ends_without_a_wait_for_listings_of_what_was_changed_back():
+    bench = bench_with_two_types()
+    await bench.run(135)
+    assert [at for at, *_ in bench.calls("ModifyInstanceAttribute") if at] == [130, 130]
+    assert bench.clock.now() == ORIGIN_S + 135.5

@@ -61,10 +61,10 @@ _PROVISION_HOLD_S = 180.0
 """How long the next provisioning waits after one was refused because of its template, in seconds. A lack of room holds
 only its place.
 """
-
-
 _RESTORED_AT_ONCE = 3
 """Most VMs of one fleet whose type is changed back in one tick; it is not urgent."""
+_RESTORED_AGAIN_S = 180.0
+"""How long a VM whose type could not be changed back is left as it is, in seconds; it may be started meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +113,8 @@ class IntentExecutor:
         self._calls = Calls(telemetry, call_s)
         self._turns: Counter[str] = Counter()
         """By fleet, how many times it was decided on: an earlier decision requests nothing more."""
+        self._waits: set[asyncio.Task[None]] = set()
+        """Waits for listings to show what calls have changed; none of them keeps the daemon from ending."""
         self._choosing: dict[str, asyncio.Lock] = {}
         self._places: dict[int, tuple[Provider, Places]] = {}
         self._shortages: dict[str, Shortage] = {}
@@ -193,6 +195,8 @@ class IntentExecutor:
 
     async def finish(self) -> None:
         """Wait for the calls in flight; the next run settles what is still open then."""
+        for wait in self._waits:
+            wait.cancel()
         await self._calls.finish()
 
     def _begin_call(self, action_id: int, intent: ActionIntent, turn: _FleetDecision) -> asyncio.Task[None]:
@@ -311,25 +315,40 @@ class IntentExecutor:
                 continue
             if record.at_s < fleet.held_until_s:
                 continue
-            for t in fleet.inventory.to_restore()[:_RESTORED_AT_ONCE]:
+            for t in fleet.inventory.to_restore(record.at_s)[:_RESTORED_AT_ONCE]:
                 t.restoring = True
                 fleet.inventory.touch()
                 self._calls.begin(self._restore_type(fleet, t))
 
     async def _restore_type(self, fleet: Fleet, t: TrackedVm) -> None:
+        own, vm_id, settles = own_type(t), t.vm.id, False
         try:
-            own, vm_id = own_type(t), t.vm.id
             outcome = await change_type(fleet.provider, vm_id, own, own, self._call_s)
+            settles, tried_before = outcome.kind is OutcomeKind.ACCEPTED, t.restore_from_s > -math.inf
+            t.restore_from_s = -math.inf if settles else self._clock.now() + _RESTORED_AGAIN_S
             note = Note("type_restored", fleet.name, f"{vm_id} is {own} again")
-            if outcome.kind is not OutcomeKind.ACCEPTED:
+            if not settles:
                 text = f"{vm_id} stays as it is for now: {outcome.message}"
                 note = Note("type_not_restored", fleet.name, text)
-            self._recorder.note_with_tick([note])
-            # Until a listing shows the new type, the VM would look as if it still had to be changed back.
-            await self._clock.sleep_until(self._clock.monotonic() + fleet.inventory.patience.consistency_s)
+            self._recorder.note_with_tick([note] if settles or not tried_before else [])
         finally:
-            t.restoring = False
-            fleet.inventory.touch()
+            if settles:
+                self._restored_later(fleet, t)
+            else:
+                self._restored(fleet, t)
+
+    def _restored_later(self, fleet: Fleet, t: TrackedVm) -> None:
+        """Wait until a listing shows the VM's new type; until then it would look as if it still had to be changed back."""
+        until_s = self._clock.monotonic() + fleet.inventory.patience.consistency_s
+        wait = asyncio.create_task(self._clock.sleep_until(until_s))
+        self._waits.add(wait)
+        wait.add_done_callback(self._waits.discard)
+        wait.add_done_callback(lambda _: self._restored(fleet, t))
+
+    @staticmethod
+    def _restored(fleet: Fleet, t: TrackedVm) -> None:
+        t.restoring = False
+        fleet.inventory.touch()
 
     async def _settle(self, done: ActionResult) -> None:
         self._telemetry.count_outcomes(done.intent, done.outcomes)

@@ -165,12 +165,14 @@ class Holdings:
         odds = sum(self.places.success(*place, now_s) * vms for place, vms in sorted(counted.items()))
         return odds / sum(counted.values())
 
-    def to_restore(self) -> list[TrackedVm]:
-        """Return the stopped VMs that were started as another type and still have it, in the order of ids."""
+    def to_restore(self, now_s: float) -> list[TrackedVm]:
+        """Return the stopped VMs to change back to their own type, which were started as another, in the order of ids."""
         return [
             t
             for t in self.in_phase(Phase.STOPPED)
-            if not t.restoring and t.vm.tags.get(TYPE_TAG, t.vm.vm_type) != t.vm.vm_type
+            if not t.restoring
+            and t.restore_from_s <= now_s
+            and t.vm.tags.get(TYPE_TAG, t.vm.vm_type) != t.vm.vm_type
         ]
 
     def returnable(self, now_s: float) -> list[TrackedVm]:

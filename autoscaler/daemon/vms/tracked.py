@@ -157,7 +157,8 @@ class TrackedVm:
         forced: Whether its stop was forced.
         saves_memory: Whether the stop under way saves its memory first, which is billed.
         start_as: The type that it is started as; empty for its own.
-        restoring: Whether its type is being changed back.
+        restoring: Whether its type is being changed back, or no listing shows yet that it was.
+        restore_from_s: Its type is not changed back before this time, because that failed; minus infinity if it did not.
         disowned: Whether an operator gave it up: it stays as it is until listings no longer show it.
     """
 
@@ -192,6 +193,7 @@ class TrackedVm:
     saves_memory: bool = False
     start_as: str = ""
     restoring: bool = False
+    restore_from_s: float = float("-inf")
     disowned: bool = False
 
     def start_ordered(self, at_s: float) -> None:
