@@ -94,4 +94,5 @@ class Economics:
     @property
     def unknown(self) -> Bool:
         """Whether there is no forecast, so that the careful model drives: bool (n,)."""
-        return np.isnan(self.laws.level[self.series, int(Horizon.LEAD)])
+        found: Bool = np.isnan(self.laws.level[self.series, int(Horizon.LEAD)])
+        return found
