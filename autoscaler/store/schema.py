@@ -9,6 +9,7 @@ the tables.
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -199,7 +200,7 @@ def translated(name: str, doing: str) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         kind = JournalDamagedError if _is_damage(error) else JournalError
-        raise kind(f"The journal {name} cannot be {doing}: {_advice(error)}") from error
+        raise kind(f"The journal {name} cannot be {doing}: {_advice(error, Path(name).parent)}") from error
     except UnicodeDecodeError as error:
         # SQLite's message about a damaged schema quotes bytes of it, which need not be UTF-8.
         raise JournalDamagedError(
@@ -216,6 +217,8 @@ def translated(name: str, doing: str) -> Iterator[None]:
         ) from error
 
 
+_INDEX_BYTES = 1 << 16
+"""Size of the index of a write-ahead log with up to some thousand pages: two blocks of 32 kB."""
 _ADVICE: dict[int, str] = {
     sqlite3.SQLITE_FULL: "the disk is full. Free some space; nothing that was acknowledged is lost.",
     sqlite3.SQLITE_READONLY: "it may not be written to. Check the owner and mode of the file and its directory.",
@@ -244,11 +247,29 @@ def _is_damage(error: sqlite3.Error) -> bool:
     )
 
 
-def _advice(error: sqlite3.Error) -> str:
+def _advice(error: sqlite3.Error, folder: Path) -> str:
     # Extended result codes carry the primary one in the low byte.
     code = getattr(error, "sqlite_errorcode", None)
-    advice = None if code is None else _ADVICE.get(code & 0xFF)
+    primary = None if code is None else code & 0xFF
+    if primary == sqlite3.SQLITE_IOERR and _is_full(folder):
+        # On a full disk, SQLite cannot make the index of its log, and calls that an I/O error.
+        primary = sqlite3.SQLITE_FULL
+    advice = None if primary is None else _ADVICE.get(primary)
     return f"{advice or 'SQLite refused.'} (SQLite: {error})"
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether the folder's disk has no room for the index of a log."""
+    with suppress(OSError):
+        return shutil.disk_usage(folder).free < _INDEX_BYTES
+    return False
+
+
+def _size(path: Path) -> int:
+    """Size of the file in bytes; 0 if there is none."""
+    with suppress(FileNotFoundError):
+        return path.stat().st_size
+    return 0
 
 
 def _uri(path: Path, mode: str) -> str:
@@ -256,13 +277,15 @@ def _uri(path: Path, mode: str) -> str:
 
 
 def _reading_mode(path: Path) -> str:
-    """The URI mode for reading. A database at rest (without a log) needs another one in a read-only directory.
+    """The URI mode for reading. A database at rest (without a log) needs another one in a read-only directory or on a full disk.
 
     SQLite creates the log's files even to read. If they cannot be created, the file is opened as immutable, which it
     is while no daemon runs.
     """
-    at_rest = not path.with_name(f"{path.name}-wal").exists()
-    may_create = os.access(path.parent, os.W_OK, effective_ids=True)
+    log, index = (path.with_name(f"{path.name}-{end}") for end in ("wal", "shm"))
+    # Files that could be made on a full disk, but not filled, are not in use.
+    at_rest = not _size(log) and _size(index) < _INDEX_BYTES // 2
+    may_create = os.access(path.parent, os.W_OK, effective_ids=True) and not _is_full(path.parent)
     return "ro&immutable=1" if at_rest and not may_create else "ro"
 
 

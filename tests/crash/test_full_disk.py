@@ -13,7 +13,7 @@ import pytest
 from autoscaler.daemon.operating.operators import ChangeRequest
 from autoscaler.errors import JournalError
 from autoscaler.ports import Note, Verb
-from autoscaler.store import open_journal
+from autoscaler.store import JournalReader, open_journal
 from tests.daemon.builders import Bench, policy, steady, virtual
 from tests.real import require_real
 
@@ -169,6 +169,14 @@ async def test_a_file_system_that_is_really_full(small_disk: Path):
         texts = [event.text for event in reader.events(0.0, 9.0)]
     assert (texts[0], texts[-1]) == ("before", "after")
     await journal.close()
+    # A daemon that starts on a full disk says so; what it recorded can be read.
+    with pytest.raises(OSError, match="No space left"):
+        write_for_ever(filler)
+    with pytest.raises(JournalError, match=FULL):
+        open_journal(small_disk / "state", lambda: 0.0, told.append, inline=True)
+    with JournalReader(small_disk / "state") as reader:
+        assert len(reader.events(0.0, 9.0)) == len(texts)
+    filler.unlink()
     await open_journal(small_disk / "state", lambda: 0.0, told.append, inline=True).close()
     assert told == []
 
