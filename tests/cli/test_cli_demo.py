@@ -17,8 +17,9 @@ COLUMNS = (
     "timestamp,demand,forecast,forecast_hi,desired,in_service,starting,draining,stopped,warm_target,capacity,"
     "shortage,starts,stops,provisions,cost,reason"
 )
-PACES = (60, 10, 2)
-"""Speeds. A machine that is busy with much else is refused the first, or skips ticks at it."""
+PACES = (60, 10, 4)
+"""Speeds. A machine that is busy with much else is refused the first, or skips ticks at it. At the last, the longest run is within a
+call's patience."""
 
 
 class Run(NamedTuple):
