@@ -256,7 +256,7 @@ def test_what_is_only_learned_leaves_the_very_state_that_living_leaves(events, l
 
 def test_noise_that_becomes_four_times_as_strong_is_soon_nearly_covered():
     state = SeriesState.empty(params())
-    fed(state, noisy(500.0, 2000, spread=0.05))
+    learn_values(state, noisy(500.0, 2000, spread=0.05))
     values = noisy(500.0, 600, seed=9, spread=0.2)
     outlooks = fed(state, values, 2000)
     sound(outlooks, state)
