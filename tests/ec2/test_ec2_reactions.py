@@ -21,7 +21,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 KEYS = {"access_key_id": "AKIDEXAMPLE", "secret_access_key": "not-a-secret"}
 PUBLISHED = """
-InsufficientInstanceCapacity=elsewhere InsufficientHostCapacity=elsewhere ReservationCapacityExceeded=elsewhere
+InsufficientInstanceCapacity=elsewhere InsufficientHostCapacity=own_room ReservationCapacityExceeded=own_room
 UnfulfillableCapacity=elsewhere MaxFleetCountExceeded=elsewhere InsufficientFreeAddressesInSubnet=elsewhere
 VcpuLimitExceeded=other_family InstanceLimitExceeded=other_family RequestLimitExceeded=slow_down
 Throttling=slow_down Unavailable=list_first InternalError=list_first ServiceUnavailable=list_first
@@ -73,6 +73,9 @@ async def test_what_the_daemon_does_is_the_reaction(code):
         case Reaction.ELSEWHERE:
             assert verdict is not None
             assert verdict.blame is FailureCause.PLACE
+        case Reaction.OWN_ROOM:
+            assert verdict is not None
+            assert verdict.blame is FailureCause.RESERVED
         case Reaction.OTHER_FAMILY:
             assert verdict is not None
             assert verdict.blame is FailureCause.QUOTA

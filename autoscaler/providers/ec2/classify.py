@@ -32,6 +32,8 @@ class Reaction(StrEnum):
 
     ELSEWHERE = "elsewhere"
     """There is no room here: other places are tried at once, and this one again after minutes."""
+    OWN_ROOM = "own room"
+    """What the fleet has reserved is full: it tries other places at once, and this one again after minutes; other fleets go on."""
     OTHER_FAMILY = "other family"
     """A quota is used up: other zones do not help, but other families of machine types may."""
     SLOW_DOWN = "slow down"
@@ -51,9 +53,9 @@ class Reaction(StrEnum):
 
 
 _TABLE: Final = """
-    no_capacity  elsewhere      InsufficientInstanceCapacity InsufficientHostCapacity InsufficientCapacity
-    no_capacity  elsewhere      InsufficientReservedInstanceCapacity InsufficientCapacityOnHost
-    no_capacity  elsewhere      InsufficientFreeAddressesInSubnet ReservationCapacityExceeded
+    no_capacity  elsewhere      InsufficientInstanceCapacity InsufficientCapacity InsufficientFreeAddressesInSubnet
+    no_capacity  own_room       InsufficientHostCapacity InsufficientCapacityOnHost ReservationCapacityExceeded
+    no_capacity  own_room       InsufficientReservedInstanceCapacity
     no_capacity  elsewhere      UnfulfillableCapacity MaxFleetCountExceeded
     no_capacity  elsewhere      VolumeLimitExceeded NetworkInterfaceLimitExceeded
     no_capacity  other_family   VcpuLimitExceeded InstanceLimitExceeded
