@@ -1,7 +1,8 @@
 """Wakes the loop: at the next point of the grid, or early if something cannot wait.
 
-What cannot wait (pushed samples beyond what is ordered, an operator's change, VMs that must be requested again) requests an early turn: a decision within a tick
-that has already been decided. It covers only the fleets that asked, so that nothing happens twice in a tick for the others.
+What cannot wait (pushed samples beyond what is ordered, an operator's change, VMs that must be requested again) requests an
+early turn: a decision within a tick that has already been decided. It covers only the fleets that asked, so that nothing happens
+twice in a tick for the others.
 
 Rules of this file: time and counting only; `loop` defines what an early turn does. Early turns cost provider calls, so they
 are limited by a token bucket: two at once, one more every half tick. Requests wait while the bucket is empty, and a regular

@@ -212,8 +212,8 @@ class Provider(Protocol):
     """Lists VMs and changes their state. Calls are bounded in time by the adapter and do not retry changes.
 
     Contract (`tests/contracts/`): a call returns exactly one Outcome per requested VM, in request order (provision: one
-    per accepted VM and, unless these are all, one more with an empty id and the reason). It raises ProviderError only if nothing was
-    sent. Starting a VM that runs is accepted with `previous_state=RUNNING`. A batch with one bad id changes no VM; the
+    per accepted VM and, unless these are all, one more with an empty id and the reason). It raises ProviderError only if
+    nothing was sent. Starting a VM that runs is accepted with `previous_state=RUNNING`. A batch with one bad id changes no VM; the
     outcome is REFUSED for the bad one and BATCH_REFUSED for the others if the provider names it, else REFUSED for all.
     """
 

@@ -12,7 +12,8 @@ budget soon has calls. When a combined call is refused, nobody is told what may 
 - A lack of room in several places: each place is called for separately, for a while.
 - A lack of room in one place: the next call there is for one request alone. If that fits, combined calls there become smaller. If
   not even that fits, the others that want as many VMs or more there are told so, without calls of their own.
-- Anything else (also a lack of room in a reservation or on a dedicated host) is due to one VM or one request: the requests are called for in halves until it is found.
+- Anything else, also a lack of room in a reservation or on a dedicated host, is due to one VM or one request: the requests are
+  called for in halves until it is found.
 
 Calls that make VMs are never combined, because each has a token of its own. Such a call makes as many VMs as fit, so once one
 made fewer than it should, all that wait for the same place are told that there is no room.

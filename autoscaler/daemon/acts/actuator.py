@@ -162,6 +162,7 @@ async def delete(provider: Provider, vm_ids: Sequence[str], timeout_s: float) ->
 async def _start(
     provider: Provider, vm_ids: Sequence[str], how: CallParameters, timeout_s: float
 ) -> tuple[Outcome, ...]:
+    """Start VMs, in waves if some must be given another type first."""
     if not how.start_as:
         return await _in_batches(provider.start, vm_ids, timeout_s)
     tagged = await _tag_with_types(provider, vm_ids, how, timeout_s)
@@ -218,8 +219,8 @@ async def _retype(provider: Provider, vm_id: str, new_type: str, timeout_s: floa
 def _not_changed(outcome: Outcome, new_type: str) -> Outcome:
     """The outcome for a VM that was not started, because it is not certain that it has the new type."""
     kind = OutcomeKind.REFUSED if outcome.kind is OutcomeKind.REFUSED else OutcomeKind.THROTTLED
-    why = f"{new_type}: {outcome.code} {outcome.message}".rstrip()
-    return Outcome(outcome.vm_id, kind, NO_ROOM_AS_TYPE, why)
+    code = BUDGET_SPENT if outcome.code == BUDGET_SPENT else NO_ROOM_AS_TYPE
+    return Outcome(outcome.vm_id, kind, code, f"{new_type}: {outcome.code} {outcome.message}".rstrip())
 
 
 async def change_type(

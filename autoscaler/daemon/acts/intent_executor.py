@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from autoscaler.daemon.acts.actuator import (
-    NO_ROOM_AS_TYPE,
     NOT_SENT,
     ActionResult,
     CallParameters,
@@ -242,10 +241,7 @@ class IntentExecutor:
         counted_on = not self._current(intent.fleet, turn)
         await self._settle(done)
         if intent.verb is not Verb.STOP:
-            left_out = any(
-                o.kind is OutcomeKind.THROTTLED and o.code in (BUDGET_SPENT, NO_ROOM_AS_TYPE)
-                for o in done.outcomes
-            )
+            left_out = any(o.code == BUDGET_SPENT for o in done.outcomes)
             if left_out or (counted_on and retryable_failures(done)):
                 self._ask_again([intent.fleet])
         await self._try_elsewhere(done, turn)
