@@ -92,7 +92,8 @@ class Bucket:
         elapsed_s = max(now_s - self.at_s, 0.0)
         self.tokens = min(self.size, self.tokens + elapsed_s * self.refill_per_s)
         self.trust = min(1.0, self.trust + elapsed_s * RECOVERY_PER_S)
-        self.at_s = max(self.at_s, now_s)
+        # If the clock was set back, tokens come back from now on, not only once it is as late again.
+        self.at_s = now_s
         return self.tokens
 
     def wait_s(self, count: float, now_s: float) -> float:

@@ -294,7 +294,8 @@ class CallCombiner:
     def _scarce_in(self, place: Place) -> _Scarce | None:
         """Return what is known of a place without room; None if it is like any other."""
         known = self._scarce.get(place)
-        if known is not None and known.until_s <= self._clock.now():
+        # A clock that was set back must not prolong this.
+        if known is not None and not 0.0 < known.until_s - self._clock.now() <= APART_S:
             del self._scarce[place]
             return None
         return known

@@ -254,3 +254,25 @@ def test_refills_stand_behind_demand():
         return made
 
     assert run(test, 1) == [("demand", OutcomeKind.ACCEPTED), ("refill", OutcomeKind.ACCEPTED)]
+
+
+class SetBack(VirtualClock):
+    """A clock that is set back by an hour after 100 s."""
+
+    def now(self):
+        return super().now() - (3600.0 if self.monotonic() >= 100.0 else 0.0)
+
+
+def test_calls_are_admitted_as_before_after_the_clock_was_set_back():
+    async def main():
+        clock = SetBack(ORIGIN_S)
+        budget = CallBudget(clock)
+        admitted = []
+        for second in (*range(0, 20, 2), *range(100, 140, 2)):
+            await clock.sleep_until(float(second))
+            if budget.admit_now("StartInstances", 1) is not None:
+                admitted.append(second)
+        return admitted
+
+    admitted = run_virtual(main)
+    assert len([second for second in admitted if second >= 110]) == 15

@@ -6,9 +6,9 @@ import pytest
 
 from autoscaler.clock import VirtualClock, run_virtual
 from autoscaler.ports import BUDGET_SPENT, Listing, Outcome, OutcomeKind, Vm, VmState
-from autoscaler.providers.budget import CallBudget
+from autoscaler.providers.budget import CallBudget, Priority
 from autoscaler.providers.budgeted import WAIT_S, BudgetedProvider
-from autoscaler.providers.call_combining import MOST_VMS
+from autoscaler.providers.call_combining import MOST_VMS, CallCombiner, _Request
 
 ACCEPTED, REFUSED, UNKNOWN = OutcomeKind.ACCEPTED, OutcomeKind.REFUSED, OutcomeKind.UNKNOWN
 
@@ -151,3 +151,26 @@ def test_stops_that_are_done_in_another_way_go_apart():
     assert max(len(vm_ids) for _, vm_ids, _ in calls) > 1
     for _, vm_ids, how in calls:
         assert len({vm_id.rpartition("-")[2] for vm_id in vm_ids}) == 1, how
+
+
+class SetBack(VirtualClock):
+    """A clock that is set back by an hour after 10 s."""
+
+    def now(self):
+        return super().now() - (3600.0 if self.monotonic() >= 10.0 else 0.0)
+
+
+@pytest.mark.parametrize(("clock", "until_s"), [(VirtualClock, 20.0), (SetBack, 10.0)])
+def test_a_place_without_room_is_called_for_separately_for_a_while_whatever_the_clock_does(clock, until_s):
+    async def main():
+        time = clock(1e9)
+        queue = CallCombiner("StartInstances", Priority.DEMAND, CallBudget(time), time, whole=False)
+        dry = Outcome("i-1", OutcomeKind.NO_CAPACITY, "InsufficientInstanceCapacity")
+        queue._without_room([_Request(["i-1"], 1, ("m", "a"))], 1, dry)
+        apart = []
+        for second in range(30):
+            await time.sleep_until(float(second))
+            apart.append(queue._scarce_in(("m", "a")) is not None)
+        return apart.index(False), any(apart[apart.index(False) :])
+
+    assert run_virtual(main) == (until_s, False)
