@@ -13,9 +13,9 @@ PROVISION = {"launch_template": "web", "maximum": 10}
 LAGGING = Fault(FaultKind.LISTING_LAG, delay_s=12.0)
 
 
-async def ordered(bench, verb, vm_ids, at_s, outcomes=None):
+async def ordered(bench, verb, vm_ids, at_s, outcomes=None, count=0):
     """Record an order of an earlier run, with its outcomes if the run still learned them."""
-    intent = ActionIntent("web", verb, tuple(vm_ids), len(vm_ids), "", "an earlier run")
+    intent = ActionIntent("web", verb, tuple(vm_ids), count or len(vm_ids), "", "an earlier run")
     record = TickRecord(TICK_0 + at_s, ORIGIN_S + at_s, ())
     (number,) = await bench.journal.record_tick(record, [intent])
     if outcomes is not None:
@@ -45,6 +45,37 @@ async def test_a_start_that_was_accepted_counts_while_listings_lag_and_a_refused
     assert bench.column("in_service")[-1] == 2
     # Its outcome was known, so nothing is reported.
     assert texts(bench, "action_settled") == []
+
+
+@virtual
+async def test_a_vm_that_was_made_counts_once_while_listings_lag():
+    bench = Bench(vms=0, zones="a")
+    await ordered(bench, Verb.PROVISION, (), 15, [Outcome("i-made", OutcomeKind.ACCEPTED)], count=1)
+    await bench.clock.sleep_until(20)
+    bench.add(policy(signal=TOTAL, provision=PROVISION), 100)
+    await bench.run(20)
+    assert [(row.starting, row.provisioned) for row in bench.rows()] == [(1, 1)] * 3
+    assert bench.calls("RunInstances") == []
+
+
+@virtual
+async def test_what_was_left_open_is_settled_also_where_its_vms_or_its_fleet_are_gone():
+    bench = Bench(vms=1, zones="a")
+    await ordered(bench, Verb.START, ["i-gone"], 15)
+    await bench.clock.sleep_until(300)
+    bench.add(policy(signal=TOTAL), 0)
+    await bench.run(20)
+    await ordered(bench, Verb.START, bench.ids, 330)
+    bench.setups.clear()
+    bench.place("api", 1)
+    bench.add(policy("api", signal=TOTAL), 0)
+    await bench.clock.sleep_until(700)
+    await bench.run(20)
+    assert texts(bench, "tick_failed") == []
+    assert [text for _, text in texts(bench, "action_settled")] == [
+        "start of 1: none of its VMs is listed",
+        "start of 1: the fleet is no longer in the policies",
+    ]
 
 
 @virtual
