@@ -70,3 +70,14 @@ async def test_the_daemon_ends_without_a_wait_for_listings_of_what_was_changed_b
     await bench.run(135)
     assert [at for at, *_ in bench.calls("ModifyInstanceAttribute") if at] == [130, 130]
     assert bench.clock.now() == ORIGIN_S + 135.5
+
+
+@virtual
+async def test_what_fails_after_the_fleet_was_decided_on_again_is_not_tried_elsewhere_for_the_decision_before():
+    bench = Bench(vms=2, zones="ab", limits=None)
+    bench.world.add_fault(Fault(FaultKind.NO_CAPACITY, end_s=5))
+    bench.world.add_fault(Fault(FaultKind.LATENCY, end_s=5, delay_s=12.0, actions=("StartInstances",)))
+    bench.add(policy(signal={"kind": "total"}), steady((0, 100), (10, 0)))
+    await bench.run(60)
+    assert len(bench.actions()) == 1
+    assert [outcome.kind for outcome in bench.actions()[0].outcomes] == ["no_capacity"]
