@@ -198,6 +198,9 @@ def _next(
     held: _Held, before: _Latest, sample: PushedSample, intake: Intake, now_s: float
 ) -> tuple[Result, str]:
     """Replace the previous sample if the new one is later, and return the result."""
+    if before.at_s > now_s + CLOCK_SKEW_S:
+        # The clock was set back: whatever comes now is later.
+        before.at_s = before.received_s = -math.inf
     other = bool(sample.series and before.series and sample.series != before.series)
     if sample.at_s < before.at_s or (sample.ended and other):
         return Result.OUTDATED, ""
@@ -297,7 +300,8 @@ class PushSource:
     async def read(self, vms: Sequence[Vm]) -> FleetReadings:
         """Return the latest sample of each of these VMs, or of the fleet for a total."""
         latest = self._pushed.latest(self.intake.fleet)
-        known = {vm: each for vm, each in latest.items() if each.at_s > -math.inf}
+        now_s = self._clock.now()
+        known = {vm: each for vm, each in latest.items() if -math.inf < each.at_s <= now_s + CLOCK_SKEW_S}
         if self.intake.signal is Signal.TOTAL:
             named = {"": ""}
         elif self.intake.by_address:
@@ -305,7 +309,6 @@ class PushSource:
         else:
             named = {vm.id: vm.id for vm in vms}
         found = [(vm, known[name]) for vm, name in named.items() if name in known]
-        now_s = self._clock.now()
         return FleetReadings(
             tuple(vm for vm, _ in found),
             np.array([each.value for _, each in found], np.float64),

@@ -47,6 +47,16 @@ async def test_the_latest_by_its_own_stamp_holds_in_whatever_order_they_come():
     assert (found.error, found.received_at_s.tolist()) == ("", [NOW_S])
 
 
+async def test_samples_from_before_the_clock_was_set_back_are_not_read_and_keep_none_out():
+    clock, pushed, source = pushed_to()
+    take(pushed, sample(5, series="a"))
+    clock.at_s = NOW_S - 3600.0
+    assert await values(source) == {}
+    assert results(take(pushed, sample(7, clock.now(), series="b"))) == {"taken": 1}
+    assert await values(source) == {"": 7.0}
+    assert pushed.sum_of("web") == (7.0, 1)
+
+
 async def test_pushing_again_changes_nothing_and_another_value_of_the_same_time_replaces():
     _, pushed, source = pushed_to()
     take(pushed, sample(5))
