@@ -55,15 +55,16 @@ class RunningProbe:
     def __init__(self, after_s: float, clock: Clock) -> None:
         self._after_s = after_s
         self._clock = clock
-        self._seen_at_s: dict[str, float] = {}
+        self._seen_mono_s: dict[str, float] = {}
 
     async def ready(self, vms: Sequence[Vm]) -> frozenset[str]:
         """Return the ready VMs. VMs that are not in `vms` are forgotten: if they come back, they were stopped in between."""
-        now_s = self._clock.now()
-        self._seen_at_s = {vm.id: self._seen_at_s.get(vm.id, now_s) for vm in vms}
+        # Clocks that are set do not change how long a VM has been seen.
+        now_s, mono_s = self._clock.now(), self._clock.monotonic()
+        self._seen_mono_s = {vm.id: self._seen_mono_s.get(vm.id, mono_s) for vm in vms}
         return frozenset(
             vm.id
             for vm in vms
-            if now_s - self._seen_at_s[vm.id] >= self._after_s
+            if mono_s - self._seen_mono_s[vm.id] >= self._after_s
             or now_s - vm.launched_at_s >= self._after_s + PENDING_AT_MOST_S
         )

@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaler.core.decide import decide
-from autoscaler.core.demand_falls import HALF_LIFE_S, Falls, doubted
+from autoscaler.core.demand_falls import (
+    HALF_LIFE_S,
+    Falls,
+    calm,
+    came_back,
+    doubted,
+    fell,
+    pass_calm,
+    uneventful,
+)
 from autoscaler.core.objective.competition_state import Trial
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import Reason, Stage
@@ -212,6 +221,39 @@ def test_many_columns_hold_what_each_would_alone_and_as_it_is_written_out(seed, 
         one = doubted(alone, tick, tick_s, demand[tick, -1:], np.ones(1), worth[-1:])
         assert (0 if one is None else int(one[0])) == told[-1]
     np.testing.assert_equal(state.of_columns(np.array([columns - 1])).dump(), alone.dump())
+
+
+def taken_in(demand, tick_s, run):
+    """The state after this demand; `run` takes in as many ticks at once as it can, and returns how many."""
+    state, at, at_once = Falls.empty(demand.shape[1]), 0, 0
+    while at < len(demand):
+        many = run(state, at, demand[at : at + 50])
+        at, at_once = at + many, at_once + many
+        if at < len(demand):
+            fell(state, at, tick_s, demand[at])
+            came_back(state, at, tick_s, demand[at])
+            at += 1
+    return state.dump(), at_once
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_ticks_taken_in_at_once_are_as_tick_by_tick(seed):
+    rng, tick_s = np.random.default_rng(seed), 600.0
+    demand = np.stack([some_demand(rng, 600, tick_s) for _ in range(2)], axis=1)
+    known = np.nan_to_num(demand, nan=9.0)
+
+    def quietly(state, at, work):
+        ticks = calm(state, at, tick_s, work)
+        pass_calm(state, at, work[:ticks])
+        return ticks
+
+    for work, run in (
+        (demand, lambda state, at, work: uneventful(state, at, tick_s, work)),
+        (known, quietly),
+    ):
+        (together, at_once), (alone, _) = taken_in(work, tick_s, run), taken_in(work, tick_s, lambda *_: 0)
+        np.testing.assert_equal(together, alone)
+        assert at_once > 60
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -36,6 +36,20 @@ async def test_running_for_a_while(after_s):
     assert await probe.ready([fresh]) == {"i-1"}
 
 
+@pytest.mark.parametrize("set_by_s", [-3600.0, 60.0])
+async def test_a_clock_that_is_set_changes_nothing_about_how_long_a_vm_runs(set_by_s):
+    clock, passed_s = ManualClock(), [0.0]
+    clock.monotonic = lambda: passed_s[0]
+    probe = RunningProbe(10.0, clock)
+    new = vm("i-1", launched_at_s=clock.at_s)
+    await probe.ready([new])
+    clock.at_s += set_by_s
+    passed_s[0] = 9.9
+    assert await probe.ready([new]) == frozenset()
+    passed_s[0] = 10.0
+    assert await probe.ready([new]) == {"i-1"}
+
+
 async def test_a_vm_that_went_away_waits_again():
     clock = ManualClock()
     probe = RunningProbe(10.0, clock)
