@@ -266,6 +266,16 @@ async def test_nobody_is_asked_again_at_once_for_an_address_that_nobody_knows(ho
     assert asked == [0, 2]
 
 
+async def test_an_address_is_asked_for_again_soon_after_the_clock_was_set_back(hosts):
+    vm_id = hosts.define(state="running", network=True)
+    asked = addresses(hosts.scripts["hv1"], {})
+    assert (await hosts.vms())[vm_id].address is None
+    now = hosts.clock.now
+    hosts.clock.now = lambda: now() - 3600.0
+    assert (await hosts.vms())[vm_id].address is None
+    assert asked == [0, 2, 0, 2]
+
+
 async def test_a_guest_agent_that_hangs_holds_no_listing_up_and_one_that_answers_is_heard(hosts):
     vm_id = hosts.define(state="running", network=True, agent=True)
     # The test driver has no agents, so none is ever connected.

@@ -187,7 +187,8 @@ def _address(
     if not it.interfaces:
         return None
     kept = known.addresses.get(it.uuid)
-    if kept is not None and kept[0] == run and now_s < kept[2]:
+    # A clock that was set back must not prolong this.
+    if kept is not None and kept[0] == run and 0.0 < kept[2] - now_s <= _ADDRESS_KEPT_S:
         return kept[1]
     last = kept[1] if kept is not None and kept[0] == run else None
     if not may_look:
