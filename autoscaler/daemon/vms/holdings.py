@@ -68,7 +68,9 @@ class _Tally:
     stoppable: int = 0
     until_s: float = math.inf
 
-    def add(self, vms: Sequence[TrackedVm], places: FleetPlaces, now_s: float, minimum_on_time_s: float) -> None:
+    def add(
+        self, vms: Sequence[TrackedVm], places: FleetPlaces, now_s: float, minimum_on_time_s: float
+    ) -> None:
         """Count these VMs too."""
         by_phase, until_s = self.by_phase, self.until_s
         earliest_s = now_s - _EDGE_S
