@@ -14,7 +14,7 @@ import numpy as np
 from autoscaler.core.params import LaneParams
 from autoscaler.core.rules import UNCHANGED, Rule, RuleInputs, Why, pair, within
 from autoscaler.core.state import LaneState, full_buckets
-from autoscaler.core.types import NO_CEILING, CountType, Float, Int, Reason, Snapshot
+from autoscaler.core.types import NO_CEILING, CountType, Decision, Float, Int, Reason, Snapshot
 
 _EMPTY: Int = np.zeros(0, np.int64)
 
@@ -359,6 +359,41 @@ def notes(params: LaneParams) -> Note | None:
                 state.last_starting_s[(snapshot.starting > 0).nonzero()[0]] = now_s
 
     return note if after_out or after_in or limits_out or limits_in else None
+
+
+class NotCarriedOut:
+    """Undoes the notes of orders that nobody carries out: they start no cooldown and use up no rate limit.
+
+    Args:
+        state: As before the decision.
+        lanes: int64 (m,), the lanes whose orders are not carried out.
+    """
+
+    def __init__(self, state: LaneState, lanes: Int) -> None:
+        self._lanes = lanes
+        self._last_out_s, self._last_in_s = state.last_out_s[lanes], state.last_in_s[lanes]
+        self._last_starting_s = state.last_starting_s[lanes]
+
+    def undo(self, params: LaneParams, state: LaneState, snapshot: Snapshot, decision: Decision) -> None:
+        """Give back what the decision noted.
+
+        Args:
+            params: The policies.
+            state: Updated in place.
+            snapshot: What was decided on.
+            decision: What was decided.
+        """
+        lanes = self._lanes
+        if not len(lanes):
+            return
+        out, (full_out, full_in) = decision.start + decision.provision, full_buckets(params)
+        state.last_out_s[lanes], state.last_in_s[lanes] = self._last_out_s, self._last_in_s
+        idle = snapshot.starting[lanes] == 0
+        state.last_starting_s[lanes[idle]] = self._last_starting_s[idle]
+        state.tokens_out[lanes] = np.minimum(state.tokens_out + out, full_out)[lanes]
+        state.tokens_in[lanes] = np.minimum(state.tokens_in + decision.stop, full_in)[lanes]
+        for lane in lanes[(params.group[lanes] >= 0) & (out[lanes] > 0)]:
+            state.shared.tokens[params.group == params.group[lane]] += out[lane]
 
 
 def _and_these(spent: Int | None, lanes: Int) -> Int | None:

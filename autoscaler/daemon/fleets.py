@@ -16,6 +16,7 @@ from autoscaler.config.policy import Policy
 from autoscaler.core.decide import decide, decide_later
 from autoscaler.core.demand import Folds
 from autoscaler.core.forecast import SeriesState, step
+from autoscaler.core.guards import NotCarriedOut
 from autoscaler.core.params import LaneParams
 from autoscaler.core.queues import QueueState, demand_of_queues
 from autoscaler.core.state import LaneState
@@ -475,7 +476,10 @@ class Fleets:
             floor=allowed.floor,
             ceiling=allowed.ceiling,
         )
+        held = np.array([n for n, f in enumerate(self.all) if now_s < f.held_until_s], np.int64)
+        held_back = NotCarriedOut(self._lane_state, held)
         decision = decide(compiled.lanes, self._lane_state, snapshot, outlook)
+        held_back.undo(compiled.lanes, self._lane_state, snapshot, decision)
         self._seen = seen
         return samples, decision
 
