@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autoscaler.core.warm.provisioned_target import LATER, USED, ProvisionedTarget
-from autoscaler.core.warm.returns import rung_of, waits_by_ticks
+from autoscaler.core.warm.returns import HITS, rung_of, waits_by_ticks
 from autoscaler.core.warm.waits import WarmPool
 from tests.core.builders import lane_params
 
@@ -101,6 +101,19 @@ def test_a_wait_that_ends_before_the_second_hour_begins_counts_for_the_part_of_i
         pytest.approx(rungs * decay, rel=1e-6),
         pytest.approx(rungs * decay * 0.5, rel=1e-6),
     )
+
+
+@pytest.mark.parametrize("minute", [-10, 5])
+@pytest.mark.parametrize("days", [0, 1, 3])
+def test_a_short_wait_is_counted_among_those_at_times_wanted_on_as_many_days(days, minute):
+    day = np.full(24 * PER_HOUR, 2)
+    day[9 * PER_HOUR : 9 * PER_HOUR + 30] = 9
+    last = np.full(10 * PER_HOUR, 2)
+    last[9 * PER_HOUR + minute :] = 9
+    last[9 * PER_HOUR + 20 : 9 * PER_HOUR + 32] = 2
+    pool, _ = lived(np.concatenate([np.tile(day, days), last]))
+    ended = pool.ended[:, waits_by_ticks(TICK_S)[13]].sum(axis=(0, 2))
+    assert ended.tolist() == [rungs_between(2, 9) * (kind == days) for kind in range(HITS)]
 
 
 def working_days(days):

@@ -306,3 +306,13 @@ def test_sizing_for_the_peak_keeps_to_the_bounds() -> None:
     assert peak_vms(np.array([300.0]), TERMS) == 3
     assert peak_vms(demand, replace(TERMS, ceiling=2)) == 2
     assert peak_vms(np.array([np.nan]), replace(TERMS, minimum=3)) == 3
+
+
+def test_a_corner_of_the_front_that_bills_no_more_than_its_minimum_is_exact():
+    steady, brief = np.full(20, 250.0), np.where(np.arange(20) == 10, 250.0, 0.0)
+    terms = replace(TERMS, start=1.0, minimum_billing_s=300.0, initial=0, lead_ticks=1)
+    found = [Front(demand, terms).serving(0.9) for demand in (steady, brief)]
+    assert [each.exact for each in found] == [True, False]
+    assert "lower bound" not in found[0].remark
+    assert "lower bound" in found[1].remark
+    assert cheapest(steady, terms, 10.0).remark == found[0].remark, "no linear program is needed"
