@@ -170,7 +170,9 @@ class Economy:
         else:
             up_to, down_to = wishes
             held = columns.doubted_ahead(trial)
-        by_event = self._for_events(view.now_s, laws, demand, price, up_to)
+        by_event = None
+        if len(self._event_times_s[0]):
+            by_event = self._for_events(view.now_s, laws, demand, price, up_to)
         if by_event is not None:
             up_to = np.maximum(up_to, by_event)
         worth_keeping = down_to
