@@ -245,7 +245,7 @@ def test_what_is_only_learned_leaves_the_very_state_that_living_leaves(events, l
     for name, value in one.items():
         if name not in UNSAID:
             np.testing.assert_array_equal(value, other[name], err_msg=name)
-    for name in ("last_tick", "unborn", "lattices", "slot", "unseasoned"):
+    for name in ("last_tick", "unborn", "lattices", "slot"):
         assert getattr(lived, name) == getattr(learned, name)
     following = sample(tick + 1, 50.0)
     one, other = (step(given_params, state, following) for state in (lived, learned))

@@ -201,13 +201,23 @@ def test_what_waits_is_void_where_the_lead_time_changes_or_the_clock_goes_back()
     assert state.asked_at.tolist() == [-1]
 
 
-def test_a_state_of_the_version_before_reads_quantiles_as_laws_have_them():
+def test_a_state_of_version_8_reads_quantiles_as_laws_have_them():
     state = SeriesState.empty(PARAMS)
     for tick in range(300):
         step(PARAMS, state, sample(tick, 100.0 * (tick % 3)))
     dump = state.dump()
     before = {name: value for name, value in dump.items() if name not in ("read_at", "asked_at", "asked")}
-    found = SeriesState.restore(before | {"version": SeriesState.version - 1})
+    found = SeriesState.restore(before | {"version": 8})
     assert found.read_at.tolist() == [LEVELS.tolist()]
     assert found.asked_at.tolist() == [-1]
     np.testing.assert_array_equal(found.tables, state.tables)
+
+
+def test_a_state_of_version_9_keeps_its_corrections():
+    state = SeriesState.empty(PARAMS)
+    for tick in range(300):
+        step(PARAMS, state, sample(tick, 100.0 * (tick % 3)))
+    state.read_at[0, 1] = 0.7
+    found = SeriesState.restore(state.dump() | {"version": 9, "unseasoned": 0})
+    assert found.read_at.tolist() == state.read_at.tolist()
+    assert found.asked_at.tolist() == state.asked_at.tolist()

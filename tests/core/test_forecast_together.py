@@ -63,7 +63,7 @@ def same(params, samples):
         )
     for name, array in arrays_of(one).items():
         np.testing.assert_array_equal(array, arrays_of(many)[name], err_msg=name)
-    for name in ("last_tick", "unborn", "lattices", "slot", "unseasoned", "grown"):
+    for name in ("last_tick", "unborn", "lattices", "slot", "grown"):
         assert getattr(one, name) == getattr(many, name)
     return many
 

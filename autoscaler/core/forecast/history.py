@@ -257,7 +257,6 @@ def _medians_and_seasons(settings: Settings, state: SeriesState, found: _ReadCod
     season = _expected(
         settings, paces, logs[:, 1 + days :], known[:, 1 + days :], np.where(seen, pace, np.nan)
     )
-    state.unseasoned = int(np.count_nonzero(np.isnan(season[-1])))
     return median, season
 
 

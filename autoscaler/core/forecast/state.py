@@ -74,7 +74,6 @@ class SeriesState(Remembered):
         slot_sum, slot_count: float64 (S,), sum and number of the samples in it.
         paces: float64 (S, 1 + D), means of the logarithm of demand: recently, and around the same time on each of D earlier
             days.
-        unseasoned: Number of unknown expectations from earlier days and weeks.
         tables: float32 (S, ROWS, H, LAW_BINS), histograms of weighted outcomes.
         totals: float64 (S, ROWS, H), sums of the histograms.
         sizes: float64 (S, PARENTS, H), mean size of the log error in each parent cell.
@@ -113,7 +112,8 @@ class SeriesState(Remembered):
     and writes a few of these, mostly the same ones, for all series.
     """
 
-    version: ClassVar[int] = 9
+    version: ClassVar[int] = 10
+    reads: ClassVar[int] = 2
     tick_s: float
     horizons: Int
     last_tick: int
@@ -143,7 +143,6 @@ class SeriesState(Remembered):
     slot_sum: Float
     slot_count: Float
     paces: Float
-    unseasoned: int
     tables: SmallFloat
     totals: Float
     sizes: Float
@@ -213,7 +212,6 @@ class SeriesState(Remembered):
             slot_sum=np.zeros(series),
             slot_count=np.zeros(series),
             paces=np.full((series, 1 + len(days_back(params))), np.nan),
-            unseasoned=3 * series,
             tables=slots_first(np.zeros((ROWS, series, horizons, LAW_BINS), np.float32)),
             totals=slots_first(np.zeros((ROWS, series, horizons))),
             sizes=slots_first(np.full((PARENTS, series, horizons), FIRST_SIZE)),
@@ -272,13 +270,14 @@ class SeriesState(Remembered):
 
     @classmethod
     def added(cls, before: Dumped) -> Dumped:
-        """Supply what the previous version lacks: quantiles are read at their own levels, and no forecast waits."""
+        """Supply what version 8 lacks: quantiles are read at their own levels, and no forecast waits. Version 9 lacks nothing."""
         series = length_of(before["base"])
         nothing: Dumped = {
             "asked_at": np.full(series, -1),
             "asked": np.zeros((series, len(QUANTILE_LEVELS) + 3)),
+            "read_at": _as_laws_have_them(series),
         }
-        return nothing | {"read_at": _as_laws_have_them(series)}
+        return {name: value for name, value in nothing.items() if name not in before}
 
     @property
     def evidence(self) -> Float:
@@ -352,7 +351,6 @@ class SeriesState(Remembered):
         self.young_for, self.turns = 0, None
         self.unborn = int(np.count_nonzero(np.isnan(self.track[:, LAST])))
         self.lattices = int(np.count_nonzero(self.period_s))
-        self.unseasoned = int(np.count_nonzero(np.isnan(self.track[:, SEASONS])))
 
 
 def _as_laws_have_them(series: int) -> Float:
