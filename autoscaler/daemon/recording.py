@@ -34,6 +34,7 @@ from autoscaler.ports import (
     Settled,
     TickRecord,
 )
+from autoscaler.words import counted
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -118,7 +119,8 @@ class Recorder:
             )
         except JournalError as error:
             self.trouble, self._may_succeed = str(error), isinstance(error, JournalLateError)
-            self._failed(f"{str(error).removesuffix('.')}; {len(given)} actions are held")
+            held = f"; {counted(len(given), 'action')} held back" if given else ""
+            self._failed(str(error).removesuffix(".") + held)
             return None
         self.trouble = ""
         return ids

@@ -83,7 +83,7 @@ def test_deciding_goes_on_acting_is_held_and_comes_back(tmp_path, kind):
         told = bench.log.texts("journal_failed")
         assert told
         assert all(words in text for text in told), told
-        assert any("3 actions are held" in text or "1 actions are held" in text for text in told)
+        assert any("3 actions held back" in text or "1 action held back" in text for text in told)
         assert bench.column("in_service")[-1] == 4
         assert await bench.journal.recent_actions(math.inf) == ()
         await bench.journal.close()

@@ -193,9 +193,23 @@ async def test_while_the_journal_fails_nothing_is_done_and_ticks_go_on():
     assert told == [False] * 2 + [True] * 4 + [False] * 4
     assert bench.telemetry.registry.get_sample_value("autoscaler_journal_errors_total") == 4
     # Once for as long as it lasts, in these words, and once that it is over.
-    assert bench.log.texts("journal_failed") == ["the disk is full; 1 actions are held"]
+    assert bench.log.texts("journal_failed") == ["the disk is full; 1 action held back"]
     assert bench.log.texts("journal_written") == ["the journal is written again, after 40 s"]
     assert bench.column("in_service")[-1] == 3
+
+
+@virtual
+async def test_a_journal_that_fails_while_nothing_is_to_be_done_speaks_of_no_actions():
+    bench = Bench(vms=5, zones="a")
+    bench.journal = FailingJournal(bench.journal)
+
+    def demand(second):
+        bench.journal.broken = second >= 20
+        return 100
+
+    bench.add(policy(signal=TOTAL), demand)
+    await bench.run(40)
+    assert bench.log.texts("journal_failed") == ["the disk is full"]
 
 
 @virtual

@@ -112,7 +112,7 @@ async def test_a_hung_disk_holds_acts_while_deciding_goes_on_and_acts_follow_whe
     assert bench.journal.most_under_way == 1
     texts = bench.log.texts("journal_failed")
     assert texts[0] == (
-        "no answer from the journal within 5 s; is the disk of state_dir hung?; 1 actions are held"
+        "no answer from the journal within 5 s; is the disk of state_dir hung?; 1 action held back"
     )
     assert texts[1].startswith("an earlier write has not come back; ")
 
