@@ -6,7 +6,6 @@ Not here: options (`demo`), the week before (`demo_week`), what is shown (`demo_
 from __future__ import annotations
 
 import math
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -201,12 +200,12 @@ async def _played(prepared: Prepared, screen: Screen, speed: float, margin: floa
             access_key_id="demo",
             secret_access_key="demo",  # noqa: S106  the embedded cloud takes any
         )
-        telemetry, journal = Telemetry(), SqliteJournal(state_dir)
-        stack.push_async_callback(close, journal, telemetry)
-        provider = await Ec2Provider.open(settings, clock)
+        telemetry, provider = Telemetry(), await Ec2Provider.open(settings, clock)
         stack.push_async_callback(close, provider, telemetry)
-        tick_cost_s = await _measure_tick(provider, journal)
+        tick_cost_s = await _measure_tick(provider, state_dir, telemetry)
         _refuse_too_fast(tick_cost_s, options.tick_s, speed, margin)
+        journal = SqliteJournal(state_dir)
+        stack.push_async_callback(close, journal, telemetry)
         await journal.record_learned(prepared.begin_s, prepared.learned)
         await clock.sleep_until(before_s)
         # If the setup took longer, the clock is ahead. The offset keeps the trace in step with the daemon.
@@ -279,17 +278,24 @@ def _refuse_used(state_dir: Path) -> None:
         )
 
 
-async def _measure_tick(provider: Ec2Provider, journal: SqliteJournal) -> float:
-    """Return the real seconds that the slow parts of a tick take: listing over HTTP, and writing to disk (median of the probes)."""
+async def _measure_tick(provider: Ec2Provider, state_dir: Path, telemetry: Telemetry) -> float:
+    """Return the real seconds that the slow parts of a tick take: listing over HTTP, and writing to disk (median of the probes).
+
+    The probes are written to a journal of their own on the same disk, so that nothing of a demo that is refused stays there.
+    """
     watch, times = SystemClock(), []
-    for number in range(PROBES):
-        before = watch.monotonic()
-        listing = await provider.list_vms()
-        if not listing.complete:
-            raise DaemonError(f"the embedded cloud does not list its VMs: {listing.error}")
-        await journal.record_events(0.0, [Note("calibration", "", f"probe {number}")])
-        times.append(watch.monotonic() - before)
-    await journal.prune(before_s=1.0, max_bytes=sys.maxsize)  # the probes' events do not belong to the demo
+    with tempfile.TemporaryDirectory(prefix="probes-", dir=state_dir) as probes:
+        journal = SqliteJournal(Path(probes))
+        try:
+            for number in range(PROBES):
+                before = watch.monotonic()
+                listing = await provider.list_vms()
+                if not listing.complete:
+                    raise DaemonError(f"the embedded cloud does not list its VMs: {listing.error}")
+                await journal.record_events(0.0, [Note("calibration", "", f"probe {number}")])
+                times.append(watch.monotonic() - before)
+        finally:
+            await close(journal, telemetry)
     return float(np.median(times[2:]))
 
 

@@ -264,11 +264,12 @@ def test_ctrl_c_in_a_terminal_leaves_the_picture_and_nothing_else(tmp_path):
         get(endpoint)
 
 
-def test_a_speed_that_the_machine_cannot_keep_names_the_highest(tmp_path):
-    result = call("demo", "--speed", "90000", "--for", "2s", "--json", cwd=tmp_path)
+def test_a_speed_that_the_machine_cannot_keep_names_the_highest_and_leaves_the_folder_usable(tmp_path):
+    result = call("demo", "--speed", "90000", "--for", "2s", "--out", "out", "--json", cwd=tmp_path)
     assert (result.returncode, result.stdout) == (1, "")
     assert re.search(r"The highest speed here is about \d+, or more with a longer --tick\.\n$", result.stderr)
     assert result.stderr.count("\n") == 1
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_recording_plays_with_faults_in_a_cloud_of_its_own(tmp_path):
