@@ -50,9 +50,9 @@ _HELD_ROWS = 256
 
 _INSERT_TICK = "INSERT INTO ticks (tick, at_s, roster_id, format, body) VALUES (?, ?, ?, ?, ?)"
 # The last tick is always kept, because a restart begins from it.
-_OLDEST_WRITTEN = "SELECT id, at_s FROM ticks WHERE id < (SELECT max(id) FROM ticks) ORDER BY id LIMIT :limit"
+_OLDEST_WRITTEN = "SELECT id FROM ticks WHERE id < (SELECT max(id) FROM ticks) ORDER BY id LIMIT :limit"
 _OLDER_THAN = (
-    "SELECT id, at_s FROM ticks WHERE at_s < :before_s AND id < (SELECT max(id) FROM ticks) "
+    "SELECT id FROM ticks WHERE at_s < :before_s AND id < (SELECT max(id) FROM ticks) "
     "ORDER BY at_s LIMIT :limit"
 )
 
@@ -390,8 +390,12 @@ class SqliteJournal:
             oldest = self._connection.execute(
                 _OLDEST_WRITTEN if over else _OLDER_THAN, {"before_s": before_s, "limit": PRUNE_BATCH}
             ).fetchall()
-            self._connection.executemany("DELETE FROM ticks WHERE id = ?", [(key,) for key, _ in oldest])
-            horizon_s = max([before_s, *(at_s for _, at_s in oldest)]) if over else before_s
+            self._connection.executemany("DELETE FROM ticks WHERE id = ?", oldest)
+            horizon_s = before_s
+            if over:
+                # Not the times of the ticks deleted: some lie ahead if the clock was set back since.
+                kept_s = self._connection.execute("SELECT min(at_s) FROM ticks").fetchone()[0]
+                horizon_s = before_s if kept_s is None else max(before_s, kept_s)
             self._connection.execute(
                 "DELETE FROM actions WHERE at_s < ? AND settled_at_s IS NOT NULL", (horizon_s,)
             )

@@ -318,6 +318,18 @@ async def test_prune_by_size_drops_the_oldest_first(journal) -> None:
         assert [row.tick for row in reader.ticks("fleet-7", 0.0, math.inf)] == [299]
 
 
+async def test_prune_by_size_after_the_clock_was_set_back_keeps_what_happened_since(journal) -> None:
+    for tick, at_s in enumerate([1000.0, 1010.0, 20.0]):
+        (action,) = await journal.record_tick(TickRecord(tick, at_s, (fleet_tick(),)), (START,))
+        accepted, noted = (Outcome("i-1", OutcomeKind.ACCEPTED),), (Note("note", "web", "done"),)
+        await journal.record_outcomes([Settled(action, at_s, accepted, noted)])
+    assert await journal.prune(before_s=-math.inf, max_bytes=0) == 2
+    with journal.reader() as reader:
+        assert [row.tick for row in reader.ticks("web", 0.0, 99.0)] == [2]
+        assert [action.tick for action in reader.actions("web", 0.0, 99.0)] == [2]
+        assert [event.at_s for event in reader.events(0.0, 99.0)] == [20.0]
+
+
 async def test_after_close_calls_are_refused_and_closing_again_is_nothing(journal) -> None:
     await journal.close()
     await journal.close()
