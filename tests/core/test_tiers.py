@@ -12,7 +12,7 @@ from autoscaler.core.objective.bands import Drivers
 from autoscaler.core.objective.economics import Economics
 from autoscaler.core.state import LaneState
 from autoscaler.core.types import MOST_VMS, Freshness, Horizon, TierReason
-from autoscaler.core.warm.starting import AT_FIRST, AT_FIRST_WEIGHT, Starting
+from autoscaler.core.warm.starting import AT_FIRST, AT_FIRST_WEIGHT, HALF_LIFE_S, Starting
 from autoscaler.core.warm.tiers import Tiering
 from tests.core.builders import DECIDED, lane_params, snapshot
 from tests.core.laws import joined, laws_of, whole
@@ -233,6 +233,14 @@ def test_it_does_not_matter_whether_they_serve_already(quick, capacity):
     # 2.5 of 4, 0.5 of 2, none of 1; at 6 half a VM is left and has all to do; of 2.25 1.75, of 1.125 0.625.
     worked, passed = 2.5 + 0.5 + 0.5 + 1.75 + 0.625, 4 + 2 + 1 + 0.5 + 2.25 + 1.125
     assert found[0] == pytest.approx((believed + worked) / (AT_FIRST_WEIGHT + passed), rel=1e-3)
+
+
+def test_what_was_measured_long_ago_counts_less():
+    params = lane_params(1, tick_s=HALF_LIFE_S, **PRICED)
+    starting = Starting.empty(params)
+    starting.worked[:], starting.passed[:] = 60.0, 80.0
+    found = Tiering(params, np.array([0])).step(starting, snapshot(1, tick=1, demand=1.0, in_service=1))
+    assert found[0] == pytest.approx((AT_FIRST * AT_FIRST_WEIGHT + 30.0) / (AT_FIRST_WEIGHT + 40.0))
 
 
 def test_what_was_measured_is_carried_over_and_restored():

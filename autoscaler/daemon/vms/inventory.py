@@ -108,8 +108,10 @@ class FleetInventory(Lateness):
             part = rows[begin : begin + PART_VMS]
             quiet = self._take_in(part, seen, listing, now_s, notes) and quiet
             yield len(part)
-        # VMs that were changed from outside between two parts must be looked at again.
-        quiet = quiet and self.changes == changes and seen >= self.vms.keys() and not self._expected
+        # VMs that were changed from outside between two parts must be looked at again, and VMs that had vanished are
+        # there again only once a complete listing shows them.
+        quiet = quiet and whole and self.changes == changes
+        quiet = quiet and seen >= self.vms.keys() and not self._expected
         self._quiet = vms if quiet and isinstance(vms, tuple) else None
         self._give_away(seen, listing, notes)
         if listing.complete or listing.parts:
