@@ -102,7 +102,7 @@ def test_a_start_that_is_not_enough_quicker_is_worth_no_memory():
 
 
 def test_a_memory_that_costs_nothing_to_hold_is_worth_it_for_all():
-    found = tiers(laws_of(np.full(50, 20.0)), memory_cost=0.0)
+    found = tiers(laws_of(np.full(50, 20.0)), memory_cost=0.0, desired=3)
     assert (found.first.tolist(), found.least.tolist()) == ([MOST_VMS], [0.0])
 
 
@@ -233,6 +233,14 @@ def test_it_does_not_matter_whether_they_serve_already(quick, capacity):
     # 2.5 of 4, 0.5 of 2, none of 1; at 6 half a VM is left and has all to do; of 2.25 1.75, of 1.125 0.625.
     worked, passed = 2.5 + 0.5 + 0.5 + 1.75 + 0.625, 4 + 2 + 1 + 0.5 + 2.25 + 1.125
     assert found[0] == pytest.approx((believed + worked) / (AT_FIRST_WEIGHT + passed), rel=1e-3)
+
+
+def test_vms_that_start_within_a_tick_are_new_for_one_tick():
+    params = lane_params(1, lead_ticks=1, **PRICED)
+    tiering, starting = Tiering(params, np.array([0])), Starting.empty(params)
+    for tick, ordered in enumerate((5, 9, 9)):
+        tiering.step(starting, snapshot(1, tick=tick, demand=9.0, in_service=ordered))
+    assert (starting.recent.tolist(), starting.passed[0]) == ([0.0], pytest.approx(4.0, rel=1e-3))
 
 
 def test_what_was_measured_long_ago_counts_less():
