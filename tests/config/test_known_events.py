@@ -65,6 +65,14 @@ def test_again_and_again_in_local_time_over_a_change_of_clocks():
     assert found == sorted(found)
 
 
+@pytest.mark.parametrize("day", ["2026-03-29", "2026-10-25"])
+def test_a_local_time_that_is_missing_or_comes_twice_is_the_earlier_of_both(day):
+    nightly = event(at="02:30", time_zone="Europe/Berlin")
+    found = [start for start, _ in occurrences(nightly, utc(f"{day}T12:00:00"))]
+    begins = utc(f"{day}T00:00:00")
+    assert [start for start in found if begins <= start < begins + 86400] == [utc(f"{day}T00:30:00")]
+
+
 def test_events_are_compiled_to_their_own_series_and_padding_never_matches():
     with_events = policy(
         {"name": "match", "begins": "2026-06-03T18:00:00Z", "lasts": "90m", "factor": 5, "odds": "60%"}

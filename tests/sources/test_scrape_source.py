@@ -237,6 +237,13 @@ async def test_a_counter_seen_long_ago_is_forgotten(web, clock, make):
         clock.at_s += RateWindow().longest_s + 1.0
 
 
+def test_a_rate_takes_half_a_tick_at_least_and_survives_a_lost_reading():
+    assert RateWindow.of_ticks(10.0) == RateWindow(5.0, RateWindow().longest_s)
+    long = RateWindow.of_ticks(300.0)
+    assert long.shortest_s == 150.0
+    assert 2 * 300.0 < long.longest_s < 3 * 300.0
+
+
 async def test_a_clock_set_back_starts_again_and_a_clock_that_stands_waits(web, clock, make):
     source = make(REQUESTS, MetricType.COUNTER)
     web.texts = counts(a=100)
