@@ -54,6 +54,8 @@ def test_the_share_that_pays_by_hand():
     laws = laws_of(np.full(50, 5.0))
     assert tiers(laws).least.tolist() == pytest.approx([20 / (44 + 10)])
     assert tiers(laws, start_success=0.5).least.tolist() == pytest.approx([20 / (19 + 10)])
+    # Little is left to hold it, and holding it costs as little.
+    assert tiers(laws, saving_cost=49.9, memory_cost=0.1).least.tolist() == pytest.approx([0.1 / 0.15])
     # Where starts are not billed, who serves sooner is billed sooner.
     assert tiers(laws, unbilled_ticks=0.5).least.tolist() == pytest.approx([20 / (42.5 + 10)])
 
@@ -84,6 +86,12 @@ def test_as_many_as_by_reckoning_each_level(changed):
 def test_it_looks_at_the_refill_horizon_and_not_at_the_lead_time():
     laws = laws_of({h: np.full(50, 20.0 if h is Horizon.REFILL else 5.0) for h in Horizon})
     assert tiers(laws, desired=5).first.tolist() == [15]
+
+
+def test_it_tells_the_shares_of_the_last_that_waits_and_of_the_next_one():
+    laws = laws_of(np.full(50, 20.0))
+    assert tiers(laws, desired=5).shares()[:, 0].tolist() == pytest.approx([1.0, 0.0])
+    assert tiers(laws, desired=30).shares()[:, 0].tolist() == pytest.approx([0.0, 0.0])
 
 
 def test_of_starts_that_fail_more_must_be_ready():
