@@ -64,7 +64,7 @@ KINDS = {
     "lease_of_another": "Another daemon acts on the fleet, so this one does nothing; the text says which one.",
     "never_ready": "A VM runs but does not become ready; it is stopped and not retried for a while.",
     "not_ready": "A VM runs but does not become ready, and is not stopped; the text says why.",
-    "shortage_began": "The fleet wants more VMs than are available anywhere; the text says why.",
+    "shortage_began": "VMs that the fleet wants cannot be had from anywhere, or have not come for longer than a start takes; the text says why.",
     "shortage_ended": "All wanted VMs are available again.",
     "start_late": "A VM takes longer than usual to start; another may take its place.",
     "type_not_restored": "A VM that was started as another machine type could not be set back to its own.",

@@ -405,6 +405,8 @@ def _missed(fleet: dict[str, Any]) -> list[tuple[str, str]]:
 def _troubles(fleet: dict[str, Any]) -> list[tuple[str, str]]:
     short = _short_of(fleet)
     told = [(_SHORT, f"{work(short)}/s of its demand find no VM" if short > 0 else "")]
+    if lacks := fleet["act"] and fleet.get("shortage"):
+        told.append(("not available", f"{counted(lacks['missing'], 'VM')}: {lacks['why']}"))
     told += [("metrics", fleet["source_error"]), ("list of VMs", fleet["listing_error"])]
     told.append(("load balancer", fleet.get("balancer_error", "")))
     if other := fleet.get("leased_to", ""):

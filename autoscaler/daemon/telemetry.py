@@ -105,8 +105,11 @@ class Telemetry:
         self.forecast_hi = gauge("forecast_high_work_per_second", "95 % quantile of demand at the lead time.")
         self.coverage = gauge("metrics_coverage_ratio", "Share of the VMs in service that reported freshly.")
         self.signal_age = gauge("signal_age_seconds", "Age of the oldest reading used; NaN without one.")
-        self.desired, self.held_back = (
+        self.desired, self.missing_vms, self.held_back = (
             gauge("desired_vms", "VMs wanted in service, after guards."),
+            gauge(
+                "missing_vms", "Wanted VMs that neither serve nor are on their way, and cannot be had now."
+            ),
             gauge(
                 "held_back_vms", "VMs that the fleet wants but a limit shared with other fleets denies it."
             ),

@@ -75,6 +75,9 @@ def _fleet(daemon: Daemon, fleet: Fleet, row: FleetTick | None, learned: dict[st
         "vms": phases,
         "quarantined": quarantined,
         "unsettled_actions": sorted(fleet.inventory.unsettled_actions()),
+        "shortage": None
+        if (short := daemon.acting.shortages.of(fleet.name)) is None
+        else {"missing": short.missing, "since_s": short.since_s, "why": short.why},
         "dry": [list(pair) for pair in fleet.inventory.dry(now_s)],
         "cost_total": fleet.meter.total.money,
         "start_time": _start_time(fleet),

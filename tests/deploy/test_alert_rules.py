@@ -28,6 +28,7 @@ TROUBLES = {
         'autoscaler_last_whole_listing_timestamp_seconds{provider="far"}': "0+60x20 1200x{n}"
     },
     "AutoscalerShort": {'autoscaler_shortage_work_per_second{fleet="web"}': "7x{n}"},
+    "AutoscalerVmsNotAvailable": {'autoscaler_missing_vms{fleet="web"}': "2x{n}"},
     "AutoscalerWithoutMetrics": {'autoscaler_metrics_coverage_ratio{fleet="web"}': "0.2x{n}"},
     "AutoscalerActionsFail": {
         'autoscaler_actions_total{fleet="web",outcome="no_capacity",verb="start"}': "0+1x{n}"
@@ -153,6 +154,11 @@ def test_a_fleet_without_vms_lacks_metrics_only_if_its_source_says_so(healthy, t
     assert fired(healthy, NO_VMS, tmp_path) == []
     failing = {'autoscaler_source_errors_total{fleet="web"}': "0+6x{n}"}
     assert fired(healthy, NO_VMS | failing, tmp_path) == ["AutoscalerWithoutMetrics"]
+
+
+def test_a_fleet_that_gets_no_vms_and_has_none_that_could_tell_of_demand_is_short(healthy, tmp_path):
+    unknown = {'autoscaler_missing_vms{fleet="web"}': "2x{n}"}
+    assert fired(healthy, NO_VMS | unknown, tmp_path) == ["AutoscalerShort", "AutoscalerVmsNotAvailable"]
 
 
 @pytest.mark.parametrize("name", TROUBLES)

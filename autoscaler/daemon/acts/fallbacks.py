@@ -2,7 +2,7 @@
 
 The rungs, each tried only when the previous one has nothing left: other stopped VMs in places with room, spread over zones;
 stopped VMs started as another machine type; new VMs, in each type and subnet that the policy lists. What no rung can supply
-is a shortage, which is an event with a beginning and an end.
+is a shortage (`shortages`).
 
 Rules of this file: choice only; `intent_executor` records and carries out what was chosen. Never more is requested than failed, and
 nothing that an operator has paused or the policy forbids.
@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
-from autoscaler.core.types import Reason, Stage
 from autoscaler.daemon.acts.actuator import NOT_SENT, ActionResult
 from autoscaler.daemon.acts.planning import WantedVms, marked, plan
 from autoscaler.daemon.fleets import Fleet
@@ -24,15 +23,11 @@ from autoscaler.ports import (
     BUDGET_SPENT,
     ActionIntent,
     FleetTick,
-    Note,
     OutcomeKind,
     ProvisionSpec,
     Verb,
 )
-from autoscaler.words import counted
 
-SETTLED_S = 60.0
-"""Time without missing VMs after which a shortage has ended, in seconds."""
 ROUNDS = 8
 """Most times that failed starts are tried elsewhere within one tick."""
 
@@ -118,64 +113,3 @@ def provisionable_now(fleet: Fleet, now_s: float) -> float:
         return 0.0
     places = fleet.inventory.places
     return sum(places.at_most(*spec.place, now_s) for spec in provision_options(fleet))
-
-
-# ── what cannot be had ─────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(slots=True)
-class Shortage:
-    """VMs that one fleet wants and cannot get from anywhere.
-
-    Attributes:
-        since_s: When the shortage began.
-        seen_s: When it was last seen.
-        most: The most VMs that have been missing since it began.
-    """
-
-    since_s: float
-    seen_s: float
-    most: int
-
-    @classmethod
-    def begun(cls, fleet: Fleet, missing: int, now_s: float) -> tuple[Shortage, Note] | None:
-        """Return a shortage and its event; None if the cloud is not to blame.
-
-        A warm pool that the policy made too small is a reason of the decision, and no event.
-        """
-        why = _why(fleet, now_s)
-        if not why:
-            return None
-        note = Note("shortage_began", fleet.name, f"{counted(missing, 'VM')} not available now: {why}")
-        return cls(now_s, now_s, missing), note
-
-    def ended(self, fleet: Fleet, missing: int, now_s: float) -> Note | None:
-        """Update the shortage; return the event of its end if nothing has been missing for a while, else None."""
-        if missing:
-            self.most, self.seen_s = max(self.most, missing), now_s
-        if missing or now_s - self.seen_s < SETTLED_S:
-            return None
-        lasted_s = self.seen_s - self.since_s
-        text = f"all wanted VMs are available again; up to {self.most} were missing for {lasted_s:.0f} s"
-        return Note("shortage_ended", fleet.name, text)
-
-    def set_back(self, now_s: float) -> None:
-        """Count from now on at the latest, because the clock was set back."""
-        self.since_s, self.seen_s = min(self.since_s, now_s), min(self.seen_s, now_s)
-
-
-def missing_vms(row: FleetTick) -> int:
-    """Return how many VMs the decision wanted and no supply could provide in this tick."""
-    if Reason.WARM_POOL_EMPTY not in row.reasons:
-        return 0
-    return max(row.stages[Stage.SUPPLY - 1] - row.stages[Stage.SUPPLY], 0)
-
-
-def _why(fleet: Fleet, now_s: float) -> str:
-    inventory = fleet.inventory
-    dry = [f"{vm_type or 'new VMs'} in {zone or 'any zone'}" for vm_type, zone in inventory.dry(now_s)]
-    held = sum(t.quarantined_until_s > now_s for t in inventory.vms.values())
-    parts = [f"no room for {', '.join(dry)}"] if dry else []
-    parts += [f"{held} in quarantine"] if held else []
-    parts += ["provisioning failed recently"] if now_s < fleet.provision_held_until_s else []
-    return "; ".join(parts)

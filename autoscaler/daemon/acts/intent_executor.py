@@ -21,13 +21,8 @@ from autoscaler.daemon.acts.actuator import (
     change_type,
 )
 from autoscaler.daemon.acts.calls import Calls, TickWait, may_delay_tick
-from autoscaler.daemon.acts.fallbacks import (
-    ROUNDS,
-    Shortage,
-    fallback_intents,
-    missing_vms,
-    retryable_failures,
-)
+from autoscaler.daemon.acts.fallbacks import ROUNDS, fallback_intents, retryable_failures
+from autoscaler.daemon.acts.shortages import Shortages
 from autoscaler.daemon.fleets import Fleet
 from autoscaler.daemon.recording import Recorder
 from autoscaler.daemon.telemetry import Telemetry
@@ -116,7 +111,7 @@ class IntentExecutor:
         """Waits for listings to show what calls have changed; none of them keeps the daemon from ending."""
         self._choosing: dict[str, asyncio.Lock] = {}
         self._places: dict[int, tuple[Provider, Places]] = {}
-        self._shortages: dict[str, Shortage] = {}
+        self.shortages = Shortages(telemetry)
         self._accepted_s: dict[str, float] = {}
         """By fleet, when a start or a provisioning was last accepted."""
 
@@ -132,8 +127,7 @@ class IntentExecutor:
         self._fleets = fleets
         if anew:
             self._accepted_s.clear()
-            for shortage in self._shortages.values():
-                shortage.set_back(self._clock.now())
+            self.shortages.set_back(self._clock.now())
         known = {} if anew else self._places
         self._places = {}
         for fleet in fleets.values():
@@ -144,7 +138,8 @@ class IntentExecutor:
             if fleet.inventory.places.shared is not shared:
                 fleet.inventory.places = FleetPlaces(shared)
             fleet.inventory.types = fleet.policy.vm.types
-        for kept in (self._shortages, self._choosing, self._accepted_s):
+        self.shortages.keep(fleets)
+        for kept in (self._choosing, self._accepted_s):
             for name in kept.keys() - fleets.keys():
                 del kept[name]
 
@@ -288,18 +283,10 @@ class IntentExecutor:
     async def _follow_shortages(self, record: TickRecord) -> None:
         notes: list[Note] = []
         for row in record.fleets:
-            fleet, missing = self._fleets.get(row.fleet), missing_vms(row)
-            shortage = self._shortages.get(row.fleet)
-            if fleet is None:
-                continue
-            if shortage is not None:
-                note = shortage.ended(fleet, missing, record.at_s)
-                if note is not None:
-                    del self._shortages[row.fleet]
-                    notes.append(note)
-            elif missing and (begun := Shortage.begun(fleet, missing, record.at_s)) is not None:
-                self._shortages[row.fleet] = begun[0]
-                notes.append(begun[1])
+            fleet = self._fleets.get(row.fleet)
+            note = None if fleet is None else self.shortages.follow(fleet, row, record.at_s)
+            if note is not None:
+                notes.append(note)
         if notes:
             await self._recorder.note(notes, record.at_s)
 
@@ -371,6 +358,8 @@ class IntentExecutor:
             notes = fleet.hibernation.take_news()
             notes += fleet.inventory.settle(done.intent.verb, done.outcomes, done.sent_s, done.received_s)
         starts = done.intent.verb is not Verb.STOP
+        if starts:
+            self.shortages.answered(fleet.name, done.outcomes, done.received_s)
         if starts and any(o.kind is OutcomeKind.ACCEPTED for o in done.outcomes):
             self._accepted_s[fleet.name] = done.received_s
             if fleet.held_until_s != math.inf:

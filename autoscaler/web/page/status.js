@@ -177,7 +177,8 @@
   }
 
   function troubles(fleet) {
-    const found = [];
+    const found = [], lacks = fleet.act && fleet.shortage;
+    if (lacks) found.push(["bad", `${lacks.missing === 1 ? "1 VM is" : `${lacks.missing} VMs are`} not available: ${lacks.why}`]);
     if (fleet.source_error) found.push(["bad", `Metrics: ${fleet.source_error}`]);
     if (fleet.listing_error) found.push(["bad", `Listing of VMs: ${fleet.listing_error}`]);
     if (fleet.balancer_error) found.push(["bad", `Load balancer: ${fleet.balancer_error}`]);
