@@ -126,7 +126,9 @@ def told_shape(
     if not (is_parquet(path) or logged) and access_logs.told_format(path):
         return Shape.ACCESS_LOG
     if any({name.lower(), name.lower().split(" ")[0]} & {*times} for name in names) or len(names) == 2:
-        has_duration = any(name in names for name in (asked.duration, *DURATION_NAMES)) and not asked.value
+        # A header that ends in a comma has a column without a name, which is not the one that was not asked for.
+        durations = {asked.duration, *DURATION_NAMES} - {""}
+        has_duration = not durations.isdisjoint(names) and not asked.value
         # An object without a value is an event.
         valued = asked.value or any(name in names for name in VALUE_NAMES)
         happened = logged and len(names) > 2 and not valued
@@ -428,7 +430,9 @@ def time_column(given: str) -> Callable[[list[str]], str]:
 
 
 def _separated(names: list[str]) -> str:
-    """Say what seems to separate columns if the header is a single column."""
+    """Say what seems to separate columns if the header is a single column, or that it may not be the header."""
+    if names[0].startswith("#"):
+        return "; the first line looks like a comment (`--skip 1` leaves out one line above the header)"
     sign = next((sign for sign in ";\t|" if len(names) == 1 and sign in names[0]), "")
     told = {"": "", "\t": "tab"}.get(sign, f"'{sign}'")
     return (

@@ -6,6 +6,7 @@ in either form, and only the chosen sign separates decimals.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +19,8 @@ DECIMALS = (".", ",")
 """Signs that may separate decimals."""
 NOTHING = frozenset({"", "nan", "null", "none", "undefined", "n/a", "-"})
 """Texts with which exports mark a cell without a value, in lower case."""
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
+"""A number whose comma separates thousands or, less often, three decimals."""
 
 
 def check_decimal(sign: str) -> str:
@@ -93,6 +96,8 @@ def _advice(text: str, decimal: str) -> str:
         if decimal == ",":
             return "decimals follow a comma here (`--decimal`); write it without thousands separators"
         if signs == [","]:
+            if _THOUSANDS.fullmatch(text.strip()):
+                return "write it without thousands separators; only if the comma separates decimals, import with `--decimal ,`"
             return "write decimals with a point (or import with `--decimal ,`), and no thousands separators"
         return "write it without thousands separators"
     if text.strip()[:1].isdigit():

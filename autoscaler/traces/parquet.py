@@ -60,7 +60,9 @@ def read_parquet(
         elif column.form is Form.TIME:
             numbers[column.name] = _times(path, found, data.column(column.name).type, times)
         elif not isinstance(found, np.ndarray):
-            raise TraceError(f"{path}: column `{column.name}` should hold numbers and holds text")
+            raise TraceError(
+                f"{path}: column `{column.name}` should hold numbers and holds text; write it with a numeric type"
+            )
         else:
             numbers[column.name] = found
     return numbers, texts, int(data.num_rows)

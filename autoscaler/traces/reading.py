@@ -25,6 +25,11 @@ from autoscaler.traces.trace import RowError, Trace, TraceKind
 MANIFEST = "manifest.csv"
 COLUMNS = ("timestamp", "value")
 CENSORED = "censored"
+_KIND_UNSAID = (
+    "say whether the values are counts (work in the interval) or a gauge (a level): `--kind count` or `--kind gauge` (in a "
+    f"policy `kind: count` or `kind: gauge` in `trace`), or name the file in a {MANIFEST} beside it with the columns "
+    "file,kind,interval_s"
+)
 
 
 def read_trace(
@@ -51,7 +56,8 @@ def read_trace(
         kind = _manifest_kind(path, said)
     if interval_s is None and said is not None and said.get("interval_s"):
         interval_s = manifest_interval(path, said["interval_s"])
-    table = read_table(path, _columns(exact=not is_parquet(path)), progress=progress)
+    table = read_table(path, _columns(exact=not is_parquet(path), told=kind is not None), progress=progress)
+    assert kind is not None
     if table.rows == 1:
         raise table.error(0, "there is one row only; a trace needs at least two")
     try:
@@ -69,8 +75,11 @@ def read_trace(
         raise TraceError(f"{path}: {error}") from None
 
 
-def _columns(*, exact: bool) -> Choose:
-    """Choose the columns of a series. In text files, the header must be exactly these columns in this order."""
+def _columns(*, exact: bool, told: bool) -> Choose:
+    """Choose the columns of a series. In text files, the header must be exactly these columns in this order.
+
+    The kind of the values is asked for only where the header is right, because of another file it would be asked in vain.
+    """
 
     def choose(names: list[str]) -> tuple[Wanted, ...]:
         marked = CENSORED in names[2:]
@@ -81,7 +90,11 @@ def _columns(*, exact: bool) -> Choose:
             )
         missing = [name for name in COLUMNS if name not in names]
         if missing:
-            raise TraceError(f"the columns are `{','.join(names)[:120]}`, `{missing[0]}` is missing")
+            raise TraceError(
+                f"the columns are `{','.join(names)[:120]}`, `{missing[0]}` is missing{_hint(names)}"
+            )
+        if not told:
+            raise TraceError(_KIND_UNSAID)
         forms = (Form.TIME, Form.NUMBER, Form.NUMBER)
         return tuple(map(Wanted, wanted, forms))
 
@@ -136,7 +149,7 @@ def manifest_entry(path: Path) -> dict[str, str] | None:
     return {key: value for key, value in rows[0].items() if key and isinstance(value, str)} if rows else None
 
 
-def _manifest_kind(path: Path, said: dict[str, str] | None) -> TraceKind:
+def _manifest_kind(path: Path, said: dict[str, str] | None) -> TraceKind | None:
     kind = (said or {}).get("kind", "")
     if kind in set(TraceKind):
         return TraceKind(kind)
@@ -144,10 +157,7 @@ def _manifest_kind(path: Path, said: dict[str, str] | None) -> TraceKind:
         raise TraceError(
             f"{path}: {MANIFEST} says it is of kind `{kind}`, which is not a series of demand (count or gauge)"
         )
-    raise TraceError(
-        f"{path}: say whether the values are counts (work in the interval) or a gauge (a level): `--kind count` or "
-        f"`--kind gauge` (in a policy `kind: count` or `kind: gauge` in `trace`), or name the file in a {MANIFEST} beside it with the columns file,kind,interval_s"
-    )
+    return None
 
 
 def manifest_interval(path: Path, text: str) -> float:

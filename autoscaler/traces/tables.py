@@ -402,7 +402,11 @@ class _Reading:
                 if reader.line_num != len(rows) + 1:
                     raise TraceError(f"{self._path}:{line}: {_OPEN_QUOTE}")
                 if self._width and len(row) != self._width:
-                    found = f"{len(row)} columns where the header has {self._width}" if row else "empty line"
+                    found = (
+                        f"{len(row)} columns where the header has {self._width}"
+                        if row
+                        else "empty line; remove it"
+                    )
                     raise TraceError(f"{self._path}:{line}: {found}")
                 rows.append(row)
         except csv.Error as error:

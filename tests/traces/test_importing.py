@@ -57,6 +57,7 @@ def rows(found):
         ("timestamp,value\n60,2\n0,1\n", replace(GAUGE, sort=True)),
         ("timestamp,value\n7,1\n113,2\n", replace(GAUGE, floor=True, interval_s=60.0)),
         ('timestamp,note,value\n0,"a, b",1\n60,"c",2\n', GAUGE),
+        ("timestamp,value,\n0,1,\n60,2,\n", GAUGE),
         ("date,value\n01.01.1970 00:00,1\n01.01.1970 00:01,2\n", replace(GAUGE, time_style="%d.%m.%Y %H:%M")),
     ],
 )
@@ -72,6 +73,17 @@ def test_ways_to_write_a_series(tmp_path, text, options):
         ("timestamp,value\n0,1\n60,2\n", ImportOptions(), "counts .* or a gauge"),
         ("a,b,c\n0,1,2\n", GAUGE, "not clear what this file holds.*`autoscaler trace import`.*a, b, c"),
         ("time;value\n0;1\n", GAUGE, "not clear what this file holds.*`--separator`"),
+        (
+            "# by hand\ntime,value\n0,1\n",
+            GAUGE,
+            "not clear what this file holds.*like a comment .*`--skip 1`",
+        ),
+        (
+            'time,value\n0,"1,000"\n60,2\n',
+            GAUGE,
+            ":2:3: value `1,000` is not a number; write it without thousands separators; only if the comma separates",
+        ),
+        ('time,value\n0,"1,05"\n60,2\n', GAUGE, "write decimals with a point"),
         ("a,b,c\n0,1,2\n", replace(GAUGE, shape=Shape.SERIES), r":1: .*which column is the time"),
         ("time,b,c\n0,1,2\n", GAUGE, r":1: .*which column is the value; name it with `--value`"),
         ("time,b,c\n0,1,2\n", replace(GAUGE, series=SeriesColumns(value="d")), "no column `d`"),
@@ -262,7 +274,9 @@ def test_parquet_of_any_shape(tmp_path):
 
 def test_a_parquet_column_of_text_where_numbers_should_be(tmp_path):
     parquet.write_table(pa.table({"time": [0, 60], "value": ["a", "b"]}), tmp_path / "t.parquet")
-    with pytest.raises(TraceError, match="column `value` should hold numbers and holds text"):
+    with pytest.raises(
+        TraceError, match="column `value` should hold numbers and holds text; write it with a numeric type"
+    ):
         import_files([tmp_path / "t.parquet"], GAUGE)
 
 

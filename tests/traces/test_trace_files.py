@@ -128,7 +128,7 @@ def test_a_broken_parquet_file(tmp_path):
         (GOOD + "2026-03-01T00:04:00Z,\n", "5:22", "is not a number; leave the row out"),
         (GOOD + "2026-03-01T00:04:00Z,many\n", "5:22", "`many` is not a number"),
         (GOOD + "2026-03-01T00:04:00Z\n", 5, "1 columns where the header has 2"),
-        (GOOD + "\n2026-03-01T00:04:00Z,1\n", 5, "empty line"),
+        (GOOD + "\n2026-03-01T00:04:00Z,1\n", 5, "empty line; remove it"),
         (GOOD + "yesterday,1\n", "5:1", "`yesterday` is not a time"),
         (GOOD + "1772323440,1\n", "5:1", "is not a time"),
         ("timestamp,value\n0,1\n60,1\n2026-03-01T00:00:00Z,1\n", "4:1", "epoch seconds as in the first row"),
@@ -171,6 +171,13 @@ def test_the_kind_is_never_guessed(tmp_path):
         TraceError, match=r"say whether the values are counts.* `--kind count` or `--kind gauge`"
     ):
         read_trace(write(tmp_path, GOOD))
+
+
+def test_the_kind_is_asked_for_only_of_what_can_be_a_trace(tmp_path):
+    with pytest.raises(
+        TraceError, match=r"t\.csv:1: the header is `when,requests`, .*`autoscaler trace import`"
+    ):
+        read_trace(write(tmp_path, "when,requests\n0,1\n60,2\n"))
 
 
 def test_the_manifest_says_kind_and_interval(tmp_path):

@@ -161,7 +161,7 @@ def test_a_packed_file_that_unpacks_to_one_endless_line_is_given_up(tmp_path, by
         ('t,v,name\n0,1,"a"\n0,1,"b"\n0,1,"c"d\n0,1,e\n', "4", "not CSV"),
         ('t,v,name\n0,1,a\n0,1,"open\n', "3", "quoted field is not closed"),
         ('t,v,name\n0,"1,5",a\n', "2:3", "write decimals with a point .*`--decimal ,`"),
-        ('t,v,name\n0,"5,010",a\n', "2:3", "no thousands separators"),
+        ('t,v,name\n0,"5,010",a\n', "2:3", "without thousands separators"),
         ('t,v,name\n0,"5,010.5",a\n', "2:3", "write it without thousands separators"),
         ("t,v,name\n0,5.01 K,a\n", "2:3", "write the bare number, without a unit"),
         ("t,v,name\n0,,a\n", "2:3", "v `` is not a number"),
