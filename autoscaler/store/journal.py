@@ -12,7 +12,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -486,6 +486,7 @@ def _roster(names: tuple[str, ...]) -> str:
     return json.dumps(names, ensure_ascii=False)
 
 
+@cache
 def _program_version() -> str:
     try:
         return version("vm-autoscaler")

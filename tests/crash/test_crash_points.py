@@ -97,7 +97,7 @@ SCENARIOS = {
 
 def tried(crash: Crash) -> tuple[bool, ...]:
     """What is on its way arrives or is lost."""
-    return (False, True) if crash.outside.on_the_way else (False,)
+    return (False, True) if crash.calls else (False,)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -123,7 +123,7 @@ def test_a_crash_at_any_point_of_the_recovery_from_a_crash(tmp_path, record_prop
     """Killed in the middle of starts and provisions, and again at each point of the next daemon's first ticks."""
     case = scenario(lag(10), stopped=1, provisions=True)
     first = run(case, outside_of(case), tmp_path / "first", collect_until_s=25)
-    middle = next(c for c in reversed(first.crashes.found.values()) if c.outside.on_the_way)
+    middle = next(c for c in reversed(first.crashes.found.values()) if c.calls)
     second = restart(case, middle, tmp_path / "second", collect_until_s=75)
     assert problems(case, middle, second, tmp_path / "second") == []
     found = {}

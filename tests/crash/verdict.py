@@ -64,7 +64,7 @@ def problems(scenario: Scenario, crash: Crash | None, ended: Ended, state: Path)
         ]
     if crash is not None:
         try:
-            crash.acknowledged.require(state)
+            crash.rest()[1].require(state)
         except AssertionError as error:
             found.append(f"an acknowledged record is lost: {error}")
     return found
