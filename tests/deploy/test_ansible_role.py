@@ -11,10 +11,12 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.deploy.module_server import CLIENT
 from tests.deploy.test_install_script import OURS, POLICY, ROOT, SHIPPED, environment
 from tests.real import require_real
 
 ANSIBLE = ROOT / "deploy/ansible"
+SERVER = ROOT / "tests/deploy/module_server.py"
 SECRET = 's3cr$t"\\'
 PLAY = """\
 - hosts: localhost
@@ -33,10 +35,9 @@ esac
 
 PYTHON = f"""\
 #!/bin/sh
-# A module of Ansible comes by standard input with the library it needs, and would compile that anew, which takes longer than
-# most modules do. The same library is installed here, compiled.
-[ $# -gt 0 ] || set -- -c 'import sys, ansible.module_utils.basic; exec(sys.stdin.read())'
-exec {sys.executable} "$@"
+# A module of Ansible comes by standard input, and would import a library that takes longer than most modules do.
+[ $# -eq 0 ] || exec {sys.executable} "$@"
+exec {sys.executable} -SE -c '{CLIENT}' "$(dirname "$0")/modules"
 """
 
 
@@ -48,6 +49,17 @@ class Run(NamedTuple):
     changed: int
     told: list
     """What the daemon's unit was told."""
+
+
+@pytest.fixture(name="place")
+def _place(tmp_path):
+    """A machine whose modules of Ansible are forked from one process."""
+    place = Managed(tmp_path)
+    server = [sys.executable, SERVER, tmp_path / "bin/modules"]
+    with subprocess.Popen(server, env=environment(), stdout=subprocess.PIPE) as modules:
+        assert modules.stdout.readline() == b"ready\n"
+        yield place
+        modules.terminate()
 
 
 class Managed:
@@ -123,8 +135,7 @@ def test_the_example_playbook_is_one(tmp_path):
 
 
 @pytest.mark.timeout(600)
-def test_an_installation_and_what_is_changed_on_it(tmp_path):
-    place = Managed(tmp_path)
+def test_an_installation_and_what_is_changed_on_it(place, tmp_path):
     (place.policies / "api.yaml").write_text(POLICY)
     (place.policies / "traces").mkdir()
     (place.policies / "traces/day.csv").write_text("timestamp,value\n")
