@@ -36,3 +36,19 @@ def test_a_group_that_has_seen_nothing_goes_by_what_all_have_seen(ended, asked, 
     assert ((law.odds >= 0.0) & (law.odds < 1.0)).all()
     assert ((law.lasts >= 0.0) & (law.lasts <= 1.0)).all()
     np.testing.assert_allclose(law.odds[2, wait, 0], law.odds[1, wait, 0], rtol=0.05)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_asked_of_many_lanes_is_computed_alone_as_among_all(seed):
+    rng = np.random.default_rng(seed)
+    shape = GROUPS, WAITS, HITS, FEW
+    counts = np.zeros((2, *shape), np.float32)
+    counts[:, 1:4] = rng.integers(0, 50, (2, 3, *shape[1:]))
+    alone, among_all = (Law(*counts.copy(), *np.zeros((2, *shape), np.float32)) for _ in range(2))
+    for law in (alone, among_all):
+        law.begin_hour(0.5, range(1, 4))
+    cells = rng.choice(np.arange(WAITS * HITS, 4 * WAITS * HITS), 12, replace=False)
+    alone.ensure_known(cells)
+    among_all.settle()
+    for asked, told in ((alone.odds, among_all.odds), (alone.lasts, among_all.lasts)):
+        np.testing.assert_array_equal(asked.reshape(-1, FEW)[cells], told.reshape(-1, FEW)[cells])
