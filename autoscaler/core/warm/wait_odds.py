@@ -130,7 +130,6 @@ class Law:
                 self._compute(some, range(WAITS), range(HITS))
         for group in np.logical_or.reduce(unknown, axis=1).nonzero()[0].tolist():
             self.odds[group], self.lasts[group] = self.odds[empty], self.lasts[empty]
-        self._unknown.fill(False)
         self._all_known = True
 
     def _batches(self, groups: range) -> Sequence[range]:
