@@ -355,6 +355,32 @@ def test_a_start_that_was_given_up_is_taken_back_only_once_it_runs():
     assert (fleet.see(VmState.RUNNING, 1020), fleet.phase) == ([], Phase.RUNNING)
 
 
+def test_a_stop_that_was_given_up_is_in_the_pool_again_once_it_is_done():
+    fleet = in_service(stop_s=100.0)
+    fleet.order(Verb.STOP, 200)
+    # Seen within the time that it takes, and after twice that, which is when it is abandoned.
+    for at, phase in ((210, Phase.STOPPING), (501, Phase.LOST), (510, Phase.LOST)):
+        fleet.see(STOPPING, at)
+        assert fleet.phase is phase
+    assert fleet.see(STOPPED, 520) == []
+    assert fleet.phase is Phase.STOPPED
+
+
+def test_a_start_that_comes_into_service_speaks_for_its_place():
+    fleet = Fleet()
+    place = fleet.vm.vm.vm_type, fleet.vm.vm.zone
+    fleet.inventory.places.tell(*place, 0.0, tried=1, failed=1)
+    odds = [fleet.inventory.places.success(*place, 0.0)]
+    fleet.order(Verb.START, 100)
+    for at in (120, 220):
+        fleet.see(RUNNING, at, launched=100)
+        fleet.ready(at)
+        odds.append(fleet.inventory.places.success(*place, 0.0))
+        # It comes back to its balancer, which is no start.
+        fleet.vm.move(Phase.RUNNING, at + 10)
+    assert odds[0] < odds[1] == odds[2]
+
+
 def test_an_overdue_stop_is_noted_once():
     fleet = in_service()
     fleet.order(Verb.STOP, 300)
