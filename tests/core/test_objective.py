@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoscaler.core.objective.pricing import PROMISED_S, Budget, ShortagePriceController
+from autoscaler.core.objective.pricing import LEAST_AIM, PROMISED_S, Budget, ShortagePriceController
 from tests.core.test_economic import objective
 
 TICK_S = 60.0
@@ -91,6 +91,42 @@ def test_while_more_is_missed_than_models_say_the_price_rises_beyond_what_they_s
     assert fleet.price > 1.5 * 800.0
 
 
+@pytest.mark.parametrize(("missed", "aim"), [(0.5, 1.0), (1.25, 0.75), (1.5, 0.5), (3.0, LEAST_AIM)])
+def test_who_missed_more_than_is_allowed_aims_lower_by_as_much_and_never_higher(missed, aim):
+    fleet = Fleet()
+    state = fleet.state
+    state.seen[:], state.wanted[:], state.last_tick = WEEK, 1e6, 59
+    state.missed[:], state.in_service[:] = missed * TARGET * 1e6, 10.0
+    asked = []
+
+    def price_for(share):
+        asked.append(share.item())
+        return state.price
+
+    fleet.dearness.step(state, 60, np.array([10.0]), np.array([True]), np.array([10]), price_for)
+    assert asked == pytest.approx([aim * TARGET], rel=1e-3)
+
+
+def test_beside_a_given_price_one_is_found_only_where_a_share_is_promised():
+    params = objective(2, unserved_target=np.array([0.0, TARGET]), shortage_price=500.0, tick_s=TICK_S)
+    state, dearness = Budget.empty(params), ShortagePriceController(params, np.arange(2))
+    state.seen[:] = WEEK
+    for tick in range(60, 1500):
+        prices = dearness.step(
+            state, tick, np.full(2, 10.0), np.full(2, True), np.full(2, 10), lambda _: np.full(2, 900.0)
+        )
+    assert prices == pytest.approx([500.0, 900.0], rel=1e-2)
+    assert prices[0] == 500.0
+    # In a policy that starts at another price it is found anew.
+    for given, found in ((500.0, prices[1]), (600.0, 600.0)):
+        after = objective(2, unserved_target=TARGET, shortage_price=given, tick_s=TICK_S)
+        assert state.carried_over(after, np.array([-1, 1])).price.tolist() == [given, found]
+    moved = state.carried_over(params, np.array([1, 0]))
+    assert moved.price.tolist() == prices[::-1].tolist()
+    assert moved.seen.tolist() == state.seen.tolist()
+    assert moved.last_tick == state.last_tick
+
+
 def test_only_ticks_of_known_demand_count():
     fleet = Fleet()
     fleet.live(101)
@@ -106,5 +142,7 @@ def test_a_budget_of_the_version_before_has_seen_enough():
     read = Budget.restore(dumped | {"version": 1})
     assert read.seen.item() * TICK_S > PROMISED_S
     assert read.missed.item() == fleet.state.missed.item()
+    counted = Budget.restore(dumped | {"version": 2, "seen": fleet.state.seen})
+    assert counted.seen.item() == fleet.state.seen.item()
     with pytest.raises(ValueError, match="Budget of version 0 cannot be read, only 3"):
         Budget.restore(dumped | {"version": 0})
