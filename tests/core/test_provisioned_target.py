@@ -60,6 +60,15 @@ def test_a_pool_that_does_not_pay_is_none():
     assert held(bursts(400, 10_000, 20)[200:], stopped_cost=0.5)[-1] == 2
 
 
+def test_what_waits_for_less_than_an_hour_is_looked_at_every_five_minutes():
+    load = np.r_[bursts(24, 10, 20), np.full(3, 20), np.full(57, 2)]
+    _, found = lived(load, each=1, stopped_cost=1.0, price=20.0)
+    last_hour = np.array(found[-PER_HOUR:])
+    (falls,) = np.flatnonzero(np.diff(last_hour) < 0) + 1
+    assert falls % 5 == 0
+    assert last_hour[falls - 1 : falls + 1].tolist() == [20, 2]
+
+
 def counts(pool, ticks):
     """What was counted of waits of so many ticks: how many ended, and of how many."""
     wait = waits_by_ticks(TICK_S)[ticks]
