@@ -69,6 +69,18 @@ def test_what_waits_for_less_than_an_hour_is_looked_at_every_five_minutes():
     assert last_hour[falls - 1 : falls + 1].tolist() == [20, 2]
 
 
+@pytest.mark.parametrize(("hour", "last"), [(3, 2), (9, 20)])
+def test_a_short_wait_is_given_up_at_times_when_it_seldom_ended(hour, last):
+    """On six days three hours had bursts every 25 minutes; one burst at another hour was the only one."""
+    days = np.full((7, 24, PER_HOUR), 2)
+    for minute in (0, 25, 50):
+        days[:, 9:12, minute : minute + 3] = 20
+    for day in range(6):
+        days[day, 13 + day, :3] = 20
+    load = np.r_[days.ravel()[: (6 * 24 + hour) * PER_HOUR], np.full(3, 20), np.full(56, 2)]
+    assert held(load, each=1, stopped_cost=0.3, price=20.0)[-1] == last
+
+
 def counts(pool, ticks):
     """What was counted of waits of so many ticks: how many ended, and of how many."""
     wait = waits_by_ticks(TICK_S)[ticks]
