@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from autoscaler.config.policy import Policy
 from autoscaler.core.types import Freshness, Int, Samples
 from autoscaler.daemon.bounded import within
-from autoscaler.daemon.fleets import Fleet, Fleets, measure
+from autoscaler.daemon.fleets import Fleet, Fleets
+from autoscaler.daemon.learned.measured import measure
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.past_fleets import PastFleets
 from autoscaler.errors import AutoscalerError
@@ -91,6 +92,8 @@ class Backfill:
     async def run(self) -> None:
         """Learn, then keep looking for fleets that are new or measure something else, for ever."""
         clock = self._daemon.clock
+        # What is restored first need not be learned again.
+        await self._daemon.keeping.loaded.wait()
         while True:
             await self.learn()
             await clock.sleep_until(clock.monotonic() + self._daemon.settings.tick_s)
@@ -99,6 +102,11 @@ class Backfill:
         """Let all fleets learn that have not yet; repeat for fleets that changed meanwhile."""
         while True:
             fleets = self._daemon.fleets
+            while fleets.added:
+                # A fleet that was removed and is back has nothing of what its name learned before.
+                name = fleets.added.pop()
+                self._done.pop(name, None)
+                self._lived.pop(name, None)
             while fleets.remembered:
                 fleet = fleets.by_name[fleets.remembered.pop()]
                 self._done[fleet.name] = measure(fleet.policy)
@@ -178,11 +186,7 @@ class Backfill:
     async def _from_journal(self, past: Past, fleets: Sequence[Fleet], tick_s: float) -> None:
         if self._recorded is None:
             return
-        # If a fleet measured something else before, the journal's demand means something else.
-        names = [
-            fleet.name if self._done.get(fleet.name, now := measure(fleet.policy)) == now else ""
-            for fleet in fleets
-        ]
+        names = [fleet.name for fleet in fleets]
         start_s = past.first * tick_s
         end_s = start_s + len(past.demand) * tick_s
         recorded = self._recorded
@@ -194,6 +198,13 @@ class Backfill:
         rows = np.floor(times / tick_s + 1e-6).astype(np.int64) - past.first
         inside = (rows >= 0) & (rows < len(past.demand))
         past.demand[rows[inside]] = demand[inside]
+        began = past.first + np.arange(len(past.demand))
+        for column, fleet in enumerate(fleets):
+            other = (began * tick_s < fleet.measured_since_s) & ~np.isnan(past.demand[:, column])
+            if other.any():
+                past.demand[other, column] = np.nan
+                of_it = _span(np.count_nonzero(other) * tick_s)
+                _also(past, column, f"{of_it} in the journal are of another signal and were left out")
         past.recorded[:] = np.count_nonzero(~np.isnan(past.demand), axis=0)
 
     async def _from_source(self, past: Past, column: int, fleet: Fleet, tick_s: float) -> None:

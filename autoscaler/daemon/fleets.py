@@ -29,6 +29,7 @@ from autoscaler.daemon.doubted_readings import ImpossibleReadings
 from autoscaler.daemon.fleet_rows import CachedRow, LastSentence
 from autoscaler.daemon.lane_inputs import SnapshotBuilder
 from autoscaler.daemon.learned.learning import Learning, with_vm
+from autoscaler.daemon.learned.measured import meaning, measure
 from autoscaler.daemon.learned.patience import patience_of, update_patience
 from autoscaler.daemon.operating.allowances import Allowances
 from autoscaler.daemon.vms.hibernation import Hibernation, held
@@ -111,6 +112,8 @@ class Fleet:
         self.row: CachedRow | None = None
         self.queue: QueueState | None = None
         """The state of the fleet's queue, for one lane; None before the first decision, and for other signals."""
+        self.measured_since_s = -math.inf
+        """When the fleet began to measure what it measures; demand recorded before may mean something else."""
         self._serving: list[TrackedVm] = []
         self._newest_s = math.inf
 
@@ -249,6 +252,8 @@ class Fleets:
         """Fleets whose forecasts continue from an earlier run; `backfill` empties this."""
         self.experienced: set[str] = set()
         """Fleets whose models and warm pool continue from an earlier run; `backfill` empties this."""
+        self.added: set[str] = set()
+        """Fleets that a reload added, perhaps again; `backfill` empties this."""
         self.learning = Learning([fleet.name for fleet in self.all])
         self.planned = [fleet.policy for fleet in self.all]
         """The policies, with learned values in place of their guesses: what core decides with."""
@@ -293,6 +298,10 @@ class Fleets:
         for lane, fleet in zip(lanes, new.all, strict=True):
             if lane >= 0:
                 fleet.carry_on(self.all[lane])
+                same = meaning(self.all[lane].policy) == meaning(fleet.policy)
+                fleet.measured_since_s = self.all[lane].measured_since_s if same else now_s
+        added = new.by_name.keys() - self.by_name.keys()
+        new.added = (self.added | added) & new.by_name.keys()
         return new
 
     def start_over(self, now_s: float, back_s: float) -> None:
@@ -486,14 +495,3 @@ class Fleets:
 
 def _since_s(t: TrackedVm, unknown_s: float) -> float:
     return t.in_service_from_s if t.in_service_from_s is not None else unknown_s
-
-
-def measure(policy: Policy) -> tuple[object, ...]:
-    """Return a key of what a policy measures: what was learned of demand holds for every policy with an equal key."""
-    signal = policy.signal
-    # Utilisation is converted to work with the capacity of a VM.
-    capacity = policy.vm.capacity_per_s if signal.kind == "utilisation" else None
-    section = getattr(signal, signal.source)
-    if signal.source == "prometheus" and section is not None:
-        section = (section.query, section.select, section.join)  # not the address or credentials
-    return (signal.kind, signal.source, section, capacity)

@@ -224,11 +224,13 @@ class Daemon:
         are. If this raises, the fleets are unchanged.
         """
         async with self._tick_lock:
+            await self.keeping.before_reload(self.fleets, [s.policy.fleet for s in setups], self.clock.now())
             before, self.fleets = self.fleets, self.fleets.carried_over(setups, self.clock.now())
             self.operators.govern(self.fleets.by_name)
             self.acting.govern(self.fleets.by_name)
             self.warm_pools.govern(self.fleets.by_name)
             self._budgets = budgets_among(fleet.provider for fleet in self.fleets.all)
+            await self.keeping.after_reload(self.fleets, before.by_name, self.clock.now())
         self._unread.keep(self.fleets.by_name)
         for fleet in self.fleets.all:
             self.telemetry.acts.labels(fleet.name).set(fleet.policy.act)

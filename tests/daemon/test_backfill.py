@@ -105,6 +105,29 @@ def test_forecasts_that_were_kept_go_on_and_learn_nothing_twice(tmp_path):
     assert len(recorded.asked) == 1
 
 
+class SlowJournal(SqliteJournal):
+    """A journal whose answer takes a while, as a thread's does."""
+
+    async def learned(self):
+        loop = asyncio.get_running_loop()
+        answer = loop.create_future()
+        loop.call_later(1.0, answer.set_result, None)
+        await answer
+        return await super().learned()
+
+
+def test_what_is_being_restored_is_not_learned_meanwhile(tmp_path):
+    run_virtual(lambda: lived(on_disk(tmp_path, ORIGIN_S), 40, learn=False))
+    again = Bench(vms=5, clock=VirtualClock(ORIGIN_S + 400.0))
+    again.journal = SlowJournal(tmp_path, inline=True)
+    recorded = Recorded(tmp_path)
+    run_virtual(lambda: lived(again, 10, recorded))
+    assert recorded.asked == []
+    assert again.log.texts("history_learned") == [
+        "forecasts continue from what was saved at the end of the last run"
+    ]
+
+
 def test_a_restarted_daemon_knows_what_one_knows_that_never_ended(tmp_path):
     once = run_virtual(lambda: lived(on_disk(tmp_path / "once", ORIGIN_S), 180, learn=False))
     run_virtual(lambda: lived(on_disk(tmp_path / "twice", ORIGIN_S), 120, learn=False))
@@ -121,6 +144,60 @@ def test_a_restarted_daemon_knows_what_one_knows_that_never_ended(tmp_path):
     without_what_was_kept(tmp_path / "other")
     forgot = run_virtual(lambda: lived(on_disk(tmp_path / "other", ORIGIN_S + 1200.0), 60, learn=False))
     assert not np.array_equal(once["totals"], forgot["totals"])
+
+
+def other_signal(bench, **changed):
+    """Add the fleet as its policy measures after a change."""
+    signal = FORECAST["signal"] | {"trace": {"start_at": "2026-03-02T08:00:00Z"}} | changed
+    bench.add(policy("web", **FORECAST | {"signal": signal}), Demand(bench.clock, demand, total=True))
+    return bench
+
+
+def test_demand_that_was_recorded_of_another_signal_is_not_learned_after_a_restart(tmp_path):
+    run_virtual(lambda: lived(on_disk(tmp_path, ORIGIN_S), 120, learn=False))
+    changed = other_signal(on_disk(tmp_path, ORIGIN_S + 1200.0))
+    run_virtual(lambda: lived(changed, 60, Recorded(tmp_path), fleets=()))
+    assert changed.log.texts("history_learned") == []
+    assert changed.log.texts("history_failed") == [
+        "20.0 minutes in the journal are of another signal and were left out; forecasts learn from now on only"
+    ]
+    # From then on the journal is of this signal, however it is read, and a later run knows since when.
+    late = other_signal(on_disk(tmp_path, ORIGIN_S + 1800.0 + FRESH_S + 60.0), max_age="45s")
+    run_virtual(lambda: lived(late, 20, Recorded(tmp_path), fleets=()))
+    (text,) = late.log.texts("history_learned")
+    assert text == (
+        "forecasts have learned from 10.0 minutes from the journal; "
+        "20.0 minutes in the journal are of another signal and were left out"
+    )
+
+
+def test_a_fleet_that_was_removed_and_is_back_knows_again_what_it_learned(tmp_path):
+    bench, seen = on_disk(tmp_path, ORIGIN_S), {}
+
+    async def life():
+        for name in ("api", "web"):
+            bench.add(policy(name, **FORECAST), Demand(bench.clock, demand, total=True))
+        daemon = Daemon(bench.clock, bench.setups, bench.journal, bench.telemetry, bench.settings)
+        learning = asyncio.ensure_future(Backfill(daemon, Recorded(tmp_path)).run())
+
+        async def reload(setups):
+            seen[len(seen)] = dict.fromkeys(name for name, *_ in daemon.fleets.learning.start_times())
+            await daemon.take_over(setups)
+            seen[len(seen)] = dict.fromkeys(name for name, *_ in daemon.fleets.learning.start_times())
+
+        tasks = []
+        for at_s, setups in ((605.0, bench.setups[:1]), (1205.0, bench.setups)):
+            later = asyncio.get_running_loop().call_later
+            later(at_s, lambda setups=setups: tasks.append(asyncio.ensure_future(reload(setups))))
+        later(1500.0, daemon.stop)
+        await daemon.run()
+        learning.cancel()
+        await asyncio.gather(*tasks, learning, return_exceptions=True)
+        await bench.journal.close()
+
+    run_virtual(life)
+    assert [set(names) for names in seen.values()] == [{"web"}, set(), set(), {"web"}]
+    assert bench.log.texts("history_learned") == ["forecasts have learned from 10.2 minutes from the journal"]
 
 
 class Telling(Demand):

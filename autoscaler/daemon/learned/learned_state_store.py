@@ -9,6 +9,9 @@ run, state that only a longer run could use is not kept.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Collection
+
 from autoscaler.daemon.fleets import Fleets
 from autoscaler.daemon.learned.learning import Learning
 from autoscaler.daemon.learned.restoring import RestartStateStore
@@ -39,6 +42,8 @@ class LearnedStateStore:
         self._remembering = RestartStateStore() if recorder.outlives_the_run else None
         self._kept_at_s: float | None = None
         self._looked_at_s = float("-inf")
+        self.loaded = asyncio.Event()
+        """Set once `load` is done, whether or not the journal could be read."""
 
     async def load(self, fleets: Fleets, now_s: float) -> None:
         """Restore what earlier runs learned."""
@@ -48,11 +53,13 @@ class LearnedStateStore:
             self._telemetry.log.warning(
                 "journal_failed", text=f"{error}; what was learned must be learned again"
             )
+            self.loaded.set()
             return
         wrong = fleets.learning.take_up(learned)
         if self._remembering is not None:
             wrong += self._warm_pools.take_up(learned)
             wrong += self._remembering.take_up_troubles(fleets.all, learned, now_s)
+            wrong += self._remembering.take_up_measures(fleets.all, learned, now_s)
             wrong += self._remembering.take_up_states(fleets, learned, now_s)
         for text in wrong:
             self._telemetry.log.warning("journal_failed", text=text)
@@ -60,6 +67,40 @@ class LearnedStateStore:
             text = "forecasts continue from what was saved at the end of the last run"
             self._telemetry.log.info("history_learned", fleet=name, text=text)
         self._publish(fleets.learning)
+        self.loaded.set()
+
+    async def before_reload(self, fleets: Fleets, names: Collection[str], now_s: float) -> None:
+        """Save what was learned of fleets that a reload removes, if there are any; `names` are those that remain or come."""
+        if not fleets.by_name.keys() <= set(names):
+            await self.keep(fleets, now_s, at_once=True)
+
+    async def after_reload(self, fleets: Fleets, before: Collection[str], now_s: float) -> None:
+        """Restore what was learned of fleets that a reload has put back: start times, capacities, and what they measured.
+
+        Forecasts, models and the pool learn from the journal instead (`backfill`).
+
+        Args:
+            fleets: The fleets now.
+            before: The names of the fleets before the reload.
+            now_s: The current time.
+        """
+        added = [fleet for fleet in fleets.all if fleet.name not in before]
+        if not added:
+            return
+        try:
+            learned = await self._recorder.learned()
+        except JournalError as error:
+            text = f"{error}; what was learned of {', '.join(fleet.name for fleet in added)} before must be learned again"
+            self._telemetry.log.warning("journal_failed", text=text)
+            return
+        names = {fleet.name for fleet in added}
+        rows = [row for row in learned if row.fleet in names]
+        wrong = fleets.learning.take_up(rows)
+        if self._remembering is not None:
+            wrong += self._remembering.take_up_measures(added, rows, now_s)
+        for text in wrong:
+            self._telemetry.log.warning("journal_failed", text=text)
+        fleets.plan_with_what_was_learned(now_s)
 
     async def keep(self, fleets: Fleets, now_s: float, *, at_once: bool = False) -> None:
         """Save what has changed, if it is time."""
@@ -89,6 +130,7 @@ class LearnedStateStore:
         self, remembering: RestartStateStore, fleets: Fleets, now_s: float, *, everything: bool
     ) -> None:
         rows = remembering.troubles(fleets.all, now_s, odds=everything) + self._warm_pools.to_keep()
+        rows += remembering.measures(fleets.all, everything=everything)
         if everything:
             rows += await remembering.states(fleets, now_s)
         if rows and await self._recorder.keep_learned(now_s, rows):

@@ -2,7 +2,8 @@
 
 Two kinds: troubles (places without room, VMs that are left alone, hosts on which a fleet has VMs), which are small, change
 rarely and matter soon after a restart, so they are saved soon; and states of core (forecasts, prices and models of
-objectives, guards), which are large and matter for days. State that is tied to the clock is useful only while the clock
+objectives, guards), which are large and matter for days. Beside them stands what each fleet's demand means and since when,
+because the journal's older demand of that name must then not be learned from. State that is tied to the clock is useful only while the clock
 moves forward.
 
 Rules of this file: state that cannot be read, or has another version, is reported and started afresh, at no other cost.
@@ -25,12 +26,14 @@ from autoscaler.core.forecast.state import SeriesState
 from autoscaler.core.queues import QueueState
 from autoscaler.core.state import LaneState
 from autoscaler.core.state_base import Dumped, Remembered
-from autoscaler.daemon.fleets import Fleet, Fleets, measure
+from autoscaler.daemon.fleets import Fleet, Fleets
+from autoscaler.daemon.learned.measured import meaning, measure
 from autoscaler.daemon.learned.packing import packed, unpacked
 from autoscaler.daemon.vms.places import Places
 from autoscaler.ports import ALL_FLEETS, Learned, name_of
 
 DRY, ODDS, ASIDE, ZONES = "dry", "odds", "aside", "zones"
+MEASURES = "measures"
 LANES, FORECASTS, QUEUES = "lanes", "forecasts", "queues"
 """Names under which the rows are stored; those of states are the names in `Fleets.states`."""
 TROUBLES_VERSION, STATES_VERSION = 1, 1
@@ -39,6 +42,7 @@ FRESH_S = 1800.0
 """Age in seconds below which stored forecasts need not learn from the past again."""
 _MOST_BYTES = 2**24
 _TROUBLES = DRY, ODDS, ASIDE, ZONES
+_SMALL = *_TROUBLES, MEASURES
 _STATES: dict[str, type[Remembered]] = {LANES: LaneState, FORECASTS: SeriesState, QUEUES: QueueState}
 _UNREADABLE = (ValueError, TypeError, KeyError, IndexError, OverflowError, AttributeError)
 
@@ -75,9 +79,19 @@ class RestartStateStore:
                     found.append(Learned(fleet.name, ZONES, TROUBLES_VERSION, _text(zones)))
         return [row for row in found if self._kept.get((row.fleet, row.name), _NOTHING) != row.body]
 
+    def measures(self, fleets: Sequence[Fleet], *, everything: bool) -> list[Learned]:
+        """Return what the demand of each fleet means and since when; `everything` includes what has not changed since
+        `kept`, because rows that are never written again are forgotten with the old ticks.
+        """
+        found = []
+        for fleet in fleets:
+            rows = [[meaning(fleet.policy), max(fleet.measured_since_s, 0.0)]]
+            found.append(Learned(fleet.name, MEASURES, TROUBLES_VERSION, _text(rows)))
+        return [row for row in found if everything or self._kept.get((row.fleet, row.name)) != row.body]
+
     def kept(self, rows: Iterable[Learned]) -> None:
         """Note that these rows are stored."""
-        self._kept.update({(row.fleet, row.name): row.body for row in rows if _kind(row) in _TROUBLES})
+        self._kept.update({(row.fleet, row.name): row.body for row in rows if _kind(row) in _SMALL})
 
     def take_up_troubles(
         self, fleets: Sequence[Fleet], learned: Iterable[Learned], now_s: float
@@ -103,6 +117,22 @@ class RestartStateStore:
                 )
             else:
                 self._kept[row.fleet, row.name] = row.body
+        return wrong
+
+    def take_up_measures(
+        self, fleets: Iterable[Fleet], learned: Iterable[Learned], now_s: float
+    ) -> list[str]:
+        """Note since when each fleet measures what it measures; return, for people, what of it cannot be read."""
+        wrong, known = [], {fleet.name: fleet for fleet in fleets}
+        for row in learned:
+            if row.name != MEASURES or row.fleet not in known:
+                continue
+            fleet = known[row.fleet]
+            try:
+                ((meant, since_s),) = _rows(row)
+                fleet.measured_since_s = float(since_s) if meant == meaning(fleet.policy) else now_s
+            except _UNREADABLE as error:
+                wrong.append(f"{_WORDS[MEASURES]}{_of(row.fleet)} cannot be read ({error})")
         return wrong
 
     # ── states of core ─────────────────────────────────────────────────────────────────────────────────
@@ -164,6 +194,7 @@ _WORDS = {
     ODDS: "how often starts worked",
     ASIDE: "which VMs are left alone",
     ZONES: "which hosts have VMs",
+    MEASURES: "since when what is measured means the same",
     LANES: "what guards and objectives remembered",
     FORECASTS: "forecasts",
     QUEUES: "what was known of queues",
