@@ -231,6 +231,7 @@ class Telemetry:
                 (Verb.START, allowances.may_start),
                 (Verb.PROVISION, allowances.may_provision),
                 (Verb.STOP, allowances.may_stop),
+                (Verb.REFILL, allowances.may_refill),
             ):
                 self.paused.labels(fleet, verb.value).set(not may[lane])
             for metric, vms, none in (

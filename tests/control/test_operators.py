@@ -11,7 +11,7 @@ import numpy as np
 from autoscaler.core.types import NO_CEILING, Reason, Stage
 from autoscaler.daemon.operating.allowances import allowances
 from autoscaler.errors import ChangeRefusedError
-from autoscaler.ports import ALL_FLEETS, ChangeKind, OperatorChange, Verb
+from autoscaler.ports import ALL_FLEETS, PAUSABLE, ChangeKind, OperatorChange, Verb
 from tests.control.builders import EVERYTHING, EVERYWHERE, PROVISION, START, STOP, Commands, asked, metric
 from tests.daemon.builders import ORIGIN_S, Bench, policy, steady, virtual
 from tests.daemon.test_loop_bounds import Hung
@@ -232,10 +232,11 @@ async def test_a_replay_of_the_journal_decides_the_same():
 @virtual
 async def test_gauges_say_what_is_in_force():
     bench = bench_of(100)
-    Commands(bench).at(5, "pause", asked(), START).at(5, "override", asked(), 2, 7)
+    commands = Commands(bench).at(5, "pause", asked(), START).at(5, "override", asked(), 2, 7)
+    commands.at(5, "pause", asked(), [Verb.REFILL])
     await bench.run(10)
-    verbs = {verb: metric(bench, "paused", fleet="web", verb=verb) for verb in ("start", "stop", "provision")}
-    assert verbs == {"start": 1, "stop": 0, "provision": 0}
+    verbs = {verb: metric(bench, "paused", fleet="web", verb=verb.value) for verb in PAUSABLE}
+    assert verbs == {Verb.START: 1, Verb.STOP: 0, Verb.PROVISION: 0, Verb.REFILL: 1}
     assert metric(bench, "override_floor_vms", fleet="web") == 2
     assert metric(bench, "override_ceiling_vms", fleet="web") == 7
 
@@ -323,6 +324,12 @@ async def test_two_operators_at_once_the_later_wins_and_both_are_recorded():
     )
     assert commands.words()[2].startswith("No longer paused: stops in web.")
     assert [kind for _, kind, _ in bench.events()] == ["paused", "paused", "resumed"]
+    first, second, _ = bench.log.texts("operator")
+    assert "place of" not in first
+    assert second.startswith("bob paused stops: ")
+    assert second.endswith(
+        "(mine); this takes the place of: nothing is stopped in web until 2026-11-24T10:01:40Z (alice: migration)"
+    )
     assert bench.daemon.operators.in_force() == ()
 
 

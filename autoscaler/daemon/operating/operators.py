@@ -201,7 +201,11 @@ class Operators:
             replaced = self._replaced([pause.subject for pause in pauses])
             said.append(_sentence(effect + (f"; {left}" if left else "") + replaced + self._shadow(fleet)))
             notes.append(
-                Note("paused", fleet, f"{asked.who} paused {words.nouns(verbs)}: {effect} ({asked.reason})")
+                Note(
+                    "paused",
+                    fleet,
+                    f"{asked.who} paused {words.nouns(verbs)}: {effect} ({asked.reason}){replaced}",
+                )
             )
         said.append(self._when())
         return ChangeAnswer(tuple(said), await self._make(changes, notes))
@@ -250,7 +254,9 @@ class Operators:
             replaced = self._replaced([change.subject])
             said.append(_sentence(f"{effect}, {instead}{replaced}{self._shadow(name)}"))
             said += _too_few(self._fleets[name], floor)
-            notes.append(Note("overridden", name, f"{asked.who} overrode: {effect} ({asked.reason})"))
+            notes.append(
+                Note("overridden", name, f"{asked.who} overrode: {effect} ({asked.reason}){replaced}")
+            )
         said.append(self._when())
         return ChangeAnswer(tuple(said), await self._make(changes, notes))
 
