@@ -41,8 +41,8 @@ from autoscaler.store.thread import OneThread
 
 _T = TypeVar("_T")
 
-PRUNE_BATCH = 200
-"""Ticks deleted per transaction: few enough that a tick recorded meanwhile does not wait."""
+PRUNE_BATCH, PRUNE_ROWS = 200, 1000
+"""Ticks, and other rows of each table, deleted per transaction: few enough that a tick recorded meanwhile does not wait."""
 
 _MAX_PRUNE_BATCHES = 500
 _HELD_ROWS = 256
@@ -54,6 +54,10 @@ _OLDEST_WRITTEN = "SELECT id FROM ticks WHERE id < (SELECT max(id) FROM ticks) O
 _OLDER_THAN = (
     "SELECT id FROM ticks WHERE at_s < :before_s AND id < (SELECT max(id) FROM ticks) "
     "ORDER BY at_s LIMIT :limit"
+)
+_DELETES = tuple(
+    f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE at_s < :before_s{and_} ORDER BY at_s LIMIT :limit)"  # noqa: S608
+    for table, and_ in (("actions", " AND settled_at_s IS NOT NULL"), ("events", ""))
 )
 
 
@@ -186,9 +190,9 @@ class SqliteJournal:
         """
         deleted = 0
         for _ in range(_MAX_PRUNE_BATCHES):
-            batch = await self._run(partial(self._prune_batch, before_s, max_bytes))
+            batch, is_more = await self._run(partial(self._prune_batch, before_s, max_bytes))
             deleted += batch
-            if batch < PRUNE_BATCH:
+            if not is_more:
                 break
         return deleted
 
@@ -384,22 +388,19 @@ class SqliteJournal:
         if self._files is not None and settled:
             self._files.settled = settled[-1].action_id
 
-    def _prune_batch(self, before_s: float, max_bytes: int) -> int:
+    def _prune_batch(self, before_s: float, max_bytes: int) -> tuple[int, bool]:
+        """Delete some of what is too old; return the number of ticks deleted, and whether more may be."""
         over = self._used_bytes() > max_bytes
         with schema.transaction(self._connection):
             oldest = self._connection.execute(
                 _OLDEST_WRITTEN if over else _OLDER_THAN, {"before_s": before_s, "limit": PRUNE_BATCH}
             ).fetchall()
             self._connection.executemany("DELETE FROM ticks WHERE id = ?", oldest)
-            horizon_s = before_s
-            if over:
-                # Not the times of the ticks deleted: some lie ahead if the clock was set back since.
-                kept_s = self._connection.execute("SELECT min(at_s) FROM ticks").fetchone()[0]
-                horizon_s = before_s if kept_s is None else max(before_s, kept_s)
-            self._connection.execute(
-                "DELETE FROM actions WHERE at_s < ? AND settled_at_s IS NOT NULL", (horizon_s,)
-            )
-            self._connection.execute("DELETE FROM events WHERE at_s < ?", (horizon_s,))
+            # Not the times of the ticks deleted: some lie ahead if the clock was set back since.
+            kept_s = self._connection.execute("SELECT min(at_s) FROM ticks").fetchone()[0] if over else None
+            horizon_s = before_s if kept_s is None else max(before_s, kept_s)
+            limits = {"before_s": horizon_s, "limit": PRUNE_ROWS}
+            rows = [self._connection.execute(delete, limits).rowcount for delete in _DELETES]
             self._connection.execute(
                 "DELETE FROM operator_changes WHERE at_s < ? AND in_force = 0", (horizon_s,)
             )
@@ -410,7 +411,7 @@ class SqliteJournal:
         self._rosters = {}
         # As a script, because `execute` steps the statement once, and one step frees one page.
         self._connection.executescript("PRAGMA incremental_vacuum")
-        return len(oldest)
+        return len(oldest), len(oldest) == PRUNE_BATCH or PRUNE_ROWS in rows
 
     def _used_bytes(self) -> int:
         size, pages, free = (

@@ -28,5 +28,12 @@ def read_learned(connection: sqlite3.Connection) -> tuple[Learned, ...]:
 
 
 def forget_learned(connection: sqlite3.Connection, before_s: float) -> None:
-    """Delete state last written before a time: it belongs to fleets that are gone."""
-    connection.execute("DELETE FROM learned WHERE at_s < ?", (before_s,))
+    """Delete state last written before a time, if its fleet is in no recorded tick any more.
+
+    What is known of a fleet that is there but rarely changes, such as start times of a fleet that seldom starts, stays.
+    """
+    connection.execute(
+        "DELETE FROM learned WHERE at_s < ? AND fleet NOT IN "
+        "(SELECT value FROM rosters, json_each(rosters.fleets))",
+        (before_s,),
+    )

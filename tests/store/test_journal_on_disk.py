@@ -32,6 +32,7 @@ from autoscaler.ports import (
     Verb,
 )
 from autoscaler.store import JournalReader, SqliteJournal, schema
+from autoscaler.store.journal import PRUNE_ROWS
 
 VERSION_1 = Path(__file__).parent / "data" / "journal-v1.sqlite.gz"
 
@@ -180,6 +181,20 @@ async def test_a_tick_may_be_recorded_while_pruning(tmp_path) -> None:
     assert pruned == 450
     with journal.reader() as reader:
         assert [row.tick for row in reader.ticks("web", 0.0, 1e9)] == list(range(450, 501))
+    await journal.close()
+
+
+async def test_pruning_a_long_past_at_once_holds_no_write_up(tmp_path) -> None:
+    """As after `retention_days` was reduced: what is due is deleted in many short transactions."""
+    journal = SqliteJournal(tmp_path, inline=True)
+    await journal.record_tick(TickRecord(1, 1.0, (fleet_tick(),)), ())
+    await journal.record_events(2.0, [Note("hint", "web", str(each)) for each in range(2 * PRUNE_ROWS + 1)])
+    journal._prune_batch(100.0, 2**40)
+    with journal.reader() as reader:
+        assert len(reader.events(0.0, 1e9)) == PRUNE_ROWS + 1
+    await journal.prune(before_s=100.0, max_bytes=2**40)
+    with journal.reader() as reader:
+        assert reader.events(0.0, 1e9) == ()
     await journal.close()
 
 

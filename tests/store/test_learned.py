@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from autoscaler.errors import JournalError
-from autoscaler.ports import Learned
+from autoscaler.ports import Learned, TickRecord
 from autoscaler.store import JournalReader, SqliteJournal, open_journal, schema
+from tests.store.test_journal_on_disk import fleet_tick
 
 DATA = Path(__file__).parent / "data"
 WEB = Learned("web", "start_times", 1, b"\x00\xff" * 50)
@@ -46,6 +47,10 @@ async def test_what_nobody_has_kept_for_long_is_forgotten(tmp_path) -> None:
     await journal.record_learned(100.0, (WEB, API))
     await journal.record_learned(200.0, (WEB,))
     await journal.prune(before_s=150.0, max_bytes=10**9)
+    assert await journal.learned() == (WEB,)
+    # A fleet that is still there keeps what it learned, however long ago: it may start once a month.
+    await journal.record_tick(TickRecord(30, 300.0, (fleet_tick("web"),)), ())
+    await journal.prune(before_s=250.0, max_bytes=10**9)
     assert await journal.learned() == (WEB,)
     # Size is no reason: it is small, and costs days to learn again.
     await journal.prune(before_s=150.0, max_bytes=1)
