@@ -24,7 +24,9 @@ from autoscaler.daemon.last_good import LastGood
 from autoscaler.daemon.loop import Daemon
 from autoscaler.daemon.policies import Loaded, PolicyFolder, PolicyStatus, first_of
 from autoscaler.daemon.vms.inventory import Phase
+from autoscaler.daemon.vms.tracked import ON_THE_WAY
 from autoscaler.errors import AutoscalerError, ConfigError
+from autoscaler.words import counted
 
 T = TypeVar("T")
 
@@ -249,12 +251,19 @@ def _changes(before: Sequence[Fleet], after: Sequence[Fleet]) -> str:
         parts.append(f"added {', '.join(added)}")
     if changed:
         parts.append(f"changed {', '.join(changed)}")
-    for name in removed:
-        serving = len(was[name].inventory.in_phase(Phase.IN_SERVICE))
-        parts.append(f"removed {name}, whose {serving} VMs in service stay as they are")
+    parts += [f"removed {name}, whose {_left_running(was[name])}" for name in removed]
     if added and removed:
         old, new = (removed[0], added[0]) if len(added) == len(removed) == 1 else ("one", "another")
         parts.append(
             f"if {old} was renamed to {new}, tag its VMs with the new name (autoscaler:fleet), or they keep running unmanaged"
         )
     return "; ".join(parts) or "no policy has changed"
+
+
+def _left_running(fleet: Fleet) -> str:
+    """Say which VMs of a fleet are left as they are: those in service, and those on their way there."""
+    inventory = fleet.inventory
+    serving = len(inventory.in_phase(Phase.IN_SERVICE))
+    arriving = sum(len(inventory.in_phase(phase)) for phase in ON_THE_WAY)
+    stay = "stays as it is" if serving + arriving == 1 else "stay as they are"
+    return f"{counted(serving, 'VM')} in service{f' and {arriving} on the way' if arriving else ''} {stay}"

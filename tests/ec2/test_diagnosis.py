@@ -58,10 +58,11 @@ def test_one_zone_is_a_risk_that_one_vm_is_not():
 
 
 def test_vms_of_fleets_that_no_policy_describes_are_told():
-    (finding,) = diagnosis.without_policy(
-        [SOUND, replace(SOUND, fleet="old"), replace(SOUND, fleet="")], ["web"]
-    )
-    assert "autoscaler:fleet=old" in finding.text
+    stopped, running = (replace(SOUND, fleet="old", state=state) for state in ("stopped", "running"))
+    (finding,) = diagnosis.without_policy([SOUND, stopped, replace(SOUND, fleet="")], ["web"])
+    assert finding.text == "1 VM with the tag autoscaler:fleet=old, for which there is no policy"
+    (left,) = diagnosis.without_policy([running, stopped, replace(running, id="i-3")], ["web"])
+    assert left.text.endswith("for which there is no policy; 2 running, until somebody stops them")
 
 
 @pytest.mark.parametrize(

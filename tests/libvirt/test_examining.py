@@ -43,7 +43,7 @@ async def test_what_is_wrong_is_said(hosts):
     hv1 = hosts.of["hv1"]
     hv1.define_template("golden", state="running")
     hosts.define(), hosts.define(), hosts.define(host_device=True)
-    hosts.define(fleet="cart")
+    hosts.define(fleet="cart"), hosts.define(fleet="till", state="running")
     paused = hosts.define(state="running")
     hv1.domain(paused).suspend()
     hosts.of["hv2"].connection.defineXML(hv1.domain(paused).XMLDesc(0))
@@ -63,7 +63,8 @@ async def test_what_is_wrong_is_said(hosts):
         f"1 VM defined on more than one host: {paused} on hv1 and hv2"
     ]
     assert of(found, "strays", Level.WARNING) == [
-        "1 VM with the tag autoscaler:fleet=cart, for which there is no policy"
+        "1 VM with the tag autoscaler:fleet=cart, for which there is no policy",
+        "1 VM with the tag autoscaler:fleet=till, for which there is no policy; 1 running, until somebody stops them",
     ]
     assert "devices of their host" in of(found, "hibernation", Level.WARNING)[0]
     wrong = of(found, "template", Level.PROBLEM)

@@ -195,15 +195,17 @@ def _spread(fleet: str, vms: Sequence[Described]) -> Iterable[Finding]:
 def without_policy(vms: Iterable[Described], fleets: Iterable[str]) -> list[Finding]:
     """Find VMs that carry the ownership tag of a fleet without a policy, so that nothing manages them."""
     known = frozenset(fleets)
-    strays = Counter(vm.fleet for vm in vms if vm.exists and vm.fleet and vm.fleet not in known)
+    strays = [vm for vm in vms if vm.exists and vm.fleet and vm.fleet not in known]
+    running = Counter(vm.fleet for vm in strays if vm.state in ("pending", "running"))
     return [
         Finding(
             "strays",
             Level.WARNING,
-            f"{counted(count, 'VM')} with the tag autoscaler:fleet={fleet}, for which there is no policy",
+            f"{counted(count, 'VM')} with the tag autoscaler:fleet={fleet}, for which there is no policy"
+            + (f"; {running[fleet]} running, until somebody stops them" if running[fleet] else ""),
             "add a policy for the fleet, or remove the tag",
         )
-        for fleet, count in sorted(strays.items())
+        for fleet, count in sorted(Counter(vm.fleet for vm in strays).items())
     ]
 
 

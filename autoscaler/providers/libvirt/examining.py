@@ -231,11 +231,13 @@ def _twice(vms: Sequence[Vm]) -> list[Finding]:
 
 def _without_policy(vms: Sequence[Vm], fleets: set[str]) -> list[Finding]:
     others = Counter(vm.fleet for vm in vms if vm.fleet not in fleets)
+    running = Counter(vm.fleet for vm in vms if vm.state in (VmState.PENDING, VmState.RUNNING))
     return [
         Finding(
             "strays",
             Level.WARNING,
-            f"{_count(count)} with the tag autoscaler:fleet={fleet}, for which there is no policy",
+            f"{_count(count)} with the tag autoscaler:fleet={fleet}, for which there is no policy"
+            + (f"; {running[fleet]} running, until somebody stops them" if running[fleet] else ""),
             "add a policy for the fleet, or correct the tag",
         )
         for fleet, count in sorted(others.items())
