@@ -183,7 +183,7 @@ def _journal(
 ) -> tuple[SqliteJournal, str]:
     """Return the journal, and the daemon's name, empty if the settings turn leases off; the journal ends with the stack."""
     from autoscaler.daemon.closing import close
-    from autoscaler.store import open_journal
+    from autoscaler.store import open_journal, schema
     from autoscaler.store.identity import daemon_name, keep_name
 
     name = ""
@@ -193,7 +193,11 @@ def _journal(
         # If the whole directory was lost, so was the name.
         keep_name(settings.state_dir, name)
 
+    before = schema.version_of(settings.state_dir)
     journal = open_journal(settings.state_dir, clock.now, begun_anew)
+    if 0 < before < (after := schema.version_of(settings.state_dir)):
+        text = f"from version {before} to {after}; the program that wrote version {before} refuses it from now on"
+        telemetry.log.info("journal_migrated", text=text)
     stack.push_async_callback(close, journal, telemetry)
     name = daemon_name(settings.state_dir) if settings.lease else ""
     return journal, name

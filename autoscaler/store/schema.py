@@ -152,6 +152,16 @@ def open_for_writing(path: Path | None, migrations: tuple[str, ...] = MIGRATIONS
         return connection
 
 
+def version_of(directory: Path) -> int:
+    """Return the schema version of the journal in a directory; 0 if there is none, or it cannot be read."""
+    path = directory / FILE_NAME
+    with suppress(OSError, sqlite3.Error):
+        if path.stat().st_size:
+            with closing(_connect(_uri(path, "ro"))) as connection:
+                return int(connection.execute("PRAGMA user_version").fetchone()[0])
+    return 0
+
+
 def open_for_reading(path: Path, newest: int = len(MIGRATIONS)) -> sqlite3.Connection:
     """Open an existing journal read-only, even while a daemon writes.
 

@@ -1,11 +1,17 @@
 """`run`, `status` and `explain` as processes, against an embedded cloud behind its EC2 endpoint."""
 
+import gzip
 import re
 import subprocess
+from contextlib import AsyncExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from autoscaler.cli.run import _journal
+from autoscaler.clock import SystemClock
+from autoscaler.settings import Settings
 from tests.cli.conftest import (
     COMMAND,
     INTERRUPT,
@@ -247,3 +253,15 @@ def test_a_log_that_nothing_takes_keeps_no_daemon_from_deciding(cloud, tmp_path)
     told = call("explain", "api", "--since", "1h", "--state-dir", tmp_path / "state", cwd=tmp_path)
     assert "api, " in told.stdout
     assert "decisions: " in told.stdout
+
+
+async def test_a_journal_that_is_brought_to_this_version_is_told_once(tmp_path):
+    older = Path(__file__).parents[1] / "store" / "data" / "journal-v2.sqlite.gz"
+    (tmp_path / "journal.sqlite").write_bytes(gzip.decompress(older.read_bytes()))
+    said = []
+    telemetry = SimpleNamespace(log=SimpleNamespace(info=lambda event, text: said.append((event, text))))
+    for _ in range(2):
+        async with AsyncExitStack() as stack:
+            _journal(Settings(state_dir=tmp_path), SystemClock(), telemetry, stack)
+    text = "from version 2 to 3; the program that wrote version 2 refuses it from now on"
+    assert said == [("journal_migrated", text)]

@@ -173,7 +173,7 @@ class RestartStateStore:
         got: Any = unpacked(row.body)
         names, measures = json.loads(got["roster"].astype(np.uint8).tobytes())
         if got["tick_s"] != fleets.tick_s:
-            raise ValueError(f"it is of ticks of {got['tick_s']:g} s")
+            raise ValueError(f"stored at ticks of {got['tick_s']:g} s, now of {fleets.tick_s:g} s")
         if got["at_s"] > now_s + fleets.tick_s:
             raise ValueError("the clock was set back since")
         was = {(name, told): lane for lane, (name, told) in enumerate(zip(names, measures, strict=True))}
