@@ -74,7 +74,7 @@ JSON_OF: dict[str, Printed] = {
     "operations": Printed(("version", "at_s", "tick_s", "in_force", "sentences")),
     "override": _HELD,
     "pause": _HELD,
-    "plan": Printed(("version", "fleet", "traffic", "span_s", "fields", "figures", "differences", "doubts", "whole")),
+    "plan": Printed(("version", "fleet", "traffic", "span_s", "fields", "figures", "differences", "certainty", "doubts", "whole")),
     "policy show": Printed((), more="the effective policy, by the names of [its fields](../policies/REFERENCE.md)"),
     "pool adopt": _CHORE,
     "pool disown": _CHORE,

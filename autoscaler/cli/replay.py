@@ -25,6 +25,8 @@ from autoscaler.cli.replay_options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from autoscaler.cli.progress import Interruption
     from autoscaler.cloud.faults import Fault
     from autoscaler.simulator.replay.preparing import Replay, Wanted
@@ -149,7 +151,7 @@ def compare(
             judged = _judged(runs, replays[0], rivals, interrupted, quiet=as_json)
         card = replaying.card_of(judged, rivals)
         shown = names[1] if len(runs) > 1 else names[0]
-        document = _document(*runs[shown], card, said)
+        document = _document(*runs[shown], card, said, _certainty(list(runs.items())))
         document["details"]["compared"] = [{"name": name, "folder": name} for name in runs]
         document["details"]["shown"] = shown
         if len(runs) > 1:
@@ -292,7 +294,22 @@ def _refuse_empty(ran: ReplayResult, prepared: Replay) -> None:
         )
 
 
-def _document(prepared: Replay, ran: ReplayResult, card: Card, said: str) -> dict[str, Any]:
+def _certainty(runs: Sequence[tuple[str, tuple[Replay, ReplayResult]]]) -> dict[str, Any]:
+    """Return how certain the difference of each run to the first is, in words and numbers. Empty if there is only one run."""
+    from autoscaler.simulator.replay.certainty import certainty, certainty_json, in_words
+
+    (reference, (prepared, first)), *others = runs
+    found = {
+        name: certainty(first.scored, ran.scored, prepared.tick_s, prepared.seed) for name, (_, ran) in others
+    }
+    told = [told for name, each in found.items() if (told := in_words(each, f"Policy {name}", reference))]
+    numbers = {name: certainty_json(each) for name, each in found.items()}
+    return {"certainty": {"sentences": told, "against": reference, "policies": numbers}} if found else {}
+
+
+def _document(
+    prepared: Replay, ran: ReplayResult, card: Card, said: str, more: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     from dataclasses import asdict
 
     from autoscaler.simulator.replay.replaying import details_of
@@ -300,7 +317,7 @@ def _document(prepared: Replay, ran: ReplayResult, card: Card, said: str) -> dic
     from autoscaler.simulator.report.card import card_json
     from autoscaler.simulator.report.conclusion import conclude
 
-    details = details_of(prepared, ran, said)
+    details = details_of(prepared, ran, said) | (more or {})
     conclusion = conclude(card, details)
     return {
         "version": REPORT_VERSION,

@@ -45,6 +45,7 @@ def test_more_headroom_costs_more_and_is_said_first(places):
     assert "% more**" in headline
     assert "| `reactive.headroom` | 20% | 60% |" in done.output
     assert "less than a day" in done.output
+    assert "How much of the difference is luck cannot be said" in done.output
 
 
 def test_what_makes_figures_doubtful_comes_right_after_the_conclusion(places):
@@ -71,6 +72,7 @@ def test_programs_get_the_same_figures(places):
         document["figures"]["changed"]["unserved_share"] <= document["figures"]["in_force"]["unserved_share"]
     )
     assert document["differences"]["differing"]["desired"] > 0
+    assert document["certainty"]["cost_per_day"]["mean"] > 0
 
 
 def test_a_copy_changes_nothing_and_that_is_said(places):

@@ -217,6 +217,7 @@ def test_policies_are_compared_on_the_same_luck(here):
     result = call("compare", "web.yaml", "lean.yaml", "day.csv", "--kind", "gauge", "--out", "out", cwd=here)
     assert result.returncode == 0, result.stderr
     assert re.match(r"Policy lean costs \d+% less than web and leaves ", result.stdout)
+    assert "How much of the difference is luck cannot be said: that takes at least 16 h" in result.stdout
     assert re.search(
         r"Decisions first differ at Mon 02 Mar 2026 \d\d:\d\d UTC: web wants \d+ VMs?, lean \d+",
         result.stdout,

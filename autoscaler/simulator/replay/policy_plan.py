@@ -13,6 +13,7 @@ from typing import Any
 
 from autoscaler.config.policy import Policy
 from autoscaler.config.rendering import effective_data
+from autoscaler.simulator.replay.certainty import Certainty, certainty, certainty_json, in_words
 from autoscaler.simulator.replay.differing import differences
 from autoscaler.simulator.replay.preparing import Replay
 from autoscaler.simulator.replay.replaying import ReplayResult, entry_of
@@ -113,6 +114,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         ],
         "figures": {key: dict(entry.values) for key, entry in entries.items()},
         "differences": _differences(plan),
+        "certainty": certainty_json(_certainty(plan)),
         "doubts": list(_doubts(plan)),
         "whole": plan.ran_in_force.whole and plan.ran_changed.whole,
     }
@@ -126,6 +128,8 @@ def plan_markdown(plan: Plan) -> str:
         "",
         _headline(plan, before, after),
     ]
+    if sure := in_words(_certainty(plan), "Changed", "in force"):
+        lines += ["", sure]
     if doubts := list(_doubts(plan)):
         lines += ["", "**Doubts**", "", *(f"- {doubt}" for doubt in doubts)]
     lines += ["", *_fields(plan)]
@@ -207,6 +211,12 @@ def _change(before: Entry, after: Entry, figure: Figure) -> str:
         amount += f" ({sign}{rounded_share(now / was - 1)})"
     worse = (now > was) == (figure.better == "lower") and figure.better != "neither"
     return f"{amount}{' ▲ worse' if worse else ''}"
+
+
+def _certainty(plan: Plan) -> Certainty:
+    return certainty(
+        plan.ran_in_force.scored, plan.ran_changed.scored, plan.changed.tick_s, plan.changed.seed
+    )
 
 
 def _differences(plan: Plan) -> dict[str, Any]:

@@ -60,6 +60,7 @@ def conclude(card: Card, details: Mapping[str, Any]) -> Conclusion:
     if clairvoyant is not None:
         sentences.append(_possible(subject, rivals, clairvoyant, card.entry(REFERENCES[0])))
     sentences.insert(0, _amounts(*card.headline, details))
+    sentences[1:1] = dict.fromkeys(details.get("certainty", {}).get("sentences", ()))
     return Conclusion(headline, tuple(s for s in sentences if s), tuple(_cautions(details)))
 
 
