@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -58,6 +58,14 @@ def export(
             metavar="DURATION",
         ),
     ] = None,
+    kind: Annotated[
+        Literal["count", "gauge"] | None,
+        typer.Option(
+            help="Kind of the values: count, the work since the tick before; gauge, work per second at the tick. Only counts "
+            "replay with the shortages that there were. (default: count)",
+            show_default=False,
+        ),
+    ] = None,
     force: OVERWRITE = False,
     state_dir: STATE_DIR = None,
     manifest: MANIFEST = True,
@@ -72,6 +80,10 @@ def export(
     if what is What.TIMELINE and interval_s is not None:
         raise typer.BadParameter(
             "a timeline has one row per tick; leave this option out", param_hint="--interval"
+        )
+    if what is What.TIMELINE and kind is not None:
+        raise typer.BadParameter(
+            "a timeline has columns of its own; leave this option out", param_hint="--kind"
         )
     with errors_in_words("export"):
         directory = load_settings(state_dir=state_dir).state_dir
@@ -89,7 +101,8 @@ def export(
                 )
             if what is What.DEMAND:
                 check_out(out, force=force, manifest=manifest)
-                facts, notes = _demand(reader, fleet, out, span, interval_s, force=force, manifest=manifest)
+                form = interval_s, kind or "count"
+                facts, notes = _demand(reader, fleet, out, span, form, force=force, manifest=manifest)
             else:
                 facts, notes = _timeline(reader, fleet, out, span, force=force)
         if as_json:
@@ -116,7 +129,7 @@ def _demand(
     fleet: str,
     out: Path,
     span: tuple[float, float],
-    interval_s: float | None,
+    form: tuple[float | None, Literal["count", "gauge"]],
     *,
     force: bool,
     manifest: bool,
@@ -124,9 +137,10 @@ def _demand(
     from autoscaler.simulator.replay.exporting import demand_trace
     from autoscaler.traces.manifest import note_in_manifest
     from autoscaler.traces.reading import manifest_entry
+    from autoscaler.traces.trace import TraceKind
     from autoscaler.traces.writing import kind_note, write_trace
 
-    found = demand_trace(fleet, reader.each_tick(fleet, *span), interval_s)
+    found = demand_trace(fleet, reader.each_tick(fleet, *span), form[0], TraceKind(form[1]))
     write_trace(out, found.trace, overwrite=force)
     trace = found.trace
     # The manifest may describe an earlier file of this name, so an existing entry is replaced in any case.

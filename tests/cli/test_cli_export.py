@@ -43,7 +43,7 @@ def every(tick_s, demands, *, from_s=0.0, censored=()):
 
 
 def exported(invoke, state_dir, path, *options):
-    result = invoke("export", "web", path, "--json", "--state-dir", state_dir, *options)
+    result = invoke("export", "web", path, "--kind", "gauge", "--json", "--state-dir", state_dir, *options)
     assert (result.exit_code, result.stderr) == (0, "")
     facts = strict_json(result.stdout)
     back = read_trace(path, kind=TraceKind.GAUGE, interval_s=facts["interval_s"])
@@ -75,23 +75,37 @@ def test_people_are_told_what_the_file_does_not_say(invoke, tmp_path):
     state_dir = record(tmp_path / "state", every(10, [1, UNKNOWN, 2, 3], censored=(3,)))
     result = invoke("export", "web", tmp_path / "d.csv", "--state-dir", state_dir)
     assert result.exit_code == 0
-    assert "3 rows of fleet web, 2026-03-01T00:00:00Z to 2026-03-01T00:00:40Z" in result.stdout
+    assert "3 rows of fleet web, 2026-02-28T23:59:50Z to 2026-03-01T00:00:30Z" in result.stdout
     assert (
         "10 s (25.0%) are gaps, which are unknown and not zero (1 of 4 ticks had no measurement)"
         in result.stderr
     )
     assert "in 10 s (33.3%) VMs were saturated: demand was at least this much" in result.stderr
-    assert "--kind gauge" not in result.stderr
-    assert read_trace(tmp_path / "d.csv").kind is TraceKind.GAUGE, "as manifest.csv says"
+    assert "--kind count" not in result.stderr
+    assert read_trace(tmp_path / "d.csv").kind is TraceKind.COUNT, "as manifest.csv says"
     assert (tmp_path / "d.csv").read_text() == (
-        "timestamp,value,censored\n2026-03-01T00:00:00Z,1,0\n2026-03-01T00:00:20Z,2,0\n2026-03-01T00:00:30Z,3,1\n"
+        "timestamp,value,censored\n2026-02-28T23:59:50Z,10,0\n2026-03-01T00:00:10Z,20,0\n2026-03-01T00:00:20Z,30,1\n"
+    )
+
+
+def test_a_count_is_of_the_interval_that_ends_with_the_tick(invoke, tmp_path):
+    state_dir = record(tmp_path / "state", every(10, [1, 2, UNKNOWN, 4, 5, 6]))
+    invoke("export", "web", tmp_path / "d.csv", "--state-dir", state_dir)
+    counted = read_trace(tmp_path / "d.csv")
+    assert (counted.timestamps - START_S).tolist() == [-10, 0, 20, 30, 40]
+    assert counted.values.tolist() == [10, 20, 40, 50, 60]
+    invoke("export", "web", tmp_path / "m.csv", "--interval", "20s", "--state-dir", state_dir)
+    coarse = read_trace(tmp_path / "m.csv")
+    assert ((coarse.timestamps - START_S).tolist(), coarse.values.tolist()) == (
+        [-20, 0, 20, 40],
+        [20, 40, 90, 120],
     )
 
 
 def test_without_a_manifest_it_is_said_what_would_stand_there(invoke, tmp_path):
     state_dir = record(tmp_path / "state", every(10, [1, 2, 3]))
     result = invoke("export", "web", tmp_path / "d.csv", "--state-dir", state_dir, "--no-manifest")
-    assert "--kind gauge" in result.stderr
+    assert "--kind count" in result.stderr
     assert not (tmp_path / "manifest.csv").exists()
     (tmp_path / "manifest.csv").write_text("name,what\n")
     result = invoke("export", "web", tmp_path / "e.csv", "--state-dir", state_dir)
@@ -197,7 +211,7 @@ def test_a_file_that_is_there_is_left_alone_unless_forced(invoke, tmp_path):
         assert "the file already exists and was left alone; give another name or --force" in result.stderr
         assert (tmp_path / "d.csv").read_text() == "mine"
     assert invoke("export", "web", tmp_path / "d.csv", "--force", "--state-dir", state_dir).exit_code == 0
-    assert read_trace(tmp_path / "d.csv", kind=TraceKind.GAUGE).values.tolist() == [1, 2]
+    assert read_trace(tmp_path / "d.csv").values.tolist() == [10, 20]
 
 
 @pytest.mark.parametrize(
@@ -230,6 +244,7 @@ def test_what_is_written_over_a_noted_file_is_noted_as_what_it_is_now(invoke, tm
 
 def test_wrong_usage(invoke):
     assert invoke("export", "web", "d.csv", "--what", "timeline", "--interval", "60s").exit_code == 2
+    assert invoke("export", "web", "d.csv", "--what", "timeline", "--kind", "count").exit_code == 2
     assert invoke("export", "web").exit_code == 2
 
 

@@ -1,18 +1,20 @@
 """`plan`: the text for a pull request, from a trace and from the daemon's own journal."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from autoscaler.cli.main import app
-from autoscaler.cloud.setup import CloudSetup, FleetSetup
-from autoscaler.cloud.vms import State
 from autoscaler.config.loading import require_policy
-from autoscaler.simulator.replay.loopback import LoopRun, run_loop
+from autoscaler.simulator.replay.exporting import demand_trace
+from autoscaler.simulator.replay.preparing import Wanted, prepare
+from autoscaler.simulator.replay.replaying import run
 from autoscaler.simulator.traffic.parts import Crowd
 from autoscaler.simulator.traffic.synth import synth_day
+from autoscaler.store import JournalReader
 from autoscaler.traces.writing import write_trace
 
 IN_FORCE = Path(__file__).parents[2] / "policies" / "web.yaml"
@@ -83,26 +85,42 @@ def test_a_copy_changes_nothing_and_that_is_said(places):
     assert "No field of the effective policy differs." in done.output
 
 
-def test_the_daemons_own_journal_is_the_traffic_where_no_trace_is_given(places, tmp_path):
-    changed, _ = places
-    policy = require_policy(IN_FORCE)
-    state = tmp_path / "state"
-    state.mkdir()
-    begin_s = TRAFFIC.start_s + 60.0
-    run_loop(
-        LoopRun(
-            policy,
-            TRAFFIC,
-            CloudSetup(fleets=(FleetSetup("web", 6, State.RUNNING), FleetSetup("web", 30))),
-            begin_s,
-            2 * 3600.0,
-            journal_dir=state,
-        )
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A policy without forecasts, the folder of its journal of two hours, and the time line of what really happened."""
+    state = tmp_path_factory.mktemp("state")
+    in_force = require_policy(IN_FORCE)
+    plain = in_force.model_copy(update={"forecast": None})
+    return (
+        plain,
+        state,
+        run(prepare(plain, IN_FORCE, TRAFFIC, Wanted(vms=36)), None, None, state, "loop").rows,
     )
-    done = plan(changed, "--state-dir", state, "--since", begin_s, AUTOSCALER_POLICIES=str(IN_FORCE.parent))
+
+
+def test_the_daemons_own_journal_is_the_traffic_where_no_trace_is_given(places, recorded):
+    changed, _ = places
+    _, state, _ = recorded
+    done = plan(
+        changed, "--state-dir", state, "--since", TRAFFIC.start_s, AUTOSCALER_POLICIES=str(IN_FORCE.parent)
+    )
     assert done.exit_code == 0, done.output
     assert "of the journal (" in done.output
-    assert "ticks of 10 s" in done.output
+    assert "ticks of 60 s" in done.output
+
+
+def test_the_policy_in_force_is_as_short_as_it_really_was(recorded):
+    plain, state, rows = recorded
+    with JournalReader(state) as reader:
+        traffic = demand_trace("web", reader.each_tick("web", 0.0, math.inf)).trace
+    replay = prepare(plain, IN_FORCE, traffic, Wanted(vms=36))
+    replayed = [row for row in run(replay).scored if not math.isnan(row.demand)]
+    real = {row.timestamp_s: (row.desired, row.shortage) for row in rows}
+    assert len(replayed) > 100
+    assert sum(row.shortage for row in replayed) > 0
+    assert {row.timestamp_s: (row.desired, pytest.approx(row.shortage)) for row in replayed} == {
+        row.timestamp_s: real[row.timestamp_s] for row in replayed
+    }
 
 
 @pytest.mark.parametrize(

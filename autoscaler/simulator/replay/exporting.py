@@ -1,9 +1,13 @@
 """Exports a journal to files: the measured demand as a trace that can be replayed, and the timeline.
 
 The daemon measures demand at ticks, and ticks are irregular: the setting changes, ticks are skipped, the clock is set. A
-trace has a regular grid. Every measurement is therefore assigned to the interval of the grid in which it was made. Several
-measurements in one interval are averaged, and an interval without any is a gap. If the clock was set back and a time occurs
-twice, the later measurement holds. Notes say which of this happened.
+trace has a regular grid. Every measurement is therefore assigned to an interval of the grid. Several measurements in one
+interval are averaged, and an interval without any is a gap. If the clock was set back and a time occurs twice, the later
+measurement holds. Notes say which of this happened.
+
+What a tick measures is the demand since the tick before it. So a count is that of the interval that ends
+with the tick: a replay then knows no demand before the daemon knew it. A gauge is the level at the tick, which a replay knows
+at once and takes to last until the next one. Replays of gauges therefore have fewer and shorter shortages than there were.
 
 Rules of this file: unknown demand gives no row, never a zero. Censored demand is marked. Ticks are read one by one.
 """
@@ -51,7 +55,7 @@ class DemandExport:
     """A trace of measured demand, with notes.
 
     Attributes:
-        trace: Gauge of work per second. Its interval is the usual tick unless another was asked for.
+        trace: Work in each interval, or a gauge of work per second. Its interval is the usual tick unless another was asked for.
         ticks: Number of ticks read.
         unknown: Number of these ticks without a measurement.
         notes: Sentences for the user on what the trace does not show.
@@ -63,13 +67,19 @@ class DemandExport:
     notes: tuple[str, ...]
 
 
-def demand_trace(fleet: str, ticks: Iterable[TickRow], interval_s: float | None = None) -> DemandExport:
+def demand_trace(
+    fleet: str,
+    ticks: Iterable[TickRow],
+    interval_s: float | None = None,
+    kind: TraceKind = TraceKind.COUNT,
+) -> DemandExport:
     """Build a trace from the demand in the ticks of one fleet.
 
     Args:
         fleet: Name of the fleet, which becomes the name of the trace.
         ticks: Ticks in the order in which they were written.
         interval_s: Length of the trace's intervals in seconds. None takes the usual length of a tick.
+        kind: What the values of the trace are.
 
     Raises:
         TraceError: The ticks contain too little to make a trace of, or the interval is shorter than a tick.
@@ -94,10 +104,11 @@ def demand_trace(fleet: str, ticks: Iterable[TickRow], interval_s: float | None 
     known = np.isfinite(demand)
     if not known.any():
         raise TraceError(f"none of the {len(found):,} ticks of fleet {fleet} in this time has a measurement")
-    slot = np.floor(at_s[known] / step_s + _GRID_TOLERANCE).astype(np.int64)
+    earlier_s, scale = (usual_s or step_s, step_s) if kind is TraceKind.COUNT else (0.0, 1.0)
+    slot = np.floor((at_s[known] - earlier_s) / step_s + _GRID_TOLERANCE).astype(np.int64)
     slots, means, hidden = _per_slot(slot, demand[known], censored[known].astype(np.bool_))
     trace = Trace.build(
-        slots * step_s, means, kind=TraceKind.GAUGE, name=fleet, interval_s=step_s, censored=hidden
+        slots * step_s, means * scale, kind=kind, name=fleet, interval_s=step_s, censored=hidden
     )
     unknown = int(np.count_nonzero(~known))
     notes = _notes(trace, at_s, lengths, unknown, len(found))
