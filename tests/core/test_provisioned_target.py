@@ -81,6 +81,12 @@ def test_a_short_wait_is_given_up_at_times_when_it_seldom_ended(hour, last):
     assert held(load, each=1, stopped_cost=0.3, price=20.0)[-1] == last
 
 
+def test_a_wait_is_expected_to_grow_in_the_hours_to_come():
+    """Bursts come every three hours, so there is nothing to gain from a VM in its second hour, but in its third."""
+    found = held(bursts(72, 185, 20), stopped_cost=0.1, provision_cost=100.0, price=5.0)
+    assert set(found[-24:]) == {20}
+
+
 def counts(pool, ticks):
     """What was counted of waits of so many ticks: how many ended, and of how many."""
     wait = waits_by_ticks(TICK_S)[ticks]
