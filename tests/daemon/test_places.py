@@ -58,6 +58,37 @@ def test_a_try_that_was_not_sent_is_anybodys_again_and_one_that_was_claimed_sinc
     assert places.free_from_s(OWN, ZONE) == 191.0 + 2 * 180.0
 
 
+def test_a_place_without_room_for_many_may_have_room_for_a_quarter_and_then_half_of_what_may_be_left():
+    places = Places()
+    places.found_dry(OWN, ZONE, 0.0, vms=25)
+    assert places.at_most(OWN, ZONE, 0.0) == 6
+    places.claim(OWN, ZONE, 0.0)
+    assert places.at_most(OWN, ZONE, 0.0) == 0
+    # Another fleet's call for more of them, from the same moment, does not end this try.
+    places.found_dry(OWN, ZONE, 0.1, vms=30)
+    assert places.at_most(OWN, ZONE, 0.1) == 0
+    places.found_room(OWN, ZONE, 6)
+    assert places.take_room_again()
+    assert places.at_most(OWN, ZONE, 1.0) == (25 - 6) // 2
+    places.claim(OWN, ZONE, 1.0)
+    places.give_back(OWN, ZONE, 1.0, 2.0)
+    assert places.at_most(OWN, ZONE, 2.0) == 9
+    places.claim(OWN, ZONE, 2.0)
+    places.found_dry(OWN, ZONE, 3.0, vms=4)
+    assert places.at_most(OWN, ZONE, 3.0) == 1
+    places.claim(OWN, ZONE, 3.0)
+    places.found_dry(OWN, ZONE, 4.0)
+    assert [places.at_most(OWN, ZONE, at_s) for at_s in (4.0, 183.9, 184.0)] == [0, 0, 1]
+    assert not Places().take_room_again()
+
+
+def test_a_place_without_room_for_a_few_has_none():
+    places = Places()
+    for vms in (1, 2, 3):
+        places.found_dry(OWN, ZONE, 0.0, vms=vms)
+        assert places.at_most(OWN, ZONE, 0.0) == 0
+
+
 def test_a_quota_holds_the_whole_family_everywhere_and_a_lack_of_room_its_place_only():
     places = Places()
     places.found_dry(OWN, ZONE, 0.0, quota=True)

@@ -337,6 +337,9 @@ class IntentExecutor:
         self._telemetry.count_outcomes(done.intent, done.outcomes)
         fleet = self._fleets.get(done.intent.fleet)
         notes = [] if fleet is None else self._tell_fleet(fleet, done)
+        if fleet is not None and fleet.inventory.places.take_room_again():
+            near = (each for each in self._fleets.values() if each.provider is fleet.provider)
+            self._ask_again([each.name for each in near if self.shortages.waits(each.name)])
         await self._recorder.outcomes(Settled(done.action_id, done.received_s, done.outcomes, notes))
 
     def _tell_fleet(self, fleet: Fleet, done: ActionResult) -> list[Note]:
@@ -381,7 +384,7 @@ class IntentExecutor:
         places, now_s = fleet.inventory.places, done.received_s
         spec, kinds = done.how.spec, {o.kind for o in done.outcomes}
         if spec is not None and made:
-            places.found_room(*spec.place)
+            places.found_room(*spec.place, sum(o.kind is OutcomeKind.ACCEPTED for o in done.outcomes))
         if spec is None:
             pass
         elif OutcomeKind.NO_CAPACITY in kinds:

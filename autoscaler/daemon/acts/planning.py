@@ -152,15 +152,15 @@ def _starts(inventory: FleetInventory, count: int, now_s: float) -> list[list[Tr
     """Choose the VMs to start, in groups of one type and zone.
 
     VMs that resume from their memory come first, because they serve sooner; VMs that must change their type come last, and
-    after them those that the last complete listing lacks.
+    after them those that the last complete listing lacks, and those in places that had no room for many.
     """
     if count <= 0:
         return []
-    found = [(t, inventory.type_for(t, now_s)) for t in inventory.startable(now_s)]
     chosen: list[tuple[TrackedVm, str]] = []
-    turns: dict[tuple[bool, bool, bool], list[tuple[TrackedVm, str]]] = {}
-    for t, vm_type in found:
-        turn = t.missing > 0, vm_type != t.vm.vm_type, not resumes(t.vm, now_s)
+    turns: dict[tuple[bool, ...], list[tuple[TrackedVm, str]]] = {}
+    for t, vm_type in inventory.startable_as(now_s):
+        narrow = inventory.is_narrow(vm_type, t.vm.zone, now_s)
+        turn = narrow, t.missing > 0, vm_type != t.vm.vm_type, not resumes(t.vm, now_s)
         turns.setdefault(turn, []).append((t, vm_type))
     for _, here in sorted(turns.items()):
         left = count - len(chosen)

@@ -66,6 +66,10 @@ class Shortages:
         found = self._open.get(fleet)
         return found if found is not None and found.missing else None
 
+    def waits(self, fleet: str) -> bool:
+        """Return whether the last turn left a fleet without VMs that it wants."""
+        return fleet in self._nothing_coming_s or self.of(fleet) is not None
+
     def answered(self, fleet: str, outcomes: Iterable[Outcome], now_s: float) -> None:
         """Note what the cloud answered to starts or to a provisioning."""
         for outcome in outcomes:

@@ -36,20 +36,32 @@ class FleetPlaces:
         return self.shared.dry_at_all or self._own.dry_at_all
 
     def found_dry(
-        self, vm_type: str, zone: str, now_s: float, blame: FailureCause = FailureCause.PLACE
+        self,
+        vm_type: str,
+        zone: str,
+        now_s: float,
+        blame: FailureCause = FailureCause.PLACE,
+        vms: int = 1,
     ) -> None:
-        """Note that there was no room for this type in this zone: for anybody, of its quota, or of what this fleet has reserved."""
+        """Note that there was no room for so many VMs of this type in this zone: for anybody, of its quota, or of what this fleet
+        has reserved.
+        """
         if blame is FailureCause.RESERVED:
-            self._own.found_dry(vm_type, zone, now_s)
+            self._own.found_dry(vm_type, zone, now_s, vms=vms)
             # The answer says nothing about the place that all fleets share, so another fleet may try it.
             self.shared.give_back(vm_type, zone, now_s, now_s)
         else:
-            self.shared.found_dry(vm_type, zone, now_s, quota=blame is FailureCause.QUOTA)
+            self.shared.found_dry(vm_type, zone, now_s, quota=blame is FailureCause.QUOTA, vms=vms)
 
-    def found_room(self, vm_type: str, zone: str) -> None:
+    def found_room(self, vm_type: str, zone: str, vms: int = 1) -> None:
         """See `Places.found_room`."""
-        self.shared.found_room(vm_type, zone)
-        self._own.found_room(vm_type, zone)
+        self.shared.found_room(vm_type, zone, vms)
+        self._own.found_room(vm_type, zone, vms)
+
+    def take_room_again(self) -> bool:
+        """See `Places.take_room_again`."""
+        shared, own = self.shared.take_room_again(), self._own.take_room_again()
+        return shared or own
 
     def claim(self, vm_type: str, zone: str, now_s: float) -> None:
         """See `Places.claim`."""

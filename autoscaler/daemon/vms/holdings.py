@@ -128,33 +128,50 @@ class Holdings:
         """Return the stopped VMs that may be started now, as their own type or another, the best first within a place.
 
         VMs that are quarantined or in a place without room are left out. If the time of such a place is over, one of
-        its VMs is included, to try it.
+        its VMs is included, to try it; if it may have room for some, as many of its VMs as may be tried.
         """
+        return [t for t, _ in self.startable_as(now_s)]
+
+    def startable_as(self, now_s: float) -> list[tuple[TrackedVm, str]]:
+        """Return the stopped VMs that may be started now, each with the type that it is started as: see `startable`."""
         free = [t for t in self._phases()[Phase.STOPPED] if _is_free(t, now_s)]
         if not self.places.dry_at_all:
-            return free
+            return [(t, t.vm.vm_type) for t in free]
         free.sort(key=_by_launch)
-        tried: set[tuple[str, str]] = set()
+        tried: dict[tuple[str, str], int] = {}
         found = []
         for t in free:
-            place = self.type_for(t, now_s), t.vm.zone
-            if not place[0] or self.places.at_most(*place, now_s) < 1.0:
-                continue
-            tries = self.places.tried_together(*place)
-            if tried.isdisjoint(tries):
-                tried |= tries
-                found.append(t)
+            vm_type = self._type_for(t, tried, now_s)
+            if vm_type:
+                found.append((t, vm_type))
         return found
 
-    def type_for(self, t: TrackedVm, now_s: float) -> str:
-        """Return the type to start a stopped VM as: its own if there may be room for it, else another, else ""."""
-        own, zone = t.vm.vm_type, t.vm.zone
-        if self.places.at_most(own, zone, now_s) >= 1.0:
+    def _type_for(self, t: TrackedVm, tried: dict[tuple[str, str], int], now_s: float) -> str:
+        """Return the type to start a stopped VM as: its own if there may be room for it, else another, else "".
+
+        Args:
+            t: The VM.
+            tried: By entry of a dry place, how many VMs are chosen to try it; this VM is added if it is one of them.
+            now_s: The current time.
+        """
+        places, own, zone = self.places, t.vm.vm_type, t.vm.zone
+        most = places.at_most(own, zone, now_s)
+        if most == math.inf:
             return own
-        if t.vm.hibernates:
-            # Another type could not resume from the memory.
-            return ""
-        return next((each for each in self.types if self.places.at_most(each, zone, now_s) == math.inf), "")
+        # Another type could not resume from the memory.
+        types = () if t.vm.hibernates else self.types
+        other = next((each for each in types if places.at_most(each, zone, now_s) == math.inf), "")
+        if other and self.is_narrow(own, zone, now_s):
+            return other
+        tries = places.tried_together(own, zone)
+        if any(tried.get(key, 0) >= most for key in tries):
+            return other
+        tried.update({key: tried.get(key, 0) + 1 for key in tries})
+        return own
+
+    def is_narrow(self, vm_type: str, zone: str, now_s: float) -> bool:
+        """Return whether this place had no room for many VMs lately; it is used only after all others."""
+        return self.places.free_from_s(vm_type, zone) > now_s
 
     def start_success(self, now_s: float) -> float:
         """Return the odds, above 0 and up to 1, that a start of a stopped VM works in this hour; 1 without stopped VMs."""

@@ -7,6 +7,7 @@ nothing here makes a call.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -161,6 +162,9 @@ class Orders(Holdings):
         self.touch()
         failed: dict[str, list[str]] = {}
         said = self._said_lately(received_s)
+        # What was accepted first, so that what was refused is what there is no room for beyond it.
+        outcomes = sorted(outcomes, key=lambda each: each.kind is not OutcomeKind.ACCEPTED)
+        refused = self._refused_together(outcomes) if verb is Verb.START else {}
         for outcome in outcomes:
             t = self.vms.get(outcome.vm_id)
             if t is None:
@@ -181,7 +185,7 @@ class Orders(Holdings):
             else:
                 self._said_s = {key: at_s for key, at_s in self._said_s.items() if key[0] is not verb}
             if verb is Verb.START:
-                self._settle_start(t, outcome, sent_s, received_s)
+                self._settle_start(t, outcome, sent_s, received_s, refused)
             else:
                 self._settle_stop(t, outcome, sent_s, received_s)
         return [
@@ -189,13 +193,33 @@ class Orders(Holdings):
             for why, ids in failed.items()
         ]
 
+    def _refused_together(self, outcomes: Sequence[Outcome]) -> dict[tuple[str, str], int]:
+        """Return, by place, for how many VMs at once a call was refused for lack of room, as far as the outcomes tell.
+
+        A call that was refused for all of its VMs was repeated in halves.
+        """
+        accepted, refused = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+        for outcome in outcomes:
+            t = self.vms.get(outcome.vm_id)
+            if t is not None and outcome.kind in (OutcomeKind.ACCEPTED, OutcomeKind.NO_CAPACITY):
+                counted = accepted if outcome.kind is OutcomeKind.ACCEPTED else refused
+                counted[t.start_as or t.vm.vm_type, t.vm.zone] += 1
+        return {place: vms if accepted[place] else max(vms // 2, 1) for place, vms in refused.items()}
+
     def _said_lately(self, now_s: float) -> frozenset[tuple[Verb, str]]:
         """The failures that are not reported again yet; others are forgotten."""
         # Times ahead of a clock that was set back would silence them until the clock reaches them.
         self._said_s = {key: at for key, at in self._said_s.items() if 0.0 <= now_s - at < _SAID_AGAIN_S}
         return frozenset(self._said_s)
 
-    def _settle_start(self, t: TrackedVm, outcome: Outcome, sent_s: float, now_s: float) -> None:
+    def _settle_start(
+        self,
+        t: TrackedVm,
+        outcome: Outcome,
+        sent_s: float,
+        now_s: float,
+        refused: Mapping[tuple[str, str], int],
+    ) -> None:
         vm_type, t.start_as = t.start_as or t.vm.vm_type, ""
         t.denied = outcome.kind is OutcomeKind.DENIED
         if outcome.kind is OutcomeKind.ACCEPTED:
@@ -207,7 +231,8 @@ class Orders(Holdings):
         verdict = verdict_of(outcome)
         if verdict is not None:
             sent = outcome.code != ROOM_REFUSED
-            self._failed(t, verdict, now_s, f"{outcome.code}: {outcome.message}", vm_type, sent=sent)
+            why, vms = f"{outcome.code}: {outcome.message}", refused.get((vm_type, t.vm.zone), 1)
+            self._failed(t, verdict, now_s, why, vm_type, sent=sent, vms=vms)
         if t.order is not None and not t.order.confirmed:
             t.order, t.ordered_at_s = None, None
             t.move(Phase.STOPPED, now_s)
@@ -256,7 +281,15 @@ class Orders(Holdings):
         return Note(kind, self.fleet, text)
 
     def _failed(
-        self, t: TrackedVm, verdict: Verdict, now_s: float, why: str, vm_type: str = "", *, sent: bool = True
+        self,
+        t: TrackedVm,
+        verdict: Verdict,
+        now_s: float,
+        why: str,
+        vm_type: str = "",
+        *,
+        sent: bool = True,
+        vms: int = 1,
     ) -> None:
         """Apply a failed start: its place has no room, or the VM is left alone for a while, or neither is to blame.
 
@@ -266,7 +299,7 @@ class Orders(Holdings):
         if sent and verdict.blame is not FailureCause.PERSON:
             self.places.tell(*place, now_s, tried=1, failed=1)
         if verdict.blame in (FailureCause.PLACE, FailureCause.QUOTA, FailureCause.RESERVED):
-            self.places.found_dry(*place, now_s, verdict.blame)
+            self.places.found_dry(*place, now_s, verdict.blame, vms)
         elif verdict.quarantines:
             self._quarantine(t, now_s, why, verdict.weight)
 

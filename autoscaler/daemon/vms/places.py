@@ -6,6 +6,9 @@ time is over, not once by each fleet.
 Rules of this file: pure values; time is an argument. A place without room is dry for a while, twice as long each time it is
 found dry again. When the time is over, one fleet may try one VM there, for whatever purpose. The place stays dry until
 that VM is known to have started, or never to have been ordered.
+
+A place that had no room for many VMs may have room for some, since the provider starts all VMs of a call or none. One fleet at a
+time may then try a quarter of them there at once, and if that fits, half of what may be left, until nothing fits.
 """
 
 from __future__ import annotations
@@ -43,6 +46,9 @@ class _Dry:
         since_s: When it was last found without room.
         probing: Whether a VM is being tried there.
         claimed_s: When that VM was claimed.
+        refused: Fewest VMs for which there was no room; fewer than that may fit.
+        fitted: Whether the last VMs that were tried while it was dry did fit.
+        narrowing: Whether some of these fewer VMs are being tried there.
     """
 
     until_s: float
@@ -50,6 +56,18 @@ class _Dry:
     since_s: float
     probing: bool = False
     claimed_s: float = -math.inf
+    refused: int = 1
+    fitted: bool = False
+    narrowing: bool = False
+
+    def at_most(self, now_s: float) -> float:
+        """Return how many VMs may be tried now."""
+        if self.until_s <= now_s:
+            return 1.0
+        if self.probing or self.narrowing:
+            return 0.0
+        # In quarters, a place without any room costs half as many calls as in halves before that is known.
+        return float(self.refused // (2 if self.fitted else 4))
 
 
 @dataclass(slots=True)
@@ -87,15 +105,23 @@ class Places:
     def __init__(self) -> None:
         self.version = 0
         """Counts the changes to what may be started."""
+        self._room_again = False
         self._dry: dict[tuple[str, str], _Dry] = {}
         self._tallies: dict[tuple[str, str], _Tally] = {}
 
     # ── room ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def found_dry(self, vm_type: str, zone: str, now_s: float, *, quota: bool = False) -> None:
+    def found_dry(self, vm_type: str, zone: str, now_s: float, *, quota: bool = False, vms: int = 1) -> None:
         """Note that there was no room for this type in this zone; with `quota`, for its whole family in any zone.
 
         Several failures at the same moment count as one.
+
+        Args:
+            vm_type: Machine type of the place.
+            zone: Zone of the place.
+            now_s: The current time.
+            quota: Whether a quota is used up.
+            vms: For how many VMs at once there was no room.
         """
         key = (family(vm_type), ANYWHERE) if quota else (vm_type, zone)
         known = self._dry.get(key)
@@ -104,15 +130,34 @@ class Places:
         if known.probing or known.until_s <= now_s:
             known.times += 1
             known.since_s = now_s
+            known.refused, known.narrowing, known.fitted = vms, False, False
+        if vms < known.refused:
+            # Calls for more VMs, of other fleets at the same time, say nothing about the fewer that are being tried.
+            known.refused, known.narrowing, known.fitted = vms, False, False
         known.probing = False
         known.until_s = now_s + min(DRY_S * 2.0 ** min(known.times - 1, 10), LONGEST_DRY_S)
         self.version += 1
 
-    def found_room(self, vm_type: str, zone: str) -> None:
-        """Note that a VM of this type was accepted in this zone, so there is room and quota."""
+    def found_room(self, vm_type: str, zone: str, vms: int = 1) -> None:
+        """Note that VMs of this type were accepted in this zone, so there was room and quota for them.
+
+        A place that was dry is like any other again, unless it is known for how many VMs there was no room.
+        """
         for key in ((vm_type, zone), (family(vm_type), ANYWHERE)):
-            if self._dry.pop(key, None) is not None:
-                self.version += 1
+            known = self._dry.get(key)
+            if known is None:
+                continue
+            if known.probing or known.refused <= 1:
+                del self._dry[key]
+            else:
+                known.refused, known.fitted, known.narrowing = max(known.refused - vms, 1), True, False
+            self._room_again = True
+            self.version += 1
+
+    def take_room_again(self) -> bool:
+        """Return whether a place that was dry has been found to have room since the last call."""
+        found, self._room_again = self._room_again, False
+        return found
 
     def claim(self, vm_type: str, zone: str, now_s: float) -> None:
         """Note that a VM is about to be tried in this place. If the place was dry, no other is tried until the result is
@@ -122,6 +167,9 @@ class Places:
             if known.until_s <= now_s:
                 known.probing, known.claimed_s = True, now_s
                 known.until_s = now_s + DRY_S
+                self.version += 1
+            elif known.at_most(now_s):
+                known.narrowing, known.claimed_s = True, now_s
                 self.version += 1
 
     def give_back(self, vm_type: str, zone: str, sent_s: float, now_s: float) -> None:
@@ -134,18 +182,19 @@ class Places:
             now_s: The current time.
         """
         for known in self._known(vm_type, zone):
-            if known.probing and known.claimed_s <= sent_s:
+            if (known.probing or known.narrowing) and known.claimed_s <= sent_s:
                 self._free(known, now_s)
 
     def give_back_all_of(self, at_s: float) -> None:
         """Release the places that were claimed at this moment, because nothing of that plan is sent."""
         for known in self._dry.values():
-            if known.probing and known.claimed_s == at_s:
+            if (known.probing or known.narrowing) and known.claimed_s == at_s:
                 self._free(known, at_s)
 
     def _free(self, known: _Dry, now_s: float) -> None:
-        known.probing = False
-        known.until_s = min(known.until_s, now_s)
+        if known.probing:
+            known.until_s = min(known.until_s, now_s)
+        known.probing = known.narrowing = False
         self.version += 1
 
     def free_from_s(self, vm_type: str, zone: str) -> float:
@@ -155,13 +204,10 @@ class Places:
         return max((known.until_s for known in self._known(vm_type, zone)), default=-math.inf)
 
     def at_most(self, vm_type: str, zone: str, now_s: float) -> float:
-        """Return how many VMs may be tried in this place now: infinity, 1 to see whether there is room, or 0."""
+        """Return how many VMs may be tried in this place now: infinity, some to see whether there is room, or 0."""
         if not self._dry:
             return math.inf
-        free_s = self.free_from_s(vm_type, zone)
-        if free_s == -math.inf:
-            return math.inf
-        return 1.0 if free_s <= now_s else 0.0
+        return min((known.at_most(now_s) for known in self._known(vm_type, zone)), default=math.inf)
 
     def tried_together(self, vm_type: str, zone: str) -> frozenset[tuple[str, str]]:
         """Return the dry entries that one VM in this place tests: the place itself, its family's quota, both, or none."""
