@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from functools import partial
-
 from autoscaler.simulator.judging.ledger import Amount, Count
 from autoscaler.simulator.lanes.measuring import Ticks
 from autoscaler.simulator.lanes.plant_settings import Duration, PlantSettings
-from autoscaler.simulator.search.executors import Processes, SameProcess
+from autoscaler.simulator.search.executors import SameProcess
 from autoscaler.simulator.search.sweep import SweepCourse
 from autoscaler.simulator.search.variants import Base
 from autoscaler.simulator.traffic.synth import synth_day
@@ -41,24 +37,3 @@ class Interrupted:
     def run(self, work, shared, parts):
         yield from list(SameProcess().run(work, shared, parts[: self.after]))
         raise KeyboardInterrupt
-
-
-class Dying:
-    """Computes in processes. Those with certain variants are killed, as the kernel does when memory is short.
-
-    Args:
-        work: The function that computes a part. It must belong to a module, so that processes can import it.
-        dies: Whether a variant, given by its values, kills its process.
-    """
-
-    def __init__(self, work, dies):
-        self.work, self.dies = work, dies
-
-    def run(self, work, shared, parts):
-        return Processes(2).run(partial(_or_dies, self.work, self.dies), shared, parts)
-
-
-def _or_dies(work, dies, shared, part):
-    if any(dies(each.values) for each in part):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return work(shared, part)

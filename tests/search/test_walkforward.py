@@ -20,7 +20,8 @@ from autoscaler.simulator.search.walkforward import embargo_ticks, plan_folds, w
 from autoscaler.simulator.traffic.parts import Daily, Level, Recipe, generate
 from autoscaler.simulator.traffic.synth import synth_day
 from autoscaler.traces.trace import Trace
-from tests.search.builders import BASE, Dying, Interrupted
+from tests.search.builders import BASE, Interrupted
+from tests.search.dying import Dying
 from tests.simulator.builders import policy
 
 TICK_S = 300.0
@@ -167,12 +168,14 @@ def test_how_many_processes_compute_changes_no_bit(walked):
     )
 
 
-def _dies(values):
-    return values.get("reactive.headroom") == "40%"
-
-
 def test_a_killed_process_is_named_and_what_finished_is_kept(walked):
-    again = walk(VARIANTS, COURSE, PLAN, executor=Dying(walkforward._walk_part, _dies), part_variants=1)
+    again = walk(
+        VARIANTS,
+        COURSE,
+        PLAN,
+        executor=Dying(walkforward._walk_part, {"reactive.headroom": "40%"}),
+        part_variants=1,
+    )
     assert again.numbers == (0, 1, 2, 3, 4, 7, 8)
     assert [str(each) for each in again.unfinished] == [
         "variants 5 to 5 have no result: its process ended by signal 9",
@@ -181,7 +184,9 @@ def test_a_killed_process_is_named_and_what_finished_is_kept(walked):
     kept = list(again.numbers)
     assert again.whole["cost"].tolist() == walked.whole["cost"][kept].tolist()
     with pytest.raises(ConfigError, match=r"variants 0 to 0 have no result.*Run these again"):
-        walk([VARIANTS[5]], COURSE, PLAN, executor=Dying(walkforward._walk_part, _dies))
+        walk(
+            [VARIANTS[5]], COURSE, PLAN, executor=Dying(walkforward._walk_part, {"reactive.headroom": "40%"})
+        )
 
 
 def test_after_ctrl_c_what_is_finished_is_kept(walked):

@@ -19,7 +19,8 @@ from autoscaler.simulator.search import sweep
 from autoscaler.simulator.search.executors import Finished, LostPart, Processes
 from autoscaler.simulator.search.sweep import SweepCourse, run_sweep
 from autoscaler.simulator.search.variants import Axis, Between, grid, sampled
-from tests.search.builders import BASE, TRACE, Dying, Interrupted, figures
+from tests.search.builders import BASE, TRACE, Interrupted, figures
+from tests.search.dying import Dying, wrong
 from tests.simulator.builders import policy
 
 COURSE = SweepCourse(TRACE, Ticks.over(TRACE.start_s, 43_200.0, 60.0), seed=3)
@@ -157,12 +158,9 @@ def test_how_many_processes_compute_changes_nothing(variants, result, count):
     assert again.unfinished == ()
 
 
-def _dies(values):
-    return values["plant.start.p95_s"] == 100.0 and values["reactive.headroom"] == "20%"
-
-
 def test_a_killed_process_loses_its_part_and_no_other(variants, result):
-    again = run_sweep(variants, COURSE, executor=Dying(sweep._run_part, _dies), part_variants=1)
+    dying = Dying(sweep._run_part, {"plant.start.p95_s": 100.0, "reactive.headroom": "20%"})
+    again = run_sweep(variants, COURSE, executor=dying, part_variants=1)
     assert again.numbers.tolist() == [0, 1, 2, 3, 4, 6, 8, 9, 10, 11]
     assert [str(each) for each in again.unfinished] == [
         "variants 5 to 5 have no result: its process ended by signal 9",
@@ -196,16 +194,12 @@ def test_ctrl_c_between_two_parts_ends_the_processes(variants):
     assert {process.pid for process in multiprocessing.active_children()} <= before
 
 
-def _wrong(shared, part):
-    raise ConfigError(f"part {part} of {shared} is wrong")
-
-
 def test_an_error_in_a_part_is_raised_here():
     with pytest.raises(ConfigError, match="part b of all is wrong"):
-        list(Processes(1).run(_wrong, "all", ["b"]))
+        list(Processes(1).run(wrong, "all", ["b"]))
     with pytest.raises(ConfigError, match="at least one process"):
         Processes(0)
-    assert list(Processes(2).run(_wrong, "all", [])) == []
+    assert list(Processes(2).run(wrong, "all", [])) == []
     assert Finished(0, LostPart("x")).result.why == "x"
 
 
