@@ -76,11 +76,11 @@ def advice(walked, limits=(NO_WORSE,), plan=PLAN):
 
 def test_pure_luck_is_not_recommended():
     """Forty candidates that cost the same but for luck: the best of them looks better every time."""
-    found = [advice(made(noise(seed, size=5.0))) for seed in range(20)]
+    found = [advice(made(noise(seed, size=5.0))) for seed in range(10)]
     assert all(each.row != each.current for each in found)
     verdicts = [each.verdict for each in found]
     # One in forty by the level of the interval.
-    assert verdicts.count(Verdict.UNSURE) >= 18
+    assert verdicts.count(Verdict.UNSURE) >= 9
     assert "may be luck" in found[0].headline
     assert np.mean([each.decay for each in found]) > 0
     assert abs(np.mean([each.rank_stability for each in found])) < 0.2
@@ -88,7 +88,7 @@ def test_pure_luck_is_not_recommended():
 
 def test_pure_luck_is_not_recommended_where_choosing_and_judging_share_their_time():
     """The luckiest of forty, judged by the time that made it look so; an interval for one would believe it."""
-    found = [advice(made(noise(seed, size=5.0), plan=SHORT), plan=SHORT) for seed in range(20)]
+    found = [advice(made(noise(seed, size=5.0), plan=SHORT), plan=SHORT) for seed in range(10)]
     assert [each.verdict for each in found].count(Verdict.CHANGE) <= 1
     assert all(each.cost_per_day.level == pytest.approx(1 - 0.05 / 39) for each in found)
 
@@ -96,7 +96,7 @@ def test_pure_luck_is_not_recommended_where_choosing_and_judging_share_their_tim
 @pytest.mark.parametrize("plan", [PLAN, SHORT])
 def test_a_planted_better_candidate_is_found(plan):
     found = []
-    for seed in range(10):
+    for seed in range(5):
         cost = noise(seed)
         cost[:, 7] -= 0.5
         found.append(advice(made(cost, plan=plan), plan=plan))
