@@ -156,8 +156,8 @@ def priced() -> list[Contestant]:
 
 def test_peers_are_cut_beside_policies_that_cannot_be() -> None:
     told: list[float] = []
-    parted = contest(priced(), course(2500), progress=told.append)
-    whole = contest(priced(), course(2500), segments=1)
+    parted = contest(priced(), course(1500), progress=told.append, segments=2)
+    whole = contest(priced(), course(1500), segments=1)
     assert parted.segments > 1
     assert parted.begins == whole.begins
     assert parted.sums is not None
