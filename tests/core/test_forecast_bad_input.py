@@ -229,7 +229,7 @@ def test_whatever_comes_no_nonsense_leaves(events):
         assert np.isfinite(outlook.evidence).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(EVENTS, st.booleans(), st.integers(0, 400))
 def test_what_is_only_learned_leaves_the_very_state_that_living_leaves(events, laws, calm):
     given_params = params(laws=laws)

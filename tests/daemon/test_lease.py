@@ -440,7 +440,7 @@ be written, both act, in doubt."""
     st.integers(0, 300),
     st.lists(st.tuples(st.sampled_from("ab"), st.integers(100, 2000), st.integers(1, 900)), max_size=3),
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_no_shortage_is_answered_twice_beyond_the_takeover(faults, later_s, killed):
     async def main():
         two = Two(seesaw, faults=faults)

@@ -147,7 +147,7 @@ class Account(Bench):
     1, [Fault(FaultKind.NO_CAPACITY, zone="us-east-1a", end_s=400.0, code="Unsupported")], [9, 0, 9], False
 )
 @example(2, [Fault(FaultKind.UNREADY, end_s=500.0)], [4, 4], False)
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_start_path_keeps_its_laws_in_a_bad_hour_and_is_whole_after_it(seed, faults, demand, others):
     async def main():
         bench = Account(faults, seed)

@@ -30,7 +30,7 @@ async def lived(levels, *, act):
 
 
 @given(st.lists(st.integers(0, 9), min_size=2, max_size=12))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_in_shadow_each_tick_is_decided_as_if_it_acted_and_nothing_is_called(levels):
     acting = run_virtual(lambda: lived(levels, act=True))
     rehearsed = run_virtual(lambda: lived(levels, act=False))
