@@ -42,7 +42,7 @@ async def test_a_dry_place_is_tried_by_one_new_vm_of_one_fleet_and_the_rest_foll
     # All find it out at the same moment, independently.
     assert tried[:3] == [(0, 3, SHORT)] * 3
     assert tried[3:7] == [(180, 1, SHORT), (540, 1, SHORT), (1140, 1, SHORT), (1740, 1, "")]
-    assert sorted(tried[7:]) == [(1750, 2, ""), (1750, 3, ""), (1750, 3, "")]
+    assert sorted(tried[7:]) == [(1740, 2, ""), (1740, 3, ""), (1740, 3, "")]
     assert [bench.column("in_service", name)[-1] for name in FLEETS] == [3, 3, 3]
     told = {row.sentence.partition(": ")[0] for name in FLEETS for row in bench.rows(name)}
     assert "one VM is provisioned, to see whether there is room again" in told
@@ -75,7 +75,7 @@ def test_a_try_that_was_never_sent_is_made_in_the_next_tick(way, made_anew):
         await bench.run(260)
         tried = [(at, code) for at, _, _, code in bench.calls("RunInstances", "StartInstances") if at > 170]
         refused = [(180, "RequestLimitExceeded")] if way == "throttled" else []
-        assert tried == [*refused, (190, ""), (200, ""), (200, ""), (200, "")]
+        assert tried == [*refused, *[(190, "")] * 4]
 
     run()
 

@@ -43,7 +43,7 @@ ORDERED = [
         "accepted",
         STOPPED,
         0,
-        130,
+        190,
         Phase.STOPPED,
         True,
         ["start_fell_back"],
@@ -84,7 +84,7 @@ ORDERED = [
         ["start_fell_back"],
     ),
     ("start under way", Verb.START, None, STOPPED, 0, 170, Phase.STARTING, False, []),
-    ("stop accepted, old row", Verb.STOP, "accepted", RUNNING, 0, 129, Phase.STOPPING, False, []),
+    ("stop accepted, old row", Verb.STOP, "accepted", RUNNING, 0, 189, Phase.STOPPING, False, []),
     ("stop accepted, seen", Verb.STOP, "accepted", STOPPING, 0, 101, Phase.STOPPING, False, []),
     ("stop accepted, over", Verb.STOP, "accepted", STOPPED, 0, 125, Phase.STOPPED, False, []),
     (
@@ -93,7 +93,7 @@ ORDERED = [
         "accepted",
         RUNNING,
         0,
-        130,
+        190,
         Phase.RUNNING,
         False,
         ["stop_not_taken"],
@@ -140,13 +140,13 @@ def test_an_order_and_the_row_that_follows(verb, kind, state, launched, at, phas
     assert (fleet.vm.quarantined_until_s > at) is quarantined
 
 
-@pytest.mark.parametrize("at", [131, 159])
+@pytest.mark.parametrize("at", [131, 219])
 def test_a_call_that_comes_back_late_is_waited_for_from_then_on(at):
     fleet = Fleet()
     fleet.order(Verb.START, 100, back_at=130)
     fleet.see(STOPPED, at)
     assert fleet.phase is Phase.STARTING
-    fleet.see(STOPPED, 160)
+    fleet.see(STOPPED, 220)
     assert fleet.phase is Phase.STOPPED
 
 
@@ -191,7 +191,7 @@ def test_a_start_that_fell_back_for_capacity_makes_its_place_dry_and_the_rest_is
 def test_the_reason_of_an_earlier_stop_is_not_given_for_a_start_that_failed():
     fleet = Fleet()
     fleet.order(Verb.START, 100)
-    fleet.see(STOPPED, 140, reason="Client.UserInitiatedShutdown")
+    fleet.see(STOPPED, 190, reason="Client.UserInitiatedShutdown")
     assert fleet.vm.quarantine_reason == "its start fell back to stopped"
 
 

@@ -79,7 +79,7 @@ def test_a_stop_that_was_not_taken_is_charged_without_a_gap():
     reconcile(inventory, listing(shown, at=0), [shown], 0)
     inventory.sent(Verb.STOP, ["i-1"], 1, 1, 100)
     inventory.settle(Verb.STOP, [Outcome("i-1", OutcomeKind.ACCEPTED)], 100, 100)
-    reconcile(inventory, listing(shown, at=131), [shown], 131)
+    reconcile(inventory, listing(shown, at=191), [shown], 191)
     charge = meter.charge(inventory.vms.values(), 1, 0, 200)
     assert (charge.running_s, charge.starts) == (200, 0)
 

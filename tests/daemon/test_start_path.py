@@ -74,7 +74,7 @@ async def test_a_dry_place_is_tried_by_one_vm_each_time_its_time_is_over():
     tried = [(at, vms) for at, _, vms, code in bench.calls("StartInstances") if code]
     # Three and ten minutes: the batch and its halves, and then one VM each time.
     assert tried == [(0, 6), (0, 3), (0, 3), (180, 1), (540, 1)]
-    assert starts(bench) == [(1140, 1), (1150, 5)]
+    assert starts(bench) == [(1140, 1), (1140, 5)]
     assert kinds(bench)[:2] == ["start_not_accepted", "shortage_began"]
     assert kinds(bench)[-1] == "shortage_ended"
 
@@ -116,7 +116,7 @@ async def test_of_many_fleets_that_wait_for_a_dry_place_one_tries_it_each_time_a
     tried = [(at, vms, code) for at, _, vms, code in bench.calls("StartInstances") if at]
     short = "InsufficientInstanceCapacity"
     assert tried[:4] == [(180, 1, short), (540, 1, short), (1140, 1, short), (1740, 1, "")]
-    assert sum(vms for at, vms, _ in tried if at == 1750) == 5
+    assert sum(vms for at, vms, _ in tried[4:] if at == 1740) == 5
     assert [bench.column("in_service", name)[-1] for name in ("web", "api", "batch")] == [2, 2, 2]
 
 

@@ -1,8 +1,8 @@
 """The daemon's view of each VM: the listing reconciled with its own orders in flight.
 
 Rules of this file: the provider is the truth, but its listings lag, and one may be older than its predecessor. An order counts
-at once and is settled by a listing. An order that no listing confirms within `consistency_s` has failed; until then, a row
-that looks as it did before the order counts as outdated. A VM is gone only when several listings that are complete for its
+at once and is settled by a listing. An order that no listing confirms within `consistency_s` (`accepted_s` if the provider accepted
+it) has failed; until then, a row that looks as it did before the order counts as outdated. A VM is gone only when several listings that are complete for its
 zone do not show it. Time comes in as an argument; nothing here makes a call.
 """
 
@@ -244,18 +244,22 @@ class FleetInventory(Lateness):
         order = t.order
         if order is None:
             return False
-        if not self._may_lag(order, listing):
+        before = STATES_BEFORE[order.verb]
+        if not self._may_lag(order, listing, shown=vm.state in before):
             if order.confirmed:
                 t.order = None
             return False
-        before = STATES_BEFORE[order.verb]
         # A later launch time proves that the row is newer: the start was accepted and fell back.
         return vm.state in before and vm.launched_at_s <= order.launched_before_s
 
-    def _may_lag(self, order: Order, listing: Listing) -> bool:
+    def _may_lag(self, order: Order, listing: Listing, *, shown: bool = False) -> bool:
+        """Return whether a listing may be older than the order; `shown` if it shows the VM as it was before."""
         if order.answered_at_s is None:
             return listing.requested_at_s < order.sent_at_s + self.patience.start_s
-        return listing.requested_at_s < order.answered_at_s + self.patience.consistency_s
+        lag_s = self.patience.consistency_s
+        if not (order.unknown or order.confirmed) and (shown or order.verb is Verb.PROVISION):
+            lag_s = max(lag_s, self.patience.accepted_s)
+        return listing.requested_at_s < order.answered_at_s + lag_s
 
     def _seen_pending(self, t: TrackedVm, listing: Listing, now_s: float, notes: list[Note]) -> None:
         t.end_run(self._between(listing))

@@ -59,7 +59,9 @@ class Patience:
         start_s: From an order to start until the VM no longer counts as coming.
         made_s: From an order to make a VM until it no longer counts as coming.
         stop_s: From an order to stop until the stop is forced.
-        consistency_s: How far a listing may lag behind an accepted order.
+        consistency_s: How far a listing usually lags behind an order at most.
+        accepted_s: How far it may lag behind an order that the provider has accepted. If it shows the VM as before, it is
+            still more likely to be outdated than the order to be lost.
         absent_listings: Complete listings without a VM after which it is gone.
         absent_s: Time that these listings must span.
         all_absent_s: Time that they must span if they show no VM of the fleet at all, not even a terminated one.
@@ -72,6 +74,7 @@ class Patience:
     made_s: float = 600.0
     stop_s: float = 900.0
     consistency_s: float = 30.0
+    accepted_s: float = 90.0
     absent_listings: int = 3
     absent_s: float = 20.0
     all_absent_s: float = 600.0
