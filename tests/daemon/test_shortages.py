@@ -4,6 +4,7 @@ import pytest
 
 from autoscaler.cli.status import status_lines
 from autoscaler.cloud.faults import Fault, FaultKind
+from autoscaler.errors import ProviderError
 from autoscaler.web.status import status
 from tests.daemon.builders import Bench, Watched, policy, steady, virtual
 from tests.daemon.pools import TOTAL
@@ -99,3 +100,46 @@ async def test_while_another_daemon_acts_on_a_fleet_it_is_not_short_here():
         (50, "shortage_ended", "the daemon other acts on the fleet now; up to 3 were missing for 40 s"),
     ]
     assert missing(bench) == 0
+
+
+SAID = {
+    "VcpuLimitExceeded": "the account's quota of standard VMs is used up",
+    "VolumeLimitExceeded": NO_ROOM,
+    "InsufficientFreeAddressesInSubnet": NO_ROOM,
+    "InvalidLaunchTemplateId.VersionNotFound": "provisioning failed recently: InvalidLaunchTemplateId.VersionNotFound words",
+    "InvalidAMIID.NotFound": "provisioning failed recently: InvalidAMIID.NotFound words",
+}
+"""What is said of a fleet that makes its VMs, by the code of the refusal."""
+
+
+@pytest.mark.parametrize("code", SAID)
+def test_a_fleet_whose_vms_cannot_be_made_says_why_and_asks_rarely(code):
+    @virtual
+    async def run():
+        bench = Bench(vms=0, zones="a", limits=None)
+        bench.place("web", 0)
+        bench.add(policy(signal=TOTAL, provision=NEW), 300)
+
+        def refused(*_, **__):
+            asked.append(bench.clock.now())
+            raise ProviderError("words", code=code)
+
+        asked = []
+        bench.world.run = refused
+        await bench.run(170)
+        assert [text for _, _, text in shortages(bench)] == [f"3 VMs not available now: {SAID[code]}"]
+        assert len(asked) == 1
+
+    run()
+
+
+@virtual
+async def test_vms_whose_key_was_disabled_are_set_aside_with_what_to_do():
+    code = "Client.InvalidKMSKey.InvalidState"
+    bench = Bench(vms=3, zones="a", limits=None, faults=[Fault(FaultKind.FALL_BACK, code=code)])
+    bench.add(policy(signal=TOTAL), 300)
+    await bench.run(120)
+    (told,) = [text for _, kind, text in bench.events() if kind == "start_fell_back"][:1]
+    assert "enable it in KMS" in told
+    assert [text for _, _, text in shortages(bench)] == ["3 VMs not available now: 3 in quarantine"]
+    assert len(bench.calls("StartInstances")) == 1

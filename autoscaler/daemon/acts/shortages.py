@@ -20,7 +20,7 @@ from autoscaler.daemon.telemetry import Telemetry
 from autoscaler.daemon.vms.places import ANYWHERE, family
 from autoscaler.daemon.vms.tracked import Phase
 from autoscaler.ports import FleetTick, Note, Outcome, OutcomeKind
-from autoscaler.words import counted
+from autoscaler.words import counted, some
 
 SETTLED_S = 60.0
 """Time without missing VMs after which a shortage has ended, in seconds."""
@@ -127,14 +127,30 @@ class Shortages:
             nothing_came = max(row.desired - counts.in_service - counts.starting, 0)
         if not nothing_came:
             self._nothing_coming_s.pop(fleet.name, None)
-            return pool_lacks, _why(fleet, now_s) if pool_lacks else ""
+            return pool_lacks, self._why(fleet, now_s) if pool_lacks else ""
         since_s = self._nothing_coming_s.setdefault(fleet.name, now_s)
         no_supply = pool_lacks or row.provision > provisionable_now(fleet, now_s)
-        if no_supply and (why := _why(fleet, now_s)):
+        if no_supply and (why := self._why(fleet, now_s)):
             return pool_lacks + nothing_came, why
         if now_s - since_s < fleet.policy.vm.start_time_s and fleet.name not in self._open:
             return 0, ""
         return pool_lacks + nothing_came, self._answer(fleet.name, since_s)
+
+    def _why(self, fleet: Fleet, now_s: float) -> str:
+        """Return, for people, what keeps a fleet from VMs; empty if nothing does."""
+        dry = _dry_for(fleet, now_s)
+        room = [f"{vm_type} in {zone}" for vm_type, zone in dry if zone != ANYWHERE]
+        quotas = [vm_type for vm_type, zone in dry if zone == ANYWHERE]
+        held = sum(t.quarantined_until_s > now_s for t in fleet.inventory.vms.values())
+        parts = [f"no room for {', '.join(room)}"] if room else []
+        parts += [f"the account's quota of {some(quotas)} VMs is used up"] if quotas else []
+        parts += [f"{held} in quarantine"] if held else []
+        if now_s < fleet.provision_held_until_s:
+            _, refused = self._failed.get(fleet.name, (now_s, None))
+            told = refused is not None and refused.kind is OutcomeKind.REFUSED
+            said = f": {refused.code} {refused.message}" if refused is not None and told else ""
+            parts.append(f"provisioning failed recently{said}")
+        return "; ".join(parts)
 
     def _answer(self, name: str, since_s: float) -> str:
         """Return what the cloud answered last, if it was since VMs have been missing."""
@@ -161,17 +177,6 @@ class Shortages:
         if self._published.get(name) != missing:
             self._published[name] = missing
             self._telemetry.missing_vms.labels(name).set(missing)
-
-
-def _why(fleet: Fleet, now_s: float) -> str:
-    """Return, for people, what keeps a fleet from VMs; empty if nothing does."""
-    inventory = fleet.inventory
-    dry = [f"{vm_type or 'new VMs'} in {zone or 'any zone'}" for vm_type, zone in _dry_for(fleet, now_s)]
-    held = sum(t.quarantined_until_s > now_s for t in inventory.vms.values())
-    parts = [f"no room for {', '.join(dry)}"] if dry else []
-    parts += [f"{held} in quarantine"] if held else []
-    parts += ["provisioning failed recently"] if now_s < fleet.provision_held_until_s else []
-    return "; ".join(parts)
 
 
 def _dry_for(fleet: Fleet, now_s: float) -> list[tuple[str, str]]:

@@ -71,6 +71,11 @@ _KEY = Verdict(
     FailureCause.PERMISSION,
     "most often the key of an encrypted volume: grant kms:CreateGrant on it to the role that starts the VM",
 )
+_DISABLED_KEY = Verdict(
+    FailureCause.PERMISSION,
+    "the key of an encrypted volume is disabled, pending deletion or gone: enable it in KMS, or replace the VM; then "
+    "`autoscaler pool release`",
+)
 _VOLUMES = Verdict(FailureCause.STORAGE, "request a higher storage quota, or delete unused volumes", 2.0)
 _LOST_VOLUME = Verdict(FailureCause.STORAGE, "its volume or snapshot is gone: replace the VM", 6.0)
 _BROKEN = Verdict(FailureCause.VM, "replace the VM if this is seen again")
@@ -120,6 +125,8 @@ def verdict_of_state(reason: str) -> Verdict:
     found = STATE_REASONS.get(reason)
     if found is not None:
         return found
+    if "InvalidKMSKey" in reason or "KMSKeyNotAccessible" in reason:
+        return _DISABLED_KEY
     if reason.rpartition(".")[2] in RESERVED_ROOM:
         return _RESERVED
     return _PLACE if "Capacity" in reason else _VM

@@ -186,7 +186,9 @@
     const freshness = fleet.decision?.freshness;
     if (freshness && freshness !== "fresh") found.push(["doubt", `Metrics are ${freshness}.`]);
     for (const [vm, why] of Object.entries(fleet.quarantined)) found.push(["doubt", `${vm} is set aside: ${why}`]);
-    for (const pair of fleet.dry) found.push(["doubt", `No room for ${pair.join(" in ")} just now.`]);
+    for (const [type, zone] of fleet.dry) {
+      found.push(["doubt", zone ? `No room for ${type} in ${zone} just now.` : `The account's quota of ${type} VMs is used up just now.`]);
+    }
     if (fleet.condition.condition !== "well" && fleet.condition.sentence) found.push(["doubt", fleet.condition.sentence]);
     return found;
   }
