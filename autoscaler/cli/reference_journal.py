@@ -74,6 +74,7 @@ KINDS = {
     "started_outside": "Somebody else started a VM.",
     "stop_not_accepted": "A request to stop VMs was not accepted; the text quotes the provider.",
     "stop_not_taken": "A VM still runs after a request to stop.",
+    "stop_taken_late": "A VM that seemed to run on after a request to stop was stopped by it after all.",
     "stop_overdue": "A VM has exceeded the time limit for stopping.",
     "stopped_outside": "Somebody else stopped a VM.",
     "planned_anew": "The start time or capacity used for planning changed, because of what was learned or of other machine types.",

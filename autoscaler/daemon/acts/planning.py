@@ -2,7 +2,7 @@
 
 Order of choice for starts: VMs that need no change of type first, hibernated before stopped (they serve sooner), balanced
 zones, best type, least recently launched (so that every VM gets its turn, and a broken one is found in quiet times), then
-id. For stops: fullest zone, longest in service, then id. Both orders are stable: the same fleet gives the same choice.
+id. For stops: VMs that were ordered to stop before and seem to run on, fullest zone, longest in service, then id. Both orders are stable: the same fleet gives the same choice.
 """
 
 from __future__ import annotations
@@ -201,8 +201,14 @@ def _stops(
     )
     if not candidates:
         return []
+    doubted = [t for t in candidates if t.stop_doubted][: wanted.stop]
+    candidates = [t for t in candidates if not t.stop_doubted]
+    left = wanted.stop - len(doubted)
+    if not candidates or not left:
+        return doubted
     zone_of, levels = _zones(inventory, candidates)
-    return [candidates[i] for i in stop_order(zone_of, np.arange(len(candidates)), levels)[: wanted.stop]]
+    order = stop_order(zone_of, np.arange(len(candidates)), levels)
+    return [*doubted, *(candidates[i] for i in order[:left])]
 
 
 def _zones(

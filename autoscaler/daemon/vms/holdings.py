@@ -85,6 +85,9 @@ class _Tally:
                 edge_s = max(t.quarantined_until_s, places.free_from_s(t.vm.vm_type, t.vm.zone))
             elif phase is Phase.DRAINING:
                 edge_s = t.quarantined_until_s
+            elif phase is Phase.RUNNING and t.stop_doubted:
+                self.stoppable += _is_stoppable(t, now_s, minimum_on_time_s)
+                edge_s = t.hands_off_until_s
             else:
                 continue
             if earliest_s <= edge_s < until_s:
@@ -200,8 +203,13 @@ class Holdings:
         return sorted(found, key=lambda t: (-t.phase_since_s, t.vm.id))
 
     def stoppable(self, now_s: float, minimum_on_time_s: float) -> list[TrackedVm]:
-        """Return the unprotected VMs in service past their minimum on-time, in the order in which they became known."""
-        return [t for t in self._phases()[Phase.IN_SERVICE] if _is_stoppable(t, now_s, minimum_on_time_s)]
+        """Return the unprotected VMs in service past their minimum on-time, in the order in which they became known.
+
+        VMs that seem to run on after an order to stop them are included, first those that are not in service.
+        """
+        doubted = [t for t in self._phases()[Phase.RUNNING] if t.stop_doubted]
+        serving = self._phases()[Phase.IN_SERVICE]
+        return [t for t in (*doubted, *serving) if _is_stoppable(t, now_s, minimum_on_time_s)]
 
     def counts(self, now_s: float, minimum_on_time_s: float) -> Counts:
         """Return the counts by phase; the same object as in the last call if nothing has changed."""
@@ -308,8 +316,10 @@ def _is_free(t: TrackedVm, now_s: float) -> bool:
 
 
 def _is_stoppable(t: TrackedVm, now_s: float, minimum_on_time_s: float) -> bool:
-    """Return whether a VM in service may be stopped."""
-    return not is_stop_forbidden(t, now_s) and now_s - _on_since_s(t) >= minimum_on_time_s
+    """Return whether a VM in service, or one that seems to run on after an order to stop it, may be stopped."""
+    if is_stop_forbidden(t, now_s):
+        return False
+    return now_s - _on_since_s(t) >= minimum_on_time_s or (t.stop_doubted and not t.dismissed)
 
 
 def is_stop_forbidden(t: TrackedVm, now_s: float) -> bool:

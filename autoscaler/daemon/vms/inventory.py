@@ -24,6 +24,7 @@ from autoscaler.daemon.vms.start_times import MeasuredStart, measured
 from autoscaler.daemon.vms.tracked import (
     MADE_BY_TAG,
     ON_THE_WAY,
+    PHASE_OF_STATE,
     PROTECTED_TAG,
     Counts,
     Order,
@@ -199,7 +200,7 @@ class FleetInventory(Lateness):
             del self._expected[number]
 
     def _adopt(self, vm: Vm, now_s: float) -> TrackedVm:
-        tracked = TrackedVm(vm, _PHASE_OF_STATE[vm.state], now_s)
+        tracked = TrackedVm(vm, PHASE_OF_STATE[vm.state], now_s)
         if is_preparing(vm) and vm.state in (VmState.PENDING, VmState.RUNNING):
             tracked.phase = Phase.PREPARING
         if vm.state is VmState.RUNNING:
@@ -272,6 +273,7 @@ class FleetInventory(Lateness):
             t.order = None
         if t.ordered_at_s is not None and t.pending_at_s is None:
             t.pending_at_s = self._between(listing, after_s=t.ordered_at_s)
+        t.stop_doubted = False
         if t.phase not in ON_THE_WAY and t.phase is not Phase.PREPARING:
             notes.append(self._started_outside(t, now_s))
             t.in_service_from_s = None
@@ -283,7 +285,7 @@ class FleetInventory(Lateness):
             t.order = None
             if not order.confirmed and t.vm.launched_at_s <= order.launched_before_s:
                 notes.append(self._note("stop_not_taken", f"{t.vm.id} still runs after an order to stop"))
-                t.run = t.run or Run(order.sent_at_s)
+                t.run, t.stop_doubted = t.run or Run(order.sent_at_s), True
                 t.move(Phase.IN_SERVICE if t.in_service_from_s is not None else Phase.RUNNING, now_s)
                 return
         elif order is not None:
@@ -312,7 +314,9 @@ class FleetInventory(Lateness):
         elif t.phase in (*ON_THE_WAY, Phase.PREPARING) and not (t.run is not None and _by_user(t.vm)):
             self._start_failed(t, now_s, notes)
         elif t.phase in (Phase.IN_SERVICE, Phase.DRAINING, Phase.RUNNING):
-            notes.append(self._stopped_outside(t, now_s))
+            late = self._note("stop_taken_late", f"{t.vm.id} was stopped by our order after all")
+            notes.append(late if t.stop_doubted else self._stopped_outside(t, now_s))
+        t.stop_doubted = False
         if t.order is not None and t.order.verb is not Verb.STOP:
             t.order = None
         if t.stopping_from_s is not None and t.vm.state is VmState.STOPPED:
@@ -481,15 +485,6 @@ class FleetInventory(Lateness):
         """Return the phases of the starts completed since the last call."""
         taken, self.started = self.started, []
         return taken
-
-
-_PHASE_OF_STATE = {
-    VmState.PENDING: Phase.STARTING,
-    VmState.RUNNING: Phase.RUNNING,
-    VmState.STOPPING: Phase.STOPPING,
-    VmState.STOPPED: Phase.STOPPED,
-    VmState.TERMINATED: Phase.LOST,
-}
 
 
 def _middle(listing: Listing) -> float:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from autoscaler.core.learned.lead_time import StartSource
 from autoscaler.daemon.vms.metering import Run
 from autoscaler.daemon.vms.saved_memory import resumes
-from autoscaler.ports import Verb, Vm
+from autoscaler.ports import Verb, Vm, VmState
 
 PROTECTED_TAG = "autoscaler:protected"
 """VMs with this tag, whatever its value, are never stopped by the daemon."""
@@ -47,6 +47,15 @@ class Phase(StrEnum):
 
 ON_THE_WAY = frozenset({Phase.PROVISIONING, Phase.STARTING, Phase.RUNNING})
 
+
+PHASE_OF_STATE = {
+    VmState.PENDING: Phase.STARTING,
+    VmState.RUNNING: Phase.RUNNING,
+    VmState.STOPPING: Phase.STOPPING,
+    VmState.STOPPED: Phase.STOPPED,
+    VmState.TERMINATED: Phase.LOST,
+}
+"""By state as listed, the phase of a VM of which nothing else is known."""
 
 _RESTING = frozenset({Phase.STOPPED, Phase.IN_SERVICE, Phase.LOST})
 
@@ -153,6 +162,8 @@ class TrackedVm:
         denied: Whether permission for its last start was denied; others are tried before it.
         brief: How many times in a row it was shut down from within soon after it came into service.
         stops_refused: Stops refused since the last accepted one.
+        stop_doubted: Whether it seems to run on after an order to stop it. It is stopped before any other, since listings may be
+            outdated, and then it does not run.
         late: Whether it was overtaken: another VM was ordered in its place before it arrived.
         hedged: Whether the budget has paid for overtaking it.
         dismissed: Why it is stopped before it ever serves; empty if it is not.
@@ -188,6 +199,7 @@ class TrackedVm:
     denied: bool = False
     brief: int = 0
     stops_refused: int = 0
+    stop_doubted: bool = False
     late: bool = False
     hedged: bool = False
     dismissed: str = ""
