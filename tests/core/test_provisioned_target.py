@@ -265,6 +265,23 @@ def test_where_starts_fail_a_lane_holds_alone_what_it_holds_among_others():
         np.testing.assert_array_equal(run([lane])[:, 0], both[:, lane])
 
 
+def test_after_restarts_it_goes_on_as_if_there_had_been_none():
+    rng = np.random.default_rng(5)
+    often, height = rng.random(24) ** 3, rng.integers(5, 40, 24)
+    wanted = np.where(rng.random((10, 24)) < often, height, 2).ravel().repeat(6)
+    given = {"economic": True, "stopped_cost": 3.0, "provision_cost": 100.0, "cold_ticks": 0.5}
+    params = lane_params(1, tick_s=600.0, **given)
+    found = []
+    for restarts in (False, True):
+        pool, rule = WarmPool.empty(params), ProvisionedTarget(params, np.array([0]))
+        for tick, vms in enumerate(wanted):
+            if restarts and tick % 42 == 6:
+                pool, rule = WarmPool.restore(pool.dump()), ProvisionedTarget(params, np.array([0]))
+            found.append(int(rule.step(pool, START + tick, np.array([vms]), np.array([200.0]))[0]))
+    assert found[: len(wanted)] == found[len(wanted) :]
+    assert len(set(found)) > 10
+
+
 def test_variants_with_one_past_are_held_as_each_alone_also_from_a_dump_and_once_they_part():
     rng = np.random.default_rng(3)
     kinds, times = 3, 4
