@@ -318,6 +318,15 @@ async def test_prune_by_size_drops_the_oldest_first(journal) -> None:
         assert [row.tick for row in reader.ticks("fleet-7", 0.0, math.inf)] == [299]
 
 
+async def test_a_fleet_is_forgotten_with_its_last_tick(journal) -> None:
+    for tick, fleets in enumerate((("api", "web"), ("web",), ("web",))):
+        await journal.record_tick(TickRecord(tick, tick * 10.0, tuple(map(fleet_tick, fleets))), ())
+    for before_s, known in ((0.0, ("api", "web")), (10.0, ("web",))):
+        await journal.prune(before_s=before_s, max_bytes=2**40)
+        with journal.reader() as reader:
+            assert reader.fleets_ever() == known
+
+
 async def test_prune_by_size_after_the_clock_was_set_back_keeps_what_happened_since(journal) -> None:
     for tick, at_s in enumerate([1000.0, 1010.0, 20.0]):
         (action,) = await journal.record_tick(TickRecord(tick, at_s, (fleet_tick(),)), (START,))
