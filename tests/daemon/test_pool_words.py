@@ -12,6 +12,8 @@ from autoscaler.daemon.vms.pool_tags import QUARANTINED_TAG
 from autoscaler.daemon.warm.pool_words import PoolCommand, PoolCommands
 from autoscaler.errors import ChangeRefusedError, JournalError, ProviderError
 from autoscaler.ports import FLEET_TAG, Learned, Outcome, OutcomeKind, Verb
+from autoscaler.providers.coalescing import SharedReader
+from autoscaler.providers.shadow import ShadowProvider
 from autoscaler.store import SqliteJournal
 from tests.daemon.builders import ORIGIN_S, virtual
 from tests.daemon.pools import chores, pool_bench, renew_template, states
@@ -323,6 +325,27 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(case):
         assert not [kind for _, kind, _ in bench.events() if kind.startswith("pool_")]
 
     lives()
+
+
+@virtual
+async def test_in_shadow_no_tag_is_promised_and_the_rest_is_said_to_be_pretended():
+    bench = pool_bench(100, running=1, vms=2, refill="off", warm_pool={"minimum": 0}, act=False)
+    shadow = ShadowProvider(
+        SharedReader(bench.provider), bench.clock, "web", start_time_s=20.0, stop_time_s=30.0
+    )
+    bench.setups[0] = replace(bench.setups[0], provider=shadow)
+    resting = bench.ids[1]
+    (stray,) = bench.world.provision(ORIGIN_S, "", 1)
+    give_command(bench, 15, "adopt", stray)
+    give_command(bench, 16, "disown", resting)
+    give_command(bench, 17, "quarantine", resting)
+    await bench.run(40)
+    *refused, done = map(str, bench.answers)
+    why = "web runs in shadow, where no VM is really changed"
+    hint = ": set `act: true` first, or change the tag autoscaler:fleet of the VMs yourself"
+    assert refused == [why + hint] * 2
+    assert done == f"{resting} of web will not be started until released. {why}."
+    assert [kind for _, kind, _ in bench.events() if kind.startswith("pool_")] == ["pool_quarantine"]
 
 
 @virtual

@@ -42,6 +42,7 @@ _STAY = (
     "must stay ({}): the daemon did not make it, or it is protected; the tag "
     f"{TERMINABLE_TAG}=true lets the daemon delete what others made, and `autoscaler pool evict` deletes it once"
 )
+_IN_SHADOW = "{} runs in shadow, where no VM is really changed"
 _RESTING = (Phase.STOPPED, Phase.STOPPING)
 
 
@@ -140,7 +141,7 @@ class PoolCommands:
         calm_s = pool.calm_s(fleet)
         return (
             f"{some(ids)} of {word.fleet} will be exercised, as soon as no VM has been on its way for demand for {calm_s:g} s; "
-            f"`autoscaler events` will show the result.{await self._keep()}"
+            f"`autoscaler events` will show the result.{await self._keep()}{_shadow(fleet)}"
         )
 
     async def refresh(self, word: PoolCommand) -> str:
@@ -174,7 +175,7 @@ class PoolCommands:
         await self._record("pool_refresh", word, f"asked to replace VMs that are out of date ({len(ids)})")
         pool.asked.refresh.update(ids)
         others = f" What else is {_STAY.format(stay)}." if stay else ""
-        return f"{len(ids)} out of date in {word.fleet} will be replaced, the new ones first.{others}{await self._keep()}"
+        return f"{len(ids)} out of date in {word.fleet} will be replaced, the new ones first.{others}{await self._keep()}{_shadow(fleet)}"
 
     async def evict(self, word: PoolCommand) -> str:
         """Delete these stopped VMs for good.
@@ -191,7 +192,7 @@ class PoolCommands:
             raise ChangeRefusedError(f"only stopped, unprotected VMs can be evicted: {', '.join(wrong)}")
         await self._record("pool_evict", word, f"evicted {some(word.vms)}: deleted for good")
         pool.asked.evict.update(word.vms)
-        return f"{some(word.vms)} of {word.fleet} will be deleted for good, at the next tick.{await self._keep()}"
+        return f"{some(word.vms)} of {word.fleet} will be deleted for good, at the next tick.{await self._keep()}{_shadow(fleet)}"
 
     async def quarantine(self, word: PoolCommand) -> str:
         """Keep these VMs from being started until they are released; VMs in service stay in service.
@@ -208,7 +209,7 @@ class PoolCommands:
                 t.quarantined_until_s, t.quarantine_reason = FOREVER, BY_OPERATOR + said
         fleet.inventory.touch()
         lost = _lost(await self._tag(fleet, word.vms, {QUARANTINED_TAG: said}))
-        return f"{some(word.vms)} of {word.fleet} will not be started until released.{lost}"
+        return f"{some(word.vms)} of {word.fleet} will not be started until released.{lost}{_shadow(fleet)}"
 
     async def release(self, word: PoolCommand) -> str:
         """Allow these VMs to be started again, whatever the reason of their quarantine.
@@ -223,7 +224,7 @@ class PoolCommands:
             t.quarantined_until_s, t.quarantine_reason = float("-inf"), ""
         fleet.inventory.touch()
         lost = _lost(await self._tag(fleet, word.vms, {QUARANTINED_TAG: ""}))
-        return f"{some(word.vms)} of {word.fleet} may be started again.{lost}"
+        return f"{some(word.vms)} of {word.fleet} may be started again.{lost}{_shadow(fleet)}"
 
     async def adopt(self, word: PoolCommand) -> str:
         """Tag these VMs as the fleet's, so that they belong to it from the next listing on.
@@ -233,6 +234,7 @@ class PoolCommands:
         """
         fleet, _ = self._fleet(word.fleet)
         _named(word)
+        _must_act(fleet)
         await self._record("pool_adopt", word, f"adopted {some(word.vms)}")
         if why := await self._tag(fleet, word.vms, {FLEET_TAG: word.fleet}):
             raise ChangeRefusedError(
@@ -249,6 +251,7 @@ class PoolCommands:
         """
         fleet, _ = self._fleet(word.fleet)
         self._vms(fleet, word.vms)
+        _must_act(fleet)
         await self._record("pool_disown", word, f"disowned {some(word.vms)}: they stay as they are")
         self._give_up(fleet, word.vms, up=True)  # before a tick can come in between
         if why := await self._tag(fleet, word.vms, {FLEET_TAG: ""}):
@@ -337,6 +340,19 @@ def _lost(why: str) -> str:
         if why
         else ""
     )
+
+
+def _shadow(fleet: Fleet) -> str:
+    """Say that nothing really happens in a fleet in shadow; "" if it acts."""
+    return "" if fleet.policy.act else f" {_IN_SHADOW.format(fleet.name)}."
+
+
+def _must_act(fleet: Fleet) -> None:
+    """Refuse what would only be a tag on VMs, because in shadow no tag is written."""
+    if not fleet.policy.act:
+        raise ChangeRefusedError(
+            f"{_IN_SHADOW.format(fleet.name)}: set `act: true` first, or change the tag {FLEET_TAG} of the VMs yourself"
+        )
 
 
 def _named(word: PoolCommand) -> None:
