@@ -187,6 +187,7 @@ switch_to() {
   ln -sfn "releases/$name" "$home/current.new"
   mv -T "$home/current.new" "$home/current"
   [[ $last == "releases/$name" ]] && return
+  if [[ -n $last ]]; then say "switched from ${last#releases/}, which stays installed"; fi
   for old in "$home"/releases/*; do
     case releases/$(basename "$old") in
       "releases/$name" | "$last") ;;

@@ -179,6 +179,7 @@ def test_an_upgrade_keeps_what_operators_wrote_and_the_last_version(own):
     second = (place.code / "current").readlink()
     assert second != first
     assert place.releases() == sorted(link.name for link in (first, second))
+    assert f"install.sh: switched from {first.name}, which stays installed" in result.stdout
     assert "next:" not in result.stdout
 
     # A version that does not understand what they wrote is not switched to, and says why.
