@@ -148,6 +148,11 @@ def tried_on(
         made = tuple(sampled(base, axes, random, wanted.seed))
     else:
         made = tuple(grid(base, [axis for axis in axes if isinstance(axis, Axis)]))
+    asked = len(made)
+    made = tuple({tuple(each.values.items()): each for each in made}.values())
+    if len(made) < asked:
+        note = f"{len(made)} of the {asked:,} variants differ; each was run once"
+        replay = replace(replay, notes=(*replay.notes, note))
     base, replay = _with_room(base, replay, made, wanted)
     if any("bounds.maximum" in each.values for each in made):
         made = tuple(base.variant(each.values) for each in made)

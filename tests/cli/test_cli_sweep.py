@@ -80,6 +80,13 @@ def test_processes_and_random_draws_change_no_figure(here):
     assert len(one["sweep"]["rows"]) == 71
 
 
+def test_a_variant_that_is_drawn_twice_is_run_once(here):
+    drawn = run(here, "sweep", "--vary", "reactive.headroom=5%,35%", "--random", "20").stdout
+    assert "2 of the 20 variants differ; each was run once" in drawn
+    listed = run(here, "sweep", "--vary", "reactive.headroom=5%,35%,5%").stdout
+    assert "2 of the 3 variants differ" in listed
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
