@@ -317,7 +317,7 @@ def _document(
     from autoscaler.simulator.report.card import card_json
     from autoscaler.simulator.report.conclusion import conclude
 
-    details = details_of(prepared, ran, said) | (more or {})
+    details = {**details_of(prepared, ran, said), **(more or {})}
     conclusion = conclude(card, details)
     return {
         "version": REPORT_VERSION,
