@@ -61,8 +61,8 @@ def export(
     kind: Annotated[
         Literal["count", "gauge"] | None,
         typer.Option(
-            help="Kind of the values: count, the work since the tick before; gauge, work per second at the tick. Only counts "
-            "replay with the shortages that there were. (default: count)",
+            help="Kind of the values: count, the work since the tick before, or gauge, work per second at the tick (default: "
+            "count). Only counts replay with the shortages that there were.",
             show_default=False,
         ),
     ] = None,
