@@ -1,6 +1,6 @@
-"""Eighteen hours of twenty fleets with random troubles: nothing grows, no decision breaks a rule, and the ledger is right.
+"""Eighteen hours of twelve fleets with random troubles: nothing grows, no decision breaks a rule, and the ledger is right.
 
-The seven days of the same are run by `python -m benchmarks soak`.
+Seven days of twenty fleets are run by `python -m benchmarks soak`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(1200)
 """The fixture is the whole run, half a minute where nothing else runs, and is made once."""
 
 # The journal fills until the fifth hour, and six hours are compared with the six before.
-SOAK = Soak(days=0.75, seed=1, retention_s=4 * 3600.0, flat_from_s=12 * 3600.0)
+SOAK = Soak(days=0.75, seed=1, fleets=12, retention_s=4 * 3600.0, flat_from_s=12 * 3600.0)
 
 
 @pytest.fixture(scope="module")
