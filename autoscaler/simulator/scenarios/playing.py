@@ -59,6 +59,7 @@ class ScenarioResult:
         scenario: The scenario.
         rows: The daemon's timeline. It has no rows for times in which no daemon ran for long.
         glances: The state of the cloud, one element per tick.
+        demand: Mean demand in each tick, per second.
         actions: All actions with their outcomes.
         calls, refused_calls: Numbers of API calls that the cloud accepted and refused.
         cost: The cloud's bill, in money.
@@ -67,6 +68,7 @@ class ScenarioResult:
     scenario: Scenario
     rows: tuple[TimelineRow, ...]
     glances: tuple[CloudCounts, ...]
+    demand: tuple[float, ...]
     actions: tuple[ActionRecord, ...]
     calls: int
     refused_calls: int
@@ -76,8 +78,8 @@ class ScenarioResult:
         """Return what happened in a part of the run, given in seconds from its beginning."""
         scenario, tick_s = self.scenario, self.scenario.given.tick_s
         begin_s, end_s = scenario.begin_s + from_s, scenario.begin_s + to_s
-        glances = [glance for glance in self.glances if begin_s <= glance.begin_s < end_s]
-        rate = demand_of(scenario.trace.rate_at, 0.0, scenario.trace.interval_s)
+        at = [number for number, glance in enumerate(self.glances) if begin_s <= glance.begin_s < end_s]
+        glances = [self.glances[number] for number in at]
         at_s = np.array([glance.begin_s for glance in glances])
         serving = np.array([glance.serving for glance in glances], np.float64)
         accepted = [
@@ -97,7 +99,7 @@ class ScenarioResult:
         return RunTicks(
             tick_s=tick_s,
             at_s=at_s,
-            demand=np.array([rate(at, at + tick_s) for at in at_s.tolist()], np.float64),
+            demand=np.array([self.demand[number] for number in at], np.float64),
             serving=serving,
             stopped=np.array([glance.stopped for glance in glances], np.float64),
             capacity=serving * scenario.policy.vm.capacity_per_s,
@@ -249,8 +251,10 @@ class _Stage:
             at_s = begin_s + number * given.tick_s
             await self._until(at_s + given.tick_s / 2)
             now_s, fleet = self.clock.now(), self.policy.fleet
-            stopped = self.world.counts(now_s, fleet).get(State.STOPPED, 0)
-            self.glances.append(CloudCounts(at_s, len(self.world.serving(now_s, fleet)), stopped))
+            views = self.world.views(now_s, fleet)
+            serving = sum(view.ready(self.world.now_s) for view in views)
+            stopped = sum(view.state is State.STOPPED for view in views)
+            self.glances.append(CloudCounts(at_s, serving, stopped))
             if self.progress is not None:
                 self.progress((number + 1) * given.tick_s / given.length_s)
 
@@ -260,6 +264,7 @@ class _Stage:
     async def _result(self) -> ScenarioResult:
         scenario, fleet = self.scenario, self.policy.fleet
         begin_s, end_s = scenario.begin_s, scenario.begin_s + scenario.given.length_s
+        tick_s = scenario.given.tick_s
         reader = self.journal.reader()
         between = demand_of(scenario.trace.rate_at, 0.0, scenario.trace.interval_s)
         rows = timeline(reader, fleet, begin_s, end_s + 1.0, between)
@@ -271,6 +276,7 @@ class _Stage:
             scenario,
             rows,
             tuple(self.glances),
+            tuple(between(glance.begin_s, glance.begin_s + tick_s) for glance in self.glances),
             actions,
             calls=sum(count for (_, code), count in counts.items() if not code),
             refused_calls=sum(count for (_, code), count in counts.items() if code),
