@@ -245,3 +245,15 @@ async def test_one_that_takes_longer_than_is_planned_is_made_twice_once_and_then
     await bench.run(1900)
     assert [vms for _, vms in made(bench)[before:]] == [2]
     assert kinds(bench).count("start_overdue") == overdue
+
+
+@virtual
+async def test_a_template_that_is_refused_is_tried_again_after_three_minutes():
+    bench = Bench(vms=0, zones="a", limits=None)
+    bench.place("web", 0)
+    refused = "InvalidAMIID.NotFound"
+    bench.world.add_fault(Fault(FaultKind.API_ERROR, end_s=300, code=refused, actions=("RunInstances",)))
+    bench.add(policy(signal=TOTAL, provision=MADE), steady((0, 0), (10, 200)))
+    await bench.run(420)
+    made = [(at, vms, code) for at, _, vms, code in bench.calls("RunInstances")]
+    assert made == [(10, 2, refused), (190, 2, refused), (370, 2, "")]
