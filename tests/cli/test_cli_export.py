@@ -11,9 +11,10 @@ import pytest
 from pyarrow import parquet
 
 from autoscaler.ports import TickRecord
+from autoscaler.simulator.replay.exporting import demand_trace
 from autoscaler.simulator.replay.recording import timeline
 from autoscaler.simulator.replay.timeline import TIMELINE_COLUMNS
-from autoscaler.store import JournalReader, SqliteJournal
+from autoscaler.store import JournalReader, SqliteJournal, TickRow
 from autoscaler.traces.reading import read_trace
 from autoscaler.traces.trace import TraceKind
 from tests.cli.conftest import strict_json
@@ -154,6 +155,28 @@ def test_a_longer_interval_gives_means_and_a_shorter_one_is_refused(invoke, tmp_
     assert result.exit_code == 1
     assert "demand was measured every 10 s, so an interval of 5 s would be mostly gaps" in result.stderr
     assert not (tmp_path / "e.csv").exists()
+
+
+def of_ticks(*ticks):
+    return [
+        TickRow(n, at_s, replace(fleet_tick(), demand=demand)) for n, (at_s, demand) in enumerate(ticks, 1)
+    ]
+
+
+def test_a_tick_on_the_grid_point_is_of_the_interval_that_begins_there():
+    # 0.1 is no binary fraction.
+    found = demand_trace("web", of_ticks((0.0, 1.0), (0.1, 2.0), (0.2, 3.0), (0.3, 4.0)), 0.1).trace
+    assert found.timestamps.tolist() == pytest.approx([0.0, 0.1, 0.2, 0.3])
+    assert found.values.tolist() == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_one_tick_is_enough_for_an_interval_that_is_given():
+    found = demand_trace("web", of_ticks((65.0, 7.0)), 60.0).trace
+    assert (found.timestamps.tolist(), found.values.tolist()) == ([60.0], [7.0])
+    # Half as long again as a tick is long enough.
+    assert demand_trace(
+        "web", of_ticks((0.0, 1.0), (10.0, 2.0), (20.0, 6.0)), 15.0
+    ).trace.values.tolist() == [1.5, 6.0]
 
 
 def test_a_clock_set_back_by_an_hour_leaves_the_later_measurements(invoke, tmp_path):
