@@ -294,5 +294,5 @@ class HaproxySource:
 
 
 def _waiting(tables: Sequence[Sequence[StatRow]]) -> int:
-    """Number of requests in the queues of the backend as a whole."""
-    return sum(row.queued for table in tables for row in table if row.name == _BACKEND)
+    """Number of requests that wait for any entry, in the queue of the backend, or for a certain one, in that of the entry."""
+    return sum(row.queued for table in tables for row in table)

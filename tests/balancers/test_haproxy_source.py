@@ -52,6 +52,17 @@ async def test_what_waits_is_work_to_be_done_in_time(tmp_path):
         await asyncio.gather(*under_way)
 
 
+async def test_what_waits_for_a_certain_entry_waits_too(tmp_path):
+    """Requests of a session that sticks to an entry are in the entry's queue, and not in that of the backend."""
+    known = [vm(f"i-{number}", f"10.0.0.{number}") for number in range(2)]
+    rows = "web,e0,1,2,,0,UP,10.0.0.0:80,\nweb,e1,3,2,,0,UP,10.0.0.1:80,\n"
+    answer = (INFO.format(7, 1_000_000) + TABLE.format(0).replace("BACKEND,0", "BACKEND,5") + rows).encode()
+    async with Script(tmp_path / "s", answer) as script:
+        for signal, values in ((Signal.QUEUE, [9.0]), (Signal.CONCURRENCY, [3.0, 5.0])):
+            found = await source(ManualClock(), signal, str(script.path)).read(known)
+            assert found.values.tolist() == values
+
+
 async def test_per_vm_rates_and_use_are_joined_by_address(tmp_path):
     clock = ManualClock(1000.0)
     async with Vms(2) as vms, Haproxy(tmp_path, vms, maxconn=4) as haproxy:
