@@ -197,6 +197,26 @@ def test_charged_and_noted_together_is_charged_and_noted_tick_by_tick(lanes):
         np.testing.assert_array_equal(array, theirs[name], err_msg=name)
 
 
+def test_a_lane_is_charged_as_alone_beside_one_whose_demand_is_sometimes_unknown():
+    rng = np.random.default_rng(8)
+    both, one = (objective(n, start_cost=0.7, lead_ticks=4, billed_ticks=3, maximum=50) for n in (2, 1))
+    beside, alone = LaneState.empty(both), LaneState.empty(one)
+    for tick in range(400):
+        demand = rng.gamma(2.0, 5.0, 2)
+        laws = [laws_of(np.full(4, each)) for each in demand]
+        unknown = rng.random() < 0.5
+        fresh = np.array([Freshness.FRESH, Freshness.ABSENT if unknown else Freshness.FRESH], np.int64)
+        demand[1] = np.nan if unknown else demand[1]
+        seen = {"now_s": 1e6 + tick * 10.0, "in_service": 9}
+        a = decide(both, beside, snapshot(2, demand=demand, freshness=fresh, **seen), whole(joined(laws)))
+        b = decide(one, alone, snapshot(1, demand=demand[:1], **seen), whole(laws[0]))
+        np.testing.assert_array_equal(a.value[:, :1], b.value)
+    beside.trial.settle(), alone.trial.settle()
+    for name in ("lately", "paid", "unserved", "below", "weight", "wanted", "needed", "ticks"):
+        theirs = getattr(alone.trial, name)
+        np.testing.assert_array_equal(getattr(beside.trial, name)[..., :1], theirs, err_msg=name)
+
+
 @pytest.mark.parametrize("tick_s", [7.0, 60.0, 450.0])
 def test_a_page_of_demand_is_noted_as_its_ticks_are(tick_s):
     rng = np.random.default_rng(1)
