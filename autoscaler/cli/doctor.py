@@ -87,7 +87,7 @@ async def _examine(settings: Settings) -> list[Finding]:
         Finding("settings", Level.WARNING, text, "correct the name") for text in unknown_variables(os.environ)
     ]
     found += _state_dir(settings.state_dir)
-    found += _running(settings)
+    found += _running(settings) + full_journal(settings, clock.now())
     loaded = PolicyFolder(settings.policies, settings.tick_s, clock).load()
     found += [Finding("policy", Level.PROBLEM, str(each), "correct the file") for each in loaded.errors]
     found += [Finding("policy", Level.WARNING, str(each), "look at the file") for each in loaded.warnings]
@@ -242,6 +242,26 @@ def _running(settings: Settings) -> list[Finding]:
         return []
     text = f"the running daemon starts and stops nothing, because it cannot write its journal: {why}"
     return [Finding("journal", Level.PROBLEM, text, "repair that; the daemon then continues by itself")]
+
+
+def full_journal(settings: Settings, now_s: float) -> list[Finding]:
+    """Return a finding if the journal's largest size keeps it from going back as far as the settings say."""
+    from autoscaler.errors import JournalError
+    from autoscaler.ports.findings import Finding, Level
+    from autoscaler.store import JournalReader, schema
+
+    try:
+        size_mb = (settings.state_dir / schema.FILE_NAME).stat().st_size / 1e6
+        with JournalReader(settings.state_dir) as reader:
+            began_s = reader.begins_at_s()
+    except (OSError, JournalError):
+        return []  # there is none, or the daemon says what is wrong with it
+    most_mb, most_days = settings.retention_mb, settings.retention_days
+    days = most_days if began_s is None else (now_s - began_s) / 86_400.0
+    if size_mb < 0.9 * most_mb or days >= 0.9 * most_days:
+        return []
+    text = f"the journal is full ({most_mb:g} MB) and goes back {days:.1f} days, not {most_days:g} (retention_days)"
+    return [Finding("journal", Level.WARNING, text, "raise retention_mb, or lower retention_days")]
 
 
 def room(directory: Path, free: int) -> Finding:

@@ -249,6 +249,11 @@ class JournalReader:
         rosters = self._all("SELECT fleets FROM rosters")
         return tuple(sorted({name for (names,) in rosters for name in json.loads(names)}))
 
+    def begins_at_s(self) -> float | None:
+        """Time of the earliest recorded tick of any fleet; None if there is none."""
+        rows = self._all("SELECT at_s FROM ticks ORDER BY id LIMIT 1")
+        return rows[0][0] if rows else None
+
     def span(self, fleet: str) -> tuple[float, float] | None:
         """Times of the earliest and latest tick of a fleet, by the clock; None if there is none."""
         rosters = [key for key, _, _ in self._rosters_with(fleet)]

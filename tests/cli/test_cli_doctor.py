@@ -10,12 +10,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from autoscaler.cli.doctor import print_findings, room
+from autoscaler.cli.doctor import full_journal, print_findings, room
 from autoscaler.cli.main import app
 from autoscaler.cloud.endpoint_process import EndpointProcess
 from autoscaler.cloud.setup import CloudSetup, FleetSetup
+from autoscaler.ports import Note, TickRecord
 from autoscaler.ports.findings import Finding, Level
+from autoscaler.settings import Settings
+from autoscaler.store import SqliteJournal
 from tests.real import require_real
+from tests.store.test_journal_on_disk import fleet_tick
 
 POLICY = """
 fleet: {fleet}
@@ -169,6 +173,22 @@ def test_a_disk_where_nothing_can_be_written_is_a_problem_and_little_room_is_to_
     found = room(Path("/var/lib/autoscaler"), free)
     assert (str(found.level), found.text.startswith(said)) == (level, True)
     assert bool(found.fix) is (level != "ok")
+
+
+async def test_a_journal_that_is_full_before_its_time_is_told(tmp_path):
+    journal = SqliteJournal(tmp_path, inline=True)
+    await journal.record_tick(TickRecord(1, 1e9, (fleet_tick(),)), ())
+    await journal.record_events(1e9, [Note("hint", "web", "x" * 2_000_000)])
+    await journal.close()
+
+    def found(days, **limits):
+        return full_journal(Settings(state_dir=tmp_path, **limits), 1e9 + days * 86_400.0)
+
+    (finding,) = found(18, retention_mb=2.1)
+    assert finding.level is Level.WARNING
+    assert finding.text == "the journal is full (2.1 MB) and goes back 18.0 days, not 30 (retention_days)"
+    assert found(18) == found(29, retention_mb=2.1) == found(18, retention_mb=2.1, retention_days=18) == []
+    assert full_journal(Settings(state_dir=tmp_path / "none"), 1e9) == []
 
 
 def test_a_state_directory_that_is_not_there_is_named(examined, tmp_path):
