@@ -246,13 +246,13 @@ class Recorder:
         """
         return await self._write(self._journal.changes_in_force, OPEN_WITHIN_S)
 
-    async def learned(self) -> tuple[Learned, ...]:
-        """Return what earlier runs learned.
+    async def learned(self, *, between_ticks: bool = False) -> tuple[Learned, ...]:
+        """Return what earlier runs learned; `between_ticks` waits no longer than for a write.
 
         Raises:
             JournalError: The journal cannot be read, or not in time.
         """
-        return await self._write(self._journal.learned, OPEN_WITHIN_S)
+        return await self._write(self._journal.learned, self._wait_s if between_ticks else OPEN_WITHIN_S)
 
     async def keep_learned(self, at_s: float, learned: Sequence[Learned]) -> bool:
         """Store what was learned for the next run, and return whether that succeeded.

@@ -108,10 +108,12 @@ def test_forecasts_that_were_kept_go_on_and_learn_nothing_twice(tmp_path):
 class SlowJournal(SqliteJournal):
     """A journal whose answer takes a while, as a thread's does."""
 
+    takes_s = 1.0
+
     async def learned(self):
         loop = asyncio.get_running_loop()
         answer = loop.create_future()
-        loop.call_later(1.0, answer.set_result, None)
+        loop.call_later(self.takes_s, answer.set_result, None)
         await answer
         return await super().learned()
 
@@ -126,6 +128,37 @@ def test_what_is_being_restored_is_not_learned_meanwhile(tmp_path):
     assert again.log.texts("history_learned") == [
         "forecasts continue from what was saved at the end of the last run"
     ]
+
+
+def test_a_journal_that_hangs_while_a_fleet_is_added_costs_no_tick(tmp_path):
+    bench = Bench(vms=5, clock=VirtualClock(ORIGIN_S))
+    bench.journal = SlowJournal(tmp_path, inline=True)
+
+    async def life():
+        for name in ("api", "web"):
+            bench.add(policy(name, **FORECAST), Demand(bench.clock, demand, total=True))
+        daemon = bench.daemon = Daemon(
+            bench.clock,
+            bench.setups[:1],
+            bench.journal,
+            bench.telemetry,
+            bench.settings,
+            bench.records.append,
+        )
+        tasks = []
+        later = asyncio.get_running_loop().call_later
+        later(50.0, setattr, bench.journal, "takes_s", 1000.0)
+        later(51.0, lambda: tasks.append(asyncio.ensure_future(daemon.take_over(bench.setups))))
+        later(101.0, daemon.stop)
+        await daemon.run()
+        await bench.journal.close()
+
+    run_virtual(life)
+    assert bench.daemon.ticks_skipped == 0
+    assert [row.fleet for row in bench.records[-1].fleets] == ["api", "web"]
+    first = bench.log.texts("journal_failed")[0]
+    assert first.startswith("no answer from the journal within 5 s; ")
+    assert first.endswith("; what was learned of web before must be learned again")
 
 
 def test_a_restarted_daemon_knows_what_one_knows_that_never_ended(tmp_path):

@@ -88,7 +88,7 @@ class LearnedStateStore:
         if not added:
             return
         try:
-            learned = await self._recorder.learned()
+            learned = await self._recorder.learned(between_ticks=True)
         except JournalError as error:
             text = f"{error}; what was learned of {', '.join(fleet.name for fleet in added)} before must be learned again"
             self._telemetry.log.warning("journal_failed", text=text)
