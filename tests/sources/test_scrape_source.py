@@ -300,6 +300,25 @@ async def test_cpu_counters_that_begin_again_or_stand_still_give_nothing(web, cl
         await source.read(on("a"))
 
 
+async def test_counters_under_other_labels_are_read_for_the_first_time(web, clock, make):
+    """An exporter of another version; a rate of zero would take the VM for idle."""
+    for kind, signal, before, now in (
+        (MetricType.CPU, Signal.UTILISATION, cpu((9, 9)), cpu((9, 9)).replace("cpu=", "core=")),
+        (
+            MetricType.COUNTER,
+            Signal.THROUGHPUT,
+            'requests_total{code="200"} 0\n',
+            'requests_total{code="200",zone="x"} 50\n',
+        ),
+    ):
+        source = make(None if kind is MetricType.CPU else REQUESTS, kind, signal)
+        for text in (before, now):
+            web.texts = {"a": text}
+            found = await source.read(on("a"))
+            assert found.vm_ids == ()
+            clock.at_s += 10.0
+
+
 # ── Bad days ────────────────────────────────────────────────────────────────────────────────────────────
 
 BAD = {
