@@ -231,6 +231,16 @@ def test_a_vm_in_service_that_somebody_stops_is_noted_and_not_blamed(reason, han
     assert [t.vm.id for t in fleet.inventory.startable(800)] == ["i-1"]
 
 
+def test_one_that_shuts_itself_down_soon_after_two_starts_says_why_it_is_left_alone():
+    fleet = in_service(at=100)
+    for at, why in ((110, ""), (210, "it was shut down from inside soon after 2 starts in a row")):
+        assert fleet.see(STOPPED, at, reason="Client.InstanceInitiatedShutdown") == ["stopped_outside"]
+        assert fleet.vm.quarantine_reason == why
+        fleet.order(Verb.START, at + 60)
+        fleet.see(RUNNING, at + 80, launched=at + 60)
+        fleet.ready(at + 81)
+
+
 @pytest.mark.parametrize("state", [PENDING, RUNNING])
 def test_a_stopped_vm_that_somebody_starts_is_noted_once_and_serves_when_ready(state):
     fleet = Fleet()
