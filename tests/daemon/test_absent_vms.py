@@ -67,17 +67,6 @@ def test_three_vms_and_more_than_half_that_are_absent_are_not_believed_to_be_gon
     assert {note.kind for note in told} == {kind}
 
 
-def test_vms_that_come_back_in_incomplete_listings_are_there_again_with_the_next_complete_one():
-    inventory, rows = FleetInventory("web"), (vm("i-1"),)
-    reconcile(inventory, listing(*rows, at=0), rows, 0)
-    reconcile(inventory, listing(at=10), (), 10)
-    for at in (20, 30):
-        reconcile(inventory, listing(*rows, at=at, complete=False), rows, at)
-        assert inventory.vanished
-    reconcile(inventory, listing(*rows, at=40), rows, 40)
-    assert not inventory.vanished
-
-
 def test_one_that_an_operator_gave_up_is_gone_without_a_word():
     fleet = Fleet()
     fleet.vm.disowned = True

@@ -231,16 +231,6 @@ def test_a_vm_in_service_that_somebody_stops_is_noted_and_not_blamed(reason, han
     assert [t.vm.id for t in fleet.inventory.startable(800)] == ["i-1"]
 
 
-def test_one_that_shuts_itself_down_soon_after_two_starts_says_why_it_is_left_alone():
-    fleet = in_service(at=100)
-    for at, why in ((110, ""), (210, "it was shut down from inside soon after 2 starts in a row")):
-        assert fleet.see(STOPPED, at, reason="Client.InstanceInitiatedShutdown") == ["stopped_outside"]
-        assert fleet.vm.quarantine_reason == why
-        fleet.order(Verb.START, at + 60)
-        fleet.see(RUNNING, at + 80, launched=at + 60)
-        fleet.ready(at + 81)
-
-
 @pytest.mark.parametrize("state", [PENDING, RUNNING])
 def test_a_stopped_vm_that_somebody_starts_is_noted_once_and_serves_when_ready(state):
     fleet = Fleet()
@@ -292,21 +282,6 @@ def test_a_stop_that_was_given_up_is_in_the_pool_again_once_it_is_done():
         assert fleet.phase is phase
     assert fleet.see(STOPPED, 520) == []
     assert fleet.phase is Phase.STOPPED
-
-
-def test_a_start_that_comes_into_service_speaks_for_its_place():
-    fleet = Fleet()
-    place = fleet.vm.vm.vm_type, fleet.vm.vm.zone
-    fleet.inventory.places.tell(*place, 0.0, tried=1, failed=1)
-    odds = [fleet.inventory.places.success(*place, 0.0)]
-    fleet.order(Verb.START, 100)
-    for at in (120, 220):
-        fleet.see(RUNNING, at, launched=100)
-        fleet.ready(at)
-        odds.append(fleet.inventory.places.success(*place, 0.0))
-        # It comes back to its balancer, which is no start.
-        fleet.vm.move(Phase.RUNNING, at + 10)
-    assert odds[0] < odds[1] == odds[2]
 
 
 def test_an_overdue_stop_is_noted_once():

@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from autoscaler.daemon.vms.inventory import Phase
 from autoscaler.daemon.vms.places import Places, family
+from autoscaler.ports import Verb, VmState
+from tests.daemon.one_vm import Fleet
 
 OWN, OTHER, ZONE = "m7i.large", "g6.xlarge", "a"
 
@@ -130,3 +133,18 @@ def test_odds_are_odds(told):
         now_s += wait_s
         places.tell(OWN, ZONE, now_s, tried=tried, failed=int(tried * share))
         assert 0.0 < places.success(OWN, ZONE, now_s) <= 1.0
+
+
+def test_a_start_that_comes_into_service_speaks_for_its_place():
+    fleet = Fleet()
+    place = fleet.vm.vm.vm_type, fleet.vm.vm.zone
+    fleet.inventory.places.tell(*place, 0.0, tried=1, failed=1)
+    odds = [fleet.inventory.places.success(*place, 0.0)]
+    fleet.order(Verb.START, 100)
+    for at in (120, 220):
+        fleet.see(VmState.RUNNING, at, launched=100)
+        fleet.ready(at)
+        odds.append(fleet.inventory.places.success(*place, 0.0))
+        # It comes back to its balancer, which is no start.
+        fleet.vm.move(Phase.RUNNING, at + 10)
+    assert odds[0] < odds[1] == odds[2]

@@ -5,8 +5,9 @@ from itertools import pairwise
 import pytest
 
 from autoscaler.cloud.faults import Fault, FaultKind
-from autoscaler.ports import Verb
+from autoscaler.ports import Verb, VmState
 from tests.daemon.builders import ORIGIN_S, Bench, policy, virtual
+from tests.daemon.one_vm import in_service
 
 OWN = "Client.InstanceInitiatedShutdown"
 
@@ -37,3 +38,13 @@ def test_one_that_is_soon_after_each_start_is_started_ever_more_rarely(every_s, 
         assert min(bench.column("in_service")[3:]) == 1
 
     run()
+
+
+def test_one_that_shuts_itself_down_soon_after_two_starts_says_why_it_is_left_alone():
+    fleet = in_service(at=100)
+    for at, why in ((110, ""), (210, "it was shut down from inside soon after 2 starts in a row")):
+        assert fleet.see(VmState.STOPPED, at, reason=OWN) == ["stopped_outside"]
+        assert fleet.vm.quarantine_reason == why
+        fleet.order(Verb.START, at + 60)
+        fleet.see(VmState.RUNNING, at + 80, launched=at + 60)
+        fleet.ready(at + 81)

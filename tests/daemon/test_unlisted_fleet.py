@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from autoscaler.cloud.vms import State
+from autoscaler.daemon.vms.inventory import FleetInventory
 from autoscaler.web.status import status
-from tests.daemon.builders import ORIGIN_S, steady, virtual
+from tests.daemon.builders import ORIGIN_S, listing, reconcile, steady, virtual, vm
 from tests.daemon.pools import PROVISION, chores, pool_bench
 
 
@@ -126,3 +127,14 @@ async def test_none_of_them_is_stopped_meanwhile():
     bench = hiding(100, 400, steady((0, 400), (150, 100)))
     await bench.run(450)
     assert [(at, verb, count) for at, verb, count, _ in chores(bench)] == [(400, "stop", 3)]
+
+
+def test_vms_that_come_back_in_incomplete_listings_are_there_again_with_the_next_complete_one():
+    inventory, rows = FleetInventory("web"), (vm("i-1"),)
+    reconcile(inventory, listing(*rows, at=0), rows, 0)
+    reconcile(inventory, listing(at=10), (), 10)
+    for at in (20, 30):
+        reconcile(inventory, listing(*rows, at=at, complete=False), rows, at)
+        assert inventory.vanished
+    reconcile(inventory, listing(*rows, at=40), rows, 40)
+    assert not inventory.vanished
