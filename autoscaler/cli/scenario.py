@@ -98,6 +98,12 @@ def _tell(played: ScenarioResult, verdicts: tuple[Verdict, ...]) -> None:
     typer.echo(f"{scenario.name}: {scenario.given.story.strip()}")
     for verdict in verdicts:
         typer.echo(f"  {verdict}")
+    if not all(verdict.holds for verdict in verdicts):
+        from autoscaler.simulator.scenarios.judging import worst_shortages
+
+        if shortages := worst_shortages(played):
+            typer.echo(f"  {shortages}")
+        typer.echo("  --out DIR writes the timeline: what was wanted, did and cost in each tick, and why")
     typer.echo("")
 
 

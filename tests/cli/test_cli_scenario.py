@@ -1,6 +1,7 @@
 """The `scenario` command: its output and exit codes."""
 
 import json
+import re
 from pathlib import Path
 
 from typer.testing import CliRunner
@@ -31,6 +32,16 @@ def test_what_holds_ends_with_zero(tmp_path):
     assert "holds: fewest VMs in service 3 (at least 1): somebody serves" in done.output
     assert "All expectations hold" in done.output
     assert (tmp_path / "out" / "short.csv").read_text(encoding="utf-8").startswith("timestamp,demand")
+
+
+def test_what_is_broken_says_when_and_where_to_look(tmp_path):
+    path = short(tmp_path, 5)
+    path.write_text(path.read_text(encoding="utf-8").replace("work: 240", "work: 900"), encoding="utf-8")
+    done = CliRunner().invoke(app, ["scenario", "run", str(path)])
+    assert done.exit_code == 1
+    assert "BROKEN: fewest VMs in service 3 (at least 5): 3 is less than 5" in done.output
+    assert re.search(r"shortages: \d+ (s|min) at 1m \(Mon 02 Mar 2026 00:01 UTC\)", done.output)
+    assert "--out DIR writes the timeline" in done.output
 
 
 def test_what_is_broken_ends_with_one(tmp_path):

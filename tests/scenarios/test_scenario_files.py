@@ -91,6 +91,14 @@ def test_what_is_wrong_is_said_with_its_place(written, changes, said):
         ("faults:\n  - {kind: latency, from: 1m, to: 2m}\n", r"hour\.yaml:17.*latency needs delay"),
         ("faults:\n  - {kind: no_capacity, zne: a}\n", r"unknown key 'zne'; did you mean 'zone'"),
         ("faults:\n  - {kind: no_capacity, from: 1}\n", r"hour\.yaml:17"),
+        (
+            "faults:\n  - {kind: no_capacity, from: 20m, to: 25m}\n",
+            r"hour\.yaml:17:\d+: error: this fault begins after the run has ended",
+        ),
+        (
+            "faults:\n  - {kind: no_capacity, zone: us-east-1z, from: 1m, to: 2m}\n",
+            r"hour\.yaml:17:\d+: error: the cloud has no zone `us-east-1z`; its zones are us-east-1a, us-east-1b, us-east-1c",
+        ),
         ("kills:\n  - {at: 5m, back_after: 2m}\n  - {at: 6m}\n", r"a daemon that is dead cannot be killed"),
         ("losses:\n  - {from: 5m, to: 4m}\n", r"does not lie within the run"),
         ("misreadings:\n  - {from: 5m, to: 4h, times: 2}\n", r"does not lie within the run"),

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoscaler.simulator.replay.timeline import shortage_episodes
+from autoscaler.simulator.report.wording import moment, span
 from autoscaler.simulator.scenarios.figures import FIGURES, RunTicks
 from autoscaler.simulator.scenarios.playing import ScenarioResult
 from autoscaler.simulator.scenarios.reading import Expectation
 
 LEAST_TICKS = 6
 """Ticks of known demand that are needed to judge anything."""
+_SHORTAGES_TOLD = 3
 LEAST_KNOWN = 0.9
 """Least share of the ticks whose demand must be known."""
 
@@ -50,6 +53,25 @@ class Verdict:
 def judge(played: ScenarioResult) -> tuple[Verdict, ...]:
     """Check all expectations of a scenario, in their order."""
     return tuple(_judge(one, played) for one in played.scenario.expectations)
+
+
+def worst_shortages(played: ScenarioResult) -> str:
+    """Say when the worst shortages of a run were, counted from its beginning as in the scenario. Empty without any."""
+    seen = played.seen(0.0, played.scenario.given.length_s)
+    found = shortage_episodes(seen.at_s, seen.shortage, seen.tick_s)
+    worst = sorted(found, key=lambda each: each.unserved_work, reverse=True)[:_SHORTAGES_TOLD]
+    told = [
+        f"{span(each.end_s - each.start_s)} at {_since(each.start_s - played.scenario.begin_s)} ({moment(each.start_s)} UTC)"
+        for each in sorted(worst, key=lambda each: each.start_s)
+    ]
+    more = f" and {len(found) - len(worst)} more" if len(found) > len(worst) else ""
+    return f"shortages: {', '.join(told)}{more}" if told else ""
+
+
+def _since(seconds: float) -> str:
+    """Write a time as in a scenario, such as 31m30s."""
+    minutes, rest = divmod(round(seconds), 60)
+    return "".join(f"{part}{unit}" for part, unit in ((minutes, "m"), (rest, "s")) if part) or "0s"
 
 
 def bounds_in_words(expectation: Expectation) -> str:

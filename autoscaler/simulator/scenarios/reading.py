@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,8 +17,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from autoscaler.cloud.faults import Fault
-from autoscaler.cloud.setup import parse_fault
-from autoscaler.config.documents import Document, Problem, read_document
+from autoscaler.cloud.setup import CloudSetup, parse_fault
+from autoscaler.config.documents import Document, Mark, Problem, read_document
 from autoscaler.config.loading import PolicySet, policy_with
 from autoscaler.config.messages import validation_problems
 from autoscaler.config.policy import Policy
@@ -158,7 +158,23 @@ def _faults(document: Document, given: ScenarioFile, problems: list[Problem]) ->
             problems.append(Problem(mark, _as_written(str(error).split(": ", 1)[-1])))
         except ValueError as error:
             problems.append(Problem(mark, str(error)))
+        else:
+            problems += _never_struck(mark, found[-1], given.length_s)
     return tuple(found)
+
+
+def _never_struck(mark: Mark, fault: Fault, length_s: float) -> Iterator[Problem]:
+    """Yield a problem if a fault cannot happen, because a scenario would then pass without it."""
+    if fault.start_s >= length_s:
+        yield Problem(
+            mark,
+            "this fault begins after the run has ended",
+            "times count from its beginning and end with its length",
+        )
+    cloud = CloudSetup()
+    zones = [f"{cloud.region}{letter}" for letter in cloud.zones]
+    if fault.zone and fault.zone not in zones:
+        yield Problem(mark, f"the cloud has no zone `{fault.zone}`", f"its zones are {', '.join(zones)}")
 
 
 def _as_written(text: str) -> str:
