@@ -40,7 +40,7 @@ def test_what_is_broken_says_when_and_where_to_look(tmp_path):
     done = CliRunner().invoke(app, ["scenario", "run", str(path)])
     assert done.exit_code == 1
     assert "BROKEN: fewest VMs in service 3 (at least 5): 3 is less than 5" in done.output
-    assert re.search(r"shortages: \d+ (s|min) at 1m \(Mon 02 Mar 2026 00:01 UTC\)", done.output)
+    assert re.search(r"shortages: \d+ \w+ at \d+\w+ \(Mon 02 Mar 2026 00:0\d", done.output), done.output
     assert "--out DIR writes the timeline" in done.output
 
 
