@@ -61,8 +61,8 @@ def export(
     kind: Annotated[
         Literal["count", "gauge"] | None,
         typer.Option(
-            help="Kind of the values: count, the work since the tick before, or gauge, work per second at the tick (default: "
-            "count). Only counts replay with the shortages that there were.",
+            help="Kind of the values: count, the work since the tick before (default); gauge, work per second at the tick. A replay "
+            "of counts is as short as it really was.",
             show_default=False,
         ),
     ] = None,
