@@ -84,7 +84,10 @@ def plan(
 
         policy, in_force, in_force_file = _policies(changed, against)
         traffic, played, notes = _traffic(policy.fleet, trace, kind, since_s, state_dir)
-        wanted = Wanted(vms=vms, tick_s=tick_s, scale_to_vms=scale_to_vms, seed=seed)
+        capacity_per_s = in_force.vm.capacity_per_s
+        wanted = Wanted(
+            vms=vms, tick_s=tick_s, scale_to_vms=scale_to_vms, scaled_for_per_s=capacity_per_s, seed=seed
+        )
         sides = ((in_force, in_force_file), (policy, changed))
         pair = shared_luck(tuple(prepare(side, file, played, wanted) for side, file in sides))
         runs = {}

@@ -6,6 +6,7 @@ Rules of this file: options, order and printing. `simulator.replay` runs the rep
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -254,7 +255,10 @@ def _prepare(policies: tuple[Path, ...], trace: Path, kind: str | None, wanted: 
 
     played = recording(trace, kind)
     tick_s = wanted.tick_s or tick_for(played)
-    return tuple(prepare(require_policy(file, tick_s=tick_s), file, played, wanted) for file in policies)
+    read = [require_policy(file, tick_s=tick_s) for file in policies]
+    # All policies meet the same demand, also if they count on other capacities.
+    wanted = replace(wanted, scaled_for_per_s=read[0].vm.capacity_per_s)
+    return tuple(prepare(policy, file, played, wanted) for policy, file in zip(read, policies, strict=True))
 
 
 def _forecast(

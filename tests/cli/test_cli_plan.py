@@ -77,6 +77,14 @@ def test_programs_get_the_same_figures(places):
     assert document["certainty"]["cost_per_day"]["mean"] > 0
 
 
+def test_both_policies_meet_the_same_demand_if_their_capacities_differ(places):
+    changed, trace = places
+    changed.write_text(IN_FORCE.read_text(encoding="utf-8").replace("120/s", "60/s"), encoding="utf-8")
+    given = ("--against", IN_FORCE, "--trace", trace, "--kind", "count", "--scale-to-vms", 10)
+    figures = json.loads(plan(changed, *given, "--json").stdout)["figures"]
+    assert figures["changed"]["vm_hours"] > 1.6 * figures["in_force"]["vm_hours"]
+
+
 def test_a_copy_changes_nothing_and_that_is_said(places):
     changed, trace = places
     changed.write_bytes(IN_FORCE.read_bytes())

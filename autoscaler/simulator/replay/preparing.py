@@ -55,6 +55,7 @@ class Wanted:
         tick_s: Length of a tick in seconds.
         begin_s, end_s: Part of the trace to replay, epoch seconds.
         scale_to_vms: Number of VMs that the peak of the trace should need. The trace is scaled to it.
+        scaled_for_per_s: Capacity of these VMs. None takes that of the policy; policies that are compared need one for all.
         warm_up_s: Seconds at the beginning that are shown but not scored.
         start_time_s: Mean seconds from the order to start a VM until it serves.
         start_p95_s: 95 % quantile of the same, if start times vary.
@@ -70,6 +71,7 @@ class Wanted:
     begin_s: float | None = None
     end_s: float | None = None
     scale_to_vms: int | None = None
+    scaled_for_per_s: float | None = None
     warm_up_s: float | None = None
     start_time_s: float | None = None
     start_p95_s: float | None = None
@@ -170,7 +172,9 @@ def prepare(policy: Policy, policy_file: Path, trace: Trace, wanted: Wanted) -> 
     begin_s, end_s = _span(trace, wanted, tick_s)
     trace = trace.cut(max(begin_s - 2 * trace.interval_s, trace.start_s), end_s)
     if wanted.scale_to_vms is not None:
-        trace = trace.scaled_to_peak(wanted.scale_to_vms * policy.vm.capacity_per_s)
+        trace = trace.scaled_to_peak(
+            wanted.scale_to_vms * (wanted.scaled_for_per_s or policy.vm.capacity_per_s)
+        )
     fitted, changes = _fitted(policy, trace, tick_s)
     needed = math.ceil(trace.peak_per_s / policy.vm.capacity_per_s - 1e-9)
     vms, said = _plant_size(policy, needed, wanted.vms)
