@@ -254,6 +254,16 @@ def test_a_comparison_that_is_ended_before_it_began_says_so(here):
         begun({})
 
 
+def test_policies_with_different_capacities_meet_the_same_demand(here):
+    from autoscaler.cli.replay import _prepare
+    from autoscaler.simulator.replay.preparing import Wanted
+
+    weak = write_policy(here / "weak.yaml")
+    weak.write_text(weak.read_text().replace("capacity: 100/s", "capacity: 50/s"))
+    strong, other = _prepare((here / "web.yaml", weak), here / "day.csv", "gauge", Wanted(scale_to_vms=8))
+    assert strong.trace.peak_per_s == other.trace.peak_per_s == pytest.approx(800.0)
+
+
 def test_equal_policies_decide_alike(here):
     (here / "other").mkdir()
     write_policy(here / "other" / "web.yaml")
