@@ -119,7 +119,7 @@ def same_to_the_bit(one, other):
     return np.asarray(one).tobytes() == np.asarray(other).tobytes()
 
 
-@settings(deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(SEEDS)
 def test_what_lasts_is_what_all_stages_say(seed):
     rng = np.random.default_rng(seed)
