@@ -51,9 +51,14 @@ class Run(NamedTuple):
     """What the daemon's unit was told."""
 
 
+def require_ansible():
+    require_real("ansible-core", importlib.util.find_spec("ansible") is not None)
+
+
 @pytest.fixture(name="place")
 def _place(tmp_path):
     """A machine whose modules of Ansible are forked from one process."""
+    require_ansible()
     place = Managed(tmp_path)
     server = [sys.executable, SERVER, tmp_path / "bin/modules"]
     with subprocess.Popen(server, env=environment(), stdout=subprocess.PIPE) as modules:
@@ -112,7 +117,7 @@ class Managed:
 
 
 def playbook(folder, *arguments):
-    require_real("ansible-core", importlib.util.find_spec("ansible") is not None)
+    require_ansible()
     env = environment() | {
         "ANSIBLE_HOME": str(folder / "home"),
         "ANSIBLE_ROLES_PATH": str(ANSIBLE / "roles"),
