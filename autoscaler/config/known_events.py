@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field
 
-from autoscaler.config.quantities import CLOCK_TIME, DAYS_OF_WEEK, DURATION, MOMENT, PERCENT, Quantity
+from autoscaler.config.quantities import BEGINNING, DAYS_OF_WEEK, DURATION, MOMENT, PERCENT, Quantity
 from autoscaler.config.section import DAY_S, Filled, Section
 
 BEHIND_S, AHEAD_S = 1 * DAY_S, 8 * DAY_S
@@ -31,7 +31,7 @@ class KnownEvent(Section):
         tuple(range(7)),
         description="Days on which one that recurs begins: mon-fri, a list such as sat,sun, or daily.",
     )
-    at: Annotated[time, CLOCK_TIME] | None = Field(
+    at: Annotated[time, BEGINNING] | None = Field(
         None, description="Local time at which one that recurs begins."
     )
     time_zone: Filled = Field(

@@ -183,6 +183,14 @@ def _read_clock(raw: object) -> time | None:
     return time(int(found[1]), int(found[2]), int(found[3] or 0))
 
 
+def _read_beginning(raw: object) -> time:
+    """Parse the time of day at which something begins."""
+    found = _read_clock(raw)
+    if found is None:
+        raise ValueError('a day ends at 24:00: write "00:00", with the days after')
+    return found
+
+
 def _write_clock(value: time | None) -> str:
     if value is None:
         return "24:00"
@@ -316,6 +324,9 @@ MONEY = Text(
 )
 CLOCK_TIME = Text(
     "a time of day", "08:00", r"^([01]?\d|2[0-4]):[0-5]\d(:[0-5]\d)?$", _read_clock, _write_clock
+)
+BEGINNING = Text(
+    "a time of day", "08:00", r"^([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d)?$", _read_beginning, _write_clock
 )
 DAYS_OF_WEEK = Text("a choice of days", "mon-fri", r"^[a-z,\- ]+$", _read_days, _write_days)
 MOMENT = Text("a moment", "2026-03-01T08:00:00Z", r"^\d{4}-\d\d-\d\dT.*$", _read_moment, datetime.isoformat)

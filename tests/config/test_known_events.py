@@ -118,6 +118,11 @@ def test_events_that_cannot_be_meant_are_refused(fields, words):
     assert any(words in finding.message for finding in found)
 
 
+def test_an_event_begins_on_a_day_and_not_at_its_end():
+    with pytest.raises(ValueError, match='a day ends at 24:00: write "00:00", with the days after'):
+        policy({"name": "x", "at": "24:00", "lasts": "1h", "factor": 2})
+
+
 @pytest.mark.parametrize(
     ("fields", "now", "told"),
     [
