@@ -329,7 +329,8 @@ def bout_of(name: str, regrets: dict[str, tuple[float, ...]], *, long: bool = Tr
     )
     promises = {"ours": (Promise("99%", 0.01, 0.012, 5.0), Promise("99.9%", 0.001, math.nan, 6.0))}
     books = Books(2.0, 3, 4, 1, 0.5)
-    others = replace(books, cost=8.0), books, replace(books, cost=1.25, missed=0), LawBooks(1.5, 1)
+    foreseen, day = replace(books, cost=1.25, missed=0), replace(books, cost=6.0, missed=2)
+    others = replace(books, cost=8.0), day, books, foreseen, LawBooks(1.5, 1)
     pools = {"ours": PoolVerdict(books, *others, 50, 1.0, 0.001, pays=False)}
     coverage = {"ours": (0.51, 0.9, 0.96, 0.98)}
     fleet = FleetResult(8, yardstick, curves, regrets, dict.fromkeys(regrets, 0.5), promises, pools, coverage)

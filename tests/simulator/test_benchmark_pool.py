@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from autoscaler.simulator.benchmark.warm_pools import (
     PoolTerms,
     break_even_target,
     clairvoyant_books,
+    day_target,
     foreseen_target,
     kept_books,
     least_cost,
@@ -55,12 +57,14 @@ def test_only_scored_ticks_are_in_the_books() -> None:
     assert (held.mean_stopped, held.cost * 60.0) == (2.0, pytest.approx(0.25 * 6))
 
 
-def test_people_hold_the_peak_or_until_break_even() -> None:
+def test_people_hold_the_peak_or_for_a_day_or_until_break_even() -> None:
     wanted = ints(1, 3, 1, 1, *[1] * 8, 2)
     assert peak_target(wanted).tolist() == [0, 0, 2, 2, *[2] * 8, 1]
     # Making costs 2 VM-ticks, holding a quarter a tick: 8 ticks.
     assert TERMS.break_even_ticks == 8
     assert break_even_target(wanted, TERMS).tolist() == [0, 0, *[2] * 8, 0, 0, 0]
+    hourly = replace(TERMS, tick_s=6 * 3600.0)
+    assert day_target(wanted, hourly).tolist() == [0, 0, *[2] * 4, *[0] * 6, 0]
 
 
 def test_hindsight_holds_across_short_gaps_only() -> None:

@@ -21,6 +21,8 @@ from autoscaler.simulator.benchmark.trace_run import Bout, FleetResult, PoolVerd
 from autoscaler.simulator.benchmark.warm_pools import Books
 
 VERSION = 1
+_RULES = "peak", "for_a_day", "break_even", "foreseen"
+_YARDSTICKS = {*_RULES, "lawful"}
 RESULTS_JSON = "results.json"
 _LEFT = f"the {RESULTS_JSON} that `autoscaler benchmark --out` has left, or its folder"
 
@@ -123,14 +125,14 @@ def _fleet_from(document: Mapping[str, Any]) -> FleetResult:
         {key: tuple(_numbers(rule["regret"], math.inf)) for key, rule in rules.items()},
         {key: rule["volume"] for key, rule in rules.items()},
         {key: tuple(map(_promise_from, promises)) for key, promises in document["promises"].items()},
-        # Verdicts from before the `lawful` yardstick existed are dropped: their entrants run again anyway.
-        {key: _pool_from(pool) for key, pool in document["warm_pools"].items() if "lawful" in pool},
+        # Verdicts from before a yardstick existed are dropped: their entrants run again anyway.
+        {key: _pool_from(pool) for key, pool in document["warm_pools"].items() if pool.keys() >= _YARDSTICKS},
         {key: tuple(_numbers(shares, math.nan)) for key, shares in document.get("coverage", {}).items()},
     )
 
 
 def _pool_from(document: Mapping[str, Any]) -> PoolVerdict:
-    books = {name: Books(**document[name]) for name in ("own", "peak", "break_even", "foreseen")}
+    books = {name: Books(**document[name]) for name in ("own", *_RULES)}
     lawful = None if document["lawful"] is None else LawBooks(**document["lawful"])
     return PoolVerdict(**{**document, **books, "lawful": lawful})
 

@@ -133,7 +133,7 @@ def pool_lines(bouts: Sequence[Bout], key: str) -> list[str]:
         return []
     heads = (
         "warm pool", "VMs", "stopped, mean", "cost over the least", "missed starts", "knows the next hour",
-        "knows the law", "holds the peak", "until break-even", "any pool saves",
+        "knows the law", "holds the peak", "for a day", "until break-even", "any pool saves",
     )  # fmt: skip
     return [
         f"| {' | '.join(heads)} |",
@@ -195,6 +195,7 @@ def _pool_cells(trace: str, size: int, verdict: PoolVerdict) -> tuple[str, ...]:
         f"{times(verdict.foreseen.cost, verdict.least)}, {verdict.foreseen.missed} missed",
         "-" if lawful is None else f"{times(lawful.cost, verdict.least)}, {lawful.missed} missed",
         f"{times(verdict.peak.cost, verdict.least)}, {verdict.peak.missed} missed",
+        f"{times(verdict.for_a_day.cost, verdict.least)}, {verdict.for_a_day.missed} missed",
         f"{times(verdict.break_even.cost, verdict.least)}, {verdict.break_even.missed} missed",
         f"{verdict.saving:.1%}{'' if verdict.pays else ', does not pay'}",
     )
@@ -226,7 +227,8 @@ def pool_sentence(bouts: Sequence[Bout], key: str) -> str:
         f"Warm pools: {_geometric_mean_ratio([(p.own.cost, p.least) for p in pools])} times the cost of the least pool that misses nothing "
         f"(geometric mean), {missed} of {starts} starts ({share(missed, starts)}) missed within what had been wanted before; "
         f"a rule that knows the next hour pays {_geometric_mean_ratio([(p.foreseen.cost, p.least) for p in pools])} times; {_law_part(pools)}holding the peak "
-        f"{_geometric_mean_ratio([(p.peak.cost, p.least) for p in pools])} times, holding until break-even "
+        f"{_geometric_mean_ratio([(p.peak.cost, p.least) for p in pools])} times, holding for a day {_geometric_mean_ratio([(p.for_a_day.cost, p.least) for p in pools])} times with "
+        f"{sum(p.for_a_day.missed for p in pools)} missed, holding until break-even "
         f"{_geometric_mean_ratio([(p.break_even.cost, p.least) for p in pools])} times with {sum(p.break_even.missed for p in pools)} "
         f"missed; a pool does not pay on {sum(not pool.pays for pool in pools)} of {len(pools)} fleets."
     )

@@ -24,6 +24,7 @@ from autoscaler.simulator.benchmark.warm_pools import (
     PoolTerms,
     break_even_target,
     clairvoyant_books,
+    day_target,
     foreseen_target,
     kept_books,
     peak_target,
@@ -79,6 +80,7 @@ class PoolVerdict:
     Attributes:
         own: Books of the policy's own pool.
         peak: Books of a pool that holds all VMs ever wanted.
+        for_a_day: Books of a pool that holds a VM for a day after it was wanted last.
         break_even: Books of a pool that holds a VM until holding it has cost as much as making it.
         foreseen: Books of a pool that knows the next hour of demand.
         lawful: Books of the best pool that knows the distribution of waits in hindsight. None if scipy is not installed.
@@ -90,6 +92,7 @@ class PoolVerdict:
 
     own: Books
     peak: Books
+    for_a_day: Books
     break_even: Books
     foreseen: Books
     lawful: LawBooks | None
@@ -254,6 +257,7 @@ def _pool_of(course: BenchmarkCourse, fleet: Fleet, asked: Int, warm: Int) -> Po
     return PoolVerdict(
         own=kept_books(asked, warm, terms, scored),
         peak=kept_books(asked, peak_target(asked), terms, scored),
+        for_a_day=kept_books(asked, day_target(asked, terms), terms, scored),
         break_even=kept_books(asked, break_even_target(asked, terms), terms, scored),
         foreseen=kept_books(asked, foreseen_target(asked, terms), terms, scored),
         lawful=law_books(asked, terms, scored),

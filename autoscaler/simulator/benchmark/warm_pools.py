@@ -5,8 +5,8 @@ A pool is compared with these yardsticks, for the numbers of VMs that the policy
 - The cheapest pool, in hindsight, that never misses a start (`judging.clairvoyant.warm_pool`).
 - The pool that knows the next hour and nothing after it. This is what forecasting alone can bring, and a rule that only
   learns from the past does worse (`known_law` has a closer bound).
-- Two rules that people use: hold the highest number ever wanted, which is the usual default of vendors; and hold a VM until
-  holding it has cost what making it costs.
+- Three rules that people use: hold the highest number ever wanted, which is the usual default of vendors; hold a VM for a
+  day; and hold it until that has cost what making it costs.
 
 For demand itself, there is the cheapest schedule in which each level of the fleet is cold, stopped or running, computed with
 and without the stopped state. It sees as far ahead as a start from stopped takes and no further, so a VM that is made when
@@ -33,6 +33,7 @@ from autoscaler.simulator.judging.clairvoyant import warm_pool
 STOPPED_SHARE = 0.046
 """Price of a stopped VM (its disk), relative to a VM in service: 0.0044 to 0.096 an hour, as in the example policy."""
 
+DAY_S = 86_400.0
 FORESEEN_S = 3600.0
 """How far ahead the pool that knows the next hour sees, in seconds."""
 
@@ -153,7 +154,17 @@ def peak_target(wanted: Int) -> Int:
 
 def break_even_target(wanted: Int, terms: PoolTerms) -> Int:
     """Return the warm target of the pool that holds a VM until that has cost as much as making it: int64 (T,)."""
-    length = min(terms.break_even_ticks + 1, len(wanted))
+    return held_target(wanted, terms.break_even_ticks)
+
+
+def day_target(wanted: Int, terms: PoolTerms) -> Int:
+    """Return the warm target of the pool that holds a VM for a day after it was wanted last: int64 (T,)."""
+    return held_target(wanted, max(math.floor(DAY_S / terms.tick_s + _ROUNDING), 1))
+
+
+def held_target(wanted: Int, ticks: int) -> Int:
+    """Return the warm target of the pool that holds a VM for some ticks after it was wanted last: int64 (T,)."""
+    length = min(ticks + 1, len(wanted))
     padded = np.concatenate((np.zeros(length - 1, np.int64), wanted))
     highest: Int = np.lib.stride_tricks.sliding_window_view(padded, length).max(axis=1)
     return highest - wanted
