@@ -1,4 +1,4 @@
-"""Days of the whole daemon with twenty fleets and random troubles, on virtual time, and checks that must always hold.
+"""Days of the whole daemon with a dozen or more fleets and random troubles, on virtual time, and checks that must always hold.
 
 Real: the loop, its background tasks, wiring, reloads between ticks, operators' pauses, the journal on a disk with its
 retention, shadow fleets, traces as sources, the world with faults. Only the provider and the sources are replaced, by
