@@ -20,6 +20,8 @@ from autoscaler.traces.trace import TraceKind
 from tests.cli.conftest import strict_json
 from tests.contracts.test_journal_contract import fleet_tick
 
+GAUGE = TraceKind.GAUGE
+
 START_S = 1_772_323_200.0  # 2026-03-01T00:00:00Z, a point of every grid used here
 UNKNOWN = math.nan
 
@@ -165,17 +167,17 @@ def of_ticks(*ticks):
 
 def test_a_tick_on_the_grid_point_is_of_the_interval_that_begins_there():
     # 0.1 is no binary fraction.
-    found = demand_trace("web", of_ticks((0.0, 1.0), (0.1, 2.0), (0.2, 3.0), (0.3, 4.0)), 0.1).trace
+    found = demand_trace("web", of_ticks((0.0, 1.0), (0.1, 2.0), (0.2, 3.0), (0.3, 4.0)), 0.1, GAUGE).trace
     assert found.timestamps.tolist() == pytest.approx([0.0, 0.1, 0.2, 0.3])
     assert found.values.tolist() == [1.0, 2.0, 3.0, 4.0]
 
 
 def test_one_tick_is_enough_for_an_interval_that_is_given():
-    found = demand_trace("web", of_ticks((65.0, 7.0)), 60.0).trace
+    found = demand_trace("web", of_ticks((65.0, 7.0)), 60.0, GAUGE).trace
     assert (found.timestamps.tolist(), found.values.tolist()) == ([60.0], [7.0])
     # Half as long again as a tick is long enough.
     assert demand_trace(
-        "web", of_ticks((0.0, 1.0), (10.0, 2.0), (20.0, 6.0)), 15.0
+        "web", of_ticks((0.0, 1.0), (10.0, 2.0), (20.0, 6.0)), 15.0, GAUGE
     ).trace.values.tolist() == [1.5, 6.0]
 
 

@@ -216,10 +216,10 @@ def test_a_memory_older_than_sixty_days_is_none_and_that_is_told_once():
 
 
 def test_a_hibernated_vm_is_not_started_as_another_type():
-    holdings = Holdings()
-    holdings.types = ("m", "n")
     row = _row("i-1", VmState.STOPPED, state_reason=HIBERNATED_REASON, stopped_at_s=0.0)
-    for vm, wanted in ((row, ""), (replace(row, state_reason=""), "n")):
-        t = TrackedVm(vm, Phase.STOPPED, 0.0)
+    for vm, wanted in ((row, []), (replace(row, state_reason=""), ["n"])):
+        holdings = Holdings()
+        holdings.types = ("m", "n")
+        holdings.vms[vm.id] = TrackedVm(vm, Phase.STOPPED, 0.0)
         holdings.places.found_dry("m", "a", 0.0)
-        assert holdings.type_for(t, 1.0) == wanted
+        assert [vm_type for _, vm_type in holdings.startable_as(1.0)] == wanted

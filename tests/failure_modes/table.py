@@ -218,7 +218,7 @@ MODES: tuple[Mode, ...] = (
         "Listings that lag, skip rows or break off",
         "A VM counts as gone only after three complete listings over some time without it. A partial listing "
         "proves nothing, an old one undoes nothing, and each launch has a client token.",
-        "daemon/test_inventory_reconcile.py::"
+        "daemon/test_absent_vms.py::"
         "test_absence_needs_three_complete_listings_over_its_time_and_never_counts_partial_ones",
         "daemon/test_inventory_reconcile.py::test_a_listing_older_than_the_one_before_undoes_nothing",
         "daemon/test_loop_acting.py::test_rows_that_come_and_go_lose_no_vm",
