@@ -285,7 +285,8 @@ class FleetInventory(Lateness):
             t.order = None
             if not order.confirmed and t.vm.launched_at_s <= order.launched_before_s:
                 notes.append(self._note("stop_not_taken", f"{t.vm.id} still runs after an order to stop"))
-                t.run, t.stop_doubted = t.run or Run(order.sent_at_s), True
+                # A VM that is prepared for the pool does not serve, and is put into the pool by its own order.
+                t.run, t.stop_doubted = t.run or Run(order.sent_at_s), not is_preparing(t.vm)
                 t.move(Phase.IN_SERVICE if t.in_service_from_s is not None else Phase.RUNNING, now_s)
                 return
         elif order is not None:
