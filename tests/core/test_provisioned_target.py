@@ -45,6 +45,11 @@ def test_bursts_that_come_often_are_worth_a_pool_of_their_height():
     assert held(bursts(100, 30, 20))[-1] == 20
 
 
+@pytest.mark.parametrize(("maximum", "vms"), [(50, 25), (22, 22), (20, 20), (18, 20)])
+def test_for_what_was_never_seen_it_holds_a_quarter_more_up_to_the_maximum(maximum, vms):
+    assert held(bursts(3, 30, 20), maximum=maximum)[-1] == vms
+
+
 @pytest.mark.parametrize(
     "tick_s", [0.25, 1.0, 3.3, 7.0, 10.0, 45.0, 60.0, 251.0, 300.0, 1799.0, 1800.0, 3600.0]
 )

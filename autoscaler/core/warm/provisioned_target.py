@@ -12,8 +12,8 @@ by hour. It is the ski-rental problem, with a season that depends on the hour an
 A VM that exists is held as long as having it is worth no less than having none. A VM that does not exist is made if having it is
 worth more than making it costs. Levels are wanted from the lowest up, so no level is held above one that is not held. Shahrad et al.
 (2020, "Serverless in the Wild") keep functions by the law of idle times in the same way. Levels that were never wanted never wait.
-So while little has been seen, the pool holds a quarter more VMs than were ever wanted, as long as one use in all the time seen
-would pay for a VM. If nothing is held, a pool is not worth its price.
+So while little has been seen, the pool holds a quarter more VMs than were ever wanted, up to the policy's maximum, as long as one
+use in all the time seen would pay for a VM. If nothing is held, a pool is not worth its price.
 
 Variants of a policy with the same past, settings and wishes are kept and evaluated once, for as long as they stay the same
 (`waits.GroupedPoolState`): a column here stands for all of them.
@@ -93,6 +93,7 @@ class ProvisionedTarget:
             params.start_success[lanes],
         )
         self._stopped_cost, self._provision_cost, self._cold_ticks, self._start_success = self._terms
+        self._maxima = self._maximum = params.maximum[lanes]
         self._stopped_cost_per_h = self._stopped_cost * self._hour_ticks
         self._succeeds = False
         self._decay = 0.5 ** (HOUR_S / HALF_LIFE_S)
@@ -220,6 +221,7 @@ class ProvisionedTarget:
             warm_pool.settle()
             self._grouped = warm_pool.together = None
         self._stopped_cost, self._provision_cost, self._cold_ticks, self._start_success = terms
+        self._maximum = groups.of_first(self._maxima) if groups.few else self._maxima
         self._stopped_cost_per_h = self._stopped_cost * self._hour_ticks
         self._succeeds = bool((self._start_success == 1.0).all())
         self._provisioning_costs = bool(np.count_nonzero(self._provision_cost))
@@ -439,7 +441,8 @@ class ProvisionedTarget:
         vms: Int | Float = np.minimum(LAST_VM.take(warm_pool.held), highest)
         surprise = self._saving / warm_pool.ticks > self._stopped_cost
         if np.count_nonzero(surprise):
-            vms = np.maximum(vms, np.where(surprise, np.ceil(UNSEEN * highest), now))
+            unseen = np.minimum(np.ceil(UNSEEN * highest), self._maximum)
+            vms = np.maximum(vms, np.where(surprise, unseen, now))
         wanted = self._vms_for(np.maximum(vms, now))
         if not whole and np.minimum.reduce(warm_pool.wanted, initial=0) < 0:
             wanted = np.where(warm_pool.wanted >= 0, wanted, -1)
