@@ -75,8 +75,8 @@ def test_a_fleet_in_shadow_does_not_look_at_the_vms_of_others(kind):
     few, many = (run_virtual(lambda n=n: looks(n, kind)) for n in (5, 20))
     acting = run_virtual(lambda: looks(20, kind, act=True))
     assert many <= 1.1 * few
-    # Both the simulated and the real VMs are tracked.
-    assert many <= 2.5 * acting
+    # Both the simulated and the real VMs are tracked; how many reads a comparison takes depends on the version of Python.
+    assert many <= 3.0 * acting
 
 
 @virtual

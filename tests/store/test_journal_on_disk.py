@@ -141,8 +141,9 @@ async def test_a_reader_sees_a_running_writers_ticks(tmp_path) -> None:
     with child(WRITER, tmp_path, Path(__file__).parent) as process:
         process.stdout.readline()
         with JournalReader(tmp_path) as reader:
-            seen = []
-            for _ in range(10):
+            seen: list[int] = []
+            # The first ones may have waited to be read, while the writer had no time to go on.
+            while len(seen) < 10 or seen[-1] == seen[0]:
                 acknowledged = int(process.stdout.readline().split()[0])
                 last = reader.last("web")
                 assert last is not None
@@ -150,7 +151,6 @@ async def test_a_reader_sees_a_running_writers_ticks(tmp_path) -> None:
                 assert len(reader.actions_of_tick(last.tick)) == 1
                 seen.append(last.tick)
     assert seen == sorted(seen)
-    assert seen[-1] > seen[0]
 
 
 async def test_a_reader_may_not_write(tmp_path) -> None:
