@@ -2,7 +2,8 @@
 
 Order of choice for starts: VMs that need no change of type first, hibernated before stopped (they serve sooner), balanced
 zones, best type, least recently launched (so that every VM gets its turn, and a broken one is found in quiet times), then
-id. For stops: VMs that were ordered to stop before and seem to run on, fullest zone, longest in service, then id. Both orders are stable: the same fleet gives the same choice.
+id. For stops: VMs that were ordered to stop before and seem to run on, fullest zone, longest in service, then id. Both
+orders are stable: the same fleet gives the same choice.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ class LearnedStateStore:
         self, remembering: RestartStateStore, fleets: Fleets, now_s: float, *, everything: bool
     ) -> None:
         rows = remembering.troubles(fleets.all, now_s, odds=everything) + self._warm_pools.to_keep()
-        rows += remembering.measures(fleets.all, everything=everything)
+        rows += remembering.measures(fleets.all)
         if everything:
             rows += await remembering.states(fleets, now_s)
         if rows and await self._recorder.keep_learned(now_s, rows):

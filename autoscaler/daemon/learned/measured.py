@@ -11,32 +11,19 @@ import json
 from autoscaler.config.policy import Policy
 
 _HOW_IT_IS_READ = {
-    *(
-        "timeout_s",
-        "lag_s",
-        "delay_s",
-        "period_s",
-        "url",
-        "sockets",
-        "join",
-        "queue_within_s",
-        "wake",
-        "vms_by",
-    ),
-    *("fleet_label", "vm_label", "headers", "bearer_token_file", "basic_auth", "tls", "history_query"),
-}
+    "timeout_s", "lag_s", "delay_s", "period_s", "url", "sockets", "join", "queue_within_s", "wake", "vms_by",
+    "fleet_label", "vm_label", "headers", "bearer_token_file", "basic_auth", "tls", "history_query",
+}  # fmt: skip
 """Fields of sources that say how a source is reached and read, not what its numbers mean."""
 
 
 def measure(policy: Policy) -> tuple[object, ...]:
     """Return a key of what a policy measures: what was learned of demand holds for every policy with an equal key."""
     signal = policy.signal
-    # Utilisation is converted to work with the capacity of a VM.
-    capacity = policy.vm.capacity_per_s if signal.kind == "utilisation" else None
     section = getattr(signal, signal.source)
     if signal.source == "prometheus" and section is not None:
         section = (section.query, section.select, section.join)  # not the address or credentials
-    return (signal.kind, signal.source, section, capacity)
+    return (signal.kind, signal.source, section, _capacity_per_s(policy))
 
 
 def meaning(policy: Policy) -> str:
@@ -46,10 +33,14 @@ def meaning(policy: Policy) -> str:
     that it stays the same when a version adds a field.
     """
     signal = policy.signal
-    capacity = policy.vm.capacity_per_s if signal.kind == "utilisation" else None
     section = getattr(signal, signal.source)
     fields = {}
     if section is not None:
         fields = section.model_dump(mode="json", exclude=_HOW_IT_IS_READ, exclude_defaults=True)
-    told = json.dumps([signal.kind, signal.source, fields, capacity], sort_keys=True)
+    told = json.dumps([signal.kind, signal.source, fields, _capacity_per_s(policy)], sort_keys=True)
     return hashlib.blake2b(told.encode(), digest_size=12).hexdigest()
+
+
+def _capacity_per_s(policy: Policy) -> float | None:
+    """Return the capacity of a VM if demand depends on it: utilisation is converted to work with it."""
+    return policy.vm.capacity_per_s if policy.signal.kind == "utilisation" else None

@@ -3,8 +3,8 @@
 Two kinds: troubles (places without room, VMs that are left alone, hosts on which a fleet has VMs), which are small, change
 rarely and matter soon after a restart, so they are saved soon; and states of core (forecasts, prices and models of
 objectives, guards), which are large and matter for days. Beside them stands what each fleet's demand means and since when,
-because the journal's older demand of that name must then not be learned from. State that is tied to the clock is useful only while the clock
-moves forward.
+because the journal's older demand of that name must then not be learned from. State that is tied to the clock is useful
+only while the clock moves forward.
 
 Rules of this file: state that cannot be read, or has another version, is reported and started afresh, at no other cost.
 Troubles of fleets in shadow are not saved, because their VMs are simulated.
@@ -79,15 +79,13 @@ class RestartStateStore:
                     found.append(Learned(fleet.name, ZONES, TROUBLES_VERSION, _text(zones)))
         return [row for row in found if self._kept.get((row.fleet, row.name), _NOTHING) != row.body]
 
-    def measures(self, fleets: Sequence[Fleet], *, everything: bool) -> list[Learned]:
-        """Return what the demand of each fleet means and since when; `everything` includes what has not changed since
-        `kept`, because rows that are never written again are forgotten with the old ticks.
-        """
+    def measures(self, fleets: Sequence[Fleet]) -> list[Learned]:
+        """Return what the demand of each fleet means and since when, where that has changed since `kept`."""
         found = []
         for fleet in fleets:
             rows = [[meaning(fleet.policy), max(fleet.measured_since_s, 0.0)]]
             found.append(Learned(fleet.name, MEASURES, TROUBLES_VERSION, _text(rows)))
-        return [row for row in found if everything or self._kept.get((row.fleet, row.name)) != row.body]
+        return [row for row in found if self._kept.get((row.fleet, row.name)) != row.body]
 
     def kept(self, rows: Iterable[Learned]) -> None:
         """Note that these rows are stored."""

@@ -1,9 +1,9 @@
 """The daemon's view of each VM: the listing reconciled with its own orders in flight.
 
 Rules of this file: the provider is the truth, but its listings lag, and one may be older than its predecessor. An order counts
-at once and is settled by a listing. An order that no listing confirms within `consistency_s` (`accepted_s` if the provider accepted
-it) has failed; until then, a row that looks as it did before the order counts as outdated. A VM is gone only when several listings that are complete for its
-zone do not show it. Time comes in as an argument; nothing here makes a call.
+at once and is settled by a listing. One that no listing confirms within `consistency_s` (`accepted_s` if it was accepted) has
+failed; until then, a row that looks as it did before counts as outdated. A VM is gone only when several listings that are
+complete for its zone do not show it. Time comes in as an argument; nothing here makes a call.
 """
 
 from __future__ import annotations
